@@ -1,0 +1,31 @@
+# make demo | test | check | test-long | clean: each sets up .venv by itself on the first call; later calls start at once.
+SHELL := /bin/bash
+PY := .venv/bin/python
+STAMP := .venv/.ready
+
+.PHONY: demo test test-long check format clean
+
+demo: $(STAMP)  ## the whole chain on a made-up DICOM cohort; prints where the report is
+	.venv/bin/medres demo --out medres-demo
+
+test: $(STAMP)  ## the default test suite (a few minutes on two cores)
+	$(PY) -m pytest -n 2 --dist loadfile
+
+test-long: $(STAMP)  ## the experiments that take minutes to hours
+	$(PY) -m pytest -m long --timeout 7200
+
+check: $(STAMP)  ## format, lint, types, tests
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest -n 2 --dist loadfile
+
+format: $(STAMP)
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+$(STAMP): pyproject.toml constraints.txt tools/setup.sh
+	bash tools/setup.sh
+
+clean:
+	rm -rf .venv medres-demo .pytest_cache .ruff_cache .mypy_cache
