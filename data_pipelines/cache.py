@@ -57,7 +57,13 @@ class Cache:
         return [str(self.folder / name) for name in self.shards[split]]
 
 
-def ensure_cache(work: Path | str, preset: str | dict | PreprocessSpec, *, workers: int | None = None, progress: Progress | None = None) -> Cache:
+def ensure_cache(
+    work: Path | str,
+    preset: str | dict | PreprocessSpec,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Cache:
     """Open the cache of `preset` for WORK's manifest; build it first where there is none.
 
     Raises CacheError where an existing one is damaged, where a source file changed since ingest, or where the manifest holds no
@@ -76,7 +82,9 @@ def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
     rows = table[table["kind"] == spec.kind]
     if rows.empty:
         kinds = ", ".join(f"{count} {kind}" for kind, count in table["kind"].value_counts().items())
-        raise CacheError(f"preset {spec.name} wants {spec.kind} images, the manifest holds {kinds or 'none'}: choose another preset")
+        raise CacheError(
+            f"preset {spec.name} wants {spec.kind} images, the manifest holds {kinds or 'none'}: choose another preset"
+        )
     place = rows["split"].map({name: i for i, name in enumerate(SPLITS)})
     return rows.assign(_place=place).sort_values(["_place", "study", "series", "order", "image"]).drop(columns="_place")
 
@@ -89,7 +97,9 @@ def open_cache(folder: Path) -> Cache:
         spec = spec_from(index["spec"])
         shards: list[dict] = index["shards"]
     except (OSError, ValueError, KeyError) as error:
-        raise CacheError(f"the cache index of {folder.name} cannot be read ({type(error).__name__}): {_mend(folder)}") from None
+        raise CacheError(
+            f"the cache index of {folder.name} cannot be read ({type(error).__name__}): {_mend(folder)}"
+        ) from None
     for shard in shards:
         path = folder / shard["file"]
         if not path.is_file():
@@ -114,14 +124,18 @@ def prepare_file(item: tuple[str, int, str, dict]) -> np.ndarray:
     return prepare(image, spec_from(spec))
 
 
-def _build(table: pd.DataFrame, spec: PreprocessSpec, folder: Path, workers: int | None, progress: Progress | None) -> None:
+def _build(
+    table: pd.DataFrame, spec: PreprocessSpec, folder: Path, workers: int | None, progress: Progress | None
+) -> None:
     building = folder.with_name(f".building-{folder.name}-{uuid.uuid4().hex[:8]}")
     building.mkdir(parents=True)
     try:
         needed = len(table) * (20 + spec.rows * spec.cols * spec.dtype.itemsize)
         free = shutil.disk_usage(building).free
         if needed > free:
-            raise CacheError(f"the cache needs {needed / 2**20:.0f} MiB and the disk has {free / 2**20:.0f} MiB: make room or choose a smaller preset")
+            raise CacheError(
+                f"the cache needs {needed / 2**20:.0f} MiB and the disk has {free / 2**20:.0f} MiB: make room or choose a smaller preset"
+            )
         shards = list(_write_shards(table, spec, building, _prepared(table, spec, workers, progress)))
         images = table[["image", "split"]].reset_index(drop=True)
         write_atomic(building / "images.parquet", images.to_parquet())
@@ -138,7 +152,9 @@ def _build(table: pd.DataFrame, spec: PreprocessSpec, folder: Path, workers: int
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _prepared(table: pd.DataFrame, spec: PreprocessSpec, workers: int | None, progress: Progress | None) -> Iterator[np.ndarray]:
+def _prepared(
+    table: pd.DataFrame, spec: PreprocessSpec, workers: int | None, progress: Progress | None
+) -> Iterator[np.ndarray]:
     items = [
         (os.path.join(row.source, row.path), int(row.frame), row.pixel_sha256, spec.model_dump())  # noqa: PTH118
         for row in table.itertuples()
@@ -149,7 +165,9 @@ def _prepared(table: pd.DataFrame, spec: PreprocessSpec, workers: int | None, pr
         yield result
 
 
-def _write_shards(table: pd.DataFrame, spec: PreprocessSpec, folder: Path, prepared: Iterable[np.ndarray]) -> Iterator[dict]:
+def _write_shards(
+    table: pd.DataFrame, spec: PreprocessSpec, folder: Path, prepared: Iterable[np.ndarray]
+) -> Iterator[dict]:
     import tensorflow as tf
 
     records = enumerate(prepared)
@@ -165,7 +183,13 @@ def _write_shards(table: pd.DataFrame, spec: PreprocessSpec, folder: Path, prepa
                     writer.write(np.int32(row).tobytes() + pixels.tobytes())
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-            yield {"file": path.name, "split": split, "records": n, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+            yield {
+                "file": path.name,
+                "split": split,
+                "records": n,
+                "bytes": path.stat().st_size,
+                "sha256": _sha256(path),
+            }
 
 
 def _key(table: pd.DataFrame, spec: PreprocessSpec) -> str:

@@ -80,7 +80,9 @@ def datasets(
     )
 
 
-def train_batches(cache: Cache, targets: Targets, batch_size: int, seed: int, *, epoch: int = 0, start: int = 0) -> tf.data.Dataset:
+def train_batches(
+    cache: Cache, targets: Targets, batch_size: int, seed: int, *, epoch: int = 0, start: int = 0
+) -> tf.data.Dataset:
     """Shuffled training batches of one epoch; see `datasets`."""
     import tensorflow as tf
 
@@ -89,7 +91,9 @@ def train_batches(cache: Cache, targets: Targets, batch_size: int, seed: int, *,
     files = [cache.files("train")[i] for i in order.permutation(len(cache.files("train")))]
     count = int((cache.images["split"] == "train").sum())
     buffer = max(1, min(count, SHUFFLE_BYTES // cache.record_bytes))
-    records = tf.data.TFRecordDataset(files).shuffle(buffer, seed=int(order.integers(2**31)), reshuffle_each_iteration=False)
+    records = tf.data.TFRecordDataset(files).shuffle(
+        buffer, seed=int(order.integers(2**31)), reshuffle_each_iteration=False
+    )
     batches = records.batch(batch_size, drop_remainder=count >= batch_size).skip(start)
     return _parsed(batches, cache, targets, epoch_key(seed, epoch))
 

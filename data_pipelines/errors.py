@@ -12,7 +12,8 @@
     │   ├── ColourImage             colour_image
     │   └── LimitExceeded           limit_exceeded        larger, deeper or slower than the limits allow
     ├── SeriesError                 not_a_volume          .code holds the verdict in lower case
-    └── InputError
+    ├── BackendError                backend               no TensorFlow, or two of them in one environment
+    └── InputError              input
         ├── LabelError              labels
         ├── SplitError              split
         ├── ManifestError           manifest
@@ -87,6 +88,10 @@ class LimitExceeded(PixelError):
 
 class SeriesError(DicomError):
     code = "not_a_volume"
+
+
+class BackendError(DicomError):
+    code = "backend"
 
 
 class InputError(DicomError):

@@ -100,7 +100,9 @@ def prepare(image: Image, spec: PreprocessSpec) -> np.ndarray:
     Raises SpecError where the image is of another kind than the spec, or holds values that are not finite.
     """
     if image.units != UNITS[spec.kind]:
-        raise SpecError(f"preset {spec.name} wants {UNITS[spec.kind]} values, received {image.units}: choose a preset for it")
+        raise SpecError(
+            f"preset {spec.name} wants {UNITS[spec.kind]} values, received {image.units}: choose a preset for it"
+        )
     if not np.isfinite(image.pixels).all():
         raise SpecError("the image holds values that are not finite after the grey-scale transform")
     resized = _fit(image.pixels, spec)

@@ -1,7 +1,6 @@
 """Everything that medres raises on purpose.
 
     MedresError
-    ├── BackendError        no TensorFlow, or two of them in one environment
     ├── ModelError          a variant, width, depth or shape that cannot be built
     ├── WeightsError        weights that do not fit the model
     ├── TrainingError       data or settings that cannot be trained on; a loss that is not finite
@@ -18,10 +17,6 @@ from __future__ import annotations
 
 class MedresError(Exception):
     """Root of the tree."""
-
-
-class BackendError(MedresError):
-    pass
 
 
 class ModelError(MedresError, ValueError):

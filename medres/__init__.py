@@ -1,0 +1,44 @@
+"""medres: residual networks for medical images, from DICOM files to a diagnostic report and one portable Keras model.
+
+Research use only; not a medical device. `import medres` loads no TensorFlow: each name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medres import backbones, evaluate
+    from medres.model import classifier
+    from medres.predict import Prediction, Predictor, load
+    from medres.training.fit import Run, train
+
+__version__ = metadata.version("medres")
+__all__ = ["Prediction", "Predictor", "Run", "backbones", "classifier", "evaluate", "load", "train"]
+
+_HOME = {
+    "classifier": "medres.model",
+    "Prediction": "medres.predict",
+    "Predictor": "medres.predict",
+    "load": "medres.predict",
+    "Run": "medres.training.fit",
+    "train": "medres.training.fit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("backbones", "evaluate"):
+        return importlib.import_module(f"medres.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'medres' has no attribute {name!r}")
+    if name in ("classifier", "Run", "train"):
+        from data_pipelines.backend import require_tensorflow
+
+        require_tensorflow()
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

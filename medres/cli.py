@@ -1,0 +1,282 @@
+"""The command line: thin verbs over the same functions that people call from Python.
+
+Exit code 0 on success, 2 on wrong usage, 1 on failure with one clear line on standard error.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from data_pipelines.errors import DicomError
+from medres.errors import MedresError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Residual networks for medical images: from DICOM files to a diagnostic report. Research use only; not a medical device.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Work = Annotated[Path, typer.Argument(help="Work folder made by medres ingest.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    if debug:
+        os.environ["MEDRES_DEBUG"] = "1"
+
+
+def verb(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn what a command may raise into one line on standard error and exit code 1."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (DicomError, MedresError, OSError, KeyboardInterrupt) as error:
+            if os.environ.get("MEDRES_DEBUG"):
+                raise
+            typer.echo(f"medres: {_sentence(error)}", err=True)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; nothing is half-written, and the same command goes on where that is possible"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full; nothing is half-written. Make room and run the same command again"
+    if isinstance(error, OSError):
+        return f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
+    return " ".join(str(error).split())
+
+
+@app.command()
+@verb
+def ingest(
+    source: Annotated[list[Path], typer.Argument(help="Folders or files with DICOM.")],
+    out: Annotated[Path, typer.Option(help="New work folder.")],
+    labels: Annotated[Path | None, typer.Option(help="CSV of labels.")] = None,
+    finding: Annotated[list[str] | None, typer.Option(help="Finding column of the CSV; repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split by patient.")] = 0,
+    max_bad: Annotated[float | None, typer.Option(help="Fail when more than this share of the files is quarantined, 0 to 1.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="File with the key of the pseudonyms.")] = None,
+    for_processing: Annotated[bool, typer.Option("--for-processing", help="Accept FOR PROCESSING radiographs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Index, check, group and split DICOM files into a work folder."""
+    from data_pipelines.ingestion import ingest as run
+    from medres.progress import Bars
+
+    with Bars().task("ingest") as update:
+        manifest = run(
+            source,
+            labels,
+            out,
+            findings=tuple(finding or ()),
+            seed=seed,
+            max_bad=max_bad,
+            key_file=key_file,
+            for_processing=for_processing,
+            progress=update,
+        )
+    _report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
+
+
+def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
+    reasons = ", ".join(f"{code} {count}" for code, count in summary["reasons"].items())
+    lines = [
+        f"{summary['given']} files: {summary['ok']} ok, {summary['repaired']} repaired, "
+        f"{summary['quarantined']} quarantined, {summary['skipped']} skipped" + (f" ({reasons})" if reasons else "")
+    ]
+    for name, split in summary["splits"].items():
+        lines.append(f"{name:5s} {split['patients']} patients, {split['studies']} studies, {split['images']} images")
+    return [*lines, *(f"warning: {text}" for text in summary.get("warnings", [])), f"work folder: {out}"]
+
+
+@app.command()
+@verb
+def cache(
+    work: Work,
+    preset: Annotated[str | None, typer.Option(help="xray-SIZE or ct-SIZE, for instance xray-224.")] = None,
+    spec: Annotated[Path | None, typer.Option(help="JSON file with a preprocessing spec.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Decode once into verified shards of integers."""
+    from data_pipelines.cache import ensure_cache
+    from data_pipelines.preprocess import spec_from
+    from medres.progress import Bars
+
+    if (preset is None) == (spec is None):
+        raise typer.BadParameter("give either --preset NAME or --spec FILE")
+    chosen = spec_from(preset if preset is not None else _read_json(spec))
+    with Bars().task(f"cache {chosen.name}") as update:
+        made = ensure_cache(work, chosen, progress=update)
+    counts = {name: int((made.images["split"] == name).sum()) for name in made.shards}
+    result = {"cache": str(made.folder), "spec": chosen.model_dump(), "images": counts}
+    _report(result, as_json, [f"{sum(counts.values())} images in {made.folder}"])
+
+
+@app.command()
+@verb
+def train(
+    work: Work,
+    out: Annotated[Path, typer.Option(help="New run folder, or an unfinished run of the same command.")],
+    model: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50, ...")] = "resnet18",
+    preset: Annotated[str | None, typer.Option(help="xray-SIZE or ct-SIZE; default xray-224 or ct-256.")] = None,
+    recipe: Annotated[str, typer.Option(help="default, paper or finetune.")] = "default",
+    epochs: Annotated[int | None, typer.Option(help="Epochs; default: the recipe's.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step; default: the recipe's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate; default: the recipe's.")] = None,
+    class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
+    augment: Annotated[str | None, typer.Option(help="none, chest_xray or ct_slice; default: by modality.")] = None,
+    stem: Annotated[str | None, typer.Option(help="imagenet or small; default: small up to 64 px.")] = None,
+    width: Annotated[int | None, typer.Option(help="Channels of the first stage; default 64.")] = None,
+    window: Annotated[list[str] | None, typer.Option(help="CT window: a name, or CENTRE,WIDTH in HU; repeatable.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="File of weights to start from (.keras, .h5).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier; the run folder gets model.keras. Repeat the command to resume after a kill."""
+    _quiet_tensorflow()
+    from medres.progress import Bars
+    from medres.training.fit import train as run
+
+    done = run(
+        work,
+        model=model,
+        preset=preset,
+        recipe=recipe,
+        epochs=epochs,
+        seed=seed,
+        out=out,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        class_weights=class_weights,
+        augment=augment,
+        stem=stem,
+        width=width,
+        windows=[_window(text) for text in window] if window else None,
+        weights=weights,
+        progress=Bars(),
+    )
+    result = {"model": str(done.artefact), "best_epoch": done.best_epoch, "history": done.history.to_dict("records")}
+    _report(result, as_json, [f"model: {done.artefact}"])
+
+
+@app.command()
+@verb
+def predict(
+    model: Annotated[Path, typer.Argument(help="model.keras of a run.")],
+    path: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of studies.")],
+    as_json: Json = False,
+) -> None:
+    """Probability and decision, or a refusal with its reason, one a study. Research use only; not a medical device."""
+    _quiet_tensorflow()
+    from medres.predict import load
+
+    predictor = load(model)
+    missing = [p for p in path if not p.exists()]
+    if missing:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(missing[0]))
+    found = [prediction.as_dict() for prediction in predictor.predict_many(path)]
+    _report(found, as_json, [_prediction_line(one) for one in found])
+
+
+def _prediction_line(one: dict[str, Any]) -> str:
+    if one["refused"] is not None:
+        return f"{one['path']}: refused: {one['refused']}"
+    named = ", ".join(f"{name} {value:.3f}" for name, value in one["probabilities"].items())
+    decided = ", ".join(f"{k}: {v}" if isinstance(v, str) else (k if v else f"no {k}") for k, v in one["decisions"].items())
+    return f"{one['path']}: {named} -> {decided}"
+
+
+@app.command()
+@verb
+def wrap(
+    source: Annotated[Path, typer.Argument(help="Folder of PNG and JPEG files.")],
+    out: Annotated[Path, typer.Option(help="New folder for the DICOM files.")],
+    labels: Annotated[Path | None, typer.Option(help="CSV with a path column; copied with the new paths.")] = None,
+    modality: Annotated[str, typer.Option(help="CR or OT.")] = "CR",
+    body_part: Annotated[str, typer.Option(help="BodyPartExamined, for instance CHEST.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Wrap PNG and JPEG images as DICOM, marked as derived and, for JPEG, as lossy; no spacing is invented."""
+    from data_pipelines.wrapping import wrap as run
+
+    summary = run(source, out, labels=labels, modality=modality, body_part=body_part)
+    _report(summary, as_json, [f"{key}: {value}" for key, value in summary.items()])
+
+
+@app.command()
+@verb
+def demo(
+    out: Annotated[Path, typer.Option(help="New or empty folder, or that of an earlier demo.")] = Path("medres-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of cohort, split and training.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """The whole chain on a made-up DICOM cohort: ingest, cache, train, evaluate, predict. Under five minutes on two cores."""
+    _quiet_tensorflow()
+    from medres.demo import run
+    from medres.progress import Bars
+
+    result = run(out, seed=seed, progress=Bars())
+    _report(result, as_json, [f"{key}: {value}" for key, value in result.items()])
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def evaluate(context: typer.Context) -> None:
+    """The diagnostic report; the same as python -m medres.evaluate."""
+    from medres.evaluate.__main__ import main
+
+    raise typer.Exit(main(context.args))
+
+
+def _report(result: Any, as_json: bool, lines: list[str]) -> None:
+    typer.echo(json.dumps(result, indent=1, allow_nan=False, default=str) if as_json else "\n".join(lines))
+
+
+def _read_json(path: Path | None) -> Any:
+    from data_pipelines.errors import SpecError
+
+    try:
+        return json.loads(Path(path or "").read_text())
+    except ValueError:
+        raise SpecError(f"{path}: no JSON") from None
+
+
+def _window(text: str) -> str | list[float]:
+    """A window's name, or CENTRE,WIDTH."""
+    if "," not in text:
+        return text
+    try:
+        centre, width = (float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--window takes a name or CENTRE,WIDTH, received {text!r}") from None
+    return [centre, width]
+
+
+def _quiet_tensorflow() -> None:
+    """Import TensorFlow without the lines that its native libraries print before logging is set up; errors are shown."""
+    from data_pipelines.backend import require_tensorflow
+
+    sys.stderr.flush()
+    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(sink, 2)
+        require_tensorflow()
+        import keras  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(sink)

@@ -1,0 +1,230 @@
+"""From a saved model and DICOM files to a probability, a decision or a refusal; and to a scores table for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from data_pipelines.backend import require_tensorflow
+from data_pipelines.cache import ensure_cache
+from data_pipelines.dataset import SPLITS, Targets, eval_batches, rows_of, targets_of
+from data_pipelines.errors import DicomError, Ineligible, SpecError
+from data_pipelines.headers import eligibility, read_header
+from data_pipelines.images import read_image
+from data_pipelines.indexing import find_files
+from data_pipelines.manifest import Manifest
+from data_pipelines.preprocess import prepare, to_model_units
+from medres.artefact import Artefact, Card
+from medres.artefact import load as load_artefact
+from medres.errors import ArtefactError, RefusedInput
+from medres.progress import Progress
+from medres.training.freeze import SERVED
+
+if TYPE_CHECKING:
+    pass
+
+Source = str | Path | bytes | "Dataset"
+BATCH = 32
+SUBGROUPS = ("sex", "age", "view", "site", "manufacturer", "model")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about one study.
+
+    probabilities: finding (or class) -> 0..1. decisions: finding -> bool at the operating point `default`, or {"class": name}.
+    refused: one sentence, or None; a refused study has no probabilities. path: the file or folder it was asked for, if any.
+    """
+
+    probabilities: dict[str, float]
+    decisions: dict[str, bool | str]
+    refused: str | None = None
+    path: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form of the command line."""
+        return {
+            "path": self.path,
+            "probabilities": self.probabilities,
+            "decisions": self.decisions,
+            "refused": self.refused,
+        }
+
+
+class Predictor:
+    """One loaded model. Holds no other state, so one object can serve many threads."""
+
+    def __init__(self, artefact: Artefact) -> None:
+        tf = require_tensorflow()
+        self.artefact = artefact
+        self.card: Card = artefact.card
+        spec = artefact.card.preprocess
+        signature = [tf.TensorSpec((None, spec.rows, spec.cols, 1), tf.float32)]
+        self._forward = tf.function(lambda image: artefact.model(image, training=False), input_signature=signature)
+
+    def predict(self, study: Source | Sequence[Source]) -> Prediction:
+        """One study: a file, a folder, DICOM bytes, a pydicom data set, or a list of these.
+
+        Every image of the study that is of the model's kind is read and scored, and the scores are pooled (largest; for classes the
+        mean). Localizers and the like are passed over. Whatever cannot be read, or belongs to two studies, is refused with a reason.
+        """
+        sources = list(study) if isinstance(study, list | tuple) else [study]
+        label = str(sources[0]) if len(sources) == 1 and isinstance(sources[0], str | Path) else None
+        try:
+            files = [file for source in sources for file in _files(source)]
+            if len({read_header(file).identifiers.study_instance_uid for file in files}) > 1:
+                raise RefusedInput("the files belong to more than one study: ask for one study at a time")
+            return self._decide(self.probabilities(self.prepared(files)), label)
+        except (DicomError, RefusedInput) as error:
+            return Prediction({}, {}, refused=str(error), path=label)
+
+    def predict_many(self, paths: Sequence[str | Path]) -> Iterator[Prediction]:
+        """One prediction a study over files and folders, in the order in which the studies are met."""
+        for path, files in _by_study(paths):
+            found = self.predict(files) if files else Prediction({}, {}, refused="no DICOM file here")
+            yield Prediction(found.probabilities, found.decisions, found.refused, path)
+
+    def prepared(self, files: Sequence[Source]) -> np.ndarray:
+        """Prepared integers (images, rows, cols) of the study's images of the model's kind.
+
+        Raises RefusedInput where there is none, and DicomError where a file cannot be read or decoded.
+        """
+        spec, images, passed_over = self.card.preprocess, [], ""
+        for file in files:
+            header = read_header(file)
+            try:
+                kind = eligibility(header)
+            except Ineligible as error:
+                passed_over = str(error)
+                continue
+            if kind != spec.kind:
+                passed_over = f"a {kind} image, and the model was trained on {spec.kind} images"
+                continue
+            images += [prepare(read_image(file, frame=frame), spec) for frame in range(header.frames)]
+        if not images:
+            raise RefusedInput(f"no image that this model can read: {passed_over}")
+        return np.stack(images)
+
+    def probabilities(self, prepared: np.ndarray) -> np.ndarray:
+        """Probabilities (images, outputs) of prepared integers (images, rows, cols)."""
+        spec = self.card.preprocess
+        chunks = (prepared[i : i + BATCH] for i in range(0, len(prepared), BATCH))
+        return np.concatenate([self._forward(to_model_units(chunk, spec)).numpy() for chunk in chunks])
+
+    def _decide(self, probabilities: np.ndarray, path: str | None) -> Prediction:
+        card = self.card
+        pooled = probabilities.max(axis=0) if card.pooling == "max" else probabilities.mean(axis=0)
+        named = {name: float(p) for name, p in zip(card.names, pooled, strict=True)}
+        if card.task == "multiclass":
+            return Prediction(named, {"class": max(named, key=named.__getitem__)}, path=path)
+        return Prediction(named, {name: p >= card.threshold(name, unit=SERVED) for name, p in named.items()}, path=path)
+
+
+def score_split(
+    model: Path | str, work: Path | str, split: str = "test", *, progress: Progress | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Scores table (one row an image, see the contract) of one split of a work folder, and what the report needs beside it.
+
+    The context holds: frozen (operating points of the artefact at its unit), flow (ingest.json), provenance, unit, pool, subgroups.
+    Raises ArtefactError where the work folder's labels are not those of the model.
+    """
+    if split not in SPLITS:
+        raise SpecError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    manifest, artefact, reporter = Manifest.load(work), load_artefact(model), progress or Progress()
+    with reporter.task("cache") as update:
+        cache = ensure_cache(work, artefact.card.preprocess, progress=update)
+    targets = targets_of(manifest, cache.images["image"])
+    _check_names(targets, artefact.card)
+    rows = rows_of(cache, split)
+    if len(rows) == 0:
+        raise SpecError(f"the {split} split holds no image for this model: choose another --split")
+    predictor, scores = Predictor(artefact), []
+    with reporter.task(f"score {split}") as update:
+        for inputs, _, _ in eval_batches(cache, targets, BATCH, split):
+            scores.append(predictor._forward(inputs["image"]).numpy())
+            update(sum(map(len, scores)), len(rows))
+    table = manifest.table.set_index("image").loc[cache.images["image"].iloc[rows]].reset_index()
+    return _scores_table(table, np.concatenate(scores), targets), _context(artefact, manifest, table, split)
+
+
+def _scores_table(table: pd.DataFrame, scores: np.ndarray, targets: Targets) -> pd.DataFrame:
+    kept = [c for c in table.columns if c in SUBGROUPS or c.startswith("meta:")]
+    out = table[["image", "series", "study", "patient", *kept]].assign(status="scored")
+    if targets.task == "multiclass":
+        out["label"] = table["class"]
+        columns = [f"score:{name}" for name in targets.names]
+    elif targets.task == "binary":
+        out["label"] = table[f"label:{targets.names[0]}"].astype(float)
+        columns = ["score"]
+    else:
+        for name in targets.names:
+            out[f"label:{name}"] = table[f"label:{name}"].astype(float)
+        columns = [f"score:{name}" for name in targets.names]
+    return out.assign(**{column: scores[:, i].astype(float) for i, column in enumerate(columns)})
+
+
+def _context(artefact: Artefact, manifest: Manifest, table: pd.DataFrame, split: str) -> dict[str, Any]:
+    card = artefact.card
+    frozen = [point.model_dump() for point in card.operating_points if point.unit == card.unit]
+    if card.task == "binary":
+        frozen = [point | {"finding": "positive"} for point in frozen]
+    provenance = {
+        "model_sha256": artefact.sha256,
+        "split": split,
+        "preprocess": card.preprocess.name,
+        "model_versions": card.versions,
+        "kept_epoch": card.training.get("kept_epoch"),
+        "calibration": card.calibration["method"],
+        "finding": card.names[0] if card.task == "binary" else None,
+    }
+    present = [c for c in SUBGROUPS if c != "age" and 1 < table[c].nunique() <= 8]
+    return {
+        "frozen": frozen,
+        "flow": manifest.summary,
+        "provenance": provenance,
+        "unit": manifest.summary["label_level"],
+        "pool": card.pooling,
+        "subgroups": present,
+    }
+
+
+def _check_names(targets: Targets, card: Card) -> None:
+    if (targets.task, list(targets.names)) != (card.task, list(card.names)):
+        raise ArtefactError(
+            f"the model predicts {card.task} {', '.join(card.names)}, the work folder is labelled {targets.task} {', '.join(targets.names)}: "
+            "ingest with --finding and labels named as the model's"
+        )
+
+
+@dataclass
+class _Study:
+    path: str
+    files: list[Path] = field(default_factory=list)
+
+
+def _by_study(paths: Sequence[str | Path]) -> Iterator[tuple[str, list[Path]]]:
+    """(path to show, files) of each study; a file that cannot be read is a study of its own, so that it is not lost."""
+    for path in paths:
+        studies: dict[str, _Study] = {}
+        for file in _files(path):
+            try:
+                key = read_header(file).identifiers.study_instance_uid or str(file)
+            except DicomError:
+                key = str(file)
+            studies.setdefault(key, _Study(str(file))).files.append(file)
+        if len(studies) == 1 or not studies:
+            yield str(path), next(iter(studies.values())).files if studies else []
+        else:
+            yield from ((study.path, study.files) for study in studies.values())
+
+
+def _files(source: Source) -> list[Any]:
+    """The files below a folder, in a fixed order; anything else as it is."""
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        return list(find_files(Path(source)))
+    return [source]

@@ -1,0 +1,45 @@
+"""Progress for people: silent by default, rich bars on a terminal and in notebooks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+Update = Callable[[int, int], None]
+
+
+class Progress:
+    """Says nothing. `task` yields update(done, total); `line` reports one finished thing."""
+
+    @contextlib.contextmanager
+    def task(self, name: str) -> Iterator[Update]:
+        yield lambda done, total: None
+
+    def line(self, text: str) -> None:
+        pass
+
+
+class Bars(Progress):
+    """Rich progress bars and lines, on standard error."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+
+    @contextlib.contextmanager
+    def task(self, name: str) -> Iterator[Update]:
+        from rich import progress
+
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        with progress.Progress(*columns, console=self._console, transient=not self._console.is_terminal) as bars:
+            bar = bars.add_task(name, total=None)
+            yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+    def line(self, text: str) -> None:
+        self._console.print(text, markup=False)

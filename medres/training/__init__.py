@@ -1,0 +1,1 @@
+"""Training: recipes, masked losses, exact checkpoints, calibration and the fit itself."""
