@@ -1,0 +1,250 @@
+"""What a ResNet is made of: one frozen record, and the table of variants.
+
+    He et al., Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv:1512.03385): blocks, depths, shortcuts A/B/C, CIFAR nets
+    He et al., Identity Mappings in Deep Residual Networks, ECCV 2016 (arXiv:1603.05027): version "2"
+    He et al., Bag of Tricks, CVPR 2019 (arXiv:1812.01187): version "d"
+    Xie et al., ResNeXt, CVPR 2017 (arXiv:1611.05431): cardinality. Zagoruyko, Wide Residual Networks (arXiv:1605.07146): group_width
+    Hu et al., Squeeze-and-Excitation, CVPR 2018 (arXiv:1709.01507). Huang et al., Stochastic Depth, ECCV 2016 (arXiv:1603.09382)
+
+Versions: "1" strides the first 1x1 of a bottleneck (the paper, keras.applications), "1.5" the 3x3 (torchvision), "2" is full
+pre-activation, "d" is "1.5" with three 3x3 in the stem and an average pool in the shortcut. Basic blocks are the same in "1" and "1.5".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from medres.errors import ModelError
+
+VERSIONS = ("1", "1.5", "2", "d")
+BLOCKS = ("basic", "bottleneck")
+SHORTCUTS = ("A", "B", "C")
+STEMS = ("imagenet", "small", "cifar")
+NORMS = ("batch", "group", "sync")
+STEM_STRIDE = {"imagenet": 4, "small": 1, "cifar": 1}
+EXPANSION = {"basic": 1, "bottleneck": 4}
+
+# One row a variant: block, blocks in each stage, further fields of the spec.
+VARIANTS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "resnet10": ("basic", (1, 1, 1, 1), {}),
+    "resnet18": ("basic", (2, 2, 2, 2), {}),
+    "resnet34": ("basic", (3, 4, 6, 3), {}),
+    "resnet50": ("bottleneck", (3, 4, 6, 3), {}),
+    "resnet101": ("bottleneck", (3, 4, 23, 3), {}),
+    "resnet152": ("bottleneck", (3, 8, 36, 3), {}),
+    "resnet200": ("bottleneck", (3, 24, 36, 3), {}),
+    "resnext50_32x4d": ("bottleneck", (3, 4, 6, 3), {"cardinality": 32, "group_width": 4}),
+    "resnext101_32x8d": ("bottleneck", (3, 4, 23, 3), {"cardinality": 32, "group_width": 8}),
+    "wide_resnet50_2": ("bottleneck", (3, 4, 6, 3), {"group_width": 128}),
+    "seresnet50": ("bottleneck", (3, 4, 6, 3), {"squeeze_excite": True}),
+}
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """One block: what it receives, what it returns, and how."""
+
+    name: str
+    inputs: int  # channels
+    inner: int  # channels of the 3x3
+    outputs: int  # channels
+    stride: int
+    dilations: tuple[int, int]  # of the first and of the second 3x3 (a bottleneck has the first alone)
+    drop: float  # chance that its residual branch is left out while training
+    first: bool  # of the network: the stem has already normalised and activated its input
+
+    @property
+    def changes_shape(self) -> bool:
+        return self.stride != 1 or self.inputs != self.outputs
+
+
+@dataclass(frozen=True)
+class ResNetSpec:
+    """Everything that shapes a ResNet but its input. Raises ModelError on what cannot be built.
+
+    `width` is the channels of the first stage's 3x3 convolutions; each later stage doubles it. `group_width` is torchvision's
+    width_per_group: a bottleneck's 3x3 has `cardinality * group_width * width / 64` channels in the first stage.
+    `output_stride` (8 or 16 of 32, for instance) trades later strides for dilation, as torchvision does: the first block of
+    such a stage keeps the dilation of the stage before. None keeps every stride.
+    """
+
+    block: str
+    depths: tuple[int, ...]
+    version: str = "1.5"
+    shortcut: str = "B"
+    residual: bool = True
+    stem: str = "imagenet"
+    width: int = 64
+    norm: str = "batch"
+    norm_epsilon: float = 1e-5
+    conv_bias: bool = False
+    zero_gamma: bool = False
+    squeeze_excite: bool = False
+    cardinality: int = 1
+    group_width: int = 64
+    stochastic_depth: float = 0.0
+    output_stride: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("version", self.version, VERSIONS)
+        _one_of("block", self.block, BLOCKS)
+        _one_of("shortcut", self.shortcut, SHORTCUTS)
+        _one_of("stem", self.stem, STEMS)
+        _one_of("norm", self.norm, NORMS)
+        _whole("width", self.width, 4)
+        _whole("cardinality", self.cardinality, 1)
+        _whole("group_width", self.group_width, 1)
+        for depth in self.depths:
+            _whole("depths", depth, 1)
+        stages = 3 if self.stem == "cifar" else 4
+        if len(self.depths) != stages:
+            raise ModelError(
+                f"depths {self.depths}: stem={self.stem!r} has {stages} stages; give {stages} numbers of blocks"
+            )
+        if not 0 <= self.stochastic_depth < 1:
+            raise ModelError(f"stochastic_depth {self.stochastic_depth!r}: give a chance in [0, 1)")
+        if not self.norm_epsilon > 0:
+            raise ModelError(f"norm_epsilon {self.norm_epsilon!r}: give a number above 0")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.block == "basic" and (self.cardinality, self.group_width) != (1, 64):
+            raise ModelError(
+                f"cardinality={self.cardinality}, group_width={self.group_width}: basic blocks have no grouped convolution; "
+                'use block="bottleneck"'
+            )
+        if self.block == "bottleneck" and self._inner(0) < 1:
+            raise ModelError(
+                f"width {self.width} with group_width {self.group_width}: a 3x3 would have no channel; widen it"
+            )
+        if self.zero_gamma and (self.version == "2" or not self.residual):
+            raise ModelError(
+                'zero_gamma=True: version="2" has no normalisation at the end of a branch, and a plain net would '
+                "give nothing but zeros; leave it False"
+            )
+        if self.stochastic_depth and not self.residual:
+            raise ModelError("stochastic_depth needs shortcuts: a plain net cannot leave a block out; set it to 0")
+        if self.output_stride is not None:
+            _one_of(
+                "output_stride", self.output_stride, tuple(STEM_STRIDE[self.stem] << i for i in range(len(self.depths)))
+            )
+
+    @property
+    def total_stride(self) -> int:
+        """Input pixels a pixel of the last feature map, along each axis."""
+        return self.output_stride or STEM_STRIDE[self.stem] << (len(self.depths) - 1)
+
+    @property
+    def depth(self) -> int:
+        """Layers with weights as the paper counts them: stem, convolutions of the branches, classifier."""
+        return sum(self.depths) * (2 if self.block == "basic" else 3) + 2
+
+    @property
+    def name(self) -> str:
+        kind = "resnet" if self.residual else "plain"
+        suffix = {"1": "_v1", "1.5": "", "2": "_v2", "d": "d"}[self.version]
+        return f"{kind}{self.depth}{suffix}" + ("" if self.stem == "imagenet" else f"_{self.stem}")
+
+    def _inner(self, stage: int) -> int:
+        filters = self.width << stage
+        return filters if self.block == "basic" else filters * self.group_width // 64 * self.cardinality
+
+    def stages(self) -> Iterator[list[BlockPlan]]:
+        """The blocks of each stage in order; named stage1_block1 and so on."""
+        channels, dilation, total, done = self.width, 1, STEM_STRIDE[self.stem], 0
+        for stage, depth in enumerate(self.depths):
+            stride = 1 if stage == 0 else 2
+            before = dilation
+            if self.output_stride and total * stride > self.output_stride:
+                stride, dilation = 1, dilation * stride
+            total *= stride
+            outputs = (self.width << stage) * EXPANSION[self.block]
+            blocks = []
+            for i in range(depth):
+                drop = self.stochastic_depth * (done + 1) / sum(self.depths)  # linear decay: section 3 of Huang et al.
+                plan = BlockPlan(
+                    name=f"stage{stage + 1}_block{i + 1}",
+                    inputs=channels,
+                    inner=self._inner(stage),
+                    outputs=outputs,
+                    stride=stride if i == 0 else 1,
+                    dilations=(before if i == 0 else dilation, dilation),
+                    drop=drop,
+                    first=done == 0,
+                )
+                blocks.append(plan)
+                channels, done = outputs, done + 1
+            yield blocks
+
+
+def resnet_spec(
+    variant: int | str,
+    *,
+    version: str = "1.5",
+    block: str | None = None,
+    shortcut: str = "B",
+    residual: bool = True,
+    stem: str = "imagenet",
+    width: int | None = None,
+    norm: str = "batch",
+    **further: Any,
+) -> ResNetSpec:
+    """The spec of a named variant; `further` are other fields of ResNetSpec. See `medres.backbones.resnet`."""
+    _one_of("stem", stem, STEMS)
+    unknown = set(further) - {field.name for field in fields(ResNetSpec)} | {"depths"} & set(further)
+    if unknown:
+        allowed = sorted({field.name for field in fields(ResNetSpec)} - {"depths"})
+        raise ModelError(f"unknown option {', '.join(sorted(unknown))}: choose from {', '.join(allowed)}")
+    if stem == "cifar":
+        own, depths, row = _cifar(variant, block)
+    else:
+        own, depths, row = _tabled(variant)
+    return ResNetSpec(
+        block=block or own,
+        depths=depths,
+        version=version,
+        shortcut=shortcut,
+        residual=residual,
+        stem=stem,
+        width=(16 if stem == "cifar" else 64) if width is None else width,
+        norm=norm,
+        **{**row, **further},
+    )
+
+
+def _tabled(variant: int | str) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+    name = f"resnet{variant}" if not isinstance(variant, str) or variant.isdigit() else variant
+    if name not in VARIANTS:
+        raise ModelError(
+            f'variant {variant!r} is unknown: choose from {", ".join(VARIANTS)}, or 6n+2 with stem="cifar"'
+        )
+    return VARIANTS[name]
+
+
+def _cifar(variant: int | str, block: str | None) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+    """Section 4.2 of the paper: three stages of n blocks."""
+    block = block or "basic"
+    _one_of("block", block, BLOCKS)
+    layers = 6 if block == "basic" else 9
+    match = re.fullmatch(r"(?:resnet)?(\d+)", str(variant))
+    depth = int(match[1]) if match and not isinstance(variant, bool) else 0
+    if depth < layers + 2 or (depth - 2) % layers:
+        low = max(1, (depth - 2) // layers)
+        near = f"{layers * low + 2} or {layers * (low + 1) + 2}"
+        raise ModelError(
+            f'variant {variant!r}: with stem="cifar" and {block} blocks the depth is {layers}n+2; try {near}'
+        )
+    return block, ((depth - 2) // layers,) * 3, {}
+
+
+def _one_of(what: str, value: object, allowed: tuple) -> None:
+    if value not in allowed or isinstance(value, bool):
+        raise ModelError(f"{what} {value!r} is unknown: choose from {', '.join(map(repr, allowed))}")
+
+
+def _whole(what: str, value: object, low: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ModelError(f"{what} {value!r}: give a whole number of {low} or more")
