@@ -124,6 +124,8 @@ def _parse_file(file: BinaryIO, size: int, pixels: bool, tags: tuple[int, ...] |
     with quiet() as caught:
         try:
             dataset = _read(file, head, pixels, tags)
+            if any("end of file" in str(w.message).lower() for w in caught):
+                raise EOFError
         except PARSER_ERRORS as error:
             raise _reading_failure(file, head, error, has_preamble, pixels, tags) from None
     if not has_preamble and not ("SOPClassUID" in dataset or ("Modality" in dataset and "Rows" in dataset)):
