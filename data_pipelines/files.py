@@ -11,7 +11,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_pipelines.errors import InputError
@@ -71,13 +71,18 @@ def require_new(out: Path, *, what: str) -> None:
         )
 
 
-def csv_bytes(rows: Sequence[Mapping[str, object]]) -> bytes:
-    """Return one or more `rows` as a UTF-8 CSV whose columns are the first row's keys."""
+def csv_bytes(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> bytes:
+    """Return `rows` as a UTF-8 CSV with a header of `columns`."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
+
+
+def guard_cell(text: str) -> str:
+    """Return `text` so that no spreadsheet runs it: an apostrophe before a leading = + - @ tab or carriage return."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def sync_folder(folder: Path) -> None:

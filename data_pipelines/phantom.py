@@ -80,7 +80,7 @@ def make_cohort(out: Path, *, patients: int = 72, seed: int = 0) -> Path:
             patient = _draw_patient(number, seed)
             rows += _write_ct(folder, patient) if number % 6 == 0 else _write_radiographs(folder, patient)
         rows += _write_odd_files(folder, rows, seed)
-        (folder / "labels.csv").write_bytes(csv_bytes(rows))
+        (folder / "labels.csv").write_bytes(csv_bytes(rows, list(rows[0])))
         (folder / "SYNTHETIC.txt").write_text(f"{NOTICE} Seed {seed}, {patients} made-up patients.\n", encoding="ascii")
     return out
 
