@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import MutableSequence
 from functools import cache
 from typing import Any
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from data_pipelines.parsing import PARSER_ERRORS
@@ -36,12 +36,12 @@ class Elements:
 
     def text(self, keyword: str) -> str:
         """Text of at most 64 printable characters, several values joined by a backslash; '' when absent."""
-        joined = "\\".join(str(value) for value in self._values(keyword))
+        joined = "\\".join(str(value) for value in self.values(keyword))
         return "".join(c for c in joined if c.isprintable()).strip()[:64]
 
     def codes(self, keyword: str) -> tuple[str, ...]:
         """Values of a code string (VR CS), in upper case; one that is no code string becomes ''."""
-        found = [str(value).strip().upper() for value in self._values(keyword)]
+        found = [str(value).strip().upper() for value in self.values(keyword)]
         return tuple(v if _CODE_STRING.fullmatch(v) else "" for v in found) if any(found) else ()
 
     def code(self, keyword: str) -> str:
@@ -60,7 +60,7 @@ class Elements:
 
     def numbers(self, keyword: str, count: int | None = None, *, positive: bool = False) -> tuple[float, ...] | None:
         """All values, finite; None when absent, of another count, or (`positive`) not above zero."""
-        values = self._values(keyword)
+        values = self.values(keyword)
         if not values or values == [""]:
             return None
         try:
@@ -80,7 +80,7 @@ class Elements:
 
     def items(self, keyword: str) -> list[Dataset]:
         """Items of a sequence; an empty list when absent."""
-        return [item for item in self._values(keyword) if isinstance(item, Dataset)]
+        return [item for item in self.values(keyword) if isinstance(item, Dataset)]
 
     def age_years(self) -> float | None:
         """PatientAge (VR AS) in years; over 89 it is given as 90."""
@@ -95,7 +95,7 @@ class Elements:
             self.repairs.append("age_without_unit")
         return OLDEST_YEARS if years > 89 else years
 
-    def _values(self, keyword: str) -> list[Any]:
+    def values(self, keyword: str) -> list[Any]:
         """Values of an element; [] when it is absent, or broken (then named)."""
         tag, vr = _tag_and_vr(keyword)
         if tag not in self.dataset:
@@ -115,7 +115,7 @@ class Elements:
             return []
         if value is None:
             return []
-        return list(value) if isinstance(value, MultiValue | list) else [value]
+        return list(value) if isinstance(value, MutableSequence) and not isinstance(value, bytearray) else [value]
 
     def _malformed(self, keyword: str) -> None:
         code = f"invalid_{keyword}"

@@ -7,6 +7,8 @@ CT_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "2.2
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ULTRASOUND_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("6", "6.1", "6.2", "3", "3.1"))
 RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "DR", "RG", "MG", "PX", "IO"})
+#: modalities whose values are a measurement, not a picture
+QUANTITATIVE_MODALITIES = frozenset({"MR", "PT", "NM", "RTDOSE"})
 
 #: Words of ImageType that say "this is no slice" or "no intensity", and the reason code each gives.
 NO_SLICE = {

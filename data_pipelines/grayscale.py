@@ -1,0 +1,138 @@
+"""The grey-scale pipeline as pure functions: padding, modality, VOI, polarity. PS3.3 C.7.5.1.1.2, C.11.1, C.11.2, C.7.6.3.
+
+Order: modality (LUT or rescale) -> VOI (LUT or window) -> polarity. Values come as (rows, columns) or (frames, rows,
+columns); display values are float32 in 0..1, bright for high output values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.integer]
+Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+WindowFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
+
+UNDECLARED_FILL_HU = -1500.0
+UNDECLARED_FILL_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Lut:
+    """A look-up table (C.11.1.1, C.11.2.1.1): entry i is the output for input `first` + i; `bits` is its real range."""
+
+    first: int
+    table: Integers
+    bits: int
+
+
+def make_lut(descriptor: tuple[int, int, int], data: Integers, *, signed: bool) -> Lut:
+    """Table from LUTDescriptor (entries, first value mapped, bits) and LUTData.
+
+    0 entries mean 65536; `signed` tells how to read the first value. Two known defects of the declared bits give way to
+    the bits of the largest entry: fewer than it needs, and 16 (the size of a word) where no entry needs more than 12.
+    Raises ValueError when entries are missing.
+    """
+    count = descriptor[0] & 0xFFFF or 65536
+    if data.size < count:
+        raise ValueError(f"the descriptor promises {count} entries, the table holds {data.size}")
+    table = data.reshape(-1)[:count]
+    first = descriptor[1] & 0xFFFF
+    if signed and first >= 0x8000:
+        first -= 0x10000
+    declared, needed = descriptor[2], max(int(table.max()).bit_length(), 1)
+    trusted = needed <= declared <= 16 and not (declared == 16 and needed <= 12)
+    return Lut(first, table, declared if trusted else needed)
+
+
+def apply_lut(values: NDArray[np.generic], lut: Lut) -> Integers:
+    """Outputs of a table: values below the first take its entry, values past the end the last one. C.11.1.1."""
+    rounded = values if values.dtype.kind in "iu" else np.rint(values)
+    index = np.clip(rounded.astype(np.int64) - lut.first, 0, lut.table.size - 1)
+    return lut.table[index]
+
+
+def rescale(stored: Integers, slope: float, intercept: float) -> Floats:
+    """slope * stored + intercept, computed in float64. C.11.1.1.2."""
+    return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+
+
+def window(values: NDArray[np.generic], center: float, width: float, function: WindowFunction = "LINEAR") -> Floats:
+    """Display values 0..1 of a window: LINEAR (C.11.2.1.2.1), SIGMOID (C.11.2.1.3.1), LINEAR_EXACT (C.11.2.1.3.2).
+
+    LINEAR needs a width of at least 1 (1 is a step at center - 0.5), the others one above 0; ValueError otherwise.
+    """
+    if not is_window(center, width, function):
+        raise ValueError(f"no {function} window of width {width}")
+    x = values.astype(np.float64)
+    if function == "SIGMOID":
+        return (1 / (1 + np.exp(np.clip(-4 * (x - center) / width, -700, 700)))).astype(np.float32)
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return (x > center).astype(np.float32)
+    return np.clip((x - center) / width + 0.5, 0, 1).astype(np.float32)
+
+
+def is_window(center: float, width: float, function: WindowFunction) -> bool:
+    """Whether a window can be applied at all."""
+    return bool(np.isfinite(center) and np.isfinite(width)) and (width >= 1 if function == "LINEAR" else width > 0)
+
+
+def lut_display(values: NDArray[np.generic], lut: Lut) -> Floats:
+    """Display values 0..1 of a VOI LUT, by its real bit range. C.11.2.1.1."""
+    return (apply_lut(values, lut) / ((1 << lut.bits) - 1)).astype(np.float32)
+
+
+def min_max(values: NDArray[np.generic], padding: Mask | None) -> tuple[Floats, float, float]:
+    """Display values 0..1 between the least and the greatest unpadded value, and those two; all 0 when they are equal."""
+    inside = values if padding is None or padding.all() else values[~padding]
+    low, high = float(inside.min()), float(inside.max())
+    if low == high:
+        return np.zeros(values.shape, np.float32), low, high
+    return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1).astype(np.float32), low, high
+
+
+def padding_mask(stored: Integers, value: int, limit: int | None) -> Mask | None:
+    """Where stored values lie from PixelPaddingValue to PixelPaddingRangeLimit (C.7.5.1.1.2); None when nowhere.
+
+    Either may be coded with the wrong sign (63536 for a signed -2000): it is read in the sign of the stored values.
+    """
+    bounds = [_in_sign_of(stored, bound) for bound in (value, value if limit is None else limit)]
+    low, high = min(bounds), max(bounds)
+    mask = stored == low if low == high else (stored >= low) & (stored <= high)
+    return mask if mask.any() else None
+
+
+def _in_sign_of(stored: Integers, value: int) -> int:
+    info = np.iinfo(stored.dtype)
+    span = 1 << info.bits
+    return value if info.min <= value <= info.max else (value - info.min) % span + info.min
+
+
+def undeclared_fill(hounsfield: Floats) -> Mask | None:
+    """Pixels outside a CT's field of view that carry a fill nobody declared: below -1500 HU, where no matter is, in at
+    least 1 % of the image. None when there are none."""
+    mask = hounsfield < UNDECLARED_FILL_HU
+    return mask if mask.mean() >= UNDECLARED_FILL_SHARE else None
+
+
+def invert_stored(stored: Integers, bits_stored: int) -> Integers:
+    """MONOCHROME1 as if it had been stored MONOCHROME2: mirrored in the range that BitsStored allows. C.7.6.3.1.2."""
+    if stored.dtype.kind == "i":
+        return -1 - stored
+    return np.array((1 << bits_stored) - 1, stored.dtype) - stored
+
+
+def pixel_sha256(stored: Integers) -> str:
+    """SHA-256 of values and shape, whatever integer type carries them: equal images in other encodings agree."""
+    low, high = int(stored.min()), int(stored.max())
+    dtype = "<u2" if low >= 0 and high <= 0xFFFF else "<i8"
+    digest = hashlib.sha256(f"{stored.shape}{dtype}".encode())
+    digest.update(np.ascontiguousarray(stored, dtype).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""One image in model units: CT in HU, a radiograph as display values. Read once, every choice recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from data_pipelines.elements import Elements
+from data_pipelines.errors import Ineligible, Unreadable
+from data_pipelines.grayscale import (
+    Floats,
+    Integers,
+    Mask,
+    invert_stored,
+    padding_mask,
+    pixel_sha256,
+    undeclared_fill,
+)
+from data_pipelines.headers import Header, header_of, no_slice_code
+from data_pipelines.parsing import Source, parse, quiet
+from data_pipelines.pixels import stored_values
+from data_pipelines.transforms import Modality, frame_group, read_modality, read_padding, read_voi
+from data_pipelines.vocabulary import CT_CLASSES, QUANTITATIVE_MODALITIES, RADIOGRAPH_MODALITIES
+
+AIR_HU = -1024.0
+
+Units = Literal["HU", "display", "raw"]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A single grey image.
+
+    `pixels` float32 (rows, columns): HU; or display values 0..1, bright = dense; or the raw modality output (MR and the
+    like, and CT whose unit is not HU). `padding` marks pixels outside the image (None: there are none): they hold -1024
+    HU, display 0, or in raw images what was stored. `spacing_mm`: PixelSpacing (row, column), never the detector's.
+    `pixel_sha256`: of the stored values with MONOCHROME1 mirrored. `voi`: what was applied, and among how many.
+    """
+
+    pixels: Floats
+    units: Units
+    kind: Literal["ct", "radiograph", "other"]
+    spacing_mm: tuple[float, float] | None
+    padding: Mask | None
+    repairs: tuple[str, ...]
+    voi: dict[str, object]
+    header: Header
+    frame: int
+    pixel_sha256: str
+
+
+def read_image(source: Source, *, frame: int = 0) -> Image:
+    """Read one frame (0-based) of a path, of a file's bytes, or of a data set, in model units.
+
+    CT: HU, no window. Others but MR, PET, NM and dose: the modality transform, then the first VOI LUT, else the first
+    usable window, else min-max of the unpadded pixels; clipped to 0..1; MONOCHROME1 inverted. Raises ColourImage and the
+    other errors of `read_stored`; Unreadable where the modality transform is broken or pixels would not be finite;
+    Ineligible (`no_photometric`) where a display image does not say what is bright.
+    """
+    parsed = parse(source, pixels=True)
+    return image_of(parsed.dataset, header_of(parsed), frame)
+
+
+def image_of(dataset: Dataset, header: Header, frame: int) -> Image:
+    """As `read_image`, from a parsed data set and its header."""
+    stored, decoding = stored_values(dataset, header, frame)
+    with quiet():
+        modality = read_modality(dataset, frame, signed=header.pixel_representation == 1)
+        value, limit = read_padding(dataset)
+    padding = None if value is None else padding_mask(stored, value, limit)
+    values = modality.apply(stored)
+    if not np.isfinite(values).all():
+        raise Unreadable("The rescale takes pixels out of the range of float32.", code="bad_modality_transform")
+    image = Image(
+        pixels=values,
+        units="raw",
+        kind=_kind(header),
+        spacing_mm=_spacing(dataset, header, frame),
+        padding=padding,
+        repairs=header.repairs + decoding,
+        voi={"kind": "none"},
+        header=header,
+        frame=frame,
+        pixel_sha256=pixel_sha256(_upright(stored, header)),
+    )
+    if image.kind == "ct":
+        return _hounsfield(image) if is_hounsfield(header, modality) else image
+    return image if header.modality in QUANTITATIVE_MODALITIES else _display(image, dataset, modality)
+
+
+def is_hounsfield(header: Header, modality: Modality) -> bool:
+    """Whether a CT's modality output is HU: RescaleType says so, or is absent, which says the same (C.8.2.1 requires it
+    for any other unit); never a localizer, projection, rendering or parametric map, never without a rescale."""
+    unit = modality.unit or header.rescale_type
+    return (
+        modality.declared and modality.lut is None and unit in ("", "HU") and no_slice_code(header.image_type) is None
+    )
+
+
+def _hounsfield(image: Image) -> Image:
+    inside = image.pixels if image.padding is None else np.where(image.padding, np.float32(AIR_HU), image.pixels)
+    fill = undeclared_fill(inside)
+    if fill is None:
+        return replace(image, pixels=inside, units="HU")
+    padding = fill if image.padding is None else fill | image.padding
+    pixels = np.where(fill, np.float32(AIR_HU), inside)
+    return replace(image, pixels=pixels, padding=padding, repairs=(*image.repairs, "undeclared_padding"), units="HU")
+
+
+def _display(image: Image, dataset: Dataset, modality: Modality) -> Image:
+    header = image.header
+    if not header.photometric:
+        raise Ineligible(
+            "PhotometricInterpretation (0028,0004) is missing: bright may mean thin.", code="no_photometric"
+        )
+    with quiet():
+        voi, repairs = read_voi(dataset, image.frame, modality, signed=header.pixel_representation == 1)
+        shape = Elements(dataset).code("PresentationLUTShape")
+    pixels, record = voi.apply(image.pixels, image.padding)
+    inverted = header.photometric == "MONOCHROME1"
+    if shape and (shape == "INVERSE") != inverted:
+        repairs += ("presentation_lut_shape_disagrees",)
+    pixels = 1 - pixels if inverted else pixels
+    if image.padding is not None:
+        pixels = np.where(image.padding, np.float32(0), pixels)
+    return replace(
+        image, pixels=pixels, units="display", repairs=image.repairs + repairs, voi={**record, "inverted": inverted}
+    )
+
+
+def _kind(header: Header) -> Literal["ct", "radiograph", "other"]:
+    if header.modality == "CT" or header.sop_class_uid in CT_CLASSES:
+        return "ct"
+    return "radiograph" if header.modality in RADIOGRAPH_MODALITIES else "other"
+
+
+def _spacing(dataset: Dataset, header: Header, frame: int) -> tuple[float, float] | None:
+    if header.frames == 1:
+        return header.pixel_spacing
+    with quiet():
+        spacing = frame_group(dataset, frame, "PixelMeasuresSequence").numbers("PixelSpacing", 2, positive=True)
+    return None if spacing is None else (spacing[0], spacing[1])
+
+
+def _upright(stored: Integers, header: Header) -> Integers:
+    bits = header.bits_stored or header.bits_allocated or 16
+    return invert_stored(stored, bits) if header.photometric == "MONOCHROME1" else stored
