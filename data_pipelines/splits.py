@@ -48,6 +48,21 @@ def group_strata(groups: np.ndarray, labels: Sequence[str]) -> list[str]:
     return [max(labels_, key=lambda label: (-count[label], label)) for labels_ in members]
 
 
+def row_strata(table: pd.DataFrame) -> list[str]:
+    """Return the label by which each row of a manifest's table is stratified: its kind, and
+
+    its class; or the rarest of its findings that is 1, else 'absent' where any is 0, else '' (uncertain, not assessed).
+    """
+    if "class" in table:
+        labels = table["class"].astype(object)
+    else:
+        values = table[[name for name in table if str(name).startswith("label:")]]
+        labels = pd.Series(np.where((values == 0).any(axis=1), "absent", ""), index=table.index, dtype=object)
+        for name in (values == 1).sum().sort_values(ascending=False, kind="stable").index:
+            labels[values[name] == 1] = str(name)
+    return [f"{kind} {label}" for kind, label in zip(table["kind"], labels, strict=True)]
+
+
 def allocate(strata: Sequence[str], fractions: Sequence[float], seed: int) -> np.ndarray:
     """Return a part (index into `fractions`) for each group, drawn at random within its stratum.
 
@@ -108,9 +123,10 @@ def draw_tune(
     return splits
 
 
-def group_folds(groups: np.ndarray, labels: Sequence[str], k: int, seed: int) -> np.ndarray:
-    """Return a fold 0..k-1 a row: whole groups, stratified by their rarest label. Raises SplitError."""
-    strata = group_strata(groups, labels)
+def group_folds(table: pd.DataFrame, k: int, seed: int) -> np.ndarray:
+    """Return a fold 0..k-1 for each row of a manifest's table: whole patients, stratified. Raises SplitError."""
+    groups = link_groups(list(table["patient"]), [list(table["pixel_sha256"])])
+    strata = group_strata(groups, row_strata(table))
     if not 2 <= k <= len(strata):
         raise SplitError(f"{k} folds of {len(strata)} patients: give 2 or more folds, and no more than patients.")
     return allocate(strata, [1 / k] * k, seed)[groups]

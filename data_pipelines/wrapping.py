@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 class _Said:
     """What the caller knows about all the pictures."""
 
-    storage: Literal["CR", "SC"]
+    modality: str
     body_part: str
     burned_in: Literal["YES", "NO"] | None
 
@@ -51,7 +51,7 @@ def wrap(
     out: Path | str,
     *,
     labels: Path | str | None = None,
-    storage: Literal["CR", "SC"] = "CR",
+    modality: str = "CR",
     body_part: str = "",
     burned_in: Literal["YES", "NO"] | None = None,
     progress: Progress | None = None,
@@ -60,11 +60,14 @@ def wrap(
 
     `labels` is a labels CSV keyed by `path` (relative to `source`): its `patient` becomes PatientID, its age, sex and
     view go into the header, and `out/labels.csv` is the same table with the new paths. A picture without a patient gets
-    an id of its own, and the notes say so. `burned_in` answers "is text burned into the pictures?"; None leaves it
-    unsaid, and ingest refuses a secondary capture (`storage="SC"`) that does not deny it.
+    an id of its own, and the notes say so. `modality` is "CR", or "SC" for secondary capture objects of radiographs.
+    `burned_in` answers "is text burned into the pictures?"; None leaves it unsaid, and ingest refuses a secondary
+    capture that does not deny it.
     Pictures that cannot be read as one grey image are skipped and counted under `reasons`. Nothing is left behind on
     failure. Raises InputError for folders and arguments, LabelError for the table.
     """
+    if modality not in ("CR", "SC"):
+        raise InputError(f"modality {modality!r}: give CR, or SC for secondary capture objects.")
     if not re.fullmatch(r"[A-Z0-9 _]{0,16}", body_part):
         raise InputError("body_part must be a DICOM code of up to 16 capital letters, digits and spaces, as in CHEST.")
     table = None if labels is None else _read_table(Path(labels))
@@ -75,7 +78,7 @@ def wrap(
     outcomes: dict[str, _Written | str] = dict(found.others)
     with staged_folder(Path(out), what="the wrapped folder") as folder:
         for number, path in enumerate(files):
-            said = _Said(storage, body_part, burned_in)
+            said = _Said(modality, body_part, burned_in)
             outcomes[path] = _wrap_file(found.root, path, folder / targets[path], rows.get(path, {}), said)
             if progress is not None:
                 progress(number + 1, len(files))
@@ -84,7 +87,7 @@ def wrap(
         if table is not None:
             mapped: Iterable[dict] = ({**row, "path": targets.get(path, path)} for path, row in rows.items())
             (folder / "labels.csv").write_bytes(csv_bytes(mapped, list(table.columns)))
-    return _summary(outcomes, rows, storage, burned_in)
+    return _summary(outcomes, rows, modality, burned_in)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -131,7 +134,7 @@ def _dataset(picture: Picture, path: str, data: bytes, row: Mapping, said: _Said
     identity = (hashlib.sha256(data).hexdigest(), path)
     own = f"picture-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
     dataset = new_dataset(
-        "CR" if said.storage == "CR" else "OT",
+        said.modality,
         ExplicitVRLittleEndian,
         patient_id=row.get("patient") or own,
         patient="",
@@ -142,7 +145,7 @@ def _dataset(picture: Picture, path: str, data: bytes, row: Mapping, said: _Said
     dataset.Modality = "CR"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
     dataset.BodyPartExamined = said.body_part
-    if said.storage == "SC":
+    if said.modality == "SC":
         dataset.ConversionType = "WSD"
     if said.burned_in is not None:
         dataset.BurnedInAnnotation = said.burned_in
@@ -169,7 +172,7 @@ def _describe_patient(dataset: Dataset, row: Mapping) -> None:
 
 
 def _summary(
-    outcomes: Mapping[str, _Written | str], rows: Mapping, storage: str, burned_in: str | None
+    outcomes: Mapping[str, _Written | str], rows: Mapping, modality: str, burned_in: str | None
 ) -> dict[str, object]:
     written = {path: outcome for path, outcome in outcomes.items() if isinstance(outcome, _Written)}
     reasons = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
@@ -179,7 +182,7 @@ def _summary(
         f"{unnamed} pictures have no patient in the labels: each counts as a patient of its own, so several pictures of "
         "one person may fall into different splits.": unnamed,
         f"{luminance} pictures had faint colour and were turned to luminance.": luminance,
-        "Ingest will refuse these secondary captures unless burned_in is NO.": storage == "SC" and burned_in != "NO",
+        "Ingest will refuse these secondary captures unless burned_in is NO.": modality == "SC" and burned_in != "NO",
     }
     return {
         "given": len(outcomes),

@@ -26,7 +26,7 @@ SOP_CLASSES = {
     "CR": ComputedRadiographyImageStorage,
     "DX": DigitalXRayImageStorageForPresentation,
     "CT": CTImageStorage,
-    "OT": SecondaryCaptureImageStorage,
+    "SC": SecondaryCaptureImageStorage,
 }
 _NAMESPACE = uuid.UUID("6f0f0c1e-5d0c-5c3c-9f5b-6d6564726573")
 
@@ -41,7 +41,7 @@ def new_dataset(
 ) -> Dataset:
     """A dataset with its file meta header and the attributes that every image object must have, empty where unknown.
 
-    `modality` is one of SOP_CLASSES; `patient` is the PatientName; study, series and sop are UIDs.
+    `modality` is a key of SOP_CLASSES (a secondary capture says itself what it was made from); `patient` is the PatientName; study, series and sop are UIDs.
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SOP_CLASSES[modality]
