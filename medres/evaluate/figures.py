@@ -1,0 +1,128 @@
+"""Figures of a report as inline SVG. They draw the numbers of report.json and compute none."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from medres.evaluate.svg import Axes, fractions
+
+SIZE = (430, 400)
+FOREST_WIDTH = 700
+
+
+def roc(name: str, finding: dict[str, Any]) -> str:
+    """The empirical ROC curve with its operating points and their intervals."""
+    counts, positive = finding["curves"]["counts"], finding["n_positive"]
+    negative = finding["n"] - positive
+    axes = Axes(*SIZE, (0, 1), (0, 1), name=f"ROC curve of {name}")
+    axes.grid(fractions(), fractions(), "1 − specificity", "sensitivity")
+    axes.segment(0, 0, 1, 1, "chance")
+    axes.line([0, *(v / negative for v in counts["fp"])], [0, *(v / positive for v in counts["tp"])], "curve")
+    for point in finding["operating_points"]:
+        sensitivity, specificity = point["sensitivity"], point["specificity"]
+        x, y = 1 - specificity["estimate"], sensitivity["estimate"]
+        if specificity["ci_low"] is not None:
+            axes.segment(1 - specificity["ci_high"], y, 1 - specificity["ci_low"], y, "whisker")
+        if sensitivity["ci_low"] is not None:
+            axes.segment(x, sensitivity["ci_low"], x, sensitivity["ci_high"], "whisker")
+        axes.mark(x, y, f"point {point['origin']}", f"{point['name']} ({point['origin']})")
+        axes.text(x, y, point["name"], "note", dx=9, dy=16)
+    auc = finding["auc"]
+    axes.text(0.98, 0.06, f"AUC {auc['estimate']:.3f}", "big", "end")
+    if auc["ci_low"] is not None:
+        axes.text(0.98, 0.02, f"{100 * auc['level']:g}% CI {auc['ci_low']:.3f} to {auc['ci_high']:.3f}", "note", "end")
+    return axes.render()
+
+
+def precision_recall(name: str, finding: dict[str, Any]) -> str:
+    """Precision against recall in steps, with the share of positives as the line of no skill."""
+    counts, positive = finding["curves"]["counts"], finding["n_positive"]
+    axes = Axes(*SIZE, (0, 1), (0, 1), name=f"Precision-recall curve of {name}")
+    axes.grid(fractions(), fractions(), "recall (sensitivity)", "precision (PPV)")
+    share = positive / finding["n"]
+    axes.segment(0, share, 1, share, "chance")
+    axes.text(0.02, share, "share of positives", "note", dy=-6)
+    xs, ys, before = [], [], 0.0
+    for tp, fp in zip(counts["tp"], counts["fp"], strict=True):
+        recall, precision = tp / positive, tp / (tp + fp)
+        xs += [before, recall]
+        ys += [precision, precision]
+        before = recall
+    axes.line(xs, ys, "curve")
+    estimate = finding["average_precision"]["estimate"]
+    if estimate is not None:
+        axes.text(0.98, 0.93, f"average precision {estimate:.3f}", "big", "end")
+    return axes.render()
+
+
+def calibration(name: str, finding: dict[str, Any]) -> str:
+    """Observed share against mean probability in bins of about equal size, with intervals."""
+    axes = Axes(*SIZE, (0, 1), (0, 1), name=f"Calibration of {name}")
+    axes.grid(fractions(), fractions(), "predicted probability", "observed share")
+    axes.segment(0, 0, 1, 1, "chance")
+    bins = finding["curves"]["reliability"]
+    axes.line([b["predicted"] for b in bins], [b["observed"]["estimate"] for b in bins], "curve thin")
+    for one in bins:
+        observed = one["observed"]
+        if observed["ci_low"] is not None:
+            axes.segment(one["predicted"], observed["ci_low"], one["predicted"], observed["ci_high"], "whisker")
+        title = f"{observed['numerator']} of {observed['denominator']}, predicted {one['predicted']:.3f}"
+        axes.mark(one["predicted"], observed["estimate"], "point bin", title)
+    return axes.render()
+
+
+def histogram(name: str, finding: dict[str, Any]) -> str:
+    """Scores of units with the finding (up) and without (down), each as a share of its class."""
+    data = finding["curves"]["histogram"]
+    shares = {}
+    for side in ("positive", "negative"):
+        total = max(1, sum(data[side]))
+        shares[side] = [count / total for count in data[side]]
+    top = max(0.01, *shares["positive"], *shares["negative"])
+    edges = data["edges"]
+    axes = Axes(*SIZE, (edges[0], edges[-1]), (-top * 1.12, top * 1.12), name=f"Scores of {name} by label")
+    span = edges[-1] - edges[0]
+    ticks = [(edges[0] + span * i / 5, f"{edges[0] + span * i / 5:.2g}") for i in range(6)]
+    levels = [-top, -top / 2, 0.0, top / 2, top]
+    axes.grid(ticks, [(v, f"{100 * abs(v):.0f}%") for v in levels], "score", "share of its class")
+    for side, sign in (("positive", 1), ("negative", -1)):
+        for (low, high), share in zip(pairwise(edges), shares[side], strict=True):
+            if share:
+                axes.bar(low, high, 0, sign * share, side)
+    axes.segment(edges[0], 0, edges[-1], 0, "zero")
+    for point in finding["operating_points"]:
+        threshold = point["threshold"]
+        if threshold is not None and edges[0] <= threshold <= edges[-1]:
+            axes.segment(threshold, -top * 1.12, threshold, top * 1.12, "threshold")
+    axes.text(edges[0] + span * 0.02, top, "with the finding ↑", "note strong-positive", dy=-4)
+    axes.text(edges[0] + span * 0.02, -top, "without ↓", "note strong-negative", dy=10)
+    return axes.render()
+
+
+def forest(name: str, rows: list[dict[str, Any]], low: float) -> str:
+    """AUCs with intervals, one a row: {"label", "auc": E or None, "note"}; `low` is the left end of the axis."""
+    height = 26 * len(rows) + 52
+    axes = Axes(
+        FOREST_WIDTH, height, (low, 1.0), (float(len(rows)), 0.0), name=name, left=215, right=165, top=6, bottom=40
+    )
+    step = 0.1 if low >= 0.3 else 0.2
+    ticks = [(low + step * i, f"{low + step * i:.1f}") for i in range(round((1 - low) / step) + 1)]
+    axes.grid(ticks, [], "AUC", "")
+    if low < 0.5:
+        axes.segment(0.5, 0, 0.5, len(rows), "chance")
+    for i, row in enumerate(rows):
+        y = i + 0.5
+        axes.raw_text(6, axes.y(y) + 4, row["label"][:38], "row")
+        auc = row["auc"]
+        if auc is None or auc["estimate"] is None:
+            axes.raw_text(FOREST_WIDTH - 157, axes.y(y) + 4, row["note"], "note")
+            continue
+        if auc["ci_low"] is not None:
+            axes.segment(max(low, auc["ci_low"]), y, auc["ci_high"], y, "whisker")
+        axes.mark(max(low, auc["estimate"]), y, "point bin")
+        text = f"{auc['estimate']:.3f}" + (
+            f" ({auc['ci_low']:.3f}–{auc['ci_high']:.3f})" if auc["ci_low"] is not None else ""
+        )
+        axes.raw_text(FOREST_WIDTH - 157, axes.y(y) + 4, text, "row")
+    return axes.render("wide")

@@ -1,0 +1,135 @@
+"""All figures of one finding, in the order of report.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from medres.evaluate.auc import auc_estimates
+from medres.evaluate.calibration import (
+    brier_decomposition,
+    brier_estimate,
+    calibration_estimates,
+    n_clipped,
+    reliability,
+)
+from medres.evaluate.estimates import Estimate, undefined
+from medres.evaluate.intervals import proportion
+from medres.evaluate.options import Options
+from medres.evaluate.precision_recall import average_precision_estimate
+from medres.evaluate.roc import Counts, Sample, rank_counts
+from medres.evaluate.thresholds import Context, Point, operating_point
+from medres.evaluate.units import Units
+
+MAX_CURVE_POINTS = 400
+HISTOGRAM_BINS = 40
+CASE_CONTROL = "cases and controls were sampled apart, so the share of positives says nothing of the clinic's"
+
+
+def finding_numbers(units: Units, name: str, points: list[Point], options: Options) -> dict[str, Any]:
+    """n's, AUC, average precision, Brier, calibration, operating points and curves of one finding (values: Estimates)."""
+    sample, label = units.sample(name), units.label[name]
+    known = np.isin(label, (0.0, 1.0))
+    out: dict[str, Any] = {
+        "n": sample.label.size,
+        "n_positive": sample.n_positive,
+        "n_not_assessed": int(np.isnan(label).sum()),
+        "n_uncertain": int((label == -1.0).sum()),
+        "n_refused": int((units.refused & known).sum()),
+        "n_positive_patients": sample.patients_with(True) if units.has_patient else None,
+        "n_negative_patients": sample.patients_with(False) if units.has_patient else None,
+    }
+    out["prevalence"] = _unless_case_control(options, lambda: proportion(sample.label, sample.patient, options.level))
+    out |= auc_estimates(sample, options.level)
+    out["average_precision"] = _unless_case_control(options, lambda: average_precision_estimate(sample, options.level))
+    out |= _probability_figures(sample, options)
+    context = make_context(units, name, options)
+    out["operating_points"] = [operating_point(sample, point, context) for point in points]
+    if out["n_uncertain"]:
+        out["uncertain_bounds"] = _uncertain_bounds(units, name, options)
+    if sample.label.size:
+        out["curves"] = _curves(sample, out, options)
+    return out
+
+
+def make_context(units: Units, name: str, options: Options) -> Context:
+    missed = units.refused & np.isin(units.label[name], (0.0, 1.0))
+    stated = options.prevalence.get(name)
+    return Context(
+        options.level, options.case_control, () if stated is None else (stated,),
+        units.label[name][missed] == 1.0, units.patient[missed],
+    )  # fmt: skip
+
+
+def is_probability(sample: Sample) -> bool:
+    return bool(np.all((sample.score >= 0.0) & (sample.score <= 1.0)))
+
+
+def reduced(counts: Counts) -> dict[str, list[Any]]:
+    """Cumulative counts at no more than MAX_CURVE_POINTS thresholds, evenly spread along the ROC curve."""
+    along = counts.tp / max(counts.n_positive, 1) + counts.fp / max(counts.n_negative, 1)
+    keep = np.arange(along.size)
+    if along.size > MAX_CURVE_POINTS:
+        keep = np.unique(np.searchsorted(along, np.linspace(along[0], along[-1], MAX_CURVE_POINTS)))
+    keep = np.minimum(keep, along.size - 1)
+    return {
+        "threshold": counts.threshold[keep].tolist(), "tp": counts.tp[keep].tolist(), "fp": counts.fp[keep].tolist()
+    }  # fmt: skip
+
+
+def _unless_case_control(options: Options, compute: Any) -> Estimate:
+    return undefined(CASE_CONTROL) if options.case_control else compute()
+
+
+def _probability_figures(sample: Sample, options: Options) -> dict[str, Any]:
+    """Brier and calibration, or the reason why they are left out."""
+    why = None
+    if options.case_control:
+        why = CASE_CONTROL
+    elif sample.label.size == 0:
+        why = "no unit"
+    elif not is_probability(sample):
+        why = "scores leave 0..1: they are ranks, not probabilities"
+    if why is not None:
+        names = ("slope", "intercept", "in_the_large", "oe_ratio", "ece")
+        return {"brier": undefined(why), "calibration": dict.fromkeys(names, undefined(why))}
+    return {
+        "brier": brier_estimate(sample, options.level),
+        "brier_decomposition": brier_decomposition(sample),
+        "calibration": calibration_estimates(sample, options.level) | {"n_clipped": n_clipped(sample.score)},
+    }
+
+
+def _uncertain_bounds(units: Units, name: str, options: Options) -> dict[str, Any]:
+    """The AUC with every uncertain unit taken as negative, then as positive."""
+    out: dict[str, Any] = {}
+    for key, value in (("all_negative", 0.0), ("all_positive", 1.0)):
+        label = np.where(units.label[name] == -1.0, value, units.label[name])
+        use = ~units.refused & np.isin(label, (0.0, 1.0))
+        sample = Sample(label[use] == 1.0, units.score[name][use], units.patient[use], units.fold[use])
+        out[key] = {"n_positive": sample.n_positive, "auc": auc_estimates(sample, options.level)["auc"]}
+    return out
+
+
+def _curves(sample: Sample, numbers: dict[str, Any], options: Options) -> dict[str, Any]:
+    counts = rank_counts(sample.label, sample.score)
+    out: dict[str, Any] = {"counts": reduced(counts), "histogram": _histogram(sample)}
+    if numbers["brier"].estimate is not None:
+        out["reliability"] = reliability(sample, options.level)
+    return out
+
+
+def _histogram(sample: Sample) -> dict[str, list[Any]]:
+    """Units by score and label, infinite scores in the outermost bins."""
+    finite = sample.score[np.isfinite(sample.score)]
+    low, high = (0.0, 1.0) if is_probability(sample) or finite.size == 0 else (float(finite.min()), float(finite.max()))
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, HISTOGRAM_BINS + 1)
+    inside = np.clip(sample.score, low, high)
+    return {
+        "edges": edges.tolist(),
+        "positive": np.histogram(inside[sample.label], edges)[0].tolist(),
+        "negative": np.histogram(inside[~sample.label], edges)[0].tolist(),
+    }

@@ -1,0 +1,111 @@
+"""The page of a report: one HTML file without a request to anywhere. It draws numbers and computes none."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from medres.evaluate import figures
+from medres.evaluate.words import UNIT_PLURAL, percent
+
+
+def page(numbers: dict[str, Any]) -> str:
+    """The self-contained page, with a content policy that allows its own style and nothing else."""
+    css = _asset("page.css")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"pct": _pct, "level": _level, "ci": _ci, "ci_pct": _ci_pct, "num": _num}
+    template = environment.from_string(_asset("page.html.j2"))
+    return template.render(
+        r=numbers, css=Markup(css), policy=_policy(css), plural=UNIT_PLURAL[numbers["analysis_unit"]],
+        drawn={name: _figures(name, finding) for name, finding in numbers["findings"].items()},
+        overview=_overview(numbers), subgroups={n: _subgroup_forest(n, f) for n, f in numbers["findings"].items()},
+    )  # fmt: skip
+
+
+def embedded(numbers: dict[str, Any]) -> str:
+    """The page inside a frame of its own, for a notebook: neither style nor content leaks."""
+    return f'<iframe sandbox width="100%" height="900" srcdoc="{escape(page(numbers))}"></iframe>'
+
+
+def _asset(name: str) -> str:
+    return (resources.files("medres.evaluate") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _policy(css: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _figures(name: str, finding: dict[str, Any]) -> list[dict[str, Any]]:
+    curves = finding.get("curves")
+    if curves is None or finding["auc"]["estimate"] is None:
+        return []
+    negative_up = "Up: units with the finding; down: without; each as a share of its class. Lines: thresholds."
+    out = [
+        {"title": "ROC curve", "svg": figures.roc(name, finding), "note": "Points: thresholds, with intervals."},
+        {"title": "Scores", "svg": figures.histogram(name, finding), "note": negative_up},
+    ]
+    if finding["average_precision"]["estimate"] is not None:
+        note = "Steps, without interpolation. The dashed line is the precision of a test that knows nothing."
+        out.append({"title": "Precision and recall", "svg": figures.precision_recall(name, finding), "note": note})
+    if "reliability" in curves:
+        note = "On the diagonal, predicted probability and observed share agree. Bins hold about equal numbers."
+        out.append({"title": "Calibration", "svg": figures.calibration(name, finding), "note": note})
+    return [one | {"svg": Markup(one["svg"])} for one in out]
+
+
+def _overview(numbers: dict[str, Any]) -> Markup | None:
+    rows = [
+        {"label": name, "auc": finding["auc"], "note": finding["auc"].get("why", "")}
+        for name, finding in numbers["findings"].items()
+    ]
+    if len(rows) < 2:
+        return None
+    if numbers["macro"]["auc"]["estimate"] is not None:
+        label = f"mean of {len(numbers['macro']['findings'])}"
+        rows.append({"label": label, "auc": numbers["macro"]["auc"], "note": ""})
+    return Markup(figures.forest("AUC of each finding", rows, _left(rows)))
+
+
+def _subgroup_forest(name: str, finding: dict[str, Any]) -> Markup | None:
+    rows = []
+    for row in finding["subgroups"]:
+        label = f"{row['column']}: {row['level']}  ({row['n_positive_patients']} / {row['n_negative_patients']})"
+        rows.append({"label": label, "auc": row.get("auc"), "note": "too few patients"})
+    return Markup(figures.forest(f"AUC of {name} by subgroup", rows, _left(rows))) if rows else None
+
+
+def _left(rows: list[dict[str, Any]]) -> float:
+    lows = [row["auc"]["ci_low"] for row in rows if row["auc"] and row["auc"]["ci_low"] is not None]
+    return max(0.0, min(0.4, int(min(lows, default=0.4) * 10) / 10))
+
+
+def _pct(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _level(e: dict[str, Any]) -> str:
+    return f"{100 * e['level']:g}%" if "level" in e else ""
+
+
+def _num(value: Any, digits: int = 3) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}".replace(",", " ")
+
+
+def _ci(e: dict[str, Any], digits: int = 3) -> str:
+    if e["ci_low"] is None:
+        return e.get("why", "")
+    side = " (one-sided)" if e.get("sided") == "one" else ""
+    return f"{e['ci_low']:.{digits}f} to {e['ci_high']:.{digits}f}{side}"
+
+
+def _ci_pct(e: dict[str, Any]) -> str:
+    return e.get("why", "") if e["ci_low"] is None else f"{percent(e['ci_low'])} to {percent(e['ci_high'])}"

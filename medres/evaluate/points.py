@@ -1,0 +1,80 @@
+"""Which operating points each finding gets: frozen first, then declared; exploratory only where there is neither."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medres.errors import EvaluationError
+from medres.evaluate.scores import Table
+from medres.evaluate.thresholds import Point, youden_point
+from medres.evaluate.units import Units
+
+FROZEN_NAME = "default"
+
+
+def choose_points(units: Units, tune: Units | None, tune_sha256: str | None, thresholds: Any) -> dict[str, list[Point]]:
+    """Points by finding. `thresholds`: a number, {finding: {name: x}}, or frozen dicts from an artefact.
+
+    Raises EvaluationError for a finding that the table does not have or a threshold that is not a number.
+    """
+    points: dict[str, list[Point]] = {name: [] for name in units.names}
+    for finding, point in _given(thresholds, units.names):
+        if finding not in points:
+            raise EvaluationError(f"a threshold names the finding {finding!r}; the table has {', '.join(units.names)}")
+        points[finding].append(point)
+    for name in units.names:
+        if tune is not None:
+            source = {"split": "tune", "sha256": tune_sha256, "n_patients": tune.sample(name).n_patients}
+            frozen = youden_point(tune.sample(name), "frozen", FROZEN_NAME, source)
+            points[name][:0] = [frozen] if frozen else []
+        if not points[name]:
+            sample = units.sample(name)
+            source = {"split": "the rows evaluated here", "n_patients": sample.n_patients}
+            found = youden_point(sample, "exploratory", "youden", source)
+            points[name] = [found] if found else []
+        points[name].sort(key=lambda p: p.origin != "frozen")
+    return points
+
+
+def check_tune(tune: Table, table: Table) -> None:
+    """The tuning table must hold the same findings and none of the images that are evaluated."""
+    if tune.names != table.names or tune.task != table.task:
+        raise EvaluationError("the tune table has other findings than the scores table")
+    for level in ("image", "patient"):
+        if level in tune.columns and level in table.columns:
+            shared = len(set(tune.columns[level]) & set(table.columns[level]))
+            if shared:
+                raise EvaluationError(
+                    f"{shared} {level}s stand in both the tune and the scores table: a threshold chosen on them is not "
+                    "frozen; split by patient, or leave --tune out"
+                )
+
+
+def _given(thresholds: Any, names: tuple[str, ...]) -> list[tuple[str, Point]]:
+    if thresholds is None:
+        return []
+    if isinstance(thresholds, Mapping):
+        return [
+            (finding, Point(str(name), _number(value), "declared"))
+            for finding, named in thresholds.items()
+            for name, value in (named.items() if isinstance(named, Mapping) else {f"{named:g}": named}.items())
+        ]
+    if isinstance(thresholds, int | float) and not isinstance(thresholds, bool):
+        return [(name, Point(f"{thresholds:g}", float(thresholds), "declared")) for name in names]
+    if isinstance(thresholds, Sequence) and not isinstance(thresholds, str):
+        return [pair for one in thresholds for pair in _one(one, names)]
+    raise EvaluationError("thresholds must be a number, {finding: {name: x}} or a list of them")
+
+
+def _one(one: Any, names: tuple[str, ...]) -> list[tuple[str, Point]]:
+    if not (isinstance(one, Mapping) and {"finding", "threshold"} <= set(one)):
+        return _given(one, names)
+    source = {key: one[key] for key in ("criterion", "split", "n_patients", "sha256") if one.get(key) is not None}
+    return [(one["finding"], Point(str(one.get("name", FROZEN_NAME)), _number(one["threshold"]), "frozen", source))]
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise EvaluationError("a threshold must be a number")
+    return float(value)

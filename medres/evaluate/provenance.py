@@ -1,0 +1,44 @@
+"""Where the numbers come from: hashes, versions, options."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import scipy
+
+from medres.evaluate.options import Options
+from medres.evaluate.scores import Table
+
+
+def provenance_of(
+    table: Table, tune: Table | None, others: list[Table], options: Options, given: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """`created` is the only value that differs between two runs on the same input."""
+    out: dict[str, Any] = {
+        "created": datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        "scores": _source(table),
+        "tune": None if tune is None else _source(tune),
+        "compared": [_source(other) for other in others],
+        "level": options.level,
+        "versions": {
+            "medres": _version("medres"), "python": platform.python_version(),
+            "numpy": np.__version__, "scipy": scipy.__version__,
+        },
+    }  # fmt: skip
+    return out | dict(given or {})
+
+
+def _source(table: Table) -> dict[str, Any]:
+    return {"name": table.name, "rows": table.n_rows, "sha256": table.sha256}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

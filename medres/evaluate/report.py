@@ -1,0 +1,180 @@
+"""`evaluate`: a scores table in, a DiagnosticReport out. The report holds numbers; `html` draws them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medres.evaluate.compare import adjust, align, comparison_numbers
+from medres.evaluate.findings import finding_numbers
+from medres.evaluate.macro import macro_auc
+from medres.evaluate.multiclass import multiclass_numbers
+from medres.evaluate.options import Options, make_options
+from medres.evaluate.plain import to_plain
+from medres.evaluate.points import check_tune, choose_points
+from medres.evaluate.provenance import provenance_of
+from medres.evaluate.scores import Table, load
+from medres.evaluate.subgroups import subgroup_numbers
+from medres.evaluate.units import Units, to_units
+from medres.evaluate.words import cautions, methods, summary
+
+SCHEMA = "medres.report/1"
+Source = pd.DataFrame | str | Path
+
+
+@dataclass(frozen=True)
+class DiagnosticReport:
+    """All numbers of an evaluation: `numbers` is what report.json holds (plain dicts, lists, numbers, text)."""
+
+    numbers: dict[str, Any]
+
+    def to_json(self) -> str:
+        """report.json as text; never NaN or infinity."""
+        return json.dumps(self.numbers, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+    def to_html(self) -> str:
+        """The self-contained page."""
+        from medres.evaluate.html import page
+
+        return page(self.numbers)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write report.html, report.json and tables/*.csv into a new folder, all or nothing. Returns the folder.
+
+        Raises EvaluationError where the folder exists and is not empty; `overwrite` replaces an earlier report only.
+        """
+        from medres.evaluate.writing import save_report
+
+        return save_report(self, Path(folder), overwrite=overwrite)
+
+    def _repr_html_(self) -> str:
+        from medres.evaluate.html import embedded
+
+        return embedded(self.numbers)
+
+
+def evaluate(
+    scores: Source,
+    *,
+    tune: Source | None = None,
+    patient: str | None = None,
+    unit: str | None = None,
+    subgroups: Sequence[str] = (),
+    compare: Source | Sequence[Source] | Mapping[str, Source] | None = None,
+    thresholds: Any = None,
+    design: Mapping[str, Any] | str | Path | None = None,
+    prevalence: float | Mapping[str, float] | None = None,
+    level: float = 0.95,
+    margin: float | None = None,
+    pool: str = "max",
+    pool_label: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    flow: Mapping[str, Any] | None = None,
+    title: str | None = None,
+) -> DiagnosticReport:
+    """Evaluate a scores table (a DataFrame, or the path of a CSV or Parquet file; one row an image).
+
+    tune: scores of the tuning split; Youden's threshold on it is frozen under the name "default".
+    patient: the patient column (default "patient"); patients are the clusters of every interval.
+    unit: image (default), series, study or patient; scores are pooled to it by `pool` (max, mean, noisy_or), labels must
+    agree unless `pool_label` is "any".
+    subgroups: columns to break the figures down by. compare: other tables of the same images, aligned by image id.
+    thresholds: a declared number, {finding: {name: x}}, or frozen points of an artefact, a list of dicts with finding,
+    name, threshold, criterion, split, n_patients, sha256.
+    design: mapping or YAML/JSON file (sampling: cohort or case_control, prevalence, reference_standard, setting, ...).
+    prevalence: of each finding where the model is to be used, 0..1. level: of the intervals. margin: greatest accepted
+    loss of AUC in a comparison. provenance, flow: kept in the report (flow: the counts of ingest.json).
+
+    Raises EvaluationError, in one sentence, where the input cannot be evaluated. A finding with one class only does not
+    raise: its figures are null, with the reason.
+    """
+    table = load(scores, patient=patient)
+    options = make_options(
+        table.names, level=level, margin=margin, prevalence=prevalence, design=design, subgroups=subgroups
+    )
+    units = to_units(table, unit, pool, pool_label)
+    tune_table = None if tune is None else load(tune, patient=patient, what="tune")
+    if tune_table is not None:
+        check_tune(tune_table, table)
+    tune_units = None if tune_table is None else to_units(tune_table, unit, pool, pool_label)
+    points = choose_points(units, tune_units, tune_table.sha256 if tune_table else None, thresholds)
+    others = [_load_named(name, one, patient) for name, one in _named_tables(compare)]
+
+    numbers: dict[str, Any] = {
+        "schema": SCHEMA,
+        "title": title or "Diagnostic evaluation",
+        "task": table.task,
+        "analysis_unit": units.unit,
+        "cluster": "patient" if units.has_patient else None,
+        "pooling": {
+            "score": pool if units.pooled else None,
+            "label": (pool_label or "equal") if units.pooled else None,
+        },
+        "design": {"sampling": "cohort", "prevalence": options.prevalence or None} | _without_prevalence(options),
+        "flow": _flow(table, units, flow),
+        "n": {"patients": units.n_patients, "units": units.n_units, "images": units.n_images},
+        "findings": {},
+    }
+    for name in units.names:
+        numbers["findings"][name] = finding_numbers(units, name, points[name], options)
+        numbers["findings"][name]["subgroups"] = subgroup_numbers(units, name, points[name], options)
+    if len(units.names) > 1:
+        numbers["macro"] = macro_auc(units, level)
+    if table.task == "multiclass":
+        ordinal = options.design.get("ordinal") is True
+        numbers["multiclass"] = multiclass_numbers(units, level, ordinal, options.case_control)
+    numbers["comparisons"] = _comparisons(table, others, (unit, pool, pool_label), options)
+    numbers = to_plain(numbers)
+    for name, finding in numbers["findings"].items():
+        finding["summary"] = summary(name, finding, numbers)
+    numbers["warnings"] = cautions(numbers)
+    numbers["methods"] = methods(numbers, options)
+    numbers["provenance"] = to_plain(provenance_of(table, tune_table, others, options, provenance))
+    return DiagnosticReport(numbers)
+
+
+def _load_named(name: str | None, source: Source, patient: str | None) -> Table:
+    table = load(source, patient=patient, what=name or "compared")
+    return table if name is None else replace(table, name=name)
+
+
+def _named_tables(compare: Any) -> list[tuple[str | None, Source]]:
+    if compare is None:
+        return []
+    if isinstance(compare, Mapping):
+        return [(str(name), one) for name, one in compare.items()]
+    if isinstance(compare, pd.DataFrame | str | Path):
+        return [(None, compare)]
+    return [(None, one) for one in compare]
+
+
+def _comparisons(
+    table: Table, others: list[Table], pooling: tuple[Any, Any, Any], options: Options
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for other in others:
+        a, b = align(table, other)
+        name = other.name if other.name != table.name else f"{other.name} (compared)"
+        rows += comparison_numbers(to_units(a, *pooling), to_units(b, *pooling), (table.name, name), options)
+    adjust(rows)
+    return rows
+
+
+def _without_prevalence(options: Options) -> dict[str, Any]:
+    return {key: value for key, value in options.design.items() if key != "prevalence"}
+
+
+def _flow(table: Table, units: Units, ingest: Mapping[str, Any] | None) -> dict[str, Any]:
+    """STARD 15 and 16: how many rows came in, how many were scored, and what ingest left out before."""
+    status = {name: int(np.count_nonzero(table.status == name)) for name in ("scored", "refused", "failed")}
+    out: dict[str, Any] = {"images": table.n_rows, **status, "units": units.n_units}
+    out |= {"units_refused": int(units.refused.sum()), "patients": units.n_patients}
+    if ingest is not None:
+        out["ingest"] = dict(ingest)
+    return out
