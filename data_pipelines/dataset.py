@@ -94,8 +94,9 @@ def train_batches(
     records = tf.data.TFRecordDataset(files).shuffle(
         buffer, seed=int(order.integers(2**31)), reshuffle_each_iteration=False
     )
+    steps = max(1, count // batch_size) if count else 0
     batches = records.batch(batch_size, drop_remainder=count >= batch_size).skip(start)
-    return _parsed(batches, cache, targets, epoch_key(seed, epoch))
+    return _parsed(batches, max(0, steps - start), cache, targets, epoch_key(seed, epoch))
 
 
 def eval_batches(cache: Cache, targets: Targets, batch_size: int, split: str) -> tf.data.Dataset:
@@ -105,7 +106,8 @@ def eval_batches(cache: Cache, targets: Targets, batch_size: int, split: str) ->
     _check_batch(batch_size)
     if split not in SPLITS:
         raise SpecError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    return _parsed(tf.data.TFRecordDataset(cache.files(split)).batch(batch_size), cache, targets, 0)
+    batches = tf.data.TFRecordDataset(cache.files(split)).batch(batch_size)
+    return _parsed(batches, -(-len(rows_of(cache, split)) // batch_size), cache, targets, 0)
 
 
 def rows_of(cache: Cache, split: str) -> np.ndarray:
@@ -118,7 +120,7 @@ def epoch_key(seed: int, epoch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:4], "little") >> 1
 
 
-def _parsed(batches: tf.data.Dataset, cache: Cache, targets: Targets, key: int) -> tf.data.Dataset:
+def _parsed(batches: tf.data.Dataset, steps: int, cache: Cache, targets: Targets, key: int) -> tf.data.Dataset:
     import tensorflow as tf
 
     spec = cache.spec
@@ -132,7 +134,8 @@ def _parsed(batches: tf.data.Dataset, cache: Cache, targets: Targets, key: int) 
         inputs = {"image": image, "key": tf.stack([tf.fill(tf.shape(row), key), row], axis=1)}
         return inputs, tf.gather(labels, row), tf.gather(weights, row)
 
-    return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    parsed = batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return parsed.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(tf.data.AUTOTUNE)
 
 
 def _check_batch(batch_size: int) -> None:

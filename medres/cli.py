@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,16 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Work = Annotated[Path, typer.Argument(help="Work folder made by medres ingest.")]
+
+
+class Storage(StrEnum):
+    CR = "CR"
+    SC = "SC"
+
+
+class BurnedIn(StrEnum):
+    YES = "YES"
+    NO = "NO"
 
 
 @app.callback()
@@ -69,9 +80,13 @@ def ingest(
     labels: Annotated[Path | None, typer.Option(help="CSV of labels.")] = None,
     finding: Annotated[list[str] | None, typer.Option(help="Finding column of the CSV; repeatable.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split by patient.")] = 0,
-    max_bad: Annotated[float | None, typer.Option(help="Fail when more than this share of the files is quarantined, 0 to 1.")] = None,
+    max_bad: Annotated[
+        float | None, typer.Option(help="Fail when more than this share of the files is quarantined, 0 to 1.")
+    ] = None,
     key_file: Annotated[Path | None, typer.Option(help="File with the key of the pseudonyms.")] = None,
-    for_processing: Annotated[bool, typer.Option("--for-processing", help="Accept FOR PROCESSING radiographs.")] = False,
+    for_processing: Annotated[
+        bool, typer.Option("--for-processing", help="Accept FOR PROCESSING radiographs.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Index, check, group and split DICOM files into a work folder."""
@@ -143,7 +158,9 @@ def train(
     augment: Annotated[str | None, typer.Option(help="none, chest_xray or ct_slice; default: by modality.")] = None,
     stem: Annotated[str | None, typer.Option(help="imagenet or small; default: small up to 64 px.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the first stage; default 64.")] = None,
-    window: Annotated[list[str] | None, typer.Option(help="CT window: a name, or CENTRE,WIDTH in HU; repeatable.")] = None,
+    window: Annotated[
+        list[str] | None, typer.Option(help="CT window: a name, or CENTRE,WIDTH in HU; repeatable.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="File of weights to start from (.keras, .h5).")] = None,
     as_json: Json = False,
 ) -> None:
@@ -197,7 +214,9 @@ def _prediction_line(one: dict[str, Any]) -> str:
     if one["refused"] is not None:
         return f"{one['path']}: refused: {one['refused']}"
     named = ", ".join(f"{name} {value:.3f}" for name, value in one["probabilities"].items())
-    decided = ", ".join(f"{k}: {v}" if isinstance(v, str) else (k if v else f"no {k}") for k, v in one["decisions"].items())
+    decided = ", ".join(
+        f"{k}: {v}" if isinstance(v, str) else (k if v else f"no {k}") for k, v in one["decisions"].items()
+    )
     return f"{one['path']}: {named} -> {decided}"
 
 
@@ -207,14 +226,20 @@ def wrap(
     source: Annotated[Path, typer.Argument(help="Folder of PNG and JPEG files.")],
     out: Annotated[Path, typer.Option(help="New folder for the DICOM files.")],
     labels: Annotated[Path | None, typer.Option(help="CSV with a path column; copied with the new paths.")] = None,
-    modality: Annotated[str, typer.Option(help="CR or OT.")] = "CR",
+    storage: Annotated[Storage, typer.Option(help="CR, or SC for a secondary capture.")] = Storage.CR,
     body_part: Annotated[str, typer.Option(help="BodyPartExamined, for instance CHEST.")] = "",
+    burned_in: Annotated[BurnedIn | None, typer.Option(help="Is text burned into the pictures?")] = None,
     as_json: Json = False,
 ) -> None:
     """Wrap PNG and JPEG images as DICOM, marked as derived and, for JPEG, as lossy; no spacing is invented."""
     from data_pipelines.wrapping import wrap as run
+    from medres.progress import Bars
 
-    summary = run(source, out, labels=labels, modality=modality, body_part=body_part)
+    said = None if burned_in is None else burned_in.value
+    with Bars().task("wrap") as update:
+        summary = run(
+            source, out, labels=labels, storage=storage.value, body_part=body_part, burned_in=said, progress=update
+        )
     _report(summary, as_json, [f"{key}: {value}" for key, value in summary.items()])
 
 

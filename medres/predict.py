@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,21 +16,23 @@ from data_pipelines.dataset import SPLITS, Targets, eval_batches, rows_of, targe
 from data_pipelines.errors import DicomError, Ineligible, SpecError
 from data_pipelines.headers import eligibility, read_header
 from data_pipelines.images import read_image
-from data_pipelines.indexing import find_files
 from data_pipelines.manifest import Manifest
+from data_pipelines.parsing import Source
 from data_pipelines.preprocess import prepare, to_model_units
+from data_pipelines.walking import walk
 from medres.artefact import Artefact, Card
 from medres.artefact import load as load_artefact
 from medres.errors import ArtefactError, RefusedInput
 from medres.progress import Progress
 from medres.training.freeze import SERVED
 
-if TYPE_CHECKING:
-    pass
-
-Source = str | Path | bytes | "Dataset"
 BATCH = 32
 SUBGROUPS = ("sex", "age", "view", "site", "manufacturer", "model")
+
+
+def load(path: Path | str) -> Predictor:
+    """Open a model file after its checks (see medres.artefact.load). Raises ArtefactError."""
+    return Predictor(load_artefact(path))
 
 
 @dataclass(frozen=True)
@@ -196,8 +198,8 @@ def _context(artefact: Artefact, manifest: Manifest, table: pd.DataFrame, split:
 def _check_names(targets: Targets, card: Card) -> None:
     if (targets.task, list(targets.names)) != (card.task, list(card.names)):
         raise ArtefactError(
-            f"the model predicts {card.task} {', '.join(card.names)}, the work folder is labelled {targets.task} {', '.join(targets.names)}: "
-            "ingest with --finding and labels named as the model's"
+            f"the model predicts {card.task} {', '.join(card.names)}, the work folder is labelled {targets.task} "
+            f"{', '.join(targets.names)}: ingest with --finding and labels named as the model's"
         )
 
 
@@ -226,5 +228,6 @@ def _by_study(paths: Sequence[str | Path]) -> Iterator[tuple[str, list[Path]]]:
 def _files(source: Source) -> list[Any]:
     """The files below a folder, in a fixed order; anything else as it is."""
     if isinstance(source, str | Path) and Path(source).is_dir():
-        return list(find_files(Path(source)))
+        found = walk(source)
+        return [found.root / file for file in found.files]
     return [source]

@@ -18,9 +18,13 @@ MAX_FILE, MAX_INFLATED, MAX_JSON = 1 << 30, 1 << 30, 8 << 20
 MAX_UNITS = 65536
 
 # The built-in classes that a medres model is made of.
-ALLOWED = frozenset(
-    ["Functional", "InputLayer", "Conv2D", "Conv3D", "BatchNormalization", "GroupNormalization", "Activation", "ReLU", "Rescaling", "Concatenate", "Add", "Multiply", "Identity", "Dropout", "Reshape", "Dense", "ZeroPadding2D", "ZeroPadding3D", "MaxPooling2D", "MaxPooling3D", "AveragePooling2D", "AveragePooling3D", "GlobalAveragePooling2D", "GlobalAveragePooling3D", "DTypePolicy", "VarianceScaling", "HeNormal", "HeUniform", "GlorotUniform", "GlorotNormal", "RandomNormal", "TruncatedNormal", "Zeros", "Ones", "Constant", "L2", "__keras_tensor__", "__numpy__"]
-)
+_ALLOWED = """
+Functional InputLayer Conv2D Conv3D BatchNormalization GroupNormalization Activation ReLU Rescaling Concatenate Add Multiply
+Identity Dropout Reshape Dense ZeroPadding2D ZeroPadding3D MaxPooling2D MaxPooling3D AveragePooling2D AveragePooling3D
+GlobalAveragePooling2D GlobalAveragePooling3D DTypePolicy VarianceScaling HeNormal HeUniform GlorotUniform GlorotNormal
+RandomNormal TruncatedNormal Zeros Ones Constant L2 __keras_tensor__ __numpy__
+"""
+ALLOWED = frozenset(_ALLOWED.split())
 
 
 def read_members(path: Path | str) -> dict[str, bytes]:

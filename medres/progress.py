@@ -31,13 +31,16 @@ class Bars(Progress):
     def task(self, name: str) -> Iterator[Update]:
         from rich import progress
 
+        if not (self._console.is_terminal or self._console.is_jupyter):
+            yield lambda done, total: None
+            return
         columns = (
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
         )
-        with progress.Progress(*columns, console=self._console, transient=not self._console.is_terminal) as bars:
+        with progress.Progress(*columns, console=self._console) as bars:
             bar = bars.add_task(name, total=None)
             yield lambda done, total: bars.update(bar, completed=done, total=total)
 

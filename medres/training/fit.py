@@ -168,7 +168,7 @@ def _epoch(
     begun = time.perf_counter()
     with reporter.task(f"epoch {epoch + 1}") as update:
         watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: update(batch + 1, steps))
-        fitted = trainer.fit(batches, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=[watch])
+        fitted = trainer.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=[watch])
     seconds = time.perf_counter() - begun
     row = {"epoch": epoch + 1, "loss": float(fitted.history["loss"][-1]), "learning_rate": rate}
     logits, targets = predict_logits(core, data, "tune")

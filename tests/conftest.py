@@ -1,0 +1,97 @@
+"""Tiny made-up cohorts that many tests share. No test needs data from elsewhere; those that can use them look at MEDRES_DATA."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from data_pipelines.manifest import Manifest
+
+SIDE = 40
+
+
+@pytest.fixture(scope="session")
+def medres_data() -> Path:
+    """The folder of real data, where there is one."""
+    folder = os.environ.get("MEDRES_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("MEDRES_DATA names no folder: real images are not here")
+    return Path(folder)
+
+
+def write_cr(path: Path, pixels: np.ndarray, *, patient: str, study: str, photometric: str = "MONOCHROME2") -> None:
+    """A small CR image, 12 bits stored; UIDs follow from the names."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name, patient, study])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset(str(path), Dataset(), file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.PatientID, dataset.BodyPartExamined = "CR", patient, "CHEST"
+    dataset.StudyInstanceUID = generate_uid(entropy_srcs=[patient, study])
+    dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[patient, study, "series"])
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, photometric, 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.WindowCenter, dataset.WindowWidth = 2048, 4096
+    dataset.PixelData = pixels.astype("<u2").tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def make_tiny_cohort(folder: Path, patients: int = 30, seed: int = 0) -> Path:
+    """Two images a patient, one study; a bright square in both images of every second patient. Returns the labels CSV."""
+    rng = np.random.default_rng(seed)
+    lines = ["patient_id,square,site"]
+    for number in range(patients):
+        positive, patient = number % 2, f"TINY{number:03d}"
+        for view in range(2):
+            pixels = rng.integers(500, 1500, (SIDE, SIDE))
+            if positive:
+                top, left = rng.integers(4, SIDE - 16, 2)
+                pixels[top : top + 12, left : left + 12] += 2200
+            inverted = view == 1
+            stored = 4095 - pixels if inverted else pixels
+            path = folder / "images" / f"{patient}-{view}.dcm"
+            write_cr(path, stored, patient=patient, study="1", photometric=f"MONOCHROME{1 if inverted else 2}")
+        lines.append(f"{patient},{positive},{'north' if number % 3 else 'south'}")
+    labels = folder / "labels.csv"
+    labels.write_text("\n".join(lines) + "\n")
+    return labels
+
+
+def rewrite(work: Path, table: pd.DataFrame, **summary: object) -> None:
+    """Change the table and the summary of an ingested folder, with its checksum."""
+    manifest = Manifest.load(work)
+    dataclasses.replace(manifest, table=table, summary={**manifest.summary, **summary}).save(work)
+
+
+@pytest.fixture(scope="session")
+def tiny_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ingested work folder of the tiny cohort: 30 patients, 60 images, finding `square`. Read only: copy it to change it."""
+    from data_pipelines import ingest
+
+    folder = tmp_path_factory.mktemp("tiny")
+    labels = make_tiny_cohort(folder)
+    ingest(folder / "images", labels, folder / "work", seed=1)
+    return folder / "work"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder: a narrow ResNet-10 trained for six epochs on the tiny cohort. Read only."""
+    import medres
+
+    out = tmp_path_factory.mktemp("runs") / "run"
+    medres.train(tiny_work, model="resnet10", preset="xray-32", width=8, epochs=6, batch_size=8, seed=3, out=out)
+    return out
