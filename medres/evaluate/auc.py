@@ -72,15 +72,20 @@ def newcombe_limits(auc: float, m: float, n: float, z: float) -> tuple[float, fl
 
     Solves (auc - t)^2 = z^2 t (1 - t) [1 + s (1 - t) / (2 - t) + s t / (1 + t)] / (m n), s = (m + n) / 2 - 1.
     """
+    return _newcombe_low(auc, m, n, z), 1.0 - _newcombe_low(1.0 - auc, m, n, z)
+
+
+def _newcombe_low(auc: float, m: float, n: float, z: float) -> float:
+    """The root under `auc`; at AUC 1 the equation is divided by its other root, t = 1."""
     s = (m + n) / 2.0 - 1.0
 
-    def excess(t: float) -> float:
-        spread = t * (1 - t) * (1 + s * (1 - t) / (2 - t) + s * t / (1 + t)) / (m * n)
-        return (auc - t) ** 2 - z * z * spread
+    def spread(t: float) -> float:
+        return z * z * t * (1 + s * (1 - t) / (2 - t) + s * t / (1 + t)) / (m * n)
 
-    low = 0.0 if auc <= 0.0 else float(optimize.brentq(excess, 0.0, auc, xtol=1e-14))
-    high = 1.0 if auc >= 1.0 else float(optimize.brentq(excess, auc, 1.0, xtol=1e-14))
-    return low, high
+    def excess(t: float) -> float:
+        return (1 - t) - spread(t) if auc == 1.0 else (auc - t) ** 2 - (1 - t) * spread(t)
+
+    return 0.0 if auc == 0.0 else float(optimize.brentq(excess, 0.0, auc, xtol=1e-14))
 
 
 def newcombe_estimate(base: Placements, sample: Sample, level: float) -> Estimate:
