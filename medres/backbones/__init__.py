@@ -13,6 +13,8 @@ _PLACES = {
     "backbone": "medres.backbones.build",
     "features": "medres.backbones.build",
     "pyramid": "medres.backbones.build",
+    "load_pretrained": "medres.backbones.weights",
+    "ParityReport": "medres.backbones.weights",
 }
 __all__ = sorted(_PLACES)
 

@@ -1,0 +1,204 @@
+"""Pretrained weights into a model of this package: rename, adapt, check, then assign all or nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from medres.backbones.probe import probe
+from medres.backbones.weight_files import read_weights
+from medres.backbones.weight_names import HEAD, SourceWeights, translate
+from medres.errors import WeightsError
+
+RGB = ("sum", "mean", "copy")
+SHOWN = 8  # names in an error message
+SEED = "seed_generator_state"  # of a Dropout: no weight
+STEM = re.compile(r"^stem_conv1?/kernel$")
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What became of each weight. Names are this package's, "layer/variable"; source names where there is no such.
+
+    `probe_difference` is the greatest absolute difference between the last feature maps of the source and of the model on
+    one random image, or None, and then `probe_missing` says why.
+    """
+
+    source: str
+    kind: str
+    loaded: tuple[str, ...]
+    adapted: tuple[tuple[str, str], ...]
+    skipped: tuple[tuple[str, str], ...]
+    missing: tuple[str, ...]
+    probe_difference: float | None
+    probe_missing: str | None
+
+    def __str__(self) -> str:
+        lines = [f"{self.source} ({self.kind}): {len(self.loaded)} weights loaded"]
+        lines += [f"  adapted  {name}: {how}" for name, how in self.adapted]
+        lines += [f"  skipped  {name}: {why}" for name, why in self.skipped]
+        lines += [f"  missing  {name}: kept as it was" for name in self.missing]
+        if self.probe_difference is None:
+            return "\n".join([*lines, f"  probe    none: {self.probe_missing}"])
+        return "\n".join([*lines, f"  probe    greatest difference {self.probe_difference:.2g}"])
+
+
+def load_pretrained(
+    model: keras.Model,
+    path_or_mapping: str | Path | Mapping[str, Any],
+    *,
+    rgb: str = "sum",
+    partial: bool = False,
+) -> ParityReport:
+    """Fill a backbone or classifier of this package with weights from elsewhere; nothing is changed where it fails.
+
+    path_or_mapping: `.keras`, `.h5` or `.weights.h5` of this package, of keras.applications' v1 ResNets or of RadImageNet;
+        a state dict of torchvision, timm, akamaster, RadImageNet or MedicalNet as `.safetensors`, `.pth`, `.pt` or `.th`
+        (read without running pickled code); or a mapping of such names to arrays.
+    rgb: how the stem's three input channels become the model's n. "sum": each is the sum of the three over n, so that n equal
+        channels give what an equal RGB image gave. "mean": each is their mean. "copy": red, green, blue, red, ...
+    partial: True loads what fits and reports the rest; False raises WeightsError that lists the differences.
+
+    A 2D kernel is inflated to 3D by repeating it along the depth, divided by that depth (Carreira and Zisserman 2017). Biases
+    of convolutions that the model lacks are folded into the following normalisation. A head of another size is skipped.
+    The model keeps its own scaling of the input: weights from elsewhere expect theirs (ImageNet mean and deviation, mostly).
+    """
+    if rgb not in RGB:
+        raise WeightsError(f"rgb {rgb!r} is unknown: choose from {', '.join(RGB)}")
+    source = Path(path_or_mapping) if isinstance(path_or_mapping, str | Path) else None
+    raw = read_weights(source) if source else {str(k): np.asarray(v) for k, v in dict(path_or_mapping).items()}  # type: ignore[arg-type]
+    weights = translate(raw)
+    _check_version(model, weights)
+    plan = _Plan(model, weights, rgb)
+    plan.check(partial=partial)
+    for variable, value in plan.values:
+        variable.assign(value)
+    difference, why = probe(model, weights, source, plan.rgb)
+    return ParityReport(
+        source=source.name if source else "mapping",
+        kind=weights.kind,
+        loaded=tuple(plan.loaded),
+        adapted=tuple(plan.adapted.items()),
+        skipped=tuple(plan.skipped.items()),
+        missing=tuple(plan.missing),
+        probe_difference=difference,
+        probe_missing=why,
+    )
+
+
+def _check_version(model: keras.Model, weights: SourceWeights) -> None:
+    """What the shapes do not tell: where the stride is (versions 1 and 1.5), and where option A puts its zeros."""
+    names = {layer.name for layer in model.layers}
+    if weights.kind == "torch" and any("shortcut_swap" in name for name in names) and _is_3d(weights):
+        raise WeightsError(
+            "MedicalNet's shortcut A has all its zeros behind; take weights that were trained with shortcut B"
+        )
+    strides = [
+        layer.strides[0] for layer in model.layers if layer.name in ("stage2_block1_conv1", "stage2_block1_conv2")
+    ]
+    if weights.kind == "medres" or "stage2_block1_conv3" not in names or max(strides) == 1:
+        return
+    here, theirs = "1" if strides[0] > 1 else "1.5", "1" if weights.kind == "keras.applications" else "1.5"
+    if here != theirs:
+        raise WeightsError(
+            f'{weights.kind} weights are of version {theirs}, the model of version {here}: build it with version="{theirs}"'
+        )
+
+
+def _is_3d(weights: SourceWeights) -> bool:
+    return np.ndim(weights.arrays.get("stem_conv/kernel", 0)) == 5
+
+
+NO_HEAD = "not part of a ResNet's trunk"
+NO_PLACE = "the model has no such weight"
+
+
+class _Plan:
+    """Each variable of the model with its new value, and the differences."""
+
+    def __init__(self, model: keras.Model, weights: SourceWeights, rgb: str) -> None:
+        self.values: list[tuple[Any, np.ndarray]] = []
+        self.loaded: list[str] = []
+        self.adapted: dict[str, str] = {}
+        self.missing: list[str] = []
+        self.unfit: dict[str, str] = {}
+        self.rgb: str | None = None
+        variables = {f"{layer.name}/{v.name}": v for layer in model.layers for v in layer.weights if v.name != SEED}
+        arrays = _folded(weights.arrays, set(variables), self.adapted)
+        for name, variable in variables.items():
+            self._place(name, variable, arrays.pop(name, None), rgb)
+        self.skipped = dict.fromkeys(weights.foreign, NO_HEAD) | dict.fromkeys(arrays, NO_PLACE)
+
+    def _place(self, name: str, variable: Any, array: np.ndarray | None, rgb: str) -> None:
+        shape = tuple(variable.shape)
+        if array is None and "conv" in name and name.endswith("/bias"):
+            self.adapted[name] = "the source has no bias: 0"
+            self.values.append((variable, np.zeros(shape)))
+            return
+        if array is None:
+            self.missing.append(name)
+            return
+        array, how = _fitted(array, shape, rgb if STEM.match(name) else None)
+        if array.shape != shape:
+            self.unfit[name] = f"{array.shape} for {shape}"
+        elif not np.isfinite(array).all():
+            self.unfit[name] = "values that are not finite"
+        else:
+            self.adapted.update({name: how} if how else {})
+            self.rgb = rgb if "channels" in how else self.rgb
+            self.loaded.append(name)
+            self.values.append((variable, array))
+
+    def check(self, *, partial: bool) -> None:
+        """Raise WeightsError where a weight of the trunk is missing, left over or unfit; then count the unfit as skipped."""
+        parts = {
+            "missing in the file": self.missing,
+            "not in the model": [name for name, why in self.skipped.items() if why == NO_PLACE],
+            "unfit": [f"{name}: {why}" for name, why in self.unfit.items()],
+        }
+        trunk = {what: [name for name in names if not name.startswith(f"{HEAD}/")] for what, names in parts.items()}
+        if not self.loaded or (any(trunk.values()) and not partial):
+            lists = "; ".join(f"{what}: {_shown(names)}" for what, names in trunk.items() if names)
+            raise WeightsError(
+                f"the weights do not fit the model. {lists}. Build the matching variant, or pass partial=True to load the rest"
+            )
+        self.skipped |= self.unfit
+        self.missing = [name for name in self.missing if name not in self.unfit]
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _folded(arrays: dict[str, np.ndarray], known: set[str], adapted: dict[str, str]) -> dict[str, np.ndarray]:
+    """The arrays, with each conv bias that the model lacks moved into the batch normalisation behind it: mean - bias."""
+    arrays = dict(arrays)
+    for name in [name for name in arrays if "conv" in name and name.endswith("/bias") and name not in known]:
+        mean = name.replace("conv", "norm").replace("/bias", "/moving_mean")
+        if mean in arrays and arrays[mean].shape == arrays[name].shape:
+            arrays[mean] = arrays[mean] - arrays.pop(name)
+            adapted[mean] = "the bias of the convolution before it was folded in"
+    return arrays
+
+
+def _fitted(array: np.ndarray, shape: tuple[int, ...], rgb: str | None) -> tuple[np.ndarray, str]:
+    """The array inflated from 2D to 3D and, for the stem, spread over the model's channels; and how, in words."""
+    how = []
+    if array.ndim == 4 and len(shape) == 5:
+        array = np.repeat(array[None], shape[0], axis=0) / shape[0]
+        how.append(f"inflated to depth {shape[0]}, divided by it")
+    if rgb and array.ndim == len(shape) and array.shape[-2] == 3 != shape[-2]:
+        count = shape[-2]
+        if rgb == "copy":
+            array = np.take(array, np.arange(count) % 3, axis=-2)
+        else:
+            array = np.repeat(array.sum(axis=-2, keepdims=True) / (count if rgb == "sum" else 3), count, axis=-2)
+        how.append(f"3 input channels to {count}, by {rgb}")
+    return array, "; ".join(how)
