@@ -49,7 +49,6 @@ class Plane:
 
 def plane_of(header: Header, member: int) -> Plane:
     """The plane of a single-frame file, or what the frames of a multi-frame one share."""
-    colour = header.samples_per_pixel != 1 or header.photometric not in ("MONOCHROME1", "MONOCHROME2", "")
     return Plane(
         member=member,
         frame=0,
@@ -67,8 +66,15 @@ def plane_of(header: Header, member: int) -> Plane:
         dimensions=(),
         temporal=header.temporal_index,
         acquisition=header.acquisition_number,
-        not_a_slice="colour" if colour else no_slice_code(header.image_type) or "",
+        not_a_slice=_reason(header),
     )
+
+
+def _reason(header: Header) -> str:
+    if not (header.rows and header.columns and header.bits_allocated):
+        return "no_image"
+    colour = header.samples_per_pixel != 1 or header.photometric not in ("MONOCHROME1", "MONOCHROME2", "")
+    return "colour" if colour else no_slice_code(header.image_type) or ""
 
 
 def planes_of(dataset: Dataset, header: Header, member: int) -> list[Plane]:

@@ -1,0 +1,94 @@
+"""Volumes onto other grids: rectify a stack, change the spacing, crop, take neighbours. Pure functions, linear.
+
+Arrays are (slices, rows, columns) float32; affines map (slice, row, column, 1) to LPS mm and always stay exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Voxels = NDArray[np.float32]
+Affine = NDArray[np.float64]
+
+
+def spacing_of(affine: Affine) -> tuple[float, float, float]:
+    """Distance in mm between neighbours along (slice, row, column)."""
+    slices, rows, columns = (float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
+    return slices, rows, columns
+
+
+def rectify(
+    pixels: Voxels, places: NDArray[np.float64], axes: NDArray[np.float64], spacing: tuple[float, float], fill: float
+) -> tuple[Voxels, Affine]:
+    """Put a stack whose slices drift (tilt) or leave gaps on a regular grid along the normal.
+
+    `places`: LPS mm of each slice's first pixel, ascending along the normal; `axes`: row and column cosines; `spacing`:
+    (row, column) mm. Every slice is moved within its plane to a common frame, grown to hold them all (`fill` outside),
+    then values between slices are interpolated; the step is the median one, adjusted to end on the last slice.
+    """
+    normal = np.cross(axes[0], axes[1])
+    heights = (places - places[0]) @ normal
+    drift = np.stack([(places - places[0]) @ axes[1] / spacing[0], (places - places[0]) @ axes[0] / spacing[1]], axis=1)
+    first = drift.min(axis=0)
+    grown = np.ceil(drift.max(axis=0) - first).astype(int)
+    count = round(float(heights[-1] / np.median(np.diff(heights)))) + 1
+    targets = np.linspace(0, heights[-1], count)
+    moved = _moved(pixels, drift - first, grown, fill)
+    below = np.clip(np.searchsorted(heights, targets, side="right") - 1, 0, len(heights) - 2)
+    weight = ((targets - heights[below]) / (heights[below + 1] - heights[below])).astype(np.float32)[:, None, None]
+    regular = moved[below] * (1 - weight) + moved[below + 1] * weight
+    affine = np.eye(4)
+    affine[:3, 0] = normal * heights[-1] / (count - 1)
+    affine[:3, 1], affine[:3, 2] = axes[1] * spacing[0], axes[0] * spacing[1]
+    affine[:3, 3] = places[0] + affine[:3, 1] * first[0] + affine[:3, 2] * first[1]
+    return regular, affine
+
+
+def _moved(pixels: Voxels, offsets: NDArray[np.float64], grown: NDArray[np.int_], fill: float) -> Voxels:
+    """Each slice in a frame larger by `grown` (rows, columns), moved by its offset in pixels."""
+    padded = np.pad(pixels, ((0, 0), (0, int(grown[0])), (0, int(grown[1]))), constant_values=fill)
+    moved = [ndimage.shift(each, offset, order=1, cval=fill) for each, offset in zip(padded, offsets, strict=True)]
+    return np.stack(moved).astype(np.float32)
+
+
+def resample(pixels: Voxels, affine: Affine, spacing_mm: tuple[float, float, float]) -> tuple[Voxels, Affine]:
+    """Linear resampling to a spacing (slice, row, column) in mm over the same extent, edge to edge.
+
+    Where an axis gets coarser it is first smoothed (Gaussian, sigma (ratio - 1) / 2 voxels) against aliasing.
+    """
+    if not all(np.isfinite(s) and s > 0 for s in spacing_mm):
+        raise ValueError(f"a spacing is three lengths above 0 mm, not {spacing_mm}")
+    ratio = np.asarray(spacing_mm) / spacing_of(affine)
+    shape = np.maximum(np.rint(np.asarray(pixels.shape) / ratio), 1).astype(int)
+    smooth = ndimage.gaussian_filter(pixels, np.maximum(ratio - 1, 0) / 2, mode="nearest")
+    start = (ratio - 1) / 2
+    grid = ndimage.affine_transform(smooth, ratio, offset=start, output_shape=tuple(shape), order=1, mode="nearest")
+    moved = affine.copy()
+    moved[:3, :3] = affine[:3, :3] * ratio
+    moved[:3, 3] += affine[:3, :3] @ start
+    return grid.astype(np.float32), moved
+
+
+def crop(
+    pixels: Voxels, affine: Affine, start: tuple[int, int, int], shape: tuple[int, int, int], fill: float
+) -> tuple[Voxels, Affine]:
+    """A box of `shape` whose first voxel is `start`; it may reach outside, where it holds `fill`."""
+    box = np.full(shape, fill, np.float32)
+    low = [max(s, 0) for s in start]
+    high = [min(s + n, size) for s, n, size in zip(start, shape, pixels.shape, strict=True)]
+    if all(b > a for a, b in zip(low, high, strict=True)):
+        inner = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+        box[inner] = pixels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    moved = affine.copy()
+    moved[:3, 3] += affine[:3, :3] @ np.asarray(start)
+    return box, moved
+
+
+def neighbours(pixels: Voxels, index: int, count: int) -> Voxels:
+    """A 2.5D input (rows, columns, count): the slice `index` in the middle of `count` (odd), edges repeated."""
+    if count < 1 or count % 2 == 0 or not 0 <= index < len(pixels):
+        raise ValueError(f"an odd count and an index below {len(pixels)} are needed, not {count} and {index}")
+    around = np.clip(np.arange(index - count // 2, index + count // 2 + 1), 0, len(pixels) - 1)
+    return np.moveaxis(pixels[around], 0, -1)
