@@ -41,7 +41,7 @@ def new_dataset(
 ) -> Dataset:
     """A dataset with its file meta header and the attributes that every image object must have, empty where unknown.
 
-    `modality` is a key of SOP_CLASSES (a secondary capture says itself what it was made from); `patient` is the PatientName; study, series and sop are UIDs.
+    `modality` is a key of SOP_CLASSES; `patient` is the PatientName; study, series and sop are UIDs.
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SOP_CLASSES[modality]

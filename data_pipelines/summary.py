@@ -1,0 +1,139 @@
+"""What an ingest amounts to, in numbers: the content of ingest.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from data_pipelines.errors import LabelError
+from data_pipelines.indexing import Rejected
+from data_pipelines.joining import Joined
+from data_pipelines.labels import Labels
+from data_pipelines.manifest import SPLITS
+
+_VALUES = {"0": 0.0, "1": 1.0, "-1": -1.0}
+
+
+def summarise(
+    table: pd.DataFrame,
+    rejected: Sequence[Rejected],
+    labels: Labels | None,
+    joined: Joined,
+    *,
+    seed: int,
+    fractions: Sequence[float],
+    key_origin: str,
+) -> dict[str, Any]:
+    """Return the summary of a finished table. Counts of files: given = ok + repaired + quarantined + skipped."""
+    files = table.drop_duplicates(["source", "path"])["status"].value_counts()
+    counts = {
+        "ok": int(files.get("ok", 0)),
+        "repaired": int(files.get("repaired", 0)),
+        "quarantined": sum(not r.skipped for r in rejected),
+        "skipped": sum(r.skipped for r in rejected),
+    }
+    repairs = Counter(
+        code for codes in table.drop_duplicates(["source", "path"])["repairs"] for code in codes.split(";")
+    )
+    return {
+        "given": sum(counts.values()),
+        **counts,
+        "reasons": dict(sorted(Counter(r.reason for r in rejected).items())),
+        "repairs": {code: count for code, count in sorted(repairs.items()) if code},
+        "images": len(table),
+        "patients": int(table["patient"].nunique()),
+        "kinds": {str(kind): int(count) for kind, count in table["kind"].value_counts().items()},
+        "verdicts": {str(v): int(n) for v, n in table.groupby("verdict")["series"].nunique().items()},
+        "splits": {name: _split_counts(table[table["split"] == name], labels, _classes(table)) for name in SPLITS},
+        "task": labels.task if labels else "none",
+        "findings": list(labels.findings) if labels else [],
+        "classes": _classes(table),
+        "label_level": labels.level if labels else "image",
+        "label_rows": 0 if labels is None else len(labels.rows),
+        "label_rows_unmatched": len(joined.unmatched_rows),
+        "label_rows_repeated": 0 if labels is None else labels.repeated_rows,
+        "images_unlabelled": joined.unlabelled if labels else len(table),
+        "split_origin": "given" if labels and "split" in labels.columns else "drawn",
+        "seed": seed,
+        "fractions": [float(f) for f in fractions],
+        "sources": sorted(set(table["source"])),
+        "pseudonym_key": key_origin,
+        "warnings": _warnings(table, labels, joined),
+    }
+
+
+def require_two_classes(rows: pd.DataFrame, labels: Labels) -> None:
+    """Raise LabelError where no finding has both values, or fewer than two classes are left among the images."""
+    if labels.task == "multiclass":
+        found = set(rows["class"]) - {""}
+        if len(found) < 2:
+            raise LabelError(f"The images have {len(found)} class: two or more are needed to learn or to measure.")
+    elif not any(_has_both(rows, name) for name in labels.findings):
+        counts = {
+            name: {text: int((rows[f"label:{name}"] == v).sum()) for text, v in _VALUES.items()}
+            for name in labels.findings
+        }
+        raise LabelError(
+            f"No finding is both present and absent among the {len(rows)} accepted images: there is one class only, and "
+            f"nothing to learn or to measure. Images by value: {counts}."
+        )
+
+
+def _has_both(rows: pd.DataFrame, name: str) -> bool:
+    return bool((rows[f"label:{name}"] == 0).any() and (rows[f"label:{name}"] == 1).any())
+
+
+def _classes(table: pd.DataFrame) -> list[str] | None:
+    """The classes that the images have, sorted; None unless the task is multi-class."""
+    return sorted(set(table["class"]) - {""}) if "class" in table else None
+
+
+def _split_counts(part: pd.DataFrame, labels: Labels | None, names: list[str] | None) -> dict[str, Any]:
+    classes: dict[str, Any] = {}
+    if "class" in part:
+        classes = {name: int((part["class"] == name).sum()) for name in names or ()}
+    elif labels:
+        for name in labels.findings:
+            column = part[f"label:{name}"]
+            classes[name] = {text: int((column == value).sum()) for text, value in _VALUES.items()}
+            classes[name]["not_assessed"] = int(column.isna().sum())
+    return {
+        "patients": int(part["patient"].nunique()),
+        "studies": int(part["study"].nunique()),
+        "images": len(part),
+        "classes": classes,
+    }
+
+
+def _warnings(table: pd.DataFrame, labels: Labels | None, joined: Joined) -> list[str]:
+    found = [f"split {name} holds no image" for name in SPLITS if name not in set(table["split"])]
+    if labels is None:
+        return found
+    if labels.ignored:
+        found.append(f"columns of the labels table that are not used: {', '.join(labels.ignored)}")
+    if joined.unmatched_rows:
+        first, more = ", ".join(map(str, joined.unmatched_rows[:5])), " ..." * (len(joined.unmatched_rows) > 5)
+        found.append(
+            f"{len(joined.unmatched_rows)} rows of the labels table meet no readable image: rows {first}{more}"
+        )
+    if joined.unlabelled:
+        found.append(f"{joined.unlabelled} images have no row in the labels table and count as not assessed")
+    for split in SPLITS:
+        for kind, part in table[table["split"] == split].groupby("kind"):
+            found += [f"split {split} of {kind} images lacks {gap}" for gap in _gaps(part, labels, _classes(table))]
+    return found
+
+
+def _gaps(part: pd.DataFrame, labels: Labels, names: list[str] | None) -> list[str]:
+    if names is not None:
+        return [f"class {name}" for name in names if name not in set(part["class"])]
+    values = {"a positive": 1.0, "a negative": 0.0}
+    return [
+        f"{text} image of {name}"
+        for name in labels.findings
+        for text, value in values.items()
+        if not (part[f"label:{name}"] == value).any()
+    ]
