@@ -56,4 +56,4 @@ def _place(plane: Plane) -> str:
 
 def _statements(rows: pd.DataFrame) -> pd.Series:
     names = [name for name in rows if str(name).startswith("label:") or name == "class"]
-    return rows[names].astype(str).agg(" ".join, axis=1) if names else pd.Series("", index=rows.index)
+    return rows[names].map(str).agg(" ".join, axis=1) if names else pd.Series("", index=rows.index)
