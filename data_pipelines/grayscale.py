@@ -69,14 +69,17 @@ def window(values: NDArray[np.generic], center: float, width: float, function: W
     """
     if not is_window(center, width, function):
         raise ValueError(f"no {function} window of width {width}")
-    x = values.astype(np.float64)
-    if function == "SIGMOID":
-        return (1 / (1 + np.exp(np.clip(-4 * (x - center) / width, -700, 700)))).astype(np.float32)
     if function == "LINEAR":
         center, width = center - 0.5, width - 1
+    x = values.astype(np.float32)
     if width == 0:
-        return (x > center).astype(np.float32)
-    return np.clip((x - center) / width + 0.5, 0, 1).astype(np.float32)
+        return (x > np.float32(center)).astype(np.float32)
+    x -= np.float32(center)
+    x /= np.float32(width)
+    if function == "SIGMOID":
+        return (1 / (1 + np.exp(np.clip(-4 * x, -80, 80)))).astype(np.float32)
+    x += np.float32(0.5)
+    return np.clip(x, 0, 1, out=x)
 
 
 def is_window(center: float, width: float, function: WindowFunction) -> bool:
@@ -132,7 +135,7 @@ def invert_stored(stored: Integers, bits_stored: int) -> Integers:
 def pixel_sha256(stored: Integers) -> str:
     """SHA-256 of values and shape, whatever integer type carries them: equal images in other encodings agree."""
     low, high = int(stored.min()), int(stored.max())
-    dtype = "<u2" if low >= 0 and high <= 0xFFFF else "<i8"
+    dtype = next(kind for kind in ("<u2", "<i2", "<i8") if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
     digest = hashlib.sha256(f"{stored.shape}{dtype}".encode())
     digest.update(np.ascontiguousarray(stored, dtype).tobytes())
     return digest.hexdigest()
