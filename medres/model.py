@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from medres.backbones.build import checked_shape, features
+from medres.backbones.build import checked_shape, features, functional
 from medres.backbones.spec import resnet_spec
 from medres.errors import ModelError
 
@@ -57,7 +57,7 @@ def classifier(
     x = keras.layers.Dense(outputs, dtype="float32", name="logits")(x)
     if activation is not None:
         x = keras.layers.Activation(activation, dtype="float32", name="probability")(x)
-    return keras.Model(image, x, name=name or f"{spec.name}_classifier")
+    return functional(image, x, name or f"{spec.name}_classifier")
 
 
 def scaled(image: Any, windows: Sequence[str | tuple[float, float]] | None) -> Any:

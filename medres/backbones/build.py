@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from medres.backbones.spec import ResNetSpec, resnet_spec
 from medres.errors import ModelError
 
 BLOCK = {"basic": basic_block, "bottleneck": bottleneck_block}
+FRAMES = 20_000  # Keras walks a graph by recursion: CIFAR-1202 needs some 5,000 calls, Python allows 1,000
 
 
 def resnet(
@@ -60,7 +62,7 @@ def resnet(
 def backbone(spec: ResNetSpec, input_shape: Sequence[int | None], *, name: str | None = None) -> keras.Model:
     """The functional model of a spec: `image` -> the last feature map."""
     image = keras.Input(checked_shape(spec, input_shape), name="image", dtype="float32")
-    return keras.Model(image, features(spec, image), name=name or spec.name)
+    return functional(image, features(spec, image), name or spec.name)
 
 
 def features(spec: ResNetSpec, x: Tensor) -> Tensor:
@@ -82,9 +84,17 @@ def pyramid(model: keras.Model) -> keras.Model:
     names = [layer.name for layer in model.layers if layer.name in {f"stage{i}" for i in range(1, 5)}]
     if not names:
         raise ModelError(f"model {model.name!r} has no layer named stage1: build it with medres.backbones.resnet")
-    return keras.Model(
-        model.inputs[0], {name: model.get_layer(name).output for name in names}, name=f"{model.name}_pyramid"
-    )
+    return functional(model.inputs[0], {name: model.get_layer(name).output for name in names}, f"{model.name}_pyramid")
+
+
+def functional(inputs: Tensor, outputs: Any, name: str | None = None) -> keras.Model:
+    """keras.Model for graphs of any depth. Opening a saved net of some 1,000 layers needs sys.setrecursionlimit as well."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, FRAMES))
+    try:
+        return keras.Model(inputs, outputs, name=name)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def checked_shape(spec: ResNetSpec, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from medres.backbones.build import functional
 from medres.backbones.weight_names import SourceWeights
 
 APPLICATIONS = {6: "ResNet50", 23: "ResNet101", 36: "ResNet152"}  # by the blocks of conv4
@@ -44,7 +45,7 @@ def trunk_of(model: keras.Model) -> keras.Model:
     names = [layer.name for layer in model.layers]
     start = model.get_layer("scale").output if "scale" in names else model.inputs[0]
     last = max(name for name in names if name.startswith("stage") and name[5:].isdigit())
-    return keras.Model(start, model.get_layer(last).output)
+    return functional(start, model.get_layer(last).output)
 
 
 def _application(weights: SourceWeights) -> tuple[keras.Model | None, str | None]:
