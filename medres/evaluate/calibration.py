@@ -161,6 +161,8 @@ def _observed_over_expected(sample: Sample, groups: Ints, level: float) -> Estim
         return Estimate(ratio, why="the log method needs a positive unit and two patients", **known)
     by_patient = np.bincount(groups, sample.label - ratio * sample.score)
     error = math.sqrt(g / (g - 1) * float(by_patient @ by_patient)) / observed
+    if error < 1e-12:
+        return Estimate(ratio, why="the estimated variance is zero: no interval of this kind", **known)
     half = t_quantile(level, g - 1) * error if sample.clustered else normal_quantile(level) * error
     low, high = ratio * math.exp(-half), ratio * math.exp(half)
     return Estimate(ratio, low, high, level, "two", "log method by patient", n_clusters=g, **known)

@@ -19,7 +19,7 @@ def choose_points(units: Units, tune: Units | None, tune_sha256: str | None, thr
     Raises EvaluationError for a finding that the table does not have or a threshold that is not a number.
     """
     points: dict[str, list[Point]] = {name: [] for name in units.names}
-    for finding, point in _given(thresholds, units.names):
+    for finding, point in [] if thresholds is None else _given(thresholds, units.names):
         if finding not in points:
             raise EvaluationError(f"a threshold names the finding {finding!r}; the table has {', '.join(units.names)}")
         points[finding].append(point)
@@ -52,8 +52,6 @@ def check_tune(tune: Table, table: Table) -> None:
 
 
 def _given(thresholds: Any, names: tuple[str, ...]) -> list[tuple[str, Point]]:
-    if thresholds is None:
-        return []
     if isinstance(thresholds, Mapping):
         return [
             (finding, Point(str(name), _number(value), "declared"))

@@ -21,6 +21,7 @@ from medres.evaluate.roc import Floats
 LEVELS = ("image", "series", "study", "patient")
 STATUSES = ("scored", "refused", "failed")
 BINARY_FINDING = "positive"
+PARQUET = (".parquet", ".pq")
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ def _read(path: Path, what: str) -> pd.DataFrame:
     if not path.is_file():
         raise EvaluationError(f"the {what} table {path.name!r} does not exist or is not a file")
     try:
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if path.suffix.lower() in PARQUET:
             return pd.read_parquet(path)
         return _read_csv(path, what)
     except EvaluationError:
         raise
     except (ValueError, OSError, csv.Error) as error:
         raise EvaluationError(
-            f"the {what} table {path.name!r} cannot be read as {'Parquet' if path.suffix != '.csv' else 'UTF-8 CSV'} "
+            f"the {what} table {path.name!r} cannot be read as {'Parquet' if path.suffix.lower() in PARQUET else 'UTF-8 CSV'} "
             f"({type(error).__name__}): write it again as comma-separated UTF-8 or as Parquet"
         ) from None
 
@@ -89,11 +90,7 @@ def _read_csv(path: Path, what: str) -> pd.DataFrame:
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
         raise EvaluationError(f"the {what} table has the column {doubled[0]!r} more than once: keep one of them")
-    scores = [name for name in header if name == "score" or name.startswith("score:")]
-    return pd.read_csv(
-        path, encoding="utf-8-sig", dtype={name: "str" for name in header if name not in scores}, keep_default_na=False,
-        na_values={name: ["", "nan", "NaN", "NA"] for name in scores}, float_precision="round_trip", low_memory=False,
-    )  # fmt: skip
+    return pd.read_csv(path, encoding="utf-8-sig", dtype="str", keep_default_na=False)
 
 
 def _frame_digest(frame: pd.DataFrame) -> str:
@@ -199,10 +196,12 @@ def _class_labels(frame: pd.DataFrame, names: tuple[str, ...], what: str) -> dic
 
 
 def _scores(column: pd.Series, name: str, status: np.ndarray, what: str) -> Floats:
-    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    text = np.isnan(values) & column.notna().to_numpy() & (column.astype("object").to_numpy() != "")
-    if column.dtype.kind not in "fiub" and text.any():
-        raise EvaluationError(f"{_where(text, name, what)} something that is not a number")
+    if column.dtype.kind in "fiub":
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        values, text = _parsed(column.astype("object").to_numpy())
+        if text.any():
+            raise EvaluationError(f"{_where(text, name, what)} something that is not a number")
     missing = np.isnan(values) & (status == "scored")
     if missing.any():
         raise EvaluationError(
@@ -210,6 +209,24 @@ def _scores(column: pd.Series, name: str, status: np.ndarray, what: str) -> Floa
             "status = refused or failed, so that they are counted"
         )
     return np.where(status == "scored", values, np.nan)
+
+
+def _parsed(cells: np.ndarray) -> tuple[Floats, np.ndarray]:
+    """Exact floats of text cells (empty: NaN), and which cells are not numbers."""
+    filled = np.where(pd.isna(cells) | (cells == ""), "nan", cells)
+    try:
+        return filled.astype(np.float64), np.zeros(cells.size, dtype=bool)
+    except ValueError:
+        wrong = np.array([not _is_number(cell) for cell in filled])
+        return np.where(wrong, "nan", filled).astype(np.float64), wrong
+
+
+def _is_number(cell: object) -> bool:
+    try:
+        float(str(cell))
+    except ValueError:
+        return False
+    return True
 
 
 def _check_ids(columns: pd.DataFrame, what: str) -> None:

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import average_precision_score
+
+from medres.evaluate.intervals import t_quantile
+from medres.evaluate.precision_recall import average_precision, average_precision_estimate
+from medres.evaluate.roc import Sample, rank_counts
+
+
+def drawn(seed: int, n: int = 120) -> Sample:
+    rng = np.random.default_rng(seed)
+    label = rng.random(n) < 0.3
+    label[:2] = [True, False]
+    score = np.round(rng.normal(size=n) + label, 1)
+    return Sample(label, score, rng.integers(0, n // 2, n), np.zeros(n, dtype=np.int64))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_matches_scikit_learn_with_ties(seed: int) -> None:
+    s = drawn(seed)
+    expected = average_precision_score(s.label, s.score)
+    assert average_precision(rank_counts(s.label, s.score)) == pytest.approx(expected, abs=1e-13)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_is_that_of_numerical_derivatives_by_patient(seed: int) -> None:
+    """Oracle: weigh one patient a little more, compute AP with scikit-learn, and take the slope."""
+    s = drawn(seed)
+    groups, step = np.unique(s.patient), 1e-5
+    slopes = []
+    for g in groups:
+        up = 1.0 + step * (s.patient == g)
+        down = 1.0 - step * (s.patient == g)
+        ap = [average_precision_score(s.label, s.score, sample_weight=w) for w in (up, down)]
+        slopes.append((ap[0] - ap[1]) / (2 * step))
+    error = math.sqrt(groups.size / (groups.size - 1) * np.sum(np.square(slopes)))
+    e = average_precision_estimate(s, 0.95)
+    half = t_quantile(0.95, groups.size - 1) * error / e.estimate / (1 - e.estimate)
+    centre = stats.logistic.ppf(e.estimate)
+    assert e.ci_low == pytest.approx(stats.logistic.cdf(centre - half), abs=1e-6)
+    assert e.ci_high == pytest.approx(stats.logistic.cdf(centre + half), abs=1e-6)
+
+
+def test_edges_have_reasons() -> None:
+    def of(label, score) -> Sample:
+        n = len(label)
+        return Sample(
+            np.array(label, dtype=bool), np.array(score, dtype=float), np.arange(n), np.zeros(n, dtype=np.int64)
+        )
+
+    assert average_precision_estimate(of([0, 0], [1, 2]), 0.95).estimate is None
+    everything = average_precision_estimate(of([1, 1], [1, 2]), 0.95)
+    assert everything.estimate == 1.0
+    assert "no negative" in everything.why
+    perfect = average_precision_estimate(of([1, 1, 0], [3, 2, 1]), 0.95)
+    assert perfect.estimate == 1.0
+    assert perfect.ci_low is None
+    lonely = average_precision_estimate(of([1, 0, 0], [2, 3, 1]), 0.95)
+    assert lonely.estimate == 0.5
+    assert "two positive" in lonely.why

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medres.errors import EvaluationError
+from medres.evaluate.points import check_tune, choose_points
+from medres.evaluate.roc import Sample, rank_counts
+from medres.evaluate.scores import load
+from medres.evaluate.thresholds import Context, Point, operating_point, youden
+from medres.evaluate.units import to_units
+
+
+def sample_of(label, score) -> Sample:
+    n = len(label)
+    return Sample(np.array(label, dtype=bool), np.array(score, dtype=float), np.arange(n), np.zeros(n, dtype=np.int64))
+
+
+def units_of(**columns):
+    return to_units(load(pd.DataFrame(columns)), None, "max", None)
+
+
+def test_youden_is_the_best_of_all_thresholds_and_the_highest_of_equals() -> None:
+    rng = np.random.default_rng(2)
+    label, score = rng.random(60) < 0.5, np.round(rng.normal(size=60), 1)
+    gains = {t: (score[label] >= t).mean() - (score[~label] >= t).mean() for t in np.unique(score)}
+    found = youden(rank_counts(label, score))
+    assert gains[found] == pytest.approx(max(gains.values()))
+    assert youden(rank_counts(np.array([1, 0, 1, 0], dtype=bool), np.array([4.0, 3.0, 2.0, 1.0]))) == 4.0
+
+
+def test_a_score_equal_to_the_threshold_is_positive() -> None:
+    out = operating_point(sample_of([1, 1, 0, 0], [0.5, 0.4, 0.5, 0.1]), Point("a", 0.5, "declared"), Context(0.95))
+    assert [out[k] for k in ("tp", "fp", "fn", "tn")] == [1, 1, 1, 1]
+    assert out["sensitivity"].estimate == 0.5
+    assert out["ppv"].denominator == 2
+    assert out["accuracy"].denominator == 4
+    assert "source" not in out
+
+
+def test_refusals_count_as_errors_of_their_class() -> None:
+    context = Context(0.95, refused_label=np.array([True, False, False]), refused_patient=np.array([90, 91, 92]))
+    out = operating_point(sample_of([1, 1, 0, 0], [0.9, 0.8, 0.1, 0.2]), Point("a", 0.5, "declared"), context)
+    assert out["sensitivity"].estimate == 1.0
+    assert (out["refused_as_error"]["sensitivity"].numerator, out["refused_as_error"]["sensitivity"].denominator) == (
+        2,
+        3,
+    )
+    assert (out["refused_as_error"]["specificity"].numerator, out["refused_as_error"]["specificity"].denominator) == (
+        2,
+        4,
+    )
+
+
+def test_case_control_leaves_out_what_depends_on_prevalence() -> None:
+    sample = sample_of([1, 1, 0, 0], [0.9, 0.3, 0.6, 0.2])
+    out = operating_point(sample, Point("a", 0.5, "declared"), Context(0.95, True, (0.1,)))
+    assert [out[k].estimate for k in ("ppv", "npv", "accuracy")] == [None, None, None]
+    assert out["predictive_at"][0]["ppv"].estimate == pytest.approx(0.5 * 0.1 / (0.5 * 0.1 + 0.5 * 0.9))
+
+
+def test_one_class_gives_reasons() -> None:
+    out = operating_point(sample_of([0, 0], [0.9, 0.3]), Point("a", 0.5, "declared"), Context(0.95))
+    assert out["sensitivity"].estimate is None
+    assert out["specificity"].estimate == 0.5
+    assert out["lr_positive"].estimate is None
+
+
+def test_points_are_exploratory_only_where_nothing_else_was_given() -> None:
+    units = units_of(label=[1, 1, 0, 0], score=[0.9, 0.6, 0.5, 0.1])
+    tune = units_of(label=[1, 0, 0], score=[0.7, 0.65, 0.1])
+    (alone,) = choose_points(units, None, None, None)["positive"]
+    assert (alone.origin, alone.threshold) == ("exploratory", 0.6)
+    (frozen,) = choose_points(units, tune, "abc", None)["positive"]
+    assert (frozen.origin, frozen.name, frozen.threshold) == ("frozen", "default", 0.7)
+    assert frozen.source == {"criterion": "youden", "split": "tune", "sha256": "abc", "n_patients": 3}
+    both = choose_points(units, tune, "abc", {"positive": {"rule-out": 0.2}})["positive"]
+    assert [(p.origin, p.name) for p in both] == [("frozen", "default"), ("declared", "rule-out")]
+    assert [p.name for p in choose_points(units, None, None, 0.25)["positive"]] == ["0.25"]
+
+
+def test_frozen_points_of_an_artefact_keep_their_source_and_come_first() -> None:
+    units = units_of(label=[1, 0], score=[0.9, 0.1])
+    given = [
+        0.5,
+        {"finding": "positive", "name": "default", "threshold": 0.4, "criterion": "youden", "split": "tune",
+         "n_patients": 12, "sha256": "f00"},
+    ]  # fmt: skip
+    points = choose_points(units, None, None, given)["positive"]
+    assert [(p.origin, p.threshold) for p in points] == [("frozen", 0.4), ("declared", 0.5)]
+    assert points[0].source == {"criterion": "youden", "split": "tune", "n_patients": 12, "sha256": "f00"}
+
+
+@pytest.mark.parametrize(
+    "bad", ["0.5", True, {"other": {"a": 1}}, {"positive": {"a": "x"}}, {"positive": float("nan")}, [None]]
+)
+def test_bad_thresholds_are_refused(bad) -> None:
+    with pytest.raises(EvaluationError):
+        choose_points(units_of(label=[1, 0], score=[0.9, 0.1]), None, None, bad)
+
+
+def test_a_tuning_table_that_shares_patients_or_images_is_refused() -> None:
+    table = load(pd.DataFrame({"image": ["a", "b"], "patient": ["p", "q"], "label": [1, 0], "score": [0.5, 0.1]}))
+    for column, value in (("image", ["a", "z"]), ("patient", ["q", "r"])):
+        frame = pd.DataFrame({"image": ["x", "y"], "patient": ["s", "t"], "label": [1, 0], "score": [0.5, 0.1]})
+        with pytest.raises(EvaluationError, match="not frozen"):
+            check_tune(load(frame.assign(**{column: value})), table)
+    with pytest.raises(EvaluationError, match="other findings"):
+        check_tune(load(pd.DataFrame({"label:A": [1, 0], "score:A": [0.5, 0.1]})), table)
