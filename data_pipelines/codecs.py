@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, UID_dictionary
 
 from data_pipelines.errors import DecodeFailed, UnsupportedSyntax
 from data_pipelines.parsing import PARSER_ERRORS, quiet
@@ -43,7 +43,7 @@ PLUGINS: dict[str, tuple[tuple[str, str], ...]] = {
         (("pylibjpeg", "pylibjpeg-openjpeg"),),
     ),
 }
-_CODEC_ERRORS = (RuntimeError, ImportError, OSError, *PARSER_ERRORS)
+_CODEC_ERRORS = (RuntimeError, ImportError, *PARSER_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -169,5 +169,6 @@ def _plugin_function(plugin: str) -> Callable[[bytes, PixelFormat], NDArray[np.i
 
 def syntax_name(syntax: str) -> str:
     """A transfer syntax as messages show it: only registered ones are named, since the tag may hold anything."""
-    uid = UID(syntax)
-    return f"{uid.name} ({syntax})" if uid.is_valid and uid.name != syntax else "that is not registered"
+    return (
+        f"{UID_dictionary[syntax][0]} ({syntax})" if syntax in UID_dictionary else "a transfer syntax unknown to DICOM"
+    )

@@ -52,6 +52,7 @@ PARSER_ERRORS = (
     MemoryError,
     NameError,
     NotImplementedError,
+    OSError,
     RecursionError,
     TypeError,
     ValueError,
@@ -149,6 +150,8 @@ def _read_deflated(data: bytes, pixels: bool, tags: tuple[int, ...] | None) -> D
     inflated = inflater.decompress(data[start:], MAX_INFLATED_BYTES + 1)
     if len(inflated) > MAX_INFLATED_BYTES:
         raise LimitExceeded(f"The deflated data set holds more than {MAX_INFLATED_BYTES} bytes; it is not read.")
+    if not inflater.eof:
+        raise EOFError
     stop = None if pixels else _at_pixels
     wanted = None if tags is None else [BaseTag(tag) for tag in tags]
     dataset = read_dataset(BytesIO(inflated), False, True, stop_when=stop, specific_tags=wanted)  # type: ignore[arg-type]
