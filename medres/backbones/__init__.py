@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-_PLACES = {
-    "VARIANTS": "medres.backbones.spec",
-    "ResNetSpec": "medres.backbones.spec",
-    "resnet_spec": "medres.backbones.spec",
-    "resnet": "medres.backbones.build",
-    "backbone": "medres.backbones.build",
-    "features": "medres.backbones.build",
-    "pyramid": "medres.backbones.build",
-    "load_pretrained": "medres.backbones.weights",
-    "ParityReport": "medres.backbones.weights",
+if TYPE_CHECKING:
+    from medres.backbones.accounting import Summary, summary
+    from medres.backbones.build import backbone, features, pyramid, resnet
+    from medres.backbones.spec import VARIANTS, ResNetSpec, resnet_spec
+    from medres.backbones.weights import ParityReport, load_pretrained
+
+__all__ = [
+    "VARIANTS",
+    "ParityReport",
+    "ResNetSpec",
+    "Summary",
+    "backbone",
+    "features",
+    "load_pretrained",
+    "pyramid",
+    "resnet",
+    "resnet_spec",
+    "summary",
+]
+
+_PLAIN = ("VARIANTS", "ResNetSpec", "resnet_spec")
+_HOME = {
+    **dict.fromkeys(_PLAIN, "medres.backbones.spec"),
+    **dict.fromkeys(("Summary", "summary"), "medres.backbones.accounting"),
+    **dict.fromkeys(("backbone", "features", "pyramid", "resnet"), "medres.backbones.build"),
+    **dict.fromkeys(("ParityReport", "load_pretrained"), "medres.backbones.weights"),
 }
-__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    if name not in _HOME:
+        raise AttributeError(f"module 'medres.backbones' has no attribute {name!r}")
+    if name not in _PLAIN:
+        from data_pipelines.backend import require_tensorflow
+
+        require_tensorflow()
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
