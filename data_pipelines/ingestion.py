@@ -191,7 +191,7 @@ def _weed(index: Index, rows: pd.DataFrame, labels: Labels | None) -> tuple[tupl
         Rejected(source, path, code, messages[code], skipped=False)
         for source, path, code in zip(gone["source"], gone["path"], gone["reason"], strict=True)
     ]
-    return (*index.rejected, *rejected), kept
+    return tuple(sorted((*index.rejected, *rejected), key=lambda r: (r.source, r.path))), kept
 
 
 def _in_series_order(rows: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,8 @@ caught inside the process. Each worker is held to a time limit by its parent and
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 import multiprocessing
 import os
 import signal
@@ -53,10 +55,12 @@ def map_files(
 
     What `function` raises is the result: a DicomError as it is, anything else as DecodeFailed with the exception's name
     alone (its message may quote a patient's data). Codes of lost workers: decoder_crashed, time_limit, memory_limit.
-    Workers: one a processor unless given; none outlives the iterator. `progress` is called with (done, total).
+    Workers: one a processor unless given; none outlives the iterator. `progress` is called with (done, total). Raises
+    DicomError (code workers) where none can be started.
     """
     count = min(workers or _processors(), len(items))
-    pool = [_start(function) for _ in range(count)]
+    start = functools.partial(_start, function, timeout_s)
+    pool = [start() for _ in range(count)]
     results: dict[int, Result | DicomError] = {}
     given = 0
     try:
@@ -66,7 +70,7 @@ def map_files(
                     if worker.ready and worker.index is None and given < min(len(items), index + _AHEAD * count):
                         _give(worker, given, items[given], timeout_s)
                         given += 1
-                _collect(pool, results, function, timeout_s)
+                _collect(pool, results, start, timeout_s)
             yield item, results.pop(index)
             if progress is not None:
                 progress(index + 1, len(items))
@@ -78,7 +82,7 @@ def map_files(
             worker.pipe.close()
 
 
-def _collect(pool: list[_Worker], results: dict[int, Any], function: Callable, timeout_s: float) -> None:
+def _collect(pool: list[_Worker], results: dict[int, Any], start: Callable[[], _Worker], timeout_s: float) -> None:
     """Wait for the next message, death or deadline, and take what has come in."""
     busy = [worker for worker in pool if worker.index is not None or not worker.ready]
     pause = min(worker.deadline for worker in busy) - time.monotonic()
@@ -88,7 +92,7 @@ def _collect(pool: list[_Worker], results: dict[int, Any], function: Callable, t
             try:
                 answer = worker.pipe.recv()
             except (EOFError, OSError):
-                _replace(pool, place, results, function, _lost(worker))
+                _replace(pool, place, results, start, _lost(worker))
                 continue
             if worker.ready and worker.index is not None:
                 results[worker.index] = answer
@@ -96,18 +100,23 @@ def _collect(pool: list[_Worker], results: dict[int, Any], function: Callable, t
             worker.ready = True
         elif worker in busy and time.monotonic() >= worker.deadline:
             limit = LimitExceeded(f"Decoding took longer than {timeout_s:g} s and was stopped.", code="time_limit")
-            _replace(pool, place, results, function, limit)
+            _replace(pool, place, results, start, limit)
 
 
-def _replace(pool: list[_Worker], place: int, results: dict[int, Any], function: Callable, reason: DicomError) -> None:
+def _replace(
+    pool: list[_Worker], place: int, results: dict[int, Any], start: Callable[[], _Worker], reason: DicomError
+) -> None:
     worker = pool[place]
     worker.process.kill()
     worker.process.join()
     worker.pipe.close()
     if worker.index is None:
-        raise RuntimeError(f"A decode worker did not start (exit code {worker.process.exitcode}).")
+        raise DicomError(
+            f"A decode worker did not start (exit code {worker.process.exitcode}). Is there memory left?",
+            code="workers",
+        )
     results[worker.index] = reason
-    pool[place] = _start(function)
+    pool[place] = start()
 
 
 def _lost(worker: _Worker) -> DicomError:
@@ -122,10 +131,10 @@ def _give(worker: _Worker, index: int, item: object, timeout_s: float) -> None:
         worker.pipe.send(item)
 
 
-def _start(function: Callable) -> _Worker:
+def _start(function: Callable, timeout_s: float) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, function, MEMORY_BYTES), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, function, timeout_s), daemon=True)
     with _blank_main():
         process.start()
     theirs.close()
@@ -143,18 +152,22 @@ def _blank_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _serve(pipe: Connection, function: Callable[[Any], Any], memory_bytes: int) -> None:
-    """Work until the parent closes the pipe or dies."""
+def _serve(pipe: Connection, function: Callable[[Any], Any], timeout_s: float) -> None:
+    """Work until the parent closes the pipe or dies. A hang ends by an alarm should the parent not be there to end it."""
+    alarm = getattr(signal, "alarm", lambda seconds: 0)  # its default action ends the process, whatever it is doing
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     _silence()
-    _limit_memory(memory_bytes)
+    _limit_memory(MEMORY_BYTES)
     pipe.send(None)
     while True:
         try:
             item = pipe.recv()
         except (EOFError, OSError):
             return
-        pipe.send(_outcome(function, item))
+        alarm(math.ceil(2 * timeout_s) + 1)
+        outcome = _outcome(function, item)
+        alarm(0)
+        pipe.send(outcome)
 
 
 def _outcome(function: Callable[[Any], Any], item: object) -> object:
