@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -342,17 +341,14 @@ class TestRefusals:
         np.testing.assert_array_equal(np.asarray(target.get_layer("stem_conv").kernel), stem)
 
 
-@pytest.mark.skipif(
-    "MEDRES_DATA" not in os.environ, reason="MEDRES_DATA is not set: it holds cifar10/ with weights and images"
-)
 @pytest.mark.parametrize(
     ("variant", "file", "accuracy"),
     [(20, "resnet20-12fca82f.th", 0.998), pytest.param(56, "resnet56-4bfd9763.th", 1.0, marks=pytest.mark.long)],
 )
 def test_published_cifar_weights_recognise_the_lossless_training_images(
-    variant: int, file: str, accuracy: float
+    variant: int, file: str, accuracy: float, medres_data: Path
 ) -> None:
-    folder = Path(os.environ["MEDRES_DATA"]) / "cifar10"
+    folder = medres_data / "cifar10"
     images = np.concatenate(
         [np.asarray(Image.open(folder / f"cifar10_batch_{i}.png")).reshape(-1, 32, 32, 3) for i in range(4)]
     )
