@@ -7,6 +7,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -45,9 +46,10 @@ def make_grey(
     }
     if pixels.ndim == 3:
         defaults["NumberOfFrames"] = len(pixels)
-    for keyword, value in {**defaults, **elements}.items():
-        if value is not None:
-            setattr(dataset, keyword, value)
+    with disable_value_validation():
+        for keyword, value in {**defaults, **elements}.items():
+            if value is not None:
+                setattr(dataset, keyword, value)
     native = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
     dataset.PixelData = (native + b"\0" * (len(native) % 2)) if data is None else data
     dataset["PixelData"].VR = "OB" if data is not None or pixels.dtype.itemsize == 1 else "OW"
@@ -61,7 +63,8 @@ def make_grey(
 def file_bytes(dataset: Dataset) -> bytes:
     """The data set as a DICOM file, preamble and meta header included."""
     buffer = BytesIO()
-    dcmwrite(buffer, dataset, enforce_file_format=True)
+    with disable_value_validation():
+        dcmwrite(buffer, dataset, enforce_file_format=True)
     return buffer.getvalue()
 
 
