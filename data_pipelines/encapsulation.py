@@ -13,7 +13,7 @@ from data_pipelines.errors import DecodeFailed, TruncatedPixelData
 
 _ITEM = b"\xfe\xff\x00\xe0"
 _DELIMITER = b"\xfe\xff\xdd\xe0"
-_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")  # SOI of the JPEG family, SOC and SIZ of JPEG 2000
+_STARTS = (b"\xff\xd8", b"\xff\x4f", b"\0\0\0\x0c")  # SOI of the JPEG family, SOC of JPEG 2000, a JP2 box
 _END = b"\xff\xd9"
 
 Fragments = list[memoryview]
@@ -108,7 +108,8 @@ def _without_table(items: list[tuple[int, memoryview]], count: int) -> list[Frag
 
 
 def _ended(frame: Fragments) -> bool:
-    return _END in bytes(frame[-1][-16:])
+    tail = b"".join(bytes(fragment[-16:]) for fragment in frame[-16:])
+    return _END in tail[-16:]
 
 
 def _frame_count(count: int, found: str) -> DecodeFailed:
