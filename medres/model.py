@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from medres.backbones.build import checked_shape, features, functional
-from medres.backbones.spec import resnet_spec
+from medres.backbones.variants import resnet_spec
 from medres.errors import ModelError
 
 # Name -> centre and width in HU, as commonly preset on CT workstations.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medres.backbones.accounting import Summary, summary
     from medres.backbones.build import backbone, features, pyramid, resnet
-    from medres.backbones.spec import VARIANTS, ResNetSpec, resnet_spec
+    from medres.backbones.spec import ResNetSpec
+    from medres.backbones.variants import VARIANTS, resnet_spec
     from medres.backbones.weights import ParityReport, load_pretrained
 
 __all__ = [
@@ -27,7 +28,8 @@ __all__ = [
 
 _PLAIN = ("VARIANTS", "ResNetSpec", "resnet_spec")
 _HOME = {
-    **dict.fromkeys(_PLAIN, "medres.backbones.spec"),
+    "ResNetSpec": "medres.backbones.spec",
+    **dict.fromkeys(("VARIANTS", "resnet_spec"), "medres.backbones.variants"),
     **dict.fromkeys(("Summary", "summary"), "medres.backbones.accounting"),
     **dict.fromkeys(("backbone", "features", "pyramid", "resnet"), "medres.backbones.build"),
     **dict.fromkeys(("ParityReport", "load_pretrained"), "medres.backbones.weights"),

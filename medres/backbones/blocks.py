@@ -76,10 +76,11 @@ class Layers:
         return self._of_rank("AveragePooling")(size, strides=stride, padding="same", name=name)(x)
 
     def pad_channels(self, x: Tensor, filters: int, name: str) -> Tensor:
-        """Zeros on both sides of the channels, swapped with the last spatial axis for the while."""
+        """New channels of zeros; the channels are swapped with the last spatial axis for the while."""
         missing = filters - x.shape[-1]
+        before = missing // 2 if self.spec.zero_side == "both" else 0
         swap = (*range(1, self.rank), self.rank + 1, self.rank)
-        border = ((0, 0),) * (self.rank - 1) + ((missing // 2, missing - missing // 2),)
+        border = ((0, 0),) * (self.rank - 1) + ((before, missing - before),)
         x = keras.layers.Permute(swap, name=f"{name}_swap")(x)
         x = self._of_rank("ZeroPadding")(border, name=f"{name}_pad")(x)
         return keras.layers.Permute(swap, name=f"{name}_back")(x)

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from medres.backbones.blocks import Layers, Tensor, basic_block, bottleneck_block, stem
-from medres.backbones.spec import ResNetSpec, resnet_spec
+from medres.backbones.spec import ResNetSpec
+from medres.backbones.variants import resnet_spec
 from medres.errors import ModelError
 
 BLOCK = {"basic": basic_block, "bottleneck": bottleneck_block}

@@ -1,4 +1,4 @@
-"""What a ResNet is made of: one frozen record, and the table of variants.
+"""What a ResNet is made of: one frozen record.
 
     He et al., Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv:1512.03385): blocks, depths, shortcuts A/B/C, CIFAR nets
     He et al., Identity Mappings in Deep Residual Networks, ECCV 2016 (arXiv:1603.05027): version "2"
@@ -12,10 +12,8 @@ pre-activation, "d" is "1.5" with three 3x3 in the stem and an average pool in t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from medres.errors import ModelError
 
@@ -24,23 +22,9 @@ BLOCKS = ("basic", "bottleneck")
 SHORTCUTS = ("A", "B", "C")
 STEMS = ("imagenet", "small", "cifar")
 NORMS = ("batch", "group", "sync")
+ZERO_SIDES = ("both", "behind")
 STEM_STRIDE = {"imagenet": 4, "small": 1, "cifar": 1}
 EXPANSION = {"basic": 1, "bottleneck": 4}
-
-# One row a variant: block, blocks in each stage, further fields of the spec.
-VARIANTS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
-    "resnet10": ("basic", (1, 1, 1, 1), {}),
-    "resnet18": ("basic", (2, 2, 2, 2), {}),
-    "resnet34": ("basic", (3, 4, 6, 3), {}),
-    "resnet50": ("bottleneck", (3, 4, 6, 3), {}),
-    "resnet101": ("bottleneck", (3, 4, 23, 3), {}),
-    "resnet152": ("bottleneck", (3, 8, 36, 3), {}),
-    "resnet200": ("bottleneck", (3, 24, 36, 3), {}),
-    "resnext50_32x4d": ("bottleneck", (3, 4, 6, 3), {"cardinality": 32, "group_width": 4}),
-    "resnext101_32x8d": ("bottleneck", (3, 4, 23, 3), {"cardinality": 32, "group_width": 8}),
-    "wide_resnet50_2": ("bottleneck", (3, 4, 6, 3), {"group_width": 128}),
-    "seresnet50": ("bottleneck", (3, 4, 6, 3), {"squeeze_excite": True}),
-}
 
 
 @dataclass(frozen=True)
@@ -69,12 +53,15 @@ class ResNetSpec:
     width_per_group: a bottleneck's 3x3 has `cardinality * group_width * width / 64` channels in the first stage.
     `output_stride` (8 or 16 of 32, for instance) trades later strides for dilation, as torchvision does: the first block of
     such a stage keeps the dilation of the stage before. None keeps every stride.
+    `zero_side` is where shortcut A puts its new channels of zeros: on "both" sides of the old (akamaster), or all "behind"
+    them (MedicalNet, MONAI); the paper leaves it open, and weights of the one mean nothing to the other.
     """
 
     block: str
     depths: tuple[int, ...]
     version: str = "1.5"
     shortcut: str = "B"
+    zero_side: str = "both"
     residual: bool = True
     stem: str = "imagenet"
     width: int = 64
@@ -89,11 +76,12 @@ class ResNetSpec:
     output_stride: int | None = None
 
     def __post_init__(self) -> None:
-        _one_of("version", self.version, VERSIONS)
-        _one_of("block", self.block, BLOCKS)
-        _one_of("shortcut", self.shortcut, SHORTCUTS)
-        _one_of("stem", self.stem, STEMS)
-        _one_of("norm", self.norm, NORMS)
+        one_of("version", self.version, VERSIONS)
+        one_of("block", self.block, BLOCKS)
+        one_of("shortcut", self.shortcut, SHORTCUTS)
+        one_of("stem", self.stem, STEMS)
+        one_of("norm", self.norm, NORMS)
+        one_of("zero_side", self.zero_side, ZERO_SIDES)
         _whole("width", self.width, 4)
         _whole("cardinality", self.cardinality, 1)
         _whole("group_width", self.group_width, 1)
@@ -128,7 +116,7 @@ class ResNetSpec:
         if self.stochastic_depth and not self.residual:
             raise ModelError("stochastic_depth needs shortcuts: a plain net cannot leave a block out; set it to 0")
         if self.output_stride is not None:
-            _one_of(
+            one_of(
                 "output_stride", self.output_stride, tuple(STEM_STRIDE[self.stem] << i for i in range(len(self.depths)))
             )
 
@@ -180,67 +168,7 @@ class ResNetSpec:
             yield blocks
 
 
-def resnet_spec(
-    variant: int | str,
-    *,
-    version: str = "1.5",
-    block: str | None = None,
-    shortcut: str = "B",
-    residual: bool = True,
-    stem: str = "imagenet",
-    width: int | None = None,
-    norm: str = "batch",
-    **further: Any,
-) -> ResNetSpec:
-    """The spec of a named variant; `further` are other fields of ResNetSpec. See `medres.backbones.resnet`."""
-    _one_of("stem", stem, STEMS)
-    unknown = set(further) - {field.name for field in fields(ResNetSpec)} | {"depths"} & set(further)
-    if unknown:
-        allowed = sorted({field.name for field in fields(ResNetSpec)} - {"depths"})
-        raise ModelError(f"unknown option {', '.join(sorted(unknown))}: choose from {', '.join(allowed)}")
-    if stem == "cifar":
-        own, depths, row = _cifar(variant, block)
-    else:
-        own, depths, row = _tabled(variant)
-    return ResNetSpec(
-        block=block or own,
-        depths=depths,
-        version=version,
-        shortcut=shortcut,
-        residual=residual,
-        stem=stem,
-        width=(16 if stem == "cifar" else 64) if width is None else width,
-        norm=norm,
-        **{**row, **further},
-    )
-
-
-def _tabled(variant: int | str) -> tuple[str, tuple[int, ...], dict[str, Any]]:
-    name = f"resnet{variant}" if not isinstance(variant, str) or variant.isdigit() else variant
-    if name not in VARIANTS:
-        raise ModelError(
-            f'variant {variant!r} is unknown: choose from {", ".join(VARIANTS)}, or 6n+2 with stem="cifar"'
-        )
-    return VARIANTS[name]
-
-
-def _cifar(variant: int | str, block: str | None) -> tuple[str, tuple[int, ...], dict[str, Any]]:
-    """Section 4.2 of the paper: three stages of n blocks."""
-    block = block or "basic"
-    _one_of("block", block, BLOCKS)
-    layers = 6 if block == "basic" else 9
-    match = re.fullmatch(r"(?:resnet)?(\d+)", str(variant))
-    depth = int(match[1]) if match and not isinstance(variant, bool) else 0
-    if depth < layers + 2 or (depth - 2) % layers:
-        low = max(1, (depth - 2) // layers)
-        near = f"{layers * low + 2} or {layers * (low + 1) + 2}"
-        raise ModelError(
-            f'variant {variant!r}: with stem="cifar" and {block} blocks the depth is {layers}n+2; try {near}'
-        )
-    return block, ((depth - 2) // layers,) * 3, {}
-
-
-def _one_of(what: str, value: object, allowed: tuple) -> None:
+def one_of(what: str, value: object, allowed: tuple) -> None:
     if value not in allowed or isinstance(value, bool):
         raise ModelError(f"{what} {value!r} is unknown: choose from {', '.join(map(repr, allowed))}")
 

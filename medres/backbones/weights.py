@@ -95,10 +95,10 @@ def load_pretrained(
 def _check_version(model: keras.Model, weights: SourceWeights) -> None:
     """What the shapes do not tell: where the stride is (versions 1 and 1.5), and where option A puts its zeros."""
     names = {layer.name for layer in model.layers}
-    if weights.kind == "torch" and any("shortcut_swap" in name for name in names) and _is_3d(weights):
-        raise WeightsError(
-            "MedicalNet's shortcut A has all its zeros behind; take weights that were trained with shortcut B"
-        )
+    zeros = [layer.padding[-1] for layer in model.layers if layer.name.endswith("_shortcut_pad")]
+    if weights.kind == "torch" and zeros and (zeros[0][0] == 0) != _is_3d(weights):
+        whose, side = ("MedicalNet's", "behind") if _is_3d(weights) else ("akamaster's CIFAR", "both")
+        raise WeightsError(f'{whose} weights of shortcut A need zero_side="{side}": build the model with it')
     strides = [
         layer.strides[0] for layer in model.layers if layer.name in ("stage2_block1_conv1", "stage2_block1_conv2")
     ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medres.backbones.build import backbone, pyramid, resnet
-from medres.backbones.spec import resnet_spec
+from medres.backbones.variants import resnet_spec
 from medres.errors import ModelError
 
 
@@ -148,9 +148,9 @@ def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("shortcut", ["A", "B"])
-def test_a_post_activation_network_is_the_papers_formula(shortcut: str) -> None:
-    model = randomised(resnet(8, (7, 6, 2), stem="cifar", width=4, shortcut=shortcut))
+@pytest.mark.parametrize(("shortcut", "zero_side"), [("A", "both"), ("A", "behind"), ("B", "both")])
+def test_a_post_activation_network_is_the_papers_formula(shortcut: str, zero_side: str) -> None:
+    model = randomised(resnet(8, (7, 6, 2), stem="cifar", width=4, shortcut=shortcut, zero_side=zero_side))
     image = np.random.default_rng(1).normal(size=(7, 6, 2))
     net = Reference(model)
     x = net.relu_norm(net.conv(image, "stem_conv"), "stem_norm")
@@ -161,8 +161,9 @@ def test_a_post_activation_network_is_the_papers_formula(shortcut: str) -> None:
         if stride == 2 and shortcut == "B":
             x = net.norm(net.conv(x, f"{block}_shortcut_conv", stride), f"{block}_shortcut_norm")
         elif stride == 2:
-            half = x.shape[-1] // 2
-            x = np.pad(x[::2, ::2], ((0, 0), (0, 0), (half, half)))
+            old = x.shape[-1]
+            zeros = (old // 2, old // 2) if zero_side == "both" else (0, old)
+            x = np.pad(x[::2, ::2], ((0, 0), (0, 0), zeros))
         x = np.maximum(x + y, 0)
     np.testing.assert_allclose(np.asarray(model(image[None].astype("float32")))[0], x, atol=2e-5)
 

@@ -142,9 +142,20 @@ def test_medicalnet_volumes_and_their_segmentation_head() -> None:
     report = load_pretrained(target, state)
     np.testing.assert_array_equal(output(target), output(source))
     assert [name for name, _ in report.skipped] == ["module.conv_seg.0.weight"]
-    zeros_on_both_sides = resnet(10, (32, 32, 32, 1), width=4, shortcut="A")
-    with pytest.raises(WeightsError, match="MedicalNet"):
-        load_pretrained(zeros_on_both_sides, {k: v for k, v in state.items() if "downsample" not in k})
+
+
+def test_medicalnets_shortcut_a_has_its_zeros_behind() -> None:
+    options: dict[str, Any] = {"width": 4, "shortcut": "A"}
+    source = randomised(resnet(10, (32, 32, 32, 1), zero_side="behind", **options))
+    state = as_torch(source, TORCHVISION)
+    target = resnet(10, (32, 32, 32, 1), zero_side="behind", **options)
+    load_pretrained(target, state)
+    np.testing.assert_array_equal(output(target), output(source))
+    with pytest.raises(WeightsError, match='zero_side="behind"'):
+        load_pretrained(resnet(10, (32, 32, 32, 1), **options), state)
+    flat = as_torch(resnet(8, (32, 32, 3), stem="cifar", **options), TORCHVISION)
+    with pytest.raises(WeightsError, match='zero_side="both"'):
+        load_pretrained(resnet(8, (32, 32, 3), stem="cifar", zero_side="behind", **options), flat)
 
 
 @pytest.fixture(scope="module")
