@@ -113,15 +113,15 @@ def open_cache(folder: Path) -> Cache:
 
 
 def prepare_file(item: tuple[str, int, str, dict]) -> np.ndarray:
-    """Read and prepare one (path, frame, pixel_sha256, spec); run in a decode worker.
+    """Read and prepare one (path, frame, file_sha256, spec); run in a decode worker.
 
-    Raises CacheError where the pixels are not those that were ingested.
+    Raises CacheError where the file is not the one that was ingested.
     """
-    path, frame, pixel_sha256, spec = item
-    image = read_image(path, frame=frame)
-    if image.pixel_sha256 != pixel_sha256:
+    path, frame, file_sha256, spec = item
+    data = Path(path).read_bytes()
+    if hashlib.sha256(data).hexdigest() != file_sha256:
         raise CacheError("a source file changed since it was ingested: run medres ingest again, into a new folder")
-    return prepare(image, spec_from(spec))
+    return prepare(read_image(data, frame=frame), spec_from(spec))
 
 
 def _build(
@@ -156,7 +156,7 @@ def _prepared(
     table: pd.DataFrame, spec: PreprocessSpec, workers: int | None, progress: Progress | None
 ) -> Iterator[np.ndarray]:
     items = [
-        (os.path.join(row.source, row.path), int(row.frame), row.pixel_sha256, spec.model_dump())  # noqa: PTH118
+        (os.path.join(row.source, row.path), int(row.frame), row.file_sha256, spec.model_dump())  # noqa: PTH118
         for row in table.itertuples()
     ]
     for row, (_, result) in enumerate(map_files(prepare_file, items, workers=workers, progress=progress)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import pandas as pd
 from data_pipelines.errors import DicomError, Ineligible, InputError, NotDicom
 from data_pipelines.headers import Header, Kind, eligibility, header_of
 from data_pipelines.images import Image, image_of
-from data_pipelines.parsing import parse
+from data_pipelines.parsing import Source, parse
 from data_pipelines.planes import Plane, planes_of
 from data_pipelines.walking import walk
 from data_pipelines.workers import Progress, map_files
@@ -80,20 +81,33 @@ def index_sources(
 def inspect_file(item: tuple[str, bool]) -> list[dict[str, Any]]:
     """Read, decode and describe each frame of (path, for_processing); runs in a worker. Raises DicomError."""
     path, for_processing = item
-    parsed = parse(path, pixels=True)
+    with open(path, "rb") as file:  # noqa: PTH123
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [{"file_sha256": digest, **_row(*usable)} for usable in usable_images(path, for_processing=for_processing)]
+
+
+def usable_images(source: Source, *, for_processing: bool = False) -> list[tuple[Image, Kind, Plane]]:
+    """Every frame of a file that a model may learn from or be asked about: ingest and prediction share this gate.
+
+    Raises DicomError; Ineligible says what makes a sound file no picture to learn from.
+    """
+    parsed = parse(source, pixels=True)
     header = header_of(parsed)
     kind = eligibility(header, for_processing=for_processing)
     planes = planes_of(parsed.dataset, header, 0)
-    return [_row(image_of(parsed.dataset, header, plane.frame), kind, plane) for plane in planes]
+    if any(plane.not_a_slice for plane in planes):
+        code = next(plane.not_a_slice for plane in planes if plane.not_a_slice)
+        raise Ineligible("A frame of it is no slice of intensities.", code=code)
+    images = [image_of(parsed.dataset, header, plane.frame) for plane in planes]
+    for image in images:
+        if image.units != {"ct": "HU", "radiograph": "display"}[kind]:
+            raise Ineligible("A CT without a rescale to HU: its values have no known unit.", code="not_hu")
+        if image.pixels.min() == image.pixels.max():
+            raise Ineligible("All pixels are equal: there is nothing to see.", code="constant_pixels")
+    return [(image, kind, plane) for image, plane in zip(images, planes, strict=True)]
 
 
 def _row(image: Image, kind: Kind, plane: Plane) -> dict[str, Any]:
-    if plane.not_a_slice:
-        raise Ineligible("A frame of it is no slice of intensities.", code=plane.not_a_slice)
-    if image.units != {"ct": "HU", "radiograph": "display"}[kind]:
-        raise Ineligible("A CT without a rescale to HU: its values have no known unit.", code="not_hu")
-    if image.pixels.min() == image.pixels.max():
-        raise Ineligible("All pixels are equal: there is nothing to see.", code="constant_pixels")
     header = image.header
     spacing = image.spacing_mm or (float("nan"), float("nan"))
     return {

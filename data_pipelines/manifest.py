@@ -31,7 +31,7 @@ COLUMNS: Mapping[str, str] = {
     **dict.fromkeys(("rows", "cols"), "int32"),
     **dict.fromkeys(("row_spacing", "col_spacing"), "float64"),
     "order": "int32",
-    **dict.fromkeys(("verdict", "pixel_sha256", "split"), "str"),
+    **dict.fromkeys(("verdict", "file_sha256", "pixel_sha256", "split"), "str"),
 }
 QUARANTINE_COLUMNS = ("path", "reason", "message", "source")
 

@@ -156,6 +156,7 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate; default: the recipe's.")] = None,
     class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
     augment: Annotated[str | None, typer.Option(help="none, chest_xray or ct_slice; default: by modality.")] = None,
+    version: Annotated[str, typer.Option(help="1 (keras.applications), 1.5 (torchvision), 2 or d.")] = "1.5",
     stem: Annotated[str | None, typer.Option(help="imagenet or small; default: small up to 64 px.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the first stage; default 64.")] = None,
     window: Annotated[
@@ -181,6 +182,7 @@ def train(
         learning_rate=learning_rate,
         class_weights=class_weights,
         augment=augment,
+        version=version,
         stem=stem,
         width=width,
         windows=[_window(text) for text in window] if window else None,

@@ -14,8 +14,8 @@ from data_pipelines.backend import require_tensorflow
 from data_pipelines.cache import ensure_cache
 from data_pipelines.dataset import SPLITS, Targets, eval_batches, rows_of, targets_of
 from data_pipelines.errors import DicomError, Ineligible, SpecError
-from data_pipelines.headers import eligibility, read_header
-from data_pipelines.images import read_image
+from data_pipelines.headers import read_header
+from data_pipelines.indexing import usable_images
 from data_pipelines.manifest import Manifest
 from data_pipelines.parsing import Source
 from data_pipelines.preprocess import prepare, to_model_units
@@ -98,16 +98,15 @@ class Predictor:
         """
         spec, images, passed_over = self.card.preprocess, [], ""
         for file in files:
-            header = read_header(file)
             try:
-                kind = eligibility(header)
+                usable = usable_images(file)
             except Ineligible as error:
                 passed_over = str(error)
                 continue
-            if kind != spec.kind:
-                passed_over = f"a {kind} image, and the model was trained on {spec.kind} images"
-                continue
-            images += [prepare(read_image(file, frame=frame), spec) for frame in range(header.frames)]
+            of_kind = [image for image, kind, _ in usable if kind == spec.kind]
+            images += [prepare(image, spec) for image in of_kind]
+            if not of_kind:
+                passed_over = f"the model was trained on {spec.kind} images, and this is another kind"
         if not images:
             raise RefusedInput(f"no image that this model can read: {passed_over}")
         return np.stack(images)
@@ -116,7 +115,17 @@ class Predictor:
         """Probabilities (images, outputs) of prepared integers (images, rows, cols)."""
         spec = self.card.preprocess
         chunks = (prepared[i : i + BATCH] for i in range(0, len(prepared), BATCH))
-        return np.concatenate([self._forward(to_model_units(chunk, spec)).numpy() for chunk in chunks])
+        return np.concatenate([self.forward(to_model_units(chunk, spec)) for chunk in chunks])
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities (images, outputs) of float32 images (images, rows, cols, 1) in model units.
+
+        One image alone is run twice over: TensorFlow's kernels take another path for a batch of one, whose last digits differ from those
+        of every other batch size, and calibration can magnify them.
+        """
+        if len(images) == 1:
+            return self._forward(np.repeat(images, 2, axis=0)).numpy()[:1]
+        return self._forward(images).numpy()
 
     def _decide(self, probabilities: np.ndarray, path: str | None) -> Prediction:
         card = self.card
@@ -148,7 +157,7 @@ def score_split(
     predictor, scores = Predictor(artefact), []
     with reporter.task(f"score {split}") as update:
         for inputs, _, _ in eval_batches(cache, targets, BATCH, split):
-            scores.append(predictor._forward(inputs["image"]).numpy())
+            scores.append(predictor.forward(inputs["image"].numpy()))
             update(sum(map(len, scores)), len(rows))
     table = manifest.table.set_index("image").loc[cache.images["image"].iloc[rows]].reset_index()
     return _scores_table(table, np.concatenate(scores), targets), _context(artefact, manifest, table, split)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +34,10 @@ def save(path: Path, model: keras.Model, state: dict) -> None:
 def restore(path: Path, model: keras.Model) -> dict:
     """Assign every variable and return the state. Raises TrainingError where file and model do not fit."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         state = json.loads(arrays.pop("state").tobytes())
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise TrainingError(
             f"checkpoint {path.name} cannot be read ({type(error).__name__}): delete it to go on from the one before"
         ) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import pandas as pd
 
 from data_pipelines.augment import Augment, augmentation
@@ -58,6 +59,7 @@ def train(
     learning_rate: float | None = None,
     class_weights: str | None = None,
     augment: str | None = None,
+    version: str = "1.5",
     stem: str | None = None,
     width: int | None = None,
     windows: list | None = None,
@@ -82,18 +84,19 @@ def train(
         augment=augment,
     )
     spec = preprocessing(preset, manifest)
-    config = configuration(model, spec, chosen, seed, stem, width, windows, weights)
+    network = {"variant": model, "version": version, "stem": stem, "width": width, "windows": windows}
+    config = configuration(network, spec, chosen, seed, weights)
     chosen = Recipe.model_validate(config["recipe"])
     data = load_data(work, spec, manifest, reporter)
     check_trainable(data)
     config["data_sha256"] = summary_hash(
         [data.cache.folder.name, data.targets.labels.tolist(), data.targets.weights.tolist()]
     )
-    claim(out, config)
     keras.utils.set_random_seed(seed)
     core = _network(config["model"], data)
     if weights is not None:
-        load_pretrained(core, weights)
+        reporter.line(str(load_pretrained(core, weights)))
+    claim(out, config)
     trainer = _trainer(core, chosen, data)
     history = _fit(trainer, core, data, chosen, seed, out, reporter)
     best = checkpoint.restore(out / "checkpoints" / "best.npz", trainer)
@@ -104,7 +107,7 @@ def train(
 
 
 def _network(network: dict[str, Any], data: TrainingData) -> keras.Model:
-    options = {key: network[key] for key in ("stem", "width", "windows")}
+    options = {key: network[key] for key in ("version", "stem", "width", "windows")}
     shape, targets = (data.cache.spec.rows, data.cache.spec.cols, 1), data.targets
     return classifier(network["variant"], shape, list(targets.names), task=targets.task, **options)
 
@@ -168,19 +171,21 @@ def _epoch(
     begun = time.perf_counter()
     with reporter.task(f"epoch {epoch + 1}") as update:
         watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: update(batch + 1, steps))
-        fitted = trainer.fit(batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=[watch])
+        fitted = trainer.fit(
+            batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=[watch]
+        )
     seconds = time.perf_counter() - begun
     row = {"epoch": epoch + 1, "loss": float(fitted.history["loss"][-1]), "learning_rate": rate}
     logits, targets = predict_logits(core, data, "tune")
+    if not (math.isfinite(row["loss"]) and np.isfinite(logits).all()):
+        raise TrainingError(
+            f"epoch {epoch + 1}: the loss or the logits are not finite; the checkpoints before it are sound. Lower the learning rate"
+        )
     row |= {
         "tune_loss": mean_loss(logits, targets),
         "tune_auc": mean_auc(logits, targets),
         "seconds": round(seconds, 3),
     }
-    if not (math.isfinite(row["loss"]) and math.isfinite(row["tune_loss"])):
-        raise TrainingError(
-            f"the loss of epoch {epoch + 1} is not finite; the checkpoints before it are sound. Lower the learning rate"
-        )
     auc = "" if row["tune_auc"] is None else f"  tune AUC {row['tune_auc']:.3f}"
     reporter.line(
         f"epoch {epoch + 1:3d}  loss {row['loss']:.4f}  tune loss {row['tune_loss']:.4f}{auc}  {seconds:.1f} s"

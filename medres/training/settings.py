@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -32,31 +33,22 @@ def preprocessing(preset: str | dict | PreprocessSpec | None, manifest: Manifest
 
 
 def configuration(
-    model: str,
-    spec: PreprocessSpec,
-    chosen: Recipe,
-    seed: int,
-    stem: str | None,
-    width: int | None,
-    windows: list | None,
-    weights: Any,
+    network: dict[str, Any], spec: PreprocessSpec, chosen: Recipe, seed: int, weights: Path | str | None
 ) -> dict[str, Any]:
-    """Everything that decides the result, JSON-able; two runs with equal configurations are the same run."""
+    """Everything that decides the result, JSON-able; two runs with equal configurations are the same run.
+
+    network: variant, version, stem, width, windows; None where the default is to be taken.
+    """
+    windows = network["windows"]
     if spec.kind != "ct" and windows is not None:
         raise TrainingError(
             "windows are for CT: a radiograph's window is part of the image and was applied before the cache"
         )
-    if spec.kind == "ct" and windows is None:
-        windows = DEFAULT_WINDOWS
-    network = {
-        "variant": model,
-        "stem": stem or ("small" if max(spec.rows, spec.cols) <= SMALL_SIDE else "imagenet"),
-        "width": width,
-        "windows": windows,
-    }
+    stem = network["stem"] or ("small" if max(spec.rows, spec.cols) <= SMALL_SIDE else "imagenet")
+    network = network | {"stem": stem, "windows": DEFAULT_WINDOWS if spec.kind == "ct" and windows is None else windows}
     augment = ("ct_slice" if spec.kind == "ct" else "chest_xray") if chosen.augment == "auto" else chosen.augment
     augmentation(augment)
-    source = None if weights is None else Path(weights).name
+    source = None if weights is None else hashlib.sha256(Path(weights).read_bytes()).hexdigest()
     settings = chosen.model_copy(update={"augment": augment}).model_dump()
     return {
         "schema": "medres.run/1",
@@ -64,7 +56,7 @@ def configuration(
         "preprocess": spec.model_dump(),
         "recipe": settings,
         "seed": seed,
-        "weights": source,
+        "weights_sha256": source,
     }
 
 
@@ -92,7 +84,7 @@ def check_trainable(data: TrainingData) -> None:
 
 def claim(out: Path, config: dict[str, Any]) -> None:
     """Make `out` ours: new, or an earlier run of the same configuration."""
-    file = out / "config.json"
+    file, config = out / "config.json", json.loads(json.dumps(config, allow_nan=False))
     if file.exists():
         earlier = json.loads(file.read_text())
         changed = sorted(key for key in config if earlier.get(key) != config[key])
@@ -104,4 +96,4 @@ def claim(out: Path, config: dict[str, Any]) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TrainingError(f"{out} exists and is no run of medres: give a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, json.dumps(config, indent=1, allow_nan=False).encode())
+    write_atomic(file, json.dumps(config, indent=1).encode())

@@ -93,7 +93,7 @@ def changed_golden(members: dict[str, bytes]) -> dict[str, bytes]:
         (changed_golden, "other probabilities"),
         (lambda m: m | {"extra.py": b"print(1)"}, "members differ"),
         (lambda m: {n: d for n, d in m.items() if n != "golden.npz"}, "members differ"),
-        (lambda m: m | {"medres.json": b"[1]"}, "no JSON object"),
+        (lambda m: m | {"medres.json": b"{}"}, "does not fit schema"),
         (lambda m: m | {"config.json": b"{"}, "no JSON object"),
         (lambda m: m | {"config.json": b"[" * 100_000}, "no JSON object"),
     ],
