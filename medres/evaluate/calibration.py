@@ -17,6 +17,7 @@ from medres.evaluate.intervals import mean_in_unit_range, normal_quantile, propo
 from medres.evaluate.roc import Floats, Ints, Sample
 
 CLIP = 1e-6
+WIDEST_LOG = 50.0
 ECE_BINS = 10
 
 
@@ -154,8 +155,8 @@ def _observed_over_expected(sample: Sample, groups: Ints, level: float) -> Estim
     """Observed over expected positives; log method on the patients' (observed - ratio x expected)."""
     observed, expected = float(sample.n_positive), float(sample.score.sum())
     known: dict[str, Any] = {"n": sample.label.size, "numerator": observed, "denominator": expected}
-    if expected == 0.0:
-        return undefined("the probabilities add up to zero", **known)
+    if expected < CLIP:
+        return undefined("the probabilities add up to nearly zero", **known)
     ratio, g = observed / expected, int(groups.max()) + 1
     if observed == 0.0 or g < 2:
         return Estimate(ratio, why="the log method needs a positive unit and two patients", **known)
@@ -164,6 +165,8 @@ def _observed_over_expected(sample: Sample, groups: Ints, level: float) -> Estim
     if error < 1e-12:
         return Estimate(ratio, why="the estimated variance is zero: no interval of this kind", **known)
     half = t_quantile(level, g - 1) * error if sample.clustered else normal_quantile(level) * error
+    if half > WIDEST_LOG:
+        return Estimate(ratio, why="the interval of the logarithm is too wide to mean anything", **known)
     low, high = ratio * math.exp(-half), ratio * math.exp(half)
     return Estimate(ratio, low, high, level, "two", "log method by patient", n_clusters=g, **known)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from medres.evaluate.auc import auc_estimates
+from medres.evaluate.bootstrap import replicates_for
 from medres.evaluate.calibration import (
     brier_decomposition,
     brier_estimate,
@@ -16,12 +17,16 @@ from medres.evaluate.calibration import (
 )
 from medres.evaluate.estimates import Estimate, undefined
 from medres.evaluate.intervals import proportion
+from medres.evaluate.optimism import optimism_corrected
 from medres.evaluate.options import Options
+from medres.evaluate.partial import partial_numbers
 from medres.evaluate.precision_recall import average_precision_estimate
 from medres.evaluate.roc import Counts, Sample, rank_counts
 from medres.evaluate.thresholds import Context, Point, operating_point
 from medres.evaluate.units import Units
+from medres.evaluate.utility import decision_curve
 
+NOT_PROBABILITIES = "scores leave 0..1: they are ranks, not probabilities"
 MAX_CURVE_POINTS = 400
 HISTOGRAM_BINS = 40
 CASE_CONTROL = "cases and controls were sampled apart, so the share of positives says nothing of the clinic's"
@@ -46,6 +51,12 @@ def finding_numbers(units: Units, name: str, points: list[Point], options: Optio
     out |= _probability_figures(sample, options)
     context = make_context(units, name, options)
     out["operating_points"] = [operating_point(sample, point, context) for point in points]
+    replicates = replicates_for(units.n_units, len(units.names))
+    out |= partial_numbers(sample, options.level, replicates)
+    for point in out["operating_points"]:
+        if point["origin"] == "exploratory":
+            point["optimism_corrected"] = optimism_corrected(sample, options.level, replicates)
+    out["decision_curve"] = _decision_curve(sample, options.prevalence.get(name), options)
     if out["n_uncertain"]:
         out["uncertain_bounds"] = _uncertain_bounds(units, name, options)
     if sample.label.size:
@@ -90,7 +101,7 @@ def _probability_figures(sample: Sample, options: Options) -> dict[str, Any]:
     elif sample.label.size == 0:
         why = "no unit"
     elif not is_probability(sample):
-        why = "scores leave 0..1: they are ranks, not probabilities"
+        why = NOT_PROBABILITIES
     if why is not None:
         names = ("slope", "intercept", "in_the_large", "oe_ratio", "ece")
         return {"brier": undefined(why), "calibration": dict.fromkeys(names, undefined(why))}
@@ -99,6 +110,19 @@ def _probability_figures(sample: Sample, options: Options) -> dict[str, Any]:
         "brier_decomposition": brier_decomposition(sample),
         "calibration": calibration_estimates(sample, options.level) | {"n_clipped": n_clipped(sample.score)},
     }
+
+
+def _decision_curve(sample: Sample, prevalence: float | None, options: Options) -> dict[str, Any]:
+    why = None
+    if sample.n_positive == 0 or sample.n_negative == 0:
+        why = "one class only"
+    elif not is_probability(sample):
+        why = NOT_PROBABILITIES
+    elif options.case_control and prevalence is None:
+        why = CASE_CONTROL + ": state one with --prevalence"
+    if why is not None:
+        return {"prevalence": prevalence, "threshold": None, "model": None, "all": None, "why": why}
+    return decision_curve(sample, prevalence, options.level)
 
 
 def _uncertain_bounds(units: Units, name: str, options: Options) -> dict[str, Any]:

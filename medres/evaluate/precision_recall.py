@@ -13,8 +13,8 @@ from medres.evaluate.roc import Counts, Floats, Sample, rank_counts
 
 
 def precision_of(counts: Counts) -> Floats:
-    """(k,) precision at each distinct score, from the highest down."""
-    return counts.tp / (counts.tp + counts.fp)
+    """(k,) precision at each distinct score, from the highest down; 0 where (in a replicate) nothing is called."""
+    return counts.tp / np.maximum(counts.tp + counts.fp, 1)
 
 
 def average_precision(counts: Counts) -> float:

@@ -15,6 +15,8 @@ from medres.evaluate import evaluate, report
 from medres.evaluate.__main__ import main
 from medres.evaluate.writing import safe_cell
 
+pytestmark = pytest.mark.usefixtures("few_replicates")
+
 
 @pytest.fixture
 def scores(tmp_path: Path) -> Path:

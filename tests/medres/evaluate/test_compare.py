@@ -11,6 +11,8 @@ from medres.evaluate.compare import align, paired_difference
 from medres.evaluate.roc import Sample, auc_covariance, placements
 from medres.evaluate.scores import load
 
+pytestmark = pytest.mark.usefixtures("few_replicates")
+
 
 def drawn(seed: int = 0, n: int = 120, repeat: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
     rng = np.random.default_rng(seed)

@@ -14,6 +14,8 @@ from medres.evaluate.html import embedded
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}'
 
+pytestmark = pytest.mark.usefixtures("few_replicates")
+
 
 class Page(HTMLParser):
     """Collects what a browser would run or fetch."""

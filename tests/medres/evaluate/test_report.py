@@ -24,6 +24,8 @@ CONTRACT_POINT = {
     "lr_positive", "lr_negative", "refused_as_error", "predictive_at",
 }  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("few_replicates")
+
 
 def drawn(seed: int = 0, n: int = 200) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
@@ -200,7 +202,7 @@ def test_warnings_say_what_is_weak() -> None:
 SCORES = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1), st.floats(allow_nan=False))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.sampled_from([0, 0, 0, 1, 1, 1, -1, None]), SCORES, st.integers(0, 3), st.sampled_from([False] * 4 + [True])),

@@ -1,0 +1,72 @@
+"""Resampling of patients by presorted counts: sort once, then every replicate is two cumulative sums.
+
+A statistic is a function of `Counts`; all of them share the same replicates. Only figures without a closed form need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medres.evaluate.estimates import Estimate
+from medres.evaluate.roc import Counts, Floats, Ints, Sample
+
+REPLICATES = 2000
+SEED = 20240229
+MOST_WORK = 200_000_000  # units x findings x replicates; above it fewer replicates, never under LEAST_REPLICATES
+LEAST_REPLICATES = 400
+
+Statistic = Callable[[Counts], float]
+
+
+def replicates_for(units: int, findings: int) -> int:
+    """2,000, or fewer where a large table would take minutes."""
+    return max(LEAST_REPLICATES, min(REPLICATES, MOST_WORK // max(units * findings, 1)))
+
+
+def resampled(
+    sample: Sample, statistics: Mapping[str, Statistic], replicates: int, seed: int = SEED
+) -> dict[str, Floats]:
+    """(replicates,) values of each statistic over draws of patients with replacement; NaN where a class is missing."""
+    order = np.argsort(-sample.score, kind="stable")
+    score, label = sample.score[order], sample.label[order]
+    cluster = np.unique(sample.patient, return_inverse=True)[1][order]
+    ends = np.flatnonzero(np.append(score[1:] != score[:-1], True))
+    threshold, groups = score[ends], int(cluster.max()) + 1
+    positive = label.astype(np.int64)
+    rng = np.random.default_rng(seed)
+    out = {name: np.full(replicates, np.nan) for name in statistics}
+    for i in range(replicates):
+        counts = _draw(rng, groups, cluster, positive, ends, threshold)
+        if counts.n_positive and counts.n_negative:
+            for name, statistic in statistics.items():
+                out[name][i] = statistic(counts)
+    return out
+
+
+def percentile_estimate(value: float, draws: Floats, level: float, method: str, n: int, n_clusters: int) -> Estimate:
+    """Percentile interval; replicates without a class are counted, and too many of them leave no interval."""
+    known = draws[~np.isnan(draws)]
+    undefined = int(draws.size - known.size)
+    told: dict[str, Any] = {"replicates": int(draws.size), "replicates_undefined": undefined}
+    if undefined > draws.size // 10:
+        why = "a class is missing in over a tenth of the replicates: no interval"
+        return Estimate(value, why=why, n=n, n_clusters=n_clusters, **told)
+    low, high = np.quantile(known, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    if not low < high:
+        return Estimate(value, why="the replicates do not differ: no interval", n=n, n_clusters=n_clusters, **told)
+    low, high = min(float(low), value), max(float(high), value)
+    return Estimate(value, low, high, level, "two", method, n=n, n_clusters=n_clusters, **told)
+
+
+def _draw(
+    rng: np.random.Generator, groups: int, cluster: Ints, positive: Ints, ends: NDArray[np.intp], threshold: Floats
+) -> Counts:
+    times = np.bincount(rng.integers(0, groups, groups), minlength=groups)
+    weight = times[cluster]
+    called = np.cumsum(weight)[ends]
+    tp = np.cumsum(weight * positive)[ends]
+    return Counts(threshold, tp, called - tp, int(tp[-1]), int(called[-1] - tp[-1]))

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from medres.evaluate import bootstrap
+
+
+@pytest.fixture(scope="module")
+def few_replicates() -> Iterator[None]:
+    """Whole reports in a fraction of the time; the bootstrap itself is tested in test_bootstrap."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "REPLICATES", 40)
+        patch.setattr(bootstrap, "LEAST_REPLICATES", 40)
+        yield
