@@ -117,7 +117,7 @@ def _display(image: Image, dataset: Dataset, modality: Modality) -> Image:
             "PhotometricInterpretation (0028,0004) is missing: bright may mean thin.", code="no_photometric"
         )
     with quiet():
-        voi, repairs = read_voi(dataset, image.frame, modality, signed=header.pixel_representation == 1)
+        voi, repairs = read_voi(dataset, image.frame, modality, _stored_range(header))
         shape = Elements(dataset).code("PresentationLUTShape")
     pixels, record = voi.apply(image.pixels, image.padding)
     inverted = header.photometric == "MONOCHROME1"
@@ -143,6 +143,11 @@ def _spacing(dataset: Dataset, header: Header, frame: int) -> tuple[float, float
     with quiet():
         spacing = frame_group(dataset, frame, "PixelMeasuresSequence").numbers("PixelSpacing", 2, positive=True)
     return None if spacing is None else (spacing[0], spacing[1])
+
+
+def _stored_range(header: Header) -> tuple[int, int]:
+    span = 1 << (header.bits_stored or header.bits_allocated or 16)
+    return (-span // 2, span // 2 - 1) if header.pixel_representation == 1 else (0, span - 1)
 
 
 def _upright(stored: Integers, header: Header) -> Integers:

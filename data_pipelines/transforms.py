@@ -108,17 +108,19 @@ def read_modality(dataset: Dataset, frame: int, *, signed: bool) -> Modality:
     )
 
 
-def read_voi(dataset: Dataset, frame: int, modality: Modality, *, signed: bool) -> tuple[Voi, tuple[str, ...]]:
+def read_voi(
+    dataset: Dataset, frame: int, modality: Modality, stored_range: tuple[int, int]
+) -> tuple[Voi, tuple[str, ...]]:
     """First VOI LUT, else the first usable window, else none; and codes of what had to be passed over.
 
-    The first value of a VOI LUT is signed where the modality output may be negative, and follows PixelRepresentation
-    only where there is no modality transform (C.11.2.1.1).
+    The first value of a VOI LUT is signed where the modality output may be negative for any value of `stored_range`
+    (least, greatest), which follows PixelRepresentation where there is no modality transform (C.11.2.1.1).
     """
     group = frame_group(dataset, frame, "FrameVOILUTSequence")
     tables = group.items("VOILUTSequence")
     if tables:
-        negative = modality.lut is None and (modality.slope * (-1 if signed else 0) + modality.intercept < 0)
-        lut = _lut(tables[0], dataset, negative if modality.declared else signed, "bad_voi_lut")
+        lowest = min(modality.slope * value + modality.intercept for value in stored_range)
+        lut = _lut(tables[0], dataset, modality.lut is None and lowest < 0, "bad_voi_lut")
         return Voi(lut, 0.0, 0.0, "LINEAR", len(tables)), ()
     name = group.code("VOILUTFunction")
     function = _FUNCTIONS.get(name, "LINEAR")
