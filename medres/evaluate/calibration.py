@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize
 
 from medres.evaluate.estimates import Estimate, undefined
@@ -88,21 +89,25 @@ def n_clipped(score: Floats) -> int:
     return int(np.count_nonzero((score < CLIP) | (score > 1.0 - CLIP)))
 
 
-def logistic(design: Floats, label: np.ndarray, offset: Floats) -> Floats | None:
-    """Maximum-likelihood coefficients by Newton's method with halved steps; None where they do not exist (separation)."""
+def logistic(design: Floats, successes: NDArray[Any], offset: Floats, trials: Floats | None = None) -> Floats | None:
+    """Maximum-likelihood coefficients by Newton's method with halved steps; None where they do not exist (separation).
+
+    successes (n,): labels, or numbers of positives among `trials` (n,).
+    """
+    total = np.ones(design.shape[0]) if trials is None else trials
     beta = np.zeros(design.shape[1])
+    now = _log_likelihood(design, successes, total, offset, beta)
     for _ in range(50):
-        mean = _expit(design @ beta + offset)
-        weight = mean * (1.0 - mean)
-        information = design.T @ (design * weight[:, None])
+        mean = expit(design @ beta + offset)
+        information = design.T @ (design * (total * mean * (1.0 - mean))[:, None])
         if not np.isfinite(information).all() or np.linalg.cond(information) > 1e12:
             return None
-        gradient = design.T @ (label - mean)
-        step = np.linalg.solve(information, gradient)
-        now = _log_likelihood(design, label, offset, beta)
-        while _log_likelihood(design, label, offset, beta + step) < now - 1e-9 and np.abs(step).max() > 1e-12:
+        step = np.linalg.solve(information, design.T @ (successes - total * mean))
+        after = _log_likelihood(design, successes, total, offset, beta + step)
+        while after < now - 1e-9 and np.abs(step).max() > 1e-12:
             step = step / 2.0
-        beta = beta + step
+            after = _log_likelihood(design, successes, total, offset, beta + step)
+        beta, now = beta + step, after
         if np.abs(step).max() < 1e-10:
             return beta if np.abs(beta).max() < 1e3 else None
     return None
@@ -110,7 +115,7 @@ def logistic(design: Floats, label: np.ndarray, offset: Floats) -> Floats | None
 
 def sandwich(design: Floats, label: np.ndarray, offset: Floats, beta: Floats, groups: Ints) -> Floats:
     """Covariance of the coefficients, robust to dependence inside patients, scaled by g / (g - 1)."""
-    mean = _expit(design @ beta + offset)
+    mean = expit(design @ beta + offset)
     bread = np.linalg.inv(design.T @ (design * (mean * (1.0 - mean))[:, None]))
     score = design * (label - mean)[:, None]
     by_patient = np.stack([np.bincount(groups, column) for column in score.T], axis=1)
@@ -184,10 +189,10 @@ def _pooled(label: Floats, score: Floats) -> Floats:
     return np.repeat(fit, size.astype(np.int64))
 
 
-def _expit(x: Floats) -> Floats:
+def expit(x: Floats) -> Floats:
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
-def _log_likelihood(design: Floats, label: np.ndarray, offset: Floats, beta: Floats) -> float:
+def _log_likelihood(design: Floats, successes: NDArray[Any], trials: Floats, offset: Floats, beta: Floats) -> float:
     eta = design @ beta + offset
-    return float(np.sum(label * eta - np.logaddexp(0.0, eta)))
+    return float(np.sum(successes * eta - trials * np.logaddexp(0.0, eta)))

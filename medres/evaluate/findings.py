@@ -16,6 +16,7 @@ from medres.evaluate.calibration import (
     reliability,
 )
 from medres.evaluate.estimates import Estimate, undefined
+from medres.evaluate.flexible import flexible_curve, ici_estimate
 from medres.evaluate.intervals import proportion
 from medres.evaluate.optimism import optimism_corrected
 from medres.evaluate.options import Options
@@ -103,12 +104,13 @@ def _probability_figures(sample: Sample, options: Options) -> dict[str, Any]:
     elif not is_probability(sample):
         why = NOT_PROBABILITIES
     if why is not None:
-        names = ("slope", "intercept", "in_the_large", "oe_ratio", "ece")
+        names = ("slope", "intercept", "in_the_large", "oe_ratio", "ici", "ece")
         return {"brier": undefined(why), "calibration": dict.fromkeys(names, undefined(why))}
     return {
         "brier": brier_estimate(sample, options.level),
         "brier_decomposition": brier_decomposition(sample),
-        "calibration": calibration_estimates(sample, options.level) | {"n_clipped": n_clipped(sample.score)},
+        "calibration": calibration_estimates(sample, options.level)
+        | {"ici": ici_estimate(sample, options.level), "n_clipped": n_clipped(sample.score)},
     }
 
 
@@ -141,6 +143,7 @@ def _curves(sample: Sample, numbers: dict[str, Any], options: Options) -> dict[s
     out: dict[str, Any] = {"counts": reduced(counts), "histogram": _histogram(sample)}
     if numbers["brier"].estimate is not None:
         out["reliability"] = reliability(sample, options.level)
+        out["flexible"] = flexible_curve(sample)
     return out
 
 
