@@ -58,8 +58,9 @@ def apply_lut(values: NDArray[np.generic], lut: Lut) -> Integers:
 
 
 def rescale(stored: Integers, slope: float, intercept: float) -> Floats:
-    """slope * stored + intercept, computed in float64. C.11.1.1.2."""
-    return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+    """slope * stored + intercept, computed in float64; infinite where float32 cannot hold it. C.11.1.1.2."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
 
 def window(values: NDArray[np.generic], center: float, width: float, function: WindowFunction = "LINEAR") -> Floats:

@@ -10,12 +10,19 @@ import pytest
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import ComputedRadiographyImageStorage, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    generate_uid,
+)
 
 MakeGrey = Callable[..., Dataset]
 ToBytes = Callable[..., bytes]
 
-_CLASSES = {"CT": CTImageStorage, "CR": ComputedRadiographyImageStorage}
+_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
 
 
 def make_grey(
@@ -28,7 +35,7 @@ def make_grey(
     dataset.file_meta.TransferSyntaxUID = syntax
     modality = elements.get("Modality", "CT")
     defaults: dict[str, object] = {
-        "SOPClassUID": _CLASSES.get(modality, CTImageStorage),
+        "SOPClassUID": _CLASSES.get(modality, ComputedRadiographyImageStorage),
         "SOPInstanceUID": generate_uid(),
         "StudyInstanceUID": "1.2.3",
         "SeriesInstanceUID": "1.2.3.4",
