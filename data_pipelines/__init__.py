@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from data_pipelines.ingestion import ingest
     from data_pipelines.manifest import Manifest
     from data_pipelines.pixels import read_stored
-    from data_pipelines.series import Volume, read_volume, read_volumes
+    from data_pipelines.volumes import Volume, read_volume, read_volumes
     from data_pipelines.wrapping import wrap
 
 __all__ = ["Image", "Manifest", "Volume", "datasets", "ingest", "read_image", "read_stored", "read_volume", "read_volumes", "wrap"]
@@ -22,13 +22,13 @@ __all__ = ["Image", "Manifest", "Volume", "datasets", "ingest", "read_image", "r
 _HOME = {
     "Image": "images",
     "Manifest": "manifest",
-    "Volume": "series",
+    "Volume": "volumes",
     "datasets": "dataset",
     "ingest": "ingestion",
     "read_image": "images",
     "read_stored": "pixels",
-    "read_volume": "series",
-    "read_volumes": "series",
+    "read_volume": "volumes",
+    "read_volumes": "volumes",
     "wrap": "wrapping",
 }
 

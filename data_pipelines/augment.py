@@ -98,15 +98,15 @@ def affine(image, drawn: dict, fill: float):
 def bilinear(image, y, x, fill: float):
     """Values of image (batch, rows, cols, channels) at pixel coordinates y, x (batch, rows', cols'); `fill` outside."""
     rows, cols, channels = image.shape[1:]
-    flat = ops.reshape(image, (-1, rows * cols, channels))
+    flat = ops.reshape(image, (-1, channels))
+    first = ops.reshape(ops.arange(ops.shape(image)[0], dtype="int32") * (rows * cols), (-1, 1, 1))
     top, left = ops.floor(y), ops.floor(x)
     total = 0.0
     for corner_y, weight_y in ((top, 1.0 - (y - top)), (top + 1.0, y - top)):
         for corner_x, weight_x in ((left, 1.0 - (x - left)), (left + 1.0, x - left)):
             inside = (corner_y >= 0) & (corner_y <= rows - 1) & (corner_x >= 0) & (corner_x <= cols - 1)
             place = ops.clip(corner_y, 0, rows - 1) * cols + ops.clip(corner_x, 0, cols - 1)
-            index = ops.reshape(ops.cast(place, "int32"), (-1, y.shape[1] * y.shape[2], 1))
-            value = ops.reshape(ops.take_along_axis(flat, index, axis=1), (-1, y.shape[1], y.shape[2], channels))
+            value = ops.take(flat, first + ops.cast(place, "int32"), axis=0)
             value = ops.where(ops.expand_dims(inside, -1), value, fill)
             total = total + value * ops.expand_dims(weight_y * weight_x, -1)
     return total

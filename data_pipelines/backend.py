@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from types import ModuleType
 
@@ -29,9 +33,30 @@ def require_tensorflow() -> ModuleType:
         )
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow
+    with _without_start_up_lines() if "tensorflow" not in sys.modules else contextlib.nullcontext():
+        import keras  # noqa: F401
+        import tensorflow
 
     return tensorflow
+
+
+@contextlib.contextmanager
+def _without_start_up_lines() -> Iterator[None]:
+    """Hold back what native libraries write to standard error before their log level is set; show it if the import fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as held:
+            os.dup2(held.fileno(), 2)
+            try:
+                yield
+            except BaseException:
+                held.seek(0)
+                os.write(kept, held.read())
+                raise
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _version(name: str) -> str | None:

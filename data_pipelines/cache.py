@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data_pipelines.backend import require_tensorflow
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.files import sync_folder, write_atomic
 from data_pipelines.images import read_image
@@ -156,8 +157,10 @@ def _prepared(
     table: pd.DataFrame, spec: PreprocessSpec, workers: int | None, progress: Progress | None
 ) -> Iterator[np.ndarray]:
     items = [
-        (os.path.join(row.source, row.path), int(row.frame), row.file_sha256, spec.model_dump())  # noqa: PTH118
-        for row in table.itertuples()
+        (os.path.join(source, path), int(frame), sha256, spec.model_dump())  # noqa: PTH118
+        for source, path, frame, sha256 in zip(
+            *(table[c] for c in ("source", "path", "frame", "file_sha256")), strict=True
+        )
     ]
     for row, (_, result) in enumerate(map_files(prepare_file, items, workers=workers, progress=progress)):
         if isinstance(result, DicomError):
@@ -168,8 +171,7 @@ def _prepared(
 def _write_shards(
     table: pd.DataFrame, spec: PreprocessSpec, folder: Path, prepared: Iterable[np.ndarray]
 ) -> Iterator[dict]:
-    import tensorflow as tf
-
+    tf = require_tensorflow()
     records = enumerate(prepared)
     per_shard = max(1, SHARD_BYTES // (spec.rows * spec.cols * spec.dtype.itemsize))
     for split in SPLITS:

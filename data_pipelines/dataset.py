@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from data_pipelines.backend import require_tensorflow
 from data_pipelines.cache import SPLITS, Cache, ensure_cache
 from data_pipelines.errors import LabelError, SpecError
 from data_pipelines.manifest import Manifest
@@ -18,6 +19,7 @@ from data_pipelines.preprocess import PreprocessSpec
 if TYPE_CHECKING:
     import tensorflow as tf
 
+Task = Literal["binary", "multilabel", "multiclass"]
 SHUFFLE_BYTES = 1 << 30
 
 
@@ -29,7 +31,7 @@ class Targets:
     multiclass: labels int32 (rows,), weights float32 (rows,).
     """
 
-    task: str
+    task: Task
     names: tuple[str, ...]
     labels: np.ndarray
     weights: np.ndarray
@@ -84,8 +86,7 @@ def train_batches(
     cache: Cache, targets: Targets, batch_size: int, seed: int, *, epoch: int = 0, start: int = 0
 ) -> tf.data.Dataset:
     """Shuffled training batches of one epoch; see `datasets`."""
-    import tensorflow as tf
-
+    tf = require_tensorflow()
     _check_batch(batch_size)
     order = np.random.default_rng([seed, epoch])
     files = [cache.files("train")[i] for i in order.permutation(len(cache.files("train")))]
@@ -101,8 +102,7 @@ def train_batches(
 
 def eval_batches(cache: Cache, targets: Targets, batch_size: int, split: str) -> tf.data.Dataset:
     """All images of one split in cache order; see `datasets`."""
-    import tensorflow as tf
-
+    tf = require_tensorflow()
     _check_batch(batch_size)
     if split not in SPLITS:
         raise SpecError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
@@ -121,13 +121,12 @@ def epoch_key(seed: int, epoch: int) -> int:
 
 
 def _parsed(batches: tf.data.Dataset, steps: int, cache: Cache, targets: Targets, key: int) -> tf.data.Dataset:
-    import tensorflow as tf
-
+    tf = require_tensorflow()
     spec = cache.spec
     dtype, size = tf.as_dtype(spec.dtype.name), spec.rows * spec.cols * spec.dtype.itemsize
     labels, weights = tf.constant(targets.labels), tf.constant(targets.weights)
 
-    def parse(records: tf.Tensor) -> tuple:
+    def parse(records: Any) -> tuple:
         row = tf.reshape(tf.io.decode_raw(tf.strings.substr(records, 0, 4), tf.int32), [-1])
         pixels = tf.io.decode_raw(tf.strings.substr(records, 4, size), dtype)
         image = tf.cast(tf.reshape(pixels, [-1, spec.rows, spec.cols, 1]), tf.float32) * spec.scale

@@ -32,7 +32,6 @@ from medres.training.calibrate import Calibration
 if TYPE_CHECKING:
     import keras
 
-SCHEMA = "medres.artefact/1"
 INTENDED_USE = "Research use only. Not a medical device; not for diagnosis or treatment of patients."
 GOLDEN_TOLERANCE = 1e-5
 
@@ -60,7 +59,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_: Literal["medres.artefact/1"] = SCHEMA
+    schema_: Literal["medres.artefact/1"] = "medres.artefact/1"
     task: Literal["binary", "multilabel", "multiclass"]
     names: list[str]
     preprocess: PreprocessSpec
@@ -133,7 +132,7 @@ def read_card(path: Path | str) -> tuple[Card, dict[str, bytes]]:
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ArtefactError(
-            f"{Path(path).name}: {CARD} does not fit schema {SCHEMA} at {where}: written by another version of medres?"
+            f"{Path(path).name}: {CARD} does not fit schema medres.artefact/1 at {where}: written by another version of medres?"
         ) from None
     except SpecError as error:
         raise ArtefactError(f"{Path(path).name}: {error}") from None

@@ -9,14 +9,13 @@ import errno
 import functools
 import json
 import os
-import sys
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from data_pipelines.backend import require_tensorflow
 from data_pipelines.errors import DicomError
 from medres.errors import MedresError
 
@@ -28,16 +27,6 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Work = Annotated[Path, typer.Argument(help="Work folder made by medres ingest.")]
-
-
-class Storage(StrEnum):
-    CR = "CR"
-    SC = "SC"
-
-
-class BurnedIn(StrEnum):
-    YES = "YES"
-    NO = "NO"
 
 
 @app.callback()
@@ -166,7 +155,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a classifier; the run folder gets model.keras. Repeat the command to resume after a kill."""
-    _quiet_tensorflow()
+    require_tensorflow()
     from medres.progress import Bars
     from medres.training.fit import train as run
 
@@ -201,7 +190,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Probability and decision, or a refusal with its reason, one a study. Research use only; not a medical device."""
-    _quiet_tensorflow()
+    require_tensorflow()
     from medres.predict import load
 
     predictor = load(model)
@@ -228,19 +217,18 @@ def wrap(
     source: Annotated[Path, typer.Argument(help="Folder of PNG and JPEG files.")],
     out: Annotated[Path, typer.Option(help="New folder for the DICOM files.")],
     labels: Annotated[Path | None, typer.Option(help="CSV with a path column; copied with the new paths.")] = None,
-    storage: Annotated[Storage, typer.Option(help="CR, or SC for a secondary capture.")] = Storage.CR,
+    modality: Annotated[str, typer.Option(help="CR, or SC for secondary capture objects.")] = "CR",
     body_part: Annotated[str, typer.Option(help="BodyPartExamined, for instance CHEST.")] = "",
-    burned_in: Annotated[BurnedIn | None, typer.Option(help="Is text burned into the pictures?")] = None,
+    burned_in: Annotated[Literal["YES", "NO"] | None, typer.Option(help="Is text burned into the pictures?")] = None,
     as_json: Json = False,
 ) -> None:
     """Wrap PNG and JPEG images as DICOM, marked as derived and, for JPEG, as lossy; no spacing is invented."""
     from data_pipelines.wrapping import wrap as run
     from medres.progress import Bars
 
-    said = None if burned_in is None else burned_in.value
     with Bars().task("wrap") as update:
         summary = run(
-            source, out, labels=labels, storage=storage.value, body_part=body_part, burned_in=said, progress=update
+            source, out, labels=labels, modality=modality, body_part=body_part, burned_in=burned_in, progress=update
         )
     _report(summary, as_json, [f"{key}: {value}" for key, value in summary.items()])
 
@@ -253,7 +241,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The whole chain on a made-up DICOM cohort: ingest, cache, train, evaluate, predict. Under five minutes on two cores."""
-    _quiet_tensorflow()
+    require_tensorflow()
     from medres.demo import run
     from medres.progress import Bars
 
@@ -291,19 +279,3 @@ def _window(text: str) -> str | list[float]:
     except ValueError:
         raise typer.BadParameter(f"--window takes a name or CENTRE,WIDTH, received {text!r}") from None
     return [centre, width]
-
-
-def _quiet_tensorflow() -> None:
-    """Import TensorFlow without the lines that its native libraries print before logging is set up; errors are shown."""
-    from data_pipelines.backend import require_tensorflow
-
-    sys.stderr.flush()
-    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        require_tensorflow()
-        import keras  # noqa: F401
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(sink)

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from data_pipelines.files import require_new, write_atomic
 from data_pipelines.ingestion import ingest
 from data_pipelines.manifest import Manifest
@@ -66,5 +64,5 @@ def _example(manifest: Manifest) -> list[Path]:
     """The files of the first radiographic test study."""
     table = manifest.table
     rows = table[(table["split"] == "test") & (table["kind"] == "radiograph")]
-    rows = rows[rows["study"] == rows["study"].min()]
-    return [Path(row.source) / row.path for row in pd.DataFrame(rows).itertuples()]
+    rows = rows[rows["study"] == min(rows["study"])]
+    return [Path(source) / path for source, path in zip(rows["source"], rows["path"], strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -75,7 +75,7 @@ class Predictor:
         Every image of the study that is of the model's kind is read and scored, and the scores are pooled (largest; for classes the
         mean). Localizers and the like are passed over. Whatever cannot be read, or belongs to two studies, is refused with a reason.
         """
-        sources = list(study) if isinstance(study, list | tuple) else [study]
+        sources: list[Source] = list(study) if isinstance(study, list | tuple) else [cast(Source, study)]
         label = str(sources[0]) if len(sources) == 1 and isinstance(sources[0], str | Path) else None
         try:
             files = [file for source in sources for file in _files(source)]

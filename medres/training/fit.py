@@ -175,7 +175,7 @@ def _epoch(
             batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=[watch]
         )
     seconds = time.perf_counter() - begun
-    row = {"epoch": epoch + 1, "loss": float(fitted.history["loss"][-1]), "learning_rate": rate}
+    row: dict[str, Any] = {"epoch": epoch + 1, "loss": float(fitted.history["loss"][-1]), "learning_rate": rate}
     logits, targets = predict_logits(core, data, "tune")
     if not (math.isfinite(row["loss"]) and np.isfinite(logits).all()):
         raise TrainingError(

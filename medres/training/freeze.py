@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 SERVED = "study"
-POOLING = {"binary": "max", "multilabel": "max", "multiclass": "mean"}
+POOLING: dict[str, Literal["max", "mean"]] = {"binary": "max", "multilabel": "max", "multiclass": "mean"}
 
 
 def frozen(
