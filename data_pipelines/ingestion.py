@@ -115,7 +115,16 @@ def build(
     check_no_overlap(rows)
     kept = [str(name) for name in rows if str(name).startswith(("label:", "meta:")) or name == "class"]
     table = check_table(rows[[*COLUMNS, *kept]].astype(dict(COLUMNS)).reset_index(drop=True), where="ingest")
-    summary = summarise(table, rejected, labels, joined, seed=seed, fractions=fractions, key_origin=key.origin)
+    summary = summarise(
+        table,
+        rejected,
+        labels,
+        unmatched_rows=joined.unmatched_rows,
+        unlabelled=int((~rows["labelled"].astype(bool)).sum()),
+        seed=seed,
+        fractions=fractions,
+        key_origin=key.origin,
+    )
     entries = [(r.path, r.reason, r.message, r.source) for r in rejected]
     return Manifest(table, summary, pd.DataFrame(entries, columns=["path", "reason", "message", "source"]))
 

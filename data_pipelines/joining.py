@@ -23,24 +23,23 @@ _KEY_COLUMN = {
 @dataclass(frozen=True, eq=False)
 class Joined:
     """`rows`: the index's rows with the table's columns; `unmatched_rows`: rows of the table that met no image, as a
-    spreadsheet counts; `unlabelled`: how many images met no row."""
+    spreadsheet counts."""
 
     rows: pd.DataFrame
     unmatched_rows: tuple[int, ...]
-    unlabelled: int
 
 
 def join(rows: pd.DataFrame, labels: Labels | None) -> Joined:
     """Give each image its row of the labels table; age, sex, view, site and patient of the table override the header.
 
-    Adds label:<finding> or class, meta:*, split ('' where not given), `person` and `issuer` (the normal form of the
+    Adds label:<finding> or class, meta:*, split ('' where not given), labelled, `person` and `issuer` (the normal form of the
     patient's identifier). Raises LabelError where no row of the table meets an image or a key means two things.
     """
     rows = rows.assign(
         person=rows["patient_id"].map(normal_id), issuer=rows["issuer"].map(normal_id), split="", labelled=False
     )
     if labels is None:
-        return Joined(rows, (), len(rows))
+        return Joined(rows, ())
     keys = rows[_KEY_COLUMN[labels.key]].map(lambda value: normal_key(labels.key, value))
     _require_unambiguous(rows, keys, labels)
     table = labels.rows.set_index("key")
@@ -55,7 +54,7 @@ def join(rows: pd.DataFrame, labels: Labels | None) -> Joined:
         rows = _override(rows, name, found)
     rows = rows.assign(labelled=met)
     absent = ~labels.rows["key"].isin(keys)
-    return Joined(rows, tuple(int(n) for n in labels.rows.index[absent]), int((~met).sum()))
+    return Joined(rows, tuple(int(n) for n in labels.rows.index[absent]))
 
 
 def _override(rows: pd.DataFrame, name: str, found: pd.Series) -> pd.DataFrame:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from data_pipelines.errors import LabelError
 from data_pipelines.indexing import Rejected
-from data_pipelines.joining import Joined
 from data_pipelines.labels import Labels
 from data_pipelines.manifest import SPLITS
 
@@ -21,8 +20,9 @@ def summarise(
     table: pd.DataFrame,
     rejected: Sequence[Rejected],
     labels: Labels | None,
-    joined: Joined,
     *,
+    unmatched_rows: Sequence[int],
+    unlabelled: int,
     seed: int,
     fractions: Sequence[float],
     key_origin: str,
@@ -53,15 +53,15 @@ def summarise(
         "classes": _classes(table),
         "label_level": labels.level if labels else "image",
         "label_rows": 0 if labels is None else len(labels.rows),
-        "label_rows_unmatched": len(joined.unmatched_rows),
+        "label_rows_unmatched": len(unmatched_rows),
         "label_rows_repeated": 0 if labels is None else labels.repeated_rows,
-        "images_unlabelled": joined.unlabelled if labels else len(table),
+        "images_unlabelled": unlabelled,
         "split_origin": "given" if labels and "split" in labels.columns else "drawn",
         "seed": seed,
         "fractions": [float(f) for f in fractions],
         "sources": sorted(set(table["source"])),
         "pseudonym_key": key_origin,
-        "warnings": _warnings(table, labels, joined),
+        "warnings": _warnings(table, labels, unmatched_rows, unlabelled),
     }
 
 
@@ -108,19 +108,17 @@ def _split_counts(part: pd.DataFrame, labels: Labels | None, names: list[str] | 
     }
 
 
-def _warnings(table: pd.DataFrame, labels: Labels | None, joined: Joined) -> list[str]:
+def _warnings(table: pd.DataFrame, labels: Labels | None, unmatched: Sequence[int], unlabelled: int) -> list[str]:
     found = [f"split {name} holds no image" for name in SPLITS if name not in set(table["split"])]
     if labels is None:
         return found
     if labels.ignored:
         found.append(f"columns of the labels table that are not used: {', '.join(labels.ignored)}")
-    if joined.unmatched_rows:
-        first, more = ", ".join(map(str, joined.unmatched_rows[:5])), " ..." * (len(joined.unmatched_rows) > 5)
-        found.append(
-            f"{len(joined.unmatched_rows)} rows of the labels table meet no readable image: rows {first}{more}"
-        )
-    if joined.unlabelled:
-        found.append(f"{joined.unlabelled} images have no row in the labels table and count as not assessed")
+    if unmatched:
+        first, more = ", ".join(map(str, unmatched[:5])), " ..." * (len(unmatched) > 5)
+        found.append(f"{len(unmatched)} rows of the labels table meet no readable image: rows {first}{more}")
+    if unlabelled:
+        found.append(f"{unlabelled} images have no row in the labels table and count as not assessed")
     for split in SPLITS:
         for kind, part in table[table["split"] == split].groupby("kind"):
             found += [f"split {split} of {kind} images lacks {gap}" for gap in _gaps(part, labels, _classes(table))]
