@@ -31,6 +31,7 @@ def rectify(
     normal = np.cross(axes[0], axes[1])
     heights = (places - places[0]) @ normal
     drift = np.stack([(places - places[0]) @ axes[1] / spacing[0], (places - places[0]) @ axes[0] / spacing[1]], axis=1)
+    drift = drift.round(6)  # a drift of rounding errors alone would fill the border
     first = drift.min(axis=0)
     grown = np.ceil(drift.max(axis=0) - first).astype(int)
     count = round(float(heights[-1] / np.median(np.diff(heights)))) + 1
