@@ -14,9 +14,11 @@ from medres.errors import EvaluationError
 from medres.evaluate.estimates import Estimate, undefined
 from medres.evaluate.intervals import normal_quantile
 from medres.evaluate.options import Options
+from medres.evaluate.paired import global_test, paired_rates
 from medres.evaluate.roc import Sample, auc_covariance, placements
 from medres.evaluate.scores import Table
 from medres.evaluate.subgroups import holm
+from medres.evaluate.thresholds import Point
 from medres.evaluate.units import Units
 
 
@@ -46,8 +48,11 @@ def align(a: Table, b: Table) -> tuple[Table, Table]:
     )
 
 
-def comparison_numbers(a: Units, b: Units, names: tuple[str, str], options: Options) -> list[dict[str, Any]]:
-    """One dict a finding; p_adjusted (Holm) is filled in by `adjust` once all comparisons are known."""
+def comparison_numbers(
+    a: Units, b: Units, names: tuple[str, str], points: dict[str, list[Point]], options: Options
+) -> list[dict[str, Any]]:
+    """One dict a finding. Sensitivity and specificity are compared at a declared threshold, which holds for both models
+    (a frozen one belongs to its own model). p_adjusted (Holm) is filled in by `adjust` at the end."""
     out = []
     for finding in a.names:
         use = a.usable(finding) & b.usable(finding)
@@ -60,9 +65,28 @@ def comparison_numbers(a: Units, b: Units, names: tuple[str, str], options: Opti
             "auc_difference": difference, "p_value": p_value,
             "method": "paired Obuchowski" if pair[0].clustered else "paired DeLong", "alternative": "two-sided",
         }  # fmt: skip
+        declared = [p for p in points[finding] if p.origin == "declared"]
+        if declared:
+            row |= {"operating_point": declared[0].name} | paired_rates(
+                pair[0], pair[1], declared[0].threshold, options.level
+            )
         if options.margin is not None:
             row |= {"margin": options.margin, "noninferior": _noninferior(difference, pair, options.margin)}
         out.append(row)
+    return out
+
+
+def global_comparisons(models: list[Units], names: list[str]) -> list[dict[str, Any]]:
+    """One dict a finding: whether three or more models, on their common units, have the same AUC."""
+    out = []
+    for finding in models[0].names:
+        use = np.logical_and.reduce([units.usable(finding) for units in models])
+        samples = [
+            Sample(u.label[finding][use] == 1.0, u.score[finding][use], u.patient[use], u.fold[use]) for u in models
+        ]
+        row: dict[str, Any] = {"finding": finding, "models": names, "n_common": int(use.sum())}
+        both = samples[0].n_positive > 0 and samples[0].n_negative > 0
+        out.append(row | (global_test(samples) if both else {"p_value": None, "why": "one class only"}))
     return out
 
 

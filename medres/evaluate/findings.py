@@ -21,6 +21,7 @@ from medres.evaluate.intervals import proportion
 from medres.evaluate.optimism import optimism_corrected
 from medres.evaluate.options import Options
 from medres.evaluate.partial import partial_numbers
+from medres.evaluate.precision import precision_numbers
 from medres.evaluate.precision_recall import average_precision_estimate
 from medres.evaluate.roc import Counts, Sample, rank_counts
 from medres.evaluate.thresholds import Context, Point, operating_point
@@ -48,6 +49,8 @@ def finding_numbers(units: Units, name: str, points: list[Point], options: Optio
     }
     out["prevalence"] = _unless_case_control(options, lambda: proportion(sample.label, sample.patient, options.level))
     out |= auc_estimates(sample, options.level)
+    positives, negatives = sample.patients_with(True), sample.patients_with(False)
+    out["precision"] = precision_numbers(out["auc"], positives, negatives, options.margin, options.level)
     out["average_precision"] = _unless_case_control(options, lambda: average_precision_estimate(sample, options.level))
     out |= _probability_figures(sample, options)
     context = make_context(units, name, options)

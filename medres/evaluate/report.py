@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medres.evaluate.compare import adjust, align, comparison_numbers
+from medres.evaluate.compare import adjust, align, comparison_numbers, global_comparisons
 from medres.evaluate.findings import finding_numbers
 from medres.evaluate.macro import macro_auc
 from medres.evaluate.multiclass import multiclass_numbers
@@ -21,6 +21,7 @@ from medres.evaluate.points import check_tune, choose_points
 from medres.evaluate.provenance import provenance_of
 from medres.evaluate.scores import Table, load
 from medres.evaluate.subgroups import subgroup_numbers
+from medres.evaluate.thresholds import Point
 from medres.evaluate.units import Units, to_units
 from medres.evaluate.words import cautions, methods, summary
 
@@ -129,7 +130,7 @@ def evaluate(
     if table.task == "multiclass":
         ordinal = options.design.get("ordinal") is True
         numbers["multiclass"] = multiclass_numbers(units, level, ordinal, options.case_control)
-    numbers["comparisons"] = _comparisons(table, others, (unit, pool, pool_label), options)
+    numbers |= _comparisons(table, others, (unit, pool, pool_label), points, options)
     numbers = to_plain(numbers)
     for name, finding in numbers["findings"].items():
         finding["summary"] = summary(name, finding, numbers)
@@ -155,15 +156,22 @@ def _named_tables(compare: Any) -> list[tuple[str | None, Source]]:
 
 
 def _comparisons(
-    table: Table, others: list[Table], pooling: tuple[Any, Any, Any], options: Options
-) -> list[dict[str, Any]]:
+    table: Table, others: list[Table], pooling: tuple[Any, Any, Any], points: dict[str, list[Point]], options: Options
+) -> dict[str, Any]:
+    """The keys comparisons and, for three models and more, global_comparisons (on the images that all of them have)."""
     rows: list[dict[str, Any]] = []
-    for other in others:
-        a, b = align(table, other)
-        name = other.name if other.name != table.name else f"{other.name} (compared)"
-        rows += comparison_numbers(to_units(a, *pooling), to_units(b, *pooling), (table.name, name), options)
+    names = [table.name, *(o.name if o.name != table.name else f"{o.name} (compared)" for o in others)]
+    for other, name in zip(others, names[1:], strict=True):
+        a, b = (to_units(one, *pooling) for one in align(table, other))
+        rows += comparison_numbers(a, b, (names[0], name), points, options)
     adjust(rows)
-    return rows
+    if len(others) < 2:
+        return {"comparisons": rows}
+    common = table
+    for other in others:
+        common = align(common, other)[0]
+    models = [to_units(common, *pooling), *(to_units(align(common, o)[1], *pooling) for o in others)]
+    return {"comparisons": rows, "global_comparisons": global_comparisons(models, names)}
 
 
 def _without_prevalence(options: Options) -> dict[str, Any]:
