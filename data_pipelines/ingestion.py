@@ -106,7 +106,7 @@ def build(
     if "split" in (labels.columns if labels else ()):
         _refuse_leaks(rows[rows["split"] != ""], leaks)
     rows = rows.assign(group=link_groups(list(rows["patient"]), [list(rows["pixel_sha256"]), list(_bare_ids(rows))]))
-    rejected, rows = _weed(index, rows, labels)
+    rejected, rows, lost_frames = _weed(index, rows, labels)
     _require_enough(rows, rejected, max_bad)
     rows = _in_series_order(rows)
     if labels is not None:
@@ -121,6 +121,7 @@ def build(
         labels,
         unmatched_rows=joined.unmatched_rows,
         unlabelled=int((~rows["labelled"].astype(bool)).sum()),
+        lost_frames=lost_frames,
         seed=seed,
         fractions=fractions,
         key_origin=key.origin,
@@ -179,8 +180,11 @@ def _refuse_leaks(rows: pd.DataFrame, leaks: Path | None) -> None:
         raise SplitError(f"{error} They are listed in {leaks}.") from None
 
 
-def _weed(index: Index, rows: pd.DataFrame, labels: Labels | None) -> tuple[tuple[Rejected, ...], pd.DataFrame]:
-    """Take out rows without a patient, without a given split, and copies; a file without a row left is rejected."""
+def _weed(index: Index, rows: pd.DataFrame, labels: Labels | None) -> tuple[tuple[Rejected, ...], pd.DataFrame, int]:
+    """Take out rows without a patient, without a given split, and copies; a file without a row left is rejected.
+
+    Returns all rejected files, the rows kept, and how many frames were taken out of files that stay.
+    """
     messages = {
         "no_patient_id": "PatientID is empty: name the patient in a column patient of the labels table.",
         "no_split": "The labels table gives splits, and this image none.",
@@ -195,12 +199,13 @@ def _weed(index: Index, rows: pd.DataFrame, labels: Labels | None) -> tuple[tupl
     kept = rows[reason == ""]
     files = pd.MultiIndex.from_frame(rows[["source", "path"]])
     gone = rows.assign(reason=reason)[~files.isin(pd.MultiIndex.from_frame(kept[["source", "path"]]))]
+    lost_frames = len(rows) - len(kept) - len(gone)
     gone = gone.drop_duplicates(["source", "path"])
     rejected = [
         Rejected(source, path, code, messages[code], skipped=False)
         for source, path, code in zip(gone["source"], gone["path"], gone["reason"], strict=True)
     ]
-    return tuple(sorted((*index.rejected, *rejected), key=lambda r: (r.source, r.path))), kept
+    return tuple(sorted((*index.rejected, *rejected), key=lambda r: (r.source, r.path))), kept, lost_frames
 
 
 def _in_series_order(rows: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ def summarise(
     *,
     unmatched_rows: Sequence[int],
     unlabelled: int,
+    lost_frames: int,
     seed: int,
     fractions: Sequence[float],
     key_origin: str,
@@ -61,7 +62,7 @@ def summarise(
         "fractions": [float(f) for f in fractions],
         "sources": sorted(set(table["source"])),
         "pseudonym_key": key_origin,
-        "warnings": _warnings(table, labels, unmatched_rows, unlabelled),
+        "warnings": _frame_warning(lost_frames) + _warnings(table, labels, unmatched_rows, unlabelled),
     }
 
 
@@ -123,6 +124,10 @@ def _warnings(table: pd.DataFrame, labels: Labels | None, unmatched: Sequence[in
         for kind, part in table[table["split"] == split].groupby("kind"):
             found += [f"split {split} of {kind} images lacks {gap}" for gap in _gaps(part, labels, _classes(table))]
     return found
+
+
+def _frame_warning(lost: int) -> list[str]:
+    return [f"{lost} frames of multi-frame files are left out as copies of others"] if lost else []
 
 
 def _gaps(part: pd.DataFrame, labels: Labels, names: list[str] | None) -> list[str]:

@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from data_pipelines.errors import DicomError, InputError, LabelError, ManifestError, SplitError
-from data_pipelines.indexing import Index, index_sources
+from data_pipelines.indexing import Index, index_sources, inspect_file
 from data_pipelines.ingestion import build, ingest
 from data_pipelines.labels import read_labels
 from data_pipelines.manifest import Manifest
@@ -409,6 +409,28 @@ def test_one_id_with_and_without_issuer_stays_in_one_split(people: Index) -> Non
         table = build(people, None, KEY, seed=seed).table.set_index("path")
         assert table.loc["3.dcm", "patient"] != table.loc["4.dcm", "patient"]
         assert table.loc["3.dcm", "split"] == table.loc["4.dcm", "split"]
+
+
+def test_frames_taken_out_of_a_file_that_stays_are_told(tmp_path: Path) -> None:
+    several, single, others = picture("A", 1), picture("A", 1), [picture(name, n) for n, name in enumerate("BCD", 2)]
+    frames = [np.random.default_rng(n).integers(0, 4096, (12, 12)).astype(np.uint16) for n in (1, 10, 11)]
+    several.NumberOfFrames, several.PixelData = 3, b"".join(frame.tobytes() for frame in frames)
+    several.SOPInstanceUID = derived_uid("several")
+    rows = []
+    for name, dataset in zip("abcde", [single, several, *others], strict=True):
+        save(dataset, tmp_path / name)
+        rows += [{"source": "/s", "path": name, **row} for row in inspect_file((str(tmp_path / name), False))]
+    manifest = build(Index(pd.DataFrame(rows), ()), None, KEY)
+    assert manifest.table["frame"].tolist() == [0, 1, 2, 0, 0, 0]
+    assert (manifest.summary["given"], manifest.summary["ok"], manifest.summary["quarantined"]) == (5, 5, 0)
+    several.PixelData = frames[0].tobytes() * 2 + frames[1].tobytes()
+    save(several, tmp_path / "b")
+    rows[1:4] = [{"source": "/s", "path": "b", **row} for row in inspect_file((str(tmp_path / "b"), False))]
+    rows[1]["plane"] = rows[2]["plane"] = rows[0]["plane"]
+    manifest = build(Index(pd.DataFrame(rows), ()), None, KEY)
+    assert manifest.table["path"].tolist() == ["a", "b", "c", "d", "e"]
+    assert manifest.table["frame"].tolist() == [0, 2, 0, 0, 0]
+    assert "2 frames of multi-frame files are left out as copies of others" in manifest.summary["warnings"]
 
 
 # ---- privacy
