@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.errors import SplitError
@@ -38,6 +38,7 @@ def connected(patients: list[str], links: list[str]) -> list[set[int]]:
     return parts
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from(["", "1", "2", "3", "4", "5"])), max_size=14))
 def test_link_groups_are_the_connected_parts(rows: list[tuple[str, str]]) -> None:
     patients, links = [p for p, _ in rows], [p for _, p in rows]
@@ -72,6 +73,7 @@ def cohorts(draw: st.DrawFn, least: int = 3) -> Cohort:
     return groups, draw(st.lists(st.sampled_from("pqr"), min_size=len(groups), max_size=len(groups)))
 
 
+@settings(deadline=None)
 @given(cohorts(), st.integers(0, 5))
 def test_splits_keep_patients_whole_and_reach_every_split(cohort: Cohort, seed: int) -> None:
     groups, labels = cohort
@@ -81,6 +83,7 @@ def test_splits_keep_patients_whole_and_reach_every_split(cohort: Cohort, seed: 
     assert (splits == split_patients(groups, labels, seed=seed)).all()
 
 
+@settings(deadline=None)
 @given(cohorts(), st.integers(0, 5))
 def test_a_stratum_of_three_patients_reaches_every_split(cohort: Cohort, seed: int) -> None:
     groups, labels = cohort
@@ -93,6 +96,7 @@ def test_a_stratum_of_three_patients_reaches_every_split(cohort: Cohort, seed: i
         assert len(met[stratum]) == 3 or count < 3
 
 
+@settings(deadline=None)
 @given(st.integers(10, 300), st.integers(10, 300), st.integers(0, 3))
 def test_shares_are_kept_in_every_stratum(a: int, b: int, seed: int) -> None:
     strata = ["a"] * a + ["b"] * b
@@ -134,6 +138,7 @@ def test_bad_fractions(fractions: tuple[float, ...]) -> None:
         check_fractions(fractions)
 
 
+@settings(deadline=None)
 @given(cohorts(), st.integers(0, 3))
 def test_tune_is_drawn_from_train_alone(cohort: Cohort, seed: int) -> None:
     groups, labels = cohort
