@@ -11,13 +11,14 @@ import pandas as pd
 from scipy import stats
 
 from medres.errors import EvaluationError
+from medres.evaluate.curves import reduced
 from medres.evaluate.estimates import Estimate, undefined
 from medres.evaluate.intervals import normal_quantile
 from medres.evaluate.options import Options
 from medres.evaluate.paired import global_test, paired_rates
-from medres.evaluate.roc import Sample, auc_covariance, placements
+from medres.evaluate.roc import Sample, auc_covariance, placements, rank_counts
 from medres.evaluate.scores import Table
-from medres.evaluate.subgroups import holm
+from medres.evaluate.subgroups import OVERLAY_POINTS, holm
 from medres.evaluate.thresholds import Point
 from medres.evaluate.units import Units
 
@@ -65,6 +66,9 @@ def comparison_numbers(
             "auc_difference": difference, "p_value": p_value,
             "method": "paired Obuchowski" if pair[0].clustered else "paired DeLong", "alternative": "two-sided",
         }  # fmt: skip
+        if pair[1].label.size:
+            row["b_counts"] = reduced(rank_counts(pair[1].label, pair[1].score), OVERLAY_POINTS)
+            row["n_positive"] = pair[1].n_positive
         declared = [p for p in points[finding] if p.origin == "declared"]
         if declared:
             row |= {"operating_point": declared[0].name} | paired_rates(

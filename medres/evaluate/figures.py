@@ -15,7 +15,7 @@ def roc(name: str, finding: dict[str, Any]) -> str:
     """The empirical ROC curve with its operating points and their intervals."""
     counts, positive = finding["curves"]["counts"], finding["n_positive"]
     negative = finding["n"] - positive
-    axes = Axes(*SIZE, (0, 1), (0, 1), name=f"ROC curve of {name}")
+    axes = Axes(*SIZE, (0, 1), (0, 1), name=f"ROC curve of {name}", figure="roc")
     axes.grid(fractions(), fractions(), "1 − specificity", "sensitivity")
     axes.segment(0, 0, 1, 1, "chance")
     axes.line([0, *(v / negative for v in counts["fp"])], [0, *(v / positive for v in counts["tp"])], "curve")
@@ -61,8 +61,9 @@ def calibration(name: str, finding: dict[str, Any]) -> str:
     axes = Axes(*SIZE, (0, 1), (0, 1), name=f"Calibration of {name}")
     axes.grid(fractions(), fractions(), "predicted probability", "observed share")
     axes.segment(0, 0, 1, 1, "chance")
-    bins = finding["curves"]["reliability"]
-    axes.line([b["predicted"] for b in bins], [b["observed"]["estimate"] for b in bins], "curve thin")
+    bins, smooth = finding["curves"]["reliability"], finding["curves"]["flexible"]
+    if smooth is not None:
+        axes.line(smooth["predicted"], smooth["observed"], "curve")
     for one in bins:
         observed = one["observed"]
         if observed["ci_low"] is not None:
@@ -81,7 +82,9 @@ def histogram(name: str, finding: dict[str, Any]) -> str:
         shares[side] = [count / total for count in data[side]]
     top = max(0.01, *shares["positive"], *shares["negative"])
     edges = data["edges"]
-    axes = Axes(*SIZE, (edges[0], edges[-1]), (-top * 1.12, top * 1.12), name=f"Scores of {name} by label")
+    axes = Axes(
+        *SIZE, (edges[0], edges[-1]), (-top * 1.12, top * 1.12), name=f"Scores of {name} by label", figure="histogram"
+    )
     span = edges[-1] - edges[0]
     ticks = [(edges[0] + span * i / 5, f"{edges[0] + span * i / 5:.2g}") for i in range(6)]
     levels = [-top, -top / 2, 0.0, top / 2, top]
@@ -97,6 +100,29 @@ def histogram(name: str, finding: dict[str, Any]) -> str:
             axes.segment(threshold, -top * 1.12, threshold, top * 1.12, "threshold")
     axes.text(edges[0] + span * 0.02, top, "with the finding ↑", "note strong-positive", dy=-4)
     axes.text(edges[0] + span * 0.02, -top, "without ↓", "note strong-negative", dy=10)
+    return axes.render()
+
+
+def decision_curve(name: str, finding: dict[str, Any]) -> str:
+    """Net benefit of the model, of acting on everyone and on no one, against the threshold probability."""
+    curve = finding["decision_curve"]
+    grid, model = curve["threshold"], curve["model"]
+    top = max(0.005, *(e["estimate"] for e in model)) * 1.25
+    low = -0.25 * top
+    axes = Axes(*SIZE, (0.0, 1.0), (low, top), name=f"Decision curve of {name}", figure="utility")
+    ticks = [(top * i / 4, f"{top * i / 4:.2g}") for i in range(5)]
+    axes.grid(fractions(), ticks, "threshold probability", "net benefit")
+    axes.segment(0, 0, 1, 0, "zero")
+    everyone = [(t, e["estimate"]) for t, e in zip(grid, curve["all"], strict=True) if e["estimate"] >= low]
+    axes.line([t for t, _ in everyone], [v for _, v in everyone], "chance")
+    band = [(t, e) for t, e in zip(grid, model, strict=True) if e["ci_low"] is not None]
+    edge = [(t, e["ci_high"]) for t, e in band] + [(t, e["ci_low"]) for t, e in reversed(band)]
+    axes.polygon([t for t, _ in edge], [min(top, max(low, v)) for _, v in edge], "band")
+    axes.line(grid, [max(low, e["estimate"]) for e in model], "curve")
+    axes.text(0.98, top, "model", "big strong-negative", "end", dy=14)
+    if everyone:
+        axes.text(everyone[-1][0], max(low, everyone[-1][1]), "everyone", "note", dx=6, dy=-4)
+    axes.text(0.98, 0, "no one", "note", "end", dy=-5)
     return axes.render()
 
 

@@ -15,21 +15,21 @@ from medres.evaluate.calibration import (
     n_clipped,
     reliability,
 )
+from medres.evaluate.curves import reduced
 from medres.evaluate.estimates import Estimate, undefined
 from medres.evaluate.flexible import flexible_curve, ici_estimate
-from medres.evaluate.intervals import proportion
+from medres.evaluate.intervals import normal_quantile, proportion, t_quantile
 from medres.evaluate.optimism import optimism_corrected
 from medres.evaluate.options import Options
 from medres.evaluate.partial import partial_numbers
 from medres.evaluate.precision import precision_numbers
 from medres.evaluate.precision_recall import average_precision_estimate
-from medres.evaluate.roc import Counts, Sample, rank_counts
+from medres.evaluate.roc import Sample, rank_counts
 from medres.evaluate.thresholds import Context, Point, operating_point
 from medres.evaluate.units import Units
 from medres.evaluate.utility import decision_curve
 
 NOT_PROBABILITIES = "scores leave 0..1: they are ranks, not probabilities"
-MAX_CURVE_POINTS = 400
 HISTOGRAM_BINS = 40
 CASE_CONTROL = "cases and controls were sampled apart, so the share of positives says nothing of the clinic's"
 
@@ -79,18 +79,6 @@ def make_context(units: Units, name: str, options: Options) -> Context:
 
 def is_probability(sample: Sample) -> bool:
     return bool(np.all((sample.score >= 0.0) & (sample.score <= 1.0)))
-
-
-def reduced(counts: Counts) -> dict[str, list[Any]]:
-    """Cumulative counts at no more than MAX_CURVE_POINTS thresholds, evenly spread along the ROC curve."""
-    along = counts.tp / max(counts.n_positive, 1) + counts.fp / max(counts.n_negative, 1)
-    keep = np.arange(along.size)
-    if along.size > MAX_CURVE_POINTS:
-        keep = np.unique(np.searchsorted(along, np.linspace(along[0], along[-1], MAX_CURVE_POINTS)))
-    keep = np.minimum(keep, along.size - 1)
-    return {
-        "threshold": counts.threshold[keep].tolist(), "tp": counts.tp[keep].tolist(), "fp": counts.fp[keep].tolist()
-    }  # fmt: skip
 
 
 def _unless_case_control(options: Options, compute: Any) -> Estimate:
@@ -144,10 +132,21 @@ def _uncertain_bounds(units: Units, name: str, options: Options) -> dict[str, An
 def _curves(sample: Sample, numbers: dict[str, Any], options: Options) -> dict[str, Any]:
     counts = rank_counts(sample.label, sample.score)
     out: dict[str, Any] = {"counts": reduced(counts), "histogram": _histogram(sample)}
+    out["wilson"] = _wilson_terms(numbers, options.level)
     if numbers["brier"].estimate is not None:
         out["reliability"] = reliability(sample, options.level)
         out["flexible"] = flexible_curve(sample)
     return out
+
+
+def _wilson_terms(numbers: dict[str, Any], level: float) -> dict[str, list[float]]:
+    """Design effects and quantiles of sensitivity and specificity at the first point, for the page's live intervals."""
+    first = numbers["operating_points"][0] if numbers["operating_points"] else {}
+    rates = [first[key] for key in ("sensitivity", "specificity") if key in first]
+    return {
+        "effects": [rate.design_effect or 1.0 for rate in rates],
+        "quantiles": [t_quantile(level, rate.n_clusters - 1) if rate.design_effect else normal_quantile(level) for rate in rates],
+    }  # fmt: skip
 
 
 def _histogram(sample: Sample) -> dict[str, list[Any]]:

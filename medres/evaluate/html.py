@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from html import escape
 from importlib import resources
 from typing import Any
@@ -17,12 +18,14 @@ from medres.evaluate.words import UNIT_PLURAL, percent
 
 def page(numbers: dict[str, Any]) -> str:
     """The self-contained page, with a content policy that allows its own style and nothing else."""
-    css = _asset("page.css")
+    css, script = _asset("page.css"), _asset("page.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"pct": _pct, "level": _level, "ci": _ci, "ci_pct": _ci_pct, "num": _num}
     template = environment.from_string(_asset("page.html.j2"))
     return template.render(
-        r=numbers, css=Markup(css), policy=_policy(css), plural=UNIT_PLURAL[numbers["analysis_unit"]],
+        r=numbers, css=Markup(css), script=Markup(script),
+        policy=_policy(css, script), data=_payload(numbers), plural=UNIT_PLURAL[numbers["analysis_unit"]],
+        overlays={name: _overlays(name, finding, numbers) for name, finding in numbers["findings"].items()},
         drawn={name: _figures(name, finding) for name, finding in numbers["findings"].items()},
         overview=_overview(numbers), subgroups={n: _subgroup_forest(n, f) for n, f in numbers["findings"].items()},
     )  # fmt: skip
@@ -30,16 +33,54 @@ def page(numbers: dict[str, Any]) -> str:
 
 def embedded(numbers: dict[str, Any]) -> str:
     """The page inside a frame of its own, for a notebook: neither style nor content leaks."""
-    return f'<iframe sandbox width="100%" height="900" srcdoc="{escape(page(numbers))}"></iframe>'
+    return f'<iframe sandbox="allow-scripts" width="100%" height="900" srcdoc="{escape(page(numbers))}"></iframe>'
 
 
 def _asset(name: str) -> str:
     return (resources.files("medres.evaluate") / "templates" / name).read_text(encoding="utf-8")
 
 
-def _policy(css: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+def _policy(css: str, script: str) -> str:
+    """Nothing may be fetched; only this style and this script, by their hashes, may act."""
+    style, code = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (css, script))
+    return (
+        f"default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{code}'; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
+    )
+
+
+def _payload(numbers: dict[str, Any]) -> Markup:
+    """What the page's script reads, as JSON that cannot end its element."""
+    data = [_explored(name, finding, numbers) for name, finding in numbers["findings"].items()]
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _explored(name: str, finding: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
+    curves = finding.get("curves", {"counts": {"threshold": [], "tp": [], "fp": []}, "wilson": {}})
+    points = [{k: p[k] for k in ("name", "origin", "threshold", "tp", "fp")} for p in finding["operating_points"]]
+    return curves["counts"] | curves["wilson"] | {
+        "name": name, "positive": finding["n_positive"], "negative": finding["n"] - finding["n_positive"],
+        "unit": numbers["analysis_unit"], "units": UNIT_PLURAL[numbers["analysis_unit"]], "points": points,
+        "probability": finding["brier"]["estimate"] is not None,
+        "prevalence": finding["decision_curve"]["prevalence"] if finding["decision_curve"]["model"] else None,
+        "overlays": _overlays(name, finding, numbers),
+    }  # fmt: skip
+
+
+def _overlays(name: str, finding: dict[str, Any], numbers: dict[str, Any]) -> list[dict[str, Any]]:
+    """Curves that a button lays over the ROC curve: subgroups and other models."""
+    out = [
+        {"label": f"{row['column']}: {row['level']}", "positive": row["n_positive"], "n": row["n"]} | row["counts"]
+        for row in finding["subgroups"]
+        if "counts" in row
+    ]
+    out += [
+        {"label": row["b"], "positive": row["n_positive"], "n": row["n_common"]} | row["b_counts"]
+        for row in numbers["comparisons"]
+        if row["finding"] == name and "b_counts" in row
+    ]
+    return [one | {"negative": one["n"] - one["positive"]} for one in out if 0 < one["positive"] < one["n"]]
 
 
 def _figures(name: str, finding: dict[str, Any]) -> list[dict[str, Any]]:
@@ -57,6 +98,11 @@ def _figures(name: str, finding: dict[str, Any]) -> list[dict[str, Any]]:
     if "reliability" in curves:
         note = "On the diagonal, predicted probability and observed share agree. Bins hold about equal numbers."
         out.append({"title": "Calibration", "svg": figures.calibration(name, finding), "note": note})
+    if finding["decision_curve"]["model"] is not None:
+        note = (
+            "Benefit per unit of acting on the model, with its interval; dashed: acting on everyone. Higher is better."
+        )
+        out.append({"title": "Decision curve", "svg": figures.decision_curve(name, finding), "note": note})
     return [one | {"svg": Markup(one["svg"])} for one in out]
 
 

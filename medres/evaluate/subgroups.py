@@ -11,13 +11,15 @@ from scipy import stats
 
 from medres.errors import EvaluationError
 from medres.evaluate.auc import auc_estimates
+from medres.evaluate.curves import reduced
 from medres.evaluate.options import Options
-from medres.evaluate.roc import Sample, influence, placements
+from medres.evaluate.roc import Sample, influence, placements, rank_counts
 from medres.evaluate.thresholds import Context, Point, operating_point
 from medres.evaluate.units import Units
 
 SMALLEST = 10
 MOST_LEVELS = 12
+OVERLAY_POINTS = 80
 AGE_EDGES = (0, 18, 40, 65, 80, 200)
 UNKNOWN = "(unknown)"
 
@@ -98,6 +100,7 @@ def _row(part: Sample, column: str, level: str, points: list[Point], options: Op
     }  # fmt: skip
     if not row["suppressed"]:
         row["auc"] = auc_estimates(part, options.level)["auc"]
+        row["counts"] = reduced(rank_counts(part.label, part.score), OVERLAY_POINTS)
         context = Context(options.level, options.case_control)
         row["operating_points"] = [operating_point(part, point, context) for point in points]
     return row

@@ -10,14 +10,14 @@ class Axes:
     """A plot area of w x h inside a picture of width x height; x and y map data units to picture units."""
 
     def __init__(
-        self, width: int, height: int, xlim: tuple[float, float], ylim: tuple[float, float], *, name: str, left: int = 52,
+        self, width: int, height: int, xlim: tuple[float, float], ylim: tuple[float, float], *, name: str, figure: str = "", left: int = 52,
         bottom: int = 46, top: int = 12, right: int = 14,
     ) -> None:  # fmt: skip
         self.width, self.height, self.xlim, self.ylim = width, height, xlim, ylim
         self.left, self.top, self.right, self.bottom = left, top, right, bottom
         self.w, self.h = width - left - right, height - top - bottom
         self.parts: list[str] = []
-        self.name = name
+        self.name, self.figure = name, figure
 
     def x(self, value: float) -> float:
         return self.left + (value - self.xlim[0]) / (self.xlim[1] - self.xlim[0]) * self.w
@@ -50,6 +50,10 @@ class Axes:
         path = " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in zip(xs, ys, strict=True))
         self.parts.append(f'<polyline class="{css}" points="{path}"/>')
 
+    def polygon(self, xs: Sequence[float], ys: Sequence[float], css: str) -> None:
+        path = " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in zip(xs, ys, strict=True))
+        self.parts.append(f'<polygon class="{css}" points="{path}"/>')
+
     def bar(self, x1: float, x2: float, y1: float, y2: float, css: str) -> None:
         low, high = sorted((self.y(y1), self.y(y2)))
         self.parts.append(
@@ -72,10 +76,12 @@ class Axes:
         self.parts.append(f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
 
     def render(self, css: str = "") -> str:
-        """The finished picture; `name` is what a screen reader says."""
+        """The finished picture; `name` is what a screen reader says, the data- attributes are for the page's script."""
+        box = f"{self.left} {self.top} {self.w} {self.h}"
         return (
             f'<svg class="plot {css}" viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(self.name)}" '
-            f'xmlns="http://www.w3.org/2000/svg">{"".join(self.parts)}</svg>'
+            f'data-figure="{self.figure}" data-box="{box}" data-x="{self.xlim[0]!r} {self.xlim[1]!r}" '
+            f'data-y="{self.ylim[0]!r} {self.ylim[1]!r}" xmlns="http://www.w3.org/2000/svg">{"".join(self.parts)}</svg>'
         )
 
 

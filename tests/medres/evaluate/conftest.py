@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from medres.evaluate import bootstrap
+from medres.evaluate import bootstrap, flexible
 
 
 @pytest.fixture(scope="module")
@@ -13,4 +13,5 @@ def few_replicates() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "REPLICATES", 40)
         patch.setattr(bootstrap, "LEAST_REPLICATES", 40)
+        patch.setattr(flexible, "ICI_REPLICATES", 20)
         yield

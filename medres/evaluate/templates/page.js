@@ -1,0 +1,152 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("report-data").textContent);
+  const SVG = "http://www.w3.org/2000/svg";
+  const percent = (v) => (v === null || !isFinite(v) ? "–" : (100 * v).toFixed(v === 0 || v === 1 || (v >= 0.01 && v <= 0.99) ? 0 : 1) + "%");
+  const short = (v) => (v === null ? "∞" : Number(v.toPrecision(4)).toString());
+
+  function wilson(k, n, q) {
+    if (n <= 0) return [null, null];
+    const p = k / n, z2 = q * q, middle = (p + z2 / (2 * n)) / (1 + z2 / n);
+    const half = (q / (1 + z2 / n)) * Math.sqrt((p * (1 - p)) / n + z2 / (4 * n * n));
+    return [Math.max(0, middle - half), Math.min(1, middle + half)];
+  }
+
+  function rate(k, n, effect, q) {
+    const [low, high] = wilson(k / effect, n / effect, q);
+    return n > 0 ? `${percent(k / n)} (${percent(low)} to ${percent(high)})` : "–";
+  }
+
+  /* A picture knows its plot area and its axes; these put a mark into data units. */
+  function place(svg, x, y) {
+    const [left, top, w, h] = svg.dataset.box.split(" ").map(Number);
+    const [x0, x1] = svg.dataset.x.split(" ").map(Number), [y0, y1] = svg.dataset.y.split(" ").map(Number);
+    return [left + ((x - x0) / (x1 - x0)) * w, top + h - ((y - y0) / (y1 - y0)) * h];
+  }
+
+  function element(svg, tag, role) {
+    let found = svg.querySelector(`[data-live="${CSS.escape(role)}"]`);
+    if (!found) {
+      found = document.createElementNS(SVG, tag);
+      found.dataset.live = role;
+      svg.append(found);
+    }
+    return found;
+  }
+
+  function dot(svg, role, x, y) {
+    const [cx, cy] = place(svg, x, y), mark = element(svg, "circle", role);
+    mark.setAttribute("class", "live");
+    for (const [name, value] of [["cx", cx], ["cy", cy], ["r", 6]]) mark.setAttribute(name, value.toFixed ? value.toFixed(2) : value);
+  }
+
+  function vertical(svg, role, x) {
+    const [, y0, , ] = svg.dataset.box.split(" ").map(Number), height = Number(svg.dataset.box.split(" ")[3]);
+    const [px] = place(svg, x, 0), line = element(svg, "line", role);
+    line.setAttribute("class", "live-line");
+    for (const [name, value] of [["x1", px], ["x2", px], ["y1", y0], ["y2", y0 + height]]) line.setAttribute(name, value.toFixed(2));
+  }
+
+  function explore(panel, f) {
+    const get = (role) => panel.querySelector(`[data-role="${role}"]`);
+    const section = panel.closest("section"), roc = section.querySelector('svg[data-figure="roc"]');
+    const histogram = section.querySelector('svg[data-figure="histogram"]'), utility = section.querySelector('svg[data-figure="utility"]');
+    const last = f.threshold.length - 1, P = f.positive, N = f.negative;
+    const at = (value) => ({ threshold: f.threshold[last - value], tp: f.tp[last - value], fp: f.fp[last - value], name: null, origin: "moved" });
+    let state = f.points.length ? f.points[0] : at(Math.round(last / 2));
+
+    function nearest(threshold) {
+      let best = 0;
+      f.threshold.forEach((t, i) => { if (Math.abs(t - threshold) < Math.abs(f.threshold[best] - threshold)) best = i; });
+      return last - best;
+    }
+
+    function sentence() {
+      const where = state.name ? `the ${state.origin} threshold “${state.name}” (${short(state.threshold)})` : `a threshold of ${short(state.threshold)}, chosen by hand`;
+      return `${f.name}: at ${where}, ${state.tp} of ${P} ${f.units} with the finding were flagged (sensitivity ${rate(state.tp, P, f.effects[0], f.quantiles[0])}) ` +
+        `and ${N - state.fp} of ${N} without it were not (specificity ${rate(N - state.fp, N, f.effects[1], f.quantiles[1])}).`;
+    }
+
+    function thousand() {
+      const prevalence = Number(get("prevalence").value) / 1000, sick = Math.round(1000 * prevalence);
+      const se = state.tp / P, fpr = state.fp / N, hit = Math.round(sick * se), alarms = Math.round((1000 - sick) * fpr);
+      const ppv = (prevalence * se) / (prevalence * se + (1 - prevalence) * fpr), npv = ((1 - prevalence) * (1 - fpr)) / ((1 - prevalence) * (1 - fpr) + prevalence * (1 - se));
+      get("prevalence-value").textContent = percent(prevalence);
+      get("thousand").textContent = `Of 1,000, ${sick} have the finding: ${hit} are flagged and ${sick - hit} missed. Of the other ${1000 - sick}, ${alarms} are flagged in vain. ` +
+        `PPV ${percent(ppv)}, NPV ${percent(npv)}.`;
+    }
+
+    function bands() {
+      const two = get("two").checked, slider = get("second");
+      slider.disabled = !two;
+      get("bands").hidden = !two;
+      if (histogram) element(histogram, "line", "second").setAttribute("visibility", two ? "visible" : "hidden");
+      if (!two) return;
+      const low = at(Number(slider.value)), high = state;
+      if (low.threshold > high.threshold) { get("bands").textContent = "The rule-out threshold must lie below the other."; return; }
+      const out = P + N - low.tp - low.fp, inside = low.tp + low.fp - high.tp - high.fp;
+      get("bands").textContent = `Ruled in (score ≥ ${short(high.threshold)}): ${high.tp + high.fp} ${f.units}, ${high.tp} with the finding. ` +
+        `Ruled out (score < ${short(low.threshold)}): ${out}, of which ${P - low.tp} have the finding. Undecided: ${inside} (${percent(inside / (P + N))}).`;
+      if (histogram && low.threshold !== null) vertical(histogram, "second", low.threshold);
+    }
+
+    function draw() {
+      const { tp, fp, threshold } = state, fn = P - tp, tn = N - fp;
+      for (const [role, value] of Object.entries({ tp, fp, fn, tn })) get(role).textContent = value;
+      get("threshold").textContent = short(threshold);
+      get("sensitivity").textContent = rate(tp, P, f.effects[0], f.quantiles[0]);
+      get("specificity").textContent = rate(tn, N, f.effects[1], f.quantiles[1]);
+      get("lr").textContent = `LR+ ${fp ? short(tp / P / (fp / N)) : "–"}, LR− ${tn ? short(fn / P / (tn / N)) : "–"}`;
+      const inside = f.probability && threshold > 0 && threshold < 1, share = f.prevalence;
+      const benefit = (tp / P) * share - ((fp / N) * (1 - share) * threshold) / (1 - threshold);
+      get("benefit").textContent = inside && share !== null ? `Net benefit at a risk of ${percent(threshold)}: ${benefit.toFixed(4)} per ${f.unit}` : "";
+      const badge = get("badge");
+      badge.textContent = state.name ? `${state.name} (${state.origin})` : "moved: not a pre-specified threshold";
+      badge.className = "badge " + (state.name && state.origin !== "exploratory" ? "frozen" : "exploratory");
+      if (roc) dot(roc, "point", fp / N, tp / P);
+      if (histogram && threshold !== null) vertical(histogram, "threshold", threshold);
+      if (utility) { element(utility, "line", "threshold").setAttribute("visibility", inside ? "visible" : "hidden"); if (inside) vertical(utility, "threshold", threshold); }
+      get("slider").setAttribute("aria-valuetext", `threshold ${short(threshold)}`);
+      get("sentence").textContent = sentence();
+      thousand();
+      bands();
+    }
+
+    const slider = get("slider");
+    slider.max = get("second").max = last;
+    slider.value = nearest(state.threshold);
+    get("second").value = Math.round(last / 4);
+    slider.addEventListener("input", () => { state = at(Number(slider.value)); draw(); });
+    get("second").addEventListener("input", draw);
+    get("two").addEventListener("change", draw);
+    get("prevalence").addEventListener("input", thousand);
+    panel.querySelectorAll('[data-role="reset"]').forEach((button) => button.addEventListener("click", () => {
+      state = f.points[Number(button.dataset.point)];
+      slider.value = nearest(state.threshold);
+      draw();
+    }));
+    get("copy").addEventListener("click", async () => {
+      const text = get("sentence");
+      try { await navigator.clipboard.writeText(text.textContent); get("copied").textContent = "copied"; } catch {
+        const range = document.createRange();
+        range.selectNodeContents(text);
+        getSelection().removeAllRanges();
+        getSelection().addRange(range);
+        get("copied").textContent = "selected: press Ctrl+C";
+      }
+    });
+    panel.querySelectorAll('[data-role="overlay"]').forEach((button) => button.addEventListener("click", () => {
+      const shown = button.getAttribute("aria-pressed") === "true", other = f.overlays[Number(button.dataset.overlay)];
+      button.setAttribute("aria-pressed", String(!shown));
+      const line = element(roc, "polyline", "overlay" + button.dataset.overlay);
+      line.setAttribute("class", "overlay o" + (Number(button.dataset.overlay) % 4));
+      line.setAttribute("visibility", shown ? "hidden" : "visible");
+      const points = [[0, 0], ...other.fp.map((v, i) => [v / other.negative, other.tp[i] / other.positive])];
+      line.setAttribute("points", points.map(([x, y]) => place(roc, x, y).map((v) => v.toFixed(1)).join(",")).join(" "));
+    }));
+    panel.hidden = false;
+    draw();
+  }
+
+  document.querySelectorAll("[data-explore]").forEach((panel) => explore(panel, data[Number(panel.dataset.explore)]));
+})();
