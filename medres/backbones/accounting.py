@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import keras
 
 from medres.backbones.build import functional
+from medres.backbones.graph import parents
 from medres.errors import ModelError
 
 UNSTORED = (keras.layers.InputLayer, keras.layers.Identity, keras.layers.Dropout)
@@ -83,7 +84,7 @@ def summary(model: keras.Model, input_shape: Sequence[int] | None = None) -> Sum
     at = "input"
     for layer in model.layers:
         at = _part(layer.name, at)
-        fields_at[layer.name] = _field(layer, [fields_at[name] for name in _parents(layer)])
+        fields_at[layer.name] = _field(layer, [fields_at[name] for name in parents(layer)])
         grouped.setdefault(at, []).append(_account(layer, shapes[layer.name], *fields_at[layer.name]))
     parts = tuple(_added(name, accounts) for name, accounts in grouped.items())
     if len(parts) == 1:
@@ -101,7 +102,7 @@ def _shapes(model: keras.Model, input_shape: Sequence[int] | None) -> dict[str, 
         raise ModelError(f"input_shape {shape}: the model takes {own[-1]} channels")
     specs = {model.layers[0].name: keras.KerasTensor((1, *shape), dtype=model.inputs[0].dtype)}
     for layer in model.layers[1:]:
-        given = [specs[name] for name in _parents(layer)]
+        given = [specs[name] for name in parents(layer)]
         try:
             specs[layer.name] = layer.compute_output_spec(given if len(given) > 1 else given[0])
         except ValueError as error:
@@ -114,13 +115,6 @@ def _part(name: str, at: str) -> str:
     if match:
         return match[0]
     return at if at == "input" or name.startswith("last_") else "head"
-
-
-def _parents(layer: keras.Layer) -> list[str]:
-    tensors = layer.input if isinstance(layer.input, list | tuple) else [layer.input]
-    if isinstance(layer, keras.layers.InputLayer):
-        return []
-    return [tensor._keras_history.operation.name for tensor in tensors]
 
 
 def _field(layer: keras.Layer, above: list[tuple[int, int]]) -> tuple[int, int]:

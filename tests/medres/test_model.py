@@ -12,11 +12,6 @@ import pytest
 from medres.errors import ModelError
 from medres.model import WINDOWS, classifier
 
-# TensorFlow 2.21's variables under numpy 2.4, each time that Keras saves one.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
-
 
 def layers_until_the_stem(model: keras.Model) -> keras.Model:
     return keras.Model(model.input, model.get_layer("scale").output)

@@ -16,11 +16,7 @@ from medres.backbones.weights import load_pretrained
 from medres.errors import WeightsError
 from medres.model import classifier
 
-# TensorFlow 2.21's variables under numpy 2.4, each time that Keras saves one; and Keras' word on .h5.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 
 
 def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
