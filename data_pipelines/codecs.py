@@ -1,8 +1,9 @@
 """The decoders of compressed frames, by transfer syntax: imagecodecs first, then pydicom's plugins.
 
 imagecodecs releases the interpreter lock, reads 12-bit JPEG, and was the fastest in every syntax measured. GDCM is left
-out: it is slow and writes to the terminal. Processes 6, 8, 10 and 12 of JPEG (.53, .55) decode to the very values of
-process 4 on the conformance files, hence their place here.
+out: it is slow and writes to the terminal. So is pylibjpeg-rle: damaged data make it panic, past every `except`.
+Processes 6, 8, 10 and 12 of JPEG (.53, .55) decode to the very values of process 4 on the conformance files, hence their
+place here.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ IMAGECODECS: dict[str, tuple[str, ...]] = {
 }
 #: transfer syntax -> plugins of pydicom.pixels and the package each needs
 PLUGINS: dict[str, tuple[tuple[str, str], ...]] = {
-    RLE: (("pylibjpeg", "pylibjpeg-rle"), ("pydicom", "pydicom")),
+    RLE: (("pydicom", "pydicom"),),
     **dict.fromkeys((f"{_JPEG}.50", f"{_JPEG}.51"), (("pillow", "pillow"),)),
     **dict.fromkeys((f"{_JPEG}.80", f"{_JPEG}.81"), (("pyjpegls", "pyjpegls"),)),
     **dict.fromkeys(

@@ -115,7 +115,7 @@ def header_of(parsed: Parsed) -> Header:
     dataset = parsed.dataset
     meta = getattr(dataset, "file_meta", None) or Dataset()
     with quiet():
-        if str(meta.get("MediaStorageSOPClassUID", "")) == MEDIA_DIRECTORY:
+        if Elements(meta).text("MediaStorageSOPClassUID") == MEDIA_DIRECTORY:
             raise Ineligible("A DICOMDIR lists files and holds no image. Give its folder instead.", code="not_an_image")
         e = Elements(dataset)
         shared = Elements(e.item("SharedFunctionalGroupsSequence") or Dataset())

@@ -182,6 +182,13 @@ def test_a_dicomdir_is_no_image():
     assert caught.value.code == "not_an_image"
 
 
+def test_a_broken_meta_element_that_nothing_needs_is_passed_over(grey, to_bytes):
+    whole = to_bytes(grey(PIXELS))
+    broken = whole.replace(b"\x02\x00\x02\x00UI", b"\x02\x00\x02\x00U\xff")
+    assert broken != whole
+    assert read_header(broken).rows == 6
+
+
 def test_text_is_not_dicom(tmp_path):
     path = tmp_path / "a.dcm"
     path.write_text("hello" * 100)
