@@ -33,10 +33,10 @@ def resampled(
     """(replicates,) values of each statistic over draws of patients with replacement; NaN where a class is missing."""
     order = np.argsort(-sample.score, kind="stable")
     score, label = sample.score[order], sample.label[order]
-    cluster = np.unique(sample.patient, return_inverse=True)[1][order]
+    cluster, groups = _in_order_of_appearance(sample.patient[order])
     ends = np.flatnonzero(np.append(score[1:] != score[:-1], True))
-    threshold, groups = score[ends], int(cluster.max()) + 1
-    positive = label.astype(np.int64)
+    threshold = score[ends]
+    positive = label.astype(np.int32)
     rng = np.random.default_rng(seed)
     out = {name: np.full(replicates, np.nan) for name in statistics}
     for i in range(replicates):
@@ -62,11 +62,23 @@ def percentile_estimate(value: float, draws: Floats, level: float, method: str, 
     return Estimate(value, low, high, level, "two", method, n=n, n_clusters=n_clusters, **told)
 
 
+def _in_order_of_appearance(patient: Ints) -> tuple[Ints | None, int]:
+    """Codes that count up as patients appear, which keeps memory access local; None where each appears once."""
+    _, first, code = np.unique(patient, return_index=True, return_inverse=True)
+    if first.size == patient.size:
+        return None, patient.size
+    rank = np.empty(first.size, dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(first.size)
+    return rank[code], first.size
+
+
 def _draw(
-    rng: np.random.Generator, groups: int, cluster: Ints, positive: Ints, ends: NDArray[np.intp], threshold: Floats
-) -> Counts:
-    times = np.bincount(rng.integers(0, groups, groups), minlength=groups)
-    weight = times[cluster]
-    called = np.cumsum(weight)[ends]
-    tp = np.cumsum(weight * positive)[ends]
+    rng: np.random.Generator, groups: int, cluster: Ints | None, positive: NDArray[np.int32], ends: NDArray[np.intp],
+    threshold: Floats,
+) -> Counts:  # fmt: skip
+    times = np.bincount(rng.integers(0, groups, groups, dtype=np.int32), minlength=groups).astype(np.int32)
+    weight = times if cluster is None else times[cluster]
+    called, tp = np.cumsum(weight, dtype=np.int64), np.cumsum(weight * positive, dtype=np.int64)
+    if ends.size < called.size:
+        called, tp = called[ends], tp[ends]
     return Counts(threshold, tp, called - tp, int(tp[-1]), int(called[-1] - tp[-1]))

@@ -76,9 +76,9 @@ def rank_counts(label: NDArray[np.bool_], score: Floats) -> Counts:
 
 def auc_from_counts(counts: Counts) -> float:
     """Trapezoidal area = P(positive scores higher) + P(tie) / 2. Needs both classes."""
-    tp = np.concatenate([[0.0], counts.tp])
-    fp = np.concatenate([[0.0], counts.fp])
-    area = float(np.sum(np.diff(fp) * (tp[1:] + tp[:-1])))
+    tp, fp = counts.tp.astype(np.float64), counts.fp
+    step = np.diff(fp, prepend=0)
+    area = float(step @ tp) + float(step[1:] @ tp[:-1])
     return area / 2.0 / counts.n_positive / counts.n_negative
 
 
