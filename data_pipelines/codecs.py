@@ -102,6 +102,29 @@ def decode_frame(data: bytes, pixels: PixelFormat) -> tuple[NDArray[np.integer],
     raise kind(f"Pixel data in {syntax_name(pixels.syntax)} cannot be decoded. Tried {'; '.join(failures)}.")
 
 
+@dataclass(frozen=True)
+class Capability:
+    """What this machine can do with one compressed transfer syntax: installed decoders in order, packages not there."""
+
+    syntax: str
+    name: str
+    installed: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def capabilities() -> list[Capability]:
+    """One row a compressed transfer syntax that medres knows; uncompressed ones need no decoder."""
+    return [
+        Capability(
+            syntax=syntax,
+            name=UID_dictionary[syntax][0],
+            installed=tuple(decoder.name for decoder in decoders(syntax) if not decoder.missing),
+            missing=tuple(decoder.missing for decoder in decoders(syntax) if decoder.missing),
+        )
+        for syntax in IMAGECODECS
+    ]
+
+
 @cache
 def decoders(syntax: str) -> tuple[Decoder, ...]:
     """Every decoder of a transfer syntax in order of preference, installed or not."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import codecs
-from data_pipelines.codecs import IMAGECODECS, PLUGINS, PixelFormat, decode_frame, decoders, syntax_name
+from data_pipelines.codecs import IMAGECODECS, PLUGINS, PixelFormat, capabilities, decode_frame, decoders, syntax_name
 from data_pipelines.errors import DecodeFailed, UnsupportedSyntax
 
 JPEG = "1.2.840.10008.1.2.4"
@@ -102,6 +102,19 @@ def test_where_imagecodecs_is_missing_its_package_is_named(monkeypatch):
         decode_frame(b"", format_of(f"{JPEG}.70"))
     encoded = bytes(imagecodecs.jpeg2k_encode(RAMP, codecformat="j2k", reversible=True, level=0))
     assert decode_frame(encoded, format_of(f"{JPEG}.90"))[1] == "pydicom.pylibjpeg"
+
+
+def test_capabilities_of_this_machine_and_of_one_without_imagecodecs(monkeypatch):
+    rows = {row.syntax: row for row in capabilities()}
+    assert set(rows) == set(IMAGECODECS)
+    assert rows[f"{JPEG}.80"].name == "JPEG-LS Lossless Image Compression"
+    assert all(row.installed for row in rows.values())
+    decoders.cache_clear()
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    rows = {row.syntax: row for row in capabilities()}
+    assert rows[f"{JPEG}.70"].installed == ()
+    assert rows[f"{JPEG}.70"].missing == ("imagecodecs", "imagecodecs")
+    assert rows[f"{JPEG}.90"].installed == ("pydicom.pylibjpeg",)
 
 
 def test_no_message_asks_for_a_package_under_the_gpl():
