@@ -10,7 +10,7 @@ import numpy as np
 
 from medres.evaluate.bootstrap import Statistic, percentile_estimate, resampled
 from medres.evaluate.estimates import Estimate, undefined
-from medres.evaluate.roc import Counts, Floats, Sample, rank_counts
+from medres.evaluate.roc import Counts, Ints, Sample, rank_counts
 
 RANGES = (("specificity", 0.8, 1.0), ("sensitivity", 0.8, 1.0))
 FIXED = (("specificity", 0.9), ("sensitivity", 0.9))
@@ -18,11 +18,9 @@ FIXED = (("specificity", 0.9), ("sensitivity", 0.9))
 
 def partial_auc(counts: Counts, axis: str, low: float, high: float) -> float:
     """Area over `low`..`high` of one axis: of sensitivity over 1 - specificity, or of specificity over sensitivity."""
-    fpr = np.concatenate([[0.0], counts.fp / counts.n_negative])
-    tpr = np.concatenate([[0.0], counts.tp / counts.n_positive])
     if axis == "specificity":
-        return _area(fpr, tpr, 1.0 - high, 1.0 - low)
-    return (high - low) - _area(tpr, fpr, low, high)
+        return _area(counts.fp, counts.tp, counts.n_negative, counts.n_positive, 1.0 - high, 1.0 - low)
+    return (high - low) - _area(counts.tp, counts.fp, counts.n_positive, counts.n_negative, low, high)
 
 
 def standardised(area: float, low: float, high: float) -> float:
@@ -94,10 +92,15 @@ def _standardised(raw: Estimate, low: float, high: float) -> Estimate:
     return replace(raw, **moved)
 
 
-def _area(x: Floats, y: Floats, low: float, high: float) -> float:
-    """Trapezoidal area under (x, y), x rising with steps, between two values of x (linear in between)."""
+def _area(along: Ints, up: Ints, n_along: int, n_up: int, low: float, high: float) -> float:
+    """Trapezoidal area under up / n_up over along / n_along (cumulative counts) between two values of the latter."""
+    start = max(0, int(np.searchsorted(along, low * n_along, "right")) - 1)
+    stop = int(np.searchsorted(along, high * n_along, "right")) + 1
+    x, y = along[start:stop] / n_along, up[start:stop] / n_up
+    if start == 0:
+        x, y = np.concatenate([[0.0], x]), np.concatenate([[0.0], y])
     inside = (x > low) & (x <= high)
     ends = np.interp([low, high], x, y)
     xs = np.concatenate([[low], x[inside], [high]])
     ys = np.concatenate([[ends[0]], y[inside], [ends[1]]])
-    return float(np.sum(np.diff(xs) * (ys[1:] + ys[:-1])) / 2.0)
+    return float(np.diff(xs) @ (ys[1:] + ys[:-1])) / 2.0

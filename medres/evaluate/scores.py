@@ -94,7 +94,11 @@ def _read_csv(path: Path, what: str) -> pd.DataFrame:
 
 
 def _frame_digest(frame: pd.DataFrame) -> str:
-    return hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for name, column in frame.items():
+        plain = column if column.dtype.kind in "fiub" else column.astype("str")
+        digest.update(str(name).encode() + pd.util.hash_pandas_object(plain, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _named(frame: pd.DataFrame, patient: str | None, what: str) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from medres.evaluate.estimates import Estimate
 from medres.evaluate.intervals import t_quantile
-from medres.evaluate.roc import Ints, Sample
+from medres.evaluate.roc import Floats, Sample
 
 GRID = tuple(round(0.01 + 0.02 * i, 2) for i in range(50))
 
@@ -23,10 +24,11 @@ def decision_curve(sample: Sample, prevalence: float | None, level: float) -> di
     """
     model, everyone, avoided = [], [], []
     everybody = np.ones(sample.label.size, dtype=bool)
+    all_acted = _acted(sample, everybody)
     for threshold in GRID:
         weight = threshold / (1.0 - threshold)
-        model.append(net_benefit(sample, sample.score >= threshold, weight, prevalence, level))
-        everyone.append(net_benefit(sample, everybody, weight, prevalence, level))
+        model.append(_net_benefit(sample, _acted(sample, sample.score >= threshold), weight, prevalence, level))
+        everyone.append(_net_benefit(sample, all_acted, weight, prevalence, level))
         avoided.append((float(model[-1].estimate or 0.0) - float(everyone[-1].estimate or 0.0)) / weight)
     share = sample.n_positive / sample.label.size if prevalence is None else prevalence
     return {
@@ -38,27 +40,45 @@ def net_benefit(
     sample: Sample, acted: NDArray[np.bool_], weight: float, prevalence: float | None, level: float
 ) -> Estimate:
     """True positives less `weight` (odds of the threshold) times false positives, per unit; patient sandwich, t."""
-    n = sample.label.size
-    share = sample.n_positive / n if prevalence is None else prevalence
-    tpr = float(acted[sample.label].mean())
-    fpr = float(acted[~sample.label].mean())
-    value = tpr * share - fpr * (1.0 - share) * weight
+    return _net_benefit(sample, _acted(sample, acted), weight, prevalence, level)
+
+
+@dataclass(frozen=True)
+class _Acted:
+    """By patient code: true and false positives, units with and without the finding."""
+
+    tp: Floats
+    fp: Floats
+    positive: Floats
+    negative: Floats
+
+
+def _acted(sample: Sample, acted: NDArray[np.bool_]) -> _Acted:
+    groups = int(sample.patient.max()) + 1
+
+    def count(chosen: NDArray[np.bool_]) -> Floats:
+        return np.bincount(sample.patient[chosen], minlength=groups).astype(np.float64)
+
+    return _Acted(count(acted & sample.label), count(acted & ~sample.label), count(sample.label), count(~sample.label))
+
+
+def _net_benefit(sample: Sample, acted: _Acted, weight: float, prevalence: float | None, level: float) -> Estimate:
+    n, n1, n0 = sample.label.size, sample.n_positive, sample.n_negative
+    tp, fp = float(acted.tp.sum()), float(acted.fp.sum())
     if prevalence is None:
-        influence = (acted * np.where(sample.label, 1.0, -weight) - value) / n
+        value = (tp - weight * fp) / n
+        influence = (acted.tp - weight * acted.fp - value * (acted.positive + acted.negative)) / n
     else:
-        hit = np.where(sample.label, (acted - tpr) * share / sample.n_positive, 0.0)
-        false = np.where(sample.label, 0.0, (acted - fpr) * (1.0 - share) * weight / sample.n_negative)
-        influence = hit - false
-    return _wald(value, influence, sample.patient, level)
+        harm = (1.0 - prevalence) * weight
+        value = tp / n1 * prevalence - fp / n0 * harm
+        influence = (acted.tp - tp / n1 * acted.positive) * prevalence / n1
+        influence -= (acted.fp - fp / n0 * acted.negative) * harm / n0
+    return _wald(value, influence, sample.n_patients, n, level)
 
 
-def _wald(value: float, influence: NDArray[np.float64], patient: Ints, level: float) -> Estimate:
-    by_patient = np.bincount(patient, influence)
-    groups = int(np.count_nonzero(np.bincount(patient)))
+def _wald(value: float, by_patient: Floats, groups: int, n: int, level: float) -> Estimate:
     variance = groups / (groups - 1) * float(by_patient @ by_patient) if groups > 1 else 0.0
     if variance < 1e-24:
-        return Estimate(value, why="the estimated variance is zero: no interval of this kind", n=influence.size)
+        return Estimate(value, why="the estimated variance is zero: no interval of this kind", n=n)
     half = t_quantile(level, groups - 1) * math.sqrt(variance)
-    return Estimate(
-        value, value - half, value + half, level, "two", "net benefit, patient sandwich, t", n=influence.size
-    )
+    return Estimate(value, value - half, value + half, level, "two", "net benefit, patient sandwich, t", n=n)
