@@ -2,10 +2,10 @@
 
     python benchmarks/ct_contrast.py DATA/ct-contrast OUT [--folds 5] [--epochs 30]
 
-100 slices of 54 patients (TCGA-LUAD through TCIA, CC BY 3.0). A check of the pipeline and no more: manufacturer and body part differ between
-the classes, so a model can be right for the wrong reason; the baseline shows how far that alone goes. Patient-grouped cross-validation:
-one fold tests, the next one tunes, the others train. Writes OUT/image.csv and OUT/metadata.csv (out-of-fold scores, with their fold) and the
-report that compares them.
+100 slices of 54 patients (TCGA-LUAD through TCIA, CC BY 3.0). A check of the pipeline and no more: manufacturer and body part
+differ between the classes, so a model can be right for the wrong reason; the baseline shows how far that alone goes.
+Patient-grouped cross-validation: one fold tests, the next one tunes, the others train. Writes OUT/image.csv and
+OUT/metadata.csv (out-of-fold scores, with their fold) and the report that compares them.
 """
 
 from __future__ import annotations

@@ -105,6 +105,10 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
     ]
     for name, split in summary["splits"].items():
         lines.append(f"{name:5s} {split['patients']} patients, {split['studies']} studies, {split['images']} images")
+    if summary["pseudonym_key"] == "made":
+        lines.append(
+            f"a new pseudonym key was made in {out}: keep it as safe as the data, and give it to later ingests with --key-file"
+        )
     return [*lines, *(f"warning: {text}" for text in summary.get("warnings", [])), f"work folder: {out}"]
 
 
@@ -246,7 +250,14 @@ def demo(
     from medres.progress import Bars
 
     result = run(out, seed=seed, progress=Bars())
-    _report(result, as_json, [f"{key}: {value}" for key, value in result.items()])
+    auc, example = result["auc"], result["example"]
+    lines = [
+        f"AUC {auc['estimate']:.3f} (95% CI {auc['ci_low']:.3f} to {auc['ci_high']:.3f}; {auc['method']})",
+        f"one test study from its DICOM files: {_prediction_line(example)}",
+        f"model:  {result['model']}",
+        f"report: {result['report']}",
+    ]
+    _report(result, as_json, lines)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

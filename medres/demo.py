@@ -18,8 +18,8 @@ from medres.progress import Progress
 from medres.training.fit import train
 
 MARK = "demo.json"
-PRESET = "xray-96"
-EPOCHS = 12
+PATIENTS = 160
+SETTINGS: dict[str, Any] = {"model": "resnet18", "preset": "xray-64", "width": 16, "batch_size": 16, "epochs": 16}
 
 
 def run(out: Path, *, seed: int = 0, progress: Progress | None = None) -> dict[str, Any]:
@@ -34,14 +34,15 @@ def run(out: Path, *, seed: int = 0, progress: Progress | None = None) -> dict[s
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / MARK, b"{}")
     reporter.line("1/5 making a cohort of synthetic DICOM files")
-    make_cohort(out / "dicom", seed=seed)
+    make_cohort(out / "dicom", patients=PATIENTS, seed=seed)
     reporter.line("2/5 ingest: index, check, group, split by patient")
     with reporter.task("ingest") as update:
         manifest = ingest(out / "dicom", out / "dicom" / "labels.csv", out / "work", seed=seed, progress=update)
-    reporter.line(f"3/5 cache and train: ResNet-18 on the radiographs, {PRESET}")
-    trained = train(
-        out / "work", model="resnet18", preset=PRESET, epochs=EPOCHS, seed=seed, out=out / "run", progress=reporter
+    reporter.line(
+        "3/5 cache and train a narrow ResNet-18 on the radiographs: "
+        + ", ".join(f"{k} {v}" for k, v in SETTINGS.items())
     )
+    trained = train(out / "work", **SETTINGS, seed=seed, out=out / "run", progress=reporter)
     reporter.line("4/5 evaluate the test split")
     if evaluate([str(trained.artefact), str(out / "work"), "--out", str(out / "report")]) != 0:
         raise MedresError("the evaluation failed; its message stands above")
@@ -54,7 +55,7 @@ def run(out: Path, *, seed: int = 0, progress: Progress | None = None) -> dict[s
         "report": str(out / "report" / "report.html"),
         "model": str(trained.artefact),
         "auc": finding["auc"],
-        "example": {"files": len(example), **prediction.as_dict()},
+        "example": prediction.as_dict() | {"path": str(example[0].parent)},
     }
     write_atomic(out / MARK, json.dumps(result, indent=1).encode())
     return result

@@ -12,10 +12,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from data_pipelines.manifest import Manifest
+
+# The machine may be busy; how long an example takes says nothing about its truth.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 SIDE = 40
 
