@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from medres.backbones.blocks import Layers, Tensor, basic_block, bottleneck_block, stem
 from medres.backbones.spec import ResNetSpec
@@ -104,8 +105,9 @@ def checked_shape(spec: ResNetSpec, input_shape: Sequence[int | None]) -> tuple[
     if len(shape) not in (3, 4):
         raise ModelError(f"input_shape {shape}: give (height, width, channels) or (depth, height, width, channels)")
     for size in shape:
-        if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        if size is not None and (not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1):
             raise ModelError(f"input_shape {shape}: {size!r} is not a whole number of 1 or more")
+    shape = tuple(size if size is None else int(size) for size in shape)
     if shape[-1] is None:
         raise ModelError(f"input_shape {shape}: the channel count must be known")
     small = [size for size in shape[:-1] if size is not None and size < spec.total_stride]

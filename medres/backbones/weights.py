@@ -11,12 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from medres.backbones.adapt import SCALINGS, absorb_scaling, fitted, fold_biases
 from medres.backbones.probe import probe
 from medres.backbones.weight_files import read_weights
 from medres.backbones.weight_names import HEAD, SourceWeights, translate
 from medres.errors import WeightsError
 
 RGB = ("sum", "mean", "copy")
+SCALED = "the input's scaling was folded in, which leaves other zeros around the image"
 SHOWN = 8  # names in an error message
 SEED = "seed_generator_state"  # of a Dropout: no weight
 STEM = re.compile(r"^stem_conv1?/kernel$")
@@ -54,6 +56,7 @@ def load_pretrained(
     path_or_mapping: str | Path | Mapping[str, Any],
     *,
     rgb: str = "sum",
+    scaling: str | None = None,
     partial: bool = False,
 ) -> ParityReport:
     """Fill a backbone or classifier of this package with weights from elsewhere; nothing is changed where it fails.
@@ -63,23 +66,27 @@ def load_pretrained(
         (read without running pickled code); or a mapping of such names to arrays.
     rgb: how the stem's three input channels become the model's n. "sum": each is the sum of the three over n, so that n equal
         channels give what an equal RGB image gave. "mean": each is their mean. "copy": red, green, blue, red, ...
+    scaling: what the weights were trained to receive, where the model's trunk receives 2 x - 1 of x in 0..1, as a classifier's
+        does. "imagenet": (x - mean) / deviation by channel (torchvision, timm); "caffe": 255 x less the mean, in the order blue,
+        green, red (keras.applications). It is folded into the stem: exact but for the zeros around the image. None: as they are.
     partial: True loads what fits and reports the rest; False raises WeightsError that lists the differences.
 
     A 2D kernel is inflated to 3D by repeating it along the depth, divided by that depth (Carreira and Zisserman 2017). Biases
     of convolutions that the model lacks are folded into the following normalisation. A head of another size is skipped.
-    The model keeps its own scaling of the input: weights from elsewhere expect theirs (ImageNet mean and deviation, mostly).
     """
     if rgb not in RGB:
         raise WeightsError(f"rgb {rgb!r} is unknown: choose from {', '.join(RGB)}")
+    if scaling not in (None, *SCALINGS):
+        raise WeightsError(f"scaling {scaling!r} is unknown: choose from {', '.join(SCALINGS)}, or None")
     source = Path(path_or_mapping) if isinstance(path_or_mapping, str | Path) else None
     raw = read_weights(source) if source else {str(k): np.asarray(v) for k, v in dict(path_or_mapping).items()}  # type: ignore[arg-type]
     weights = translate(raw)
     _check_version(model, weights)
-    plan = _Plan(model, weights, rgb)
+    plan = _Plan(model, weights, rgb, scaling)
     plan.check(partial=partial)
     for variable, value in plan.values:
         variable.assign(value)
-    difference, why = probe(model, weights, source, plan.rgb)
+    difference, why = probe(model, weights, source, plan.rgb) if scaling is None else (None, SCALED)
     return ParityReport(
         source=source.name if source else "mapping",
         kind=weights.kind,
@@ -122,7 +129,7 @@ NO_PLACE = "the model has no such weight"
 class _Plan:
     """Each variable of the model with its new value, and the differences."""
 
-    def __init__(self, model: keras.Model, weights: SourceWeights, rgb: str) -> None:
+    def __init__(self, model: keras.Model, weights: SourceWeights, rgb: str, scaling: str | None) -> None:
         self.values: list[tuple[Any, np.ndarray]] = []
         self.loaded: list[str] = []
         self.adapted: dict[str, str] = {}
@@ -130,7 +137,8 @@ class _Plan:
         self.unfit: dict[str, str] = {}
         self.rgb: str | None = None
         variables = {f"{layer.name}/{v.name}": v for layer in model.layers for v in layer.weights if v.name != SEED}
-        arrays = _folded(weights.arrays, set(variables), self.adapted)
+        absorbed = absorb_scaling(weights.arrays, scaling, self.adapted) if scaling else weights.arrays
+        arrays = fold_biases(absorbed, set(variables), self.adapted)
         for name, variable in variables.items():
             self._place(name, variable, arrays.pop(name, None), rgb)
         self.skipped = dict.fromkeys(weights.foreign, NO_HEAD) | dict.fromkeys(arrays, NO_PLACE)
@@ -144,7 +152,7 @@ class _Plan:
         if array is None:
             self.missing.append(name)
             return
-        array, how = _fitted(array, shape, rgb if STEM.match(name) else None)
+        array, how = fitted(array, shape, rgb if STEM.match(name) else None)
         if array.shape != shape:
             self.unfit[name] = f"{array.shape} for {shape}"
         elif not np.isfinite(array).all():
@@ -175,30 +183,3 @@ class _Plan:
 def _shown(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def _folded(arrays: dict[str, np.ndarray], known: set[str], adapted: dict[str, str]) -> dict[str, np.ndarray]:
-    """The arrays, with each conv bias that the model lacks moved into the batch normalisation behind it: mean - bias."""
-    arrays = dict(arrays)
-    for name in [name for name in arrays if "conv" in name and name.endswith("/bias") and name not in known]:
-        mean = name.replace("conv", "norm").replace("/bias", "/moving_mean")
-        if mean in arrays and arrays[mean].shape == arrays[name].shape:
-            arrays[mean] = arrays[mean] - arrays.pop(name)
-            adapted[mean] = "the bias of the convolution before it was folded in"
-    return arrays
-
-
-def _fitted(array: np.ndarray, shape: tuple[int, ...], rgb: str | None) -> tuple[np.ndarray, str]:
-    """The array inflated from 2D to 3D and, for the stem, spread over the model's channels; and how, in words."""
-    how = []
-    if array.ndim == 4 and len(shape) == 5:
-        array = np.repeat(array[None], shape[0], axis=0) / shape[0]
-        how.append(f"inflated to depth {shape[0]}, divided by it")
-    if rgb and array.ndim == len(shape) and array.shape[-2] == 3 != shape[-2]:
-        count = shape[-2]
-        if rgb == "copy":
-            array = np.take(array, np.arange(count) % 3, axis=-2)
-        else:
-            array = np.repeat(array.sum(axis=-2, keepdims=True) / (count if rgb == "sum" else 3), count, axis=-2)
-        how.append(f"3 input channels to {count}, by {rgb}")
-    return array, "; ".join(how)

@@ -27,7 +27,7 @@ def head(model: keras.Model, classes: int) -> int:
         (34, {}, 21_797_672),
         (50, {}, 25_557_032),
         (101, {}, 44_549_160),
-        (152, {}, 60_192_808),
+        pytest.param(152, {}, 60_192_808, marks=pytest.mark.long),
         (50, {"version": "1"}, 25_557_032),
         (18, {"residual": False}, 11_515_688),
         (34, {"residual": False}, 21_623_848),
@@ -47,7 +47,7 @@ def test_trainable_parameters_equal_torchvisions(variant: int | str, options: di
         (32, 464_154),
         (44, 658_586),
         (56, 853_018),
-        (110, 1_727_962),
+        pytest.param(110, 1_727_962, marks=pytest.mark.long),
         pytest.param(1202, 19_421_274, marks=pytest.mark.long),
     ],
 )
@@ -57,7 +57,14 @@ def test_cifar_parameters_and_those_of_the_plain_twin(variant: int, published: i
         assert count(model.trainable_weights) + head(model, 10) == published
 
 
-@pytest.mark.parametrize(("variant", "published"), [(50, 25_636_712), (101, 44_707_176), (152, 60_419_944)])
+@pytest.mark.parametrize(
+    ("variant", "published"),
+    [
+        (50, 25_636_712),
+        pytest.param(101, 44_707_176, marks=pytest.mark.long),
+        pytest.param(152, 60_419_944, marks=pytest.mark.long),
+    ],
+)
 def test_all_parameters_equal_those_of_keras_applications(variant: int, published: int) -> None:
     model = resnet(variant, (64, 64, 3), version="1", conv_bias=True)
     assert count(model.weights) + head(model, 1000) == published

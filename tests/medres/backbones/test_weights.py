@@ -87,9 +87,8 @@ TORCHVISION: dict[str, str] = {}
     ("variant", "options"),
     [
         (18, {}),
-        (50, {"width": 8}),
         (50, {"width": 8, "squeeze_excite": True}),
-        ("resnext50_32x4d", {"width": 16}),
+        (11, {"stem": "cifar", "block": "bottleneck", "width": 16, "cardinality": 4, "group_width": 16}),
         (8, {"stem": "cifar", "shortcut": "A", "width": 4}),
     ],
 )
@@ -277,14 +276,36 @@ def test_a_source_without_biases_sets_them_to_zero() -> None:
     np.testing.assert_allclose(output(target), output(source), atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("scaling", ["imagenet", "caffe"])
+def test_the_sources_scaling_is_folded_into_the_stem(scaling: str, channels: int) -> None:
+    source = randomised(resnet(8, (16, 16, 3), stem="cifar", width=4))
+    target = classifier(8, (16, 16, channels), 1, stem="cifar", width=4)
+    state = as_torch(source, TORCHVISION)
+    report = load_pretrained(target, state, scaling=scaling)
+    assert "zeros" in str(report.probe_missing)
+    display = np.random.default_rng(2).random((1, 16, 16, channels)).astype("float32")
+    red_green_blue = np.repeat(display, 3 // channels, axis=-1).astype("float64")
+    if scaling == "imagenet":
+        expected_input = (red_green_blue - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    else:
+        expected_input = keras.applications.resnet.preprocess_input(255 * red_green_blue)
+    stems = [keras.Model(m.input, m.get_layer("stem_norm").output) for m in (source, target)]
+    expected, got = np.asarray(stems[0](expected_input.astype("float32"))), np.asarray(stems[1](display))
+    np.testing.assert_allclose(got[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], rtol=1e-3, atol=1e-3)
+
+
+SMALL: dict[str, Any] = {"stem": "cifar", "block": "bottleneck", "width": 8}
+
+
 class TestRefusals:
     @pytest.fixture
     def target(self) -> keras.Model:
-        return randomised(resnet(50, (32, 32, 3), width=8), seed=4)
+        return randomised(resnet(11, (16, 16, 3), **SMALL), seed=4)
 
     @pytest.fixture
     def state(self) -> dict[str, np.ndarray]:
-        return as_torch(resnet(50, (32, 32, 3), width=8), TORCHVISION)
+        return as_torch(resnet(11, (16, 16, 3), **SMALL), TORCHVISION)
 
     def refused(self, target: keras.Model, state: Any, *said: str, **options: Any) -> None:
         before = output(target)
@@ -299,8 +320,8 @@ class TestRefusals:
         self.refused(target, state, "missing in the file: stage1_block1_conv2/kernel", "partial=True")
 
     def test_left_over(self, target: keras.Model, state: dict) -> None:
-        state["layer1.3.conv2.weight"] = state["layer1.2.conv2.weight"]
-        self.refused(target, state, "not in the model: stage1_block4_conv2/kernel")
+        state["layer1.1.conv2.weight"] = state["layer1.0.conv2.weight"]
+        self.refused(target, state, "not in the model: stage1_block2_conv2/kernel")
 
     def test_shape(self, target: keras.Model, state: dict) -> None:
         state["bn1.weight"] = np.ones(9, "float32")
@@ -322,13 +343,18 @@ class TestRefusals:
         self.refused(target, {}, "nothing")
 
     def test_version(self, state: dict) -> None:
-        self.refused(resnet(50, (32, 32, 3), width=8, version="1"), state, 'version="1.5"')
+        self.refused(resnet(11, (16, 16, 3), version="1", **SMALL), state, 'version="1.5"')
 
     def test_keras_applications_v2(self, target: keras.Model) -> None:
         self.refused(target, {"conv2_block1_preact_bn/gamma": np.ones(64)}, "V2")
 
     def test_rgb(self, target: keras.Model, state: dict) -> None:
         self.refused(target, state, "'max'", "sum", rgb="max")
+
+    def test_scaling(self, target: keras.Model, state: dict) -> None:
+        self.refused(target, state, "'zscore'", "imagenet", scaling="zscore")
+        grey = as_torch(resnet(11, (16, 16, 1), **SMALL), TORCHVISION)
+        self.refused(target, grey, "3 input channels", scaling="imagenet")
 
     @pytest.mark.parametrize("name", ["a.keras", "a.h5", "a.weights.h5", "a.pth", "a.safetensors", "a.npz"])
     def test_files(self, target: keras.Model, tmp_path: Path, name: str) -> None:
