@@ -109,7 +109,7 @@ def decision_curve(name: str, finding: dict[str, Any]) -> str:
     grid, model = curve["threshold"], curve["model"]
     top = max(0.005, *(e["estimate"] for e in model)) * 1.25
     low = -0.25 * top
-    axes = Axes(*SIZE, (0.0, 1.0), (low, top), name=f"Decision curve of {name}", figure="utility")
+    axes = Axes(*SIZE, (0.0, 1.0), (low, top), name=f"Decision curve of {name}", figure="utility", left=66)
     ticks = [(top * i / 4, f"{top * i / 4:.2g}") for i in range(5)]
     axes.grid(fractions(), ticks, "threshold probability", "net benefit")
     axes.segment(0, 0, 1, 0, "zero")

@@ -18,6 +18,7 @@ from medres.evaluate.calibration import (
 from medres.evaluate.curves import reduced
 from medres.evaluate.estimates import Estimate, undefined
 from medres.evaluate.flexible import flexible_curve, ici_estimate
+from medres.evaluate.gallery import worst_errors
 from medres.evaluate.intervals import normal_quantile, proportion, t_quantile
 from medres.evaluate.optimism import optimism_corrected
 from medres.evaluate.options import Options
@@ -63,6 +64,8 @@ def finding_numbers(units: Units, name: str, points: list[Point], options: Optio
     out["decision_curve"] = _decision_curve(sample, options.prevalence.get(name), options)
     if out["n_uncertain"]:
         out["uncertain_bounds"] = _uncertain_bounds(units, name, options)
+    if points:
+        out["worst_errors"] = worst_errors(units, name, points[0].threshold)
     if sample.label.size:
         out["curves"] = _curves(sample, out, options)
     return out

@@ -20,7 +20,7 @@ def page(numbers: dict[str, Any]) -> str:
     """The self-contained page, with a content policy that allows its own style and nothing else."""
     css, script = _asset("page.css"), _asset("page.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"pct": _pct, "level": _level, "ci": _ci, "ci_pct": _ci_pct, "num": _num}
+    environment.filters |= {"pct": _pct, "level": _level, "p": _p, "ci": _ci, "ci_pct": _ci_pct, "num": _num}
     template = environment.from_string(_asset("page.html.j2"))
     return template.render(
         r=numbers, css=Markup(css), script=Markup(script),
@@ -100,7 +100,8 @@ def _figures(name: str, finding: dict[str, Any]) -> list[dict[str, Any]]:
         out.append({"title": "Calibration", "svg": figures.calibration(name, finding), "note": note})
     if finding["decision_curve"]["model"] is not None:
         note = (
-            "Benefit per unit of acting on the model, with its interval; dashed: acting on everyone. Higher is better."
+            "Benefit per unit of acting on the model, with its interval; dashed: acting on everyone. Higher is better. "
+            "The threshold is a risk as the model states it."
         )
         out.append({"title": "Decision curve", "svg": figures.decision_curve(name, finding), "note": note})
     return [one | {"svg": Markup(one["svg"])} for one in out]
@@ -138,6 +139,12 @@ def _pct(value: float | None) -> str:
 
 def _level(e: dict[str, Any]) -> str:
     return f"{100 * e['level']:g}%" if "level" in e else ""
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _num(value: Any, digits: int = 3) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from medres.evaluate.compare import adjust, align, comparison_numbers, global_comparisons
+from medres.evaluate.demographics import demographics
 from medres.evaluate.findings import finding_numbers
 from medres.evaluate.macro import macro_auc
 from medres.evaluate.multiclass import multiclass_numbers
@@ -20,6 +21,7 @@ from medres.evaluate.plain import to_plain
 from medres.evaluate.points import check_tune, choose_points
 from medres.evaluate.provenance import provenance_of
 from medres.evaluate.scores import Table, load
+from medres.evaluate.stard import stard_rows
 from medres.evaluate.subgroups import subgroup_numbers
 from medres.evaluate.thresholds import Point
 from medres.evaluate.units import Units, to_units
@@ -45,8 +47,14 @@ class DiagnosticReport:
 
         return page(self.numbers)
 
+    def to_card(self) -> str:
+        """A model card in Markdown."""
+        from medres.evaluate.card import model_card
+
+        return model_card(self.numbers)
+
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write report.html, report.json and tables/*.csv into a new folder, all or nothing. Returns the folder.
+        """Write report.html, report.json, model_card.md and tables/*.csv into a new folder, all or nothing. Returns the folder.
 
         Raises EvaluationError where the folder exists and is not empty; `overwrite` replaces an earlier report only.
         """
@@ -136,6 +144,7 @@ def evaluate(
         finding["summary"] = summary(name, finding, numbers)
     numbers["warnings"] = cautions(numbers)
     numbers["methods"] = methods(numbers, options)
+    numbers["stard"] = stard_rows(numbers)
     numbers["provenance"] = to_plain(provenance_of(table, tune_table, others, options, provenance))
     return DiagnosticReport(numbers)
 
@@ -183,6 +192,7 @@ def _flow(table: Table, units: Units, ingest: Mapping[str, Any] | None) -> dict[
     status = {name: int(np.count_nonzero(table.status == name)) for name in ("scored", "refused", "failed")}
     out: dict[str, Any] = {"images": table.n_rows, **status, "units": units.n_units}
     out |= {"units_refused": int(units.refused.sum()), "patients": units.n_patients}
+    out["demographics"] = demographics(units)
     if ingest is not None:
         out["ingest"] = dict(ingest)
     return out

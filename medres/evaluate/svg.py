@@ -11,7 +11,7 @@ class Axes:
 
     def __init__(
         self, width: int, height: int, xlim: tuple[float, float], ylim: tuple[float, float], *, name: str, figure: str = "", left: int = 52,
-        bottom: int = 46, top: int = 12, right: int = 14,
+        bottom: int = 46, top: int = 12, right: int = 22,
     ) -> None:  # fmt: skip
         self.width, self.height, self.xlim, self.ylim = width, height, xlim, ylim
         self.left, self.top, self.right, self.bottom = left, top, right, bottom

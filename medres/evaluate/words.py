@@ -138,7 +138,21 @@ def methods(numbers: dict[str, Any], options: Options) -> str:
                      "jackknife over patients on the logit scale.")  # fmt: skip
     if any(f["brier"]["estimate"] is not None for f in numbers["findings"].values()):
         parts.append("Calibration was assessed by the Cox intercept and slope, calibration in the large, and the ratio "
-                     "of observed to expected events, with sandwich variances over patients.")  # fmt: skip
+                     "of observed to expected events, with sandwich variances over patients; by the integrated calibration "
+                     "index of a restricted cubic spline with four knots (Austin & Steyerberg 2019); and by the Brier score "
+                     "with its CORP decomposition (Dimitriadis et al. 2021).")  # fmt: skip
+    replicates = {e["replicates"] for f in numbers["findings"].values() for row in f["partial_auc"]
+                  if "replicates" in (e := row["raw"])}  # fmt: skip
+    if replicates:
+        parts.append("Partial areas (McClish 1989) and rates at a fixed sensitivity or specificity have percentile intervals "
+                     f"from {max(replicates):,} bootstrap samples of patients.")  # fmt: skip
+    if "exploratory" in origins:
+        parts.append("For exploratory thresholds, sensitivity and specificity less the optimism estimated by choosing the "
+                     "threshold anew in every bootstrap sample (Harrell 1996) are given too.")  # fmt: skip
+    if any(f["decision_curve"]["model"] for f in numbers["findings"].values()):
+        parts.append("Net benefit follows Vickers & Elkin (2006), with a sandwich variance over patients.")
+    if numbers["design"]["prevalence"]:
+        parts.append("Predictive values at a stated prevalence have logit intervals (Mercaldo et al. 2007).")
     if any(f["subgroups"] for f in numbers["findings"].values()):
         parts.append("Subgroup AUCs were compared by a Wald chi-square test on the logit scale with Holm's adjustment "
                      "over the columns; levels with fewer than 10 patients in a class were suppressed.")  # fmt: skip

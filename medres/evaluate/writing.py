@@ -46,7 +46,7 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
 
 def is_report(folder: Path) -> bool:
     """Whether a folder holds a report of ours and nothing else."""
-    if {entry.name for entry in folder.iterdir()} - {"report.html", "report.json", "tables"}:
+    if {entry.name for entry in folder.iterdir()} - {"report.html", "report.json", "model_card.md", "tables"}:
         return False
     try:
         schema = json.loads((folder / "report.json").read_text(encoding="utf-8")).get("schema", "")
@@ -65,6 +65,7 @@ def save_report(report: DiagnosticReport, folder: Path, *, overwrite: bool) -> P
         fresh = beside / "new"
         (fresh / "tables").mkdir(parents=True)
         (fresh / "report.json").write_text(report.to_json(), encoding="utf-8")
+        (fresh / "model_card.md").write_text(report.to_card(), encoding="utf-8")
         (fresh / "report.html").write_text(report.to_html(), encoding="utf-8")
         for name, rows in tables(report.numbers).items():
             write_table(fresh / "tables" / f"{name}.csv", rows)

@@ -30,10 +30,10 @@ def scores(tmp_path: Path) -> Path:
     return tmp_path / "scores.csv"
 
 
-def test_writes_the_three_parts(scores: Path, tmp_path: Path, capsys) -> None:
+def test_writes_all_parts(scores: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "deep" / "REPORT"
     assert main(["--scores", str(scores), "--threshold", "0.5", "--prevalence", "positive=0.1", "--out", str(out)]) == 0
-    assert {p.name for p in out.iterdir()} == {"report.html", "report.json", "tables"}
+    assert {p.name for p in out.iterdir()} == {"report.html", "report.json", "model_card.md", "tables"}
     assert [p.name for p in out.parent.iterdir()] == ["REPORT"]
     numbers = json.loads((out / "report.json").read_text())
     point = numbers["findings"]["positive"]["operating_points"][0]

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medres.evaluate import evaluate
+from medres.evaluate.card import text
+from medres.evaluate.stard import ITEMS
+
+pytestmark = pytest.mark.usefixtures("few_replicates")
+
+
+def frame(n: int = 120) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 2, n)
+    return pd.DataFrame(
+        {"image": [f"case-{k}" for k in range(n)], "patient": np.arange(n) // 2, "label": label, "age": np.arange(n) // 2 + 20,
+         "sex": np.where(np.arange(n) % 4 < 2, "F", ""), "score": 1 / (1 + np.exp(-rng.normal(size=n) - label))}
+    )  # fmt: skip
+
+
+def test_stard_is_complete_and_open_where_nothing_is_known() -> None:
+    rows = {
+        r["item"]: r["answer"] for r in evaluate(frame(), design={"setting": "one made-up clinic"}).numbers["stard"]
+    }
+    numbers = {item.rstrip("ab") for item, *_ in ITEMS}
+    assert numbers == {str(k) for k in range(1, 31)}
+    assert rows["8"] == "one made-up clinic"
+    assert rows["12a"] == "Thresholds and their origin: youden (exploratory)."
+    assert rows["17"] is None
+    assert [rows[k] for k in ("1", "6", "13a", "22", "30")] == [None] * 5
+    page = evaluate(frame()).to_html()
+    assert page.count("open: for the authors") == len([k for k, v in rows.items() if v is None]) + 1
+
+
+def test_demographics_are_counted_by_patient() -> None:
+    seen = evaluate(frame()).numbers["flow"]["demographics"]
+    assert seen["sex"] == {"(unknown)": 30, "F": 30}
+    assert seen["age"] == {"n": 60, "median": 49.5, "q1": 34.75, "q3": 64.25}
+    assert evaluate(frame().drop(columns=["age", "sex"])).numbers["flow"]["demographics"] == {}
+
+
+def test_worst_errors_are_the_farthest_by_hashed_id() -> None:
+    data = frame()
+    worst = evaluate(data, thresholds=0.5).numbers["findings"]["positive"]["worst_errors"]
+    missed = data[(data.label == 1) & (data.score < 0.5)].sort_values("score").head(10)
+    assert [e["score"] for e in worst["false_negatives"]] == missed.score.tolist()
+    assert [e["id"] for e in worst["false_negatives"]] == [
+        hashlib.sha256(k.encode()).hexdigest()[:12] for k in missed.image
+    ]
+    alarms = [e["score"] for e in worst["false_positives"]]
+    assert alarms == sorted(alarms, reverse=True)
+    assert min(alarms) >= 0.5
+    assert "case-" not in evaluate(data, thresholds=0.5).to_html()
+
+
+def test_model_card_holds_the_figures_and_no_markup_of_others() -> None:
+    report = evaluate(frame(), design={"intended_use": "<b>x</b> | [y](z)"}, title="# T")
+    card = report.to_card()
+    auc = report.numbers["findings"]["positive"]["auc"]
+    assert f"{auc['estimate']:.3f} ({auc['ci_low']:.3f} to {auc['ci_high']:.3f})" in card
+    assert r"\<b\>x\</b\> \| \[y\](z)" in card
+    assert card.startswith(r"# \# T")
+    assert "Reference standard: not stated" in card
+    assert text("a\nb") == "a b"
+
+
+def test_plots_are_axes_with_the_numbers(tmp_path) -> None:
+    plots = pytest.importorskip("medres.evaluate.plots")
+    pytest.importorskip("matplotlib")
+    finding = evaluate(frame(), thresholds=0.5).numbers["findings"]["positive"]
+    ax = plots.plot_roc(finding)
+    curve = ax.lines[1].get_xydata()
+    assert curve[0].tolist() == [0, 0]
+    assert curve[-1].tolist() == [1, 1]
+    assert plots.plot_roc(finding, ax) is ax
+    drawn = [
+        plots.plot_precision_recall(finding),
+        plots.plot_calibration(finding),
+        plots.plot_scores(finding),
+        plots.plot_decision_curve(finding),
+    ]
+    for k, one in enumerate([ax, *drawn]):
+        one.figure.savefig(tmp_path / f"{k}.pdf")
+        assert (tmp_path / f"{k}.pdf").stat().st_size > 2000
+    ranks = evaluate(frame().assign(score=lambda d: d.score * 9)).numbers["findings"]["positive"]
+    for plot in (plots.plot_calibration, plots.plot_decision_curve):
+        with pytest.raises(ValueError, match="this finding has no"):
+            plot(ranks)
