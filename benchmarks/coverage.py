@@ -2,7 +2,7 @@
 
     python benchmarks/coverage.py [--replicates 2000] [--csv coverage.csv] [--quick]
 
-A cell draws patients, each with `images` images of one label. A score is shift x label + sqrt(icc) u + sqrt(1 - icc) e
+A cell draws patients, each with `images` images of one label, or (mixed) of labels dealt at random. A score is shift x label + sqrt(icc) u + sqrt(1 - icc) e
 with standard normal u (patient) and e (image), so the true AUC is Phi(shift / sqrt(2)). The Newcombe interval is gated:
 a cell where it covers under 93 % or over 99 % (beyond three simulation errors) is listed, and the exit code is 1.
 The others (Wald, logit, and Wilson for the sensitivity and specificity at a fixed threshold) are printed beside it.
@@ -37,6 +37,7 @@ class Cell:
     auc: float
     images: int
     icc: float
+    mixed: bool
 
 
 def cells(quick: bool) -> list[Cell]:
@@ -44,13 +45,17 @@ def cells(quick: bool) -> list[Cell]:
     if not quick:
         sizes += [(10, 10), (10, 490), (50, 450), (150, 850)]
     aucs = (0.8, 0.95) if quick else (0.7, 0.8, 0.9, 0.95, 0.99)
-    clusters = ((1, 0.0), (3, 0.7)) if quick else ((1, 0.0), (3, 0.3), (3, 0.7))
-    return [Cell(m, n, auc, images, icc) for (m, n), auc, (images, icc) in product(sizes, aucs, clusters)]
+    clusters = [(1, 0.0, False), (3, 0.7, False), (3, 0.7, True)]
+    if not quick:
+        clusters += [(3, 0.3, False), (3, 0.3, True)]
+    return [Cell(m, n, auc, *cluster) for (m, n), auc, cluster in product(sizes, aucs, clusters)]
 
 
 def draw(cell: Cell, rng: np.random.Generator) -> Sample:
     patients = cell.positive + cell.negative
     label = np.repeat(np.arange(patients) < cell.positive, cell.images)
+    if cell.mixed:
+        label = rng.permutation(label)
     patient = np.repeat(np.arange(patients), cell.images)
     shift = np.sqrt(2.0) * stats.norm.ppf(cell.auc)
     shared = np.repeat(rng.normal(size=patients), cell.images)
@@ -88,12 +93,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a seventh of the cells")
     given = parser.parse_args()
     rows, outside = [], []
-    print(f"{'n+':>4} {'n-':>4} {'AUC':>5} {'images':>6} {'icc':>4} " + " ".join(f"{name:>13}" for name in INTERVALS))
+    print(
+        f"{'n+':>4} {'n-':>4} {'AUC':>5} {'images':>6} {'icc':>4} {'mixed':>5} "
+        + " ".join(f"{name:>13}" for name in INTERVALS)
+    )
     for seed, cell in enumerate(cells(given.quick)):
         result = coverage(cell, given.replicates, seed)
         rows.append(vars(cell) | {name: share for name, (share, _) in result.items()})
         texts = [f"{100 * share:6.1f}" + (f" ({100 * none:.0f}% -)" if none else "") for share, none in result.values()]
-        head = f"{cell.positive:>4} {cell.negative:>4} {cell.auc:>5} {cell.images:>6} {cell.icc:>4} "
+        head = f"{cell.positive:>4} {cell.negative:>4} {cell.auc:>5} {cell.images:>6} {cell.icc:>4} {cell.mixed!s:>5} "
         print(head + " ".join(f"{text:>13}" for text in texts), flush=True)
         share, slack = result["auc_newcombe"][0], 3.0 * np.sqrt(0.05 * 0.95 / given.replicates)
         if not GATE[0] - slack <= share <= GATE[1] + slack:

@@ -8,7 +8,6 @@ from typing import Any
 from medres.evaluate.svg import Axes, fractions
 
 SIZE = (430, 400)
-FOREST_WIDTH = 700
 
 
 def roc(name: str, finding: dict[str, Any]) -> str:
@@ -128,27 +127,51 @@ def decision_curve(name: str, finding: dict[str, Any]) -> str:
 
 def forest(name: str, rows: list[dict[str, Any]], low: float) -> str:
     """AUCs with intervals, one a row: {"label", "auc": E or None, "note"}; `low` is the left end of the axis."""
-    height = 26 * len(rows) + 52
-    axes = Axes(
-        FOREST_WIDTH, height, (low, 1.0), (float(len(rows)), 0.0), name=name, left=215, right=165, top=6, bottom=40
-    )
+    bottom = float(len(rows))
+    axes = Axes(700, 26 * len(rows) + 52, (low, 1.0), (bottom, 0.0), name=name, left=215, right=165, top=6, bottom=40)
+    _forest_axis(axes, low, bottom)
+    for i, row in enumerate(rows):
+        axes.raw_text(6, axes.y(i + 0.5) + 4, row["label"][:38], "row")
+        axes.raw_text(543, axes.y(i + 0.5) + 4, _auc_text(row), "row" if _known(row) else "note")
+        _interval(axes, row, i + 0.5, low)
+    return axes.render("wide")
+
+
+def forest_narrow(name: str, rows: list[dict[str, Any]], low: float) -> str:
+    """The same for a phone: texts stand above each interval."""
+    bottom = float(len(rows))
+    axes = Axes(360, 48 * len(rows) + 52, (low, 1.0), (bottom, 0.0), name=name, left=12, right=12, top=6, bottom=40)
+    _forest_axis(axes, low, bottom)
+    for i, row in enumerate(rows):
+        axes.raw_text(4, axes.y(i + 0.35) + 4, row["label"][:26], "row")
+        axes.raw_text(356, axes.y(i + 0.35) + 4, _auc_text(row), "row" if _known(row) else "note", "end")
+        _interval(axes, row, i + 0.75, low)
+    return axes.render("narrow")
+
+
+def _forest_axis(axes: Axes, low: float, bottom: float) -> None:
     step = 0.1 if low >= 0.3 else 0.2
-    ticks = [(low + step * i, f"{low + step * i:.1f}") for i in range(round((1 - low) / step) + 1)]
+    ticks = [(low + step * i, f"{low + step * i:.1f}") for i in range(int((1 - low) / step + 1e-9) + 1)]
     axes.grid(ticks, [], "AUC", "")
     if low < 0.5:
-        axes.segment(0.5, 0, 0.5, len(rows), "chance")
-    for i, row in enumerate(rows):
-        y = i + 0.5
-        axes.raw_text(6, axes.y(y) + 4, row["label"][:38], "row")
-        auc = row["auc"]
-        if auc is None or auc["estimate"] is None:
-            axes.raw_text(FOREST_WIDTH - 157, axes.y(y) + 4, row["note"], "note")
-            continue
-        if auc["ci_low"] is not None:
-            axes.segment(max(low, auc["ci_low"]), y, auc["ci_high"], y, "whisker")
-        axes.mark(max(low, auc["estimate"]), y, "point bin")
-        text = f"{auc['estimate']:.3f}" + (
-            f" ({auc['ci_low']:.3f}–{auc['ci_high']:.3f})" if auc["ci_low"] is not None else ""
-        )
-        axes.raw_text(FOREST_WIDTH - 157, axes.y(y) + 4, text, "row")
-    return axes.render("wide")
+        axes.segment(0.5, 0, 0.5, bottom, "chance")
+
+
+def _known(row: dict[str, Any]) -> bool:
+    return row["auc"] is not None and row["auc"]["estimate"] is not None
+
+
+def _auc_text(row: dict[str, Any]) -> str:
+    if not _known(row):
+        return str(row["note"])[:26]
+    e = row["auc"]
+    return f"{e['estimate']:.3f}" + ("" if e["ci_low"] is None else f" ({e['ci_low']:.3f}–{e['ci_high']:.3f})")
+
+
+def _interval(axes: Axes, row: dict[str, Any], y: float, low: float) -> None:
+    if not _known(row):
+        return
+    e = row["auc"]
+    if e["ci_low"] is not None:
+        axes.segment(max(low, e["ci_low"]), y, e["ci_high"], y, "whisker")
+    axes.mark(max(low, e["estimate"]), y, "point bin")

@@ -117,7 +117,7 @@ def _overview(numbers: dict[str, Any]) -> Markup | None:
     if numbers["macro"]["auc"]["estimate"] is not None:
         label = f"mean of {len(numbers['macro']['findings'])}"
         rows.append({"label": label, "auc": numbers["macro"]["auc"], "note": ""})
-    return Markup(figures.forest("AUC of each finding", rows, _left(rows)))
+    return _forest("AUC of each finding", rows)
 
 
 def _subgroup_forest(name: str, finding: dict[str, Any]) -> Markup | None:
@@ -125,7 +125,13 @@ def _subgroup_forest(name: str, finding: dict[str, Any]) -> Markup | None:
     for row in finding["subgroups"]:
         label = f"{row['column']}: {row['level']}  ({row['n_positive_patients']} / {row['n_negative_patients']})"
         rows.append({"label": label, "auc": row.get("auc"), "note": "too few patients"})
-    return Markup(figures.forest(f"AUC of {name} by subgroup", rows, _left(rows))) if rows else None
+    return _forest(f"AUC of {name} by subgroup", rows) if rows else None
+
+
+def _forest(name: str, rows: list[dict[str, Any]]) -> Markup:
+    """Drawn twice, for a wide and a narrow screen; the style shows one."""
+    low = _left(rows)
+    return Markup(figures.forest(name, rows, low) + figures.forest_narrow(name, rows, low))
 
 
 def _left(rows: list[dict[str, Any]]) -> float:

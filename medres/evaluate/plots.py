@@ -25,7 +25,7 @@ def plot_roc(finding: dict[str, Any], ax: Axes | None = None) -> Axes:
     ax.plot(fpr, tpr, color=BLUE, label=f"AUC {finding['auc']['estimate']:.3f}")
     for point in finding["operating_points"]:
         se, sp = point["sensitivity"], point["specificity"]
-        arms = {"yerr": _arms(se), "xerr": _arms(sp, mirrored=True)}
+        arms: dict[str, Any] = {"yerr": _arms(se), "xerr": _arms(sp, mirrored=True)}
         ax.errorbar(1 - sp["estimate"], se["estimate"], fmt="o", color="black", ms=4, lw=0.9, **arms)
     ax.legend(loc="lower right", frameon=False)
     return ax

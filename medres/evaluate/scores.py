@@ -192,7 +192,8 @@ def _labels(column: pd.Series, name: str, what: str) -> Floats:
 
 
 def _class_labels(frame: pd.DataFrame, names: tuple[str, ...], what: str) -> dict[str, Floats]:
-    text = frame["label"].astype("object").where(frame["label"].notna(), "").astype(str).str.strip().to_numpy()
+    column = frame["label"].convert_dtypes() if frame["label"].dtype.kind == "f" else frame["label"]
+    text = column.astype("object").where(column.notna(), "").astype(str).str.strip().to_numpy()
     wrong = ~np.isin(text, ("", *names))
     if wrong.any():
         raise EvaluationError(f"{_where(wrong, 'label', what)} a class without a score:<class> column")

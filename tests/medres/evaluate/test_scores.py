@@ -127,3 +127,10 @@ def test_the_callers_frame_is_left_as_it_was() -> None:
     before = frame.copy()
     load(frame)
     pd.testing.assert_frame_equal(frame, before)
+
+
+def test_labels_of_any_type_that_spell_the_same_thing() -> None:
+    for labels in ([True, False], [1.0, 0.0], ["1", "0"], ["1.0", " 0 "], pd.Series([1, 0], dtype="Int64")):
+        assert load(pd.DataFrame({"label": labels, "score": [0.5, 0.1]})).label["positive"].tolist() == [1, 0]
+    numbered = pd.DataFrame({"label": [0.0, 2.0, None], "score:0": [0.9, 0.1, 0.3], "score:2": [0.1, 0.9, 0.7]})
+    np.testing.assert_array_equal(load(numbered).label["2"], [0, 1, np.nan])
