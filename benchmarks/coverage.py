@@ -2,9 +2,10 @@
 
     python benchmarks/coverage.py [--replicates 2000] [--csv coverage.csv] [--quick]
 
-A cell draws patients, each with `images` images of one label, or (mixed) of labels dealt at random. A score is shift x label + sqrt(icc) u + sqrt(1 - icc) e
-with standard normal u (patient) and e (image), so the true AUC is Phi(shift / sqrt(2)). The Newcombe interval is gated:
-a cell where it covers under 93 % or over 99 % (beyond three simulation errors) is listed, and the exit code is 1.
+A cell draws patients, each with `images` images of one label, or (mixed) of labels dealt at random. A score is
+shift x label + sqrt(icc) u + sqrt(1 - icc) e with standard normal u (patient) and e (image), so the true AUC is
+Phi(shift / sqrt(2)). The Newcombe interval is gated: a cell where it covers under 93 % or over 99 % (beyond three
+simulation errors) is listed, and the exit code is 1.
 The others (Wald, logit, and Wilson for the sensitivity and specificity at a fixed threshold) are printed beside it.
 """
 

@@ -42,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--threshold", action="append", default=[], metavar="X|FINDING:NAME=X", help="declared; repeatable")
     p.add_argument("--prevalence", action="append", default=[], metavar="FINDING=X", help="for PPV and NPV; repeatable")
     p.add_argument("--level", type=float, default=0.95, help="confidence level (default: 0.95)")
+    p.add_argument(
+        "--exact", action="store_true", help="Clopper-Pearson intervals of rates where patients do not repeat"
+    )
     p.add_argument("--margin", type=float, help="non-inferiority margin on the AUC, stated beforehand")
     p.add_argument("--design", metavar="STUDY.yaml", help="sampling, reference standard, setting, intended use")
     p.add_argument("--title", help="heading of the page")
@@ -120,7 +123,7 @@ def _evaluate(given: argparse.Namespace) -> DiagnosticReport:
     common: dict[str, Any] = {
         "tune": given.tune, "patient": given.patient, "unit": given.unit, "compare": given.compare or None,
         "design": given.design, "prevalence": given.prevalences or None, "level": given.level, "margin": given.margin,
-        "pool": given.pool, "pool_label": given.pool_label, "title": given.title,
+        "exact": given.exact, "pool": given.pool, "pool_label": given.pool_label, "title": given.title,
     }  # fmt: skip
     if given.scores is not None:
         return evaluate(given.scores, subgroups=given.subgroup, thresholds=given.thresholds or None, **common)

@@ -76,7 +76,7 @@ def make_context(units: Units, name: str, options: Options) -> Context:
     stated = options.prevalence.get(name)
     return Context(
         options.level, options.case_control, () if stated is None else (stated,),
-        units.label[name][missed] == 1.0, units.patient[missed],
+        units.label[name][missed] == 1.0, units.patient[missed], options.exact,
     )  # fmt: skip
 
 

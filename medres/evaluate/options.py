@@ -15,13 +15,15 @@ SAMPLINGS = ("cohort", "case_control")
 
 @dataclass(frozen=True)
 class Options:
-    """level of all intervals; prevalence per finding for PPV, NPV and net benefit; margin of non-inferiority."""
+    """level of all intervals; prevalence per finding for PPV, NPV and net benefit; margin of non-inferiority;
+    exact: Clopper-Pearson in place of Wilson where patients do not repeat."""
 
     level: float = 0.95
     margin: float | None = None
     prevalence: dict[str, float] = field(default_factory=dict)
     design: dict[str, Any] = field(default_factory=dict)
     subgroups: tuple[str, ...] = ()
+    exact: bool = False
 
     @property
     def case_control(self) -> bool:
@@ -29,7 +31,14 @@ class Options:
 
 
 def make_options(
-    names: tuple[str, ...], *, level: float, margin: float | None, prevalence: Any, design: Any, subgroups: Any
+    names: tuple[str, ...],
+    *,
+    level: float,
+    margin: float | None,
+    prevalence: Any,
+    design: Any,
+    subgroups: Any,
+    exact: bool,
 ) -> Options:
     """Raises EvaluationError for a value out of range or a finding that the table does not have."""
     if not 0.5 <= level < 1.0:
@@ -37,11 +46,11 @@ def make_options(
     if margin is not None and not 0.0 < margin < 0.5:
         raise EvaluationError(f"margin is {margin}; give the greatest loss of AUC you accept, such as 0.05")
     plan = read_design(design)
-    stated = _prevalences(prevalence, names) | {}
+    stated = _prevalences(prevalence, names)
     if "prevalence" in plan:
         stated = _prevalences(plan["prevalence"], names) | stated
     chosen = (subgroups,) if isinstance(subgroups, str) else tuple(subgroups)
-    return Options(level, margin, stated, plan, chosen)
+    return Options(level, margin, stated, plan, chosen, exact)
 
 
 def read_design(design: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:

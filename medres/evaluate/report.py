@@ -81,6 +81,7 @@ def evaluate(
     prevalence: float | Mapping[str, float] | None = None,
     level: float = 0.95,
     margin: float | None = None,
+    exact: bool = False,
     pool: str = "max",
     pool_label: str | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -98,14 +99,15 @@ def evaluate(
     name, threshold, criterion, split, n_patients, sha256.
     design: mapping or YAML/JSON file (sampling: cohort or case_control, prevalence, reference_standard, setting, ...).
     prevalence: of each finding where the model is to be used, 0..1. level: of the intervals. margin: greatest accepted
-    loss of AUC in a comparison. provenance, flow: kept in the report (flow: the counts of ingest.json).
+    loss of AUC in a comparison. exact: Clopper-Pearson intervals of rates in place of Wilson's.
+    provenance, flow: kept in the report (flow: the counts of ingest.json).
 
     Raises EvaluationError, in one sentence, where the input cannot be evaluated. A finding with one class only does not
     raise: its figures are null, with the reason.
     """
     table = load(scores, patient=patient)
     options = make_options(
-        table.names, level=level, margin=margin, prevalence=prevalence, design=design, subgroups=subgroups
+        table.names, level=level, margin=margin, prevalence=prevalence, design=design, subgroups=subgroups, exact=exact
     )
     units = to_units(table, unit, pool, pool_label)
     tune_table = None if tune is None else load(tune, patient=patient, what="tune")

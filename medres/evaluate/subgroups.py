@@ -101,6 +101,6 @@ def _row(part: Sample, column: str, level: str, points: list[Point], options: Op
     if not row["suppressed"]:
         row["auc"] = auc_estimates(part, options.level)["auc"]
         row["counts"] = reduced(rank_counts(part.label, part.score), OVERLAY_POINTS)
-        context = Context(options.level, options.case_control)
+        context = Context(options.level, options.case_control, exact=options.exact)
         row["operating_points"] = [operating_point(part, point, context) for point in points]
     return row

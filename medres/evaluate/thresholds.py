@@ -35,6 +35,7 @@ class Context:
     prevalences: tuple[float, ...] = ()
     refused_label: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
     refused_patient: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    exact: bool = False
 
 
 def youden(counts: Counts) -> float:
@@ -71,16 +72,16 @@ def rates(sample: Sample, called: NDArray[np.bool_], context: Context) -> dict[s
     """Sensitivity, specificity, PPV, NPV, accuracy, LR+ and LR- of a rule that calls `called` positive."""
     label, patient, level = sample.label, sample.patient, context.level
     out = {
-        "sensitivity": proportion(called[label], patient[label], level),
-        "specificity": proportion(~called[~label], patient[~label], level),
+        "sensitivity": proportion(called[label], patient[label], level, exact=context.exact),
+        "specificity": proportion(~called[~label], patient[~label], level, exact=context.exact),
     }
     if context.sampled_on_label:
         why = "cases and controls were sampled apart: the share of positives is the sampler's, not the clinic's"
         out |= dict.fromkeys(("ppv", "npv", "accuracy"), undefined(why + "; see predictive_at"))
     else:
-        out["ppv"] = proportion(label[called], patient[called], level)
-        out["npv"] = proportion(~label[~called], patient[~called], level)
-        out["accuracy"] = proportion(called == label, patient, level)
+        out["ppv"] = proportion(label[called], patient[called], level, exact=context.exact)
+        out["npv"] = proportion(~label[~called], patient[~called], level, exact=context.exact)
+        out["accuracy"] = proportion(called == label, patient, level, exact=context.exact)
     out["lr_positive"] = likelihood_ratio(called, label, patient, level, "LR+")
     out["lr_negative"] = likelihood_ratio(~called, label, patient, level, "LR-")
     return out
@@ -92,8 +93,8 @@ def _refused_as_error(sample: Sample, called: NDArray[np.bool_], context: Contex
     right = np.concatenate([called == sample.label, np.zeros(context.refused_label.size, dtype=bool)])
     patient = np.concatenate([sample.patient, context.refused_patient])
     return {
-        "sensitivity": proportion(right[label], patient[label], context.level),
-        "specificity": proportion(right[~label], patient[~label], context.level),
+        "sensitivity": proportion(right[label], patient[label], context.level, exact=context.exact),
+        "specificity": proportion(right[~label], patient[~label], context.level, exact=context.exact),
     }
 
 

@@ -123,8 +123,9 @@ def methods(numbers: dict[str, Any], options: Options) -> str:
     )
     parts.append(
         "A score equal to or above the threshold was called positive. Sensitivity, specificity, predictive values and "
-        f"accuracy have {level} Wilson intervals, computed on the effective sample size with Student's t where patients "
-        "repeat; likelihood ratios have intervals by the log method (Simel et al. 1991)."
+        f"accuracy have {level} {'Clopper-Pearson' if options.exact else 'Wilson'} intervals; where patients repeat, Wilson "
+        "intervals on the effective sample size with Student's t. Likelihood ratios have intervals by the log method "
+        "(Simel et al. 1991)."
     )
     origins = {p["origin"] for f in numbers["findings"].values() for p in f["operating_points"]}
     told = {

@@ -269,3 +269,11 @@ def test_no_tensorflow_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_exact_intervals_on_request_where_patients_do_not_repeat() -> None:
+    frame = drawn().assign(patient=lambda d: np.arange(len(d)))
+    point = evaluate(frame, thresholds=0.5, exact=True).numbers["findings"]["positive"]["operating_points"][0]
+    assert {point[k]["method"] for k in ("sensitivity", "specificity", "ppv", "npv", "accuracy")} == {"Clopper-Pearson"}
+    clustered = evaluate(drawn(), thresholds=0.5, exact=True).numbers["findings"]["positive"]["operating_points"][0]
+    assert clustered["sensitivity"]["method"].startswith("Wilson on n / design effect")
