@@ -77,6 +77,13 @@ def run(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("medres evaluate: stopped; nothing was written", file=sys.stderr)
         return 1
+    except Exception as error:  # noqa: BLE001 - the process boundary: a fault of ours is one line too, without any data
+        if given.debug:
+            traceback.print_exc()
+        print(
+            f"medres evaluate: internal error ({type(error).__name__}); run with --debug and report it", file=sys.stderr
+        )
+        return 1
     _tell(report, folder, as_json=given.json)
     return 0
 

@@ -15,6 +15,7 @@ from medres.evaluate.compare import adjust, align, comparison_numbers, global_co
 from medres.evaluate.demographics import demographics
 from medres.evaluate.findings import finding_numbers
 from medres.evaluate.macro import macro_auc
+from medres.evaluate.methods import methods
 from medres.evaluate.multiclass import multiclass_numbers
 from medres.evaluate.options import Options, make_options
 from medres.evaluate.plain import to_plain
@@ -25,7 +26,7 @@ from medres.evaluate.stard import stard_rows
 from medres.evaluate.subgroups import subgroup_numbers
 from medres.evaluate.thresholds import Point
 from medres.evaluate.units import Units, to_units
-from medres.evaluate.words import cautions, methods, summary
+from medres.evaluate.words import cautions, summary
 
 SCHEMA = "medres.report/1"
 Source = pd.DataFrame | str | Path
@@ -117,38 +118,49 @@ def evaluate(
     points = choose_points(units, tune_units, tune_table.sha256 if tune_table else None, thresholds)
     others = [_load_named(name, one, patient) for name, one in _named_tables(compare)]
 
-    numbers: dict[str, Any] = {
+    numbers = _heading(table, units, (pool, pool_label), options, title) | {"flow": _flow(table, units, flow)}
+    numbers |= _figures(table, units, points, options)
+    numbers |= _comparisons(table, others, (unit, pool, pool_label), points, options)
+    numbers = to_plain(numbers)
+    for name, finding in numbers["findings"].items():
+        finding["summary"] = summary(name, finding, numbers)
+    numbers |= {"warnings": cautions(numbers), "methods": methods(numbers, options), "stard": stard_rows(numbers)}
+    numbers["provenance"] = to_plain(provenance_of(table, tune_table, others, options, provenance))
+    return DiagnosticReport(numbers)
+
+
+def _heading(
+    table: Table, units: Units, pooling: tuple[str, str | None], options: Options, title: str | None
+) -> dict[str, Any]:
+    folds = int(np.unique(units.fold).size)
+    return {
         "schema": SCHEMA,
         "title": title or "Diagnostic evaluation",
         "task": table.task,
         "analysis_unit": units.unit,
         "cluster": "patient" if units.has_patient else None,
         "pooling": {
-            "score": pool if units.pooled else None,
-            "label": (pool_label or "equal") if units.pooled else None,
+            "score": pooling[0] if units.pooled else None,
+            "label": (pooling[1] or "equal") if units.pooled else None,
         },
+        "folds": folds if folds > 1 else None,
         "design": {"sampling": "cohort", "prevalence": options.prevalence or None} | _without_prevalence(options),
-        "flow": _flow(table, units, flow),
         "n": {"patients": units.n_patients, "units": units.n_units, "images": units.n_images},
-        "findings": {},
     }
+
+
+def _figures(table: Table, units: Units, points: dict[str, list[Point]], options: Options) -> dict[str, Any]:
+    findings: dict[str, Any] = {}
     for name in units.names:
-        numbers["findings"][name] = finding_numbers(units, name, points[name], options)
-        numbers["findings"][name]["subgroups"] = subgroup_numbers(units, name, points[name], options)
+        findings[name] = finding_numbers(units, name, points[name], options)
+        findings[name]["subgroups"] = subgroup_numbers(units, name, points[name], options)
+    out: dict[str, Any] = {"findings": findings}
     if len(units.names) > 1:
-        numbers["macro"] = macro_auc(units, level)
+        out["macro"] = macro_auc(units, options.level)
     if table.task == "multiclass":
         ordinal = options.design.get("ordinal") is True
-        numbers["multiclass"] = multiclass_numbers(units, level, ordinal, options.case_control)
-    numbers |= _comparisons(table, others, (unit, pool, pool_label), points, options)
-    numbers = to_plain(numbers)
-    for name, finding in numbers["findings"].items():
-        finding["summary"] = summary(name, finding, numbers)
-    numbers["warnings"] = cautions(numbers)
-    numbers["methods"] = methods(numbers, options)
-    numbers["stard"] = stard_rows(numbers)
-    numbers["provenance"] = to_plain(provenance_of(table, tune_table, others, options, provenance))
-    return DiagnosticReport(numbers)
+        out["multiclass"] = multiclass_numbers(units, options.level, ordinal, options.case_control)
+    return out
 
 
 def _load_named(name: str | None, source: Source, patient: str | None) -> Table:

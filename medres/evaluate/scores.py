@@ -6,7 +6,6 @@ Columns: `label` and `score` (binary); `label:<finding>` and `score:<finding>` (
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from medres.errors import EvaluationError
+from medres.evaluate.reading import frame_digest, read_table
 from medres.evaluate.roc import Floats
 
 LEVELS = ("image", "series", "study", "patient")
 STATUSES = ("scored", "refused", "failed")
 BINARY_FINDING = "positive"
-PARQUET = (".parquet", ".pq")
 
 
 @dataclass(frozen=True)
@@ -50,55 +49,14 @@ class Table:
 def load(source: pd.DataFrame | str | Path, *, patient: str | None = None, what: str = "scores") -> Table:
     """Read and check a table. `patient` names the patient column. Raises EvaluationError."""
     if isinstance(source, pd.DataFrame):
-        frame, digest, name = source.reset_index(drop=True), _frame_digest(source), what
+        frame, digest, name = source.reset_index(drop=True), frame_digest(source), what
     else:
         path = Path(source)
-        frame, digest, name = _read(path, what), hashlib.sha256(path.read_bytes()).hexdigest(), path.stem
+        frame, digest, name = read_table(path, what), hashlib.sha256(path.read_bytes()).hexdigest(), path.stem
     frame = _named(frame, patient, what)
     if frame.empty:
         raise EvaluationError(f"the {what} table has no rows: give at least one row with a label and a score")
     return _checked(frame, digest, name, what)
-
-
-def _read(path: Path, what: str) -> pd.DataFrame:
-    if not path.is_file():
-        raise EvaluationError(f"the {what} table {path.name!r} does not exist or is not a file")
-    try:
-        if path.suffix.lower() in PARQUET:
-            return pd.read_parquet(path)
-        return _read_csv(path, what)
-    except EvaluationError:
-        raise
-    except (ValueError, OSError, csv.Error) as error:
-        raise EvaluationError(
-            f"the {what} table {path.name!r} cannot be read as {'Parquet' if path.suffix.lower() in PARQUET else 'UTF-8 CSV'} "
-            f"({type(error).__name__}): write it again as comma-separated UTF-8 or as Parquet"
-        ) from None
-
-
-def _read_csv(path: Path, what: str) -> pd.DataFrame:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(csv.reader(file), [])
-    if not header:
-        raise EvaluationError(
-            f"the {what} table {path.name!r} is empty: it needs a header with label and score columns"
-        )
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise EvaluationError(
-            f"the {what} table {path.name!r} is not separated by commas: write it with ',' between columns"
-        )
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled:
-        raise EvaluationError(f"the {what} table has the column {doubled[0]!r} more than once: keep one of them")
-    return pd.read_csv(path, encoding="utf-8-sig", dtype="str", keep_default_na=False)
-
-
-def _frame_digest(frame: pd.DataFrame) -> str:
-    digest = hashlib.sha256()
-    for name, column in frame.items():
-        plain = column if column.dtype.kind in "fiub" else column.astype("str")
-        digest.update(str(name).encode() + pd.util.hash_pandas_object(plain, index=False).to_numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _named(frame: pd.DataFrame, patient: str | None, what: str) -> pd.DataFrame:

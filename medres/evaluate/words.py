@@ -1,11 +1,10 @@
-"""The report in words: one sentence for the first screen, warnings, and a methods paragraph ready to paste."""
+"""The report in words: one sentence for the first screen, and warnings."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from medres.evaluate.auc import SMALL_CLASS
-from medres.evaluate.options import Options
 
 ENRICHED = 0.3
 UNIT_PLURAL = {"image": "images", "series": "series", "study": "studies", "patient": "patients"}
@@ -85,79 +84,25 @@ def _finding_cautions(name: str, finding: dict[str, Any], numbers: dict[str, Any
     elif auc < 0.5:
         warn("below_half", name, "The AUC is under .5: the model ranks the wrong way round, or labels are swapped. The "
              "direction is never flipped here.")  # fmt: skip
+    _threshold_and_label_cautions(name, finding, numbers, warn)
+
+
+def _threshold_and_label_cautions(name: str, finding: dict[str, Any], numbers: dict[str, Any], warn: Any) -> None:
     if any(point["origin"] == "exploratory" for point in finding["operating_points"]):
         warn("exploratory", name, "The threshold was chosen on these very rows: its sensitivity and specificity are too "
              "good. Freeze one with --tune, or declare one with --threshold.")  # fmt: skip
     prevalence = finding["prevalence"]["estimate"]
     enriched = prevalence is not None and prevalence > ENRICHED and numbers["task"] != "multiclass"
     if enriched and name not in (numbers["design"]["prevalence"] or {}):
-        warn("prevalence", name, f"{percent(prevalence)} of the {UNIT_PLURAL[level]} have the finding. If fewer do in your "
-             "clinic, PPV is lower there: give --prevalence.")  # fmt: skip
+        units = UNIT_PLURAL[numbers["analysis_unit"]]
+        warn("prevalence", name, f"{percent(prevalence)} of the {units} have the finding. If fewer do in your clinic, PPV "
+             "is lower there: give --prevalence.")  # fmt: skip
     if finding["n_uncertain"]:
         warn("uncertain", name, f"{finding['n_uncertain']} uncertain labels are left out; the AUC with all of them "
              "negative, and all positive, is given beside.")  # fmt: skip
     if numbers["design"]["sampling"] == "cohort" and finding["brier"]["estimate"] is None:
         warn("no_calibration", name, f"Calibration is left out: {finding['brier']['why']}.")
-    for column in sorted({row["column"] for row in finding["subgroups"] if (row["p_holm"] or 1.0) < 0.05}):
+    for column in sorted(
+        {row["column"] for row in finding["subgroups"] if row["p_holm"] is not None and row["p_holm"] < 0.05}
+    ):
         warn("subgroup", name, f"The AUC differs between the levels of {column!r} (interaction test, Holm p < .05).")
-
-
-def methods(numbers: dict[str, Any], options: Options) -> str:
-    """A paragraph for the methods section of a paper: what was computed, and only that."""
-    level = f"{100 * options.level:g}%"
-    unit, parts = numbers["analysis_unit"], []
-    parts.append(f"The unit of analysis was the {unit}.")
-    if numbers["pooling"]["score"]:
-        parts.append(f"Image scores were pooled to the {unit} by {numbers['pooling']['score']}.")
-    if numbers["cluster"]:
-        parts.append("Patients were treated as clusters in all intervals wherever a patient contributed several units.")
-    else:
-        parts.append("Units were treated as independent, since no patient identifier was given.")
-    parts.append(
-        "Discrimination was measured by the empirical area under the ROC curve (AUC), with variance after DeLong et al. "
-        "(1988), which for clustered data is that of Obuchowski (1997)"
-        f"; {level} confidence intervals were computed on the AUC scale (Wald), on the logit scale, and by method 5 of "
-        "Newcombe (2006) with class sizes divided by the design effect where patients repeat. Newcombe's interval is "
-        f"reported first where either class had fewer than {SMALL_CLASS} patients or the AUC exceeded .95, the logit "
-        "interval otherwise; at an AUC of 0 or 1 a one-sided exact bound on disjoint patient pairs is given."
-    )
-    parts.append(
-        "A score equal to or above the threshold was called positive. Sensitivity, specificity, predictive values and "
-        f"accuracy have {level} {'Clopper-Pearson' if options.exact else 'Wilson'} intervals; where patients repeat, Wilson "
-        "intervals on the effective sample size with Student's t. Likelihood ratios have intervals by the log method "
-        "(Simel et al. 1991)."
-    )
-    origins = {p["origin"] for f in numbers["findings"].values() for p in f["operating_points"]}
-    told = {
-        "frozen": "Frozen thresholds were chosen on a separate tuning split before these data were scored.",
-        "declared": "Declared thresholds were stated by the user.",
-        "exploratory": "Exploratory thresholds maximise Youden's index on the evaluated data and are optimistic.",
-    }
-    parts += [sentence for origin, sentence in told.items() if origin in origins]
-    if any(f["average_precision"]["estimate"] is not None for f in numbers["findings"].values()):
-        parts.append("Average precision is the stepwise sum of precision over recall, its interval by the infinitesimal "
-                     "jackknife over patients on the logit scale.")  # fmt: skip
-    if any(f["brier"]["estimate"] is not None for f in numbers["findings"].values()):
-        parts.append("Calibration was assessed by the Cox intercept and slope, calibration in the large, and the ratio "
-                     "of observed to expected events, with sandwich variances over patients; by the integrated calibration "
-                     "index of a restricted cubic spline with four knots (Austin & Steyerberg 2019); and by the Brier score "
-                     "with its CORP decomposition (Dimitriadis et al. 2021).")  # fmt: skip
-    replicates = {e["replicates"] for f in numbers["findings"].values() for row in f["partial_auc"]
-                  if "replicates" in (e := row["raw"])}  # fmt: skip
-    if replicates:
-        parts.append("Partial areas (McClish 1989) and rates at a fixed sensitivity or specificity have percentile intervals "
-                     f"from {max(replicates):,} bootstrap samples of patients.")  # fmt: skip
-    if "exploratory" in origins:
-        parts.append("For exploratory thresholds, sensitivity and specificity less the optimism estimated by choosing the "
-                     "threshold anew in every bootstrap sample (Harrell 1996) are given too.")  # fmt: skip
-    if any(f["decision_curve"]["model"] for f in numbers["findings"].values()):
-        parts.append("Net benefit follows Vickers & Elkin (2006), with a sandwich variance over patients.")
-    if numbers["design"]["prevalence"]:
-        parts.append("Predictive values at a stated prevalence have logit intervals (Mercaldo et al. 2007).")
-    if any(f["subgroups"] for f in numbers["findings"].values()):
-        parts.append("Subgroup AUCs were compared by a Wald chi-square test on the logit scale with Holm's adjustment "
-                     "over the columns; levels with fewer than 10 patients in a class were suppressed.")  # fmt: skip
-    if numbers["comparisons"]:
-        parts.append("Models were compared on the same images by the paired test of DeLong et al., clustered by patient "
-                     "where patients repeat, with Holm's adjustment over all comparisons.")  # fmt: skip
-    return " ".join(parts)

@@ -227,6 +227,9 @@ def test_folds_are_averaged() -> None:
     finding = evaluate(frame).numbers["findings"]["positive"]
     assert finding["auc"]["estimate"] == pytest.approx(expected)
     assert "mean over folds" in finding["auc_wald"]["method"]
+    report = evaluate(frame)
+    assert report.numbers["folds"] == 2
+    assert "from 2 folds" in report.numbers["methods"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""A methods paragraph ready to paste: what was computed, and only that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medres.evaluate.auc import SMALL_CLASS
+from medres.evaluate.options import Options
+
+ORIGINS = {
+    "frozen": "Frozen thresholds were chosen on a separate tuning split.",
+    "declared": "Declared thresholds were stated by the user.",
+    "exploratory": "Exploratory thresholds maximise Youden's index on the evaluated data and are optimistic; sensitivity and "
+    "specificity less the optimism, estimated by choosing the threshold anew in every bootstrap sample (Harrell 1996), are "
+    "given beside.",
+}
+
+
+def methods(numbers: dict[str, Any], options: Options) -> str:
+    return " ".join([*_units(numbers), *_accuracy(numbers, options), *_further(numbers)])
+
+
+def _units(numbers: dict[str, Any]) -> list[str]:
+    unit, out = numbers["analysis_unit"], []
+    out.append(f"The unit of analysis was the {unit}.")
+    if numbers["pooling"]["score"]:
+        out.append(f"Image scores were pooled to the {unit} by {numbers['pooling']['score']}.")
+    if numbers["cluster"]:
+        out.append("Patients were treated as clusters in all intervals wherever a patient contributed several units.")
+    else:
+        out.append("Units were treated as independent, since no patient identifier was given.")
+    if numbers["folds"]:
+        out.append(f"Scores came from {numbers['folds']} folds or seeds and were ranked within each; the AUC is the mean of "
+                   "these AUCs (LeDell et al. 2015).")  # fmt: skip
+    return out
+
+
+def _accuracy(numbers: dict[str, Any], options: Options) -> list[str]:
+    level = f"{100 * options.level:g}%"
+    auc = (
+        "Discrimination was measured by the empirical area under the ROC curve (AUC), with variance after DeLong et al. "
+        f"(1988), which for clustered data is that of Obuchowski (1997); {level} confidence intervals were computed on the "
+        "AUC scale (Wald), on the logit scale, and by method 5 of Newcombe (2006) with class sizes divided by the design "
+        "effect where patients repeat. Newcombe's interval is reported first where either class had fewer than "
+        f"{SMALL_CLASS} patients or the AUC exceeded .95, the logit interval otherwise; at an AUC of 0 or 1 a one-sided "
+        "exact bound on disjoint patient pairs is given."
+    )
+    rates = (
+        "A score equal to or above the threshold was called positive. Sensitivity, specificity, predictive values and "
+        f"accuracy have {level} {'Clopper-Pearson' if options.exact else 'Wilson'} intervals; where patients repeat, Wilson "
+        "intervals on the effective sample size with Student's t. Likelihood ratios have intervals by the log method "
+        "(Simel et al. 1991)."
+    )
+    origins = {p["origin"] for f in numbers["findings"].values() for p in f["operating_points"]}
+    return [auc, rates, *(sentence for origin, sentence in ORIGINS.items() if origin in origins)]
+
+
+def _further(numbers: dict[str, Any]) -> list[str]:
+    findings, out = list(numbers["findings"].values()), []
+    if any(f["average_precision"]["estimate"] is not None for f in findings):
+        out.append("Average precision is the stepwise sum of precision over recall, its interval by the infinitesimal "
+                   "jackknife over patients on the logit scale.")  # fmt: skip
+    if any(f["brier"]["estimate"] is not None for f in findings):
+        out.append("Calibration was assessed by the Cox intercept and slope, calibration in the large, and the ratio of "
+                   "observed to expected events, with sandwich variances over patients; by the integrated calibration index "
+                   "of a restricted cubic spline with four knots (Austin & Steyerberg 2019); and by the Brier score with its "
+                   "CORP decomposition (Dimitriadis et al. 2021).")  # fmt: skip
+    replicates = [row["raw"]["replicates"] for f in findings for row in f["partial_auc"] if "replicates" in row["raw"]]
+    if replicates:
+        out.append("Partial areas (McClish 1989) and rates at a fixed sensitivity or specificity have percentile intervals "
+                   f"from {max(replicates):,} bootstrap samples of patients.")  # fmt: skip
+    if any(f["decision_curve"]["model"] for f in findings):
+        out.append("Net benefit follows Vickers & Elkin (2006), with a sandwich variance over patients.")
+    if numbers["design"]["prevalence"]:
+        out.append("Predictive values at a stated prevalence have logit intervals (Mercaldo et al. 2007).")
+    if any(f["subgroups"] for f in findings):
+        out.append("Subgroup AUCs were compared by a Wald chi-square test on the logit scale with Holm's adjustment over the "
+                   "columns; levels with fewer than 10 patients in a class were suppressed.")  # fmt: skip
+    if numbers["comparisons"]:
+        out.append("Models were compared on the same images by the paired test of DeLong et al., clustered by patient where "
+                   "patients repeat, with Holm's adjustment over all comparisons.")  # fmt: skip
+    return out
