@@ -1,7 +1,7 @@
 """State dicts of torch without torch, and without running what a pickle may carry.
 
-A `.pth` is a pickle: torch.load on a foreign one runs its code. Here only the names in `ALLOWED` can be called, all of them
-written in this file or plain containers; a file that asks for anything else is refused by that name. Reads both containers:
+A `.pth` is a pickle: torch.load on a foreign one may run its code. Here only the names in `ALLOWED` can be called, all of them
+functions of this file; a file that asks for anything else is refused by that name. Reads both containers:
 the zip (torch 1.6 and later) and the older stream of pickles. safetensors needs no such care: https://github.com/huggingface/safetensors
 """
 
@@ -10,19 +10,30 @@ from __future__ import annotations
 import io
 import json
 import math
-import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from medres.backbones.pickles import Reader
 from medres.errors import WeightsError
 
+DAMAGE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    NotImplementedError,
+    RecursionError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 MAGIC = 0x1950A86A20F9469CFC6C  # of the older container
 STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net")
 STORAGES = {
@@ -95,36 +106,33 @@ def _rebuild_parameter(tensor: Tensor, *_: Any) -> Tensor:
     return tensor
 
 
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    **{("torch", name): name for name in STORAGES},
+def _mapping(*items: Any) -> dict:
+    return dict(*items)
+
+
+def _sizes(*items: Any) -> tuple:
+    return tuple(*items)
+
+
+ALLOWED: dict[str, Any] = {
+    "collections.OrderedDict": _mapping,
+    "torch.Size": _sizes,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    **{f"torch.{name}": name for name in STORAGES},
 }
 
 
-class _Reader(pickle.Unpickler):
-    def __init__(self, file: BinaryIO, storage: Callable[[str, str, int], Storage]) -> None:
-        super().__init__(file, encoding="utf-8")
-        self._storage = storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return ALLOWED[module, name]
-        except KeyError:
-            raise WeightsError(
-                f"the file asks to call {module}.{name}: only tensors are read, since a pickle can run any code; "
-                "save the state dict alone, best as safetensors"
-            ) from None
-
-    def persistent_load(self, pid: Any) -> Storage:
+def _reader(storage: Callable[[str, str, int], Storage]) -> Reader:
+    def persistent(pid: Any) -> Storage:
         if not (isinstance(pid, tuple) and len(pid) in (5, 6) and pid[0] == "storage" and pid[1] in STORAGES):
             raise WeightsError("the file refers to a storage of an unknown kind; save the state dict as safetensors")
         if len(pid) == 6 and pid[5] is not None:
             raise WeightsError("the file holds views of storages, of a torch before 0.4; save it anew")
-        return self._storage(pid[1], str(pid[2]), int(pid[4]))
+        return storage(pid[1], str(pid[2]), int(pid[4]))
+
+    return Reader(ALLOWED, persistent)
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -132,16 +140,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         root = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
         return {name: tensor.array() for name, tensor in _state(root).items()}
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        struct.error,
-        KeyError,
-        IndexError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except DAMAGE as error:
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(
@@ -155,16 +154,18 @@ def _read_zip(path: Path) -> Any:
         if len(pickles) != 1:
             raise WeightsError(f"{path.name} is a zip, but not one of torch: it has no data.pkl")
         folder = pickles[0].removesuffix("data.pkl")
-        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+        if f"{folder}byteorder" in archive.namelist() and _stored(archive, f"{folder}byteorder") != b"little":
             raise WeightsError(f"{path.name} was written on a big-endian machine; save it anew")
         known: dict[str, Storage] = {}
 
         def storage(kind: str, key: str, count: int) -> Storage:
             if key not in known:
-                known[key] = Storage(kind, count, _numbers(archive.read(f"{folder}data/{key}"), STORAGES[kind], count))
+                known[key] = Storage(
+                    kind, count, _numbers(_stored(archive, f"{folder}data/{key}"), STORAGES[kind], count)
+                )
             return known[key]
 
-        return _Reader(io.BytesIO(archive.read(pickles[0])), storage).load()
+        return _reader(storage).read(io.BytesIO(_stored(archive, pickles[0])))
 
 
 def _read_stream(path: Path) -> Any:
@@ -173,21 +174,32 @@ def _read_stream(path: Path) -> Any:
     def storage(kind: str, key: str, count: int) -> Storage:
         return known.setdefault(key, Storage(kind, count))
 
-    with path.open("rb") as file:
-        if _Reader(file, storage).load() != MAGIC:
-            raise WeightsError(f"{path.name} is not a torch file; give .pth, .pt, .th, .safetensors, .h5 or .keras")
-        _Reader(file, storage).load()  # protocol
-        if _Reader(file, storage).load().get("little_endian") is not True:
-            raise WeightsError(f"{path.name} was written on a big-endian machine; save it anew")
-        root = _Reader(file, storage).load()
-        for key in _Reader(file, storage).load():
-            count = struct.unpack("<q", file.read(8))[0]
-            place = known[key]
-            if count != place.count:
-                raise WeightsError(f"{path.name}: a storage has {count} numbers where {place.count} were announced")
-            form = STORAGES[place.kind]
-            place.values = _numbers(file.read(count * _itemsize(form)), form, count)
+    file, reader = io.BytesIO(path.read_bytes()), _reader(storage)
+    if reader.read(file) != MAGIC:
+        raise WeightsError(f"{path.name} is not a torch file; give .pth, .pt, .th, .safetensors, .h5 or .keras")
+    reader.read(file)  # protocol
+    if reader.read(file).get("little_endian") is not True:
+        raise WeightsError(f"{path.name} was written on a big-endian machine; save it anew")
+    root = reader.read(file)
+    for key in reader.read(file):
+        count = struct.unpack("<q", file.read(8))[0]
+        place = known[key]
+        if count != place.count:
+            raise WeightsError(f"{path.name}: a storage has {count} numbers where {place.count} were announced")
+        form = STORAGES[place.kind]
+        place.values = _numbers(file.read(count * _itemsize(form)), form, count)
     return root
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member as torch writes it: neither compressed nor encrypted, so that it cannot be larger than the file."""
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        raise WeightsError(f"the file's part {name} is compressed or encrypted, which torch does not do; save it anew")
+    try:
+        return archive.read(info)
+    except (OSError, NotImplementedError) as error:
+        raise WeightsError(f"the file's part {name} cannot be read ({error}); copy or save it anew") from error
 
 
 def _itemsize(form: str) -> int:
@@ -224,7 +236,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
             header = json.loads(file.read(length))
             body = file.read()
             return {name: _safe_tensor(body, entry) for name, entry in header.items() if name != "__metadata__"}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except DAMAGE as error:
             if isinstance(error, WeightsError):
                 raise
             raise WeightsError(f"{path.name} has a header that is not safetensors' ({type(error).__name__})") from error

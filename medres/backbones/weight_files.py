@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
                 return _keras3(file)
         with h5py.File(path, "r") as file:
             return _legacy(file.get("model_weights", file)) or _keras3(file)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError(f"weights file {path.name} is not a whole {path.suffix} file: {error}") from error
 
 

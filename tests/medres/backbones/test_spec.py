@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medres.backbones.spec import ResNetSpec
 from medres.backbones.variants import resnet_spec
@@ -41,3 +44,23 @@ def test_the_spec_is_frozen() -> None:
 def test_the_number_of_stages_must_fit_the_stem() -> None:
     with pytest.raises(ModelError, match="3 stages"):
         ResNetSpec("basic", (1, 1, 1, 1), stem="cifar")
+
+
+@given(
+    depths=st.lists(st.integers(1, 4), min_size=4, max_size=4).map(tuple),
+    block=st.sampled_from(["basic", "bottleneck"]),
+    stem=st.sampled_from(["imagenet", "small"]),
+    width=st.integers(4, 80),
+    shift=st.integers(0, 3),
+)
+def test_blocks_fit_onto_each_other(depths: tuple[int, ...], block: str, stem: str, width: int, shift: int) -> None:
+    first = 4 if stem == "imagenet" else 1
+    spec = ResNetSpec(block, depths, stem=stem, width=width, output_stride=first << shift)
+    stages = list(spec.stages())
+    blocks = [plan for stage in stages for plan in stage]
+    assert tuple(map(len, stages)) == depths
+    assert [plan.inputs for plan in blocks] == [width, *(plan.outputs for plan in blocks[:-1])]
+    assert first * math.prod(plan.stride for plan in blocks) == spec.total_stride == first << shift
+    # What a stage does not stride it dilates: together they always reach as far.
+    assert math.prod(plan.stride for plan in blocks) * blocks[-1].dilations[1] == 8
+    assert all(plan.stride == 1 and plan.dilations[0] == plan.dilations[1] for stage in stages for plan in stage[1:])

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import struct
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from medres.backbones.pickles import Reader
 from medres.backbones.torch_files import MAGIC, read_safetensors, read_torch
 from medres.errors import WeightsError
 
@@ -149,7 +153,7 @@ def test_no_code_of_the_file_runs(tmp_path: Path) -> None:
     (tmp_path / "b.th").write_bytes(pickled(Call((Global("os.mkdir"), str(canary)))))
     with pytest.raises(WeightsError, match=r"os\.mkdir"):
         read_torch(tmp_path / "b.th")
-    for name in ("builtins.eval", "builtins.getattr", "medres.backbones.torch_files.Path", "torch.nn.Module"):
+    for name in ("builtins.eval", "builtins.getattr", "medres.backbones.torch_files.read_torch", "torch.nn.Module"):
         with pytest.raises(WeightsError, match=name):
             read_torch(write_zip(tmp_path / "c.pth", {"x": Global(name)}, {}))
     assert not canary.exists()
@@ -223,3 +227,53 @@ def test_damaged_safetensors(tmp_path: Path, entry: Any) -> None:
     (tmp_path / "b.safetensors").write_bytes(b"\xff" * 20)
     with pytest.raises(WeightsError):
         read_safetensors(tmp_path / "b.safetensors")
+
+
+def mutations(whole: bytes, count: int, seed: int) -> Iterator[bytes]:
+    random = np.random.default_rng(seed)
+    for _ in range(count):
+        changed = bytearray(whole)
+        for _ in range(random.integers(1, 4)):
+            changed[random.integers(len(changed))] = random.integers(256)
+        yield bytes(changed[: random.integers(len(changed))] if random.random() < 0.1 else changed)
+
+
+@pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning")
+def test_damage_of_any_kind_gives_arrays_or_one_clear_error(tmp_path: Path) -> None:
+    root = {"weight": tensor("0", WEIGHT), "more": {"x": [1, 2.5, None, True, ("a", 300)]}}
+    header = {"w": {"dtype": "F32", "shape": [2, 3, 4], "data_offsets": [0, 96]}}
+    files = {
+        write_zip(tmp_path / "a.pth", root, {"0": WEIGHT.tobytes()}): read_torch,
+        write_stream(tmp_path / "b.th", {"w": WEIGHT, "b": np.float32([1, 2])}): read_torch,
+        write_safetensors(tmp_path / "c.safetensors", header, WEIGHT.tobytes()): read_safetensors,
+    }
+    for path, read in files.items():
+        outcomes = {"read": 0, "refused": 0}
+        for changed in mutations(path.read_bytes(), 400, seed=0):
+            path.write_bytes(changed)
+            try:
+                assert all(isinstance(array, np.ndarray) and array.size <= 24 for array in read(path).values())
+                outcomes["read"] += 1
+            except WeightsError:
+                outcomes["refused"] += 1
+        assert min(outcomes.values()) > 10
+
+
+def test_an_opcode_that_tensors_do_not_need_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.th").write_bytes(b"\x80\x02(i__main__\nx\n.")
+    with pytest.raises(WeightsError, match="INST"):
+        read_torch(tmp_path / "a.th")
+
+
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickled({"x": "y" * 10_000}))
+    with pytest.raises(WeightsError, match="compressed"):
+        read_torch(tmp_path / "a.pth")
+
+
+def test_what_pythons_own_pickle_writes_is_read(tmp_path: Path) -> None:
+    """Protocols 2 to 5 write other opcodes for the same plain data; without tensors there is no state dict in them."""
+    data = {"text": "é" * 300, "numbers": [1, -1, 70_000, 2**40, 0.5], "nested": {"a": (1, 2, 3, 4)}, "none": None}
+    for protocol in (2, 4, 5):
+        assert Reader({}, str).read(io.BytesIO(pickle.dumps(data, protocol))) == data
