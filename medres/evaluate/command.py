@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tune", metavar="TABLE", help="scores of the tuning split: Youden's threshold on it is frozen")
     p.add_argument("--patient", metavar="COLUMN", help="the patient column (default: patient)")
     p.add_argument("--unit", choices=("image", "series", "study", "patient"), help="unit of analysis")
-    p.add_argument("--pool", choices=("max", "mean", "noisy_or"), default="max", help="how image scores make a unit's")
+    p.add_argument("--pool", choices=("max", "mean", "noisy_or"), help="how image scores make a unit's (default: max)")
     p.add_argument("--pool-label", choices=("any",), help="a unit is positive where any of its images is")
     p.add_argument("--subgroup", action="append", default=[], metavar="COLUMN", help="repeatable")
     p.add_argument("--compare", action="append", default=[], metavar="TABLE", help="another model's scores; repeatable")
@@ -130,19 +130,25 @@ def _evaluate(given: argparse.Namespace) -> DiagnosticReport:
     common: dict[str, Any] = {
         "tune": given.tune, "patient": given.patient, "unit": given.unit, "compare": given.compare or None,
         "design": given.design, "prevalence": given.prevalences or None, "level": given.level, "margin": given.margin,
-        "exact": given.exact, "pool": given.pool, "pool_label": given.pool_label, "title": given.title,
+        "exact": given.exact, "pool": given.pool or "max", "pool_label": given.pool_label, "title": given.title,
     }  # fmt: skip
     if given.scores is not None:
         return evaluate(given.scores, subgroups=given.subgroup, thresholds=given.thresholds or None, **common)
     from medres.predict import score_split
 
     scores, context = score_split(given.model, given.work, given.split or "test")
-    common["unit"] = given.unit or context.get("unit")
+    common["unit"] = given.unit or context["unit"]
+    common["pool"] = given.pool or context.get("pool", "max")
     return evaluate(
-        scores, subgroups=given.subgroup or context.get("subgroups", ()),
-        thresholds=[*context.get("frozen", []), *given.thresholds],
-        provenance=context.get("provenance"), flow=context.get("flow"), **common,
+        scores, subgroups=given.subgroup or context["subgroups"],
+        thresholds=[*_frozen_for(common["unit"], context["frozen"]), *given.thresholds],
+        provenance=context["provenance"], flow=context["flow"], **common,
     )  # fmt: skip
+
+
+def _frozen_for(unit: str | None, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The artefact's points that were chosen at the unit of this analysis; another unit's would be no frozen ones."""
+    return [point for point in points if point.get("unit", unit) == unit]
 
 
 def _check_worth(report: DiagnosticReport) -> None:

@@ -165,7 +165,17 @@ def test_save_from_python(scores: Path, tmp_path: Path) -> None:
 def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, monkeypatch) -> None:
     import types
 
-    frozen = [{"finding": "positive", "name": "default", "threshold": 0.55, "criterion": "youden", "split": "tune"}]
+    frozen = [
+        {
+            "finding": "positive",
+            "name": "default",
+            "threshold": 0.55,
+            "criterion": "youden",
+            "split": "tune",
+            "unit": unit,
+        }
+        for unit in ("patient", "image")
+    ]
     asked = []
 
     def score_split(model, work, split):
@@ -176,6 +186,7 @@ def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, mo
             "provenance": {"model": "abc"},
             "unit": "patient",
             "subgroups": [],
+            "pool": "mean",
         }
         return pd.read_csv(scores).assign(label=lambda d: d.patient % 2), context
 
@@ -186,6 +197,7 @@ def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, mo
     assert asked == [("m.keras", "work", "test")]
     numbers = json.loads((tmp_path / "R" / "report.json").read_text())
     assert numbers["analysis_unit"] == "patient"
+    assert numbers["pooling"]["score"] == "mean"
     assert numbers["flow"]["ingest"] == {"given": 90}
     assert numbers["provenance"]["model"] == "abc"
     points = numbers["findings"]["positive"]["operating_points"]
