@@ -202,11 +202,12 @@ def _without_prevalence(options: Options) -> dict[str, Any]:
 
 
 def _flow(table: Table, units: Units, ingest: Mapping[str, Any] | None) -> dict[str, Any]:
-    """STARD 15 and 16: how many rows came in, how many were scored, and what ingest left out before."""
+    """STARD 15 and 16: how many rows came in, how many were scored, and what ingest left out before
+    (without the folders it read)."""
     status = {name: int(np.count_nonzero(table.status == name)) for name in ("scored", "refused", "failed")}
     out: dict[str, Any] = {"images": table.n_rows, **status, "units": units.n_units}
     out |= {"units_refused": int(units.refused.sum()), "patients": units.n_patients}
     out["demographics"] = demographics(units)
     if ingest is not None:
-        out["ingest"] = dict(ingest)
+        out["ingest"] = {key: value for key, value in ingest.items() if key != "sources"}
     return out

@@ -148,5 +148,13 @@
     draw();
   }
 
+  /* On paper everything is open. */
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.forEach((one) => { one.open = true; });
+  });
+  addEventListener("afterprint", () => closed.forEach((one) => { one.open = false; }));
+
   document.querySelectorAll("[data-explore]").forEach((panel) => explore(panel, data[Number(panel.dataset.explore)]));
 })();

@@ -182,7 +182,7 @@ def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, mo
         asked.append((model, work, split))
         context = {
             "frozen": frozen,
-            "flow": {"given": 90},
+            "flow": {"given": 90, "sources": ["/home/doe"]},
             "provenance": {"model": "abc"},
             "unit": "patient",
             "subgroups": [],

@@ -211,6 +211,20 @@ def test_controls_have_names_and_nothing_is_wider_than_a_phone(opened) -> None:
     browser.call("Emulation.clearDeviceMetricsOverride")
 
 
+def test_paper_shows_what_is_folded_and_no_controls(opened) -> None:
+    browser, _, _ = opened
+    closed = "document.querySelectorAll('details:not([open])').length"
+    before = browser.js(closed)
+    assert before > 0
+    browser.js("dispatchEvent(new Event('beforeprint'))")
+    assert browser.js(closed) == 0
+    browser.js("dispatchEvent(new Event('afterprint'))")
+    assert browser.js(closed) == before
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    assert browser.js("getComputedStyle(document.querySelector('.explore')).display") == "none"
+    browser.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_zz_no_error_and_no_request(opened) -> None:
     """Last: whatever the other tests did, the page made no request and no error."""
     browser, _, _ = opened
