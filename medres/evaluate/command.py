@@ -39,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--pool-label", choices=("any",), help="a unit is positive where any of its images is")
     p.add_argument("--subgroup", action="append", default=[], metavar="COLUMN", help="repeatable")
     p.add_argument("--compare", action="append", default=[], metavar="TABLE", help="another model's scores; repeatable")
+    p.add_argument(
+        "--readers", metavar="TABLE", help="people's calls: reader, arm, the unit's id, finding, rating (0 or 1)"
+    )
     p.add_argument("--threshold", action="append", default=[], metavar="X|FINDING:NAME=X", help="declared; repeatable")
     p.add_argument("--prevalence", action="append", default=[], metavar="FINDING=X", help="for PPV and NPV; repeatable")
     p.add_argument("--level", type=float, default=0.95, help="confidence level (default: 0.95)")
@@ -130,7 +133,7 @@ def _evaluate(given: argparse.Namespace) -> DiagnosticReport:
     common: dict[str, Any] = {
         "tune": given.tune, "patient": given.patient, "unit": given.unit, "compare": given.compare or None,
         "design": given.design, "prevalence": given.prevalences or None, "level": given.level, "margin": given.margin,
-        "exact": given.exact, "pool": given.pool or "max", "pool_label": given.pool_label, "title": given.title,
+        "exact": given.exact, "readers": given.readers, "pool": given.pool or "max", "pool_label": given.pool_label, "title": given.title,
     }  # fmt: skip
     if given.scores is not None:
         return evaluate(given.scores, subgroups=given.subgroup, thresholds=given.thresholds or None, **common)

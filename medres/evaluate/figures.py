@@ -27,6 +27,10 @@ def roc(name: str, finding: dict[str, Any]) -> str:
             axes.segment(x, sensitivity["ci_low"], x, sensitivity["ci_high"], "whisker")
         axes.mark(x, y, f"point {point['origin']}", f"{point['name']} ({point['origin']})")
         axes.text(x, y, point["name"], "note", dx=9, dy=16)
+    for reader in finding.get("readers", []):
+        se, sp = reader["sensitivity"]["estimate"], reader["specificity"]["estimate"]
+        if se is not None and sp is not None:
+            axes.triangle(1 - sp, se, "reader", " ".join((reader["reader"], reader["arm"])).strip())
     auc = finding["auc"]
     axes.text(0.98, 0.06, f"AUC {auc['estimate']:.3f}", "big", "end")
     if auc["ci_low"] is not None:

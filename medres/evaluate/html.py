@@ -87,9 +87,10 @@ def _figures(name: str, finding: dict[str, Any]) -> list[dict[str, Any]]:
     curves = finding.get("curves")
     if curves is None or finding["auc"]["estimate"] is None:
         return []
+    roc_note = "Points: thresholds, with intervals." + (" Triangles: readers." if finding.get("readers") else "")
     negative_up = "Up: units with the finding; down: without; each as a share of its class. Lines: thresholds."
     out = [
-        {"title": "ROC curve", "svg": figures.roc(name, finding), "note": "Points: thresholds, with intervals."},
+        {"title": "ROC curve", "svg": figures.roc(name, finding), "note": roc_note},
         {"title": "Scores", "svg": figures.histogram(name, finding), "note": negative_up},
     ]
     if finding["average_precision"]["estimate"] is not None:

@@ -21,6 +21,7 @@ from medres.evaluate.options import Options, make_options
 from medres.evaluate.plain import to_plain
 from medres.evaluate.points import check_tune, choose_points
 from medres.evaluate.provenance import provenance_of
+from medres.evaluate.readers import load_readers, reader_points
 from medres.evaluate.scores import Table, load
 from medres.evaluate.stard import stard_rows
 from medres.evaluate.subgroups import subgroup_numbers
@@ -77,6 +78,7 @@ def evaluate(
     unit: str | None = None,
     subgroups: Sequence[str] = (),
     compare: Source | Sequence[Source] | Mapping[str, Source] | None = None,
+    readers: Source | None = None,
     thresholds: Any = None,
     design: Mapping[str, Any] | str | Path | None = None,
     prevalence: float | Mapping[str, float] | None = None,
@@ -96,6 +98,7 @@ def evaluate(
     unit: image (default), series, study or patient; scores are pooled to it by `pool` (max, mean, noisy_or), labels must
     agree unless `pool_label` is "any".
     subgroups: columns to break the figures down by. compare: other tables of the same images, aligned by image id.
+    readers: people's calls (reader, arm, the unit's column, finding, rating 0 or 1), drawn as points on the ROC curve.
     thresholds: a declared number, {finding: {name: x}}, or frozen points of an artefact, a list of dicts with finding,
     name, threshold, criterion, split, n_patients, sha256.
     design: mapping or YAML/JSON file (sampling: cohort or case_control, prevalence, reference_standard, setting, ...).
@@ -120,6 +123,10 @@ def evaluate(
 
     numbers = _heading(table, units, (pool, pool_label), options, title) | {"flow": _flow(table, units, flow)}
     numbers |= _figures(table, units, points, options)
+    if readers is not None:
+        calls = load_readers(readers, units)
+        for name, finding in numbers["findings"].items():
+            finding["readers"] = reader_points(calls, units, name, level)
     numbers |= _comparisons(table, others, (unit, pool, pool_label), points, options)
     numbers = to_plain(numbers)
     for name, finding in numbers["findings"].items():

@@ -67,6 +67,11 @@ class Axes:
             f'<circle class="{css}" cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{radius}">{inner}</circle>'
         )
 
+    def triangle(self, x: float, y: float, css: str, title: str) -> None:
+        cx, cy = self.x(x), self.y(y)
+        path = f"{cx:.1f},{cy - 6:.1f} {cx - 5.5:.1f},{cy + 4:.1f} {cx + 5.5:.1f},{cy + 4:.1f}"
+        self.parts.append(f'<polygon class="{css}" points="{path}"><title>{escape(title)}</title></polygon>')
+
     def text(
         self, x: float, y: float, text: str, css: str = "note", anchor: str = "start", dx: float = 0, dy: float = 0
     ) -> None:
