@@ -94,7 +94,7 @@ def _draw_patient(number: int, seed: int) -> _Patient:
             u=rng.uniform(-0.55, 0.55),
             v=rng.uniform(-0.6, 0.6),
             radius=rng.uniform(0.09, 0.14),
-            contrast=rng.uniform(0.15, 1.0),
+            contrast=rng.uniform(0.25, 1.5),
         )
     return _Patient(
         number=number,

@@ -25,7 +25,7 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Nodule:
-    """A soft ball in a lung: `side` -1 or 1, `u`, `v` its place in that lung (-1..1), `radius`, `contrast` (0..1)."""
+    """A soft ball in a lung: `side` -1 or 1, `u`, `v` its place in that lung (-1..1), `radius`, `contrast` (0..1.5)."""
 
     side: int
     u: float

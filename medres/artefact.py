@@ -27,11 +27,13 @@ from data_pipelines.files import write_atomic
 from data_pipelines.preprocess import PreprocessSpec, to_model_units
 from medres.errors import ArtefactError
 from medres.preflight import CARD, GOLDEN, KERAS_MEMBERS, parse_json, read_members
-from medres.training.calibrate import Calibration
 
 if TYPE_CHECKING:
     import keras
 
+    from medres.training.calibrate import Calibration
+
+SERVED = "study"  # the unit that `Predictor` answers for
 INTENDED_USE = "Research use only. Not a medical device; not for diagnosis or treatment of patients."
 GOLDEN_TOLERANCE = 1e-5
 

@@ -20,11 +20,10 @@ from data_pipelines.manifest import Manifest
 from data_pipelines.parsing import Source
 from data_pipelines.preprocess import prepare, to_model_units
 from data_pipelines.walking import walk
-from medres.artefact import Artefact, Card
+from medres.artefact import SERVED, Artefact, Card
 from medres.artefact import load as load_artefact
 from medres.errors import ArtefactError, RefusedInput
 from medres.progress import Progress
-from medres.training.freeze import SERVED
 
 BATCH = 32
 SUBGROUPS = ("sex", "age", "view", "site", "manufacturer", "model")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.dataset import Targets
-from medres.artefact import Card, OperatingPoint, summary_hash, versions, with_probability
+from medres.artefact import SERVED, Card, OperatingPoint, summary_hash, versions, with_probability
 from medres.evaluate.roc import rank_counts
 from medres.training.calibrate import Calibration, identity, platt, temperature
 from medres.training.data import TrainingData, predict_logits
@@ -16,7 +16,6 @@ from medres.training.data import TrainingData, predict_logits
 if TYPE_CHECKING:
     import keras
 
-SERVED = "study"
 POOLING: dict[str, Literal["max", "mean"]] = {"binary": "max", "multilabel": "max", "multiclass": "mean"}
 
 
