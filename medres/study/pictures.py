@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -42,29 +43,32 @@ def _from_npz(path: Path) -> Images:
         raise TrainingError(f"{path.name}: an .npz with {', '.join(names)} is needed ({error})") from error
 
 
-def _files(path: Path) -> Iterator[tuple[PurePosixPath, Image.Image]]:
-    """(path below the root, picture) for each picture, in order of name."""
+def _files(path: Path) -> Iterator[tuple[PurePosixPath, np.ndarray]]:
+    """(path below the root, pixels) for each picture, in the order of the folder or archive."""
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
+        for file in path.rglob("*"):
             if file.suffix.lower() in ENDINGS:
-                with Image.open(file) as picture:
-                    yield PurePosixPath(file.relative_to(path).as_posix()), picture
+                yield PurePosixPath(file.relative_to(path).as_posix()), _pixels(file)
         return
     with tarfile.open(path) as archive:
-        for member in sorted(archive.getmembers(), key=lambda member: member.name):
+        for member in archive:
             name = PurePosixPath(member.name)
-            file_object = archive.extractfile(member) if member.isfile() and member.size <= MAX_PICTURE else None
-            if file_object is not None and name.suffix.lower() in ENDINGS:
-                with Image.open(file_object) as picture:
-                    yield name, picture
+            data = archive.extractfile(member) if member.isfile() and member.size <= MAX_PICTURE else None
+            if data is not None and name.suffix.lower() in ENDINGS:
+                yield name, _pixels(data)
+
+
+def _pixels(file: Any) -> np.ndarray:
+    with Image.open(file) as picture:
+        return np.asarray(picture)
 
 
 def _from_files(path: Path) -> Images:
     found: dict[str, list[tuple[str, np.ndarray]]] = {"train": [], "test": []}
     try:
-        for name, picture in _files(path):
+        for name, pixels in sorted(_files(path), key=lambda item: item[0]):
             if len(name.parts) >= 3 and name.parts[-3] in found:
-                found[name.parts[-3]].append((name.parts[-2], np.asarray(picture)))
+                found[name.parts[-3]].append((name.parts[-2], pixels))
     except (OSError, tarfile.TarError) as error:
         raise TrainingError(
             f"{path.name}: neither a folder nor an archive of PNG or JPEG pictures ({error})"
