@@ -31,7 +31,7 @@ def resampled(
     sample: Sample, statistics: Mapping[str, Statistic], replicates: int, seed: int = SEED
 ) -> dict[str, Floats]:
     """(replicates,) values of each statistic over draws of patients with replacement; NaN where a class is missing."""
-    order = np.argsort(-sample.score, kind="stable")
+    order = np.lexsort((sample.patient, sample.label, -sample.score))  # the order of rows must not matter
     score, label = sample.score[order], sample.label[order]
     cluster, groups = _in_order_of_appearance(sample.patient[order])
     ends = np.flatnonzero(np.append(score[1:] != score[:-1], True))

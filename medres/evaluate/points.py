@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def _given(thresholds: Any, names: tuple[str, ...]) -> list[tuple[str, Point]]:
             for name, value in (named.items() if isinstance(named, Mapping) else {f"{named:g}": named}.items())
         ]
     if isinstance(thresholds, int | float) and not isinstance(thresholds, bool):
-        return [(name, Point(f"{thresholds:g}", float(thresholds), "declared")) for name in names]
+        return [(name, Point(f"{thresholds:g}", _number(thresholds), "declared")) for name in names]
     if isinstance(thresholds, Sequence) and not isinstance(thresholds, str):
         return [pair for one in thresholds for pair in _one(one, names)]
     raise EvaluationError("thresholds must be a number, {finding: {name: x}} or a list of them")
@@ -73,6 +74,6 @@ def _one(one: Any, names: tuple[str, ...]) -> list[tuple[str, Point]]:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise EvaluationError("a threshold must be a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise EvaluationError("a threshold must be a finite number")
     return float(value)

@@ -54,8 +54,10 @@ def _predictive(hit: Bools, of: Bools, patient: Ints, odds: float, level: float,
         variance = groups / (groups - 1) * float(by_patient @ by_patient)
     else:
         log_ratio, variance = math.log((k1 / n1) / (k0 / n0)), 1 / k1 - 1 / n1 + 1 / k0 - 1 / n0
+    if variance < 1e-24:
+        return Estimate(point, why="the estimated variance is zero: no interval of this kind", n=n1 + n0)
     centre = 1.0 / (1.0 + math.exp(-log_ratio) / odds)
-    low, high = logit_interval(centre, math.sqrt(max(variance, 0.0)) * centre * (1.0 - centre), quantile)
+    low, high = logit_interval(centre, math.sqrt(variance) * centre * (1.0 - centre), quantile)
     return Estimate(
         point, min(low, point), max(high, point), level, "two",
         method + (", patients as clusters" if clustered else ""), n=n1 + n0, n_clusters=groups if clustered else None,

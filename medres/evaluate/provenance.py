@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy
 
+from medres.evaluate import bootstrap, flexible
 from medres.evaluate.options import Options
 from medres.evaluate.scores import Table
 
@@ -25,6 +26,7 @@ def provenance_of(
         "tune": None if tune is None else _source(tune),
         "compared": [_source(other) for other in others],
         "level": options.level,
+        "seeds": {"bootstrap": bootstrap.SEED, "ici": flexible.SEED},
         "versions": {
             "medres": _version("medres"), "python": platform.python_version(),
             "numpy": np.__version__, "scipy": scipy.__version__,

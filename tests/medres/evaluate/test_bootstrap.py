@@ -26,7 +26,7 @@ def test_replicates_are_those_of_the_slow_way() -> None:
     s = drawn(repeat=2)
     got = resampled(s, {"auc": auc_from_counts, "ap": average_precision}, 20, seed=5)
     rng = np.random.default_rng(5)
-    appearance = list(dict.fromkeys(s.patient[np.argsort(-s.score, kind="stable")]))
+    appearance = list(dict.fromkeys(s.patient[np.lexsort((s.patient, s.label, -s.score))]))
     for i in range(20):
         drawn_patients = [appearance[k] for k in rng.integers(0, 75, 75, dtype=np.int32)]
         rows = np.concatenate([np.flatnonzero(s.patient == g) for g in drawn_patients])
@@ -35,6 +35,15 @@ def test_replicates_are_those_of_the_slow_way() -> None:
         assert got["ap"][i] == pytest.approx(
             np.sum(np.diff(counts.tp, prepend=0) / counts.n_positive * counts.tp / (counts.tp + counts.fp))
         )
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    s = drawn(repeat=2)
+    shuffle = np.random.default_rng(1).permutation(150)
+    moved = Sample(s.label[shuffle], s.score[shuffle], s.patient[shuffle], s.fold)
+    for statistic in (auc_from_counts, average_precision):
+        a, b = (resampled(x, {"x": statistic}, 50)["x"] for x in (s, moved))
+        np.testing.assert_allclose(a, b, atol=1e-12)
 
 
 def test_the_spread_is_that_of_the_clustered_formula() -> None:

@@ -57,3 +57,11 @@ def test_clustered_empty_cells_count_patients() -> None:
 def test_one_class_has_a_reason() -> None:
     ones = np.ones(3, dtype=bool)
     assert all(e.estimate is None for e in predictive_values(ones, ones, np.arange(3), 0.1, 0.95))
+
+
+def test_patients_that_are_all_alike_leave_no_interval_rather_than_a_point() -> None:
+    called, label = np.array([True, False, True, False]), np.array([True, True, False, False])
+    ppv, npv = predictive_values(called, label, np.array([0, 1, 0, 1]), 0.2, 0.95)
+    for e in (ppv, npv):
+        assert e.estimate is not None
+        assert e.ci_low is None or e.ci_low < e.ci_high

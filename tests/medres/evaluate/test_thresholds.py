@@ -93,7 +93,8 @@ def test_frozen_points_of_an_artefact_keep_their_source_and_come_first() -> None
 
 
 @pytest.mark.parametrize(
-    "bad", ["0.5", True, {"other": {"a": 1}}, {"positive": {"a": "x"}}, {"positive": float("nan")}, [None]]
+    "bad",
+    ["0.5", True, {"other": {"a": 1}}, {"positive": {"a": "x"}}, {"positive": float("nan")}, float("inf"), [None]],
 )
 def test_bad_thresholds_are_refused(bad) -> None:
     with pytest.raises(EvaluationError):
