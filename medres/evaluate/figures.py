@@ -125,7 +125,7 @@ def decision_curve(name: str, finding: dict[str, Any]) -> str:
     axes.text(0.98, top, "model", "big strong-negative", "end", dy=14)
     if everyone:
         axes.text(everyone[-1][0], max(low, everyone[-1][1]), "everyone", "note", dx=6, dy=-4)
-    axes.text(0.98, 0, "no one", "note", "end", dy=-5)
+    axes.text(0.98, 0, "no one", "note", "end", dy=15)
     return axes.render()
 
 
