@@ -10,16 +10,18 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medres import backbones, evaluate
+    from medres import backbones, evaluate, study
+    from medres.backbones.accounting import summary
     from medres.model import classifier
     from medres.predict import Prediction, Predictor, load
     from medres.training.fit import Run, train
 
 __version__ = metadata.version("medres")
-__all__ = ["Prediction", "Predictor", "Run", "backbones", "classifier", "evaluate", "load", "train"]
+__all__ = ["Prediction", "Predictor", "Run", "backbones", "classifier", "evaluate", "load", "study", "summary", "train"]
 
 _HOME = {
     "classifier": "medres.model",
+    "summary": "medres.backbones.accounting",
     "Prediction": "medres.predict",
     "Predictor": "medres.predict",
     "load": "medres.predict",
@@ -29,11 +31,11 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("backbones", "evaluate"):
+    if name in ("backbones", "evaluate", "study"):
         return importlib.import_module(f"medres.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'medres' has no attribute {name!r}")
-    if name in ("classifier", "Run", "train"):
+    if name in ("classifier", "Run", "summary", "train"):
         from data_pipelines.backend import require_tensorflow
 
         require_tensorflow()

@@ -65,8 +65,8 @@ class Predictor:
         self.artefact = artefact
         self.card: Card = artefact.card
         spec = artefact.card.preprocess
-        signature = [tf.TensorSpec((None, spec.rows, spec.cols, 1), tf.float32)]
-        self._forward = tf.function(lambda image: artefact.model(image, training=False), input_signature=signature)
+        images = tf.TensorSpec((None, spec.rows, spec.cols, 1), tf.float32)
+        self._forward = tf.function(lambda image: artefact.model(image, training=False)).get_concrete_function(images)
 
     def predict(self, study: Source | Sequence[Source]) -> Prediction:
         """One study: a file, a folder, DICOM bytes, a pydicom data set, or a list of these.
@@ -122,9 +122,10 @@ class Predictor:
         One image alone is run twice over: TensorFlow's kernels take another path for a batch of one, whose last digits differ from those
         of every other batch size, and calibration can magnify them.
         """
+        tf = require_tensorflow()
         if len(images) == 1:
-            return self._forward(np.repeat(images, 2, axis=0)).numpy()[:1]
-        return self._forward(images).numpy()
+            return self._forward(tf.constant(np.repeat(images, 2, axis=0))).numpy()[:1]
+        return self._forward(tf.constant(images)).numpy()
 
     def _decide(self, probabilities: np.ndarray, path: str | None) -> Prediction:
         card = self.card
@@ -140,7 +141,8 @@ def score_split(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Scores table (one row an image, see the contract) of one split of a work folder, and what the report needs beside it.
 
-    The context holds: frozen (operating points of the artefact at its unit), flow (ingest.json), provenance, unit, pool, subgroups.
+    The context holds: frozen (the artefact's operating points, each with its unit), flow (ingest.json), provenance, unit, pool,
+    subgroups, title.
     Raises ArtefactError where the work folder's labels are not those of the model.
     """
     if split not in SPLITS:
@@ -180,7 +182,7 @@ def _scores_table(table: pd.DataFrame, scores: np.ndarray, targets: Targets) -> 
 
 def _context(artefact: Artefact, manifest: Manifest, table: pd.DataFrame, split: str) -> dict[str, Any]:
     card = artefact.card
-    frozen = [point.model_dump() for point in card.operating_points if point.unit == card.unit]
+    frozen = [point.model_dump() for point in card.operating_points]
     if card.task == "binary":
         frozen = [point | {"finding": "positive"} for point in frozen]
     provenance = {
@@ -200,6 +202,7 @@ def _context(artefact: Artefact, manifest: Manifest, table: pd.DataFrame, split:
         "unit": manifest.summary["label_level"],
         "pool": card.pooling,
         "subgroups": present,
+        "title": f"{', '.join(card.names)}: {split} split",
     }
 
 

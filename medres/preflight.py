@@ -20,7 +20,7 @@ MAX_UNITS = 65536
 # The built-in classes that a medres model is made of.
 _ALLOWED = """
 Functional InputLayer Conv2D Conv3D BatchNormalization GroupNormalization Activation ReLU Rescaling Concatenate Add Multiply
-Identity Dropout Reshape Dense ZeroPadding2D ZeroPadding3D MaxPooling2D MaxPooling3D AveragePooling2D AveragePooling3D
+Identity Dropout Permute Reshape Dense ZeroPadding2D ZeroPadding3D MaxPooling2D MaxPooling3D AveragePooling2D AveragePooling3D
 GlobalAveragePooling2D GlobalAveragePooling3D DTypePolicy VarianceScaling HeNormal HeUniform GlorotUniform GlorotNormal
 RandomNormal TruncatedNormal Zeros Ones Constant L2 __keras_tensor__ __numpy__
 """

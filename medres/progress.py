@@ -45,4 +45,4 @@ class Bars(Progress):
             yield lambda done, total: bars.update(bar, completed=done, total=total)
 
     def line(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)

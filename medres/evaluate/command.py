@@ -141,17 +141,13 @@ def _evaluate(given: argparse.Namespace) -> DiagnosticReport:
 
     scores, context = score_split(given.model, given.work, given.split or "test")
     common["unit"] = given.unit or context["unit"]
-    common["pool"] = given.pool or context.get("pool", "max")
+    common["pool"] = given.pool or context["pool"]
+    common["title"] = given.title or context["title"]
     return evaluate(
         scores, subgroups=given.subgroup or context["subgroups"],
-        thresholds=[*_frozen_for(common["unit"], context["frozen"]), *given.thresholds],
+        thresholds=[*context["frozen"], *given.thresholds],
         provenance=context["provenance"], flow=context["flow"], **common,
     )  # fmt: skip
-
-
-def _frozen_for(unit: str | None, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The artefact's points that were chosen at the unit of this analysis; another unit's would be no frozen ones."""
-    return [point for point in points if point.get("unit", unit) == unit]
 
 
 def _check_worth(report: DiagnosticReport) -> None:

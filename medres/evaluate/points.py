@@ -15,12 +15,13 @@ FROZEN_NAME = "default"
 
 
 def choose_points(units: Units, tune: Units | None, tune_sha256: str | None, thresholds: Any) -> dict[str, list[Point]]:
-    """Points by finding. `thresholds`: a number, {finding: {name: x}}, or frozen dicts from an artefact.
+    """Points by finding. `thresholds`: a number, {finding: {name: x}}, or frozen dicts from an artefact; of those, the
+    ones that were chosen at another unit than that of this analysis would be no frozen ones here and are left out.
 
     Raises EvaluationError for a finding that the table does not have or a threshold that is not a number.
     """
     points: dict[str, list[Point]] = {name: [] for name in units.names}
-    for finding, point in [] if thresholds is None else _given(thresholds, units.names):
+    for finding, point in [] if thresholds is None else _given(thresholds, units.names, units.unit):
         if finding not in points:
             raise EvaluationError(f"a threshold names the finding {finding!r}; the table has {', '.join(units.names)}")
         points[finding].append(point)
@@ -52,7 +53,7 @@ def check_tune(tune: Table, table: Table) -> None:
                 )
 
 
-def _given(thresholds: Any, names: tuple[str, ...]) -> list[tuple[str, Point]]:
+def _given(thresholds: Any, names: tuple[str, ...], unit: str) -> list[tuple[str, Point]]:
     if isinstance(thresholds, Mapping):
         return [
             (finding, Point(str(name), _number(value), "declared"))
@@ -62,13 +63,15 @@ def _given(thresholds: Any, names: tuple[str, ...]) -> list[tuple[str, Point]]:
     if isinstance(thresholds, int | float) and not isinstance(thresholds, bool):
         return [(name, Point(f"{thresholds:g}", _number(thresholds), "declared")) for name in names]
     if isinstance(thresholds, Sequence) and not isinstance(thresholds, str):
-        return [pair for one in thresholds for pair in _one(one, names)]
+        return [pair for one in thresholds for pair in _one(one, names, unit)]
     raise EvaluationError("thresholds must be a number, {finding: {name: x}} or a list of them")
 
 
-def _one(one: Any, names: tuple[str, ...]) -> list[tuple[str, Point]]:
+def _one(one: Any, names: tuple[str, ...], unit: str) -> list[tuple[str, Point]]:
     if not (isinstance(one, Mapping) and {"finding", "threshold"} <= set(one)):
-        return _given(one, names)
+        return _given(one, names, unit)
+    if one.get("unit", unit) != unit:
+        return []
     source = {key: one[key] for key in ("criterion", "split", "n_patients", "sha256") if one.get(key) is not None}
     return [(one["finding"], Point(str(one.get("name", FROZEN_NAME)), _number(one["threshold"]), "frozen", source))]
 

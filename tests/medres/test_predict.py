@@ -26,7 +26,7 @@ def test_predict_gives_the_probability_of_the_training_pipeline(predictor, tiny_
         got = predictor.predict(Path(row["source"]) / row["path"])
         assert got.refused is None
         assert got.probabilities["square"] == pytest.approx(score, abs=1e-6)
-    assert [p["finding"] for p in context["frozen"]] == ["positive"]
+    assert [(p["finding"], p["unit"]) for p in context["frozen"]] == [("positive", "patient"), ("positive", "study")]
 
 
 def test_a_study_is_pooled_by_its_largest_score(predictor, tiny_work: Path) -> None:

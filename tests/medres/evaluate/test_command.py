@@ -187,6 +187,7 @@ def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, mo
             "unit": "patient",
             "subgroups": [],
             "pool": "mean",
+            "title": "spot: test split",
         }
         return pd.read_csv(scores).assign(label=lambda d: d.patient % 2), context
 
