@@ -79,7 +79,10 @@ def ensure_cache(
 
 
 def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
-    """The manifest's rows of the spec's kind, ordered by split, study, series and place in the series."""
+    """The manifest's rows of the spec's kind, train first, then tune and test, each series whole and by position.
+
+    The order follows paths and positions, never pseudonyms: the same files give the same training with any key.
+    """
     rows = table[table["kind"] == spec.kind]
     if rows.empty:
         kinds = ", ".join(f"{count} {kind}" for kind, count in table["kind"].value_counts().items())
@@ -87,7 +90,8 @@ def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
             f"preset {spec.name} wants {spec.kind} images, the manifest holds {kinds or 'none'}: choose another preset"
         )
     place = rows["split"].map({name: i for i, name in enumerate(SPLITS)})
-    return rows.assign(_place=place).sort_values(["_place", "study", "series", "order", "image"]).drop(columns="_place")
+    keys = pd.DataFrame({"split": place, "series": rows.groupby("series", sort=False).ngroup(), "order": rows["order"]})
+    return rows.loc[keys.sort_values(["split", "series", "order"], kind="stable").index]
 
 
 def open_cache(folder: Path) -> Cache:

@@ -9,7 +9,7 @@ import pytest
 from conftest import rewrite
 
 from data_pipelines import cache as cache_module
-from data_pipelines.cache import ensure_cache, open_cache
+from data_pipelines.cache import eligible_rows, ensure_cache, open_cache
 from data_pipelines.errors import CacheError
 from data_pipelines.images import read_image
 from data_pipelines.manifest import Manifest
@@ -106,3 +106,16 @@ def test_the_cache_holds_no_more_than_the_integers(work: Path) -> None:
     cache = ensure_cache(work, "xray-64")
     shards = json.loads((cache.folder / "cache.json").read_text())["shards"]
     assert sum(s["bytes"] for s in shards) <= 1.05 * 60 * 64 * 64 * 2
+
+
+def test_rows_follow_paths_and_positions_and_never_pseudonyms() -> None:
+    table = pd.DataFrame(
+        {
+            "kind": ["ct", "ct", "radiograph", "ct", "ct", "ct"],
+            "split": ["test", "train", "train", "train", "train", "train"],
+            "series": ["z", "x", "r", "a", "x", "a"],
+            "order": [0, 1, 0, 1, 0, 0],
+            "image": ["5", "4", "3", "2", "1", "0"],
+        }
+    )
+    assert eligible_rows(table, spec_from("ct-32"))["image"].tolist() == ["1", "4", "0", "2", "5"]
