@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Task = Literal["binary", "multilabel", "multiclass"]
 SHUFFLE_BYTES = 1 << 30
+PARALLEL = 4  # batches parsed ahead, on as many threads
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,11 @@ def _parsed(batches: tf.data.Dataset, steps: int, cache: Cache, targets: Targets
         inputs = {"image": image, "key": tf.stack([tf.fill(tf.shape(row), key), row], axis=1)}
         return inputs, tf.gather(labels, row), tf.gather(weights, row)
 
-    parsed = batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return parsed.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(tf.data.AUTOTUNE)
+    parsed = batches.map(parse, num_parallel_calls=PARALLEL, deterministic=True)
+    options = tf.data.Options()
+    # The end of an epoch waits for tf.data's autotuning thread, which sleeps for up to a minute (TensorFlow 2.21).
+    options.autotune.enabled = False
+    return parsed.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(PARALLEL).with_options(options)
 
 
 def _check_batch(batch_size: int) -> None:
