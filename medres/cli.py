@@ -6,18 +6,15 @@ Exit code 0 on success, 2 on wrong usage, 1 on failure with one clear line on st
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from data_pipelines.backend import require_tensorflow
-from data_pipelines.errors import DicomError
-from medres.errors import MedresError
+from medres.console import DEBUG, report, verb
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,33 +29,7 @@ Work = Annotated[Path, typer.Argument(help="Work folder made by medres ingest.")
 @app.callback()
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
     if debug:
-        os.environ["MEDRES_DEBUG"] = "1"
-
-
-def verb(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn what a command may raise into one line on standard error and exit code 1."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except (DicomError, MedresError, OSError, KeyboardInterrupt) as error:
-            if os.environ.get("MEDRES_DEBUG"):
-                raise
-            typer.echo(f"medres: {_sentence(error)}", err=True)
-            raise typer.Exit(1) from None
-
-    return run
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; nothing is half-written, and the same command goes on where that is possible"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full; nothing is half-written. Make room and run the same command again"
-    if isinstance(error, OSError):
-        return f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
-    return " ".join(str(error).split())
+        os.environ[DEBUG] = "1"
 
 
 @app.command()
@@ -94,7 +65,7 @@ def ingest(
             for_processing=for_processing,
             progress=update,
         )
-    _report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
+    report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
 
 
 def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
@@ -132,7 +103,7 @@ def cache(
         made = ensure_cache(work, chosen, progress=update)
     counts = {name: int((made.images["split"] == name).sum()) for name in made.shards}
     result = {"cache": str(made.folder), "spec": chosen.model_dump(), "images": counts}
-    _report(result, as_json, [f"{sum(counts.values())} images in {made.folder}"])
+    report(result, as_json, [f"{sum(counts.values())} images in {made.folder}"])
 
 
 @app.command()
@@ -183,7 +154,7 @@ def train(
         progress=Bars(),
     )
     result = {"model": str(done.artefact), "best_epoch": done.best_epoch, "history": done.history.to_dict("records")}
-    _report(result, as_json, [f"model: {done.artefact}"])
+    report(result, as_json, [f"model: {done.artefact}"])
 
 
 @app.command()
@@ -202,7 +173,7 @@ def predict(
     if missing:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(missing[0]))
     found = [prediction.as_dict() for prediction in predictor.predict_many(path)]
-    _report(found, as_json, [_prediction_line(one) for one in found])
+    report(found, as_json, [_prediction_line(one) for one in found])
 
 
 def _prediction_line(one: dict[str, Any]) -> str:
@@ -234,7 +205,7 @@ def wrap(
         summary = run(
             source, out, labels=labels, modality=modality, body_part=body_part, burned_in=burned_in, progress=update
         )
-    _report(summary, as_json, [f"{key}: {value}" for key, value in summary.items()])
+    report(summary, as_json, [f"{key}: {value}" for key, value in summary.items()])
 
 
 @app.command()
@@ -257,7 +228,7 @@ def demo(
         f"model:  {result['model']}",
         f"report: {result['report']}",
     ]
-    _report(result, as_json, lines)
+    report(result, as_json, lines)
 
 
 study = typer.Typer(no_args_is_help=True, help="Why residual learning works, on one's own pictures.")
@@ -309,7 +280,7 @@ def depth(
         f"train error {row['train_error']:.4f}  test error {row['test_error']:.4f}"
         for row in rows
     ]
-    _report(rows, as_json, [*lines, f"figures: {out / 'errors.png'}, {out / 'gradients.png'}"])
+    report(rows, as_json, [*lines, f"figures: {out / 'errors.png'}, {out / 'gradients.png'}"])
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -325,10 +296,6 @@ def evaluate(context: typer.Context) -> None:
     from medres.evaluate.__main__ import main
 
     raise typer.Exit(main(context.args))
-
-
-def _report(result: Any, as_json: bool, lines: list[str]) -> None:
-    typer.echo(json.dumps(result, indent=1, allow_nan=False, default=str) if as_json else "\n".join(lines))
 
 
 def _read_json(path: Path | None) -> Any:

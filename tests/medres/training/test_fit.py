@@ -13,7 +13,7 @@ from conftest import rewrite
 
 import medres
 from data_pipelines.manifest import Manifest
-from medres.errors import TrainingError
+from medres.errors import TrainingError, WeightsError
 from medres.predict import score_split
 from medres.training import fit
 
@@ -141,3 +141,27 @@ def test_multiclass_trains(tiny_work: Path, tmp_path: Path) -> None:
     found = medres.load(run.artefact).predict(Path(row["source"]) / row["path"])
     assert sum(found.probabilities.values()) == pytest.approx(1, abs=1e-5)
     assert found.decisions["class"] == max(found.probabilities, key=found.probabilities.__getitem__)
+
+
+def test_weights_of_an_earlier_run_are_the_start(tiny_run: Path, tiny_work: Path, tmp_path: Path) -> None:
+    start = medres.load(tiny_run / "model.keras").artefact.model
+    run = medres.train(
+        tiny_work, **OPTIONS, epochs=1, learning_rate=1e-12, weights=tiny_run / "model.keras", out=tmp_path / "run"
+    )
+    found = medres.load(run.artefact).artefact.model
+    for layer in ("stem_conv", "logits"):
+        assert np.abs(start.get_layer(layer).kernel.numpy() - found.get_layer(layer).kernel.numpy()).max() < 1e-6
+
+
+def test_weights_of_another_net_are_refused_and_nothing_is_written(
+    tiny_run: Path, tiny_work: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match="stage1_block2"):
+        medres.train(
+            tiny_work,
+            **OPTIONS | {"model": "resnet18"},
+            epochs=1,
+            weights=tiny_run / "model.keras",
+            out=tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()

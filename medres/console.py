@@ -1,0 +1,47 @@
+"""What every command shares: one clear line for what goes wrong, and text or JSON for what goes well."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from data_pipelines.errors import DicomError
+from medres.errors import MedresError
+
+DEBUG = "MEDRES_DEBUG"
+
+
+def verb(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn what a command may raise into one line on standard error and exit code 1."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (DicomError, MedresError, OSError, KeyboardInterrupt) as error:
+            if os.environ.get(DEBUG):
+                raise
+            typer.echo(f"medres: {_sentence(error)}", err=True)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; nothing is half-written, and the same command goes on where that is possible"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full; nothing is half-written. Make room and run the same command again"
+    if isinstance(error, OSError):
+        return f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
+    return " ".join(str(error).split())
+
+
+def report(result: Any, as_json: bool, lines: list[str]) -> None:
+    typer.echo(json.dumps(result, indent=1, allow_nan=False, default=str) if as_json else "\n".join(lines))
