@@ -1,8 +1,9 @@
-"""Progress for people: silent by default, rich bars on a terminal and in notebooks."""
+"""Progress for people: bars on a terminal, lines in a notebook and in a log, or nothing."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 Update = Callable[[int, int], None]
@@ -20,18 +21,18 @@ class Progress:
 
 
 class Bars(Progress):
-    """Rich progress bars and lines, on standard error."""
+    """Rich progress bars on a terminal, and lines everywhere: on standard error, in a notebook on standard output."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr="ipykernel" not in sys.modules, highlight=False, force_jupyter=False)
 
     @contextlib.contextmanager
     def task(self, name: str) -> Iterator[Update]:
         from rich import progress
 
-        if not (self._console.is_terminal or self._console.is_jupyter):
+        if not self._console.is_terminal:
             yield lambda done, total: None
             return
         columns = (

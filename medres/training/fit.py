@@ -21,7 +21,7 @@ from medres.artefact import save, summary_hash
 from medres.backbones import load_pretrained
 from medres.errors import TrainingError
 from medres.model import classifier
-from medres.progress import Progress
+from medres.progress import Bars, Progress
 from medres.training import checkpoint
 from medres.training.data import TrainingData, balanced_over, load_data, mean_auc, predict_logits
 from medres.training.freeze import frozen
@@ -72,9 +72,10 @@ def train(
     split. Where `out` holds an unfinished run of the same configuration, it goes on after the last whole epoch.
     preset: name or spec of data_pipelines.preprocess; None is xray-224 or ct-256, after the manifest. stem: None is "small" up to
     64 px, else "imagenet". windows: CT only; None is lung, mediastinum and bone. weights: a file to start from
-    (`load_pretrained`). Raises TrainingError before the first step where the data cannot be trained on.
+    (`load_pretrained`). progress: None tells each epoch in a line; medres.progress.Progress() is silent.
+    Raises TrainingError before the first step where the data cannot be trained on.
     """
-    out, manifest, reporter = Path(out), Manifest.load(work), progress or Progress()
+    out, manifest, reporter = Path(out), Manifest.load(work), progress or Bars()
     chosen = recipe_of(
         recipe,
         epochs=epochs,
