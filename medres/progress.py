@@ -26,13 +26,15 @@ class Bars(Progress):
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr="ipykernel" not in sys.modules, highlight=False, force_jupyter=False)
+        notebook = "ipykernel" in sys.modules
+        self._live = not notebook and sys.stderr.isatty()
+        self._console = Console(stderr=not notebook, highlight=False, force_jupyter=False, force_terminal=self._live)
 
     @contextlib.contextmanager
     def task(self, name: str) -> Iterator[Update]:
         from rich import progress
 
-        if not self._console.is_terminal:
+        if not self._live:
             yield lambda done, total: None
             return
         columns = (

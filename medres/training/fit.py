@@ -103,7 +103,7 @@ def train(
     best = checkpoint.restore(out / "checkpoints" / "best.npz", trainer)
     served, card = frozen(core, data, config, best)
     save(out / "model.keras", served, card)
-    reporter.line(f"the model of epoch {best['epoch']} is in {out / 'model.keras'}")
+    reporter.line(f"the model of epoch {best['epoch']} is in {out.name}/model.keras")
     return Run(out, out / "model.keras", history, best["epoch"])
 
 
