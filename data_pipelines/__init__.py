@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from data_pipelines.volumes import Volume, read_volume, read_volumes
     from data_pipelines.wrapping import wrap
 
-__all__ = ["Image", "Manifest", "Volume", "datasets", "ingest", "read_image", "read_stored", "read_volume", "read_volumes", "wrap"]
+__all__ = [
+    "Image",
+    "Manifest",
+    "Volume",
+    "datasets",
+    "ingest",
+    "read_image",
+    "read_stored",
+    "read_volume",
+    "read_volumes",
+    "wrap",
+]
 
 _HOME = {
     "Image": "images",
