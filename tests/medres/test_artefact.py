@@ -158,3 +158,21 @@ def test_other_suffixes_and_absent_files_are_refused(tiny_run: Path, tmp_path: P
     for path in (tmp_path / "model.h5", tmp_path / "absent.keras"):
         with pytest.raises(ArtefactError):
             load(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((32, 32, 1), {"shortcut": "A"}),
+        ((32, 32, 1), {"version": "2", "norm": "group"}),
+        ((32, 32, 3), {"version": "d", "squeeze_excite": True, "stochastic_depth": 0.1}),
+        ((32, 32, 1), {"block": "bottleneck", "cardinality": 4, "group_width": 32}),
+        ((16, 16, 16, 1), {"windows": ["lung", "bone"]}),
+    ],
+)
+def test_everything_that_the_builder_draws_is_on_the_allow_list(shape: tuple, options: dict) -> None:
+    from medres import classifier
+    from medres.preflight import _check_classes
+
+    model = classifier("resnet10", shape, 1, stem="small", width=8, activation="sigmoid", **options)
+    _check_classes(json.loads(model.to_json()), "model.keras")
