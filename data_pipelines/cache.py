@@ -26,15 +26,14 @@ import pandas as pd
 
 from data_pipelines.backend import require_tensorflow
 from data_pipelines.errors import CacheError, DicomError
-from data_pipelines.files import sync_folder, write_atomic
+from data_pipelines.files import file_sha256, sync_folder, write_atomic
 from data_pipelines.images import read_image
-from data_pipelines.manifest import Manifest
+from data_pipelines.manifest import SPLITS, Manifest
 from data_pipelines.preprocess import PreprocessSpec, prepare, spec_from
 from data_pipelines.workers import map_files
 
 CODE_VERSION = 1
 SCHEMA = "medres.cache/1"
-SPLITS = ("train", "tune", "test")
 SHARD_BYTES = 64 << 20
 
 Progress = Callable[[int, int], None]
@@ -109,7 +108,7 @@ def open_cache(folder: Path) -> Cache:
         path = folder / shard["file"]
         if not path.is_file():
             raise CacheError(f"shard {shard['file']} of cache {folder.name} is missing: {_mend(folder)}")
-        if path.stat().st_size != shard["bytes"] or _sha256(path) != shard["sha256"]:
+        if path.stat().st_size != shard["bytes"] or file_sha256(path) != shard["sha256"]:
             raise CacheError(f"shard {shard['file']} of cache {folder.name} is damaged: {_mend(folder)}")
     if sum(shard["records"] for shard in shards) != len(images):
         raise CacheError(f"cache {folder.name} holds another number of records than of images: {_mend(folder)}")
@@ -194,18 +193,13 @@ def _write_shards(
                 "split": split,
                 "records": n,
                 "bytes": path.stat().st_size,
-                "sha256": _sha256(path),
+                "sha256": file_sha256(path),
             }
 
 
 def _key(table: pd.DataFrame, spec: PreprocessSpec) -> str:
     rows = table[["image", "file_sha256", "frame", "split"]].to_csv(index=False)
     return hashlib.sha256(f"{CODE_VERSION}\n{spec.sha256}\n{rows}".encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _mend(folder: Path) -> str:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.backend import require_tensorflow
-from data_pipelines.cache import SPLITS, Cache, ensure_cache
+from data_pipelines.cache import Cache, ensure_cache
 from data_pipelines.errors import LabelError, SpecError
-from data_pipelines.manifest import Manifest
+from data_pipelines.manifest import SPLITS, Manifest
 from data_pipelines.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def train_batches(
     records = tf.data.TFRecordDataset(files).shuffle(
         buffer, seed=int(order.integers(2**31)), reshuffle_each_iteration=False
     )
-    steps = max(1, count // batch_size) if count else 0
+    steps = training_steps(count, batch_size)
     batches = records.batch(batch_size, drop_remainder=count >= batch_size).skip(start)
     return _parsed(batches, max(0, steps - start), cache, targets, epoch_key(seed, epoch))
 
@@ -109,6 +109,11 @@ def eval_batches(cache: Cache, targets: Targets, batch_size: int, split: str) ->
         raise SpecError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     batches = tf.data.TFRecordDataset(cache.files(split)).batch(batch_size)
     return _parsed(batches, -(-len(rows_of(cache, split)) // batch_size), cache, targets, 0)
+
+
+def training_steps(images: int, batch_size: int) -> int:
+    """Batches of one training epoch: the last, incomplete one is dropped unless it is the only one."""
+    return max(1, images // batch_size) if images else 0
 
 
 def rows_of(cache: Cache, split: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import os
 import shutil
@@ -57,6 +58,12 @@ def staged_folder(out: Path, *, what: str) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
         raise
     sync_folder(out.parent)
+
+
+def file_sha256(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_new(out: Path, *, what: str) -> None:

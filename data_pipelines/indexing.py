@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from collections.abc import Sequence
@@ -13,10 +12,12 @@ from typing import Any
 import pandas as pd
 
 from data_pipelines.errors import DicomError, Ineligible, InputError, NotDicom
+from data_pipelines.files import file_sha256
 from data_pipelines.headers import Header, Kind, eligibility, header_of
 from data_pipelines.images import Image, image_of
 from data_pipelines.parsing import Source, parse
 from data_pipelines.planes import Plane, planes_of
+from data_pipelines.preprocess import UNITS
 from data_pipelines.walking import walk
 from data_pipelines.workers import Progress, map_files
 
@@ -81,8 +82,7 @@ def index_sources(
 def inspect_file(item: tuple[str, bool]) -> list[dict[str, Any]]:
     """Read, decode and describe each frame of (path, for_processing); runs in a worker. Raises DicomError."""
     path, for_processing = item
-    with open(path, "rb") as file:  # noqa: PTH123
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)
     return [{"file_sha256": digest, **_row(*usable)} for usable in usable_images(path, for_processing=for_processing)]
 
 
@@ -100,7 +100,7 @@ def usable_images(source: Source, *, for_processing: bool = False) -> list[tuple
         raise Ineligible("A frame of it is no slice of intensities.", code=code)
     images = [image_of(parsed.dataset, header, plane.frame) for plane in planes]
     for image in images:
-        if image.units != {"ct": "HU", "radiograph": "display"}[kind]:
+        if image.units != UNITS[kind]:
             raise Ineligible("A CT without a rescale to HU: its values have no known unit.", code="not_hu")
         if image.pixels.min() == image.pixels.max():
             raise Ineligible("All pixels are equal: there is nothing to see.", code="constant_pixels")

@@ -12,11 +12,11 @@ import pandas as pd
 
 from data_pipelines.backend import require_tensorflow
 from data_pipelines.cache import ensure_cache
-from data_pipelines.dataset import SPLITS, Targets, eval_batches, rows_of, targets_of
+from data_pipelines.dataset import Targets, eval_batches, rows_of, targets_of
 from data_pipelines.errors import DicomError, Ineligible, SpecError
 from data_pipelines.headers import read_header
 from data_pipelines.indexing import usable_images
-from data_pipelines.manifest import Manifest
+from data_pipelines.manifest import SPLITS, Manifest
 from data_pipelines.parsing import Source
 from data_pipelines.preprocess import prepare, to_model_units
 from data_pipelines.walking import walk
@@ -80,15 +80,21 @@ class Predictor:
             files = [file for source in sources for file in _files(source)]
             if len({read_header(file).identifiers.study_instance_uid for file in files}) > 1:
                 raise RefusedInput("the files belong to more than one study: ask for one study at a time")
-            return self._decide(self.probabilities(self.prepared(files)), label)
         except (DicomError, RefusedInput) as error:
             return Prediction({}, {}, refused=str(error), path=label)
+        return self._predict(files, label)
 
     def predict_many(self, paths: Sequence[str | Path]) -> Iterator[Prediction]:
         """One prediction a study over files and folders, in the order in which the studies are met."""
         for path, files in _by_study(paths):
-            found = self.predict(files) if files else Prediction({}, {}, refused="no DICOM file here")
-            yield Prediction(found.probabilities, found.decisions, found.refused, path)
+            yield self._predict(files, path) if files else Prediction({}, {}, refused="no DICOM file here", path=path)
+
+    def _predict(self, files: Sequence[Source], path: str | None) -> Prediction:
+        """One study whose files are known to belong together."""
+        try:
+            return self._decide(self.probabilities(self.prepared(files)), path)
+        except (DicomError, RefusedInput) as error:
+            return Prediction({}, {}, refused=str(error), path=path)
 
     def prepared(self, files: Sequence[Source]) -> np.ndarray:
         """Prepared integers (images, rows, cols) of the study's images of the model's kind.

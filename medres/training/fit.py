@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.augment import Augment, augmentation
-from data_pipelines.dataset import train_batches
+from data_pipelines.dataset import train_batches, training_steps
 from data_pipelines.files import write_atomic
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import PreprocessSpec
@@ -127,8 +127,7 @@ def _trainer(core: keras.Model, chosen: Recipe, data: TrainingData) -> keras.Mod
 
 
 def _steps(data: TrainingData, chosen: Recipe) -> int:
-    """Training batches an epoch; see data_pipelines.dataset."""
-    return max(1, len(data.part("train")[0]) // chosen.batch_size)
+    return training_steps(len(data.part("train")[0]), chosen.batch_size)
 
 
 def _fit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.augment import augmentation
-from data_pipelines.files import write_atomic
+from data_pipelines.files import file_sha256, write_atomic
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import PreprocessSpec, spec_from
 from medres.errors import TrainingError
@@ -48,7 +47,7 @@ def configuration(
     network = network | {"stem": stem, "windows": DEFAULT_WINDOWS if spec.kind == "ct" and windows is None else windows}
     augment = ("ct_slice" if spec.kind == "ct" else "chest_xray") if chosen.augment == "auto" else chosen.augment
     augmentation(augment)
-    source = None if weights is None else hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    source = None if weights is None else file_sha256(weights)
     settings = chosen.model_copy(update={"augment": augment}).model_dump()
     return {
         "schema": "medres.run/1",
