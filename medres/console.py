@@ -7,7 +7,8 @@ import functools
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,9 @@ from data_pipelines.errors import DicomError
 from medres.errors import MedresError
 
 DEBUG = "MEDRES_DEBUG"
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Work = Annotated[Path, typer.Argument(help="Work folder made by medres ingest.")]
 
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,16 +22,16 @@ def load_pictures(path: Path | str, *, limit: int | None = None, seed: int = 0) 
     """Read `.npz` (MedMNIST's train_images, train_labels, test_images, test_labels), or a folder or `.tar.gz` with
     train/<class>/* and test/<class>/* in PNG or JPEG, all of one size; classes are numbered in order of their names.
 
-    limit: so many training pictures at most, drawn class by class in the same shares, by `seed`. Raises TrainingError.
+    limit: so many pictures of train, and of test, at most, drawn class by class in the same shares, by `seed`. Raises TrainingError.
     """
     path = Path(path)
     if not path.exists():
         raise TrainingError(f"pictures {path}: there is no such file or folder")
     images = _from_npz(path) if path.suffix == ".npz" else _from_files(path)
-    if limit is None or limit >= len(images.train):
+    if limit is None:
         return images
-    kept = _stratified(images.train_labels, limit, seed)
-    return Images(images.train[kept], images.train_labels[kept], images.test, images.test_labels)
+    train, test = (_stratified(labels, limit, seed) for labels in (images.train_labels, images.test_labels))
+    return Images(images.train[train], images.train_labels[train], images.test[test], images.test_labels[test])
 
 
 def _from_npz(path: Path) -> Images:

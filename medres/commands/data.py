@@ -1,0 +1,110 @@
+"""Verbs about data: ingest, cache, wrap."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from medres.console import Json, Work, report
+
+
+def ingest(
+    source: Annotated[list[Path], typer.Argument(help="Folders or files with DICOM.")],
+    out: Annotated[Path, typer.Option(help="New work folder.")],
+    labels: Annotated[Path | None, typer.Option(help="CSV of labels.")] = None,
+    finding: Annotated[list[str] | None, typer.Option(help="Finding column of the CSV; repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split by patient.")] = 0,
+    max_bad: Annotated[
+        float | None, typer.Option(help="Fail when more than this share of the files is quarantined, 0 to 1.")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="File with the key of the pseudonyms.")] = None,
+    for_processing: Annotated[
+        bool, typer.Option("--for-processing", help="Accept FOR PROCESSING radiographs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Index, check, group and split DICOM files into a work folder."""
+    from data_pipelines.ingestion import ingest as run
+    from medres.progress import Bars
+
+    with Bars().task("ingest") as update:
+        manifest = run(
+            source,
+            labels,
+            out,
+            findings=tuple(finding or ()),
+            seed=seed,
+            max_bad=max_bad,
+            key_file=key_file,
+            for_processing=for_processing,
+            progress=update,
+        )
+    report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
+
+
+def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
+    reasons = ", ".join(f"{code} {count}" for code, count in summary["reasons"].items())
+    lines = [
+        f"{summary['given']} files: {summary['ok']} ok, {summary['repaired']} repaired, "
+        f"{summary['quarantined']} quarantined, {summary['skipped']} skipped" + (f" ({reasons})" if reasons else "")
+    ]
+    for name, split in summary["splits"].items():
+        lines.append(f"{name:5s} {split['patients']} patients, {split['studies']} studies, {split['images']} images")
+    if summary["pseudonym_key"] == "made":
+        lines.append(
+            f"a new pseudonym key was made in {out}: keep it as safe as the data, and give it to later ingests with --key-file"
+        )
+    return [*lines, *(f"warning: {text}" for text in summary.get("warnings", [])), f"work folder: {out}"]
+
+
+def cache(
+    work: Work,
+    preset: Annotated[str | None, typer.Option(help="xray-SIZE or ct-SIZE, for instance xray-224.")] = None,
+    spec: Annotated[Path | None, typer.Option(help="JSON file with a preprocessing spec.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Decode once into verified shards of integers."""
+    from data_pipelines.cache import ensure_cache
+    from data_pipelines.preprocess import spec_from
+    from medres.progress import Bars
+
+    if (preset is None) == (spec is None):
+        raise typer.BadParameter("give either --preset NAME or --spec FILE")
+    chosen = spec_from(preset if preset is not None else _read_json(spec))
+    with Bars().task(f"cache {chosen.name}") as update:
+        made = ensure_cache(work, chosen, progress=update)
+    counts = {name: int((made.images["split"] == name).sum()) for name in made.shards}
+    result = {"cache": str(made.folder), "spec": chosen.model_dump(), "images": counts}
+    report(result, as_json, [f"{sum(counts.values())} images in {made.folder}"])
+
+
+def wrap(
+    source: Annotated[Path, typer.Argument(help="Folder of PNG and JPEG files.")],
+    out: Annotated[Path, typer.Option(help="New folder for the DICOM files.")],
+    labels: Annotated[Path | None, typer.Option(help="CSV with a path column; copied with the new paths.")] = None,
+    modality: Annotated[str, typer.Option(help="CR, or SC for secondary capture objects.")] = "CR",
+    body_part: Annotated[str, typer.Option(help="BodyPartExamined, for instance CHEST.")] = "",
+    burned_in: Annotated[Literal["YES", "NO"] | None, typer.Option(help="Is text burned into the pictures?")] = None,
+    as_json: Json = False,
+) -> None:
+    """Wrap PNG and JPEG images as DICOM, marked as derived and, for JPEG, as lossy; no spacing is invented."""
+    from data_pipelines.wrapping import wrap as run
+    from medres.progress import Bars
+
+    with Bars().task("wrap") as update:
+        summary = run(
+            source, out, labels=labels, modality=modality, body_part=body_part, burned_in=burned_in, progress=update
+        )
+    report(summary, as_json, [f"{key}: {value}" for key, value in summary.items()])
+
+
+def _read_json(path: Path | None) -> Any:
+    from data_pipelines.errors import SpecError
+
+    try:
+        return json.loads(Path(path or "").read_text())
+    except ValueError:
+        raise SpecError(f"{path}: no JSON") from None
