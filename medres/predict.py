@@ -13,12 +13,12 @@ import pandas as pd
 from data_pipelines.backend import require_tensorflow
 from data_pipelines.cache import ensure_cache
 from data_pipelines.dataset import Targets, eval_batches, rows_of, targets_of
+from data_pipelines.doors import study_of
 from data_pipelines.errors import DicomError, Ineligible, SpecError
-from data_pipelines.headers import read_header
 from data_pipelines.indexing import usable_images
 from data_pipelines.manifest import SPLITS, Manifest
 from data_pipelines.parsing import Source
-from data_pipelines.preprocess import prepare, to_model_units
+from data_pipelines.preprocess import UNITS, prepare, to_model_units
 from data_pipelines.walking import walk
 from medres.artefact import SERVED, Artefact, Card
 from medres.artefact import load as load_artefact
@@ -78,7 +78,7 @@ class Predictor:
         label = str(sources[0]) if len(sources) == 1 and isinstance(sources[0], str | Path) else None
         try:
             files = [file for source in sources for file in _files(source)]
-            if len({read_header(file).identifiers.study_instance_uid for file in files}) > 1:
+            if len({study_of(file) for file in files}) > 1:
                 raise RefusedInput("the files belong to more than one study: ask for one study at a time")
         except (DicomError, RefusedInput) as error:
             return Prediction({}, {}, refused=str(error), path=label)
@@ -104,7 +104,7 @@ class Predictor:
         spec, images, passed_over = self.card.preprocess, [], ""
         for file in files:
             try:
-                usable = usable_images(file)
+                usable = usable_images(file, units=UNITS[spec.kind])
             except Ineligible as error:
                 passed_over = str(error)
                 continue
@@ -232,7 +232,7 @@ def _by_study(paths: Sequence[str | Path]) -> Iterator[tuple[str, list[Path]]]:
         studies: dict[str, _Study] = {}
         for file in _files(path):
             try:
-                key = read_header(file).identifiers.study_instance_uid or str(file)
+                key = study_of(file) or str(file)
             except DicomError:
                 key = str(file)
             studies.setdefault(key, _Study(str(file))).files.append(file)
