@@ -11,7 +11,7 @@ from conftest import rewrite
 import medres
 from data_pipelines.manifest import Manifest
 from medres.errors import ArtefactError
-from medres.predict import score_split
+from medres.scoring import score_split
 
 
 @pytest.fixture(scope="module")
