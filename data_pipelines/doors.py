@@ -20,7 +20,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from data_pipelines.errors import CacheError, DicomError, Ineligible, LimitExceeded, Unreadable
-from data_pipelines.grayscale import Integers, min_max, pixel_sha256
+from data_pipelines.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.headers import header_of, read_header
 from data_pipelines.images import Image, read_image
 from data_pipelines.parsing import MAX_FILE_BYTES, MAX_INFLATED_BYTES, Parsed, Source
@@ -29,6 +29,7 @@ from data_pipelines.pictures import Skipped, read_picture
 Form = Literal["dicom", "png", "jpeg", "npz"]
 Units = Literal["display", "HU"]
 
+WINDOW_8_BITS = (128.0, 256.0)
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz")
 #: names of the splits in MedMNIST's arrays -> ours
 SPLIT_NAMES = {"train": "train", "val": "tune", "test": "test"}
@@ -178,7 +179,8 @@ def _image(stored: Integers, units: Units, repairs: tuple[str, ...]) -> Image:
     if units == "HU":
         pixels, record = stored.astype(np.float32), {"kind": "none"}
     elif stored.dtype == np.uint8:
-        pixels, record = stored.astype(np.float32) / np.float32(255), {"kind": "full_range", "low": 0, "high": 255}
+        pixels = window(stored, *WINDOW_8_BITS)  # value / 255, in the very arithmetic of a DICOM that holds the picture
+        record = dict(zip(("kind", "center", "width"), ("window", *WINDOW_8_BITS), strict=True))
     else:
         pixels, low, high = min_max(stored, None)
         record = {"kind": "min_max", "low": low, "high": high}

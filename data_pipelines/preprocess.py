@@ -67,6 +67,11 @@ class PreprocessSpec(BaseModel):
         return _SCALE[self.kind]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one model input, channels last."""
+        return (self.rows, self.cols, 1)
+
+    @property
     def sha256(self) -> str:
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 

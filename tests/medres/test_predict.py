@@ -13,7 +13,7 @@ import medres
 from data_pipelines.manifest import Manifest
 from data_pipelines.wrapping import wrap
 from medres.errors import ArtefactError
-from medres.predict import score_split
+from medres.scoring import score_split
 
 
 @pytest.fixture(scope="module")
