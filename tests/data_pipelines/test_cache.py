@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import rewrite
 
-from data_pipelines import cache as cache_module
+from data_pipelines import building, planning
 from data_pipelines.cache import eligible_rows, ensure_cache, open_cache
 from data_pipelines.errors import CacheError
 from data_pipelines.images import read_image
@@ -36,7 +36,7 @@ def records(folder: Path, spec) -> dict[int, np.ndarray]:
 
 
 def test_every_record_is_the_prepared_image(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "SHARD_BYTES", 10 * 32 * 32 * 2)  # ten images a shard
+    monkeypatch.setattr(planning, "SHARD_BYTES", 10 * 32 * 32 * 2)  # ten images a shard
     spec = spec_from("xray-32")
     cache = ensure_cache(work, spec)
     table = Manifest.load(work).table.set_index("image")
@@ -51,7 +51,7 @@ def test_every_record_is_the_prepared_image(work: Path, monkeypatch: pytest.Monk
 
 def test_a_second_call_builds_nothing(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = ensure_cache(work, "xray-32")
-    monkeypatch.setattr(cache_module, "map_files", None)
+    monkeypatch.setattr(building, "map_files", None)
     assert ensure_cache(work, "xray-32").folder == first.folder
 
 

@@ -11,8 +11,8 @@ from data_pipelines.errors import SpecError
 from data_pipelines.preprocess import PreprocessSpec, prepare, spec_from, to_model_units
 
 
-def picture(pixels: np.ndarray, units: str = "display") -> SimpleNamespace:
-    return SimpleNamespace(pixels=pixels.astype(np.float32), units=units)
+def picture(pixels: np.ndarray, units: str = "display", aspect: float = 1.0) -> SimpleNamespace:
+    return SimpleNamespace(pixels=pixels.astype(np.float32), units=units, aspect=aspect)
 
 
 def slow_resize(pixels: np.ndarray, rows: int, cols: int) -> np.ndarray:
