@@ -13,23 +13,19 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydicom.dataset import Dataset
 
 from data_pipelines.backend import require_tensorflow
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.files import file_sha256, sync_folder, write_atomic
-from data_pipelines.headers import Header, header_of
-from data_pipelines.images import Image, image_of
-from data_pipelines.parsing import parse
-from data_pipelines.planning import Plan, counted, paths_of, plan_records, read_planes
-from data_pipelines.preprocess import PreprocessSpec, spec_from
-from data_pipelines.stacks import Unit, prepare_units
+from data_pipelines.planning import Plan, counted, plan_records
+from data_pipelines.preparing import File, Item, prepare_files
+from data_pipelines.preprocess import PreprocessSpec
+from data_pipelines.stacks import Unit
 from data_pipelines.workers import TIMEOUT_S, map_files
 
 RUN = 32  # records whose slices are read by one worker together
@@ -185,9 +181,6 @@ def unsealed(data: bytes) -> dict[str, Any]:
     return index
 
 
-Item = tuple[tuple[tuple[str, int, str], ...], tuple[tuple[int, ...], ...], dict]
-
-
 def _prepared(plan: Plan, numbers: Sequence[int], workers: int | None) -> Iterator[np.ndarray]:
     """Prepared integers of the given records, in their order."""
     items = _items(plan, numbers)
@@ -195,55 +188,29 @@ def _prepared(plan: Plan, numbers: Sequence[int], workers: int | None) -> Iterat
     limit = TIMEOUT_S + _SECONDS_A_SLICE * longest
     for item, answer in map_files(prepare_files, items, workers=workers, timeout_s=limit):
         if isinstance(answer, DicomError):
-            where = "" if len(item[0]) == 1 else f" and the {len(item[0]) - 1} slices that go with it"
-            raise CacheError(f"{Path(item[0][0][0]).name}{where}: {answer}") from answer
+            where = "" if len(item[0]) == 1 else f" and the {len(item[0]) - 1} images that go with it"
+            raise CacheError(f"{item[0][0][1]}{where}: {answer}") from answer
         yield from answer
 
 
 def _items(plan: Plan, numbers: Sequence[int]) -> list[Item]:
     """Work for the decode workers: records that need the same files go together, at most RUN of them."""
-    paths, table = paths_of(plan.table), plan.table
-    frames, digests = table["frame"].tolist(), table["file_sha256"].tolist()
+    columns = ("source", "path", "frame", "form", "kind", "file_sha256")
+    files: list[File] = list(zip(*(plan.table[column].tolist() for column in columns), strict=True))
     runs: list[list[Unit]] = []
-    for n in numbers:
-        unit = plan.units[n]
-        known = {paths[m] for m in runs[-1][-1].members} if runs else set()
-        if runs and plan.spec.form != "volume" and len(runs[-1]) < RUN and known & {paths[m] for m in unit.members}:
+    for unit in (plan.units[n] for n in numbers):
+        known = {files[m][:2] for m in runs[-1][-1].members} if runs and plan.spec.form != "volume" else set()
+        if known & {files[m][:2] for m in unit.members} and len(runs[-1]) < RUN:
             runs[-1].append(unit)
         else:
             runs.append([unit])
-    spec, items = plan.spec.model_dump(), []
-    for run in runs:
-        members = sorted({m for unit in run for m in unit.members})
-        place = {m: at for at, m in enumerate(members)}
-        files = tuple((paths[m], int(frames[m]), digests[m]) for m in members)
-        items.append((files, tuple(tuple(place[m] for m in unit.members) for unit in run), spec))
-    return items
+    return [_item(run, files, plan.spec.model_dump()) for run in runs]
 
 
-def prepare_files(item: Item) -> list[np.ndarray]:
-    """Prepared integers of one item: files as (path, frame, SHA-256), units of places among them, spec. Runs in a worker.
-
-    Raises CacheError where a file is not the one that was ingested.
-    """
-    files, units, spec = item
-    known = lru_cache(maxsize=1)(read_planes)
-    planes = [known(path)[frame] for path, frame, _ in files] if spec["form"] == "volume" else []
-    opened = lru_cache(maxsize=1)(_opened)
-
-    def read(n: int) -> Image:
-        path, frame, digest = files[n]
-        return image_of(*opened(path, digest), frame)
-
-    return list(prepare_units([Unit(members) for members in units], planes, read, spec_from(spec)))
-
-
-def _opened(path: str, digest: str) -> tuple[Dataset, Header]:
-    data = Path(path).read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise CacheError("a source file changed since it was ingested: run medres ingest again, into a new folder")
-    parsed = parse(data, pixels=True)
-    return parsed.dataset, header_of(parsed)
+def _item(run: list[Unit], files: list[File], spec: dict) -> Item:
+    members = sorted({m for unit in run for m in unit.members})
+    place = {m: at for at, m in enumerate(members)}
+    return tuple(files[m] for m in members), tuple(tuple(place[m] for m in unit.members) for unit in run), spec
 
 
 def _mib(size: int) -> str:

@@ -83,11 +83,14 @@ def ensure_cache(
 
 
 def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
-    """The manifest's rows of the spec's kind, train first, then tune and test, each series whole and by position.
+    """The manifest's rows of the spec's kind (of stacks and volumes: DICOM alone), train first, then tune and test, each series
+    whole and by position.
 
     The order follows paths and positions, never pseudonyms: the same files give the same training with any key.
     """
     rows = table[table["kind"] == spec.kind]
+    if spec.form != "image":
+        rows = rows[rows["form"] == "dicom"]  # whose slices have a place
     if rows.empty:
         kinds = ", ".join(f"{count} {kind}" for kind, count in table["kind"].value_counts().items())
         raise CacheError(

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.errors import CacheError, DicomError
-from data_pipelines.headers import header_of
 from data_pipelines.manifest import SPLITS
-from data_pipelines.parsing import parse
-from data_pipelines.planes import Plane, planes_of
+from data_pipelines.planes import Plane
+from data_pipelines.preparing import read_planes
 from data_pipelines.preprocess import PreprocessSpec
 from data_pipelines.stacks import Unit, units_of
 from data_pipelines.workers import map_files
@@ -86,12 +85,6 @@ def plan_records(table: pd.DataFrame, spec: PreprocessSpec, workers: int | None 
     if not units:
         raise CacheError(f"preset {spec.name}: no series makes a volume ({counted(left_out)}); policy {spec.policy!r}")
     return Plan(table, spec, units, left_out)
-
-
-def read_planes(path: str) -> list[Plane]:
-    """Planes of a file's frames; run in a worker."""
-    parsed = parse(path, pixels=False)
-    return planes_of(parsed.dataset, header_of(parsed), 0)
 
 
 def paths_of(table: pd.DataFrame) -> list[str]:

@@ -12,7 +12,7 @@ from data_pipelines.images import Image
 from data_pipelines.indexing import usable_images
 from data_pipelines.parsing import Source
 from data_pipelines.planes import Plane
-from data_pipelines.preprocess import PreprocessSpec, prepare
+from data_pipelines.preprocess import UNITS, PreprocessSpec, prepare
 from data_pipelines.stacks import prepare_units, units_of
 
 
@@ -41,7 +41,7 @@ def prepared_study(files: Sequence[Source], spec: PreprocessSpec) -> Study:
     passed_over = "there is none"
     for file in files:
         try:
-            usable = usable_images(file)
+            usable = usable_images(file, units=UNITS[spec.kind])
         except Ineligible as error:
             passed_over = str(error)
             continue

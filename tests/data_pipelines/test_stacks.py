@@ -79,7 +79,10 @@ def batches_by_image(work: Path, preset) -> dict[str, tuple[np.ndarray, float]]:
     for dataset in datasets(work, preset, 1, 0):
         for inputs, label, weight in dataset:
             assert weight.numpy().item() == 1
-            found[cache.images["image"].iloc[int(inputs["key"][0, 1])]] = (inputs["image"][0].numpy(), label.numpy().item())
+            found[cache.images["image"].iloc[int(inputs["key"][0, 1])]] = (
+                inputs["image"][0].numpy(),
+                label.numpy().item(),
+            )
     return found
 
 
