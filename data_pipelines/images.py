@@ -26,6 +26,7 @@ from data_pipelines.transforms import Modality, frame_group, read_modality, read
 from data_pipelines.vocabulary import CT_CLASSES, QUANTITATIVE_MODALITIES, RADIOGRAPH_MODALITIES
 
 AIR_HU = -1024.0
+LEAST_ASPECT = 1 / 16
 
 Units = Literal["HU", "display", "raw"]
 
@@ -77,18 +78,19 @@ def image_of(dataset: Dataset, header: Header, frame: int) -> Image:
     if not np.isfinite(values).all():
         raise Unreadable("The rescale takes pixels out of the range of float32.", code="bad_modality_transform")
     spacing = _spacing(dataset, header, frame)
+    aspect, implausible = _aspect(header, spacing)
     image = Image(
         pixels=values,
         units="raw",
         kind=_kind(header),
         spacing_mm=spacing,
         padding=padding,
-        repairs=header.repairs + decoding,
+        repairs=header.repairs + decoding + implausible,
         voi={"kind": "none"},
         header=header,
         frame=frame,
         pixel_sha256=pixel_sha256(_upright(stored, header)),
-        aspect=_aspect(header, spacing),
+        aspect=aspect,
     )
     if image.kind == "ct":
         return _hounsfield(image) if is_hounsfield(header, modality) else image
@@ -149,10 +151,12 @@ def _spacing(dataset: Dataset, header: Header, frame: int) -> tuple[float, float
     return None if spacing is None else (spacing[0], spacing[1])
 
 
-def _aspect(header: Header, spacing: tuple[float, float] | None) -> float:
-    """Height over width of a pixel: PixelSpacing, else ImagerPixelSpacing, else PixelAspectRatio (C.7.6.3.1.7), all (row, column)."""
+def _aspect(header: Header, spacing: tuple[float, float] | None) -> tuple[float, tuple[str, ...]]:
+    """Height over width of a pixel, and repairs: PixelSpacing, else ImagerPixelSpacing, else PixelAspectRatio (C.7.6.3.1.7),
+    each (row, column). One beyond 1:16 was hardly meant, and counts as 1."""
     height, width = spacing or header.imager_pixel_spacing or header.pixel_aspect_ratio or (1.0, 1.0)
-    return height / width
+    plausible = width * LEAST_ASPECT <= height <= width / LEAST_ASPECT
+    return (height / width, ()) if plausible else (1.0, ("implausible_aspect",))
 
 
 def _stored_range(header: Header) -> tuple[int, int]:
