@@ -19,7 +19,7 @@ from medres.evaluate.scores import Table
 def provenance_of(
     table: Table, tune: Table | None, others: list[Table], options: Options, given: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """`created` is the only value that differs between two runs on the same input."""
+    """`created`, and the count of openings of a test split, are all that differs between two runs on the same input."""
     out: dict[str, Any] = {
         "created": datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
         "scores": _source(table),
