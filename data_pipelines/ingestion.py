@@ -25,6 +25,7 @@ from data_pipelines.leaks import leaking, refuse_leaks
 from data_pipelines.manifest import COLUMNS, Manifest, check_table
 from data_pipelines.own_labels import array_labels, folder_labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
+from data_pipelines.reconcile import Readers
 from data_pipelines.series import group_planes, series_verdict
 from data_pipelines.splits import FRACTIONS, check_no_overlap
 from data_pipelines.summary import require_two_classes, summarise
@@ -40,6 +41,7 @@ def ingest(
     out: Path | str | None = None,
     *,
     findings: Sequence[str] = (),
+    readers: Readers = "error",
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
     split_mode: Literal["stratified", "hash"] = "stratified",
@@ -57,7 +59,8 @@ def ingest(
 ) -> Manifest:
     """Index the DICOM files below `source` (a path or several) and write the new folder `out` (None: memory alone).
 
-    labels: a CSV (see read_labels); findings: its finding columns. seed, fractions, split_mode, external_site (column, value),
+    labels: a CSV (see read_labels); findings: its finding columns; readers: what becomes of rows with one key.
+    seed, fractions, split_mode, external_site (column, value),
     folds: of the split by patient (train, tune, test), unless the CSV gives one; see SplitPlan. splits_from: an earlier work
     folder, whose patients keep their split. key_file: key of the pseudonyms; else MEDRES_KEY, else that of `splits_from`,
     else one is made in `out`.
@@ -81,7 +84,7 @@ def ingest(
     plan.check()
     if labels is not None and class_folders:
         raise InputError("Both a labels table and class_folders are given: choose one.", code="labels")
-    table = None if labels is None else read_labels(labels, findings=findings)
+    table = None if labels is None else read_labels(labels, findings=findings, readers=readers)
     key = find_key(_key_file(key_file, splits_from))
     index = index_sources(
         sources,

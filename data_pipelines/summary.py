@@ -55,6 +55,7 @@ def summarise(
         "label_rows": 0 if labels is None else len(labels.rows),
         "label_rows_unmatched": len(unmatched_rows),
         "label_rows_repeated": 0 if labels is None else labels.repeated_rows,
+        "readers": labels.readers if labels else None,
         "images_unlabelled": unlabelled,
         "sources": sorted(set(table["source"])),
         "warnings": [

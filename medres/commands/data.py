@@ -18,6 +18,12 @@ def ingest(
     out: Annotated[Path, typer.Option(help="New work folder.")],
     labels: Annotated[Path | None, typer.Option(help="CSV of labels.")] = None,
     finding: Annotated[list[str] | None, typer.Option(help="Finding column of the CSV; repeatable.")] = None,
+    readers: Annotated[
+        Literal["error", "majority", "any", "uncertain"],
+        typer.Option(
+            help="Several rows a key: an error, more than half, present where any, or uncertain unless all agree."
+        ),
+    ] = "error",
     seed: Annotated[int, typer.Option(help="Seed of the split by patient.")] = 0,
     fractions: Annotated[str, typer.Option(help="Shares of train, tune and test.")] = "0.7,0.15,0.15",
     split_mode: Annotated[
@@ -65,6 +71,7 @@ def ingest(
             labels,
             out,
             findings=tuple(finding or ()),
+            readers=readers,
             seed=seed,
             fractions=_fractions(fractions),
             split_mode=split_mode,
