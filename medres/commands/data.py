@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from medres.console import Json, Work, report
+from medres.console import Json, Limit, Work, report
 
 
 def ingest(
@@ -59,13 +59,15 @@ def ingest(
         Literal["error", "drop"],
         typer.Option(help="A patient or equal pixels in two given splits: refuse, or drop from train, then tune."),
     ] = "error",
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Index, check, group and split DICOM files into a work folder."""
+    """Index, check, group and split images into a work folder."""
     from data_pipelines.ingestion import ingest as run
+    from data_pipelines.limits import limited, parse_limits
     from medres.progress import Bars
 
-    with Bars().task("ingest") as update:
+    with limited(**parse_limits(limit or [])), Bars().task("ingest") as update:
         manifest = run(
             source,
             labels,
