@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from medres.console import Json, report
+import typer
+
+from medres.console import Json, Work, report
 
 
 def doctor(as_json: Json = False) -> None:
@@ -14,6 +16,20 @@ def doctor(as_json: Json = False) -> None:
 
     found = examine(Path.cwd())
     report(found, as_json, _doctor_lines(found))
+
+
+def inspect(
+    work: Work,
+    out: Annotated[Path | None, typer.Option(help="The page; default: WORK/inspect.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """One HTML page to look at before training: contact sheets, grey values, confounders, quarantine, audit."""
+    from medres.looking.inspection import inspect as run
+    from medres.progress import Bars
+
+    with Bars().task("inspect") as update:
+        page = run(work, out, progress=update)
+    report({"page": str(page)}, as_json, [f"page: {page}"])
 
 
 def _doctor_lines(found: dict[str, Any]) -> list[str]:
