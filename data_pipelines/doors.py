@@ -117,12 +117,17 @@ def array_members(path: Path | str, sha256: str) -> dict[str, Member]:
 
 
 def read_row(source: str, path: str, frame: int, *, form: str, kind: str, sha256: str) -> Image:
-    """The image of a manifest's row. Raises CacheError where the file is not the one that was ingested."""
+    """The image of a manifest's row. Raises CacheError where the file is gone, or is not the one that was ingested."""
     units: Units = "HU" if kind == "ct" else "display"
-    if form == "npz":
-        file, _, name = path.rpartition("#")
-        return array_image(array_members(Path(source) / file, sha256)[name], units)
-    data = (Path(source) / path).read_bytes()
+    try:
+        if form == "npz":
+            file, _, name = path.rpartition("#")
+            return array_image(array_members(Path(source) / file, sha256)[name], units)
+        data = (Path(source) / path).read_bytes()
+    except OSError as error:
+        raise CacheError(
+            f"a source file cannot be read ({type(error).__name__}): put it back where it was ingested from, or run medres ingest again"
+        ) from None
     _require_same(data, sha256)
     return read_image(data, frame=frame) if form == "dicom" else picture_image(data, units)
 

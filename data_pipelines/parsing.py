@@ -21,7 +21,7 @@ from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_dataset
+from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -137,8 +137,8 @@ def _parse_file(file: BinaryIO, size: int, pixels: bool, tags: tuple[int, ...] |
 def _read(file: BinaryIO, head: bytes, pixels: bool, tags: tuple[int, ...] | None) -> Dataset:
     if _DEFLATED_UID in head:
         return _read_deflated(file.read(), pixels, tags)
-    wanted = None if tags is None else list(tags)
-    return dcmread(file, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
+    wanted = None if tags is None else [BaseTag(tag) for tag in tags]
+    return read_partial(file, _Watch(pixels), force=True, specific_tags=wanted)  # type: ignore[arg-type]
 
 
 def _read_deflated(data: bytes, pixels: bool, tags: tuple[int, ...] | None) -> Dataset:
@@ -153,7 +153,7 @@ def _read_deflated(data: bytes, pixels: bool, tags: tuple[int, ...] | None) -> D
         raise LimitExceeded(f"The deflated data set holds more than {most} bytes; it is not read.")
     if not inflater.eof:
         raise EOFError
-    stop = None if pixels else _at_pixels
+    stop = _Watch(pixels)
     wanted = None if tags is None else [BaseTag(tag) for tag in tags]
     dataset = read_dataset(BytesIO(inflated), False, True, stop_when=stop, specific_tags=wanted)  # type: ignore[arg-type]
     dataset.file_meta = meta
@@ -172,8 +172,19 @@ def _refuse_deep(dataset: Dataset) -> None:
     raise LimitExceeded(f"Sequences lie within sequences, more than {current().depth} deep; the file is not read.")
 
 
-def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag in _PIXEL_TAGS
+class _Watch:
+    """Sees each element of a data set go by: stops before the pixel data unless they are wanted, and raises Unreadable
+    (`duplicate_element`) where one occurs twice before them, since nobody can tell which holds (PS3.5 section 7.1)."""
+
+    def __init__(self, pixels: bool) -> None:
+        self.pixels, self.seen = pixels, set[int]()
+
+    def __call__(self, tag: BaseTag, vr: str | None, length: int) -> bool:
+        probed = self.seen == {tag}  # pydicom looks at the first element twice where it doubts the encoding
+        if tag in self.seen and not probed and tag >> 16 and not self.seen & _PIXEL_TAGS:
+            raise Unreadable("An element occurs twice: which one holds is unknown.", code="duplicate_element")
+        self.seen.add(tag)
+        return not self.pixels and tag in _PIXEL_TAGS
 
 
 def _reading_failure(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import struct
 import warnings
+import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +198,31 @@ def test_damage_ends_in_an_image_or_in_a_named_reason_that_leaks_nothing(grey, t
     assert "CANARY" not in said
     assert cause is None
     assert not caught
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize("pixels", [True, False])
+def test_an_element_twice_is_refused(grey, to_bytes, syntax, pixels):
+    whole = to_bytes(grey(PIXELS, PatientID="CANARY"))
+    twice = pydicom.dcmread(BytesIO(whole), force=True)
+    start = whole.index(b"\x10\x00\x20\x00")
+    element = whole[start : start + 14]
+    assert element.endswith(b"CANARY")
+    doubled = whole[:start] + element + whole[start:]
+    assert pydicom.dcmread(BytesIO(doubled)).PatientID == twice.PatientID
+    if syntax == DeflatedExplicitVRLittleEndian:
+        deflated = to_bytes(grey(PIXELS, PatientID="CANARY", syntax=syntax))
+        (length,) = struct.unpack("<L", deflated[140:144])
+        body = zlib.decompress(deflated[144 + length :], -15)
+        at = body.index(element)
+        squeezer = zlib.compressobj(wbits=-15)
+        doubled = deflated[: 144 + length] + squeezer.compress(body[:at] + element + body[at:]) + squeezer.flush()
+    with pytest.raises(Unreadable) as caught:
+        parse(doubled, pixels=pixels)
+    assert caught.value.code == "duplicate_element"
+    assert "CANARY" not in str(caught.value)
+
+
+def test_zeros_after_the_pixels_are_no_elements(grey, to_bytes):
+    whole = to_bytes(grey(PIXELS))
+    assert parse(whole + b"\0" * 64, pixels=True).dataset.Rows == 6
