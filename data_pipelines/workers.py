@@ -16,7 +16,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,6 +29,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 
+TIMEOUT_S = Limits().seconds
 _START_S = 120.0
 _AHEAD = 4  # items given out per worker beyond the next one to be yielded, so that results in order stay few
 
@@ -47,18 +48,20 @@ def map_files(
     items: Sequence[Item],
     *,
     workers: int | None = None,
+    timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Item, Result | DicomError]]:
     """Yield (item, result or DicomError) in the order of `items`; `function` is importable by name, its values pickle.
 
     What `function` raises is the result: a DicomError as it is, anything else as DecodeFailed with the exception's name
     alone (its message may quote a patient's data). Codes of lost workers: decoder_crashed, time_limit, memory_limit.
-    Limits of time, memory and the rest are those in force at the first item (see limits). Workers: one a processor unless
+    Limits of time, memory and the rest are those in force at the first item (see limits); `timeout_s` is another limit of
+    time, for items of several files. Workers: one a processor unless
     given; none outlives the iterator. `progress` is called with (done, total). Raises
     DicomError (code workers) where none can be started.
     """
     count = min(workers or _processors(), len(items))
-    limits = current()
+    limits = current() if timeout_s is None else replace(current(), seconds=timeout_s)
     start = functools.partial(_start, function, limits)
     pool = [start() for _ in range(count)]
     results: dict[int, Result | DicomError] = {}

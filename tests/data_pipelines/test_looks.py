@@ -42,6 +42,11 @@ def test_a_copy_of_other_make_is_near_and_its_like_are_not(change: str) -> None:
     assert sorted((i, j) for i, j, _ in pairs) == [(n, n + 40) for n in range(40)]
 
 
+def test_a_large_picture_is_near_its_small_self() -> None:
+    large, small = smooth(3, 1100), smooth(3, 200)
+    assert len(near_pairs([perceptual_hash(large), perceptual_hash(small)], np.arange(2))) == 1
+
+
 def test_pairs_against_a_slow_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data_pipelines.looks._BLOCK", 7)
     rng = np.random.default_rng(0)

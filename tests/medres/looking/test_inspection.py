@@ -5,15 +5,15 @@ import html
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import work_in_process
 from PIL import Image
 
-from data_pipelines.errors import DicomError, ManifestError
+from data_pipelines.errors import ManifestError
 from data_pipelines.ingestion import ingest
 from data_pipelines.manifest import Manifest
 from data_pipelines.phantom import make_cohort
@@ -30,28 +30,16 @@ HTML = "<b onclick=x>&"
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inspect")
     patch = pytest.MonkeyPatch()
-    in_process(patch)
+    work_in_process(patch)
     make_cohort(folder / "in", patients=12, seed=5)
     ingest(folder / "in", folder / "in" / "labels.csv", folder / "work", seed=1)
     patch.undo()
     return folder / "work"
 
 
-def in_process(patch: pytest.MonkeyPatch) -> None:
-    def answers(function: Callable, items: Sequence, **_: object) -> Iterator[tuple]:
-        for item in items:
-            try:
-                yield item, function(item)
-            except DicomError as error:
-                yield item, error
-
-    for module in ("data_pipelines.indexing", "medres.looking.pictures"):
-        patch.setattr(f"{module}.map_files", answers)
-
-
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
-    in_process(monkeypatch)
+    work_in_process(monkeypatch)
 
 
 def pictures_of(text: str) -> list[np.ndarray]:
