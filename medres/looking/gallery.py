@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import textwrap
 from pathlib import Path
@@ -17,11 +18,13 @@ from data_pipelines.augment.geometry import GEOMETRY, coordinates
 from data_pipelines.cache import eligible_rows, prepare_file
 from data_pipelines.dataset import epoch_key
 from data_pipelines.errors import SpecError
-from data_pipelines.files import write_atomic
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import UNITS, PreprocessSpec, spec_from, to_model_units
 from medres.looking.captions import MINUS, captions, ends
+from medres.looking.inspection import Figure as Shown
+from medres.looking.inspection import Section
 
+SIZES = {"radiograph": "xray-224", "ct": "ct-256"}
 DRAWS = 7
 IMAGES = 4
 SLICES = 32
@@ -29,25 +32,29 @@ LEAST_SLICES = 8
 PAIRS_A_ROW = 4
 
 
-def augmentation_gallery(
-    work: Path | str,
-    out: Path | str,
-    *,
-    names: tuple[str, ...] = (),
-    preset: str | dict | PreprocessSpec | None = None,
-    seed: int = 0,
-) -> list[Path]:
-    """Draw a figure for each augmentation preset on training images of a work folder: OUT/augment-NAME.png.
+def augmentation_section(work: Path | str) -> Section:
+    """The part of the inspection page about augmentation: a figure a preset, for the radiographs and the CT of a work folder."""
+    kinds = sorted(set(Manifest.load(work).table["kind"]))
+    figures = [
+        Shown(f"{name}, on {kind}", _address(figure))
+        for kind in kinds
+        for name, figure in augmentation_figures(work, SIZES[kind]).items()
+    ]
+    return Section(
+        "Augmentation", "What training may make of these images. Nothing is mirrored: a side is a finding.", figures
+    )
 
-    names: presets to draw; none given: all that change anything and fit the images. preset: size of the images; None is
-    xray-224 or ct-256, after the manifest. ct_volume needs a series of 8 slices or more. The draws are those of the first epoch of
-    a training with this seed, for these images. Raises SpecError for presets that do not exist or fit.
+
+def augmentation_figures(
+    work: Path | str, preset: str | dict | PreprocessSpec, *, names: tuple[str, ...] = (), seed: int = 0
+) -> dict[str, Figure]:
+    """A figure for each augmentation preset, drawn on images of a work folder prepared as `preset` says.
+
+    names: presets to draw; none given: all that change anything and fit the images. ct_volume needs a series of 8 slices or
+    more. The draws are those of a training with this seed, of these images. Raises SpecError for presets that do not exist or fit.
     """
-    table = Manifest.load(work).table
-    if preset is None:
-        preset = "xray-224" if (table["kind"] == "radiograph").any() else "ct-256"
     size = spec_from(preset)
-    rows = eligible_rows(table, size).reset_index(drop=True)
+    rows = eligible_rows(Manifest.load(work).table, size).reset_index(drop=True)
     units, slices = UNITS[size.kind], _series(rows)
     chosen = names or tuple(
         name
@@ -57,18 +64,14 @@ def augmentation_gallery(
     specs = {name: augmentation(name, units) for name in chosen}
     if "ct_volume" in specs and len(slices) < LEAST_SLICES:
         raise SpecError(f"ct_volume needs a series of {LEAST_SLICES} slices, the longest here has {len(slices)}")
-    plane = _read(rows, _patients(rows), size)
-    Path(out).mkdir(parents=True, exist_ok=True)
-    written = []
+    plane, figures = _read(rows, _patients(rows), size), {}
     for name, spec in specs.items():
         images, numbers = plane
         if name == "ct_volume":
             stack, numbers = _read(rows, slices, size)
             images, numbers = stack[None], numbers[:1]
-        file = Path(out) / f"augment-{name}.png"
-        write_atomic(file, _png(draw_gallery(images, spec, name, numbers, seed)))
-        written.append(file)
-    return written
+        figures[name] = draw_gallery(images, spec, name, numbers, seed)
+    return figures
 
 
 def draw_gallery(images: np.ndarray, spec: AugmentSpec, name: str, numbers: np.ndarray, seed: int) -> Figure:
@@ -159,7 +162,8 @@ def _series(rows: pd.DataFrame) -> list[int]:
     return longest[spare : spare + SLICES]
 
 
-def _png(figure: Figure) -> bytes:
+def _address(figure: Figure) -> str:
+    """A figure as a data address."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,33 +1,32 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import medres
 
-from data_pipelines.augment import PRESETS, AugmentSpec, apply, augmentation
+from data_pipelines.augment import PRESETS, AugmentSpec, apply, augmentation, draw
 from data_pipelines.dataset import epoch_key
 from data_pipelines.errors import SpecError
 from medres.looking.captions import captions, ends
-from medres.looking.gallery import augmentation_gallery, draw_gallery
+from medres.looking.gallery import augmentation_figures, draw_gallery
 
 
-def test_a_figure_for_each_preset_that_fits(tiny_work: Path, tmp_path: Path) -> None:
-    written = augmentation_gallery(tiny_work, tmp_path / "gallery", preset="xray-32")
-    assert [path.name for path in written] == ["augment-chest_xray.png", "augment-strong.png"]
-    for path in written:
-        with Image.open(path) as figure:
-            assert np.asarray(figure.convert("L")).std() > 20
+def test_the_page_gets_a_figure_for_each_preset_that_fits(tiny_work: Path, tmp_path: Path) -> None:
+    done = medres("inspect", tiny_work, "--augment", "--out", tmp_path / "page.html")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "page.html").read_text()
+    assert "chest_xray, on radiograph" in text
+    assert "strong, on radiograph" in text
+    assert "ct_slice" not in text
 
 
-def test_presets_that_do_not_fit_are_named(tiny_work: Path, tmp_path: Path) -> None:
+def test_presets_that_do_not_fit_are_named(tiny_work: Path) -> None:
     with pytest.raises(SpecError, match="HU"):
-        augmentation_gallery(tiny_work, tmp_path / "gallery", names=("ct_volume",), preset="xray-32")
+        augmentation_figures(tiny_work, "xray-32", names=("ct_volume",))
     with pytest.raises(SpecError, match="unknown augmentation"):
-        augmentation_gallery(tiny_work, tmp_path / "gallery", names=("wild",), preset="xray-32")
-    assert not (tmp_path / "gallery").exists()
+        augmentation_figures(tiny_work, "xray-32", names=("wild",))
 
 
 def test_the_draws_are_those_of_training_and_said(picture: np.ndarray) -> None:
@@ -35,10 +34,8 @@ def test_the_draws_are_those_of_training_and_said(picture: np.ndarray) -> None:
     figure = draw_gallery(picture, spec, "mine", np.arange(40, 44), seed=3)
     texts = [axis.get_title() for part in figure.subfigs for axis in part.axes if axis.images]
     assert texts[0] == "as it is"
-    from data_pipelines.augment import draw
-
     first = np.asarray(draw(np.array([[epoch_key(3, 1), 40]], np.int32), spec)["offset"])[0, 0]
-    assert float(re.sub("\N{MINUS SIGN}", "-", texts[1]).removeprefix("offset ")) == pytest.approx(first, rel=0.05)
+    assert float(texts[1].replace("\N{MINUS SIGN}", "-").removeprefix("offset ")) == pytest.approx(first, rel=0.05)
     assert texts[-2:] == ["offset \N{MINUS SIGN}0.3", "offset +0.3"]
 
 
