@@ -116,7 +116,7 @@ def perfect_bound(sample: Sample, auc: float, level: float) -> Estimate:
         return Estimate(auc, why="one patient: no bound", **known)
     bound = ((1.0 - level) / 2.0) ** (1.0 / pairs)
     low, high = (bound, 1.0) if auc == 1.0 else (0.0, 1.0 - bound)
-    method = f"exact one-sided bound on {pairs} disjoint patient pairs"
+    method = f"exact one-sided {50.0 * (1.0 + level):g}% bound on {pairs} disjoint patient pairs"
     return Estimate(auc, low, high, level, "one", method, **known)
 
 

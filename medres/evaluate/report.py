@@ -132,8 +132,10 @@ def evaluate(
     numbers |= _comparisons(table, others, (unit, pool, pool_label), points, options)
     numbers["provenance"] = provenance_of(table, tune_table, others, options, provenance, apart)
     numbers = to_plain(numbers)
-    for name, finding in numbers["findings"].items():
-        finding["summary"] = summary(name, finding, numbers)
+    for finding in numbers["findings"].values():
+        finding["summary"] = summary(finding, units.unit)
+        if "other_unit" in finding:
+            finding["other_unit"]["summary"] = summary(finding["other_unit"], finding["other_unit"]["unit"])
     numbers |= {"warnings": cautions(numbers), "methods": methods(numbers, options)}
     numbers["crosswalks"] = crosswalks(numbers)
     return DiagnosticReport(numbers, {} if pictures is None else draw_worst(units, points, pictures))
