@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from batched import (
-    Auc,
     Batch,
     auc_intervals,
     average_precisions,
@@ -49,7 +48,7 @@ CHECKED = 3
 SLOW = 400  # replicates of the figures that are fitted one by one, by the package
 ELSEWHERE = 0.1  # the stated prevalence
 CALIBRATION = {"slope": 1.0, "intercept": 0.0, "in_the_large": 0.0, "oe_ratio": 1.0}
-CHUNK = 3_000_000  # units at once
+CHUNK = 200_000  # units at once: they stay in the cache
 KINDS = (
     "auc", "auc_newcombe", "auc_logit", "auc_wald", "auc_patient_weighted", "sensitivity", "specificity", "ppv", "npv",
     "accuracy", "lr_positive", "lr_negative", "ppv_at", "npv_at", "average_precision", "brier", "net_benefit", "slope",
@@ -190,9 +189,8 @@ def coverage(cell: Cell, replicates: int, seed: int) -> tuple[dict[str, float], 
             tried[kind] += low.size
             missing[kind] += int(np.isnan(low).sum())
             held[kind] += int(((low <= truth[kind]) & (truth[kind] <= high)).sum())
-        base = Auc(batch, np.ones_like(batch.score))
-        auc.append(base.auc)
-        assumed.append(base.assumed())
+        auc.append(batch.auc.auc)
+        assumed.append(batch.auc.assumed())
     ratio = float(np.mean(np.concatenate(assumed)) / np.var(np.concatenate(auc)))
     kinds = [k for k in KINDS if tried[k]]
     shares = {k: held[k] / max(tried[k] - missing[k], 1) for k in kinds}
