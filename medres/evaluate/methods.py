@@ -106,6 +106,6 @@ def _several(numbers: dict[str, Any]) -> list[str]:
     if numbers.get("global_comparisons"):
         out.append("That all models have the same AUC was tested by the global chi-square test of DeLong et al.")
     if any("margin" in row for row in rows):
-        out.append(f"A model was called non-inferior where the one-sided 97.5% lower limit of its AUC less that of the "
-                   f"reference lay above the margin of {rows[0]['margin']}, with its sign reversed.")  # fmt: skip
+        out.append("A model was called non-inferior where the one-sided 97.5% lower limit of its AUC less that of the "
+                   f"reference lay above −{rows[0]['margin']}.")  # fmt: skip
     return out

@@ -29,10 +29,11 @@ from medres.evaluate.provenance import provenance_of
 from medres.evaluate.readers import load_readers, reader_points
 from medres.evaluate.scores import Table, load
 from medres.evaluate.subgroups import subgroup_numbers
+from medres.evaluate.tables import tables
 from medres.evaluate.thresholds import Point
 from medres.evaluate.units import Units, to_units
 from medres.evaluate.words import cautions, summary
-from medres.evaluate.writing import save_report, tables
+from medres.evaluate.writing import save_report
 
 Source = pd.DataFrame | str | Path
 
