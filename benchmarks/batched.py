@@ -61,7 +61,7 @@ class Batch:
 
 
 def auc_intervals(batch: Batch) -> dict[str, Interval]:
-    """auc (the headline), auc_newcombe, auc_logit, auc_wald and, clustered, auc_patient_weighted."""
+    """auc (the headline), auc_newcombe, auc_logit and auc_wald."""
     base = batch.auc
     out = {"auc_wald": base.wald(), "auc_logit": base.logit()}
     out = {"auc_newcombe": base.newcombe()} | out
@@ -70,11 +70,12 @@ def auc_intervals(batch: Batch) -> dict[str, Interval]:
     low, high = (np.where(first, n, g) for n, g in zip(out["auc_newcombe"], out["auc_logit"], strict=True))
     pairs = np.minimum(np.minimum(base.patients[0], base.patients[1]), base.patients[2] // 2)
     low = np.where(base.auc == 1.0, ((1 - LEVEL) / 2) ** (1 / pairs), low)
-    out = {"auc": (low, np.where(base.auc == 1.0, 1.0, high))} | out
-    if batch.images > 1:
-        units = np.where(batch.label, _spread(batch, batch.label), _spread(batch, ~batch.label))
-        out["auc_patient_weighted"] = Auc(batch, 1 / units).logit()
-    return out
+    return {"auc": (low, np.where(base.auc == 1.0, 1.0, high))} | out
+
+
+def patient_weighted(batch: Batch) -> Interval:
+    """The logit interval of the AUC in which each patient weighs the same in each class."""
+    return Auc(batch, 1 / np.where(batch.label, _spread(batch, batch.label), _spread(batch, ~batch.label))).logit()
 
 
 def _spread(batch: Batch, member: Bools) -> Floats:

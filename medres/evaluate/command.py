@@ -50,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
         "--exact", action="store_true", help="Clopper-Pearson intervals of rates where patients do not repeat"
     )
     p.add_argument("--margin", type=float, help="non-inferiority margin on the AUC, stated beforehand")
-    p.add_argument("--design", metavar="STUDY.yaml", help="sampling, reference standard, setting, intended use")
+    p.add_argument(
+        "--design",
+        metavar="STUDY.yaml",
+        help="YAML or JSON: sampling (cohort, case_control), "
+        "prevalence, ordinal, and answers to reporting checklists (the page names each key)",
+    )
     p.add_argument("--title", help="heading of the page")
     p.add_argument("--out", required=True, metavar="REPORT", help="a new folder")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier report")

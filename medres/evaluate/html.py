@@ -23,7 +23,15 @@ def page(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = N
     """
     css, script = _asset("page.css"), _asset("page.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"pct": _pct, "p": _p, "ci": limits, "interval": interval, "ci_pct": _ci_pct, "num": _num}
+    environment.filters |= {
+        "pct": _pct,
+        "p": _p,
+        "ci": limits,
+        "counts": _counts,
+        "interval": interval,
+        "ci_pct": _ci_pct,
+        "num": _num,
+    }
     template = environment.from_string(_asset("page.html.j2"))
     return template.render(
         r=numbers, css=Markup(css), script=Markup(script), pictures=pictures or {},
@@ -175,6 +183,13 @@ def _num(value: Any, digits: int = 3) -> str:
     if value is None:
         return "–"
     return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}".replace(",", " ")
+
+
+def _counts(e: dict[str, Any]) -> str:
+    """Numerator and denominator of a share, else the number of units."""
+    if isinstance(e.get("numerator"), int) and isinstance(e.get("denominator"), int):
+        return f"{_num(e['numerator'])} / {_num(e['denominator'])}"
+    return _num(e["n"]) if "n" in e else ""
 
 
 def _ci_pct(e: dict[str, Any]) -> str:
