@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medres.evaluate.auc import SMALL_CLASS
+from medres.evaluate.auc import SMALL_CLASS, WIDE_AUC, WIDE_CLASS
 
 ENRICHED = 0.3
 UNIT_PLURAL = {"image": "images", "series": "series", "study": "studies", "patient": "patients"}
@@ -97,6 +97,9 @@ def _finding_cautions(name: str, finding: dict[str, Any], numbers: dict[str, Any
         counts = [f"{n} {who if n == 1 else UNIT_PLURAL[who]} {side}" for side, n in few.items()]
         warn("small", name, f"Only {' and '.join(counts)} the finding: intervals are wide, and the plain (Wald) interval of "
              "the AUC covers less than it says.")  # fmt: skip
+    if WIDE_AUC < max(auc, 1.0 - auc) < 1.0 and min(classes.values()) >= WIDE_CLASS:
+        warn("wide", name, "With an AUC so near 1 and so many patients, Newcombe's interval is wider than its level asks for "
+             "(simulated: it covers over 99%). The logit interval stands beside it under All figures.")  # fmt: skip
     if auc in (0.0, 1.0):
         warn("perfect", name, "The classes are fully separated. Look for leakage: the same patients in training, or a mark "
              "on the images that gives the label away.")  # fmt: skip
