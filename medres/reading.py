@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.doors import study_of
 from data_pipelines.errors import DicomError, Ineligible
-from data_pipelines.headers import read_header
 from data_pipelines.images import Image
 from data_pipelines.indexing import usable_images
 from data_pipelines.parsing import Source
-from data_pipelines.preprocess import prepare
+from data_pipelines.preprocess import UNITS, prepare
 from data_pipelines.walking import walk
 from medres.artefact import Card
 from medres.domain import why_outside
@@ -31,7 +31,7 @@ def files_of(source: Source) -> list[Any]:
 
 def require_one_study(files: Sequence[Source]) -> None:
     """Raise RefusedInput where files belong to several studies, and DicomError where a header cannot be read."""
-    if len({read_header(file).identifiers.study_instance_uid for file in files}) > 1:
+    if len({study_of(file) for file in files}) > 1:
         raise RefusedInput("the files belong to more than one study: ask for one study at a time")
 
 
@@ -44,7 +44,7 @@ def usable(files: Sequence[Source], card: Card) -> Iterator[Image]:
     kind, passed_over, series, count = card.preprocess.kind, "", set(), 0
     for file in files:
         try:
-            found = usable_images(file)
+            found = usable_images(file, units=UNITS[kind])
         except Ineligible as error:
             passed_over = str(error)
             continue
@@ -84,7 +84,7 @@ def studies_of(paths: Sequence[str | Path]) -> Iterator[Study]:
         studies: dict[str, Study] = {}
         for file in files_of(path):
             try:
-                key = read_header(file).identifiers.study_instance_uid or str(file)
+                key = study_of(file) or str(file)
             except DicomError:
                 key = str(file)
             studies.setdefault(key, Study(str(file))).files.append(file)
