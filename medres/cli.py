@@ -49,6 +49,6 @@ def evaluate(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
-_hang_up(serving.verify, serving.predict, data.wrap, models.demo)
+_hang_up(serving.verify, serving.predict, serving.export, serving.parity, data.wrap, models.demo)
 app.add_typer(study, name="study")
 study.command()(verb(studies.depth))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from medres.progress import Progress
 from medres.reading import files_of, prepared, require_one_study, studies_of
 
 if TYPE_CHECKING:
-    from medres.explain import Saliency
+    from medres.explain import Explainer, Saliency
 
 BATCH = 32
 
@@ -85,12 +86,19 @@ class Prediction:
 
 
 class Predictor:
-    """One loaded model. Holds no other state, so one object can serve many threads."""
+    """One loaded model. Holds no state that a prediction changes, so one object can serve many threads."""
 
     def __init__(self, artefact: Artefact) -> None:
         self.artefact = artefact
         self.card: Card = artefact.card
         self._forward = _forward_of(artefact)
+
+    @functools.cached_property
+    def explainer(self) -> Explainer:
+        """Saliency maps of this model on the grid of its input; compiled at first use."""
+        from medres.explain import Explainer
+
+        return Explainer(self.artefact.model)
 
     def predict(self, study: Source | Sequence[Source]) -> Prediction:
         """One study: a file, a folder, DICOM bytes, a pydicom data set, or a list of these.

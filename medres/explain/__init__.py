@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from medres.explain.checks import Curves, deletion_insertion, rank_correlation_with_shuffled_weights
-from medres.explain.maps import METHODS, saliency_map
+from medres.explain.maps import METHODS, Explainer, saliency_map
 from medres.explain.studies import Saliency, explain_image, explain_study, pictures
 
 __all__ = [
     "METHODS",
     "Curves",
+    "Explainer",
     "Saliency",
     "deletion_insertion",
     "explain_image",

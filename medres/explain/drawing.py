@@ -27,8 +27,8 @@ def overlay_png(picture: np.ndarray, values: np.ndarray, *, title: str, unit: st
     drawn = np.rint(255 * (grey * (1 - opacity) + _colours(share) * opacity)).astype(np.uint8)
 
     font = ImageFont.load_default(TEXT)
-    labels = [f"{peak:.3g}" if peak > 0 else "0", "0"]
-    lines = [title, unit]
+    labels = [f"{peak:.3g}", "0"] if peak > 0 else ["", ""]
+    lines = [title, unit if peak > 0 else "nothing speaks for it"]
     beside = max(
         BAR + MARGIN // 2 + max(int(font.getlength(text)) for text in labels), *(int(font.getlength(t)) for t in lines)
     )

@@ -18,7 +18,6 @@ from data_pipelines.parsing import Source
 from data_pipelines.preprocess import prepare, to_model_units
 from medres.errors import ModelError
 from medres.explain.drawing import overlay_png
-from medres.explain.maps import saliency_map
 from medres.explain.placing import onto_original
 from medres.reading import usable
 
@@ -33,7 +32,7 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Saliency:
-    """A map on the original image. `values` float32 (rows, cols) in the unit of the method (see saliency_map); `picture` float32
+    """A map on the original image. `values` float32 (rows, cols) in the unit of the method (see Explainer.map); `picture` float32
     (rows, cols) 0 to 1, as it is shown; `index`: which of the study's images; `probability` of that image alone."""
 
     values: np.ndarray = field(repr=False)
@@ -75,7 +74,7 @@ def explain_image(
     """The saliency of one read image of the model's kind, whatever else the predictor would refuse. Raises ModelError."""
     spec, output = predictor.card.preprocess, _output(predictor, finding)
     x = to_model_units(prepare(image, spec)[np.newaxis], spec)
-    values = saliency_map(predictor.artefact.model, x[0], output, method=method, baseline=EMPTY[spec.kind])
+    values = predictor.explainer.map(x[0], output, method=method, baseline=EMPTY[spec.kind])
     shape = (image.pixels.shape[0], image.pixels.shape[1])
     return Saliency(
         onto_original(values, shape, spec).astype(np.float32),
