@@ -27,7 +27,7 @@ from medres.artefact import Card
 from medres.errors import RefusedInput
 from medres.predict import Prediction, Predictor
 from medres.progress import Progress
-from medres.reading import Study, files_of, prepared
+from medres.reading import Files, files_of, read_study
 
 LINES, SUMMARY = "predictions.jsonl", "predict.json"
 QUARANTINE = ("path", "reason", "message")
@@ -58,7 +58,7 @@ def predict_all(
 def prepare_study(files: tuple[str, ...], card: Card) -> np.ndarray | str:
     """Prepared integers of a study, or why it is refused; runs in a decode worker. Raises DicomError."""
     try:
-        return prepared(files, card)
+        return read_study(files, card).pixels
     except RefusedInput as error:
         return error.reason
 
@@ -88,18 +88,18 @@ def _claim(out: Path, sha256: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _studies(paths: Sequence[str | Path], reporter: Progress) -> Iterator[Study]:
+def _studies(paths: Sequence[str | Path], reporter: Progress) -> Iterator[Files]:
     """Studies in the order in which they are met; a file that cannot be read is one of its own."""
     files = [str(file) for path in paths for file in files_of(path)]
-    studies: dict[str, Study] = {}
+    studies: dict[str, Files] = {}
     with reporter.task("index") as update:
         for file, key in map_files(study_key, files, progress=update):
             name = file if isinstance(key, DicomError) else key
-            studies.setdefault(name, Study(file)).files.append(Path(file))
+            studies.setdefault(name, Files(file)).files.append(Path(file))
     yield from studies.values()
 
 
-def _answers(predictor: Predictor, studies: Sequence[Study]) -> Iterator[dict[str, Any]]:
+def _answers(predictor: Predictor, studies: Sequence[Files]) -> Iterator[dict[str, Any]]:
     items = [tuple(str(file) for file in study.files) for study in studies]
     read = functools.partial(prepare_study, card=predictor.card)
     limit = TIMEOUT_S * max(map(len, items), default=1)
@@ -114,7 +114,7 @@ def _answers(predictor: Predictor, studies: Sequence[Study]) -> Iterator[dict[st
         yield {"key": _key(study), "files": len(study.files), "reason": reason, **prediction.as_dict()}
 
 
-def _key(study: Study) -> str:
+def _key(study: Files) -> str:
     return hashlib.sha256("\n".join(map(str, study.files)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 

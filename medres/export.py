@@ -99,13 +99,13 @@ def runtime(format: Format, path: Path, *, hints: dict[str, Any] | None = None) 
 
 
 def check_inputs(card: Card) -> np.ndarray:
-    """Prepared integers (16, ...): the golden inputs, and mixtures, mirror images and other contrasts of them."""
+    """Prepared integers (16, *spec.prepared_shape): the golden inputs, and mixtures, mirror images and other contrasts of them."""
     base, rng = golden.golden_inputs(card.preprocess).astype(np.float64), np.random.default_rng(1)
     low, high = base.min(), base.max()
-    made = [base[0], base[1]]
+    made = [*base]
     while len(made) < IMAGES:
         share, gain = rng.random(), rng.uniform(0.2, 1.0)
-        one = share * base[0] + (1 - share) * base[1][::-1]
+        one = share * base[0] + (1 - share) * base[-1][::-1]
         made.append(low + gain * (rng.permutation([one - low, high - one])[0]))
     return np.rint(np.stack(made)).astype(card.preprocess.dtype)
 

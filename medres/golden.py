@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-5  # another processor; 1e-6 and less on the same one
 TIMEOUT_S = 600.0
+MOST_BYTES = 4 << 20
 
 # What anybody does who has Keras and not medres. Run with -I: no PYTHONPATH, no user packages.
 _PLAIN_KERAS = """
@@ -34,11 +35,13 @@ numpy.save(sys.argv[3], numpy.asarray(model(numpy.load(sys.argv[2]), training=Fa
 
 
 def golden_inputs(spec: PreprocessSpec) -> np.ndarray:
-    """Two made-up pictures as prepared integers (2, rows, cols): smooth waves, and waves with noise, over the useful range."""
-    noise = np.random.default_rng(0).random((spec.rows, spec.cols))
-    y, x = np.mgrid[0 : spec.rows, 0 : spec.cols] / max(spec.rows, spec.cols)
-    waves = 0.5 + 0.25 * np.sin(9 * x + 3 * y) + 0.25 * np.cos(7 * y)
-    unit = np.stack([waves, 0.7 * waves + 0.3 * noise])
+    """Made-up pictures as prepared integers (2, *spec.prepared_shape), over the useful range: smooth waves, and waves with noise; of
+    records over 4 MiB the second alone."""
+    shape = spec.prepared_shape
+    noise = np.random.default_rng(0).random(shape)
+    y, x, *z = np.roll(np.indices(shape), -1 if spec.form == "volume" else 0, axis=0) / max(shape)
+    waves = 0.5 + 0.25 * np.sin(9 * x + 3 * y + 2 * sum(z)) + 0.25 * np.cos(7 * y)
+    unit = np.stack([waves, 0.7 * waves + 0.3 * noise])[-1 if noise.size * spec.dtype.itemsize > MOST_BYTES else 0 :]
     low, high = (-1024, 1024) if spec.kind == "ct" else (0, 65535)
     return np.rint(low + unit * (high - low)).astype(spec.dtype)
 

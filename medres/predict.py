@@ -20,7 +20,7 @@ from medres.deciding import decisions, pooled, prediction_sets
 from medres.errors import RefusedInput
 from medres.novelty import FEATURES
 from medres.progress import Progress
-from medres.reading import files_of, prepared, require_one_study, studies_of
+from medres.reading import files_of, read_study, require_one_study, studies_of
 
 if TYPE_CHECKING:
     from medres.explain import Explainer, Saliency
@@ -131,7 +131,7 @@ class Predictor:
     def _predict(self, files: Sequence[Source], path: str | None) -> Prediction:
         """One study whose files are known to belong together."""
         try:
-            return self.decide(prepared(files, self.card), files, path)
+            return self.decide(read_study(files, self.card).pixels, files, path)
         except (DicomError, RefusedInput) as error:
             return Prediction({}, {}, refused=str(error), path=path)
 
@@ -158,11 +158,11 @@ class Predictor:
         )
 
     def probabilities(self, prepared_images: np.ndarray) -> np.ndarray:
-        """Probabilities (images, outputs) of prepared integers (images, rows, cols)."""
+        """Probabilities (images, outputs) of prepared integers (images, *spec.prepared_shape)."""
         return self.forward(to_model_units(prepared_images, self.card.preprocess))
 
     def forward(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities (images, outputs) of float32 images (images, rows, cols, 1) in model units."""
+        """Probabilities (images, outputs) of float32 images (images, *spec.shape) in model units."""
         return self.scored(images)[0]
 
     def scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

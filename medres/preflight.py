@@ -28,7 +28,7 @@ CARD, GOLDEN, NOVELTY, WEIGHTS = "medres.json", "golden.npz", "novelty.npz", "mo
 KERAS_MEMBERS = ("metadata.json", "config.json", WEIGHTS)
 MEMBERS = {*KERAS_MEMBERS, CARD, GOLDEN}
 OPTIONAL = {NOVELTY}
-MAX_FILE, MAX_INFLATED, MAX_JSON, MAX_ARRAYS = 1 << 30, 1 << 30, 8 << 20, 32 << 20
+MAX_FILE, MAX_INFLATED, MAX_JSON, MAX_ARRAYS = 1 << 30, 1 << 30, 8 << 20, 40 << 20
 KERAS_NEWEST = (3, 15)
 MAX_NODES = 1 << 16
 _CHUNK = 1 << 20
@@ -72,7 +72,7 @@ def parse_json(data: bytes, member: str) -> dict[str, Any]:
 
 
 def read_arrays(data: bytes, member: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz of at most 32 MiB inflated, numbers only; their sizes are checked before memory is taken."""
+    """The arrays of an .npz of at most 40 MiB inflated, numbers only; their sizes are checked before memory is taken."""
     arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medres.explain.checks import Curves, deletion_insertion, rank_correlation_with_shuffled_weights
 from medres.explain.maps import METHODS, Explainer, saliency_map
-from medres.explain.studies import Saliency, explain_image, explain_study, pictures
+from medres.explain.studies import Saliency, explain_study, pictures
 
 __all__ = [
     "METHODS",
@@ -12,7 +12,6 @@ __all__ = [
     "Explainer",
     "Saliency",
     "deletion_insertion",
-    "explain_image",
     "explain_study",
     "pictures",
     "rank_correlation_with_shuffled_weights",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from data_pipelines.preprocess import PreprocessSpec
+from data_pipelines.fitting import AxisFit
 from medres.explain.maps import resized
 
 
-def onto_original(values: np.ndarray, shape: tuple[int, int], spec: PreprocessSpec) -> np.ndarray:
-    """A map (spec.rows, spec.cols) -> (rows, cols) of the original: the padding that `prepare` added is cut off first."""
-    rows, cols = shape
-    if spec.fit == "stretch":
-        return resized(values, shape)
-    ratio = min(spec.rows / rows, spec.cols / cols)
-    inner_rows, inner_cols = max(1, round(rows * ratio)), max(1, round(cols * ratio))
-    top, left = (spec.rows - inner_rows) // 2, (spec.cols - inner_cols) // 2
-    return resized(values[top : top + inner_rows, left : left + inner_cols], shape)
+def onto_original(values: np.ndarray, axes: Sequence[AxisFit]) -> np.ndarray:
+    """A map on the model's grid -> the original's: padding is cut off; what the model never saw, of a crop, is 0."""
+    grid = np.zeros([axis.inner for axis in axes])
+    here, there = zip(*(_overlap(axis) for axis in axes), strict=True)
+    grid[here] = values[there]
+    return resized(grid, [axis.size for axis in axes])
+
+
+def _overlap(axis: AxisFit) -> tuple[slice, slice]:
+    """Where the resized input and the model's grid hold the same samples, in each of them."""
+    first = (axis.inner - axis.out) // 2
+    count = min(axis.inner, axis.out)
+    return slice(max(first, 0), max(first, 0) + count), slice(max(-first, 0), max(-first, 0) + count)

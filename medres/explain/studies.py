@@ -15,16 +15,16 @@ from data_pipelines.files import write_atomic
 from data_pipelines.images import Image
 from data_pipelines.manifest import Manifest
 from data_pipelines.parsing import Source
-from data_pipelines.preprocess import prepare, to_model_units
+from data_pipelines.preprocess import axes_of, prepare, to_model_units
+from data_pipelines.studies import prepared_study
 from medres.errors import ModelError
 from medres.explain.drawing import overlay_png
 from medres.explain.placing import onto_original
-from medres.reading import usable
+from medres.reading import read_study
 
 if TYPE_CHECKING:
     from medres.predict import Predictor
 
-EMPTY = {"ct": -1024.0, "radiograph": 0.0}  # what an image without content holds, in model units
 UNITS = {
     "gradcam": "relative", "gradcam++": "relative", "integrated_gradients": "share of logit", "occlusion": "fall of logit"
 }  # fmt: skip
@@ -57,33 +57,40 @@ class Saliency:
 
 
 def explain_study(predictor: Predictor, files: Sequence[Source], finding: str, method: str = "gradcam") -> Saliency:
-    """The saliency of the study's image with the highest probability of the finding (the one that a largest score comes from).
+    """The saliency of the study's record with the highest probability of the finding (the one that a largest score comes from).
 
+    Of a stack of slices the middle one is shown; of a volume, on the model's own grid, the slice where the map is largest.
     Raises ModelError for an unknown finding or method; RefusedInput and DicomError as prediction does.
     """
-    output = _output(predictor, finding)
-    prepared = np.stack([prepare(image, predictor.card.preprocess) for image in usable(files, predictor.card)])
-    index = int(np.argmax(predictor.probabilities(prepared)[:, output]))
-    image = next(image for n, image in enumerate(usable(files, predictor.card)) if n == index)
-    return explain_image(predictor, image, finding, method, index=index)
+    output, kept = _output(predictor, finding), {}
+    study = read_study(files, predictor.card)
+    index = int(np.argmax(predictor.probabilities(study.pixels)[:, output]))
+    slices = study.slices[index]
+    if predictor.card.preprocess.form != "volume":
+        wanted = slices[len(slices) // 2]
+
+        def keep(image: Image) -> None:
+            if (image.header.identifiers.sop_instance_uid, image.frame) == wanted:
+                kept[wanted] = image
+
+        prepared_study(files, predictor.card.preprocess, check=keep)
+    return _explained(predictor, study.pixels[index], kept.get(wanted) if kept else None, finding, method, index)
 
 
-def explain_image(
-    predictor: Predictor, image: Image, finding: str, method: str = "gradcam", *, index: int = 0
+def _explained(
+    predictor: Predictor, pixels: np.ndarray, image: Image | None, finding: str, method: str, index: int
 ) -> Saliency:
-    """The saliency of one read image of the model's kind, whatever else the predictor would refuse. Raises ModelError."""
+    """The saliency of one record of prepared integers; image: the picture to draw it on, None for a volume's own grid."""
     spec, output = predictor.card.preprocess, _output(predictor, finding)
-    x = to_model_units(prepare(image, spec)[np.newaxis], spec)
-    values = predictor.explainer.map(x[0], output, method=method, baseline=EMPTY[spec.kind])
-    shape = (image.pixels.shape[0], image.pixels.shape[1])
-    return Saliency(
-        onto_original(values, shape, spec).astype(np.float32),
-        _shown(predictor, image),
-        finding,
-        method,
-        index,
-        float(predictor.forward(x)[0, output]),
-    )
+    x = to_model_units(pixels[np.newaxis], spec)
+    values = predictor.explainer.map(x[0], output, method=method, baseline=spec.fill)
+    if image is not None:
+        values, picture = onto_original(values, axes_of(image, spec)), image.pixels
+    else:
+        place = int(values.reshape(len(values), -1).max(axis=1).argmax())
+        values, picture = values[place], x[0, place, ..., 0]
+    probability = float(predictor.forward(x)[0, output])
+    return Saliency(values.astype(np.float32), _shown(predictor, picture), finding, method, index, probability)
 
 
 def pictures(
@@ -91,11 +98,12 @@ def pictures(
 ) -> Callable[[str, str, str], bytes | None]:
     """A function for `medres.evaluate.evaluate(..., pictures=)`: (finding, unit, id) -> PNG of the unit's most suspicious image.
 
-    unit: image, series, study or patient; id: its pseudonym in the manifest of `work`. None where the unit is not there or a
-    file cannot be read any more.
+    unit: image, series, study or patient; id: its pseudonym in the manifest of `work`. None where the unit is not there, a file
+    cannot be read any more, or the model takes stacks or volumes.
     """
+    spec = predictor.card.preprocess
     table = Manifest.load(work).table
-    table = table[table["kind"] == predictor.card.preprocess.kind]
+    table = table[(table["kind"] == spec.kind) & (spec.form == "image")]
 
     def picture(finding: str, unit: str, key: str) -> bytes | None:
         name = predictor.card.names[0] if predictor.card.task == "binary" else finding
@@ -108,9 +116,9 @@ def pictures(
             return None
         if not images:
             return None
-        scores = predictor.probabilities(np.stack([prepare(image, predictor.card.preprocess) for image in images]))
-        worst = images[int(np.argmax(scores[:, _output(predictor, name)]))]
-        return explain_image(predictor, worst, name, method).png()
+        prepared = np.stack([prepare(image, spec) for image in images])
+        index = int(np.argmax(predictor.probabilities(prepared)[:, _output(predictor, name)]))
+        return _explained(predictor, prepared[index], images[index], name, method, index).png()
 
     return picture
 
@@ -122,9 +130,9 @@ def _output(predictor: Predictor, finding: str) -> int:
     return names.index(finding)
 
 
-def _shown(predictor: Predictor, image: Image) -> np.ndarray:
+def _shown(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
     """0 to 1: a radiograph as it is, CT through the model's first window."""
     if predictor.card.preprocess.kind == "radiograph":
-        return image.pixels
+        return pixels
     centre, width = (predictor.card.windows or [(40.0, 400.0)])[0]
-    return np.clip((image.pixels - centre) / width + 0.5, 0, 1).astype(np.float32)
+    return np.clip((pixels - centre) / width + 0.5, 0, 1).astype(np.float32)

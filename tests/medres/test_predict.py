@@ -151,7 +151,7 @@ def test_a_picture_of_something_else_is_refused_by_its_features(predictor, tiny_
 
 def test_two_ct_series_at_once_are_refused(predictor, tiny_work: Path) -> None:
     from data_pipelines.preprocess import spec_from
-    from medres.reading import prepared
+    from medres.reading import read_study
 
     slices = [dataset_of(tiny_work) for _ in range(2)]
     for number, dataset in enumerate(slices):
@@ -160,9 +160,9 @@ def test_two_ct_series_at_once_are_refused(predictor, tiny_work: Path) -> None:
         dataset.PhotometricInterpretation = "MONOCHROME2"
         dataset.SeriesInstanceUID = f"1.2.{number}"
     card = predictor.card.model_copy(update={"preprocess": spec_from("ct-32"), "domain": None})
-    assert prepared(slices[:1], card).shape == (1, 32, 32)
+    assert read_study(slices[:1], card).pixels.shape == (1, 32, 32)
     with pytest.raises(RefusedInput, match="more than one series"):
-        prepared(slices, card)
+        read_study(slices, card)
 
 
 def test_many_threads_each_get_their_own_answer(predictor, tiny_work: Path) -> None:

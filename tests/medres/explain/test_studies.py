@@ -9,8 +9,9 @@ from PIL import Image as Pillow
 
 import medres
 from data_pipelines import read_image
+from data_pipelines.fitting import AxisFit
 from data_pipelines.manifest import Manifest
-from data_pipelines.preprocess import prepare, spec_from, to_model_units
+from data_pipelines.preprocess import axes_of, prepare, spec_from, to_model_units
 from medres.errors import ModelError
 from medres.explain import METHODS, explain_study, pictures
 from medres.explain.drawing import overlay_png
@@ -39,11 +40,19 @@ def test_a_map_comes_back_to_the_pixels_it_was_made_from(tmp_path: Path, shape: 
         pixels = np.zeros(shape)
         pixels[place[0] - 3 : place[0] + 3, place[1] - 3 : place[1] + 3] = 4000
         write_cr(tmp_path / "a.dcm", pixels, patient="P", study="1")
-        grid = to_model_units(prepare(read_image(tmp_path / "a.dcm"), spec), spec)[..., 0]
-        back = onto_original(grid, shape, spec)
+        image = read_image(tmp_path / "a.dcm")
+        grid = to_model_units(prepare(image, spec), spec)[..., 0]
+        back = onto_original(grid, axes_of(image, spec))
         assert back.shape == shape
         centre = np.array([(back * axis).sum() / back.sum() for axis in np.indices(shape)])
         assert centre == pytest.approx(np.array(place) - 0.5, abs=2 * max(shape) / 32)
+
+
+def test_what_a_crop_left_out_is_empty() -> None:
+    back = onto_original(np.ones((4, 4)), [AxisFit(size=16, inner=8, out=4), AxisFit(size=4, inner=2, out=4)])
+    assert back.shape == (16, 4)
+    assert back[6:10] == pytest.approx(1)
+    assert (back[[0, 1, 14, 15]] == 0).all()
 
 
 def test_the_overlay_is_the_picture_pixel_for_pixel_where_nothing_is_salient() -> None:
