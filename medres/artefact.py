@@ -56,6 +56,22 @@ class OperatingPoint(BaseModel):
     sha256: str
 
 
+class ConformalQuantile(BaseModel):
+    """Split-conformal quantile of the nonconformity 1 - p(label) on served probabilities, at the unit that is served.
+
+    finding: its name, or the class of a multi-class model. label: 0 or 1 of a finding; the class for multiclass.
+    The label belongs to the prediction set where 1 - p(label) <= quantile. n_patients: those that it was found on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    finding: str
+    label: int | str
+    alpha: float
+    quantile: float
+    n_patients: int
+
+
 class Card(BaseModel):
     """Everything about a model that its weights do not say. `names`: findings, or classes for multiclass, in output order."""
 
@@ -69,6 +85,7 @@ class Card(BaseModel):
     pooling: Literal["max", "mean"]
     calibration: dict
     operating_points: list[OperatingPoint]
+    conformal: list[ConformalQuantile] = []
     training: dict
     versions: dict[str, str]
     intended_use: str = INTENDED_USE
