@@ -77,12 +77,12 @@ def file_bytes(dataset: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def grey() -> MakeGrey:
     return make_grey
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def to_bytes() -> ToBytes:
     return file_bytes
 
