@@ -67,15 +67,15 @@ def read_image(source: Source, *, frame: int = 0) -> Image:
     return image_of(parsed.dataset, header_of(parsed), frame)
 
 
-def image_of(dataset: Dataset, header: Header, frame: int) -> Image:
-    """As `read_image`, from a parsed data set and its header."""
+def image_of(dataset: Dataset, header: Header, frame: int, *, digest: bool = True) -> Image:
+    """As `read_image`, from a parsed data set and its header; without `digest`, `pixel_sha256` is ''."""
     stored, decoding = stored_values(dataset, header, frame)
     with quiet():
         modality = read_modality(dataset, frame, signed=header.pixel_representation == 1)
         value, limit = read_padding(dataset)
     padding = None if value is None else padding_mask(stored, value, limit)
     values = modality.apply(stored)
-    if not np.isfinite(values).all():
+    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise Unreadable("The rescale takes pixels out of the range of float32.", code="bad_modality_transform")
     spacing = _spacing(dataset, header, frame)
     aspect, implausible = _aspect(header, spacing)
@@ -89,7 +89,7 @@ def image_of(dataset: Dataset, header: Header, frame: int) -> Image:
         voi={"kind": "none"},
         header=header,
         frame=frame,
-        pixel_sha256=pixel_sha256(_upright(stored, header)),
+        pixel_sha256=pixel_sha256(_upright(stored, header)) if digest else "",
         aspect=aspect,
     )
     if image.kind == "ct":

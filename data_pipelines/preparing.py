@@ -41,7 +41,7 @@ def prepare_files(item: Item) -> list[np.ndarray]:
     def read(n: int) -> Image:
         source, path, frame, form, kind, digest = files[n]
         if form == "dicom":
-            return image_of(*opened(Path(source) / path, digest), frame)
+            return image_of(*opened(Path(source) / path, digest), frame, digest=False)
         return read_row(source, path, frame, form=form, kind=kind, sha256=digest)
 
     return list(prepare_units([Unit(members) for members in units], planes, read, spec_from(spec)))

@@ -16,7 +16,7 @@ from data_pipelines.augment import Augment, augmentation
 from data_pipelines.dataset import train_batches, training_steps
 from data_pipelines.files import write_atomic
 from data_pipelines.manifest import Manifest
-from data_pipelines.preprocess import PreprocessSpec
+from data_pipelines.preprocess import UNITS, PreprocessSpec
 from medres.artefact import save, summary_hash
 from medres.backbones import load_pretrained
 from medres.errors import TrainingError
@@ -118,9 +118,7 @@ def _trainer(core: keras.Model, chosen: Recipe, data: TrainingData) -> keras.Mod
     """core behind the augmentation, compiled; only core is saved."""
     key = keras.Input((2,), dtype="int32", name="key")
     image = keras.Input(core.input.shape[1:], dtype="float32", name="image")
-    augmented = Augment(augmentation(chosen.augment), display=data.cache.spec.kind == "radiograph", name="augment")(
-        image, key
-    )
+    augmented = Augment(augmentation(chosen.augment, UNITS[data.cache.spec.kind]), name="augment")(image, key)
     trainer = keras.Model({"image": image, "key": key}, core(augmented), name="trainer")
     trainer.compile(optimizer(chosen, _steps(data, chosen)), loss_for(data.targets.task))
     trainer.optimizer.build(trainer.trainable_variables)
