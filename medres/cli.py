@@ -52,3 +52,4 @@ def evaluate(context: typer.Context) -> None:
 _hang_up(serving.predict, data.wrap, models.demo)
 app.add_typer(study, name="study")
 study.command()(verb(studies.depth))
+study.command()(verb(studies.gradients))
