@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,28 +28,20 @@ class Study:
     slices: tuple[tuple[tuple[str, int], ...], ...] = field(repr=False)
 
 
-def prepared_study(files: Sequence[Source], spec: PreprocessSpec) -> Study:
+def prepared_study(
+    files: Sequence[Source], spec: PreprocessSpec, *, check: Callable[[Image], None] | None = None
+) -> Study:
     """Every record that the images of a study make for a spec: each image, each slice with its neighbours, or each volume.
 
-    Localizers, images of another kind and the like are passed over. Raises Ineligible where no image is left, SeriesError (code:
+    Localizers, images of another kind and the like are passed over. check: called with each image that is used; what it raises
+    comes through. Raises Ineligible where no image is left, SeriesError (code:
     the verdict in lower case) where none of the series makes a volume, and DicomError where a file cannot be read.
     """
-    return prepared_images(_of_kind(files, spec), spec)
-
-
-def prepared_images(images: Iterable[tuple[Image, Plane]], spec: PreprocessSpec) -> Study:
-    """As `prepared_study`, from at least one image with its place; images of form "image" are held one at a time."""
-    if spec.form != "image":
-        return _stacked(list(images), spec)
-    pixels, slices = [], []
-    for image, _ in images:
-        pixels.append(prepare(image, spec))
-        slices.append((_name(image),))
-    return Study(np.stack(pixels), tuple(slices))
-
-
-def _of_kind(files: Sequence[Source], spec: PreprocessSpec) -> Iterator[tuple[Image, Plane]]:
-    passed_over, count = "there is none", 0
+    single = spec.form == "image"
+    pixels: list[np.ndarray] = []
+    kept: list[tuple[Image, Plane]] = []
+    places: list[tuple[str, int]] = []
+    passed_over = "there is none"
     for file in files:
         try:
             usable = usable_images(file, units=UNITS[spec.kind])
@@ -59,27 +51,34 @@ def _of_kind(files: Sequence[Source], spec: PreprocessSpec) -> Iterator[tuple[Im
         of_kind = [(image, plane) for image, kind, plane in usable if kind == spec.kind]
         if not of_kind:
             passed_over = f"the model was trained on {spec.kind} images, and this is another kind"
-        count += len(of_kind)
-        yield from of_kind
-    if not count:
+        for image, plane in of_kind:
+            if check is not None:
+                check(image)
+            places.append((image.header.identifiers.sop_instance_uid, image.frame))
+            if single:
+                pixels.append(prepare(image, spec))
+            else:
+                kept.append((image, plane))
+    if not places:
         raise Ineligible(f"no image that this model can read: {passed_over}", code="no_image")
+    if single:
+        return Study(np.stack(pixels), tuple((place,) for place in places))
+    return _stacked(kept, places, spec)
 
 
-def _stacked(kept: list[tuple[Image, Plane]], spec: PreprocessSpec) -> Study:
+def _stacked(kept: list[tuple[Image, Plane]], places: list[tuple[str, int]], spec: PreprocessSpec) -> Study:
     """Stacks or volumes; as ingest does, of slices with equal pixels in one place the first is kept."""
-    first: dict[tuple[object, ...], tuple[Image, Plane]] = {}
-    for image, plane in kept:
-        first.setdefault((plane.series, plane.position, image.pixel_sha256), (image, plane))
-    images, planes = zip(*first.values(), strict=True)
+    first: dict[tuple[object, ...], int] = {}
+    for n, (image, plane) in enumerate(kept):
+        first.setdefault((plane.series, plane.position, image.pixel_sha256), n)
+    at = list(first.values())
+    images, planes = [kept[n][0] for n in at], [replace(kept[n][1], member=0) for n in at]
     units, left_out = units_of(planes, spec)
     if not units:
+        verdicts = ", ".join(left_out)
         raise SeriesError(
-            f"no series of the study makes a volume: {', '.join(left_out)}; the model's policy is {spec.policy!r}",
+            f"no series of the study makes a volume: {verdicts}; the model's policy is {spec.policy!r}",
             code=next(iter(left_out)).lower(),
         )
     pixels = np.stack(list(prepare_units(units, planes, images.__getitem__, spec)))
-    return Study(pixels, tuple(tuple(_name(images[n]) for n in unit.members) for unit in units))
-
-
-def _name(image: Image) -> tuple[str, int]:
-    return image.header.identifiers.sop_instance_uid, image.frame
+    return Study(pixels, tuple(tuple(places[at[n]] for n in unit.members) for unit in units))

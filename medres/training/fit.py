@@ -16,7 +16,7 @@ from data_pipelines.augment import Augment, augmentation
 from data_pipelines.dataset import train_batches, training_steps
 from data_pipelines.files import write_atomic
 from data_pipelines.manifest import Manifest
-from data_pipelines.preprocess import PreprocessSpec
+from data_pipelines.preprocess import UNITS, PreprocessSpec
 from medres.artefact import save, summary_hash
 from medres.backbones import load_pretrained
 from medres.errors import TrainingError
@@ -25,6 +25,7 @@ from medres.progress import Bars, Progress
 from medres.training import checkpoint
 from medres.training.data import TrainingData, balanced_over, load_data, mean_auc, predict_logits
 from medres.training.freeze import frozen
+from medres.training.known import with_known
 from medres.training.losses import loss_for, mean_loss
 from medres.training.recipes import Recipe, optimizer
 from medres.training.recipes import recipe as recipe_of
@@ -102,7 +103,7 @@ def train(
     history = _fit(trainer, core, data, chosen, seed, out, reporter)
     best = checkpoint.restore(out / "checkpoints" / "best.npz", trainer)
     served, card = frozen(core, data, config, best)
-    save(out / "model.keras", served, card)
+    save(out / "model.keras", served, *with_known(card, served, data))
     reporter.line(f"the model of epoch {best['epoch']} is in {out.name}/model.keras")
     return Run(out, out / "model.keras", history, best["epoch"])
 
@@ -117,9 +118,7 @@ def _trainer(core: keras.Model, chosen: Recipe, data: TrainingData) -> keras.Mod
     """core behind the augmentation, compiled; only core is saved."""
     key = keras.Input((2,), dtype="int32", name="key")
     image = keras.Input(core.input.shape[1:], dtype="float32", name="image")
-    augmented = Augment(augmentation(chosen.augment), display=data.cache.spec.kind == "radiograph", name="augment")(
-        image, key
-    )
+    augmented = Augment(augmentation(chosen.augment, UNITS[data.cache.spec.kind]), name="augment")(image, key)
     trainer = keras.Model({"image": image, "key": key}, core(augmented), name="trainer")
     trainer.compile(optimizer(chosen, _steps(data, chosen)), loss_for(data.targets.task))
     trainer.optimizer.build(trainer.trainable_variables)

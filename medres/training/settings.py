@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines.augment import augmentation
 from data_pipelines.files import file_sha256, write_atomic
 from data_pipelines.manifest import Manifest
-from data_pipelines.preprocess import PreprocessSpec, spec_from
+from data_pipelines.preprocess import UNITS, PreprocessSpec, spec_from
 from medres.errors import TrainingError
 from medres.training.data import TrainingData
 from medres.training.recipes import Recipe
@@ -46,7 +46,7 @@ def configuration(
     stem = network["stem"] or ("small" if max(spec.rows, spec.cols) <= SMALL_SIDE else "imagenet")
     network = network | {"stem": stem, "windows": DEFAULT_WINDOWS if spec.kind == "ct" and windows is None else windows}
     augment = ("ct_slice" if spec.kind == "ct" else "chest_xray") if chosen.augment == "auto" else chosen.augment
-    augmentation(augment)
+    augmentation(augment, UNITS[spec.kind])
     source = None if weights is None else file_sha256(weights)
     settings = chosen.model_copy(update={"augment": augment}).model_dump()
     return {

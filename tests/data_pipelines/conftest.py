@@ -99,4 +99,4 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
                 yield item, error
 
     monkeypatch.setattr("data_pipelines.indexing.map_files", answers)
-    monkeypatch.setattr("data_pipelines.cache.map_files", answers)
+    monkeypatch.setattr("data_pipelines.building.map_files", answers)

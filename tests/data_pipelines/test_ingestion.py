@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import csv
 import json
 import os
@@ -15,10 +14,9 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from pydicom.datadict import DicomDictionary, keyword_for_tag
-from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from canaries import CANARIES, forms, picture, with_canaries
 
+from data_pipelines.assigning import SplitPlan
 from data_pipelines.errors import DicomError, InputError, LabelError, ManifestError, SplitError
 from data_pipelines.indexing import Index, index_sources, inspect_file
 from data_pipelines.ingestion import build, ingest
@@ -26,7 +24,7 @@ from data_pipelines.labels import read_labels
 from data_pipelines.manifest import Manifest
 from data_pipelines.phantom import make_cohort
 from data_pipelines.pseudonyms import PseudonymKey
-from data_pipelines.writing import derived_uid, new_dataset, save, set_pixels
+from data_pipelines.writing import derived_uid, save
 
 KEY = PseudonymKey(b"k" * 64, "file")
 
@@ -83,6 +81,7 @@ def test_every_file_is_counted_once(work: Path, cohort: Path) -> None:
 
 def test_the_folder_holds_its_own_secret_key(work: Path) -> None:
     assert sorted(p.name for p in work.iterdir()) == [
+        "audit.csv",
         "ingest.json",
         "manifest.parquet",
         "pseudonym.key",
@@ -144,10 +143,12 @@ def test_ids_are_pseudonyms(work: Path, cohort: Path) -> None:
 
 def test_the_split_follows_from_the_seed_and_not_from_the_key(index: Index, cohort: Path) -> None:
     labels = read_labels(cohort / "labels.csv")
-    first, other_key = (build(index, labels, PseudonymKey(k * 64, "made"), seed=1).table for k in (b"a", b"b"))
+    first, other_key = (
+        build(index, labels, PseudonymKey(k * 64, "made"), plan=SplitPlan(seed=1)).table for k in (b"a", b"b")
+    )
     assert (first["split"] == other_key["split"]).all()
     assert not set(first["patient"]) & set(other_key["patient"])
-    drawn = {tuple(build(index, labels, KEY, seed=seed).table["split"]) for seed in range(4)}
+    drawn = {tuple(build(index, labels, KEY, plan=SplitPlan(seed=seed)).table["split"]) for seed in range(4)}
     assert len(drawn) == 4
 
 
@@ -294,7 +295,7 @@ def test_patients_with_identical_pixels_stay_together(index: Index, cohort: Path
     rows += [{**row, "path": row["path"], "patient": "twin"} for row in rows if "PHANTOM-0012" in row["path"]]
     rows = [row for row in rows if not ("PHANTOM-0012" in row["path"] and row["patient"] != "twin")]
     for seed in range(6):
-        manifest = labelled(index, tmp_path, table_of(rows), seed=seed)
+        manifest = labelled(index, tmp_path, table_of(rows), plan=SplitPlan(seed=seed))
         assert manifest.summary["reasons"]["duplicate_pixels"] == 1
         linked = manifest.table[manifest.table["path"].str.contains("PHANTOM-0001|PHANTOM-0012")]
         assert linked["patient"].nunique() == 2
@@ -372,15 +373,6 @@ ingest({str(cohort)!r}, out={str(tmp_path / "out")!r}, workers=2, progress=slow)
 # ---- patients without a name, with two issuers
 
 
-def picture(patient: str, number: int, *, issuer: str = "") -> Dataset:
-    uids = {name: derived_uid(name, number) for name in ("study", "series", "sop")}
-    dataset = new_dataset("CR", ExplicitVRLittleEndian, patient_id=patient, patient="", **uids)
-    if issuer:
-        dataset.IssuerOfPatientID = issuer
-    set_pixels(dataset, np.random.default_rng(number).integers(0, 4096, (12, 12)).astype(np.uint16), bits=12)
-    return dataset
-
-
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Index:
     folder = tmp_path_factory.mktemp("people")
@@ -406,7 +398,7 @@ def test_the_issuer_is_part_of_the_patient(people: Index) -> None:
 
 def test_one_id_with_and_without_issuer_stays_in_one_split(people: Index) -> None:
     for seed in range(8):
-        table = build(people, None, KEY, seed=seed).table.set_index("path")
+        table = build(people, None, KEY, plan=SplitPlan(seed=seed)).table.set_index("path")
         assert table.loc["3.dcm", "patient"] != table.loc["4.dcm", "patient"]
         assert table.loc["3.dcm", "split"] == table.loc["4.dcm", "split"]
 
@@ -434,33 +426,6 @@ def test_frames_taken_out_of_a_file_that_stays_are_told(tmp_path: Path) -> None:
 
 
 # ---- privacy
-
-TEXT_VRS = {"PN": "CANARY^PN", "LO": "CANARYLO", "SH": "CANARYSH", "DA": "19010203", "UI": "2.25.90909090909"}
-MORE_VRS = {"ST": "CANARYST", "LT": "CANARYLT", "UT": "CANARYUT", "UC": "CANARYUC", "AE": "CANARYAE"}
-CANARIES = ("CANARY", "19010203", "90909090909")
-TECHNICAL = ("Manufacturer", "ManufacturerModelName", "SOPClassUID", "TransferSyntaxUID")
-
-
-def with_canaries(number: int) -> Dataset:
-    """A sound radiograph with a canary in every element of these VRs, the technical allow-list left out."""
-    dataset = picture("CANARY-ID-" + str(number), number)
-    for tag, entry in DicomDictionary.items():
-        vr, keyword = entry[0], keyword_for_tag(tag)
-        sound = vr in TEXT_VRS | MORE_VRS and keyword not in TECHNICAL and not entry[3] and tag >> 16 not in (0, 2, 4)
-        if sound and keyword not in ("PatientID", "SOPInstanceUID"):
-            dataset.add_new(tag, vr, (TEXT_VRS | MORE_VRS)[vr])
-    for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(dataset, name, f"2.25.90909090909{number}")
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    block = dataset.private_block(0x0011, "CANARY CREATOR", create=True)
-    block.add_new(1, "LO", "CANARYPRIVATE")
-    return dataset
-
-
-def forms(canary: str) -> list[bytes]:
-    plain = canary.encode()
-    shifted = [base64.b64encode(b"x" * n + plain)[2 * n : -4] for n in range(3)]
-    return [plain, canary.encode("utf-16-le"), canary.encode("utf-16-be"), *shifted]
 
 
 def test_no_canary_in_any_output(
