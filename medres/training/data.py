@@ -13,6 +13,7 @@ from data_pipelines.cache import Cache, ensure_cache
 from data_pipelines.dataset import Targets, eval_batches, rows_of, targets_of
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import PreprocessSpec
+from data_pipelines.records import by_record
 from medres.evaluate.roc import auc_from_counts, rank_counts
 from medres.progress import Progress
 from medres.training.losses import class_balance
@@ -43,6 +44,7 @@ class TrainingData:
 def load_data(work: Path | str, spec: PreprocessSpec, manifest: Manifest, reporter: Progress) -> TrainingData:
     with reporter.task(f"cache {spec.name}") as update:
         cache = ensure_cache(work, spec, progress=update)
+    manifest = by_record(manifest, cache)
     return TrainingData(cache, targets_of(manifest, cache.images["image"]), manifest)
 
 
