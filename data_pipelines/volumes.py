@@ -22,7 +22,8 @@ from data_pipelines.series import Group, Verdict, assess, group_planes, series_v
 Policy = Literal["reject", "shear", "resample"]
 
 MAX_VOLUME_BYTES = 4 << 30
-_ACCEPTED: dict[str, frozenset[str]] = {
+#: policy -> verdicts that it makes a volume of
+ACCEPTED: dict[str, frozenset[str]] = {
     "reject": frozenset({"REGULAR"}),
     "shear": frozenset({"REGULAR", "TILTED"}),
     "resample": frozenset({"REGULAR", "TILTED", "MISSING", "IRREGULAR"}),
@@ -91,8 +92,8 @@ class _Stack:
 
     @classmethod
     def read(cls, source: Sources, policy: str) -> _Stack:
-        if policy not in _ACCEPTED:
-            raise SpecError(f"policy {policy!r} is not known. Give one of {', '.join(_ACCEPTED)}.")
+        if policy not in ACCEPTED:
+            raise SpecError(f"policy {policy!r} is not known. Give one of {', '.join(ACCEPTED)}.")
         paths: list[Path] = []
         headers: list[Header] = []
         planes: list[Plane] = []
@@ -117,7 +118,7 @@ class _Stack:
         if group.verdict == "DUPLICATE":
             images = self._images(group.planes)
             group, images = _without_copies(group, images)
-        if group.verdict not in _ACCEPTED[policy]:
+        if group.verdict not in ACCEPTED[policy]:
             remedy = _REMEDY.get(group.verdict, "No policy makes a volume of it")
             raise SeriesError(
                 f"{len(group.planes)} slices are {group.label}; policy {policy!r} refuses it. {remedy}.",
@@ -126,7 +127,7 @@ class _Stack:
         images = images or self._images(group.planes)
         if len({image.units for image in images}) > 1:
             raise SeriesError("Slices of one series have different units.", code="mixed_units")
-        return _assemble(group, images, upright=policy == "resample" and group.verdict != "REGULAR")
+        return assemble(group, images, upright=policy == "resample" and group.verdict != "REGULAR")
 
     def _images(self, planes: Sequence[Plane]) -> list[Image]:
         size = 4 * len(planes) * planes[0].rows * planes[0].columns
@@ -141,7 +142,8 @@ class _Stack:
         return images
 
 
-def _assemble(group: Group, images: list[Image], *, upright: bool) -> Volume:
+def assemble(group: Group, images: Sequence[Image], *, upright: bool) -> Volume:
+    """Images of a group's planes, in their order, as a volume; `upright` puts it on a regular grid along the normal."""
     pixels = np.stack([image.pixels for image in images])
     uids = [image.header.identifiers.sop_instance_uid for image in images]
     frames = [image.frame for image in images]

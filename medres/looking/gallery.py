@@ -15,10 +15,11 @@ from matplotlib.figure import Figure, SubFigure
 
 from data_pipelines.augment import PRESETS, AugmentSpec, apply, augmentation, draw
 from data_pipelines.augment.geometry import GEOMETRY, coordinates
-from data_pipelines.cache import eligible_rows, prepare_file
+from data_pipelines.cache import eligible_rows
 from data_pipelines.dataset import epoch_key
 from data_pipelines.errors import SpecError
 from data_pipelines.manifest import Manifest
+from data_pipelines.preparing import prepare_files
 from data_pipelines.preprocess import UNITS, PreprocessSpec, spec_from, to_model_units
 from medres.looking.captions import MINUS, captions, ends
 from medres.looking.inspection import Figure as Shown
@@ -146,7 +147,7 @@ def _read(rows: pd.DataFrame, which: list[int], size: PreprocessSpec) -> tuple[n
     """Images (n, rows, cols, 1) in model units, and their numbers in the cache."""
     columns = ["source", "path", "frame", "form", "kind", "file_sha256"]
     items = rows.loc[which, columns].itertuples(index=False, name=None)
-    integers = [prepare_file((*item, size.model_dump())) for item in items]
+    integers = prepare_files((tuple(items), tuple((n,) for n in range(len(which))), size.model_dump()))
     return to_model_units(np.stack(integers), size), np.array(which)
 
 

@@ -25,6 +25,7 @@ from medres.progress import Bars, Progress
 from medres.training import checkpoint
 from medres.training.data import TrainingData, balanced_over, load_data, mean_auc, predict_logits
 from medres.training.freeze import frozen
+from medres.training.known import with_known
 from medres.training.losses import loss_for, mean_loss
 from medres.training.recipes import Recipe, optimizer
 from medres.training.recipes import recipe as recipe_of
@@ -102,7 +103,7 @@ def train(
     history = _fit(trainer, core, data, chosen, seed, out, reporter)
     best = checkpoint.restore(out / "checkpoints" / "best.npz", trainer)
     served, card = frozen(core, data, config, best)
-    save(out / "model.keras", served, card)
+    save(out / "model.keras", served, *with_known(card, served, data))
     reporter.line(f"the model of epoch {best['epoch']} is in {out.name}/model.keras")
     return Run(out, out / "model.keras", history, best["epoch"])
 

@@ -77,12 +77,12 @@ def file_bytes(dataset: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def grey() -> MakeGrey:
     return make_grey
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def to_bytes() -> ToBytes:
     return file_bytes
 
@@ -99,4 +99,4 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
                 yield item, error
 
     monkeypatch.setattr("data_pipelines.indexing.map_files", answers)
-    monkeypatch.setattr("data_pipelines.cache.map_files", answers)
+    monkeypatch.setattr("data_pipelines.building.map_files", answers)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from data_pipelines.cache import ensure_cache, prepare_file
+from data_pipelines.cache import ensure_cache
 from data_pipelines.dataset import datasets
 from data_pipelines.doors import array_members, form_of, picture_image, read_row
 from data_pipelines.errors import CacheError, DicomError, LabelError, ManifestError, SplitError
@@ -16,6 +16,8 @@ from data_pipelines.indexing import look_at
 from data_pipelines.ingestion import ingest
 from data_pipelines.limits import limited
 from data_pipelines.manifest import Manifest
+from data_pipelines.preparing import prepare_files
+from data_pipelines.preprocess import spec_from
 from data_pipelines.wrapping import wrap
 
 RNG = np.random.default_rng(0)
@@ -234,9 +236,9 @@ def test_a_changed_file_is_never_prepared(tmp_path: Path) -> None:
     row = ingest(path, units="display", workers=1).table.iloc[0]
     medmnist(path)
     array_members(path, hashlib.sha256(path.read_bytes()).hexdigest())
-    spec = {"kind": "radiograph", "rows": 28, "cols": 28}
+    spec = spec_from("xray-28").model_dump()
     with pytest.raises(CacheError, match="changed since"):
-        prepare_file((row["source"], row["path"], 0, "npz", "radiograph", row["file_sha256"], spec))
+        prepare_files((((row["source"], row["path"], 0, "npz", "radiograph", row["file_sha256"]),), ((0,),), spec))
 
 
 def test_no_cell_or_name_travels_in_an_error(tmp_path: Path) -> None:
