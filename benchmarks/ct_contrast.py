@@ -24,8 +24,8 @@ import medres
 from data_pipelines import ingest
 from data_pipelines.splits import group_folds
 from medres.evaluate.__main__ import main as evaluate
-from medres.predict import score_split
 from medres.progress import Bars
+from medres.scoring import score_split
 
 FINDING = "contrast"
 

@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.backend import require_tensorflow
+from data_pipelines.doors import read_row
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.files import file_sha256, sync_folder, write_atomic
-from data_pipelines.images import read_image
 from data_pipelines.manifest import SPLITS, Manifest
 from data_pipelines.preprocess import PreprocessSpec, prepare, spec_from
 from data_pipelines.workers import map_files
@@ -116,16 +116,13 @@ def open_cache(folder: Path) -> Cache:
     return Cache(folder, spec, images, by_split)
 
 
-def prepare_file(item: tuple[str, int, str, dict]) -> np.ndarray:
-    """Read and prepare one (path, frame, file_sha256, spec); run in a decode worker.
+def prepare_file(item: tuple[str, str, int, str, str, str, dict]) -> np.ndarray:
+    """Read and prepare one (source, path, frame, form, kind, file_sha256, spec); run in a decode worker.
 
     Raises CacheError where the file is not the one that was ingested.
     """
-    path, frame, file_sha256, spec = item
-    data = Path(path).read_bytes()
-    if hashlib.sha256(data).hexdigest() != file_sha256:
-        raise CacheError("a source file changed since it was ingested: run medres ingest again, into a new folder")
-    return prepare(read_image(data, frame=frame), spec_from(spec))
+    source, path, frame, form, kind, sha256, spec = item
+    return prepare(read_row(source, path, frame, form=form, kind=kind, sha256=sha256), spec_from(spec))
 
 
 def _build(
@@ -160,9 +157,9 @@ def _prepared(
     table: pd.DataFrame, spec: PreprocessSpec, workers: int | None, progress: Progress | None
 ) -> Iterator[np.ndarray]:
     items = [
-        (os.path.join(source, path), int(frame), sha256, spec.model_dump())  # noqa: PTH118
-        for source, path, frame, sha256 in zip(
-            *(table[c] for c in ("source", "path", "frame", "file_sha256")), strict=True
+        (source, path, int(frame), form, kind, sha256, spec.model_dump())
+        for source, path, frame, form, kind, sha256 in zip(
+            *(table[c] for c in ("source", "path", "frame", "form", "kind", "file_sha256")), strict=True
         )
     ]
     for row, (_, result) in enumerate(map_files(prepare_file, items, workers=workers, progress=progress)):

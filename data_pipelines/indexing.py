@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Sequence
@@ -11,12 +12,13 @@ from typing import Any
 
 import pandas as pd
 
+from data_pipelines.doors import Units, array_image, array_members, form_of, picture_image
 from data_pipelines.errors import DicomError, Ineligible, InputError, NotDicom
 from data_pipelines.files import file_sha256
 from data_pipelines.headers import Header, Kind, eligibility, header_of
 from data_pipelines.images import Image, image_of
 from data_pipelines.parsing import Source, parse
-from data_pipelines.planes import Plane, planes_of
+from data_pipelines.planes import Plane, plane_of, planes_of
 from data_pipelines.preprocess import UNITS
 from data_pipelines.walking import walk
 from data_pipelines.workers import Progress, map_files
@@ -49,13 +51,16 @@ def index_sources(
     *,
     exclude: Sequence[Path] = (),
     for_processing: bool = False,
+    units: Units | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Index:
     """Look at every file below `sources` but those in `exclude`. Raises InputError where a source is missing or inside
-    another one. `for_processing` accepts raw radiographs; `progress` is called with (done, total) files.
+    another one. `for_processing` accepts raw radiographs; `units` lets PNG, JPEG and .npz in and says what their values
+    are; `progress` is called with (done, total) files.
 
-    Row columns: the technical ones of the manifest, IDENTIFIERS and plane.
+    Row columns: the technical ones of the manifest, IDENTIFIERS and plane; of an .npz also own_split and own_labels. Its
+    images count as files, by the path FILE.npz#SPLIT/NUMBER.
     """
     walks = [walk(source) for source in sources]
     _require_apart([w.root / w.files[0] if Path(s).is_file() else w.root for s, w in zip(sources, walks, strict=True)])
@@ -67,30 +72,60 @@ def index_sources(
         for w in walks
         for path, reason in w.others
     ]
-    items = [(os.path.join(root, path), for_processing) for root, path in places]  # noqa: PTH118
+    items = [os.path.join(root, path) for root, path in places]  # noqa: PTH118
     rows: list[dict[str, Any]] = []
-    answers = map_files(inspect_file, items, workers=workers, progress=progress)
+    look = functools.partial(look_at, for_processing=for_processing, units=units)
+    answers = map_files(look, items, workers=workers, progress=progress)
     for (root, path), (_, answer) in zip(places, answers, strict=True):
-        if isinstance(answer, DicomError):
-            skipped = isinstance(answer, NotDicom)
-            rejected.append(Rejected(root, path, answer.code, str(answer), skipped))
-        else:
-            rows += [{"source": root, "path": path, **row} for row in answer]
+        for name, found in [("", answer)] if isinstance(answer, DicomError) else answer:
+            if isinstance(found, DicomError):
+                skipped = isinstance(found, NotDicom)
+                rejected.append(Rejected(root, path + name, found.code, str(found), skipped))
+            else:
+                rows.append({"source": root, "path": path + name, **found})
     return Index(pd.DataFrame(rows), tuple(rejected))
 
 
-def inspect_file(item: tuple[str, bool]) -> list[dict[str, Any]]:
-    """Read, decode and describe each frame of (path, for_processing); runs in a worker. Raises DicomError."""
-    path, for_processing = item
+def look_at(path: str, *, for_processing: bool, units: Units | None) -> list[tuple[str, dict[str, Any] | DicomError]]:
+    """What one file gives: (what to add to its path, row or reason), one a frame or image. Raises DicomError for a file
+    of which nothing can be used. Runs in a worker."""
+    if units is not None and form_of(path) == "npz":
+        return [(f"#{name}", found) for name, found in inspect_array(path, units)]
+    return [("", row) for row in inspect_file(path, for_processing=for_processing, units=units)]
+
+
+def inspect_file(path: str, *, for_processing: bool = False, units: Units | None = None) -> list[dict[str, Any]]:
+    """Read, decode and describe each frame of a file. Raises DicomError."""
     digest = file_sha256(path)
-    return [{"file_sha256": digest, **_row(*usable)} for usable in usable_images(path, for_processing=for_processing)]
+    form = "dicom" if units is None else form_of(path)
+    usable = usable_images(path, for_processing=for_processing, units=units)
+    return [{"file_sha256": digest, "form": form, **_row(*one)} for one in usable]
 
 
-def usable_images(source: Source, *, for_processing: bool = False) -> list[tuple[Image, Kind, Plane]]:
+def inspect_array(path: str, units: Units) -> list[tuple[str, dict[str, Any] | DicomError]]:
+    """Describe each image of an .npz, or say why it is of no use. Raises DicomError for the whole file."""
+    digest = file_sha256(path)
+    found: list[tuple[str, dict[str, Any] | DicomError]] = []
+    for name, member in array_members(path, digest).items():
+        try:
+            row = _row(*_with_plane(array_image(member, units)))
+            own = {"own_split": member.split, "own_labels": member.labels}
+            found.append((name, {"file_sha256": digest, "form": "npz", **own, **row}))
+        except DicomError as error:
+            found.append((name, error))
+    return found
+
+
+def usable_images(
+    source: Source, *, for_processing: bool = False, units: Units | None = None
+) -> list[tuple[Image, Kind, Plane]]:
     """Every frame of a file that a model may learn from or be asked about: ingest and prediction share this gate.
 
-    Raises DicomError; Ineligible says what makes a sound file no picture to learn from.
+    `units` lets a PNG or JPEG in. Raises DicomError; Ineligible says what makes a sound file no picture to learn from.
     """
+    if units is not None and form_of(source) in ("png", "jpeg"):
+        data = bytes(source) if isinstance(source, bytes | bytearray) else Path(str(source)).read_bytes()
+        return [_with_plane(picture_image(data, units))]
     parsed = parse(source, pixels=True)
     header = header_of(parsed)
     kind = eligibility(header, for_processing=for_processing)
@@ -102,9 +137,18 @@ def usable_images(source: Source, *, for_processing: bool = False) -> list[tuple
     for image in images:
         if image.units != UNITS[kind]:
             raise Ineligible("A CT without a rescale to HU: its values have no known unit.", code="not_hu")
-        if image.pixels.min() == image.pixels.max():
-            raise Ineligible("All pixels are equal: there is nothing to see.", code="constant_pixels")
+        _refuse_constant(image)
     return [(image, kind, plane) for image, plane in zip(images, planes, strict=True)]
+
+
+def _with_plane(image: Image) -> tuple[Image, Kind, Plane]:
+    _refuse_constant(image)
+    return image, "ct" if image.units == "HU" else "radiograph", plane_of(image.header, 0)
+
+
+def _refuse_constant(image: Image) -> None:
+    if image.pixels.min() == image.pixels.max():
+        raise Ineligible("All pixels are equal: there is nothing to see.", code="constant_pixels")
 
 
 def _row(image: Image, kind: Kind, plane: Plane) -> dict[str, Any]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from data_pipelines.doors import PICTURE_SUFFIXES, Units
 from data_pipelines.duplicates import MESSAGES, find_duplicates
-from data_pipelines.errors import InputError, ManifestError, SplitError
-from data_pipelines.files import csv_bytes, guard_cell, require_new, staged_folder, write_atomic
+from data_pipelines.errors import InputError, ManifestError
+from data_pipelines.files import require_new, staged_folder, write_atomic
 from data_pipelines.indexing import Index, Rejected, index_sources
 from data_pipelines.joining import join
 from data_pipelines.labels import Labels, read_labels
+from data_pipelines.leaks import leaking, refuse_leaks
 from data_pipelines.manifest import COLUMNS, Manifest, check_table
+from data_pipelines.own_labels import array_labels, folder_labels
 from data_pipelines.pseudonyms import KEY_NAME, PseudonymKey, find_key
 from data_pipelines.series import group_planes, series_verdict
 from data_pipelines.splits import (
@@ -26,12 +29,13 @@ from data_pipelines.splits import (
     check_no_overlap,
     draw_tune,
     link_groups,
-    overlap,
     row_strata,
     split_patients,
 )
 from data_pipelines.summary import require_two_classes, summarise
 from data_pipelines.workers import Progress
+
+OnLeak = Literal["error", "drop"]
 
 
 def ingest(
@@ -45,6 +49,9 @@ def ingest(
     key_file: Path | str | None = None,
     max_bad: float | None = None,
     for_processing: bool = False,
+    units: Units | None = None,
+    class_folders: bool = False,
+    on_leak: OnLeak = "error",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -53,6 +60,9 @@ def ingest(
     labels: a CSV (see read_labels); findings: its finding columns. seed, fractions: of the split by patient (train,
     tune, test), unless the CSV gives one. key_file: key of the pseudonyms; else MEDRES_KEY; else one is made in `out`.
     max_bad: greatest share (0..1) of quarantined files among the DICOM files. for_processing: accept raw radiographs.
+    units: let PNG, JPEG and .npz in as well, and say what their values are (HU: int16 arrays alone). class_folders: the folder
+    of each file is its class; see folder_labels. Labels and splits inside an .npz hold unless `labels` is given.
+    on_leak: what becomes of a patient or equal pixels in two given splits: an error, or "drop" them from the lesser split.
     progress: called with (done, total) files.
 
     Raises InputError and its kin, before anything is written: an `out` in use, labels that cannot be read or meet no
@@ -65,18 +75,23 @@ def ingest(
     if max_bad is not None and not 0 <= max_bad <= 1:
         raise InputError(f"max_bad {max_bad}: give a share from 0 to 1.", code="max_bad")
     check_fractions(fractions)
+    if labels is not None and class_folders:
+        raise InputError("Both a labels table and class_folders are given: choose one.", code="labels")
     table = None if labels is None else read_labels(labels, findings=findings)
     key = find_key(None if key_file is None else Path(key_file))
     index = index_sources(
         sources,
         exclude=() if labels is None else (Path(labels),),
         for_processing=for_processing,
+        units=units,
         workers=workers,
         progress=progress,
     )
+    if table is None and not index.rows.empty:
+        table = own_labels(index.rows, findings, class_folders=class_folders)
     work = None if out is None else Path(out)
     leaks = None if work is None else work.with_name(f"{work.name}.leaks.csv")
-    manifest = build(index, table, key, seed=seed, fractions=fractions, max_bad=max_bad, leaks=leaks)
+    manifest = build(index, table, key, seed=seed, fractions=fractions, max_bad=max_bad, on_leak=on_leak, leaks=leaks)
     if work is None:
         return manifest
     with staged_folder(work, what="a manifest") as folder:
@@ -94,6 +109,7 @@ def build(
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
     max_bad: float | None = None,
+    on_leak: OnLeak = "error",
     leaks: Path | None = None,
 ) -> Manifest:
     """Return the manifest of indexed files, in memory; nothing is read and, but for `leaks`, nothing written.
@@ -103,9 +119,11 @@ def build(
     _require_enough(index.rows, index.rejected, None)
     joined = join(index.rows, labels)
     rows = identify(joined.rows, key)
-    if "split" in (labels.columns if labels else ()):
-        _refuse_leaks(rows[rows["split"] != ""], leaks)
+    if on_leak == "error":
+        refuse_leaks(rows, leaks)
     rows = rows.assign(group=link_groups(list(rows["patient"]), [list(rows["pixel_sha256"]), list(_bare_ids(rows))]))
+    if on_leak == "drop":
+        rows = rows.assign(leaking=leaking(rows))
     rejected, rows, lost_frames = _weed(index, rows, labels)
     _require_enough(rows, rejected, max_bad)
     rows = _in_series_order(rows)
@@ -122,6 +140,7 @@ def build(
         unmatched_rows=joined.unmatched_rows,
         unlabelled=int((~rows["labelled"].astype(bool)).sum()),
         lost_frames=lost_frames,
+        unnamed=int((rows["person"] == "").sum()),
         seed=seed,
         fractions=fractions,
         key_origin=key.origin,
@@ -130,14 +149,21 @@ def build(
     return Manifest(table, summary, pd.DataFrame(entries, columns=["path", "reason", "message", "source"]))
 
 
+def own_labels(rows: pd.DataFrame, findings: Sequence[str], *, class_folders: bool) -> Labels | None:
+    """The labels that come with the files, where no table is given: of class folders if asked for, else inside an .npz."""
+    if class_folders:
+        return folder_labels(rows, findings)
+    return array_labels(rows, findings) if "own_labels" in rows else None
+
+
 def identify(rows: pd.DataFrame, key: PseudonymKey) -> pd.DataFrame:
     """Add the pseudonyms image, series, study and patient ('' for a patient who is not named).
 
-    What lacks a UID is identified by its file: a series or study of one file.
+    What lacks a UID is identified by its file: a series or study of one file, and where it is no DICOM at all, a patient.
     """
+    own = rows["source"] + "\n" + rows["path"]
 
     def pseudonyms(kind: str, column: str) -> list[str]:
-        own = rows["source"] + "\n" + rows["path"]
         known = zip(rows[column], own, strict=True)
         return [key.pseudonym(kind, uid) if uid else key.pseudonym(f"{kind} of file", file) for uid, file in known]
 
@@ -145,12 +171,18 @@ def identify(rows: pd.DataFrame, key: PseudonymKey) -> pd.DataFrame:
         key.pseudonym("frame", image, str(n))
         for image, n in zip(pseudonyms("image", "sop_uid"), rows["frame"], strict=True)
     ]
-    people = zip(rows["issuer"], rows["person"], strict=True)
+
+    def patient(issuer: str, person: str, form: str, file: str) -> str:
+        if person:
+            return key.pseudonym("patient", issuer, person)
+        return "" if form == "dicom" else key.pseudonym("patient of file", file)
+
+    people = zip(rows["issuer"], rows["person"], rows["form"], own, strict=True)
     return rows.assign(
         image=images,
         series=pseudonyms("series", "series_uid"),
         study=pseudonyms("study", "study_uid"),
-        patient=[key.pseudonym("patient", issuer, person) if person else "" for issuer, person in people],
+        patient=[patient(*one) for one in people],
     )
 
 
@@ -158,26 +190,6 @@ def _bare_ids(rows: pd.DataFrame) -> pd.Series:
     """Identifiers that occur with an issuer and without one: two patients by rule, perhaps one in truth."""
     bare = rows.groupby("person")["issuer"].transform(lambda issuers: (issuers == "").any() and (issuers != "").any())
     return rows["person"].where(bare.astype(bool), "")
-
-
-def _refuse_leaks(rows: pd.DataFrame, leaks: Path | None) -> None:
-    """Raise SplitError where a patient or equal pixels lie in two given splits, with the rows listed in `leaks`."""
-    named = rows[rows["patient"] != ""]
-    try:
-        check_no_overlap(named)
-    except SplitError as error:
-        if leaks is None:
-            raise
-        listed = []
-        for what in ("patient", "pixel_sha256"):
-            crossing = overlap(named, what)
-            for row, number in zip(named.loc[crossing.index].itertuples(), pd.factorize(crossing)[0], strict=True):
-                listed.append(
-                    {"path": row.path, "split": row.split, "same": what, "number": number + 1, "source": row.source}
-                )
-        columns = ["path", "split", "same", "number", "source"]
-        write_atomic(leaks, csv_bytes(({k: guard_cell(str(v)) for k, v in row.items()} for row in listed), columns))
-        raise SplitError(f"{error} They are listed in {leaks}.") from None
 
 
 def _weed(index: Index, rows: pd.DataFrame, labels: Labels | None) -> tuple[tuple[Rejected, ...], pd.DataFrame, int]:
@@ -188,11 +200,14 @@ def _weed(index: Index, rows: pd.DataFrame, labels: Labels | None) -> tuple[tupl
     messages = {
         "no_patient_id": "PatientID is empty: name the patient in a column patient of the labels table.",
         "no_split": "The labels table gives splits, and this image none.",
+        "split_leak": "Its patient, or a copy of it, lies in a split that counts more (test, then tune, then train).",
         **MESSAGES,
     }
     reason = pd.Series("", index=rows.index, dtype=object)
     if labels is not None and "split" in labels.columns:
         reason[rows["split"] == ""] = "no_split"
+    if "leaking" in rows:
+        reason[rows["leaking"]] = "split_leak"
     reason[rows["patient"] == ""] = "no_patient_id"
     copies = find_duplicates(rows[reason == ""])
     reason[copies.index] = copies
@@ -231,7 +246,11 @@ def _require_enough(rows: pd.DataFrame, rejected: Sequence[Rejected], max_bad: f
     bad = [r.reason for r in rejected if not r.skipped]
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(Counter(bad).items()))
     if rows.empty and not bad:
-        raise ManifestError(f"No DICOM file among the {len(rejected)} files given. Check SOURCE.")
+        pictures = sum(PurePosixPath(r.path).suffix.lower() in PICTURE_SUFFIXES for r in rejected)
+        said = (
+            f" {pictures} look like pictures or arrays: declare what their values are with --units." if pictures else ""
+        )
+        raise ManifestError(f"No DICOM file among the {len(rejected)} files given.{said or ' Check SOURCE.'}")
     if rows.empty:
         raise ManifestError(f"No image is left of {len(bad)} DICOM files: {reasons}.")
     files = len(bad) + len(rows.drop_duplicates(["source", "path"]))

@@ -67,6 +67,8 @@ def _override(rows: pd.DataFrame, name: str, found: pd.Series) -> pd.DataFrame:
         person = text.map(normal_id)
         given = person != ""
         return rows.assign(person=person.where(given, rows["person"]), issuer=rows["issuer"].where(~given, ""))
+    if name == "patient_id":  # a column beside the key: for files that name no patient
+        return rows.assign(person=rows["person"].where(rows["person"] != "", text.map(normal_id)))
     if name in ("sex", "view", "site"):
         return rows.assign(**{name: text.where(text != "", rows[name])})
     return rows.assign(**{name: text})  # class, split, meta:*

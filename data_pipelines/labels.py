@@ -32,6 +32,12 @@ KEYS: dict[str, Level] = {
 }
 SUBGROUP_COLUMNS = ("age", "sex", "view", "site")
 SPLITS = ("train", "tune", "test")
+#: how people write the three splits -> ours
+SPLIT_WORDS = {
+    **{name: name for name in SPLITS},
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "tune"),
+    **{"training": "train", "testing": "test"},
+}
 OLDEST = 90.0
 _VALUES = {text: float(text) for text in ("0", "1", "-1", "0.0", "1.0", "-1.0", "+1")} | {"": math.nan}
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F", "o": "O", "other": "O", "u": "", "unknown": "", "": ""}
@@ -80,6 +86,8 @@ def read_labels(path: Path | str, *, findings: Sequence[str] = ()) -> Labels:
     else:
         columns |= {f"label:{name}": _values(table[name], path) for name in names}
     columns |= kept_columns(table, path)
+    if key == "patient_id":
+        columns.pop("patient_id", None)
     used = {*names, key, *columns}
     rows = pd.DataFrame(columns)
     distinct = rows.drop_duplicates()
@@ -141,7 +149,9 @@ def _classes(cells: pd.Series, path: Path) -> tuple[str, ...]:
 
 
 def kept_columns(table: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
-    """Return the checked columns that are kept beside the labels: age, sex, view, site, split, patient, meta:*."""
+    """Return the checked columns that are kept beside the labels: age, sex, view, site, split, meta:*, and patient, or
+
+    where there is none patient_id, which names the patients of files that name none."""
     columns: dict[str, pd.Series] = {}
     if "age" in table:
         sound = table["age"].map(lambda c: c == "" or (_is_number(c) and 0 <= float(c) <= 130))
@@ -152,10 +162,12 @@ def kept_columns(table: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
         _require(sexes.isin(list(_SEXES)), path, "sex", "not M, F, O or empty")
         columns["sex"] = sexes.map(_SEXES)
     if "split" in table and (table["split"] != "").any():
-        _require(table["split"].isin(SPLITS), path, "split", "not train, tune or test")
-        columns["split"] = table["split"]
+        splits = table["split"].str.lower().map(SPLIT_WORDS)
+        _require(splits.notna(), path, "split", "not train, tune (or val) or test")
+        columns["split"] = splits
+    patient = "patient" if "patient" in table else "patient_id"
     for name in table:
-        if name in ("view", "site", "patient") or str(name).startswith("meta:"):
+        if name in ("view", "site", patient) or str(name).startswith("meta:"):
             columns[str(name)] = table[name]
     return columns
 

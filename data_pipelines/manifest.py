@@ -25,7 +25,7 @@ SPLITS = ("train", "tune", "test")
 COLUMNS: Mapping[str, str] = {
     **dict.fromkeys(("image", "series", "study", "patient", "source", "path"), "str"),
     "frame": "int32",
-    **dict.fromkeys(("status", "repairs", "kind", "modality", "photometric", "transfer_syntax"), "str"),
+    **dict.fromkeys(("form", "status", "repairs", "kind", "modality", "photometric", "transfer_syntax"), "str"),
     **dict.fromkeys(("manufacturer", "model", "body_part", "view", "laterality", "site", "sex"), "str"),
     "age": "float64",
     **dict.fromkeys(("rows", "cols"), "int32"),

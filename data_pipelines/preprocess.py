@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from data_pipelines.images import Image
 
 Kind = Literal["radiograph", "ct"]
-UNITS: dict[str, str] = {"ct": "HU", "radiograph": "display"}
+UNITS: dict[str, Literal["HU", "display"]] = {"ct": "HU", "radiograph": "display"}
 _DTYPE = {"ct": np.dtype("<i2"), "radiograph": np.dtype("<u2")}
 _SCALE = {"ct": np.float32(1.0), "radiograph": np.float32(1.0 / 65535.0)}
 _FILL = {"ct": -1024.0, "radiograph": 0.0}
@@ -65,6 +65,11 @@ class PreprocessSpec(BaseModel):
     def scale(self) -> np.float32:
         """Model units per integer."""
         return _SCALE[self.kind]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one model input, channels last."""
+        return (self.rows, self.cols, 1)
 
     @property
     def sha256(self) -> str:

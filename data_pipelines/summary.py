@@ -24,6 +24,7 @@ def summarise(
     unmatched_rows: Sequence[int],
     unlabelled: int,
     lost_frames: int,
+    unnamed: int,
     seed: int,
     fractions: Sequence[float],
     key_origin: str,
@@ -62,7 +63,7 @@ def summarise(
         "fractions": [float(f) for f in fractions],
         "sources": sorted(set(table["source"])),
         "pseudonym_key": key_origin,
-        "warnings": _frame_warning(lost_frames) + _warnings(table, labels, unmatched_rows, unlabelled),
+        "warnings": _counted_warnings(lost_frames, unnamed) + _warnings(table, labels, unmatched_rows, unlabelled),
     }
 
 
@@ -126,8 +127,13 @@ def _warnings(table: pd.DataFrame, labels: Labels | None, unmatched: Sequence[in
     return found
 
 
-def _frame_warning(lost: int) -> list[str]:
-    return [f"{lost} frames of multi-frame files are left out as copies of others"] if lost else []
+def _counted_warnings(lost_frames: int, unnamed: int) -> list[str]:
+    said = {
+        f"{lost_frames} frames of multi-frame files are left out as copies of others": lost_frames,
+        f"{unnamed} images name no patient: each counts as a patient of its own, so several images of one person may fall "
+        "into different splits": unnamed,
+    }
+    return [text for text, count in said.items() if count]
 
 
 def _gaps(part: pd.DataFrame, labels: Labels, names: list[str] | None) -> list[str]:

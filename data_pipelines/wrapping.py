@@ -58,7 +58,7 @@ def wrap(
 ) -> dict[str, object]:
     """Write each PNG or JPEG below `source` as a DICOM file below the new or empty folder `out`; return the counts.
 
-    `labels` is a labels CSV keyed by `path` (relative to `source`): its `patient` becomes PatientID, its age, sex and
+    `labels` is a labels CSV keyed by `path` (relative to `source`): its `patient` (or `patient_id`) becomes PatientID, its age, sex and
     view go into the header, and `out/labels.csv` is the same table with the new paths. A picture without a patient gets
     an id of its own, and the notes say so. `modality` is "CR", or "SC" for secondary capture objects of radiographs.
     `burned_in` answers "is text burned into the pictures?"; None leaves it unsaid, and ingest refuses a secondary
@@ -99,11 +99,12 @@ def _read_table(path: Path) -> pd.DataFrame:
     twice = table["path"].duplicated()
     if twice.any():
         raise LabelError(f"{path}, column path, row {twice.idxmax()}: the path occurs twice.")
-    if "patient" in kept:
-        wrong = kept["patient"].map(lambda cell: len(cell) > 64 or "\\" in cell or not cell.isprintable())
+    column = "patient" if "patient" in kept else "patient_id"
+    if column in kept:
+        wrong = kept[column].map(lambda cell: len(cell) > 64 or "\\" in cell or not cell.isprintable())
         if wrong.any():
             raise LabelError(
-                f"{path}, column patient, row {wrong.idxmax()}: no PatientID (64 characters, no backslash)."
+                f"{path}, column {column}, row {wrong.idxmax()}: no PatientID (64 characters, no backslash)."
             )
     return table
 
@@ -136,7 +137,7 @@ def _dataset(picture: Picture, path: str, data: bytes, row: Mapping, said: _Said
     dataset = new_dataset(
         said.modality,
         ExplicitVRLittleEndian,
-        patient_id=row.get("patient") or own,
+        patient_id=_patient(row) or own,
         patient="",
         study=derived_uid("wrap", "study", *identity),
         series=derived_uid("wrap", "series", *identity),
@@ -162,6 +163,10 @@ def _dataset(picture: Picture, path: str, data: bytes, row: Mapping, said: _Said
     return dataset
 
 
+def _patient(row: Mapping) -> str:
+    return str(row["patient"] if "patient" in row else row.get("patient_id", ""))
+
+
 def _describe_patient(dataset: Dataset, row: Mapping) -> None:
     sex, view = str(row.get("sex", ""))[:1].upper(), str(row.get("view", "")).upper()
     dataset.PatientSex = sex if sex in ("M", "F", "O") else ""
@@ -176,7 +181,7 @@ def _summary(
 ) -> dict[str, object]:
     written = {path: outcome for path, outcome in outcomes.items() if isinstance(outcome, _Written)}
     reasons = Counter(outcome for outcome in outcomes.values() if isinstance(outcome, str))
-    unnamed = sum(not rows.get(path, {}).get("patient") for path in written)
+    unnamed = sum(not _patient(rows.get(path, {})) for path in written)
     luminance = sum(outcome.luminance for outcome in written.values())
     notes = {
         f"{unnamed} pictures have no patient in the labels: each counts as a patient of its own, so several pictures of "

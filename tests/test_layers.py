@@ -47,7 +47,7 @@ def test_data_pipelines_never_imports_medres() -> None:
     assert guilty == []
 
 
-def test_evaluate_never_imports_tensorflow_and_only_main_imports_predict() -> None:
+def test_evaluate_never_imports_tensorflow_and_only_main_imports_scoring() -> None:
     for path in FILES:
         if path.is_relative_to(ROOT / "medres" / "evaluate"):
             used = imports(path)
@@ -58,7 +58,7 @@ def test_evaluate_never_imports_tensorflow_and_only_main_imports_predict() -> No
                 if name.startswith("medres.") and not name.startswith(("medres.evaluate", "medres.errors"))
             }
             assert not others or (
-                path.name in {"__main__.py", "command.py"} and all(o.startswith("medres.predict") for o in others)
+                path.name in {"__main__.py", "command.py"} and all(o.startswith("medres.scoring") for o in others)
             ), path
 
 

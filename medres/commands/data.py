@@ -12,7 +12,9 @@ from medres.console import Json, Work, report
 
 
 def ingest(
-    source: Annotated[list[Path], typer.Argument(help="Folders or files with DICOM.")],
+    source: Annotated[
+        list[Path], typer.Argument(help="Folders or files with DICOM; with --units also PNG, JPEG and .npz.")
+    ],
     out: Annotated[Path, typer.Option(help="New work folder.")],
     labels: Annotated[Path | None, typer.Option(help="CSV of labels.")] = None,
     finding: Annotated[list[str] | None, typer.Option(help="Finding column of the CSV; repeatable.")] = None,
@@ -24,6 +26,18 @@ def ingest(
     for_processing: Annotated[
         bool, typer.Option("--for-processing", help="Accept FOR PROCESSING radiographs.")
     ] = False,
+    units: Annotated[
+        Literal["display", "HU"] | None,
+        typer.Option(help="Let PNG, JPEG and MedMNIST's .npz in, and say what their values are; HU: int16 .npz only."),
+    ] = None,
+    class_folders: Annotated[
+        bool,
+        typer.Option("--class-folders", help="The folder of each file is its class: [train|tune|test/]CLASS/x.png."),
+    ] = False,
+    leaks: Annotated[
+        Literal["error", "drop"],
+        typer.Option(help="A patient or equal pixels in two given splits: refuse, or drop from train, then tune."),
+    ] = "error",
     as_json: Json = False,
 ) -> None:
     """Index, check, group and split DICOM files into a work folder."""
@@ -40,6 +54,9 @@ def ingest(
             max_bad=max_bad,
             key_file=key_file,
             for_processing=for_processing,
+            units=units,
+            class_folders=class_folders,
+            on_leak=leaks,
             progress=update,
         )
     report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))

@@ -1,15 +1,14 @@
-"""Verbs about models: train, predict, demo."""
+"""Verbs that make models: train, demo."""
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from data_pipelines.backend import require_tensorflow
+from medres.commands.serving import prediction_line
 from medres.console import Json, Work, report
 
 
@@ -128,33 +127,6 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
-def predict(
-    model: Annotated[Path, typer.Argument(help="model.keras of a run.")],
-    path: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of studies.")],
-    as_json: Json = False,
-) -> None:
-    """Probability and decision, or a refusal with its reason, one a study. Research use only; not a medical device."""
-    require_tensorflow()
-    from medres.predict import load
-
-    predictor = load(model)
-    missing = [p for p in path if not p.exists()]
-    if missing:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(missing[0]))
-    found = [prediction.as_dict() for prediction in predictor.predict_many(path)]
-    report(found, as_json, [_prediction_line(one) for one in found])
-
-
-def _prediction_line(one: dict[str, Any]) -> str:
-    if one["refused"] is not None:
-        return f"{one['path']}: refused: {one['refused']}"
-    named = ", ".join(f"{name} {value:.3f}" for name, value in one["probabilities"].items())
-    decided = ", ".join(
-        f"{k}: {v}" if isinstance(v, str) else (k if v else f"no {k}") for k, v in one["decisions"].items()
-    )
-    return f"{one['path']}: {named} -> {decided}"
-
-
 def demo(
     out: Annotated[Path, typer.Option(help="New or empty folder, or that of an earlier demo.")] = Path("medres-demo"),
     seed: Annotated[int, typer.Option(help="Seed of cohort, split and training.")] = 0,
@@ -169,7 +141,7 @@ def demo(
     auc, example = result["auc"], result["example"]
     lines = [
         f"AUC {auc['estimate']:.3f} (95% CI {auc['ci_low']:.3f} to {auc['ci_high']:.3f}; {auc['method']})",
-        f"one test study from its DICOM files: {_prediction_line(example)}",
+        f"one test study from its DICOM files: {prediction_line(example)}",
         f"model:  {result['model']}",
         f"report: {result['report']}",
     ]

@@ -137,7 +137,7 @@ def _evaluate(given: argparse.Namespace) -> DiagnosticReport:
     }  # fmt: skip
     if given.scores is not None:
         return evaluate(given.scores, subgroups=given.subgroup, thresholds=given.thresholds or None, **common)
-    from medres.predict import score_split
+    from medres.scoring import score_split
 
     scores, context = score_split(given.model, given.work, given.split or "test")
     common["unit"] = given.unit or context["unit"]

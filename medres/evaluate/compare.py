@@ -75,7 +75,11 @@ def comparison_numbers(
                 pair[0], pair[1], declared[0].threshold, options.level
             )
         if options.margin is not None:
-            row |= {"margin": options.margin, "noninferior": _noninferior(difference, pair, options.margin)}
+            row |= {
+                "margin": options.margin,
+                "reference": names[1],
+                "noninferior": _noninferior(difference, pair, options.margin),
+            }
         out.append(row)
     return out
 

@@ -15,10 +15,12 @@ from medres.evaluate.calibration import (
     n_clipped,
     reliability,
 )
+from medres.evaluate.context import make_context
 from medres.evaluate.curves import reduced
 from medres.evaluate.estimates import Estimate, undefined
 from medres.evaluate.flexible import flexible_curve, ici_estimate
 from medres.evaluate.gallery import worst_errors
+from medres.evaluate.goodness import goodness_of_fit
 from medres.evaluate.intervals import normal_quantile, proportion, t_quantile
 from medres.evaluate.optimism import optimism_corrected
 from medres.evaluate.options import Options
@@ -26,7 +28,7 @@ from medres.evaluate.partial import partial_numbers
 from medres.evaluate.precision import precision_numbers
 from medres.evaluate.precision_recall import average_precision_estimate
 from medres.evaluate.roc import Sample, rank_counts
-from medres.evaluate.thresholds import Context, Point, operating_point
+from medres.evaluate.thresholds import Point, operating_point
 from medres.evaluate.units import Units
 from medres.evaluate.utility import decision_curve
 
@@ -71,15 +73,6 @@ def finding_numbers(units: Units, name: str, points: list[Point], options: Optio
     return out
 
 
-def make_context(units: Units, name: str, options: Options) -> Context:
-    missed = units.refused & np.isin(units.label[name], (0.0, 1.0))
-    stated = options.prevalence.get(name)
-    return Context(
-        options.level, options.case_control, () if stated is None else (stated,),
-        units.label[name][missed] == 1.0, units.patient[missed], options.exact,
-    )  # fmt: skip
-
-
 def is_probability(sample: Sample) -> bool:
     return bool(np.all((sample.score >= 0.0) & (sample.score <= 1.0)))
 
@@ -103,6 +96,7 @@ def _probability_figures(sample: Sample, options: Options) -> dict[str, Any]:
     return {
         "brier": brier_estimate(sample, options.level),
         "brier_decomposition": brier_decomposition(sample),
+        "goodness_of_fit": goodness_of_fit(sample),
         "calibration": calibration_estimates(sample, options.level)
         | {"ici": ici_estimate(sample, options.level), "n_clipped": n_clipped(sample.score)},
     }
@@ -135,14 +129,14 @@ def _uncertain_bounds(units: Units, name: str, options: Options) -> dict[str, An
 def _curves(sample: Sample, numbers: dict[str, Any], options: Options) -> dict[str, Any]:
     counts = rank_counts(sample.label, sample.score)
     out: dict[str, Any] = {"counts": reduced(counts), "histogram": _histogram(sample)}
-    out["wilson"] = _wilson_terms(numbers, options.level)
+    out["wilson"] = wilson_terms(numbers, options.level)
     if numbers["brier"].estimate is not None:
         out["reliability"] = reliability(sample, options.level)
         out["flexible"] = flexible_curve(sample)
     return out
 
 
-def _wilson_terms(numbers: dict[str, Any], level: float) -> dict[str, list[float]]:
+def wilson_terms(numbers: dict[str, Any], level: float) -> dict[str, list[float]]:
     """Design effects and quantiles of sensitivity and specificity at the first point, for the page's live intervals."""
     first = numbers["operating_points"][0] if numbers["operating_points"] else {}
     rates = [first[key] for key in ("sensitivity", "specificity") if key in first]

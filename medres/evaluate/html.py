@@ -16,24 +16,29 @@ from medres.evaluate import figures
 from medres.evaluate.words import UNIT_PLURAL, percent
 
 
-def page(numbers: dict[str, Any]) -> str:
-    """The self-contained page, with a content policy that allows its own style and nothing else."""
+def page(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = None) -> str:
+    """The self-contained page, with a content policy that allows its own style and script and nothing else.
+
+    `pictures`: data URIs of the gallery's cases by finding and hashed id.
+    """
     css, script = _asset("page.css"), _asset("page.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"pct": _pct, "level": _level, "p": _p, "ci": _ci, "ci_pct": _ci_pct, "num": _num}
     template = environment.from_string(_asset("page.html.j2"))
     return template.render(
-        r=numbers, css=Markup(css), script=Markup(script),
-        policy=_policy(css, script), data=_payload(numbers), plural=UNIT_PLURAL[numbers["analysis_unit"]],
+        r=numbers, css=Markup(css), script=Markup(script), pictures=pictures or {},
+        policy=_policy(css, script), data=_payload(numbers), plural=UNIT_PLURAL[numbers["analysis_unit"]], plurals=UNIT_PLURAL,
         overlays={name: _overlays(name, finding, numbers) for name, finding in numbers["findings"].items()},
         drawn={name: _figures(name, finding) for name, finding in numbers["findings"].items()},
+        toggled=[name for name, finding in numbers["findings"].items() if _has_other_unit(finding)],
         overview=_overview(numbers), subgroups={n: _subgroup_forest(n, f) for n, f in numbers["findings"].items()},
     )  # fmt: skip
 
 
-def embedded(numbers: dict[str, Any]) -> str:
+def embedded(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = None) -> str:
     """The page inside a frame of its own, for a notebook: neither style nor content leaks."""
-    return f'<iframe sandbox="allow-scripts" width="100%" height="900" srcdoc="{escape(page(numbers))}"></iframe>'
+    text = escape(page(numbers, pictures))
+    return f'<iframe sandbox="allow-scripts" width="100%" height="900" srcdoc="{text}"></iframe>'
 
 
 def _asset(name: str) -> str:
@@ -57,14 +62,30 @@ def _payload(numbers: dict[str, Any]) -> Markup:
 
 
 def _explored(name: str, finding: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-    curves = finding.get("curves", {"counts": {"threshold": [], "tp": [], "fp": []}, "wilson": {}})
-    points = [{k: p[k] for k in ("name", "origin", "threshold", "tp", "fp")} for p in finding["operating_points"]]
+    prevalence = finding["decision_curve"]["prevalence"] if finding["decision_curve"]["model"] else None
+    common = {"probability": finding["brier"]["estimate"] is not None}
+    views = [_view(finding, numbers["analysis_unit"]) | common | {"prevalence": prevalence}]
+    if _has_other_unit(finding):
+        other = finding["other_unit"]
+        stated = (numbers["design"]["prevalence"] or {}).get(name)
+        share = stated if stated is not None or not other["n"] else other["n_positive"] / other["n"]
+        views.append(_view(other, other["unit"]) | common | {"prevalence": None if prevalence is None else share})
+    return {"name": name, "views": views, "overlays": _overlays(name, finding, numbers)}
+
+
+def _has_other_unit(finding: dict[str, Any]) -> bool:
+    """Whether there are two units of analysis to switch between."""
+    known = finding["auc"]["estimate"] is not None and "curves" in finding
+    return known and "other_unit" in finding and finding["other_unit"]["auc"]["estimate"] is not None
+
+
+def _view(shown: dict[str, Any], unit: str) -> dict[str, Any]:
+    """What the explorer needs of a finding at one unit of analysis."""
+    curves = shown.get("curves", {"counts": {"threshold": [], "tp": [], "fp": []}, "wilson": {}})
+    points = [{k: p[k] for k in ("name", "origin", "threshold", "tp", "fp")} for p in shown["operating_points"]]
     return curves["counts"] | curves["wilson"] | {
-        "name": name, "positive": finding["n_positive"], "negative": finding["n"] - finding["n_positive"],
-        "unit": numbers["analysis_unit"], "units": UNIT_PLURAL[numbers["analysis_unit"]], "points": points,
-        "probability": finding["brier"]["estimate"] is not None,
-        "prevalence": finding["decision_curve"]["prevalence"] if finding["decision_curve"]["model"] else None,
-        "overlays": _overlays(name, finding, numbers),
+        "positive": shown["n_positive"], "negative": shown["n"] - shown["n_positive"],
+        "unit": unit, "units": UNIT_PLURAL[unit], "points": points,
     }  # fmt: skip
 
 

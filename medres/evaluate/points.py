@@ -39,18 +39,20 @@ def choose_points(units: Units, tune: Units | None, tune_sha256: str | None, thr
     return points
 
 
-def check_tune(tune: Table, table: Table) -> None:
-    """The tuning table must hold the same findings and none of the images that are evaluated."""
+def check_tune(tune: Table, table: Table) -> list[str]:
+    """The tuning table must hold the same findings and none of the images that are evaluated. Returns the levels at which
+    this could be checked (image, patient)."""
     if tune.names != table.names or tune.task != table.task:
         raise EvaluationError("the tune table has other findings than the scores table")
-    for level in ("image", "patient"):
-        if level in tune.columns and level in table.columns:
-            shared = len(set(tune.columns[level]) & set(table.columns[level]))
-            if shared:
-                raise EvaluationError(
-                    f"{shared} {level}s stand in both the tune and the scores table: a threshold chosen on them is not "
-                    "frozen; split by patient, or leave --tune out"
-                )
+    checked = [level for level in ("image", "patient") if level in tune.columns and level in table.columns]
+    for level in checked:
+        shared = len(set(tune.columns[level]) & set(table.columns[level]))
+        if shared:
+            raise EvaluationError(
+                f"{shared} {level}s stand in both the tune and the scores table: a threshold chosen on them is not "
+                "frozen; split by patient, or leave --tune out"
+            )
+    return checked
 
 
 def _given(thresholds: Any, names: tuple[str, ...], unit: str) -> list[tuple[str, Point]]:

@@ -17,13 +17,15 @@ from medres.evaluate.scores import Table
 
 
 def provenance_of(
-    table: Table, tune: Table | None, others: list[Table], options: Options, given: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """`created` is the only value that differs between two runs on the same input."""
+    table: Table, tune: Table | None, others: list[Table], options: Options, given: Mapping[str, Any] | None,
+    apart: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    """`created` is the only value that differs between two runs on the same input. `apart`: the levels (image, patient)
+    at which the tuning table was found to share nothing with the scores."""
     out: dict[str, Any] = {
         "created": datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
         "scores": _source(table),
-        "tune": None if tune is None else _source(tune),
+        "tune": None if tune is None else _source(tune) | {"nothing_shared_by": apart},
         "compared": [_source(other) for other in others],
         "level": options.level,
         "seeds": {"bootstrap": bootstrap.SEED, "ici": flexible.SEED},

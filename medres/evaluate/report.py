@@ -4,40 +4,48 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from medres.evaluate.card import model_card
 from medres.evaluate.compare import adjust, align, comparison_numbers, global_comparisons
-from medres.evaluate.demographics import demographics
+from medres.evaluate.crosswalk import crosswalks
 from medres.evaluate.findings import finding_numbers
+from medres.evaluate.gallery import Pictures, draw_worst
+from medres.evaluate.heading import flow as flow_numbers
+from medres.evaluate.heading import heading
+from medres.evaluate.html import embedded, page
 from medres.evaluate.macro import macro_auc
 from medres.evaluate.methods import methods
 from medres.evaluate.multiclass import multiclass_numbers
 from medres.evaluate.options import Options, make_options
+from medres.evaluate.other_unit import other_numbers, other_units
 from medres.evaluate.plain import to_plain
 from medres.evaluate.points import check_tune, choose_points
 from medres.evaluate.provenance import provenance_of
 from medres.evaluate.readers import load_readers, reader_points
 from medres.evaluate.scores import Table, load
-from medres.evaluate.stard import stard_rows
 from medres.evaluate.subgroups import subgroup_numbers
 from medres.evaluate.thresholds import Point
 from medres.evaluate.units import Units, to_units
 from medres.evaluate.words import cautions, summary
+from medres.evaluate.writing import save_report, tables
 
-SCHEMA = "medres.report/1"
 Source = pd.DataFrame | str | Path
 
 
 @dataclass(frozen=True)
 class DiagnosticReport:
-    """All numbers of an evaluation: `numbers` is what report.json holds (plain dicts, lists, numbers, text)."""
+    """All numbers of an evaluation: `numbers` is what report.json holds (plain dicts, lists, numbers, text).
+
+    `pictures`: of the gallery's cases, as data URIs by finding and hashed id; they are drawn on the page only.
+    """
 
     numbers: dict[str, Any]
+    pictures: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     def to_json(self) -> str:
         """report.json as text; never NaN or infinity."""
@@ -45,14 +53,10 @@ class DiagnosticReport:
 
     def to_html(self) -> str:
         """The self-contained page."""
-        from medres.evaluate.html import page
-
-        return page(self.numbers)
+        return page(self.numbers, self.pictures)
 
     def to_card(self) -> str:
         """A model card in Markdown."""
-        from medres.evaluate.card import model_card
-
         return model_card(self.numbers)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -60,14 +64,11 @@ class DiagnosticReport:
 
         Raises EvaluationError where the folder exists and is not empty; `overwrite` replaces an earlier report only.
         """
-        from medres.evaluate.writing import save_report
-
-        return save_report(self, Path(folder), overwrite=overwrite)
+        texts = {"report.json": self.to_json(), "model_card.md": self.to_card(), "report.html": self.to_html()}
+        return save_report(texts, tables(self.numbers), Path(folder), overwrite=overwrite)
 
     def _repr_html_(self) -> str:
-        from medres.evaluate.html import embedded
-
-        return embedded(self.numbers)
+        return embedded(self.numbers, self.pictures)
 
 
 def evaluate(
@@ -89,6 +90,7 @@ def evaluate(
     pool_label: str | None = None,
     provenance: Mapping[str, Any] | None = None,
     flow: Mapping[str, Any] | None = None,
+    pictures: Pictures | None = None,
     title: str | None = None,
 ) -> DiagnosticReport:
     """Evaluate a scores table (a DataFrame, or the path of a CSV or Parquet file; one row an image).
@@ -104,7 +106,8 @@ def evaluate(
     design: mapping or YAML/JSON file (sampling: cohort or case_control, prevalence, reference_standard, setting, ...).
     prevalence: of each finding where the model is to be used, 0..1. level: of the intervals. margin: greatest accepted
     loss of AUC in a comparison. exact: Clopper-Pearson intervals of rates in place of Wilson's.
-    provenance, flow: kept in the report (flow: the counts of ingest.json).
+    provenance, flow: kept in the report (flow: the counts of ingest.json). pictures: a function (finding, unit of
+    analysis, the unit's id) -> bytes of a PNG or None, asked for the worst errors only, such as a saliency map.
 
     Raises EvaluationError, in one sentence, where the input cannot be evaluated. A finding with one class only does not
     raise: its figures are null, with the reason.
@@ -115,51 +118,34 @@ def evaluate(
     )
     units = to_units(table, unit, pool, pool_label)
     tune_table = None if tune is None else load(tune, patient=patient, what="tune")
-    if tune_table is not None:
-        check_tune(tune_table, table)
+    apart = [] if tune_table is None else check_tune(tune_table, table)
     tune_units = None if tune_table is None else to_units(tune_table, unit, pool, pool_label)
     points = choose_points(units, tune_units, tune_table.sha256 if tune_table else None, thresholds)
     others = [_load_named(name, one, patient) for name, one in _named_tables(compare)]
 
-    numbers = _heading(table, units, (pool, pool_label), options, title) | {"flow": _flow(table, units, flow)}
+    numbers = heading(table, units, (pool, pool_label), options, title) | {"flow": flow_numbers(table, units, flow)}
     numbers |= _figures(table, units, points, options)
     if readers is not None:
         calls = load_readers(readers, units)
         for name, finding in numbers["findings"].items():
             finding["readers"] = reader_points(calls, units, name, level)
     numbers |= _comparisons(table, others, (unit, pool, pool_label), points, options)
+    numbers["provenance"] = provenance_of(table, tune_table, others, options, provenance, apart)
     numbers = to_plain(numbers)
     for name, finding in numbers["findings"].items():
         finding["summary"] = summary(name, finding, numbers)
-    numbers |= {"warnings": cautions(numbers), "methods": methods(numbers, options), "stard": stard_rows(numbers)}
-    numbers["provenance"] = to_plain(provenance_of(table, tune_table, others, options, provenance))
-    return DiagnosticReport(numbers)
-
-
-def _heading(
-    table: Table, units: Units, pooling: tuple[str, str | None], options: Options, title: str | None
-) -> dict[str, Any]:
-    folds = int(np.unique(units.fold).size)
-    return {
-        "schema": SCHEMA,
-        "title": title or "Diagnostic evaluation",
-        "task": table.task,
-        "analysis_unit": units.unit,
-        "cluster": "patient" if units.has_patient else None,
-        "pooling": {
-            "score": pooling[0] if units.pooled else None,
-            "label": (pooling[1] or "equal") if units.pooled else None,
-        },
-        "folds": folds if folds > 1 else None,
-        "design": {"sampling": "cohort", "prevalence": options.prevalence or None} | _without_prevalence(options),
-        "n": {"patients": units.n_patients, "units": units.n_units, "images": units.n_images},
-    }
+    numbers |= {"warnings": cautions(numbers), "methods": methods(numbers, options)}
+    numbers["crosswalks"] = crosswalks(numbers)
+    return DiagnosticReport(numbers, {} if pictures is None else draw_worst(units, points, pictures))
 
 
 def _figures(table: Table, units: Units, points: dict[str, list[Point]], options: Options) -> dict[str, Any]:
     findings: dict[str, Any] = {}
+    elsewhere = other_units(table, units)
     for name in units.names:
         findings[name] = finding_numbers(units, name, points[name], options)
+        if elsewhere is not None:
+            findings[name]["other_unit"] = other_numbers(elsewhere, name, points[name], options)
         findings[name]["subgroups"] = subgroup_numbers(units, name, points[name], options)
     out: dict[str, Any] = {"findings": findings}
     if len(units.names) > 1:
@@ -190,7 +176,7 @@ def _comparisons(
 ) -> dict[str, Any]:
     """The keys comparisons and, for three models and more, global_comparisons (on the images that all of them have)."""
     rows: list[dict[str, Any]] = []
-    names = [table.name, *(o.name if o.name != table.name else f"{o.name} (compared)" for o in others)]
+    names = _told_apart([table.name, *(o.name for o in others)])
     for other, name in zip(others, names[1:], strict=True):
         a, b = (to_units(one, *pooling) for one in align(table, other))
         rows += comparison_numbers(a, b, (names[0], name), points, options)
@@ -204,17 +190,6 @@ def _comparisons(
     return {"comparisons": rows, "global_comparisons": global_comparisons(models, names)}
 
 
-def _without_prevalence(options: Options) -> dict[str, Any]:
-    return {key: value for key, value in options.design.items() if key != "prevalence"}
-
-
-def _flow(table: Table, units: Units, ingest: Mapping[str, Any] | None) -> dict[str, Any]:
-    """STARD 15 and 16: how many rows came in, how many were scored, and what ingest left out before
-    (without the folders it read)."""
-    status = {name: int(np.count_nonzero(table.status == name)) for name in ("scored", "refused", "failed")}
-    out: dict[str, Any] = {"images": table.n_rows, **status, "units": units.n_units}
-    out |= {"units_refused": int(units.refused.sum()), "patients": units.n_patients}
-    out["demographics"] = demographics(units)
-    if ingest is not None:
-        out["ingest"] = {key: value for key, value in ingest.items() if key != "sources"}
-    return out
+def _told_apart(names: list[str]) -> list[str]:
+    """The names of the models; one that stood before gets a number."""
+    return [name if name not in names[:i] else f"{name} ({names[:i].count(name) + 1})" for i, name in enumerate(names)]

@@ -11,6 +11,7 @@ from scipy import stats
 
 from medres.errors import EvaluationError
 from medres.evaluate.auc import auc_estimates
+from medres.evaluate.context import make_context
 from medres.evaluate.curves import reduced
 from medres.evaluate.options import Options
 from medres.evaluate.roc import Sample, influence, placements, rank_counts
@@ -29,11 +30,11 @@ def subgroup_numbers(units: Units, name: str, points: list[Point], options: Opti
     use, sample, rows = units.usable(name), units.sample(name), []
     p_values: dict[str, float] = {}
     for column in options.subgroups:
-        level_of = levels(units.columns, column)[use]
-        kept = []
+        every = levels(units.columns, column)
+        level_of, kept = every[use], []
         for level in sorted(set(level_of)):
-            part = sample.take(level_of == level)
-            row = _row(part, column, str(level), points, options)
+            part, context = sample.take(level_of == level), make_context(units, name, options, every == level)
+            row = _row(part, column, str(level), points, context)
             rows.append(row)
             if not row["suppressed"] and level != UNKNOWN:
                 kept.append(part)
@@ -91,7 +92,7 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
     return out
 
 
-def _row(part: Sample, column: str, level: str, points: list[Point], options: Options) -> dict[str, Any]:
+def _row(part: Sample, column: str, level: str, points: list[Point], context: Context) -> dict[str, Any]:
     positive, negative = part.patients_with(True), part.patients_with(False)
     row: dict[str, Any] = {
         "column": column, "level": level, "n": part.label.size, "n_positive": part.n_positive,
@@ -99,8 +100,7 @@ def _row(part: Sample, column: str, level: str, points: list[Point], options: Op
         "suppressed": min(positive, negative) < SMALLEST,
     }  # fmt: skip
     if not row["suppressed"]:
-        row["auc"] = auc_estimates(part, options.level)["auc"]
+        row["auc"] = auc_estimates(part, context.level)["auc"]
         row["counts"] = reduced(rank_counts(part.label, part.score), OVERLAY_POINTS)
-        context = Context(options.level, options.case_control, exact=options.exact)
         row["operating_points"] = [operating_point(part, point, context) for point in points]
     return row

@@ -6,14 +6,11 @@ import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medres.errors import EvaluationError
-
-if TYPE_CHECKING:
-    from medres.evaluate.report import DiagnosticReport
 
 ESTIMATE_KEYS = (
     "estimate",
@@ -55,8 +52,11 @@ def is_report(folder: Path) -> bool:
     return str(schema).startswith("medres.report/")
 
 
-def save_report(report: DiagnosticReport, folder: Path, *, overwrite: bool) -> Path:
-    """Write the three parts and rename the folder into place. A failure leaves no trace and an earlier report whole."""
+def save_report(
+    texts: Mapping[str, str], rows: Mapping[str, list[dict[str, Any]]], folder: Path, *, overwrite: bool
+) -> Path:
+    """Write the texts (by file name) and tables/, and rename the folder into place. A failure leaves no trace and an
+    earlier report whole."""
     folder = folder.resolve()
     check_target(folder, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -64,11 +64,10 @@ def save_report(report: DiagnosticReport, folder: Path, *, overwrite: bool) -> P
     try:
         fresh = beside / "new"
         (fresh / "tables").mkdir(parents=True)
-        (fresh / "report.json").write_text(report.to_json(), encoding="utf-8")
-        (fresh / "model_card.md").write_text(report.to_card(), encoding="utf-8")
-        (fresh / "report.html").write_text(report.to_html(), encoding="utf-8")
-        for name, rows in tables(report.numbers).items():
-            write_table(fresh / "tables" / f"{name}.csv", rows)
+        for name, text in texts.items():
+            (fresh / name).write_text(text, encoding="utf-8")
+        for name, table in rows.items():
+            write_table(fresh / "tables" / f"{name}.csv", table)
         if folder.exists():
             folder.replace(beside / "old")
         fresh.replace(folder)

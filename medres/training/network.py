@@ -41,7 +41,7 @@ def build(
 
 def input_shape(spec: PreprocessSpec) -> tuple[int, ...]:
     """Shape of one image as the net receives it, before the windows."""
-    return (spec.rows, spec.cols, 1)
+    return tuple(spec.shape)
 
 
 def copy_weights(source: keras.Model, target: keras.Model, values: Mapping[str, np.ndarray] | None = None) -> None:

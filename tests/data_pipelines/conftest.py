@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -18,6 +18,8 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
     generate_uid,
 )
+
+from data_pipelines.errors import DicomError
 
 MakeGrey = Callable[..., Dataset]
 ToBytes = Callable[..., bytes]
@@ -83,3 +85,18 @@ def grey() -> MakeGrey:
 @pytest.fixture
 def to_bytes() -> ToBytes:
     return file_bytes
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are looked at and prepared here, not in workers of their own: for tests of what is found, not of isolation."""
+
+    def answers(function: Callable, items: Sequence, **_: object) -> Iterator[tuple]:
+        for item in items:
+            try:
+                yield item, function(item)
+            except DicomError as error:
+                yield item, error
+
+    monkeypatch.setattr("data_pipelines.indexing.map_files", answers)
+    monkeypatch.setattr("data_pipelines.cache.map_files", answers)

@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines import datasets
 from data_pipelines.cache import ensure_cache
-from data_pipelines.dataset import epoch_key, targets_of
+from data_pipelines.dataset import Targets, epoch_key, eval_batches, targets_of, train_batches
 from data_pipelines.errors import SpecError
 from data_pipelines.images import read_image
 from data_pipelines.manifest import Manifest
@@ -64,7 +64,8 @@ def test_the_key_holds_the_epoch(tiny_work: Path) -> None:
 def test_the_graph_holds_no_python(tiny_work: Path) -> None:
     import tensorflow as tf
 
-    for dataset in datasets(tiny_work, "xray-32", 8, seed=0):
+    shuffled, balanced = (datasets(tiny_work, "xray-32", 8, seed=0, sampling=s) for s in ("shuffled", "balanced"))
+    for dataset in (*shuffled, balanced[0]):
         graph = tf.compat.v1.GraphDef.FromString(dataset._as_serialized_graph().numpy())
         names = {node.op for node in graph.node}
         names |= {node.op for function in graph.library.function for node in function.node_def}
@@ -97,3 +98,88 @@ def test_multiclass_targets(tiny_work: Path) -> None:
 def test_a_batch_size_of_zero_is_refused(tiny_work: Path) -> None:
     with pytest.raises(SpecError, match="batch_size"):
         datasets(tiny_work, "xray-32", 0, seed=0)
+
+
+def test_a_restart_gives_the_very_batches_that_were_left(tiny_work: Path) -> None:
+    """Pixels, keys, labels and weights, under either sampling; a start past the end leaves nothing."""
+    for sampling in ("shuffled", "balanced"):
+        whole = list(datasets(tiny_work, "xray-32", 8, 5, epoch=3, sampling=sampling)[0])
+        rest = list(datasets(tiny_work, "xray-32", 8, 5, epoch=3, start=2, sampling=sampling)[0])
+        assert len(rest) == len(whole) - 2 > 0
+        for a, b in zip(whole[2:], rest, strict=True):
+            for x, y in zip((*a[0].values(), *a[1:]), (*b[0].values(), *b[1:]), strict=True):
+                assert (x.numpy() == y.numpy()).all()
+    assert order(datasets(tiny_work, "xray-32", 8, 5, start=100)[0]) == []
+    with pytest.raises(SpecError, match="start"):
+        datasets(tiny_work, "xray-32", 8, 5, start=-1)
+
+
+def few_positives(work: Path, every: int = 7) -> tuple:
+    """The tiny cache with one positive in `every` images and one image in five without a label."""
+    cache = ensure_cache(work, "xray-32")
+    number = np.arange(len(cache.images))
+    label = (number % every == 0).astype(np.float32)[:, None]
+    weight = (number % 5 != 1).astype(np.float32)[:, None]
+    return cache, Targets("binary", ("square",), label, weight)
+
+
+def test_balanced_sampling_gives_every_class_its_turn(tiny_work: Path) -> None:
+    cache, targets = few_positives(tiny_work)
+    batches = list(train_batches(cache, targets, 8, 5, epoch=1, sampling="balanced"))
+    rows = [row for inputs, _, _ in batches for row in inputs["key"][:, 1].numpy()]
+    assert len(batches) == len(list(train_batches(cache, targets, 8, 5)))
+    for inputs, label, weight in batches:
+        assert label.numpy().sum() == 4  # half of eight
+        assert (weight.numpy() == 1).all()
+        assert (cache.images["split"].iloc[inputs["key"][:, 1].numpy()] == "train").all()
+    labels = targets.labels[rows, 0]
+    assert (labels.reshape(-1, 2).sum(axis=1) == 1).all()  # each pair holds both
+    assert len(set(map(tuple, labels.reshape(-1, 2)))) == 2  # in either order
+    positives = np.flatnonzero((targets.labels * targets.weights)[:, 0] * (cache.images["split"] == "train"))
+    taken = np.bincount(np.array(rows)[labels == 1], minlength=len(targets.labels))[positives]
+    assert taken.max() - taken.min() <= 1  # repeated only after all others had their turn
+
+
+def test_balanced_sampling_refuses_what_it_cannot_balance(tiny_work: Path) -> None:
+    cache, targets = few_positives(tiny_work)
+    two = Targets("multilabel", ("a", "b"), np.tile(targets.labels, 2), np.tile(targets.weights, 2))
+    with pytest.raises(SpecError, match="one finding or classes"):
+        train_batches(cache, two, 8, 5, sampling="balanced")
+    none = Targets("binary", ("a",), np.zeros_like(targets.labels), targets.weights)
+    with pytest.raises(SpecError, match="no labelled image"):
+        train_batches(cache, none, 8, 5, sampling="balanced")
+
+
+@pytest.mark.parametrize("sampling", ["shuffled", "balanced"])
+def test_input_pipelines_share_out_the_very_same_batches(tiny_work: Path, sampling: str) -> None:
+    import tensorflow as tf
+
+    cache, targets = few_positives(tiny_work)
+
+    def rows(context=None, start: int = 0) -> list[list[int]]:
+        batches = train_batches(cache, targets, 8, 5, epoch=2, start=start, sampling=sampling, context=context)
+        return [inputs["key"][:, 1].numpy().tolist() for inputs, _, _ in batches]
+
+    contexts = [tf.distribute.InputContext(2, i, 2) for i in range(2)]
+    shares = [rows(context) for context in contexts]
+    assert [sorted(a + b) for a, b in zip(*shares, strict=True)] == [sorted(batch) for batch in rows()]
+    assert all(len(batch) == 4 for share in shares for batch in share)
+    assert rows(contexts[1], start=3) == shares[1][3:]
+    tune = [order(eval_batches(cache, targets, 4, "tune", context=context)) for context in contexts]
+    assert sorted(tune[0] + tune[1]) == np.flatnonzero(cache.images["split"] == "tune").tolist()
+    with pytest.raises(SpecError, match="shared equally"):
+        train_batches(cache, targets, 7, 5, context=contexts[0])
+    with pytest.raises(SpecError, match="cannot be shared out"):
+        train_batches(cache, targets, 200, 5, context=contexts[0])
+
+
+def test_tf_distribute_takes_the_pipeline(tiny_work: Path) -> None:
+    import tensorflow as tf
+
+    cache, targets = few_positives(tiny_work)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    shared = strategy.distribute_datasets_from_function(
+        lambda context: train_batches(cache, targets, 8, 5, context=context)
+    )
+    got = [inputs["key"][:, 1].numpy().tolist() for inputs, _, _ in shared]
+    assert got == [inputs["key"][:, 1].numpy().tolist() for inputs, _, _ in train_batches(cache, targets, 8, 5)]

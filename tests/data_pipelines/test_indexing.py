@@ -37,7 +37,7 @@ def make(
 
 def inspect(dataset: Dataset, tmp_path: Path, **options: bool) -> list[dict]:
     save(dataset, tmp_path / "x.dcm")
-    return inspect_file((str(tmp_path / "x.dcm"), options.get("for_processing", False)))
+    return inspect_file(str(tmp_path / "x.dcm"), for_processing=options.get("for_processing", False))
 
 
 def code(dataset: Dataset, tmp_path: Path, **options: bool) -> str:
@@ -107,7 +107,7 @@ def test_no_dicom(tmp_path: Path) -> None:
     for content in (b"", b"text", bytes(4000)):
         (tmp_path / "x").write_bytes(content)
         with pytest.raises(NotDicom):
-            inspect_file((str(tmp_path / "x"), False))
+            inspect_file(str(tmp_path / "x"))
 
 
 def test_a_mixed_folder_gives_every_file_a_row_or_a_reason(tmp_path: Path) -> None:

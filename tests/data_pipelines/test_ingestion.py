@@ -419,13 +419,13 @@ def test_frames_taken_out_of_a_file_that_stays_are_told(tmp_path: Path) -> None:
     rows = []
     for name, dataset in zip("abcde", [single, several, *others], strict=True):
         save(dataset, tmp_path / name)
-        rows += [{"source": "/s", "path": name, **row} for row in inspect_file((str(tmp_path / name), False))]
+        rows += [{"source": "/s", "path": name, **row} for row in inspect_file(str(tmp_path / name))]
     manifest = build(Index(pd.DataFrame(rows), ()), None, KEY)
     assert manifest.table["frame"].tolist() == [0, 1, 2, 0, 0, 0]
     assert (manifest.summary["given"], manifest.summary["ok"], manifest.summary["quarantined"]) == (5, 5, 0)
     several.PixelData = frames[0].tobytes() * 2 + frames[1].tobytes()
     save(several, tmp_path / "b")
-    rows[1:4] = [{"source": "/s", "path": "b", **row} for row in inspect_file((str(tmp_path / "b"), False))]
+    rows[1:4] = [{"source": "/s", "path": "b", **row} for row in inspect_file(str(tmp_path / "b"))]
     rows[1]["plane"] = rows[2]["plane"] = rows[0]["plane"]
     manifest = build(Index(pd.DataFrame(rows), ()), None, KEY)
     assert manifest.table["path"].tolist() == ["a", "b", "c", "d", "e"]

@@ -31,8 +31,8 @@ def test_key_gives_the_level(tmp_path: Path, key: str, level: str) -> None:
 
 
 def test_the_first_key_of_the_list_wins_and_the_others_are_ignored(tmp_path: Path) -> None:
-    labels = read(tmp_path, "patient_id,x,path\np,1,a\nq,0,b\n")
-    assert (labels.key, labels.ignored) == ("path", ("patient_id",))
+    labels = read(tmp_path, "sop_instance_uid,x,path\np,1,a\nq,0,b\n")
+    assert (labels.key, labels.ignored) == ("path", ("sop_instance_uid",))
 
 
 def test_values_of_findings(tmp_path: Path) -> None:

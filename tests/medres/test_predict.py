@@ -7,11 +7,13 @@ import numpy as np
 import pydicom
 import pytest
 from conftest import rewrite
+from PIL import Image
 
 import medres
 from data_pipelines.manifest import Manifest
+from data_pipelines.wrapping import wrap
 from medres.errors import ArtefactError
-from medres.predict import score_split
+from medres.scoring import score_split
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +92,18 @@ def test_scores_keep_ids_labels_and_subgroups(tiny_run: Path, tiny_work: Path) -
     assert scores["image"].is_unique
     assert np.isfinite(scores["score"]).all()
     assert context["unit"] == "patient"
+
+
+def test_a_picture_is_a_study_of_its_own_and_equals_its_wrapped_twin(predictor, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(2):
+        pixels = np.random.default_rng(n).integers(0, 256, (40, 40)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{n}.png")
+    wrap(tmp_path / "in", tmp_path / "dicom")
+    pictures, twins = (list(predictor.predict_many([tmp_path / name])) for name in ("in", "dicom"))
+    assert [p.refused for p in pictures] == [None, None]
+    for picture, twin in zip(pictures, twins, strict=True):
+        assert picture.probabilities == pytest.approx(twin.probabilities)
+    data = (tmp_path / "in" / "1.png").read_bytes()
+    assert predictor.predict(data).probabilities == pictures[1].probabilities
+    assert "more than one study" in str(predictor.predict(tmp_path / "in").refused)

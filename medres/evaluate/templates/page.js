@@ -47,13 +47,30 @@
     for (const [name, value] of [["x1", px], ["x2", px], ["y1", y0], ["y2", y0 + height]]) line.setAttribute(name, value.toFixed(2));
   }
 
-  function explore(panel, f) {
+  async function copy(node, told) {
+    try { await navigator.clipboard.writeText(node.textContent); told.textContent = "copied"; } catch {
+      const range = document.createRange();
+      range.selectNodeContents(node);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+      told.textContent = "selected: press Ctrl+C";
+    }
+  }
+
+  function curve(svg, role, css, shown, counts) {
+    const line = element(svg, "polyline", role);
+    line.setAttribute("class", css);
+    line.setAttribute("visibility", shown ? "visible" : "hidden");
+    const points = [[0, 0], ...counts.fp.map((v, i) => [v / counts.negative, counts.tp[i] / counts.positive])];
+    line.setAttribute("points", points.map(([x, y]) => place(svg, x, y).map((v) => v.toFixed(1)).join(",")).join(" "));
+  }
+
+  function explore(panel, finding) {
     const get = (role) => panel.querySelector(`[data-role="${role}"]`);
     const section = panel.closest("section"), roc = section.querySelector('svg[data-figure="roc"]');
     const histogram = section.querySelector('svg[data-figure="histogram"]'), utility = section.querySelector('svg[data-figure="utility"]');
-    const last = f.threshold.length - 1, P = f.positive, N = f.negative;
     const at = (value) => ({ threshold: f.threshold[last - value], tp: f.tp[last - value], fp: f.fp[last - value], name: null, origin: "moved" });
-    let state = f.points.length ? f.points[0] : at(Math.round(last / 2));
+    let f, last, P, N, state;
 
     function nearest(threshold) {
       let best = 0;
@@ -63,7 +80,7 @@
 
     function sentence() {
       const where = state.name ? `the ${state.origin} threshold “${state.name}” (${short(state.threshold)})` : `a threshold of ${short(state.threshold)}, chosen by hand`;
-      return `${f.name}: at ${where}, ${state.tp} of ${P} ${f.units} with the finding were flagged (sensitivity ${rate(state.tp, P, f.effects[0], f.quantiles[0])}) ` +
+      return `${finding.name}: at ${where}, ${state.tp} of ${P} ${f.units} with the finding were flagged (sensitivity ${rate(state.tp, P, f.effects[0], f.quantiles[0])}) ` +
         `and ${N - state.fp} of ${N} without it were not (specificity ${rate(N - state.fp, N, f.effects[1], f.quantiles[1])}).`;
     }
 
@@ -99,7 +116,9 @@
       get("lr").textContent = `LR+ ${fp ? short(tp / P / (fp / N)) : "–"}, LR− ${tn ? short(fn / P / (tn / N)) : "–"}`;
       const inside = f.probability && threshold > 0 && threshold < 1, share = f.prevalence;
       const benefit = (tp / P) * share - ((fp / N) * (1 - share) * threshold) / (1 - threshold);
-      get("benefit").textContent = inside && share !== null ? `Net benefit at a risk of ${percent(threshold)}: ${benefit.toFixed(4)} per ${f.unit}` : "";
+      const everyone = share - ((1 - share) * threshold) / (1 - threshold), avoided = (benefit - everyone) / (threshold / (1 - threshold));
+      get("benefit").textContent = inside && share !== null ? `Net benefit at a risk of ${percent(threshold)}: ${benefit.toFixed(4)} per ${f.unit} (acting on everyone ${everyone.toFixed(4)}; ` +
+        `${Math.abs(100 * avoided).toFixed(0)} ${avoided < 0 ? "more" : "fewer"} interventions per 100 ${f.units} for the same cases found)` : "";
       const badge = get("badge");
       badge.textContent = state.name ? `${state.name} (${state.origin})` : "moved: not a pre-specified threshold";
       badge.className = "badge " + (state.name && state.origin !== "exploratory" ? "frozen" : "exploratory");
@@ -113,9 +132,23 @@
     }
 
     const slider = get("slider");
-    slider.max = get("second").max = last;
-    slider.value = nearest(state.threshold);
-    get("second").value = Math.round(last / 4);
+
+    /* The same finding counted by image or by patient. */
+    function show(number) {
+      f = finding.views[number];
+      last = f.threshold.length - 1;
+      P = f.positive;
+      N = f.negative;
+      state = f.points.length ? f.points[0] : at(Math.round(last / 2));
+      slider.max = get("second").max = last;
+      slider.value = nearest(state.threshold);
+      get("second").value = Math.round(last / 4);
+      section.querySelectorAll("[data-hero]").forEach((one) => { one.hidden = finding.views.length > 1 && Number(one.dataset.hero) !== number; });
+      section.querySelectorAll('[data-role="view"]').forEach((one) => one.setAttribute("aria-pressed", String(Number(one.dataset.view) === number)));
+      if (roc && finding.views.length > 1) curve(roc, "other-unit", "overlay o2", number === 1, finding.views[1]);
+      draw();
+    }
+
     slider.addEventListener("input", () => { state = at(Number(slider.value)); draw(); });
     get("second").addEventListener("input", draw);
     get("two").addEventListener("change", draw);
@@ -125,27 +158,16 @@
       slider.value = nearest(state.threshold);
       draw();
     }));
-    get("copy").addEventListener("click", async () => {
-      const text = get("sentence");
-      try { await navigator.clipboard.writeText(text.textContent); get("copied").textContent = "copied"; } catch {
-        const range = document.createRange();
-        range.selectNodeContents(text);
-        getSelection().removeAllRanges();
-        getSelection().addRange(range);
-        get("copied").textContent = "selected: press Ctrl+C";
-      }
-    });
+    get("copy").addEventListener("click", () => copy(get("sentence"), get("copied")));
     panel.querySelectorAll('[data-role="overlay"]').forEach((button) => button.addEventListener("click", () => {
-      const shown = button.getAttribute("aria-pressed") === "true", other = f.overlays[Number(button.dataset.overlay)];
+      const shown = button.getAttribute("aria-pressed") === "true", number = Number(button.dataset.overlay);
       button.setAttribute("aria-pressed", String(!shown));
-      const line = element(roc, "polyline", "overlay" + button.dataset.overlay);
-      line.setAttribute("class", "overlay o" + (Number(button.dataset.overlay) % 4));
-      line.setAttribute("visibility", shown ? "hidden" : "visible");
-      const points = [[0, 0], ...other.fp.map((v, i) => [v / other.negative, other.tp[i] / other.positive])];
-      line.setAttribute("points", points.map(([x, y]) => place(roc, x, y).map((v) => v.toFixed(1)).join(",")).join(" "));
+      curve(roc, "overlay" + number, "overlay o" + (number % 4), !shown, finding.overlays[number]);
     }));
+    section.querySelectorAll('[data-role="view"]').forEach((button) => button.addEventListener("click", () => show(Number(button.dataset.view))));
+    section.querySelectorAll(".views").forEach((one) => { one.hidden = false; });
     panel.hidden = false;
-    draw();
+    show(0);
   }
 
   /* On paper everything is open. */
@@ -156,5 +178,8 @@
   });
   addEventListener("afterprint", () => closed.forEach((one) => { one.open = false; }));
 
+  const find = (role) => document.querySelector(`[data-role="${role}"]`);
+  find("methods-buttons").hidden = false;
+  find("copy-methods").addEventListener("click", () => copy(find("methods"), find("methods-copied")));
   document.querySelectorAll("[data-explore]").forEach((panel) => explore(panel, data[Number(panel.dataset.explore)]));
 })();

@@ -191,9 +191,9 @@ def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, mo
         }
         return pd.read_csv(scores).assign(label=lambda d: d.patient % 2), context
 
-    module = types.ModuleType("medres.predict")
+    module = types.ModuleType("medres.scoring")
     module.score_split = score_split
-    monkeypatch.setitem(sys.modules, "medres.predict", module)
+    monkeypatch.setitem(sys.modules, "medres.scoring", module)
     assert main(["m.keras", "work", "--threshold", "0.4", "--out", str(tmp_path / "R")]) == 0
     assert asked == [("m.keras", "work", "test")]
     numbers = json.loads((tmp_path / "R" / "report.json").read_text())

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medres.errors import EvaluationError
 from medres.evaluate import evaluate
 from medres.evaluate.card import text
-from medres.evaluate.stard import ITEMS
 
 pytestmark = pytest.mark.usefixtures("few_replicates")
 
@@ -20,20 +20,6 @@ def frame(n: int = 120) -> pd.DataFrame:
         {"image": [f"case-{k}" for k in range(n)], "patient": np.arange(n) // 2, "label": label, "age": np.arange(n) // 2 + 20,
          "sex": np.where(np.arange(n) % 4 < 2, "F", ""), "score": 1 / (1 + np.exp(-rng.normal(size=n) - label))}
     )  # fmt: skip
-
-
-def test_stard_is_complete_and_open_where_nothing_is_known() -> None:
-    rows = {
-        r["item"]: r["answer"] for r in evaluate(frame(), design={"setting": "one made-up clinic"}).numbers["stard"]
-    }
-    numbers = {item.rstrip("ab") for item, *_ in ITEMS}
-    assert numbers == {str(k) for k in range(1, 31)}
-    assert rows["8"] == "one made-up clinic"
-    assert rows["12a"] == "Thresholds and their origin: youden (exploratory)."
-    assert rows["17"] is None
-    assert [rows[k] for k in ("1", "6", "13a", "22", "30")] == [None] * 5
-    page = evaluate(frame()).to_html()
-    assert page.count("open: for the authors") == len([k for k, v in rows.items() if v is None]) + 1
 
 
 def test_demographics_are_counted_by_patient() -> None:
@@ -90,3 +76,34 @@ def test_plots_are_axes_with_the_numbers(tmp_path) -> None:
     for plot in (plots.plot_calibration, plots.plot_decision_curve):
         with pytest.raises(ValueError, match="this finding has no"):
             plot(ranks)
+
+
+def test_pictures_of_the_worst_errors_stand_on_the_page_only() -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(40)
+    asked = []
+
+    def pictures(finding: str, unit: str, key: str) -> bytes | None:
+        asked.append((finding, unit, key))
+        return None if key == asked[0][2] else png
+
+    report = evaluate(frame(), thresholds=0.5, pictures=pictures)
+    worst = report.numbers["findings"]["positive"]["worst_errors"]
+    ids = [e["id"] for kind in ("false_negatives", "false_positives") for e in worst[kind]]
+    assert [hashlib.sha256(k.encode()).hexdigest()[:12] for _, _, k in asked[:2]] == [
+        ids[0],
+        worst["false_positives"][0]["id"],
+    ]
+    assert {(f, u) for f, u, _ in asked} == {("positive", "image")}
+    page = report.to_html()
+    assert page.count('src="data:image/png;base64,') == len(ids) - 1
+    assert "base64" not in report.to_json()
+    assert "img-src data:" in page
+
+
+def test_pictures_stop_at_their_share_of_the_page_and_must_be_png() -> None:
+    large = b"\x89PNG\r\n\x1a\n" + bytes(300_000)
+    report = evaluate(frame(), thresholds=0.5, pictures=lambda *one: large)
+    assert sum(map(len, report.pictures.values())) == 2
+    assert len(report.to_html()) < 3_000_000
+    with pytest.raises(EvaluationError, match="bytes of a PNG"):
+        evaluate(frame(), thresholds=0.5, pictures=lambda *one: b"<svg/>")

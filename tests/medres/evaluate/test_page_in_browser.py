@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -15,7 +16,6 @@ import pandas as pd
 import pytest
 
 from medres.evaluate import evaluate
-from medres.evaluate.intervals import normal_quantile, wilson
 
 CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
 pytestmark = [
@@ -93,7 +93,8 @@ def cohort(n: int = 160, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, n)
     return pd.DataFrame(
-        {"image": [f"{seed}-{k}" for k in range(n)], "label": label, "sex": rng.choice(["F", "M"], n),
+        {"image": [f"{seed}-{k}" for k in range(n)], "patient": [f"{seed}-{k // 2}" for k in range(n)],
+         "label": label, "sex": rng.choice(["F", "M"], n),
          "score": 1 / (1 + np.exp(-rng.normal(size=n) - 1.5 * label + 0.7))}
     )  # fmt: skip
 
@@ -137,7 +138,7 @@ def test_it_starts_at_the_frozen_point(opened) -> None:
     point = finding["operating_points"][0]
     assert [int(text(browser, k)) for k in ("tp", "fp", "fn", "tn")] == [point[k] for k in ("tp", "fp", "fn", "tn")]
     assert text(browser, "badge") == "default (frozen)"
-    low, high = wilson(point["tp"], point["tp"] + point["fn"], normal_quantile(0.95))
+    low, high = point["sensitivity"]["ci_low"], point["sensitivity"]["ci_high"]
     assert f"{100 * low:.0f}% to {100 * high:.0f}%" in text(browser, "sensitivity")
 
 
@@ -147,7 +148,7 @@ def test_the_slider_moves_counts_marks_and_badge(opened) -> None:
     for value in (0, 37, 80):
         move(browser, "slider", value)
         threshold = browser.js(
-            f"JSON.parse(document.getElementById('report-data').textContent)[0].threshold.at(-1 - {value})"
+            f"JSON.parse(document.getElementById('report-data').textContent)[0].views[0].threshold.at(-1 - {value})"
         )
         called = frame.score >= threshold
         assert int(text(browser, "tp")) == int((called & (frame.label == 1)).sum())
@@ -175,7 +176,7 @@ def test_two_thresholds_leave_an_undecided_share(opened) -> None:
     assert browser.js("""document.querySelector('[data-role="bands"]').hidden""")
     click(browser, '[data-role="two"]')
     move(browser, "second", 10)
-    low = browser.js("JSON.parse(document.getElementById('report-data').textContent)[0].threshold.at(-11)")
+    low = browser.js("JSON.parse(document.getElementById('report-data').textContent)[0].views[0].threshold.at(-11)")
     assert f"Ruled out (score < {low:.4g})".rstrip("0") in text(browser, "bands") or "Ruled out" in text(
         browser, "bands"
     )
@@ -190,7 +191,7 @@ def test_overlays_and_copy(opened) -> None:
     assert labels == ["sex: F", "sex: M", "</script><b>other"]
     for k in range(3):
         click(browser, f'[data-overlay="{k}"]')
-    shown = "[...document.querySelectorAll('polyline.overlay')].map((l) => l.getAttribute('visibility'))"
+    shown = "[...document.querySelectorAll('[data-live^=overlay]')].map((l) => l.getAttribute('visibility'))"
     assert browser.js(shown) == ["visible"] * 3
     click(browser, '[data-overlay="1"]')
     assert browser.js(shown) == ["visible", "hidden", "visible"]
@@ -198,6 +199,49 @@ def test_overlays_and_copy(opened) -> None:
     browser.js("new Promise((done) => setTimeout(done, 100))")
     assert text(browser, "copied") != ""
     assert "sensitivity" in text(browser, "sentence")
+
+
+def test_by_image_or_by_patient(opened) -> None:
+    browser, finding, frame = opened
+    image, patient = finding["operating_points"][0], finding["other_unit"]["operating_points"][0]
+    heroes = "[...document.querySelectorAll('[data-hero]')].map((one) => one.hidden)"
+    line = """document.querySelector('[data-live="other-unit"]').getAttribute("visibility")"""
+    assert browser.js(heroes) == [False, True]
+    click(browser, '[data-role="view"][data-view="1"]')
+    assert [int(text(browser, k)) for k in ("tp", "fp", "fn", "tn")] == [patient[k] for k in ("tp", "fp", "fn", "tn")]
+    assert (browser.js(heroes), browser.js(line)) == ([True, False], "visible")
+    assert "patients with the finding were flagged" in text(browser, "sentence")
+    move(browser, "slider", 5)
+    threshold = browser.js(
+        "JSON.parse(document.getElementById('report-data').textContent)[0].views[1].threshold.at(-6)"
+    )
+    called = frame.groupby("patient").agg({"score": "max", "label": "max"})
+    assert int(text(browser, "fp")) == int(((called.score >= threshold) & (called.label == 0)).sum())
+    click(browser, '[data-role="view"][data-view="0"]')
+    assert [int(text(browser, k)) for k in ("tp", "fp", "fn", "tn")] == [image[k] for k in ("tp", "fp", "fn", "tn")]
+    assert (browser.js(heroes), browser.js(line)) == ([False, True], "hidden")
+
+
+def test_every_control_can_be_used_and_the_keyboard_reaches_it(opened) -> None:
+    browser, _, _ = opened
+    browser.js("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    browser.js("document.querySelectorAll('button').forEach((one) => one.click())")
+    browser.js(
+        """document.querySelectorAll('input[type="range"]').forEach((one) => { for (const v of [one.min || 0, one.max]) {
+        one.value = v; one.dispatchEvent(new Event("input")); } })"""
+    )
+    unreachable = "[...document.querySelectorAll('button, input:not([disabled]), summary, a')].filter((e) => e.tabIndex < 0).length"
+    assert browser.js(unreachable) == 0
+    assert text(browser, "methods-copied") != ""
+    browser.js('document.querySelector(\'[data-role="view"][data-view="0"]\').click()')
+    browser.js("document.querySelectorAll('details').forEach((one) => { one.open = false; })")
+
+
+def test_it_prints_to_pdf(opened, tmp_path) -> None:
+    browser, _, _ = opened
+    pdf = base64.b64decode(browser.call("Page.printToPDF", printBackground=True)["data"])
+    assert pdf.startswith(b"%PDF-")
+    assert len(pdf) > 30_000
 
 
 def test_controls_have_names_and_nothing_is_wider_than_a_phone(opened) -> None:

@@ -14,7 +14,7 @@ from conftest import rewrite
 import medres
 from data_pipelines.manifest import Manifest
 from medres.errors import TrainingError, WeightsError
-from medres.predict import score_split
+from medres.scoring import score_split
 from medres.training.recipes import Recipe
 
 OPTIONS = {"model": "resnet10", "preset": "xray-32", "width": 8, "batch_size": 8}

@@ -1,0 +1,244 @@
+"""The intervals of `medres.evaluate`, worked out for many samples of one design at once: arrays (replicates, units).
+
+Units of a patient stand together, `images` of each. Scores are taken to be without ties. `coverage.py` checks samples of
+every cell against the package itself. An interval that does not exist is NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from medres.evaluate.auc import HIGH_AUC, SMALL_CLASS
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Interval = tuple[Floats, Floats]
+LEVEL = 0.95
+Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """label, score (r, n) of samples with `images` units a patient."""
+
+    label: Bools
+    score: Floats
+    images: int
+
+    def by_patient(self, value: NDArray[Any]) -> Floats:
+        """(r, patients) sums."""
+        return value.reshape(len(value), -1, self.images).sum(axis=2, dtype=np.float64)
+
+    @cached_property
+    def order(self) -> NDArray[np.intp]:
+        return np.argsort(-self.score, axis=1)
+
+    @cached_property
+    def cumulative(self) -> tuple[Floats, Floats]:
+        """True and false positives (r, n) at each score, from the highest down."""
+        ranked = np.take_along_axis(self.label, self.order, axis=1)
+        tp = np.cumsum(ranked, axis=1, dtype=np.float64)
+        return tp, np.arange(1.0, ranked.shape[1] + 1) - tp
+
+    def unsorted(self, value: Floats) -> Floats:
+        out = np.empty_like(value)
+        np.put_along_axis(out, self.order, value, axis=1)
+        return out
+
+
+def auc_intervals(batch: Batch) -> dict[str, Interval]:
+    """auc (the headline), auc_newcombe, auc_logit, auc_wald and, clustered, auc_patient_weighted."""
+    base = Auc(batch, np.ones_like(batch.score))
+    out = {"auc_wald": base.wald(), "auc_logit": base.logit()}
+    out = {"auc_newcombe": base.newcombe()} | out
+    small = np.minimum(base.patients[0], base.patients[1]) < SMALL_CLASS
+    first = small | (np.maximum(base.auc, 1 - base.auc) > HIGH_AUC) | np.isnan(out["auc_logit"][0])
+    low, high = (np.where(first, n, g) for n, g in zip(out["auc_newcombe"], out["auc_logit"], strict=True))
+    pairs = np.minimum(np.minimum(base.patients[0], base.patients[1]), base.patients[2] // 2)
+    low = np.where(base.auc == 1.0, ((1 - LEVEL) / 2) ** (1 / pairs), low)
+    out = {"auc": (low, np.where(base.auc == 1.0, 1.0, high))} | out
+    if batch.images > 1:
+        units = np.where(batch.label, _spread(batch, batch.label), _spread(batch, ~batch.label))
+        out["auc_patient_weighted"] = Auc(batch, 1 / units).logit()
+    return out
+
+
+def _spread(batch: Batch, member: Bools) -> Floats:
+    return np.maximum(np.repeat(batch.by_patient(member), batch.images, axis=1), 1.0)
+
+
+class Auc:
+    """AUC, its variances and its patients, for units of the given weights."""
+
+    def __init__(self, batch: Batch, weight: Floats) -> None:
+        a, b = np.where(batch.label, weight, 0.0), np.where(batch.label, 0.0, weight)
+        total_a, total_b = a.sum(axis=1, keepdims=True), b.sum(axis=1, keepdims=True)
+        above = batch.unsorted(np.cumsum(np.take_along_axis(a, batch.order, axis=1), axis=1)) / total_a
+        below = 1 - batch.unsorted(np.cumsum(np.take_along_axis(b, batch.order, axis=1), axis=1)) / total_b
+        auc = np.minimum(1.0, (a * below).sum(axis=1, keepdims=True) / total_a)
+        positive, negative = a * (below - auc) / total_a, b * (above - auc) / total_b
+        self.auc, self.batch = auc[:, 0], batch
+        held = [batch.by_patient(m) > 0 for m in (batch.label, ~batch.label)]
+        self.patients = held[0].sum(axis=1), held[1].sum(axis=1), held[0].shape[1]
+        self.units = batch.label.sum(axis=1), (~batch.label).sum(axis=1)
+        self.variance = _variance(batch.by_patient(positive), batch.by_patient(negative), *self.patients)
+        self.independent = _variance(positive, negative, *self.units, positive.shape[1])
+        useless = (self.variance <= 1e-24) | (self.auc == 1.0) | (self.auc == 0.0)
+        self.error = np.sqrt(np.where(useless, np.nan, self.variance))
+
+    def wald(self) -> Interval:
+        return np.maximum(0.0, self.auc - Z * self.error), np.minimum(1.0, self.auc + Z * self.error)
+
+    def logit(self) -> Interval:
+        return logit_limits(self.auc, self.error, Z)
+
+    def newcombe(self) -> Interval:
+        m, n = self.effective()
+        return _newcombe_low(self.auc, m, n), 1 - _newcombe_low(1 - self.auc, m, n)
+
+    def effective(self) -> Interval:
+        """Class sizes over the design effect; numbers of patients where that is not known."""
+        if self.batch.images == 1:
+            return self.units[0].astype(float), self.units[1].astype(float)
+        known = (self.variance > 1e-24) & (self.independent > 1e-24)
+        effect = np.maximum(1.0, np.divide(self.variance, self.independent, out=np.ones(known.size), where=known))
+        sizes = [
+            np.where(known, np.maximum(1.0, u / effect), p) for u, p in zip(self.units, self.patients, strict=False)
+        ]
+        return sizes[0], sizes[1]
+
+    def assumed(self) -> Floats:
+        """The variance that method 5 takes for granted at the estimate."""
+        (m, n), t = self.effective(), self.auc
+        return t * (1 - t) * (1 + ((m + n) / 2 - 1) * ((1 - t) / (2 - t) + t / (1 + t))) / (m * n)
+
+
+def _variance(positive: Floats, negative: Floats, i10: Any, i01: Any, total: Any) -> Floats:
+    cross = 2 * (positive * negative).sum(axis=1) * total / (total - 1)
+    return i10 / (i10 - 1) * (positive**2).sum(axis=1) + i01 / (i01 - 1) * (negative**2).sum(axis=1) + cross
+
+
+def _newcombe_low(auc: Floats, m: Floats, n: Floats) -> Floats:
+    s, low, high = (m + n) / 2 - 1, np.zeros_like(auc), auc.copy()
+    for _ in range(60):
+        t = (low + high) / 2
+        spread = Z * Z * t * (1 + s * (1 - t) / (2 - t) + s * t / (1 + t)) / (m * n)
+        excess = np.where(auc == 1.0, (1 - t) - spread, (auc - t) ** 2 - (1 - t) * spread)
+        low, high = np.where(excess > 0, t, low), np.where(excess > 0, high, t)
+    return low
+
+
+def logit_limits(p: Floats, error: Floats, quantile: Any) -> Interval:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre, half = np.log(p / (1 - p)), quantile * error / (p * (1 - p))
+        return 1 / (1 + np.exp(half - centre)), 1 / (1 + np.exp(-half - centre))
+
+
+def proportions(batch: Batch, hit: Bools, member: Bools) -> Interval:
+    """Wilson's limits of the share of hits among the members, clustered where patients repeat."""
+    n, k = member.sum(axis=1).astype(float), (hit & member).sum(axis=1)
+    size = batch.by_patient(member)
+    groups = (size > 0).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = k / n
+        deviation = batch.by_patient(hit & member) - p[:, None] * size
+        variance = groups / (groups - 1) * (deviation**2).sum(axis=1) / n**2
+        edge, alone = (k == 0) | (k == n), groups == n
+        effect = np.where(edge, n / groups, np.maximum(1.0, variance / (p * (1 - p) / n)))
+        n = np.where(alone, n, n / effect)
+        q = np.where(alone, Z, stats.t.ppf(0.5 + LEVEL / 2, np.maximum(groups - 1, 1)))
+        centre, spread = (p + q**2 / (2 * n)) / (1 + q**2 / n), np.sqrt(p * (1 - p) / n + q**2 / (4 * n**2))
+        low, high = centre - q / (1 + q**2 / n) * spread, centre + q / (1 + q**2 / n) * spread
+    none = (groups < 2) & ~alone
+    low, high = np.where(k == 0, 0.0, np.maximum(0.0, low)), np.where(p == 1, 1.0, np.minimum(1.0, high))
+    return np.where(none, np.nan, low), np.where(none, np.nan, high)
+
+
+def likelihood_ratios(batch: Batch, hit: Bools) -> Interval:
+    """Limits of P(hit | positive) / P(hit | negative) by the log method."""
+    log_ratio, variance, q = _log_ratio(batch, hit, batch.label)
+    half = q * np.sqrt(np.where(variance > 0, variance, np.nan))
+    return np.exp(log_ratio - half), np.exp(log_ratio + half)
+
+
+def _log_ratio(batch: Batch, hit: Bools, of: Bools) -> tuple[Floats, Floats, float]:
+    """Log of the ratio of two hit rates, its variance (NaN where a count is zero) and the quantile for it."""
+    n1, n0 = of.sum(axis=1), (~of).sum(axis=1)
+    k1, k0 = (hit & of).sum(axis=1), (hit & ~of).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_ratio, variance, q = np.log(k1 / n1 / (k0 / n0)), 1 / k1 - 1 / n1 + 1 / k0 - 1 / n0, Z
+        if batch.images > 1:
+            ones, zeros = (hit - (k1 / n1)[:, None]) / k1[:, None], (hit - (k0 / n0)[:, None]) / k0[:, None]
+            by_patient = batch.by_patient(np.where(of, ones, -zeros))
+            groups = by_patient.shape[1]
+            variance = groups / (groups - 1) * (by_patient**2).sum(axis=1)
+            q = float(stats.t.ppf(0.5 + LEVEL / 2, groups - 1))
+    empty = (k1 == 0) | (k0 == 0)
+    return np.where(empty, np.nan, log_ratio), np.where(empty, np.nan, variance), q
+
+
+def predictive(batch: Batch, hit: Bools, of: Bools, odds: float) -> Interval:
+    """Mercaldo's limits of P(of | hit) at prior odds; with counts of patients and z^2 / 2 a cell where a cell is empty."""
+    log_ratio, variance, q = _log_ratio(batch, hit, of)
+    edge, adjusted, spread = np.zeros(len(hit), dtype=bool), np.zeros(len(hit)), np.zeros(len(hit))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates, shift = [], Z * Z / 2
+        for sign, members in ((1, of), (-1, ~of)):
+            rate = (hit & members).sum(axis=1) / members.sum(axis=1)
+            n = (batch.by_patient(members) > 0).sum(axis=1)
+            k = rate * n + shift
+            adjusted += sign * np.log(k / (n + 2 * shift))
+            spread += 1 / k - 1 / (n + 2 * shift)
+            edge |= (rate == 0) | (rate == 1)
+            rates.append(rate)
+        point = 1 / (1 + rates[1] / rates[0] / odds)
+        centre = np.where(edge, adjusted, log_ratio) + np.log(odds)
+        half = q * np.sqrt(np.where(edge, spread, variance))
+        half = np.where(np.isnan(point) | (half < 1e-12), np.nan, half)
+        low, high = 1 / (1 + np.exp(half - centre)), 1 / (1 + np.exp(-half - centre))
+    return np.minimum(low, point), np.maximum(high, point)
+
+
+def net_benefits(batch: Batch, acted: Bools, weight: float) -> Interval:
+    """Limits of the net benefit at the sample's own prevalence, patient sandwich with t."""
+    gain = (acted & batch.label) - weight * (acted & ~batch.label)
+    value = gain.mean(axis=1)
+    by_patient = batch.by_patient(gain - value[:, None]) / gain.shape[1]
+    groups = by_patient.shape[1]
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, groups - 1)) * np.sqrt(
+        groups / (groups - 1) * (by_patient**2).sum(axis=1)
+    )
+    half = np.where(half < 1e-11, np.nan, half)
+    return value - half, value + half
+
+
+def average_precisions(batch: Batch) -> Interval:
+    """Limits by the infinitesimal jackknife over patients."""
+    tp, fp = batch.cumulative
+    n1, called = tp[:, -1:], tp + fp
+    steps = np.diff(tp, axis=1, prepend=0) / n1
+    value = (steps * tp / called).sum(axis=1)
+    positive = np.flip(np.cumsum(np.flip(steps * fp / called**2, 1), axis=1), 1) + (tp / called - value[:, None]) / n1
+    negative = np.flip(np.cumsum(np.flip(-steps * tp / called**2, 1), axis=1), 1)
+    influence = batch.by_patient(batch.unsorted(np.where(steps > 0, positive, negative)))
+    return _clustered_logit(value, influence)
+
+
+def briers(batch: Batch, probability: Floats) -> Interval:
+    """Limits of the mean squared distance of probability and label."""
+    squared = (probability - batch.label) ** 2
+    value = squared.mean(axis=1)
+    return _clustered_logit(value, batch.by_patient(squared - value[:, None]) / squared.shape[1])
+
+
+def _clustered_logit(value: Floats, influence: Floats) -> Interval:
+    groups = influence.shape[1]
+    error = np.sqrt(groups / (groups - 1) * (influence**2).sum(axis=1))
+    error = np.where((error < 1e-12) | (value >= 1.0), np.nan, error)
+    return logit_limits(value, error, float(stats.t.ppf(0.5 + LEVEL / 2, groups - 1)))
