@@ -54,12 +54,15 @@ def train(
         int | None,
         typer.Option(help="Batches between checkpoints inside an epoch; default: every five minutes.", min=1),
     ] = None,
+    folds: Annotated[
+        int, typer.Option(help="Cross-validate by patient in so many folds, each run in its own process.", min=1)
+    ] = 1,
+    seeds: Annotated[int, typer.Option(help="Repeat with so many seeds; the model is then an ensemble.", min=1)] = 1,
     as_json: Json = False,
 ) -> None:
     """Train a classifier; the run folder gets model.keras. Repeat the command to resume after a kill."""
     require_tensorflow()
     from medres.progress import Bars
-    from medres.training.fit import train as run
 
     given: dict[str, Any] = _pairs(setting, "--set") | {
         "batch_size": batch_size,
@@ -74,12 +77,33 @@ def train(
         "uncertain": _pairs([t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain") or None,
         "operating_points": dict(_pair(text, "--operating-point") for text in operating_point or ()) or None,
     }
-    done = run(
-        work, out=out, model=model, preset=preset, recipe=recipe, epochs=epochs, seed=seed, config=config,
-        progress=Bars(), checkpoint_steps=checkpoint_steps, **given,
-    )  # fmt: skip
+    given |= {"model": model, "preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed}
+    if folds * seeds > 1:
+        from medres.training.folds import cross_validate
+
+        made = cross_validate(work, out=out, folds=folds, seeds=seeds, config=config, progress=Bars(), **given)
+        report(
+            {"model": str(made.artefact), **made.summary},
+            as_json,
+            [*_fold_lines(made.summary), f"model: {made.artefact}"],
+        )
+        return
+    from medres.training.fit import train as run
+
+    done = run(work, out=out, config=config, progress=Bars(), checkpoint_steps=checkpoint_steps, **given)
     result = {"model": str(done.artefact), "best_epoch": done.best_epoch, "history": done.history.to_dict("records")}
     report(result, as_json, [f"model: {done.artefact}"])
+
+
+def _fold_lines(summary: dict[str, Any]) -> list[str]:
+    if summary.get("auc") is None:
+        return []
+    lines = [f"out-of-fold AUC {summary['auc']:.3f}, mean over folds and seeds ({summary['unit']} level)"]
+    if summary["seed_sd"] is not None:
+        lines.append(f"standard deviation between seeds {summary['seed_sd']:.4f}")
+    if summary["sampling_se"] is not None:
+        lines.append(f"standard error from the sampling of patients {summary['sampling_se']:.4f}")
+    return lines
 
 
 def plan(

@@ -90,10 +90,14 @@ class Net:
         image = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
         self._forward = tf.function(lambda image: model(image, training=False)).get_concrete_function(image)
 
+    def logits(self, image: tf.Tensor) -> np.ndarray:
+        """Outputs (n, outputs) of images in model units."""
+        return self._forward(image).numpy()
+
     def score(self, data: TrainingData, split: str, batch_size: int = 32) -> Scored:
         """Outputs for one split, in cache order."""
         batches = eval_batches(data.cache, data.targets, batch_size, split)
-        found = [self._forward(inputs["image"]).numpy() for inputs, _, _ in batches]
+        found = [self.logits(inputs["image"]) for inputs, _, _ in batches]
         return Scored(np.concatenate(found), data.part(split)[1], data.table(split))
 
 
@@ -106,20 +110,26 @@ def load_data(work: Path | str, spec: PreprocessSpec, manifest: Manifest, report
 def kept_apart(data: TrainingData, alpha: float) -> np.ndarray:
     """(n,) tuning images, in cache order, kept for conformal quantiles and out of early stopping, calibration and thresholds.
 
-    A third of the tuning patients, drawn by stratum and the same in every run on these data. None (all False) where that third could
-    give no quantile, or where the rest would lack a class that the tuning split has.
+    The same in every run on these data; see `held_out`.
     """
     table, targets = data.table("tune"), data.part("tune")[1]
+    return held_out(Scored(np.zeros((len(table), len(targets.names))), targets, table), alpha)
+
+
+def held_out(whole: Scored, alpha: float) -> np.ndarray:
+    """(n,) images of a third of the patients, drawn by stratum, for conformal quantiles.
+
+    None (all False) where that third could give no quantile, or where the rest would lack a class that the whole has.
+    """
+    table = whole.table
     none = np.zeros(len(table), dtype=bool)
     if alpha == 0 or len(table) == 0:
         return none
     groups = link_groups(list(table["patient"]), [list(table["pixel_sha256"])])
     strata = group_strata(groups, row_strata(table))
     held = allocate(strata, [1 - HELD_OUT, HELD_OUT], 0)[groups] == 1
-    whole = Scored(np.zeros((len(table), len(targets.names))), targets, table)
-    kept, rest = whole.take(held).units(SERVED), whole.take(~held).units(SERVED)
+    kept, rest, everything = (part.units(SERVED) for part in (whole.take(held), whole.take(~held), whole))
     enough = any(patients_with(kept, name, label) >= fewest(alpha) for name in kept.names for label in (0.0, 1.0))
-    everything = whole.units(SERVED)
     complete = all(
         patients_with(rest, name, label) > 0 or patients_with(everything, name, label) == 0
         for name in rest.names

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import pandas as pd
+import tensorflow as tf
 
 from data_pipelines.augment import Augment, augmentation
 from data_pipelines.dataset import training_steps
+from data_pipelines.files import write_atomic
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import PreprocessSpec
 from medres.artefact import save, summary_hash, with_probability
@@ -28,7 +30,8 @@ from medres.training.loop import Loop
 from medres.training.losses import Loss
 from medres.training.network import backbone_sha256, build, copy_weights, load_backbone, rate_factors
 from medres.training.optimizers import optimizer
-from medres.training.precision import compute
+from medres.training.page import training_page, worst_images
+from medres.training.precision import check_devices, compute, devices, strategy
 from medres.training.recipes import Recipe
 from medres.training.settings import Options, check_trainable, choose, claim, configuration, earlier, preprocessing
 from medres.training.trainer import Trainer
@@ -58,7 +61,8 @@ def train(
     checkpoint_steps: int | None = None,
     **further: Any,
 ) -> Run:
-    """Train a classifier on an ingested work folder and write `out`: model.keras, history.csv, config.json, checkpoints/.
+    """Train a classifier on an ingested work folder and write `out`: model.keras, history.csv, config.json, checkpoints/,
+    training.html (curves, and the images with the greatest loss), logs/ (for TensorBoard).
 
     The artefact is that of the epoch with the lowest tuning loss, calibrated, with operating points and conformal quantiles from
     the tuning split. Where `out` holds an unfinished run of the same configuration, it goes on where that was killed, and ends
@@ -83,12 +87,16 @@ def train(
     data = load_data(work, spec, manifest, reporter)
     check_trainable(data, chosen)
     settings["data_sha256"] = data_hash(data, chosen)
-    settings["compute"] = earlier(out).get("compute") or compute(options.precision)
-    core, served = _nets(settings, data, backbone, options, reporter)
+    before, mirror = earlier(out).get("compute"), strategy(devices())
+    check_devices(mirror.num_replicas_in_sync, before or {}, chosen)
+    settings["compute"] = before or _compute(settings, chosen, data, backbone, options, reporter)
+    chosen = chosen.model_copy(update={key: settings["compute"][key] for key in ("batch_size", "accumulate")})
+    core, served = _nets(settings, data, backbone, options, reporter, mirror)
     if backbone is not None:
         _check_servable(served, data, settings)
     claim(out, settings)
-    trainer = _trainer(core, chosen, data, jit=settings["compute"]["jit"])
+    with mirror.scope():
+        trainer = _trainer(core, chosen, data, jit=settings["compute"]["jit"])
     loop = Loop(
         trainer, Net(served), data, training_targets(data.targets, data.table(), data.part("train")[0], chosen),
         ~kept_apart(data, options.alpha), options.seed, summary_hash(settings), out, reporter, checkpoint_steps,
@@ -96,6 +104,8 @@ def train(
     history = loop.train()
     weights, best = checkpoint.read(out / "checkpoints" / checkpoint.BEST)
     copy_weights(core, served, weights)
+    worst = {split: worst_images(loop.net, data, split) for split in ("train", "tune")}
+    write_atomic(out / "training.html", training_page(history, settings, best["epoch"], worst).encode())
     save(out / "model.keras", *frozen(served, data, settings, best["epoch"]))
     reporter.line(f"the model of epoch {best['epoch']} is in {out.name}/model.keras")
     return Run(out, out / "model.keras", history, best["epoch"])
@@ -108,17 +118,57 @@ def data_hash(data: TrainingData, chosen: Recipe) -> str:
     return summary_hash([data.cache.folder.name, *seen])
 
 
+def _compute(
+    settings: dict[str, Any], chosen: Recipe, data: TrainingData, backbone: keras.Model | None, options: Options,
+    reporter: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """What the machine should do, tried on one made-up batch; tells what was chosen where it was tried."""
+
+    def make(policy: str, recipe: Recipe) -> Callable[[], object]:
+        core = build(
+            settings["model"], data.cache.spec, list(data.targets.names), data.targets.task, policy=policy,
+            stochastic_depth=recipe.stochastic_depth, backbone=backbone,
+        )  # fmt: skip
+        trainer = _trainer(core, recipe, data, jit=bool(tf.config.list_physical_devices("GPU")))
+        trainer.open(recipe.epochs)
+        size, targets = recipe.batch_size, data.targets
+        inputs = {"image": tf.zeros((size, *data.cache.spec.shape)), "key": tf.zeros((size, 2), tf.int32)}
+        label, weight = (tf.zeros((size, *a.shape[1:]), a.dtype) for a in (targets.labels, targets.weights))
+
+        def step() -> None:
+            trainer.step((inputs, label, weight), 0)
+            trainer.means()
+
+        return step
+
+    steps = training_steps(len(data.part("train")[0]), chosen.batch_size)
+    found = compute(options.precision, chosen, steps, make)
+    if "self-test" in found["why"]:
+        reporter.line(f"{found['precision']}: {found['why']}")
+    if found["batch_size"] != chosen.batch_size:
+        reporter.line(
+            f"batches of {found['batch_size']}, {found['accumulate']} to an update: {chosen.batch_size} do not fit"
+        )
+    return found
+
+
 def _nets(
-    settings: dict[str, Any], data: TrainingData, backbone: keras.Model | None, options: Options, reporter: Progress
+    settings: dict[str, Any],
+    data: TrainingData,
+    backbone: keras.Model | None,
+    options: Options,
+    reporter: Progress,
+    mirror: tf.distribute.Strategy,
 ) -> tuple[keras.Model, keras.Model]:
     """The net that trains and its float32 copy, both with the weights that the run starts from."""
     keras.utils.set_random_seed(options.seed)
     names, task, network = list(data.targets.names), data.targets.task, settings["model"]
     drop = settings["recipe"]["stochastic_depth"]
     policy = settings["compute"]["precision"]
-    core = build(
-        network, data.cache.spec, names, task, policy=policy, stochastic_depth=drop, backbone=backbone
-    )  # fmt: skip
+    with mirror.scope():
+        core = build(
+            network, data.cache.spec, names, task, policy=policy, stochastic_depth=drop, backbone=backbone
+        )  # fmt: skip
     served = build(network, data.cache.spec, names, task, backbone=backbone)
     copy_weights(core, served)
     if options.weights is not None:

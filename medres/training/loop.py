@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from data_pipelines.dataset import Targets, train_batches, training_steps
 from data_pipelines.files import write_atomic
@@ -16,6 +17,7 @@ from medres.errors import TrainingError
 from medres.progress import Progress
 from medres.training import checkpoint
 from medres.training.data import Net, TrainingData
+from medres.training.events import Events
 from medres.training.measure import tuning_row
 from medres.training.network import copy_weights
 from medres.training.trainer import Trainer
@@ -53,8 +55,10 @@ class Loop:
     def train(self) -> pd.DataFrame:
         """Train to the end, from the newest checkpoint if there is one; returns the history."""
         self._resume()
+        self.events = Events(self.out / "logs")
         while self.state["epoch"] < self.recipe.epochs and not stopped(self.state["history"], self.recipe.patience):
             self._epoch()
+        self.events.close()
         self._write_history()
         return pd.DataFrame(self.state["history"])
 
@@ -71,7 +75,7 @@ class Loop:
         self.trainer.open(epoch)
         if self.state["step"] == 0:
             self.trainer.reset()
-        rate = float(self.trainer.optimizer.learning_rate)
+        rate = float(self.trainer.optimizer.schedule(epoch * self.steps))
         begun, first = time.perf_counter(), self.state["step"]
         wait = self._batches(epoch)
         seconds = time.perf_counter() - begun
@@ -83,12 +87,9 @@ class Loop:
 
     def _batches(self, epoch: int) -> float:
         """The rest of an epoch; returns the seconds that it waited for data."""
-        source = iter(
-            train_batches(
-                self.data.cache, self.targets, self.recipe.batch_size, self.seed, epoch=epoch, start=self.state["step"]
-            )
-        )
+        source = iter(self.trainer.shared(self._data(epoch, self.state["step"])))
         wait, saved = 0.0, time.monotonic()
+        clock = Clock(self, time.perf_counter(), self.state["step"])
         with self.reporter.task(f"epoch {epoch + 1}") as update:
             for number in range(self.state["step"], self.steps):
                 asked = time.perf_counter()
@@ -101,9 +102,12 @@ class Loop:
                 if number + 1 < self.steps and self._due(number + 1, saved):
                     self._save(epoch)
                     saved = time.monotonic()
-                update(number + 1, self.steps)
+                update(number + 1, self.steps, clock.note(wait) if self.reporter.live else "")
         self._require_sound(epoch)
         return wait
+
+    def _data(self, epoch: int, start: int) -> tf.data.Dataset:
+        return train_batches(self.data.cache, self.targets, self.recipe.batch_size, self.seed, epoch=epoch, start=start)
 
     def _due(self, step: int, saved: float) -> bool:
         return step % self.every == 0 if self.every else time.monotonic() - saved > SECONDS
@@ -134,6 +138,7 @@ class Loop:
             )
         self._save(epoch)
         self._write_history()
+        self.events.epoch(row)
         self.reporter.line(epoch_line(row))
 
     def _write_history(self) -> None:
@@ -144,13 +149,7 @@ class Loop:
         number = int(self.trainer.fault.numpy())
         if number < 0:
             return
-        inputs, label, weight = next(
-            iter(
-                train_batches(
-                    self.data.cache, self.targets, self.recipe.batch_size, self.seed, epoch=epoch, start=number
-                )
-            )
-        )
+        inputs, label, weight = next(iter(self._data(epoch, number)))
         rows = inputs["key"].numpy()[:, 1]
         parts = {"image": inputs["image"], "label": label, "weight": weight}
         bad = [name for name, values in parts.items() if not np.isfinite(np.asarray(values, np.float64)).all()]
@@ -161,6 +160,41 @@ class Loop:
             f"epoch {epoch + 1}, batch {number + 1}: {what} not finite (cache rows {', '.join(map(str, rows[:SHOWN]))}"
             f"{', ...' if len(rows) > SHOWN else ''}; images {images}). The checkpoints before it are sound: {advice}"
         )
+
+
+@dataclass
+class Clock:
+    """What the live line says beside the bar and the time left; made anew twice a second at most."""
+
+    loop: Loop
+    begun: float
+    first: int
+    text: str = ""
+    told: float = 0.0
+
+    def note(self, wait: float) -> str:
+        """Loss so far, the last epoch's tuning AUC, images a second, share of time spent waiting for data, memory."""
+        now = time.perf_counter()
+        if now - self.told > 0.5:
+            self.told, loop = now, self.loop
+            auc = loop.state["history"][-1]["tune_auc"] if loop.state["history"] else None
+            speed = (loop.state["step"] - self.first) * loop.recipe.batch_size / (now - self.begun)
+            self.text = (
+                f"loss {loop.trainer.means()['loss']:.4f}{'' if auc is None else f'  tune AUC {auc:.3f}'}  {speed:.0f} images/s  "
+                f"data wait {wait / (now - self.begun):.0%}  {memory_gib():.1f} GiB"
+            )
+        return self.text
+
+
+def memory_gib() -> float:
+    """GiB in use on the first GPU, or held by this process."""
+    if tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["current"] / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def stopped(history: list[dict[str, Any]], patience: int) -> bool:

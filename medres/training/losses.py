@@ -34,10 +34,13 @@ class Loss:
         labels = labels * (1.0 - self.smoothing) + self.smoothing / logits.shape[-1]
         return self._ordinal(labels, logits) if self.order else self._classes(labels, logits)
 
-    def mean(self, labels: Any, logits: Any, weights: Any) -> Any:
-        """Weighted mean of the cells: those of weight 0 have no part in it, and without any label it is 0."""
+    def mean(self, labels: Any, logits: Any, weights: Any, total: Any = None) -> Any:
+        """Weighted mean of the cells: those of weight 0 have no part in it, and without any label it is 0.
+
+        total: sum of the weights, where these are one device's share of a batch.
+        """
         weights = ops.cast(weights, "float32")
-        total = ops.sum(weights)
+        total = ops.sum(weights) if total is None else total
         return ops.sum(self.cells(labels, logits) * weights) / ops.where(total > 0, total, 1.0)
 
     def _binary(self, y: Any, z: Any) -> Any:

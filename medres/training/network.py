@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipelines.preprocess import PreprocessSpec
 from medres.backbones.build import functional
+from medres.backbones.graph import parents
 from medres.errors import TrainingError
 from medres.model import classifier, scaled
 
@@ -146,13 +147,35 @@ def _on(backbone: keras.Model, shape: tuple[int, ...], outputs: int, windows: An
         raise TrainingError(
             f"the backbone takes {tuple(wanted)} and the data give {tuple(x.shape)}: build it for one image of that shape"
         )
-    copy = keras.models.clone_model(backbone)
-    copy.set_weights(backbone.get_weights())
-    x = copy.call(x)  # draws its layers on our graph, not nested
+    x = drawn_on(backbone, x)
     if len(x.shape) > 2:
         x = getattr(keras.layers, f"GlobalAveragePooling{len(x.shape) - 2}D")(name="pooled")(x)
     x = keras.layers.Dense(outputs, dtype="float32", name=HEAD)(x)
     return functional(image, x, f"{backbone.name}_classifier")
+
+
+def drawn_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
+    """The output of `model` drawn anew on a symbolic image, layer by layer: copies with its weights, named prefix + name.
+
+    Raises TrainingError for a model within a model and for a layer that is called more than once.
+    """
+    made: dict[str, Any] = {}
+    for layer in functional(model.inputs[0], model.outputs[0], model.name).layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            made[layer.name] = image
+            continue
+        try:
+            given = [made[name] for name in parents(layer)]
+        except (AttributeError, ValueError):
+            given = []
+        if not given or isinstance(layer, keras.Model):
+            raise TrainingError(
+                f"layer {layer.name!r} of {model.name!r} is a model, or is called more than once: give each call a layer of its own"
+            )
+        copy = type(layer).from_config(layer.get_config() | {"name": prefix + layer.name})
+        made[layer.name] = copy(given if len(given) > 1 else given[0])
+        copy.set_weights(layer.get_weights())
+    return made[model.outputs[0]._keras_history.operation.name]
 
 
 def load_backbone(path: Any) -> keras.Model:

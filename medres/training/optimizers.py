@@ -38,6 +38,9 @@ class _ByVariable:
 
     coupled = False
 
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars  # they come summed over the devices, so that clipping sees the whole gradient
+
     def plan(self, decay: float, factors: Mapping[str, float]) -> None:
         """decay: of kernels. factors: layer name -> share of the rate; 1 where a layer is not named."""
         self.decay = decay
@@ -71,11 +74,15 @@ class LambByLayer(_ByVariable, keras.optimizers.Lamb):
 def optimizer(
     chosen: Recipe, steps_per_epoch: int, variables: list[Any], factors: Mapping[str, float] | None = None
 ) -> Any:
-    """The optimiser of a recipe, built on `variables`; steps_per_epoch counts batches. factors: see `_ByVariable.plan`."""
+    """The optimiser of a recipe, built on `variables`, with its `schedule` (rate by batch); steps_per_epoch counts batches.
+
+    factors: see `_ByVariable.plan`.
+    """
     steps = max(1, chosen.epochs * steps_per_epoch)  # Keras asks for the rate by batches, accumulated or not
     warmup = min(int(chosen.warmup * steps_per_epoch), steps - 1)
+    schedule = Rate(chosen.schedule, chosen.learning_rate, steps, warmup)
     options: dict[str, Any] = {
-        "learning_rate": Rate(chosen.schedule, chosen.learning_rate, steps, warmup),
+        "learning_rate": schedule,
         "global_clipnorm": chosen.clip or None,
         "gradient_accumulation_steps": chosen.accumulate if chosen.accumulate > 1 else None,
     }
@@ -84,6 +91,7 @@ def optimizer(
         made = SGDByLayer(momentum=chosen.momentum, **options)
     else:
         made = (AdamWByLayer if chosen.optimizer == "adamw" else LambByLayer)(**options)
+    made.schedule = schedule
     made.build(variables)
     made.plan(chosen.weight_decay, factors or {})
     return made

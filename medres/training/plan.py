@@ -138,7 +138,7 @@ def fingerprint(manifest: Manifest, kind: str | None = None) -> Fingerprint:
         )
     table = manifest.table[manifest.table["kind"] == (kind or kinds[0])]
     train = table[table["split"] == "train"]
-    if train.empty or manifest.summary.get("task") is None:
+    if train.empty or manifest.summary["task"] == "none":
         raise TrainingError("nothing to plan for: no labelled training image of that kind; see ingest.json")
     labels = [column for column in train if str(column).startswith("label:")]
     if labels:
@@ -177,6 +177,8 @@ def device_memory(gpu: bool) -> float:
         first = told.stdout.split("\n")[0].strip()
         if first.isdigit():
             return int(first) / 1024
+    if not hasattr(os, "sysconf"):  # Windows
+        return 8.0
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 

@@ -24,7 +24,8 @@ class Trainer:
     """A net that learns.
 
     core: logits. augment: (image, key, training=True) -> image. optimizer: built on all trainable variables of `core`.
-    jit: compile the step with XLA. After `step` the running sums are in `sums`: see `means`.
+    jit: compile the step with XLA. Made in the scope of a tf.distribute strategy, as are core and optimizer, it trains on all of its
+    devices. After `step` the running sums are in `sums`: see `means`.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class Trainer:
             core, augment, loss, optimizer, chosen, jit,
         )  # fmt: skip
         self.groups = {name: [layer.name for layer in layers] for name, layers in stages(core).items()}
-        size = 2 + len(self.groups)
-        self.sums = keras.Variable(np.zeros(size, np.float32), trainable=False, name="sums")
-        self.fault = keras.Variable(-1, dtype="int32", trainable=False, name="fault")
+        size, alike = 2 + len(self.groups), {"trainable": False, "aggregation": "only_first_replica"}
+        self.strategy = tf.distribute.get_strategy()
+        self.replicas = self.strategy.num_replicas_in_sync
+        self.sums = keras.Variable(np.zeros(size, np.float32), name="sums", **alike)
+        self.fault = keras.Variable(-1, dtype="int32", name="fault", **alike)
         self.averages = [
-            keras.Variable(v.value, trainable=False, dtype="float32", name="average")
+            keras.Variable(v.numpy(), dtype="float32", name="average", **alike)
             for v in (named_variables(core).values() if chosen.ema else [])
         ]
         self._step: Any = None
@@ -61,7 +64,8 @@ class Trainer:
     def open(self, epoch: int) -> None:
         """Freeze and unfreeze as the recipe says for an epoch (from 0)."""
         if set_trainable(self.core, epoch, self.recipe.unfreeze, self.recipe.freeze_norm) or self._step is None:
-            self._step = tf.function(self._one, jit_compile=self.jit, autograph=False, reduce_retracing=True)
+            one = self._one if self.replicas == 1 else lambda *given: self.strategy.run(self._one, args=given)
+            self._step = tf.function(one, jit_compile=self.jit, autograph=False, reduce_retracing=True)
 
     def reset(self) -> None:
         """Begin new sums."""
@@ -78,19 +82,31 @@ class Trainer:
         names = ["loss", *(f"grad_{name}" for name in self.groups)]
         return dict(zip(names, (sums[1:] / max(1.0, sums[0])).tolist(), strict=True))
 
+    def shared(self, batches: tf.data.Dataset) -> Any:
+        """The batches, each dealt out to the devices."""
+        return batches if self.replicas == 1 else self.strategy.experimental_distribute_dataset(batches)
+
     def _one(self, batch: Batch, number: Any) -> None:
+        """One device's part of a step. The loss is the mean over the labels of the whole batch, whatever the devices."""
         inputs, label, weight = batch
         image = self.augment(inputs["image"], inputs["key"], training=True)
         variables = self.core.trainable_variables
+        total = self._summed(ops.sum(ops.cast(weight, "float32")))
         with tf.GradientTape() as tape:
-            loss = self.loss.mean(label, self.core(image, training=True), weight)
-        gradients = tape.gradient(loss, [v.value for v in variables])
-        norms = self._norms(variables, gradients)
-        sound = ops.isfinite(loss) & ops.isfinite(ops.sum(norms)) & ops.isfinite(ops.sum(image))
+            loss = self.loss.mean(label, self.core(image, training=True), weight, total)
+        gradients = self._summed(tape.gradient(loss, [v.value for v in variables]))
+        loss, norms = self._summed(loss), self._norms(variables, gradients)
+        sound = ops.isfinite(loss) & ops.isfinite(ops.sum(norms)) & ops.isfinite(self._summed(ops.sum(image)))
         self.fault.assign(ops.where((self.fault < 0) & ~sound, number, self.fault))
         self.optimizer.apply(gradients, variables)
         self._average()
         self.sums.assign_add(ops.concatenate([ops.stack([1.0, loss]), norms]))
+
+    def _summed(self, values: Any) -> Any:
+        """Sums over the devices."""
+        if self.replicas == 1:
+            return values
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
     def _norms(self, variables: list[Any], gradients: list[Any]) -> Any:
         """(stages,) norm of the gradient of each stage; 0 of one that is frozen."""

@@ -13,7 +13,7 @@ import medres
 from data_pipelines.preprocess import spec_from
 from medres.errors import TrainingError
 from medres.training.losses import Loss
-from medres.training.network import build, copy_weights, rate_factors, set_trainable, stages, weights_of
+from medres.training.network import build, copy_weights, drawn_on, rate_factors, set_trainable, stages, weights_of
 from medres.training.optimizers import optimizer
 from medres.training.recipes import Recipe, recipe
 from medres.training.trainer import Trainer
@@ -92,7 +92,8 @@ def test_a_frozen_stage_runs_on_stored_statistics_and_nothing_of_it_moves() -> N
     assert changed_stages(before, core, norms=True) == []
     assert changed_stages(before, core, norms=False) == ["head"]
     assert [name for name, value in trainer.means().items() if value == 0] == [f"grad_{s}" for s in STAGES[:-1]]
-    trainer = trained(core, recipe(unfreeze=1, warmup=0), epochs=2)
+    set_trainable(core, 0, 0, False)
+    trained(core, recipe(unfreeze=1, warmup=0), epochs=2)
     assert changed_stages(before, core, norms=True) == ["stage4"]
     assert changed_stages(before, core, norms=False) == ["stage4", "head"]
 
@@ -196,6 +197,17 @@ def test_backbones_that_cannot_be_served_are_refused_before_the_first_step(tiny_
     with pytest.raises(TrainingError, match="cannot open it as a backbone"):
         medres.train(tiny_work, model=tmp_path / "bad.keras", preset="xray-32", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_nested_and_repeated_layers_are_refused() -> None:
+    image = keras.Input((32, 32, 1))
+    inner = own_backbone()
+    nested = keras.Model(image, inner(image))
+    again = keras.layers.Conv2D(1, 3, padding="same", name="twice")
+    repeated = keras.Model(image, again(again(image)))
+    for backbone in (nested, repeated):
+        with pytest.raises(TrainingError, match="called more than once"):
+            drawn_on(backbone, keras.Input((32, 32, 1)))
 
 
 def test_a_recipe_that_freezes_wants_weights(tiny_work: Path, tiny_run: Path, tmp_path: Path) -> None:

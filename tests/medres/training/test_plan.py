@@ -103,7 +103,7 @@ def test_two_kinds_and_no_labels_are_refused(tiny_work: Path, tmp_path: Path) ->
     with pytest.raises(TrainingError, match="--kind"):
         plan(Manifest.load(tmp_path / "work"))
     assert plan(Manifest.load(tmp_path / "work"), kind="radiograph").settings["preset"] == "xray-40"
-    rewrite(tmp_path / "work", table, task=None)
+    rewrite(tmp_path / "work", table, task="none")
     with pytest.raises(TrainingError, match="no labelled"):
         plan(Manifest.load(tmp_path / "work"))
 
