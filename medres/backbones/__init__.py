@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medres.backbones.accounting import Summary, summary
     from medres.backbones.build import backbone, features, pyramid, resnet
+    from medres.backbones.fast import folded, training_twin
     from medres.backbones.spec import ResNetSpec
     from medres.backbones.variants import VARIANTS, resnet_spec
     from medres.backbones.weights import ParityReport, load_pretrained
@@ -19,11 +20,13 @@ __all__ = [
     "Summary",
     "backbone",
     "features",
+    "folded",
     "load_pretrained",
     "pyramid",
     "resnet",
     "resnet_spec",
     "summary",
+    "training_twin",
 ]
 
 _PLAIN = ("VARIANTS", "ResNetSpec", "resnet_spec")
@@ -32,6 +35,7 @@ _HOME = {
     **dict.fromkeys(("VARIANTS", "resnet_spec"), "medres.backbones.variants"),
     **dict.fromkeys(("Summary", "summary"), "medres.backbones.accounting"),
     **dict.fromkeys(("backbone", "features", "pyramid", "resnet"), "medres.backbones.build"),
+    **dict.fromkeys(("folded", "training_twin"), "medres.backbones.fast"),
     **dict.fromkeys(("ParityReport", "load_pretrained"), "medres.backbones.weights"),
 }
 

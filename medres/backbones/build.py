@@ -101,7 +101,7 @@ def functional(inputs: Tensor, outputs: Any, name: str | None = None) -> keras.M
 
 def checked_shape(spec: ResNetSpec, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
     """`input_shape` as a tuple, or ModelError where the network cannot take it."""
-    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence | np.ndarray) else (input_shape,)
     if len(shape) not in (3, 4):
         raise ModelError(f"input_shape {shape}: give (height, width, channels) or (depth, height, width, channels)")
     for size in shape:

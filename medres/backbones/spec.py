@@ -85,17 +85,23 @@ class ResNetSpec:
         _whole("width", self.width, 4)
         _whole("cardinality", self.cardinality, 1)
         _whole("group_width", self.group_width, 1)
+        if isinstance(self.depths, list):
+            object.__setattr__(self, "depths", tuple(self.depths))
+        if not isinstance(self.depths, tuple):
+            raise ModelError(f"depths {self.depths!r}: give the blocks of each stage, such as (3, 4, 6, 3)")
         for depth in self.depths:
             _whole("depths", depth, 1)
+        for switch in ("residual", "conv_bias", "zero_gamma", "squeeze_excite"):
+            one_of(switch, getattr(self, switch), (True, False))
         stages = 3 if self.stem == "cifar" else 4
         if len(self.depths) != stages:
             raise ModelError(
                 f"depths {self.depths}: stem={self.stem!r} has {stages} stages; give {stages} numbers of blocks"
             )
-        if not 0 <= self.stochastic_depth < 1:
+        if not (_is_number(self.stochastic_depth) and 0 <= self.stochastic_depth < 1):
             raise ModelError(f"stochastic_depth {self.stochastic_depth!r}: give a chance in [0, 1)")
-        if not self.norm_epsilon > 0:
-            raise ModelError(f"norm_epsilon {self.norm_epsilon!r}: give a number above 0")
+        if not (_is_number(self.norm_epsilon) and 0 < self.norm_epsilon < 1):
+            raise ModelError(f"norm_epsilon {self.norm_epsilon!r}: give a number in (0, 1)")
         self._check_combinations()
 
     def _check_combinations(self) -> None:
@@ -169,10 +175,16 @@ class ResNetSpec:
 
 
 def one_of(what: str, value: object, allowed: tuple) -> None:
-    if value not in allowed or isinstance(value, bool):
+    """Raise ModelError where `value` is none of `allowed`; True is not 1, nor 1 True."""
+    same = [choice for choice in allowed if isinstance(value, type(choice)) and value == choice]
+    if not same or isinstance(value, bool) != isinstance(same[0], bool):
         raise ModelError(f"{what} {value!r} is unknown: choose from {', '.join(map(repr, allowed))}")
 
 
 def _whole(what: str, value: object, low: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ModelError(f"{what} {value!r}: give a whole number of {low} or more")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,34 @@ def test_the_spec_is_frozen() -> None:
 def test_the_number_of_stages_must_fit_the_stem() -> None:
     with pytest.raises(ModelError, match="3 stages"):
         ResNetSpec("basic", (1, 1, 1, 1), stem="cifar")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("residual", "no"),
+        ("conv_bias", 1),
+        ("squeeze_excite", None),
+        ("stochastic_depth", "a"),
+        ("stochastic_depth", float("nan")),
+        ("norm_epsilon", "x"),
+        ("norm_epsilon", float("inf")),
+        ("output_stride", True),
+        ("version", ["2"]),
+        ("width", 2.5),
+        ("depths", 5),
+        ("depths", (2, 2, 2, True)),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(field: str, value: object) -> None:
+    with pytest.raises(
+        ModelError, match=f"(?s){field}.*{re.escape(repr(True if field == 'depths' and value != 5 else value))}"
+    ):
+        ResNetSpec(**{"block": "basic", "depths": (2, 2, 2, 2), "stem": "small", field: value})  # type: ignore[arg-type]
+
+
+def test_depths_may_be_a_list() -> None:
+    assert ResNetSpec("basic", [2, 2, 2, 2]) == resnet_spec(18)  # type: ignore[arg-type]
 
 
 @given(
