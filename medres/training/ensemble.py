@@ -61,7 +61,8 @@ def mean_of(nets: Sequence[keras.Model]) -> keras.Model:
     """One functional model: image -> mean of the nets' logits. Layers are copies named m1_..., m2_..., with their weights."""
     image = keras.Input(nets[0].inputs[0].shape[1:], name="image", dtype="float32")
     outputs = [drawn_on(net, image, f"m{number}_") for number, net in enumerate(nets, start=1)]
-    return keras.Model(image, keras.layers.Average(name="logits")(outputs), name="ensemble")
+    total = keras.layers.Add(name="total")(outputs)
+    return keras.Model(image, keras.layers.Rescaling(1 / len(nets), name="logits")(total), name="ensemble")
 
 
 def _together(parts: list[Scored]) -> Scored:

@@ -165,10 +165,10 @@ def drawn_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
             made[layer.name] = image
             continue
         try:
-            given = [made[name] for name in parents(layer)]
-        except (AttributeError, ValueError):
+            given = [] if isinstance(layer, keras.Model) else [made[name] for name in parents(layer)]
+        except (AttributeError, ValueError):  # Keras: the layer has several inputs
             given = []
-        if not given or isinstance(layer, keras.Model):
+        if not given:
             raise TrainingError(
                 f"layer {layer.name!r} of {model.name!r} is a model, or is called more than once: give each call a layer of its own"
             )

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from medres.backbones import training_twin
 from medres.training.losses import Loss
 from medres.training.network import named_variables, set_trainable, stages
 from medres.training.recipes import Recipe
@@ -23,9 +24,9 @@ Batch = tuple[dict[str, Any], Any, Any]
 class Trainer:
     """A net that learns.
 
-    core: logits. augment: (image, key, training=True) -> image. optimizer: built on all trainable variables of `core`.
-    jit: compile the step with XLA. Made in the scope of a tf.distribute strategy, as are core and optimizer, it trains on all of its
-    devices. After `step` the running sums are in `sums`: see `means`.
+    core: logits; computed by its `training_twin`, which shares its variables. augment: (image, key, training=True) -> image.
+    optimizer: built on all trainable variables of `core`. jit: compile the step with XLA. Made in the scope of a tf.distribute
+    strategy, as are core and optimizer, it trains on all of its devices. The running sums are in `sums`: see `means`.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Trainer:
         self.core, self.augment, self.loss, self.optimizer, self.recipe, self.jit = (
             core, augment, loss, optimizer, chosen, jit,
         )  # fmt: skip
+        self.forward = training_twin(core)
         self.groups = {name: [layer.name for layer in layers] for name, layers in stages(core).items()}
         size, alike = 2 + len(self.groups), {"trainable": False, "aggregation": "only_first_replica"}
         self.strategy = tf.distribute.get_strategy()
@@ -93,7 +95,7 @@ class Trainer:
         variables = self.core.trainable_variables
         total = self._summed(ops.sum(ops.cast(weight, "float32")))
         with tf.GradientTape() as tape:
-            loss = self.loss.mean(label, self.core(image, training=True), weight, total)
+            loss = self.loss.mean(label, self.forward(image, training=True), weight, total)
         gradients = self._summed(tape.gradient(loss, [v.value for v in variables]))
         loss, norms = self._summed(loss), self._norms(variables, gradients)
         sound = ops.isfinite(loss) & ops.isfinite(ops.sum(norms)) & ops.isfinite(self._summed(ops.sum(image)))
