@@ -23,7 +23,8 @@ from data_pipelines.errors import CacheError, DicomError, Ineligible, LimitExcee
 from data_pipelines.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.headers import header_of, read_header
 from data_pipelines.images import Image, read_image
-from data_pipelines.parsing import MAX_FILE_BYTES, MAX_INFLATED_BYTES, Parsed, Source
+from data_pipelines.limits import current
+from data_pipelines.parsing import Parsed, Source
 from data_pipelines.pictures import Skipped, read_picture
 
 Form = Literal["dicom", "png", "jpeg", "npz"]
@@ -116,12 +117,17 @@ def array_members(path: Path | str, sha256: str) -> dict[str, Member]:
 
 
 def read_row(source: str, path: str, frame: int, *, form: str, kind: str, sha256: str) -> Image:
-    """The image of a manifest's row. Raises CacheError where the file is not the one that was ingested."""
+    """The image of a manifest's row. Raises CacheError where the file is gone, or is not the one that was ingested."""
     units: Units = "HU" if kind == "ct" else "display"
-    if form == "npz":
-        file, _, name = path.rpartition("#")
-        return array_image(array_members(Path(source) / file, sha256)[name], units)
-    data = (Path(source) / path).read_bytes()
+    try:
+        if form == "npz":
+            file, _, name = path.rpartition("#")
+            return array_image(array_members(Path(source) / file, sha256)[name], units)
+        data = (Path(source) / path).read_bytes()
+    except OSError as error:
+        raise CacheError(
+            f"a source file cannot be read ({type(error).__name__}): put it back where it was ingested from, or run medres ingest again"
+        ) from None
     _require_same(data, sha256)
     return read_image(data, frame=frame) if form == "dicom" else picture_image(data, units)
 
@@ -129,15 +135,15 @@ def read_row(source: str, path: str, frame: int, *, form: str, kind: str, sha256
 @functools.lru_cache(maxsize=1)
 def _members(path: str, sha256: str) -> dict[str, Member]:
     size = Path(path).stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise LimitExceeded(f"The file has {size} bytes; the limit is {MAX_FILE_BYTES}. Split it.")
+    if size > current().file:
+        raise LimitExceeded(f"The file has {size} bytes; the limit is {current().file}. Split it.")
     data = Path(path).read_bytes()
     _require_same(data, sha256)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             inflated = sum(entry.file_size for entry in archive.infolist())
-        if inflated > MAX_INFLATED_BYTES:
-            raise LimitExceeded(f"The arrays take {inflated} bytes; the limit is {MAX_INFLATED_BYTES}. Split the file.")
+        if inflated > current().inflated:
+            raise LimitExceeded(f"The arrays take {inflated} bytes; the limit is {current().inflated}. Split the file.")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files if name.endswith(("_images", "_labels"))}
     except DicomError:

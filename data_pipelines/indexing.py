@@ -17,6 +17,7 @@ from data_pipelines.errors import DicomError, Ineligible, InputError, NotDicom
 from data_pipelines.files import file_sha256
 from data_pipelines.headers import Header, Kind, eligibility, header_of
 from data_pipelines.images import Image, image_of
+from data_pipelines.looks import perceptual_hash
 from data_pipelines.parsing import Source, parse
 from data_pipelines.planes import Plane, plane_of, planes_of
 from data_pipelines.preprocess import UNITS
@@ -59,7 +60,7 @@ def index_sources(
     another one. `for_processing` accepts raw radiographs; `units` lets PNG, JPEG and .npz in and says what their values
     are; `progress` is called with (done, total) files.
 
-    Row columns: the technical ones of the manifest, IDENTIFIERS and plane; of an .npz also own_split and own_labels. Its
+    Row columns: the technical ones of the manifest, IDENTIFIERS, look and plane; of an .npz also own_split and own_labels. Its
     images count as files, by the path FILE.npz#SPLIT/NUMBER.
     """
     walks = [walk(source) for source in sources]
@@ -165,6 +166,7 @@ def _row(image: Image, kind: Kind, plane: Plane) -> dict[str, Any]:
         "row_spacing": spacing[0],
         "col_spacing": spacing[1],
         "pixel_sha256": image.pixel_sha256,
+        "look": perceptual_hash(image.pixels),
         "sop_uid": header.identifiers.sop_instance_uid,
         "series_uid": header.identifiers.series_instance_uid,
         "study_uid": header.identifiers.study_instance_uid,

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from data_pipelines.assigning import SplitPlan, assign, exclude_both_sites, folds_of
+from data_pipelines.audit import advice, audit
 from data_pipelines.doors import PICTURE_SUFFIXES, Units
-from data_pipelines.duplicates import MESSAGES, find_duplicates
 from data_pipelines.errors import InputError, ManifestError
 from data_pipelines.files import require_new, staged_folder, write_atomic
+from data_pipelines.identity import alike_ids, identify, patient_groups
 from data_pipelines.indexing import Index, Rejected, index_sources
 from data_pipelines.joining import join
 from data_pipelines.labels import Labels, read_labels
 from data_pipelines.leaks import leaking, refuse_leaks
 from data_pipelines.manifest import COLUMNS, Manifest, check_table
 from data_pipelines.own_labels import array_labels, folder_labels
-from data_pipelines.pseudonyms import KEY_NAME, PseudonymKey, find_key
+from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
+from data_pipelines.reconcile import Readers
 from data_pipelines.series import group_planes, series_verdict
-from data_pipelines.splits import (
-    FRACTIONS,
-    check_fractions,
-    check_no_overlap,
-    draw_tune,
-    link_groups,
-    row_strata,
-    split_patients,
-)
+from data_pipelines.splits import FRACTIONS, check_no_overlap
 from data_pipelines.summary import require_two_classes, summarise
+from data_pipelines.weeding import lost_files, weed
 from data_pipelines.workers import Progress
 
 OnLeak = Literal["error", "drop"]
@@ -44,8 +41,13 @@ def ingest(
     out: Path | str | None = None,
     *,
     findings: Sequence[str] = (),
+    readers: Readers = "error",
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
+    split_mode: Literal["stratified", "hash"] = "stratified",
+    splits_from: Path | str | None = None,
+    external_site: tuple[str, str] | None = None,
+    folds: int = 0,
     key_file: Path | str | None = None,
     max_bad: float | None = None,
     for_processing: bool = False,
@@ -57,8 +59,11 @@ def ingest(
 ) -> Manifest:
     """Index the DICOM files below `source` (a path or several) and write the new folder `out` (None: memory alone).
 
-    labels: a CSV (see read_labels); findings: its finding columns. seed, fractions: of the split by patient (train,
-    tune, test), unless the CSV gives one. key_file: key of the pseudonyms; else MEDRES_KEY; else one is made in `out`.
+    labels: a CSV (see read_labels); findings: its finding columns; readers: what becomes of rows with one key.
+    seed, fractions, split_mode, external_site (column, value),
+    folds: of the split by patient (train, tune, test), unless the CSV gives one; see SplitPlan. splits_from: an earlier work
+    folder, whose patients keep their split. key_file: key of the pseudonyms; else MEDRES_KEY, else that of `splits_from`,
+    else one is made in `out`.
     max_bad: greatest share (0..1) of quarantined files among the DICOM files. for_processing: accept raw radiographs.
     units: let PNG, JPEG and .npz in as well, and say what their values are (HU: int16 arrays alone). class_folders: the folder
     of each file is its class; see folder_labels. Labels and splits inside an .npz hold unless `labels` is given.
@@ -74,11 +79,13 @@ def ingest(
         require_new(Path(out), what="a manifest")
     if max_bad is not None and not 0 <= max_bad <= 1:
         raise InputError(f"max_bad {max_bad}: give a share from 0 to 1.", code="max_bad")
-    check_fractions(fractions)
+    earlier = None if splits_from is None else Manifest.load(splits_from)
+    plan = SplitPlan(seed, fractions, split_mode, None if earlier is None else earlier.table, external_site, folds)
+    plan.check()
     if labels is not None and class_folders:
         raise InputError("Both a labels table and class_folders are given: choose one.", code="labels")
-    table = None if labels is None else read_labels(labels, findings=findings)
-    key = find_key(None if key_file is None else Path(key_file))
+    table = None if labels is None else read_labels(labels, findings=findings, readers=readers)
+    key = find_key(_key_file(key_file, splits_from))
     index = index_sources(
         sources,
         exclude=() if labels is None else (Path(labels),),
@@ -91,7 +98,7 @@ def ingest(
         table = own_labels(index.rows, findings, class_folders=class_folders)
     work = None if out is None else Path(out)
     leaks = None if work is None else work.with_name(f"{work.name}.leaks.csv")
-    manifest = build(index, table, key, seed=seed, fractions=fractions, max_bad=max_bad, on_leak=on_leak, leaks=leaks)
+    manifest = build(index, table, key, plan=plan, max_bad=max_bad, on_leak=on_leak, leaks=leaks)
     if work is None:
         return manifest
     with staged_folder(work, what="a manifest") as folder:
@@ -106,8 +113,7 @@ def build(
     labels: Labels | None,
     key: PseudonymKey,
     *,
-    seed: int = 0,
-    fractions: Sequence[float] = FRACTIONS,
+    plan: SplitPlan | None = None,
     max_bad: float | None = None,
     on_leak: OnLeak = "error",
     leaks: Path | None = None,
@@ -116,37 +122,49 @@ def build(
 
     Arguments and errors are those of `ingest`; `leaks` is where the rows that cross given splits are listed.
     """
+    plan = plan or SplitPlan()
     _require_enough(index.rows, index.rejected, None)
     joined = join(index.rows, labels)
     rows = identify(joined.rows, key)
+    given = labels is not None and "split" in labels.columns
     if on_leak == "error":
         refuse_leaks(rows, leaks)
-    rows = rows.assign(group=link_groups(list(rows["patient"]), [list(rows["pixel_sha256"]), list(_bare_ids(rows))]))
+    rows = rows.assign(group=patient_groups(rows), alike=alike_ids(rows), excluded="")
     if on_leak == "drop":
-        rows = rows.assign(leaking=leaking(rows))
-    rejected, rows, lost_frames = _weed(index, rows, labels)
-    _require_enough(rows, rejected, max_bad)
-    rows = _in_series_order(rows)
+        rows = rows.assign(excluded=np.where(leaking(rows), "split_leak", ""))
+    if not given:
+        rows = exclude_both_sites(rows, plan)
+    rows = rows.assign(reason=weed(rows, labels))
+    lost, lost_frames = lost_files(rows, rows["reason"])
+    rejected = tuple(sorted((*index.rejected, *lost), key=lambda r: (r.source, r.path)))
+    kept = rows[rows["reason"] == ""]
+    _require_enough(kept, rejected, max_bad)
+    kept = _in_series_order(kept)
     if labels is not None:
-        require_two_classes(rows, labels)
-    rows = rows.assign(split=_split(rows, seed, fractions))
-    check_no_overlap(rows)
-    kept = [str(name) for name in rows if str(name).startswith(("label:", "meta:")) or name == "class"]
-    table = check_table(rows[[*COLUMNS, *kept]].astype(dict(COLUMNS)).reset_index(drop=True), where="ingest")
+        require_two_classes(kept, labels)
+    splits, said = assign(kept, plan, key, given=given)
+    kept = kept.assign(split=splits)
+    if plan.folds:
+        kept = kept.assign(fold=folds_of(kept, plan))
+    check_no_overlap(kept)
+    findings, counts = audit(rows.assign(split=kept["split"].reindex(rows.index, fill_value="")))
+    extra = [str(name) for name in kept if str(name).startswith(("label:", "meta:")) or name in ("class", "fold")]
+    table = check_table(kept[[*COLUMNS, *extra]].astype(dict(COLUMNS)).reset_index(drop=True), where="ingest")
     summary = summarise(
         table,
         rejected,
         labels,
         unmatched_rows=joined.unmatched_rows,
-        unlabelled=int((~rows["labelled"].astype(bool)).sum()),
+        unlabelled=int((~kept["labelled"].astype(bool)).sum()),
         lost_frames=lost_frames,
-        unnamed=int((rows["person"] == "").sum()),
-        seed=seed,
-        fractions=fractions,
-        key_origin=key.origin,
+        unnamed=int((kept["person"] == "").sum()),
+        more_warnings=advice(counts),
     )
+    summary |= {**said, "seed": plan.seed, "fractions": [float(f) for f in plan.fractions], "folds": plan.folds}
+    summary |= {"audit": counts, "pseudonym_key": key.origin}
     entries = [(r.path, r.reason, r.message, r.source) for r in rejected]
-    return Manifest(table, summary, pd.DataFrame(entries, columns=["path", "reason", "message", "source"]))
+    quarantine = pd.DataFrame(entries, columns=["path", "reason", "message", "source"])
+    return Manifest(table, summary, quarantine, audit=findings)
 
 
 def own_labels(rows: pd.DataFrame, findings: Sequence[str], *, class_folders: bool) -> Labels | None:
@@ -156,71 +174,12 @@ def own_labels(rows: pd.DataFrame, findings: Sequence[str], *, class_folders: bo
     return array_labels(rows, findings) if "own_labels" in rows else None
 
 
-def identify(rows: pd.DataFrame, key: PseudonymKey) -> pd.DataFrame:
-    """Add the pseudonyms image, series, study and patient ('' for a patient who is not named).
-
-    What lacks a UID is identified by its file: a series or study of one file, and where it is no DICOM at all, a patient.
-    """
-    own = rows["source"] + "\n" + rows["path"]
-
-    def pseudonyms(kind: str, column: str) -> list[str]:
-        known = zip(rows[column], own, strict=True)
-        return [key.pseudonym(kind, uid) if uid else key.pseudonym(f"{kind} of file", file) for uid, file in known]
-
-    images = [
-        key.pseudonym("frame", image, str(n))
-        for image, n in zip(pseudonyms("image", "sop_uid"), rows["frame"], strict=True)
-    ]
-
-    def patient(issuer: str, person: str, form: str, file: str) -> str:
-        if person:
-            return key.pseudonym("patient", issuer, person)
-        return "" if form == "dicom" else key.pseudonym("patient of file", file)
-
-    people = zip(rows["issuer"], rows["person"], rows["form"], own, strict=True)
-    return rows.assign(
-        image=images,
-        series=pseudonyms("series", "series_uid"),
-        study=pseudonyms("study", "study_uid"),
-        patient=[patient(*one) for one in people],
-    )
-
-
-def _bare_ids(rows: pd.DataFrame) -> pd.Series:
-    """Identifiers that occur with an issuer and without one: two patients by rule, perhaps one in truth."""
-    bare = rows.groupby("person")["issuer"].transform(lambda issuers: (issuers == "").any() and (issuers != "").any())
-    return rows["person"].where(bare.astype(bool), "")
-
-
-def _weed(index: Index, rows: pd.DataFrame, labels: Labels | None) -> tuple[tuple[Rejected, ...], pd.DataFrame, int]:
-    """Take out rows without a patient, without a given split, and copies; a file without a row left is rejected.
-
-    Returns all rejected files, the rows kept, and how many frames were taken out of files that stay.
-    """
-    messages = {
-        "no_patient_id": "PatientID is empty: name the patient in a column patient of the labels table.",
-        "no_split": "The labels table gives splits, and this image none.",
-        "split_leak": "Its patient, or a copy of it, lies in a split that counts more (test, then tune, then train).",
-        **MESSAGES,
-    }
-    reason = pd.Series("", index=rows.index, dtype=object)
-    if labels is not None and "split" in labels.columns:
-        reason[rows["split"] == ""] = "no_split"
-    if "leaking" in rows:
-        reason[rows["leaking"]] = "split_leak"
-    reason[rows["patient"] == ""] = "no_patient_id"
-    copies = find_duplicates(rows[reason == ""])
-    reason[copies.index] = copies
-    kept = rows[reason == ""]
-    files = pd.MultiIndex.from_frame(rows[["source", "path"]])
-    gone = rows.assign(reason=reason)[~files.isin(pd.MultiIndex.from_frame(kept[["source", "path"]]))]
-    lost_frames = len(rows) - len(kept) - len(gone)
-    gone = gone.drop_duplicates(["source", "path"])
-    rejected = [
-        Rejected(source, path, code, messages[code], skipped=False)
-        for source, path, code in zip(gone["source"], gone["path"], gone["reason"], strict=True)
-    ]
-    return tuple(sorted((*index.rejected, *rejected), key=lambda r: (r.source, r.path))), kept, lost_frames
+def _key_file(key_file: Path | str | None, splits_from: Path | str | None) -> Path | None:
+    """The key file that is named, else the one inside the earlier work folder, unless the environment holds a key."""
+    if key_file is not None or splits_from is None or os.environ.get(ENVIRONMENT):
+        return None if key_file is None else Path(key_file)
+    inside = Path(splits_from) / KEY_NAME
+    return inside if inside.is_file() else None
 
 
 def _in_series_order(rows: pd.DataFrame) -> pd.DataFrame:
@@ -232,13 +191,6 @@ def _in_series_order(rows: pd.DataFrame) -> pd.DataFrame:
         order[members] = np.arange(len(members))
         verdict[members] = series_verdict(groups)
     return rows.assign(order=order, verdict=verdict)
-
-
-def _split(rows: pd.DataFrame, seed: int, fractions: Sequence[float]) -> Any:
-    groups, strata = pd.factorize(rows["group"])[0], row_strata(rows)
-    if (rows["split"] != "").all():
-        return draw_tune(groups, strata, list(rows["split"]), seed=seed, fractions=fractions)
-    return split_patients(groups, strata, seed=seed, fractions=fractions)
 
 
 def _require_enough(rows: pd.DataFrame, rejected: Sequence[Rejected], max_bad: float | None) -> None:

@@ -11,13 +11,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from data_pipelines.errors import LabelError
 from data_pipelines.pseudonyms import normal_id
+from data_pipelines.reconcile import POLICIES, Readers, reconcile
 from data_pipelines.tables import read_csv
 
 Task = Literal["binary", "multilabel", "multiclass"]
@@ -49,6 +50,7 @@ class Labels:
 
     `rows` has the index of the spreadsheet's rows and the columns key, label:<finding> (float64) or class (str), age
     (float64), sex, view, site, split, patient, meta:* (str), the optional ones where given. Equal rows are there once.
+    `readers`: how several rows of one key became one; None where they may not differ.
     """
 
     rows: pd.DataFrame
@@ -59,6 +61,7 @@ class Labels:
     classes: tuple[str, ...] | None
     ignored: tuple[str, ...]
     repeated_rows: int
+    readers: dict[str, Any] | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -66,8 +69,11 @@ class Labels:
         return tuple(str(name) for name in self.rows if name != "key")
 
 
-def read_labels(path: Path | str, *, findings: Sequence[str] = ()) -> Labels:
-    """Read a labels CSV (see the contract's --labels). Raises LabelError; `findings` names the finding columns."""
+def read_labels(path: Path | str, *, findings: Sequence[str] = (), readers: Readers = "error") -> Labels:
+    """Read a labels CSV (see the contract's --labels). Raises LabelError.
+
+    `findings` names the finding columns; `readers` says what becomes of several rows with one key: see reconcile.
+    """
     path = Path(path)
     table = read_csv(path)
     key = next((name for name in KEYS if name in table), None)
@@ -88,10 +94,14 @@ def read_labels(path: Path | str, *, findings: Sequence[str] = ()) -> Labels:
     columns |= kept_columns(table, path)
     if key == "patient_id":
         columns.pop("patient_id", None)
-    used = {*names, key, *columns}
-    rows = pd.DataFrame(columns)
-    distinct = rows.drop_duplicates()
-    _require(~distinct["key"].duplicated(), path, key, "an earlier row has the same key and differs elsewhere")
+    used = {*names, key, "reader", *columns}
+    rows, record = pd.DataFrame(columns), None
+    if readers == "error":
+        distinct = rows.drop_duplicates()
+        fix = "an earlier row has the same key and differs elsewhere; for several readers choose --readers"
+        _require(~distinct["key"].duplicated(), path, key, f"{fix} {', '.join(POLICIES)}")
+    else:
+        distinct, record = reconcile(rows, readers, path)
     return Labels(
         rows=distinct,
         key=key,
@@ -100,7 +110,8 @@ def read_labels(path: Path | str, *, findings: Sequence[str] = ()) -> Labels:
         findings=() if classes is not None else names,
         classes=classes,
         ignored=tuple(str(name) for name in table if name not in used),
-        repeated_rows=len(rows) - len(distinct),
+        repeated_rows=len(rows) - len(distinct) if record is None else 0,
+        readers=record,
     )
 
 
@@ -113,7 +124,7 @@ def normal_key(key: str, cell: str) -> str:
 
 def _detect(table: pd.DataFrame, key: str, path: Path) -> tuple[str, ...]:
     """The finding columns: those of 0, 1, -1 and empty cells alone, or `class`."""
-    reserved = {*KEYS, *SUBGROUP_COLUMNS, "split", "patient", "class"}
+    reserved = {*KEYS, *SUBGROUP_COLUMNS, "split", "patient", "class", "reader"}
     found = []
     for name in table:
         cells = table[name]

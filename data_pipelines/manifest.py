@@ -1,6 +1,6 @@
 """The manifest: one table row an accepted image, and a summary of everything that was given.
 
-On disk a WORK folder: manifest.parquet, ingest.json, quarantine.csv and, where no key was given, pseudonym.key.
+On disk a WORK folder: manifest.parquet, ingest.json, quarantine.csv, audit.csv and, where no key was given, pseudonym.key.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import hashlib
 import html
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,26 @@ COLUMNS: Mapping[str, str] = {
     "order": "int32",
     **dict.fromkeys(("verdict", "file_sha256", "pixel_sha256", "split"), "str"),
 }
+AUDIT_COLUMNS = ("what", "number", "path", "split", "kept", "patient", "distance", "source")
 QUARANTINE_COLUMNS = ("path", "reason", "message", "source")
 
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """An ingested cohort. `table`: COLUMNS, label:<finding> or class, meta:*; `work`: its folder, None if in memory."""
+    """An ingested cohort. `table`: COLUMNS, label:<finding> or class, meta:*, fold where asked for; `audit`: see audit.audit;
+    `work`: its folder, None if in memory."""
 
     table: pd.DataFrame
     summary: dict[str, Any]
     quarantine: pd.DataFrame
     work: Path | None = None
+    audit: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(AUDIT_COLUMNS)))
 
     @classmethod
     def load(cls, work: Path | str) -> Manifest:
         """Open a WORK folder. Raises ManifestError where it is none, is damaged, or was changed by hand."""
         work = Path(work)
-        for name in ("manifest.parquet", "ingest.json", "quarantine.csv"):
+        for name in ("manifest.parquet", "ingest.json", "quarantine.csv", "audit.csv"):
             if not (work / name).is_file():
                 raise ManifestError(f"{work} has no {name}: make it with: medres ingest SOURCE --out {work}")
         data = (work / "manifest.parquet").read_bytes()
@@ -57,19 +60,21 @@ class Manifest:
             summary = json.loads((work / "ingest.json").read_bytes())
             sound = summary["schema"] == SCHEMA and summary["manifest_sha256"] == hashlib.sha256(data).hexdigest()
             table = pd.read_parquet(io.BytesIO(data)) if sound else None
-            quarantine = pd.read_csv(work / "quarantine.csv", dtype=str, keep_default_na=False)
+            quarantine, audit = (
+                pd.read_csv(work / f"{name}.csv", dtype=str, keep_default_na=False) for name in ("quarantine", "audit")
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ManifestError(f"{work} cannot be read ({type(error).__name__}): {_mend(work)}") from None
         if table is None:
             raise ManifestError(f"{work}: manifest.parquet is not the one that ingest.json describes: {_mend(work)}")
-        return cls(check_table(table, where=str(work)), summary, quarantine, work)
+        return cls(check_table(table, where=str(work)), summary, quarantine, work, audit)
 
     def save(self, folder: Path) -> None:
-        """Write manifest.parquet, quarantine.csv and, last, ingest.json into an existing folder."""
+        """Write manifest.parquet, quarantine.csv, audit.csv and, last, ingest.json into an existing folder."""
         data = self.table.to_parquet(index=False)
-        rows = [{str(k): guard_cell(str(v)) for k, v in row.items()} for row in self.quarantine.to_dict("records")]
         write_atomic(folder / "manifest.parquet", data)
-        write_atomic(folder / "quarantine.csv", csv_bytes(rows, QUARANTINE_COLUMNS))
+        write_atomic(folder / "quarantine.csv", _guarded(self.quarantine, QUARANTINE_COLUMNS))
+        write_atomic(folder / "audit.csv", _guarded(self.audit, AUDIT_COLUMNS))
         summary = {"schema": SCHEMA, **self.summary, "manifest_sha256": hashlib.sha256(data).hexdigest()}
         write_atomic(folder / "ingest.json", json.dumps(summary, indent=1, allow_nan=False).encode())
 
@@ -82,6 +87,12 @@ class Manifest:
         files = {k: self.summary[k] for k in ("given", "ok", "repaired", "quarantined", "skipped")}
         text = ", ".join(f"{name} {count}" for name, count in files.items())
         return f"<p>Manifest: {len(self.table)} images. Files: {text}.</p><table>{rows}</table>"
+
+
+def _guarded(table: pd.DataFrame, columns: Sequence[str]) -> bytes:
+    """A CSV whose cells no spreadsheet runs; empty where a value is missing."""
+    records = table.astype(object).where(table.notna(), "").to_dict("records")
+    return csv_bytes(({str(k): guard_cell(str(v)) for k, v in row.items()} for row in records), columns)
 
 
 def check_table(table: pd.DataFrame, *, where: str) -> pd.DataFrame:

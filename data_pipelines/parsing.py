@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pydicom import dcmread
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_dataset
+from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -30,11 +31,9 @@ from pydicom.uid import (
 )
 
 from data_pipelines.errors import LimitExceeded, NotDicom, TruncatedPixelData, Unreadable
+from data_pipelines.limits import current
 
 Source = str | Path | bytes | Dataset
-
-MAX_FILE_BYTES = 1 << 30
-MAX_INFLATED_BYTES = 512 << 20
 
 _DEFLATED_UID = str(DeflatedExplicitVRLittleEndian).encode()
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -87,7 +86,7 @@ def parse(source: Source, *, pixels: bool, tags: tuple[int, ...] | None = None) 
 
     `pixels=False` stops before the pixel data; `tags` keeps only those elements. Raises NotDicom when there is no DICOM
     at all, Unreadable when the file cannot be opened or parsed, TruncatedPixelData when only the pixel data break off,
-    and LimitExceeded over 1 GiB of file or 512 MiB of inflated data set.
+    and LimitExceeded over the limits of file, inflated data set or sequence depth (see limits).
     """
     if isinstance(source, Dataset):
         return Parsed(source, ())
@@ -114,8 +113,8 @@ def transfer_syntax_of(dataset: Dataset) -> str:
 
 
 def _parse_file(file: BinaryIO, size: int, pixels: bool, tags: tuple[int, ...] | None) -> Parsed:
-    if size > MAX_FILE_BYTES:
-        raise LimitExceeded(f"The file has {size} bytes; the limit is {MAX_FILE_BYTES}. Split it, or leave it out.")
+    if size > current().file:
+        raise LimitExceeded(f"The file has {size} bytes; the limit is {current().file}. Split it, or leave it out.")
     file.seek(0)
     head = file.read(1024)
     has_preamble = head[128:132] == b"DICM"
@@ -131,14 +130,15 @@ def _parse_file(file: BinaryIO, size: int, pixels: bool, tags: tuple[int, ...] |
             raise _reading_failure(file, head, error, has_preamble, pixels, tags) from None
     if not has_preamble and not ("SOPClassUID" in dataset or ("Modality" in dataset and "Rows" in dataset)):
         raise NotDicom("No DICOM file: no DICM mark, and no SOP class, or modality and rows, could be parsed.")
+    _refuse_deep(dataset)
     return Parsed(dataset, _repairs(dataset, has_preamble, [str(w.message) for w in caught]))
 
 
 def _read(file: BinaryIO, head: bytes, pixels: bool, tags: tuple[int, ...] | None) -> Dataset:
     if _DEFLATED_UID in head:
         return _read_deflated(file.read(), pixels, tags)
-    wanted = None if tags is None else list(tags)
-    return dcmread(file, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
+    wanted = None if tags is None else [BaseTag(tag) for tag in tags]
+    return read_partial(file, _Watch(pixels), force=True, specific_tags=wanted)  # type: ignore[arg-type]
 
 
 def _read_deflated(data: bytes, pixels: bool, tags: tuple[int, ...] | None) -> Dataset:
@@ -147,12 +147,13 @@ def _read_deflated(data: bytes, pixels: bool, tags: tuple[int, ...] | None) -> D
     start = 144 + length
     meta = dcmread(BytesIO(data[:start]), force=True).file_meta
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(data[start:], MAX_INFLATED_BYTES + 1)
-    if len(inflated) > MAX_INFLATED_BYTES:
-        raise LimitExceeded(f"The deflated data set holds more than {MAX_INFLATED_BYTES} bytes; it is not read.")
+    most = current().inflated
+    inflated = inflater.decompress(data[start:], most + 1)
+    if len(inflated) > most:
+        raise LimitExceeded(f"The deflated data set holds more than {most} bytes; it is not read.")
     if not inflater.eof:
         raise EOFError
-    stop = None if pixels else _at_pixels
+    stop = _Watch(pixels)
     wanted = None if tags is None else [BaseTag(tag) for tag in tags]
     dataset = read_dataset(BytesIO(inflated), False, True, stop_when=stop, specific_tags=wanted)  # type: ignore[arg-type]
     dataset.file_meta = meta
@@ -160,13 +161,37 @@ def _read_deflated(data: bytes, pixels: bool, tags: tuple[int, ...] | None) -> D
     return dataset
 
 
-def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
-    return tag in _PIXEL_TAGS
+def _refuse_deep(dataset: Dataset) -> None:
+    """Raise LimitExceeded over the limit of sequences within sequences. What pydicom left unparsed is left so."""
+    level = [dataset]
+    for _ in range(current().depth + 1):
+        elements = (one.get_item(tag) for one in level for tag in one.keys())  # noqa: SIM118  get_item parses nothing
+        level = [item for e in elements if isinstance(e, DataElement) and e.VR == "SQ" for item in e.value]
+        if not level:
+            return
+    raise LimitExceeded(f"Sequences lie within sequences, more than {current().depth} deep; the file is not read.")
+
+
+class _Watch:
+    """Sees each element of a data set go by: stops before the pixel data unless they are wanted, and raises Unreadable
+    (`duplicate_element`) where one occurs twice before them, since nobody can tell which holds (PS3.5 section 7.1)."""
+
+    def __init__(self, pixels: bool) -> None:
+        self.pixels, self.seen = pixels, set[int]()
+
+    def __call__(self, tag: BaseTag, vr: str | None, length: int) -> bool:
+        probed = self.seen == {tag}  # pydicom looks at the first element twice where it doubts the encoding
+        if tag in self.seen and not probed and tag >> 16 and not self.seen & _PIXEL_TAGS:
+            raise Unreadable("An element occurs twice: which one holds is unknown.", code="duplicate_element")
+        self.seen.add(tag)
+        return not self.pixels and tag in _PIXEL_TAGS
 
 
 def _reading_failure(
     file: BinaryIO, head: bytes, error: Exception, has_preamble: bool, pixels: bool, tags: tuple[int, ...] | None
-) -> NotDicom | Unreadable | TruncatedPixelData:
+) -> NotDicom | Unreadable | TruncatedPixelData | LimitExceeded:
+    if isinstance(error, RecursionError):
+        return LimitExceeded("Sequences lie within sequences, deeper than can be read.")
     if pixels and has_preamble:
         file.seek(0)
         try:

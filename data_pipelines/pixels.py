@@ -28,11 +28,11 @@ from data_pipelines.errors import (
     UnsupportedSyntax,
 )
 from data_pipelines.headers import Header, header_of
+from data_pipelines.limits import current
 from data_pipelines.parsing import PARSER_ERRORS, Source, parse, quiet
 
 Stored = NDArray[np.integer]
 
-MAX_PIXEL_BYTES = 512 << 20
 NATIVE = frozenset(
     map(str, (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian))
 )
@@ -88,8 +88,8 @@ def pixel_format(header: Header) -> tuple[PixelFormat, tuple[str, ...]]:
             code="bad_pixel_module",
         )
     size = header.rows * header.columns * header.frames * header.bits_allocated // 8
-    if size > MAX_PIXEL_BYTES:
-        raise LimitExceeded(f"The image would take {size} bytes; the limit is {MAX_PIXEL_BYTES}.")
+    if size > current().inflated:
+        raise LimitExceeded(f"The image would take {size} bytes; the limit is {current().inflated}.")
     missing = {"missing_BitsStored": header.bits_stored is None, "missing_HighBit": header.high_bit is None}
     pixels = PixelFormat(
         rows=header.rows,

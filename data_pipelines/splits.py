@@ -63,26 +63,30 @@ def row_strata(table: pd.DataFrame) -> list[str]:
     return [f"{kind} {label}" for kind, label in zip(table["kind"], labels, strict=True)]
 
 
-def allocate(strata: Sequence[str], fractions: Sequence[float], seed: int) -> np.ndarray:
+def allocate(
+    strata: Sequence[str], fractions: Sequence[float], seed: int, *, held: Sequence[int] | np.ndarray = ()
+) -> np.ndarray:
     """Return a part (index into `fractions`) for each group, drawn at random within its stratum.
 
     Every stratum is dealt out in proportion; one of as many groups as there are parts reaches each of them, a smaller
     one reaches as many as it can. What rounding leaves goes where the total lags most. No part stays empty where there
-    are groups enough; a part of fraction 0 gets none.
+    are groups enough; a part of fraction 0 gets none. `held`: groups that each part has already; they count in the total.
     """
     shares = np.asarray(fractions, float) / np.sum(fractions)
     parts = np.full(len(strata), -1)
-    held = np.zeros(len(shares))
+    had = np.zeros(len(shares)) if len(held) == 0 else np.asarray(held, float)
+    have = had.copy()
     rng = np.random.default_rng(seed)
     order = pd.Series(strata, dtype=object).groupby(list(strata)).indices if len(strata) else {}
-    dealt = 0
+    dealt = int(had.sum())
     for _, members in sorted(order.items(), key=lambda item: (len(item[1]), item[0])):
         members = rng.permutation(np.sort(members))
         dealt += len(members)
-        counts = _counts(len(members), shares, dealt * shares - held)
+        counts = _counts(len(members), shares, dealt * shares - have)
         parts[members] = np.repeat(np.arange(len(shares)), counts)
-        held += counts
-    _fill_empty(parts, strata, shares)
+        have += counts
+    if not had.any():
+        _fill_empty(parts, strata, shares)
     return parts
 
 

@@ -25,9 +25,7 @@ def summarise(
     unlabelled: int,
     lost_frames: int,
     unnamed: int,
-    seed: int,
-    fractions: Sequence[float],
-    key_origin: str,
+    more_warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the summary of a finished table. Counts of files: given = ok + repaired + quarantined + skipped."""
     files = table.drop_duplicates(["source", "path"])["status"].value_counts()
@@ -57,13 +55,14 @@ def summarise(
         "label_rows": 0 if labels is None else len(labels.rows),
         "label_rows_unmatched": len(unmatched_rows),
         "label_rows_repeated": 0 if labels is None else labels.repeated_rows,
+        "readers": labels.readers if labels else None,
         "images_unlabelled": unlabelled,
-        "split_origin": "given" if labels and "split" in labels.columns else "drawn",
-        "seed": seed,
-        "fractions": [float(f) for f in fractions],
         "sources": sorted(set(table["source"])),
-        "pseudonym_key": key_origin,
-        "warnings": _counted_warnings(lost_frames, unnamed) + _warnings(table, labels, unmatched_rows, unlabelled),
+        "warnings": [
+            *_counted_warnings(lost_frames, unnamed),
+            *_warnings(table, labels, unmatched_rows, unlabelled),
+            *more_warnings,
+        ],
     }
 
 

@@ -16,20 +16,20 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
 from data_pipelines.errors import DecodeFailed, DicomError, LimitExceeded
+from data_pipelines.limits import Limits, current, set_for_process
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 
-TIMEOUT_S = 10.0
-MEMORY_BYTES = 2 << 30
+TIMEOUT_S = Limits().seconds
 _START_S = 120.0
 _AHEAD = 4  # items given out per worker beyond the next one to be yielded, so that results in order stay few
 
@@ -48,18 +48,21 @@ def map_files(
     items: Sequence[Item],
     *,
     workers: int | None = None,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Item, Result | DicomError]]:
     """Yield (item, result or DicomError) in the order of `items`; `function` is importable by name, its values pickle.
 
     What `function` raises is the result: a DicomError as it is, anything else as DecodeFailed with the exception's name
     alone (its message may quote a patient's data). Codes of lost workers: decoder_crashed, time_limit, memory_limit.
-    Workers: one a processor unless given; none outlives the iterator. `progress` is called with (done, total). Raises
+    Limits of time, memory and the rest are those in force at the first item (see limits); `timeout_s` is another limit of
+    time, for items of several files. Workers: one a processor unless
+    given; none outlives the iterator. `progress` is called with (done, total). Raises
     DicomError (code workers) where none can be started.
     """
     count = min(workers or _processors(), len(items))
-    start = functools.partial(_start, function, timeout_s)
+    limits = current() if timeout_s is None else replace(current(), seconds=timeout_s)
+    start = functools.partial(_start, function, limits)
     pool = [start() for _ in range(count)]
     results: dict[int, Result | DicomError] = {}
     given = 0
@@ -68,9 +71,9 @@ def map_files(
             while index not in results:
                 for worker in pool:
                     if worker.ready and worker.index is None and given < min(len(items), index + _AHEAD * count):
-                        _give(worker, given, items[given], timeout_s)
+                        _give(worker, given, items[given], limits.seconds)
                         given += 1
-                _collect(pool, results, start, timeout_s)
+                _collect(pool, results, start, limits.seconds)
             yield item, results.pop(index)
             if progress is not None:
                 progress(index + 1, len(items))
@@ -99,7 +102,8 @@ def _collect(pool: list[_Worker], results: dict[int, Any], start: Callable[[], _
                 worker.index = None
             worker.ready = True
         elif worker in busy and time.monotonic() >= worker.deadline:
-            limit = LimitExceeded(f"Decoding took longer than {timeout_s:g} s and was stopped.", code="time_limit")
+            said = f"Decoding took longer than {timeout_s:g} s and was stopped; more is given by --limit seconds=N."
+            limit = LimitExceeded(said, code="time_limit")
             _replace(pool, place, results, start, limit)
 
 
@@ -131,10 +135,10 @@ def _give(worker: _Worker, index: int, item: object, timeout_s: float) -> None:
         worker.pipe.send(item)
 
 
-def _start(function: Callable, timeout_s: float) -> _Worker:
+def _start(function: Callable, limits: Limits) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, function, timeout_s), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, function, limits), daemon=True)
     with _blank_main():
         process.start()
     theirs.close()
@@ -152,19 +156,20 @@ def _blank_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _serve(pipe: Connection, function: Callable[[Any], Any], timeout_s: float) -> None:
+def _serve(pipe: Connection, function: Callable[[Any], Any], limits: Limits) -> None:
     """Work until the parent closes the pipe or dies. A hang ends by an alarm should the parent not be there to end it."""
     alarm = getattr(signal, "alarm", lambda seconds: 0)  # its default action ends the process, whatever it is doing
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     _silence()
-    _limit_memory(MEMORY_BYTES)
+    set_for_process(limits)
+    _limit_memory(limits.memory)
     pipe.send(None)
     while True:
         try:
             item = pipe.recv()
         except (EOFError, OSError):
             return
-        alarm(math.ceil(2 * timeout_s) + 1)
+        alarm(math.ceil(2 * limits.seconds) + 1)
         outcome = _outcome(function, item)
         alarm(0)
         pipe.send(outcome)
@@ -176,7 +181,10 @@ def _outcome(function: Callable[[Any], Any], item: object) -> object:
     except DicomError as error:
         return error
     except MemoryError:
-        return LimitExceeded("Decoding needed more memory than a file may take.", code="memory_limit")
+        return LimitExceeded(
+            "Decoding needed more memory than a file may take; more is given by --limit memory=NGiB.",
+            code="memory_limit",
+        )
     except Exception as error:  # noqa: BLE001  process boundary: one item fails, by the name of its exception
         return DecodeFailed(f"Decoding failed with {type(error).__name__}.")
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from medres.commands import data, models, serving, studies
+from medres.commands import data, looking, models, serving, studies
 from medres.console import DEBUG, verb
 
 app = typer.Typer(
@@ -49,6 +49,6 @@ def evaluate(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
-_hang_up(serving.predict, data.wrap, models.demo)
+_hang_up(serving.predict, data.wrap, models.demo, looking.doctor, looking.inspect)
 app.add_typer(study, name="study")
 study.command()(verb(studies.depth))

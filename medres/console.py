@@ -18,6 +18,10 @@ from medres.errors import MedresError
 DEBUG = "MEDRES_DEBUG"
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(help="Limit of one file, repeatable: seconds=10, memory=2GiB, file=1GiB, inflated=512MiB, depth=64."),
+]
 Work = Annotated[Path, typer.Argument(help="Work folder made by medres ingest.")]
 
 

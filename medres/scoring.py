@@ -12,6 +12,7 @@ from data_pipelines.cache import ensure_cache
 from data_pipelines.dataset import Targets, eval_batches, rows_of, targets_of
 from data_pipelines.errors import SpecError
 from data_pipelines.manifest import SPLITS, Manifest
+from data_pipelines.openings import log_opening
 from medres.artefact import Artefact, Card
 from medres.artefact import load as load_artefact
 from medres.errors import ArtefactError
@@ -27,7 +28,7 @@ def score_split(
     """Scores table (one row an image, see the contract) of one split of a work folder, and what the report needs beside it.
 
     The context holds: frozen (the artefact's operating points, each with its unit), flow (ingest.json), provenance, unit, pool,
-    subgroups, title.
+    subgroups, title. Each opening of the test split is logged in the work folder and counted in the provenance.
     Raises ArtefactError where the work folder's labels are not those of the model.
     """
     if split not in SPLITS:
@@ -46,7 +47,13 @@ def score_split(
             scores.append(predictor.forward(inputs["image"].numpy()))
             update(sum(map(len, scores)), len(rows))
     table = manifest.table.set_index("image").loc[cache.images["image"].iloc[rows]].reset_index()
-    return _scores_table(table, np.concatenate(scores), targets), _context(artefact, manifest, table, split)
+    context = _context(artefact, manifest, table, split)
+    if split == "test":
+        opened = log_opening(
+            work, model_sha256=artefact.sha256, manifest_sha256=str(manifest.summary["manifest_sha256"])
+        )
+        context["provenance"]["test_openings"] = opened
+    return _scores_table(table, np.concatenate(scores), targets), context
 
 
 def _scores_table(table: pd.DataFrame, scores: np.ndarray, targets: Targets) -> pd.DataFrame:

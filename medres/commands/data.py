@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from medres.console import Json, Work, report
+from medres.console import Json, Limit, Work, report
 
 
 def ingest(
@@ -18,7 +18,28 @@ def ingest(
     out: Annotated[Path, typer.Option(help="New work folder.")],
     labels: Annotated[Path | None, typer.Option(help="CSV of labels.")] = None,
     finding: Annotated[list[str] | None, typer.Option(help="Finding column of the CSV; repeatable.")] = None,
+    readers: Annotated[
+        Literal["error", "majority", "any", "uncertain"],
+        typer.Option(
+            help="Several rows a key: an error, more than half, present where any, or uncertain unless all agree."
+        ),
+    ] = "error",
     seed: Annotated[int, typer.Option(help="Seed of the split by patient.")] = 0,
+    fractions: Annotated[str, typer.Option(help="Shares of train, tune and test.")] = "0.7,0.15,0.15",
+    split_mode: Annotated[
+        Literal["stratified", "hash"],
+        typer.Option(help="Drawn by label; or by a keyed hash of each patient, so that later patients move nobody."),
+    ] = "stratified",
+    splits_from: Annotated[
+        Path | None, typer.Option(help="Earlier work folder: its patients keep their split, newcomers are drawn.")
+    ] = None,
+    external_site: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN=VALUE", help="Images with this site, manufacturer, model or meta:* are the test split."
+        ),
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Folds of train and tune, by patient, in a column fold.")] = 0,
     max_bad: Annotated[
         float | None, typer.Option(help="Fail when more than this share of the files is quarantined, 0 to 1.")
     ] = None,
@@ -38,19 +59,27 @@ def ingest(
         Literal["error", "drop"],
         typer.Option(help="A patient or equal pixels in two given splits: refuse, or drop from train, then tune."),
     ] = "error",
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Index, check, group and split DICOM files into a work folder."""
+    """Index, check, group and split images into a work folder."""
     from data_pipelines.ingestion import ingest as run
+    from data_pipelines.limits import limited, parse_limits
     from medres.progress import Bars
 
-    with Bars().task("ingest") as update:
+    with limited(**parse_limits(limit or [])), Bars().task("ingest") as update:
         manifest = run(
             source,
             labels,
             out,
             findings=tuple(finding or ()),
+            readers=readers,
             seed=seed,
+            fractions=_fractions(fractions),
+            split_mode=split_mode,
+            splits_from=splits_from,
+            external_site=_column_value(external_site),
+            folds=folds,
             max_bad=max_bad,
             key_file=key_file,
             for_processing=for_processing,
@@ -60,6 +89,22 @@ def ingest(
             progress=update,
         )
     report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--fractions takes three numbers with commas between, received {text!r}") from None
+
+
+def _column_value(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    column, equals, value = text.partition("=")
+    if not (column.strip() and equals and value.strip()):
+        raise typer.BadParameter("--external-site takes COLUMN=VALUE, for instance site=north")
+    return column.strip(), value.strip()
 
 
 def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:

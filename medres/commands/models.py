@@ -29,7 +29,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Images a step; default: the recipe's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate; default: the recipe's.")] = None,
     class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
-    augment: Annotated[str | None, typer.Option(help="none, chest_xray or ct_slice; default: by modality.")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="none, chest_xray, ct_slice or strong; default: by modality.")
+    ] = None,
     version: Annotated[str | None, typer.Option(help="1 (keras.applications), 1.5 (torchvision), 2 or d.")] = None,
     stem: Annotated[str | None, typer.Option(help="imagenet or small; default: small up to 64 px.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the first stage; default 64.")] = None,

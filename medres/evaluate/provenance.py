@@ -20,7 +20,7 @@ def provenance_of(
     table: Table, tune: Table | None, others: list[Table], options: Options, given: Mapping[str, Any] | None,
     apart: list[str],
 ) -> dict[str, Any]:  # fmt: skip
-    """`created` is the only value that differs between two runs on the same input. `apart`: the levels (image, patient)
+    """`created` and `test_openings` alone differ between two runs on the same input. `apart`: the levels (image, patient)
     at which the tuning table was found to share nothing with the scores."""
     out: dict[str, Any] = {
         "created": datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),

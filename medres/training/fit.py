@@ -12,7 +12,7 @@ import keras
 import pandas as pd
 import tensorflow as tf
 
-from data_pipelines.augment import Augment, augmentation
+from data_pipelines.augment import Augment
 from data_pipelines.dataset import training_steps
 from data_pipelines.files import write_atomic
 from data_pipelines.manifest import Manifest
@@ -33,7 +33,16 @@ from medres.training.optimizers import optimizer
 from medres.training.page import training_page, worst_images
 from medres.training.precision import check_devices, compute, devices, strategy
 from medres.training.recipes import Recipe
-from medres.training.settings import Options, check_trainable, choose, claim, configuration, earlier, preprocessing
+from medres.training.settings import (
+    Options,
+    augment_spec,
+    check_trainable,
+    choose,
+    claim,
+    configuration,
+    earlier,
+    preprocessing,
+)
 from medres.training.trainer import Trainer
 
 
@@ -181,8 +190,10 @@ def _trainer(core: keras.Model, chosen: Recipe, data: TrainingData, *, jit: bool
     steps = training_steps(len(data.part("train")[0]), chosen.batch_size)
     order = class_order(data.targets, chosen.ordinal)
     made = optimizer(chosen, steps, core.trainable_variables, rate_factors(core, chosen.layer_decay))
-    augment = Augment(augmentation(chosen.augment), display=data.cache.spec.kind == "radiograph", name="augment")
-    return Trainer(core, augment, Loss(data.targets.task, chosen.smoothing, chosen.focal, order), made, chosen, jit=jit)
+    spec = augment_spec(chosen, data.cache.spec)
+    loss = Loss(data.targets.task, chosen.smoothing, chosen.focal, order)
+    alone = Augment(spec.model_copy(update={"mixup": 0.0, "cutmix": 0.0}), name="augment")
+    return Trainer(core, alone, loss, made, chosen, jit=jit, pairs=spec if spec.mixes else None)
 
 
 def _check_servable(served: keras.Model, data: TrainingData, settings: dict[str, Any]) -> None:

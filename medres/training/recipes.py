@@ -23,6 +23,8 @@ class Recipe(BaseModel):
     ema: momentum of the moving average of weights and norm statistics that is measured and kept; 0 is none. It starts fast:
         min(ema, (1 + n) / (10 + n)) at update n.
     augment: a name of data_pipelines.augment.PRESETS, or "auto": chest_xray for radiographs, ct_slice for CT.
+    mixup, cutmix: alpha of Beta(alpha, alpha) by which pairs of images are mixed (Zhang et al. 2018) or pasted into each other (Yun et
+        al. 2019); 0 is what the augmentation preset says.
     smoothing: label smoothing s: 1 becomes 1 - s/2 and 0 s/2 (classes: s is shared among all; Szegedy et al. 2016).
     focal: exponent gamma of the focal loss (Lin et al. 2017); 0 is cross-entropy.
     ordinal: the classes from lowest to highest; the loss is then the mean cross-entropy of "above this class?" over the cuts.
@@ -52,6 +54,8 @@ class Recipe(BaseModel):
     patience: int = Field(0, ge=0)
     ema: float = Field(0.0, ge=0, lt=1)
     augment: str = "auto"
+    mixup: float = Field(0.0, ge=0, le=10)
+    cutmix: float = Field(0.0, ge=0, le=10)
     smoothing: float = Field(0.0, ge=0, lt=1)
     focal: float = Field(0.0, ge=0, le=10)
     ordinal: tuple[str, ...] = ()
@@ -96,8 +100,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     # After "ResNet strikes back" (Wightman et al. 2021), for thousands of images rather than a million.
     "modern": Recipe(
-        name="modern", weight_decay=0.05, warmup=3, epochs=60, ema=0.999, clip=1.0, smoothing=0.05,
-        stochastic_depth=0.05,
+        name="modern", weight_decay=0.05, warmup=3, epochs=60, ema=0.999, clip=1.0, mixup=0.2,
+        smoothing=0.05, stochastic_depth=0.05,
     ),
     # Head first, then stage by stage from the last; norm statistics stay those of the pretraining.
     "finetune": Recipe(

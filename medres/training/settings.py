@@ -12,10 +12,10 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data_pipelines.augment import augmentation
+from data_pipelines.augment import AugmentSpec, augmentation
 from data_pipelines.files import file_sha256, write_atomic
 from data_pipelines.manifest import Manifest
-from data_pipelines.preprocess import PreprocessSpec, spec_from
+from data_pipelines.preprocess import UNITS, PreprocessSpec, spec_from
 from medres.errors import TrainingError
 from medres.training.data import TrainingData
 from medres.training.labels import class_order, training_targets
@@ -132,7 +132,7 @@ def configuration(
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
     augment = ("ct_slice" if spec.kind == "ct" else "chest_xray") if chosen.augment == "auto" else chosen.augment
-    augmentation(augment)
+    augment_spec(chosen.model_copy(update={"augment": augment}), spec)
     return {
         "schema": "medres.run/1",
         "model": network,
@@ -143,6 +143,17 @@ def configuration(
         "scaling": options.scaling,
         "after": options.model_dump(include={"calibration", "operating_points", "alpha"}),
     }
+
+
+def augment_spec(chosen: Recipe, spec: PreprocessSpec) -> AugmentSpec:
+    """What happens to training images: the recipe's preset in the units of `spec`, with the recipe's mixup or cutmix."""
+    pairs = {name: value for name, value in (("mixup", chosen.mixup), ("cutmix", chosen.cutmix)) if value}
+    preset = augmentation(chosen.augment, UNITS[spec.kind])
+    if not pairs:
+        return preset
+    if len(pairs) > 1:
+        raise TrainingError("recipe, fields mixup and cutmix: choose one of them")
+    return AugmentSpec.model_validate(preset.model_dump() | {"mixup": 0.0, "cutmix": 0.0} | pairs)
 
 
 def check_trainable(data: TrainingData, chosen: Recipe) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from data_pipelines.augment import AugmentSpec, draw_pairs, mix
 from medres.backbones import training_twin
 from medres.training.losses import Loss
 from medres.training.network import named_variables, set_trainable, stages
@@ -25,16 +26,24 @@ class Trainer:
     """A net that learns.
 
     core: logits; computed by its `training_twin`, which shares its variables. augment: (image, key, training=True) -> image.
+    pairs: a spec with mixup or cutmix, which follow it.
     optimizer: built on all trainable variables of `core`. jit: compile the step with XLA. Made in the scope of a tf.distribute
     strategy, as are core and optimizer, it trains on all of its devices. The running sums are in `sums`: see `means`.
     """
 
     def __init__(
-        self, core: keras.Model, augment: Callable[..., Any], loss: Loss, optimizer: Any, chosen: Recipe, *, jit: bool
+        self,
+        core: keras.Model,
+        augment: Callable[..., Any],
+        loss: Loss,
+        optimizer: Any,
+        chosen: Recipe,
+        *,
+        jit: bool,
+        pairs: AugmentSpec | None = None,
     ) -> None:
-        self.core, self.augment, self.loss, self.optimizer, self.recipe, self.jit = (
-            core, augment, loss, optimizer, chosen, jit,
-        )  # fmt: skip
+        self.core, self.augment, self.loss, self.optimizer = core, augment, loss, optimizer
+        self.recipe, self.jit, self.pairs = chosen, jit, pairs
         self.forward = training_twin(core)
         self.groups = {name: [layer.name for layer in layers] for name, layers in stages(core).items()}
         size, alike = 2 + len(self.groups), {"trainable": False, "aggregation": "only_first_replica"}
@@ -93,6 +102,7 @@ class Trainer:
         inputs, label, weight = batch
         image = self.augment(inputs["image"], inputs["key"], training=True)
         variables = self.core.trainable_variables
+        image, label, weight = self._mixed(image, inputs["key"], label, weight)
         total = self._summed(ops.sum(ops.cast(weight, "float32")))
         with tf.GradientTape() as tape:
             loss = self.loss.mean(label, self.forward(image, training=True), weight, total)
@@ -103,6 +113,14 @@ class Trainer:
         self.optimizer.apply(gradients, variables)
         self._average()
         self.sums.assign_add(ops.concatenate([ops.stack([1.0, loss]), norms]))
+
+    def _mixed(self, image: Any, key: Any, label: Any, weight: Any) -> Any:
+        """Mixup or cutmix of neighbours in the batch; classes become one-hot."""
+        if self.pairs is None:
+            return image, label, weight
+        if len(label.shape) == 1:
+            label = ops.one_hot(label, self.core.outputs[0].shape[-1], dtype="float32")
+        return mix(image, label, weight, draw_pairs(key, self.pairs, len(image.shape) - 2), self.pairs)
 
     def _summed(self, values: Any) -> Any:
         """Sums over the devices."""

@@ -14,6 +14,7 @@ from data_pipelines.doors import array_members, form_of, picture_image, read_row
 from data_pipelines.errors import CacheError, DicomError, LabelError, ManifestError, SplitError
 from data_pipelines.indexing import look_at
 from data_pipelines.ingestion import ingest
+from data_pipelines.limits import limited
 from data_pipelines.manifest import Manifest
 from data_pipelines.wrapping import wrap
 
@@ -155,13 +156,13 @@ def test_copies_across_the_splits_of_an_array_are_refused_or_dropped(tmp_path: P
         ({"train_images": np.zeros((70, 1000, 1000), "uint8")}, "limit_exceeded"),
     ],
 )
-def test_bad_arrays_have_a_reason(tmp_path: Path, changed: dict, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_pipelines.doors.MAX_INFLATED_BYTES", 64 << 20)
+def test_bad_arrays_have_a_reason(tmp_path: Path, changed: dict, code: str) -> None:
     path = medmnist(tmp_path / "x.npz", **{k: v for k, v in changed.items() if k != "train_images" or v is None})
     if changed.get("train_images") is not None:
         arrays = dict(np.load(path))
         np.savez_compressed(path, **{**arrays, **changed})
-    assert reason(path) == code
+    with limited(inflated=64 << 20):
+        assert reason(path) == code
 
 
 def test_damaged_and_colourful_files_have_a_reason(tmp_path: Path) -> None:

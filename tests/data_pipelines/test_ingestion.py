@@ -19,6 +19,7 @@ from pydicom.datadict import DicomDictionary, keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from data_pipelines.assigning import SplitPlan
 from data_pipelines.errors import DicomError, InputError, LabelError, ManifestError, SplitError
 from data_pipelines.indexing import Index, index_sources, inspect_file
 from data_pipelines.ingestion import build, ingest
@@ -83,6 +84,7 @@ def test_every_file_is_counted_once(work: Path, cohort: Path) -> None:
 
 def test_the_folder_holds_its_own_secret_key(work: Path) -> None:
     assert sorted(p.name for p in work.iterdir()) == [
+        "audit.csv",
         "ingest.json",
         "manifest.parquet",
         "pseudonym.key",
@@ -144,10 +146,12 @@ def test_ids_are_pseudonyms(work: Path, cohort: Path) -> None:
 
 def test_the_split_follows_from_the_seed_and_not_from_the_key(index: Index, cohort: Path) -> None:
     labels = read_labels(cohort / "labels.csv")
-    first, other_key = (build(index, labels, PseudonymKey(k * 64, "made"), seed=1).table for k in (b"a", b"b"))
+    first, other_key = (
+        build(index, labels, PseudonymKey(k * 64, "made"), plan=SplitPlan(seed=1)).table for k in (b"a", b"b")
+    )
     assert (first["split"] == other_key["split"]).all()
     assert not set(first["patient"]) & set(other_key["patient"])
-    drawn = {tuple(build(index, labels, KEY, seed=seed).table["split"]) for seed in range(4)}
+    drawn = {tuple(build(index, labels, KEY, plan=SplitPlan(seed=seed)).table["split"]) for seed in range(4)}
     assert len(drawn) == 4
 
 
@@ -294,7 +298,7 @@ def test_patients_with_identical_pixels_stay_together(index: Index, cohort: Path
     rows += [{**row, "path": row["path"], "patient": "twin"} for row in rows if "PHANTOM-0012" in row["path"]]
     rows = [row for row in rows if not ("PHANTOM-0012" in row["path"] and row["patient"] != "twin")]
     for seed in range(6):
-        manifest = labelled(index, tmp_path, table_of(rows), seed=seed)
+        manifest = labelled(index, tmp_path, table_of(rows), plan=SplitPlan(seed=seed))
         assert manifest.summary["reasons"]["duplicate_pixels"] == 1
         linked = manifest.table[manifest.table["path"].str.contains("PHANTOM-0001|PHANTOM-0012")]
         assert linked["patient"].nunique() == 2
@@ -406,7 +410,7 @@ def test_the_issuer_is_part_of_the_patient(people: Index) -> None:
 
 def test_one_id_with_and_without_issuer_stays_in_one_split(people: Index) -> None:
     for seed in range(8):
-        table = build(people, None, KEY, seed=seed).table.set_index("path")
+        table = build(people, None, KEY, plan=SplitPlan(seed=seed)).table.set_index("path")
         assert table.loc["3.dcm", "patient"] != table.loc["4.dcm", "patient"]
         assert table.loc["3.dcm", "split"] == table.loc["4.dcm", "split"]
 

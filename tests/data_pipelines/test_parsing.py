@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import struct
 import warnings
+import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,12 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from data_pipelines import parsing
 from data_pipelines.errors import DicomError, LimitExceeded, NotDicom, TruncatedPixelData, Unreadable
 from data_pipelines.images import read_image
+from data_pipelines.limits import limited
 from data_pipelines.parsing import parse, quiet, transfer_syntax_of
 
 PIXELS = np.arange(48, dtype=np.int16).reshape(6, 8)
@@ -106,13 +109,12 @@ def test_pixel_data_that_break_off_are_told_from_a_broken_header(grey, to_bytes)
     assert parse(whole[:-60], pixels=False).dataset.Rows == 6
 
 
-def test_deflated_data_sets_are_inflated_up_to_a_cap(grey, to_bytes, monkeypatch):
+def test_deflated_data_sets_are_inflated_up_to_a_cap(grey, to_bytes):
     deflated = to_bytes(grey(np.zeros((300, 300), np.int16), syntax=DeflatedExplicitVRLittleEndian))
     assert len(deflated) < 3000
     assert len(parse(deflated, pixels=True).dataset.PixelData) == 180_000
     assert "PixelData" not in parse(deflated, pixels=False).dataset
-    monkeypatch.setattr(parsing, "MAX_INFLATED_BYTES", 100_000)
-    with pytest.raises(LimitExceeded):
+    with limited(inflated=100_000), pytest.raises(LimitExceeded):
         parse(deflated, pixels=True)
 
 
@@ -123,11 +125,10 @@ def test_a_broken_deflate_stream_is_unreadable(grey, to_bytes):
             parse(broken, pixels=True)
 
 
-def test_a_file_over_the_limit_is_not_read(grey, to_bytes, tmp_path: Path, monkeypatch):
+def test_a_file_over_the_limit_is_not_read(grey, to_bytes, tmp_path: Path):
     path = tmp_path / "large.dcm"
     path.write_bytes(to_bytes(grey(PIXELS)))
-    monkeypatch.setattr(parsing, "MAX_FILE_BYTES", 500)
-    with pytest.raises(LimitExceeded, match="500"):
+    with limited(file=500), pytest.raises(LimitExceeded, match="500"):
         parse(path, pixels=False)
 
 
@@ -135,8 +136,30 @@ def test_sequences_nested_too_deep_are_refused_and_not_a_crash(grey, to_bytes):
     whole = to_bytes(grey(PIXELS, syntax=ImplicitVRLittleEndian))
     start = b"\x08\x00\x15\x11\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
     (length,) = struct.unpack("<L", whole[140:144])
-    with pytest.raises(DicomError):
+    with pytest.raises(LimitExceeded):
         read_image(whole[: 144 + length] + start * 3000)
+
+
+@pytest.mark.parametrize("defined", [False, True])
+def test_sequences_may_be_as_deep_as_the_limit(grey, to_bytes, defined):
+    def nested(depth: int) -> bytes:
+        dataset, inner = grey(PIXELS), Dataset()
+        for _ in range(depth):
+            outer = Dataset()
+            outer.ContentSequence = [inner]
+            outer["ContentSequence"].is_undefined_length = not defined
+            inner.is_undefined_length_sequence_item = not defined
+            inner = outer
+        dataset.ContentSequence = inner.ContentSequence
+        dataset["ContentSequence"].is_undefined_length = not defined
+        return to_bytes(dataset)
+
+    assert parse(nested(64), pixels=True).dataset.Rows == 6
+    if not defined:  # others stay unparsed bytes, at any depth
+        with pytest.raises(LimitExceeded, match="more than 64 deep"):
+            parse(nested(65), pixels=True)
+        with limited(depth=70):
+            assert parse(nested(70), pixels=False).dataset.Rows == 6
 
 
 def test_big_endian_without_meta_header_is_recognised(grey, to_bytes):
@@ -175,3 +198,31 @@ def test_damage_ends_in_an_image_or_in_a_named_reason_that_leaks_nothing(grey, t
     assert "CANARY" not in said
     assert cause is None
     assert not caught
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+@pytest.mark.parametrize("pixels", [True, False])
+def test_an_element_twice_is_refused(grey, to_bytes, syntax, pixels):
+    whole = to_bytes(grey(PIXELS, PatientID="CANARY"))
+    twice = pydicom.dcmread(BytesIO(whole), force=True)
+    start = whole.index(b"\x10\x00\x20\x00")
+    element = whole[start : start + 14]
+    assert element.endswith(b"CANARY")
+    doubled = whole[:start] + element + whole[start:]
+    assert pydicom.dcmread(BytesIO(doubled)).PatientID == twice.PatientID
+    if syntax == DeflatedExplicitVRLittleEndian:
+        deflated = to_bytes(grey(PIXELS, PatientID="CANARY", syntax=syntax))
+        (length,) = struct.unpack("<L", deflated[140:144])
+        body = zlib.decompress(deflated[144 + length :], -15)
+        at = body.index(element)
+        squeezer = zlib.compressobj(wbits=-15)
+        doubled = deflated[: 144 + length] + squeezer.compress(body[:at] + element + body[at:]) + squeezer.flush()
+    with pytest.raises(Unreadable) as caught:
+        parse(doubled, pixels=pixels)
+    assert caught.value.code == "duplicate_element"
+    assert "CANARY" not in str(caught.value)
+
+
+def test_zeros_after_the_pixels_are_no_elements(grey, to_bytes):
+    whole = to_bytes(grey(PIXELS))
+    assert parse(whole + b"\0" * 64, pixels=True).dataset.Rows == 6

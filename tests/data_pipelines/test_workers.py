@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.errors import DecodeFailed, DicomError, NoPixelData
+from data_pipelines.limits import limited
 from data_pipelines.workers import map_files
 
 TASKS = """
@@ -102,11 +103,21 @@ def test_results_come_in_order_and_failures_cost_one_item(act, capfd) -> None:
 
 def test_a_hang_is_killed_and_the_others_go_on(act) -> None:
     items = [("pid", 0), ("sleep", 60), ("echo", 1), ("echo", 2)]
-    results = [result for _, result in map_files(act, items, workers=1, timeout_s=1)]
+    with limited(seconds=1):
+        results = [result for _, result in map_files(act, items, workers=1)]
     assert isinstance(results[1], DicomError)
     assert results[1].code == "time_limit"
     assert results[2:] == [1, 2]
     assert wait_until_gone([results[0]]) == []
+
+
+def test_memory_may_be_limited_otherwise(act) -> None:
+    items = [("memory", 256 << 20)]
+    assert next(map_files(act, items))[1] == 256 << 20
+    with limited(memory=64 << 20):
+        result = next(map_files(act, items))[1]
+    assert isinstance(result, DicomError)
+    assert result.code == "memory_limit"
 
 
 def test_workers_live_long_and_end_with_the_iterator(act) -> None:
@@ -142,6 +153,7 @@ SCRIPT = """
 import os, signal, sys, time
 sys.path.insert(0, {folder!r})
 from worker_tasks import act
+from data_pipelines.limits import Limits, set_for_process
 from data_pipelines.workers import map_files
 print("started", flush=True)
 pids = [result for _, result in map_files(act, [("pid", 0)] * 8, workers=2)]
@@ -162,7 +174,10 @@ def test_no_worker_outlives_the_parent(tmp_path: Path, ending: signal.Signals) -
     (tmp_path / "worker_tasks.py").write_text(TASKS)
     script = SCRIPT.format(folder=str(tmp_path)).replace('[("pid", 0)] * 8', '[("pid", 0)] + [("sleep", 60)] * 3')
     script = script.replace("pids = [result for _, result in", "for _, pid in").replace(
-        ", workers=2)]", ", workers=2, timeout_s=1):"
+        ", workers=2)]", ", workers=2):"
+    )
+    script = script.replace(
+        'print("started", flush=True)', 'print("started", flush=True); set_for_process(Limits(seconds=1))'
     )
     script = script.replace("print(*sorted(set(pids)), flush=True)", "    print(pid, flush=True)")
     process = subprocess.Popen(

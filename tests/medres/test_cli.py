@@ -8,25 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from helpers import fails, medres
 
 from data_pipelines.manifest import Manifest
-from medres.cli import app
-
-
-def medres(*arguments: object):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def fails(result, *, code: int = 1) -> str:
-    """The one line on standard error of a command that failed."""
-    assert result.exit_code == code
-    assert "Traceback" not in result.stderr
-    lines = result.stderr.strip().splitlines()
-    if code == 1:
-        assert len(lines) == 1
-        assert lines[0].startswith("medres: ")
-    return result.stderr
 
 
 @pytest.fixture(scope="module")

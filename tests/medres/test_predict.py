@@ -11,6 +11,7 @@ from PIL import Image
 
 import medres
 from data_pipelines.manifest import Manifest
+from data_pipelines.openings import read_openings
 from data_pipelines.wrapping import wrap
 from medres.errors import ArtefactError
 from medres.scoring import score_split
@@ -28,6 +29,7 @@ def test_predict_gives_the_probability_of_the_training_pipeline(predictor, tiny_
         got = predictor.predict(Path(row["source"]) / row["path"])
         assert got.refused is None
         assert got.probabilities["square"] == pytest.approx(score, abs=1e-6)
+    assert context["provenance"]["test_openings"]["times"] == len(read_openings(tiny_work)) >= 1
     assert [(p["finding"], p["unit"]) for p in context["frozen"]] == [("positive", "patient"), ("positive", "study")]
 
 
@@ -88,6 +90,7 @@ def test_a_split_of_other_labels_is_refused(tiny_run: Path, tiny_work: Path, tmp
 
 def test_scores_keep_ids_labels_and_subgroups(tiny_run: Path, tiny_work: Path) -> None:
     scores, context = score_split(tiny_run / "model.keras", tiny_work, "tune")
+    assert "test_openings" not in context["provenance"]
     assert {"image", "series", "study", "patient", "label", "score", "status", "site"} <= {*scores.columns}
     assert scores["image"].is_unique
     assert np.isfinite(scores["score"]).all()

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import medres
+from data_pipelines.augment import augmentation, draw_pairs
 from data_pipelines.preprocess import spec_from
 from medres.errors import TrainingError
 from medres.training.losses import Loss
@@ -149,6 +150,33 @@ def test_the_served_copy_has_no_random_layer_and_float32() -> None:
     assert keras.config.dtype_policy().name == "float32"
     image = batch()[0]["image"]
     assert np.allclose(core(image, training=False), served(image, training=False), atol=0.05)
+
+
+def test_mixed_pairs_have_the_loss_of_both_labels() -> None:
+    """One step of mixup against the sum of two losses by hand, with a label missing."""
+    core, twin = net(), net()
+    inputs, label, weight = batch()
+    inputs = inputs | {"key": tf.stack([tf.fill([6], 7), tf.range(6)], axis=1)}
+    weight = tf.constant([[1.0], [1.0], [0.0], [1.0], [1.0], [1.0]])
+    pairs = augmentation("none", "display").model_copy(update={"mixup": 1.0})
+    made = optimizer(recipe(), 4, core.trainable_variables)
+    trainer = Trainer(core, lambda image, key, training: image, Loss("binary"), made, recipe(), jit=False, pairs=pairs)
+    trainer.open(0)
+    trainer.reset()
+    trainer.step((inputs, label, weight), 0)
+    part = draw_pairs(inputs["key"], pairs, 2)["part"].numpy()[:, 0]
+    assert 0.02 < part.min() < part.max() < 0.98
+    image = inputs["image"].numpy()
+    own = part[:, None, None, None]
+    logits = np.asarray(twin(own * image + (1 - own) * np.roll(image, -1, axis=0), training=True))[:, 0].astype(float)
+
+    def loss(y: np.ndarray) -> np.ndarray:
+        return np.logaddexp(0, logits) - y * logits
+
+    y, w = label.numpy()[:, 0], weight.numpy()[:, 0]
+    cells = part * w * loss(y) + (1 - part) * np.roll(w, -1) * loss(np.roll(y, -1))
+    want = cells.sum() / (part * w + (1 - part) * np.roll(w, -1)).sum()
+    assert trainer.means()["loss"] == pytest.approx(want, rel=1e-4)
 
 
 @pytest.mark.parametrize("jit", [False, True])

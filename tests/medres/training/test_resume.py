@@ -30,7 +30,7 @@ from medres.training.recipes import Recipe
 # Everything that has a state: random layers, moving averages, accumulated gradients, stages that thaw, early stopping.
 OPTIONS = {
     "model": "resnet10", "preset": "xray-32", "width": 8, "batch_size": 4, "seed": 9, "epochs": 3, "ema": 0.9,
-    "stochastic_depth": 0.3, "accumulate": 3, "clip": 1.0, "patience": 5, "checkpoint_steps": 2,
+    "stochastic_depth": 0.3, "mixup": 0.3, "accumulate": 3, "clip": 1.0, "patience": 5, "checkpoint_steps": 2,
 }  # fmt: skip
 
 

@@ -1,0 +1,42 @@
+"""What tests of several rooms share besides fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+from typer.testing import CliRunner
+
+from data_pipelines.errors import DicomError
+
+
+def medres(*arguments: object):
+    """Run a command of medres in this process."""
+    from medres.cli import app
+
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def fails(result, *, code: int = 1) -> str:
+    """The one line on standard error of a command that failed."""
+    assert result.exit_code == code
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    if code == 1:
+        assert len(lines) == 1
+        assert lines[0].startswith("medres: ")
+    return result.stderr
+
+
+def work_in_process(patch: pytest.MonkeyPatch) -> None:
+    """Files are looked at here, not in workers of their own: for tests of what is found, not of isolation."""
+
+    def answers(function: Callable, items: Sequence, **_: object) -> Iterator[tuple]:
+        for item in items:
+            try:
+                yield item, function(item)
+            except DicomError as error:
+                yield item, error
+
+    for module in ("data_pipelines.indexing", "medres.looking.pictures"):
+        patch.setattr(f"{module}.map_files", answers)
