@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_pipelines.errors import SpecError
-from data_pipelines.fitting import fit_picture, inside, stretched
+from data_pipelines.fitting import AxisFit, fit_picture, inside, stretched
 
 if TYPE_CHECKING:
     from data_pipelines.images import Image
@@ -158,9 +158,13 @@ def prepare(image: Image, spec: PreprocessSpec) -> np.ndarray:
     Raises SpecError where the image is of another kind than the spec, or holds values that are not finite.
     """
     check_units(image, spec)
+    return to_integers(fit_picture(image.pixels, axes_of(image, spec), spec.fill), spec)
+
+
+def axes_of(image: Image, spec: PreprocessSpec) -> list[AxisFit]:
+    """How `prepare` puts the rows and columns of an image onto the spec's grid."""
     sizes, outs = image.pixels.shape, (spec.rows, spec.cols)
-    axes = stretched(sizes, outs) if spec.fit == "stretch" else inside(sizes, (image.aspect, 1.0), outs)
-    return to_integers(fit_picture(image.pixels, axes, spec.fill), spec)
+    return stretched(sizes, outs) if spec.fit == "stretch" else inside(sizes, (image.aspect, 1.0), outs)
 
 
 def check_units(image: Image, spec: PreprocessSpec) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,10 +28,13 @@ class Study:
     slices: tuple[tuple[tuple[str, int], ...], ...] = field(repr=False)
 
 
-def prepared_study(files: Sequence[Source], spec: PreprocessSpec) -> Study:
+def prepared_study(
+    files: Sequence[Source], spec: PreprocessSpec, *, check: Callable[[Image], None] | None = None
+) -> Study:
     """Every record that the images of a study make for a spec: each image, each slice with its neighbours, or each volume.
 
-    Localizers, images of another kind and the like are passed over. Raises Ineligible where no image is left, SeriesError (code:
+    Localizers, images of another kind and the like are passed over. check: called with each image that is used; what it raises
+    comes through. Raises Ineligible where no image is left, SeriesError (code:
     the verdict in lower case) where none of the series makes a volume, and DicomError where a file cannot be read.
     """
     single = spec.form == "image"
@@ -49,6 +52,8 @@ def prepared_study(files: Sequence[Source], spec: PreprocessSpec) -> Study:
         if not of_kind:
             passed_over = f"the model was trained on {spec.kind} images, and this is another kind"
         for image, plane in of_kind:
+            if check is not None:
+                check(image)
             places.append((image.header.identifiers.sop_instance_uid, image.frame))
             if single:
                 pixels.append(prepare(image, spec))

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from data_pipelines.backend import require_tensorflow
 from medres.console import Json, Work, report
 
 
@@ -21,14 +22,23 @@ def doctor(as_json: Json = False) -> None:
 def inspect(
     work: Work,
     out: Annotated[Path | None, typer.Option(help="The page; default: WORK/inspect.html.")] = None,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Show what each augmentation preset makes of these images.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """One HTML page to look at before training: contact sheets, grey values, confounders, quarantine, audit."""
     from medres.looking.inspection import inspect as run
     from medres.progress import Bars
 
+    sections = []
+    if augment:
+        require_tensorflow()
+        from medres.looking.gallery import augmentation_section
+
+        sections.append(augmentation_section(work))
     with Bars().task("inspect") as update:
-        page = run(work, out, progress=update)
+        page = run(work, out, sections=sections, progress=update)
     report({"page": str(page)}, as_json, [f"page: {page}"])
 
 
