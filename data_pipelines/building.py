@@ -22,11 +22,12 @@ import pandas as pd
 from data_pipelines.backend import require_tensorflow
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.files import file_sha256, sync_folder, write_atomic
+from data_pipelines.limits import current
 from data_pipelines.planning import Plan, counted, plan_records
 from data_pipelines.preparing import File, Item, prepare_files
 from data_pipelines.preprocess import PreprocessSpec
 from data_pipelines.stacks import Unit
-from data_pipelines.workers import TIMEOUT_S, map_files
+from data_pipelines.workers import map_files
 
 RUN = 32  # records whose slices are read by one worker together
 _SECONDS_A_SLICE = 0.5  # allowed beyond the limit for one file
@@ -184,7 +185,7 @@ def _prepared(plan: Plan, numbers: Sequence[int], workers: int | None) -> Iterat
     """Prepared integers of the given records, in their order."""
     items = _items(plan, numbers)
     longest = max((len(files) for files, _, _ in items), default=0)
-    limit = TIMEOUT_S + _SECONDS_A_SLICE * longest
+    limit = current().seconds + _SECONDS_A_SLICE * longest
     for item, answer in map_files(prepare_files, items, workers=workers, timeout_s=limit):
         if isinstance(answer, DicomError):
             where = "" if len(item[0]) == 1 else f" and the {len(item[0]) - 1} images that go with it"

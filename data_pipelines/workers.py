@@ -30,7 +30,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 
-TIMEOUT_S = Limits().seconds
 _START_S = 120.0
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # of malloc.h
 _AHEAD = 4  # items given out per worker beyond the next one to be yielded, so that results in order stay few

@@ -22,7 +22,8 @@ import numpy as np
 from data_pipelines.doors import study_of
 from data_pipelines.errors import DicomError, InputError
 from data_pipelines.files import csv_bytes, guard_cell, require_new, write_atomic
-from data_pipelines.workers import TIMEOUT_S, map_files
+from data_pipelines.limits import current
+from data_pipelines.workers import map_files
 from medres.artefact import Card
 from medres.errors import RefusedInput
 from medres.predict import Prediction, Predictor
@@ -102,7 +103,7 @@ def _studies(paths: Sequence[str | Path], reporter: Progress) -> Iterator[Files]
 def _answers(predictor: Predictor, studies: Sequence[Files]) -> Iterator[dict[str, Any]]:
     items = [tuple(str(file) for file in study.files) for study in studies]
     read = functools.partial(prepare_study, card=predictor.card)
-    limit = TIMEOUT_S * max(map(len, items), default=1)
+    limit = current().seconds * max(map(len, items), default=1)
     for study, (_, found) in zip(studies, map_files(read, items, timeout_s=limit), strict=True):
         code = "refused"
         if isinstance(found, np.ndarray):

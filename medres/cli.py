@@ -38,7 +38,7 @@ def _hang_up(*functions: Callable[..., None]) -> None:
         app.command()(verb(function))
 
 
-_hang_up(data.ingest, data.cache, models.train)
+_hang_up(data.ingest, data.cache, models.plan, models.train)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -53,3 +53,4 @@ _hang_up(serving.verify, serving.predict, serving.export, serving.parity)
 _hang_up(data.wrap, models.demo, looking.doctor, looking.inspect)
 app.add_typer(study, name="study")
 study.command()(verb(studies.depth))
+study.command()(verb(studies.gradients))

@@ -60,14 +60,15 @@ def export(artefact: Artefact, format: Format, out: Path | str, *, optimise: boo
     target = _target(Path(out), format)
     if target.exists():
         raise InputError(f"{target} exists already: name another path, or remove it.", code="output_exists")
-    model = _folded(artefact.model) if optimise else artefact.model
     images = to_model_units(check_inputs(artefact.card), artefact.card.preprocess)
     want = np.concatenate([np.asarray(artefact.model(images[i : i + 1], training=False)) for i in range(len(images))])
+    model = _folded(artefact.model) if optimise else artefact.model
+    model(images[:1])  # Keras exports only what has been called
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".exporting-") as folder:
         made = Path(folder) / _FILE[format]
         with _quiet():
-            model.export(made, format=_KERAS_NAME[format], verbose=False)
+            model.export(str(made), format=_KERAS_NAME[format], verbose=False)
         _add_card(made, format, artefact.card)
         with _quiet():
             found = runtime(format, made)(images)

@@ -15,7 +15,7 @@ import numpy as np
 from medres.errors import ArtefactError
 from medres.preflight import NOVELTY, read_arrays
 
-FEATURES = "pooled"  # the layer before the head
+HEAD = "logits"  # the layer that the features enter
 MOST_COMPONENTS = 64
 DEVIATIONS = 5.0
 

@@ -43,7 +43,7 @@ class Way:
 def parity(
     model: Path | str,
     work: Path | str,
-    split: str = "test",
+    split: str = "tune",
     *,
     formats: Sequence[Format] = FORMATS,
     optimise: bool = False,

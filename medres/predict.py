@@ -18,7 +18,7 @@ from medres.artefact import Artefact, Card
 from medres.artefact import load as load_artefact
 from medres.deciding import decisions, pooled, prediction_sets
 from medres.errors import RefusedInput
-from medres.novelty import FEATURES
+from medres.novelty import HEAD
 from medres.progress import Progress
 from medres.reading import files_of, read_study, require_one_study, studies_of
 
@@ -185,7 +185,7 @@ def _forward_of(artefact: Artefact) -> Any:
 
     outputs = [artefact.model.output]
     if artefact.novelty is not None:
-        outputs.append(artefact.model.get_layer(FEATURES).output)
+        outputs.append(artefact.model.get_layer(HEAD).input)
     model = keras.Model(artefact.model.input, outputs)
     images = tf.TensorSpec((None, *artefact.model.input.shape[1:]), tf.float32)
 

@@ -89,7 +89,7 @@ def export(
 def parity(
     model: Model,
     work: Work,
-    split: Annotated[str, typer.Option(help="train, tune or test.")] = "test",
+    split: Annotated[str, typer.Option(help="train, tune, or test, whose openings are counted.")] = "tune",
     format: Annotated[
         list[str] | None, typer.Option(help="onnx, openvino, saved_model; repeatable; default all.")
     ] = None,

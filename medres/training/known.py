@@ -11,7 +11,7 @@ from data_pipelines.preprocess import UNITS
 from medres.artefact import Card
 from medres.domain import domain_of
 from medres.model import WINDOWS
-from medres.novelty import FEATURES, Novelty, fit_novelty, threshold_of
+from medres.novelty import HEAD, Novelty, fit_novelty, threshold_of
 from medres.training.data import TrainingData
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def features_of(served: keras.Model, data: TrainingData, split: str) -> np.ndarr
     """Pooled features (images, features) of a split: of every batch, or of so few spread over it that they are about 4096 images."""
     import keras
 
-    model = keras.Model(served.input, served.get_layer(FEATURES).output)
+    model = keras.Model(served.input, served.get_layer(HEAD).input)
     count = len(data.part(split)[0])
     step = -(-count // IMAGES)
     batches = eval_batches(data.cache, data.targets, BATCH, split).map(lambda inputs, label, weight: inputs["image"])
