@@ -38,7 +38,7 @@ def _hang_up(*functions: Callable[..., None]) -> None:
         app.command()(verb(function))
 
 
-_hang_up(data.ingest, data.cache, models.train)
+_hang_up(data.ingest, data.cache, models.plan, models.train)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -6,15 +6,17 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-Update = Callable[[int, int], None]
+Update = Callable[..., None]  # (done, total, note=""): note is shown beside the bar
 
 
 class Progress:
-    """Says nothing. `task` yields update(done, total); `line` reports one finished thing."""
+    """Says nothing. `task` yields update(done, total, note); `line` reports one finished thing."""
+
+    live = False  # whether notes are shown, so that no one need make them
 
     @contextlib.contextmanager
     def task(self, name: str) -> Iterator[Update]:
-        yield lambda done, total: None
+        yield lambda done, total, note="": None
 
     def line(self, text: str) -> None:
         pass
@@ -27,25 +29,26 @@ class Bars(Progress):
         from rich.console import Console
 
         notebook = "ipykernel" in sys.modules
-        self._live = not notebook and sys.stderr.isatty()
-        self._console = Console(stderr=not notebook, highlight=False, force_jupyter=False, force_terminal=self._live)
+        self.live = not notebook and sys.stderr.isatty()
+        self._console = Console(stderr=not notebook, highlight=False, force_jupyter=False, force_terminal=self.live)
 
     @contextlib.contextmanager
     def task(self, name: str) -> Iterator[Update]:
         from rich import progress
 
-        if not self._live:
-            yield lambda done, total: None
+        if not self.live:
+            yield lambda done, total, note="": None
             return
         columns = (
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
+            progress.TextColumn("{task.fields[note]}"),
         )
         with progress.Progress(*columns, console=self._console) as bars:
-            bar = bars.add_task(name, total=None)
-            yield lambda done, total: bars.update(bar, completed=done, total=total)
+            bar = bars.add_task(name, total=None, note="")
+            yield lambda done, total, note="": bars.update(bar, completed=done, total=total, note=note)
 
     def line(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,52 +15,142 @@ from medres.console import Json, Work, report
 def train(
     work: Work,
     out: Annotated[Path, typer.Option(help="New run folder, or an unfinished run of the same command.")],
-    model: Annotated[str, typer.Option(help="resnet18, resnet34, resnet50, ...")] = "resnet18",
+    model: Annotated[
+        str | None, typer.Option(help="resnet18 (default), resnet34, resnet50, ..., or a .keras backbone.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="xray-SIZE or ct-SIZE; default xray-224 or ct-256.")] = None,
-    recipe: Annotated[str, typer.Option(help="default, paper or finetune.")] = "default",
+    recipe: Annotated[str | None, typer.Option(help="default, paper, modern, finetune or small.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs; default: the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation; default 0.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML or JSON file of settings, as medres plan writes; options here override it."),
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step; default: the recipe's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate; default: the recipe's.")] = None,
     class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
     augment: Annotated[
         str | None, typer.Option(help="none, chest_xray, ct_slice or strong; default: by modality.")
     ] = None,
-    version: Annotated[str, typer.Option(help="1 (keras.applications), 1.5 (torchvision), 2 or d.")] = "1.5",
+    version: Annotated[str | None, typer.Option(help="1 (keras.applications), 1.5 (torchvision), 2 or d.")] = None,
     stem: Annotated[str | None, typer.Option(help="imagenet or small; default: small up to 64 px.")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the first stage; default 64.")] = None,
     window: Annotated[
         list[str] | None, typer.Option(help="CT window: a name, or CENTRE,WIDTH in HU; repeatable.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="File of weights to start from (.keras, .h5).")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="File of weights to start from: a model.keras, .h5, .safetensors, .pth ...")
+    ] = None,
+    uncertain: Annotated[
+        list[str] | None,
+        typer.Option(help="Labels of -1 in training: [FINDING=]ignore, zero, one, soft or 0..1; repeatable."),
+    ] = None,
+    operating_point: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=CRITERION, as default=sensitivity:0.95; repeatable. Default: default=youden."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE of any other setting, as ema=0.999; repeatable.")
+    ] = None,
+    checkpoint_steps: Annotated[
+        int | None,
+        typer.Option(help="Batches between checkpoints inside an epoch; default: every five minutes.", min=1),
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(help="Cross-validate by patient in so many folds, each run in its own process.", min=1)
+    ] = 1,
+    seeds: Annotated[int, typer.Option(help="Repeat with so many seeds; the model is then an ensemble.", min=1)] = 1,
     as_json: Json = False,
 ) -> None:
     """Train a classifier; the run folder gets model.keras. Repeat the command to resume after a kill."""
     require_tensorflow()
     from medres.progress import Bars
+
+    given: dict[str, Any] = _pairs(setting, "--set") | {
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "class_weights": class_weights,
+        "augment": augment,
+        "version": version,
+        "stem": stem,
+        "width": width,
+        "windows": [_window(text) for text in window] if window else None,
+        "weights": weights,
+        "uncertain": _pairs([t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain") or None,
+        "operating_points": dict(_pair(text, "--operating-point") for text in operating_point or ()) or None,
+    }
+    given |= {"model": model, "preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed}
+    if folds * seeds > 1:
+        from medres.training.folds import cross_validate
+
+        made = cross_validate(work, out=out, folds=folds, seeds=seeds, config=config, progress=Bars(), **given)
+        report(
+            {"model": str(made.artefact), **made.summary},
+            as_json,
+            [*_fold_lines(made.summary), f"model: {made.artefact}"],
+        )
+        return
     from medres.training.fit import train as run
 
-    done = run(
-        work,
-        model=model,
-        preset=preset,
-        recipe=recipe,
-        epochs=epochs,
-        seed=seed,
-        out=out,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        class_weights=class_weights,
-        augment=augment,
-        version=version,
-        stem=stem,
-        width=width,
-        windows=[_window(text) for text in window] if window else None,
-        weights=weights,
-        progress=Bars(),
-    )
+    done = run(work, out=out, config=config, progress=Bars(), checkpoint_steps=checkpoint_steps, **given)
     result = {"model": str(done.artefact), "best_epoch": done.best_epoch, "history": done.history.to_dict("records")}
     report(result, as_json, [f"model: {done.artefact}"])
+
+
+def _fold_lines(summary: dict[str, Any]) -> list[str]:
+    if summary.get("auc") is None:
+        return []
+    lines = [f"out-of-fold AUC {summary['auc']:.3f}, mean over folds and seeds ({summary['unit']} level)"]
+    if summary["seed_sd"] is not None:
+        lines.append(f"standard deviation between seeds {summary['seed_sd']:.4f}")
+    if summary["sampling_se"] is not None:
+        lines.append(f"standard error from the sampling of patients {summary['sampling_se']:.4f}")
+    return lines
+
+
+def plan(
+    work: Work,
+    out: Annotated[Path | None, typer.Option(help="New file for the settings, for medres train --config.")] = None,
+    kind: Annotated[str | None, typer.Option(help="radiograph or ct, where the folder holds both.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Propose preset, model, recipe, batch and epochs for a work folder, by rules that say why."""
+    require_tensorflow()
+    from data_pipelines.files import require_new, write_atomic
+    from data_pipelines.manifest import Manifest
+    from medres.training.plan import plan as propose
+
+    made = propose(Manifest.load(work), kind=kind)
+    if out is not None:
+        require_new(out, what="the plan")
+        write_atomic(out, made.to_yaml().encode())
+    result = {"fingerprint": vars(made.fingerprint), "settings": made.settings, "reasons": made.reasons}
+    seen = made.fingerprint
+    head = (
+        f"{seen.images} {seen.kind} training images of {seen.patients} patients, {seen.tune_patients} more to tune on"
+    )
+    report(result, as_json, [head, str(made), *([f"settings: {out}"] if out else [])])
+
+
+def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
+    """NAME=VALUE texts, the values read as YAML (numbers, lists, true)."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        name, value = _pair(text, option)
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise typer.BadParameter(f"{option} {name}: the value is no YAML") from None
+    return found
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (name and sign and value):
+        raise typer.BadParameter(f"{option} takes NAME=VALUE, received {text!r}")
+    return name, value
 
 
 def demo(

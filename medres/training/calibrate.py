@@ -1,27 +1,35 @@
-"""Probability calibration on the tuning split: Platt scaling for each finding, one temperature for classes. Pure numpy and scipy."""
+"""Probability calibration: Platt scaling or a temperature for each finding, one temperature for classes. Pure numpy and scipy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
+from medres.artefact import SERVED
+
 
 @dataclass(frozen=True)
 class Calibration:
-    """probability = sigmoid or softmax of scale * logits + offset. `method` and the counts say where it comes from."""
+    """probability = sigmoid or softmax of scale * logits + offset, by output.
+
+    Where it comes from: `method`, the split, the unit, and by output the units and the positive units that it was found on.
+    """
 
     method: str
     scale: list[float]
     offset: list[float]
     n: list[int]
     n_positive: list[int]
+    unit: str = SERVED
+    split: str = "tune"
 
 
-def identity(outputs: int) -> Calibration:
+def identity(outputs: int, method: str = "none") -> Calibration:
     """No calibration: the probabilities of the raw logits."""
-    return Calibration("none", [1.0] * outputs, [0.0] * outputs, [0] * outputs, [0] * outputs)
+    return Calibration(method, [1.0] * outputs, [0.0] * outputs, [0] * outputs, [0] * outputs)
 
 
 def platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -47,15 +55,30 @@ def platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     return float(found.x[0]), float(found.x[1])
 
 
-def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """One positive scale for all classes that minimises the log loss (Guo et al. 2017). logits (n, classes), labels int (n,)."""
+def binary_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """One positive scale for one finding that minimises the log loss. logits float (n,), labels 0/1 (n,)."""
+    z, y = logits.astype(np.float64), labels.astype(np.float64)
+    return _scale(lambda scale: float(np.mean(np.logaddexp(0, z * scale) - y * z * scale)))
+
+
+def temperature(logits: np.ndarray, labels: np.ndarray, unit: np.ndarray | None = None) -> float:
+    """One positive scale for all classes that minimises the log loss of the served units (Guo et al. 2017).
+
+    logits (n, classes) of images; labels int, one a unit; unit (n,) number of each image's unit, None where each is its own. A unit
+    is served the mean of its images' probabilities, so that is what is scored.
+    """
     z = logits.astype(np.float64)
+    unit = np.arange(len(z)) if unit is None else unit
+    images = np.bincount(unit)
 
-    def loss(log_scale: float) -> float:
-        scaled = z * np.exp(log_scale)
-        peak = scaled.max(axis=1, keepdims=True)
-        return float(
-            np.mean(peak[:, 0] + np.log(np.exp(scaled - peak).sum(axis=1)) - scaled[np.arange(len(z)), labels])
-        )
+    def loss(scale: float) -> float:
+        shifted = np.exp(z * scale - (z * scale).max(axis=1, keepdims=True))
+        own = (shifted / shifted.sum(axis=1, keepdims=True))[np.arange(len(z)), labels[unit]]
+        return float(-np.mean(np.log(np.maximum(np.bincount(unit, own) / images, 1e-300))))
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 4.0), method="bounded").x))
+    return _scale(loss)
+
+
+def _scale(loss: Callable[[float], float]) -> float:
+    """The scale between exp(-4) and exp(4) with the lowest loss."""
+    return float(np.exp(minimize_scalar(lambda t: loss(float(np.exp(t))), bounds=(-4.0, 4.0), method="bounded").x))

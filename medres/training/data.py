@@ -1,24 +1,31 @@
-"""The data of a run: one cache with its targets, and what a model says about one split."""
+"""The data of a run: one cache with its targets, what a net says about a split, and the tuning patients kept for conformal sets."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from data_pipelines.cache import Cache, ensure_cache
 from data_pipelines.dataset import Targets, eval_batches, rows_of, targets_of
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import PreprocessSpec
-from medres.evaluate.roc import auc_from_counts, rank_counts
+from data_pipelines.splits import allocate, group_strata, link_groups, row_strata
+from medres.artefact import SERVED
+from medres.evaluate.scores import Table
+from medres.evaluate.units import Units, to_units
 from medres.progress import Progress
-from medres.training.losses import class_balance
 
 if TYPE_CHECKING:
     import keras
+
+POOL = {"binary": "max", "multilabel": "max", "multiclass": "mean"}
+HELD_OUT = 1 / 3  # of the tuning patients, for conformal quantiles
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,64 @@ class TrainingData:
         rows = rows_of(self.cache, split)
         return rows, self.targets.take(rows)
 
-    def table(self, split: str) -> pd.DataFrame:
-        """The manifest's rows of a split, in the order of its cache rows."""
-        images = self.cache.images["image"].iloc[rows_of(self.cache, split)]
+    def table(self, split: str | None = None) -> pd.DataFrame:
+        """The manifest's rows of a split (or of all), in the order of its cache rows."""
+        images = self.cache.images["image"]
+        if split is not None:
+            images = images.iloc[rows_of(self.cache, split)]
         return self.manifest.table.set_index("image").loc[images].reset_index()
+
+    @property
+    def unit(self) -> str:
+        """The level at which labels were given."""
+        return self.manifest.summary["label_level"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a net says about images whose labels are known: scores (n, outputs), their targets and manifest rows."""
+
+    scores: np.ndarray
+    targets: Targets
+    table: pd.DataFrame
+
+    def take(self, chosen: np.ndarray) -> Scored:
+        """The images where `chosen` (n,) is True."""
+        rows = np.flatnonzero(chosen)
+        return Scored(self.scores[rows], self.targets.take(rows), self.table.iloc[rows].reset_index(drop=True))
+
+    def units(self, unit: str) -> Units:
+        """Pooled as a study is served: the largest score of a finding, the mean of a class; a finding is there if any image has it."""
+        names, task = self.targets.names, self.targets.task
+        if task == "multiclass":
+            known = self.targets.weights > 0
+            label = {n: np.where(known, self.targets.labels == i, np.nan) for i, n in enumerate(names)}
+        else:
+            cells = np.where(self.targets.weights > 0, self.targets.labels, np.nan).astype(np.float64)
+            label = {n: cells[:, i] for i, n in enumerate(names)}
+        score = {n: self.scores[:, i].astype(np.float64) for i, n in enumerate(names)}
+        columns = self.table[["image", "series", "study", "patient"]].astype("object")
+        status = np.full(len(columns), "scored")
+        return to_units(Table(task, names, label, score, status, columns, "", "tune"), unit, POOL[task], "any")
+
+
+class Net:
+    """A model's forward pass, compiled once for all batch sizes."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        image = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
+        self._forward = tf.function(lambda image: model(image, training=False)).get_concrete_function(image)
+
+    def logits(self, image: tf.Tensor) -> np.ndarray:
+        """Outputs (n, outputs) of images in model units."""
+        return self._forward(image).numpy()
+
+    def score(self, data: TrainingData, split: str, batch_size: int = 32) -> Scored:
+        """Outputs for one split, in cache order."""
+        batches = eval_batches(data.cache, data.targets, batch_size, split)
+        found = [self.logits(inputs["image"]) for inputs, _, _ in batches]
+        return Scored(np.concatenate(found), data.part(split)[1], data.table(split))
 
 
 def load_data(work: Path | str, spec: PreprocessSpec, manifest: Manifest, reporter: Progress) -> TrainingData:
@@ -46,32 +107,42 @@ def load_data(work: Path | str, spec: PreprocessSpec, manifest: Manifest, report
     return TrainingData(cache, targets_of(manifest, cache.images["image"]), manifest)
 
 
-def balanced_over(targets: Targets, rows: np.ndarray) -> Targets:
-    """The targets with the rows' weights balanced over those rows; the others keep theirs."""
-    weights = targets.weights.copy()
-    weights[rows] = class_balance(targets.take(rows)).weights
-    return Targets(targets.task, targets.names, targets.labels, weights)
+def kept_apart(data: TrainingData, alpha: float) -> np.ndarray:
+    """(n,) tuning images, in cache order, kept for conformal quantiles and out of early stopping, calibration and thresholds.
+
+    The same in every run on these data; see `held_out`.
+    """
+    table, targets = data.table("tune"), data.part("tune")[1]
+    return held_out(Scored(np.zeros((len(table), len(targets.names))), targets, table), alpha)
 
 
-def predict_logits(
-    core: keras.Model, data: TrainingData, split: str, batch_size: int = 32
-) -> tuple[np.ndarray, Targets]:
-    """Logits (n, outputs) of one split in cache order, and its targets."""
-    targets = data.part(split)[1]
-    batches = eval_batches(data.cache, data.targets, batch_size, split).map(
-        lambda inputs, label, weight: inputs["image"]
+def held_out(whole: Scored, alpha: float) -> np.ndarray:
+    """(n,) images of a third of the patients, drawn by stratum, for conformal quantiles.
+
+    None (all False) where that third could give no quantile, or where the rest would lack a class that the whole has.
+    """
+    table = whole.table
+    none = np.zeros(len(table), dtype=bool)
+    if alpha == 0 or len(table) == 0:
+        return none
+    groups = link_groups(list(table["patient"]), [list(table["pixel_sha256"])])
+    strata = group_strata(groups, row_strata(table))
+    held = allocate(strata, [1 - HELD_OUT, HELD_OUT], 0)[groups] == 1
+    kept, rest, everything = (part.units(SERVED) for part in (whole.take(held), whole.take(~held), whole))
+    enough = any(patients_with(kept, name, label) >= fewest(alpha) for name in kept.names for label in (0.0, 1.0))
+    complete = all(
+        patients_with(rest, name, label) > 0 or patients_with(everything, name, label) == 0
+        for name in rest.names
+        for label in (0.0, 1.0)
     )
-    return core.predict(batches, verbose=0), targets
+    return held if enough and complete else none
 
 
-def mean_auc(logits: np.ndarray, targets: Targets) -> float | None:
-    """Mean over findings of the exact AUC of labelled images (classes: one against the rest); None where no finding has both classes."""
-    found = []
-    for i in range(logits.shape[1]):
-        if targets.task == "multiclass":
-            known, label = targets.weights > 0, targets.labels == i
-        else:
-            known, label = targets.weights[:, i] > 0, targets.labels[:, i] == 1
-        if 0 < label[known].sum() < known.sum():
-            found.append(auc_from_counts(rank_counts(label[known], logits[known, i].astype(np.float64))))
-    return float(np.mean(found)) if found else None
+def fewest(alpha: float) -> int:
+    """Patients that a finite conformal quantile needs: ceil(1 / alpha) - 1."""
+    return math.ceil(1 / alpha - 1e-9) - 1
+
+
+def patients_with(units: Units, name: str, label: float) -> int:
+    """Patients with a unit of that label of a finding (or class)."""
+    return len(np.unique(units.patient[units.label[name] == label]))

@@ -1,40 +1,50 @@
-"""The fit: a work folder and a recipe in, a run folder with a verified artefact out. The only caller of Model.fit."""
+"""The fit: a work folder and a recipe in, a run folder with a verified artefact out."""
 
 from __future__ import annotations
 
-import math
-import time
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
-import numpy as np
 import pandas as pd
+import tensorflow as tf
 
-from data_pipelines.augment import Augment, augmentation
-from data_pipelines.dataset import train_batches, training_steps
+from data_pipelines.augment import Augment
+from data_pipelines.dataset import training_steps
 from data_pipelines.files import write_atomic
 from data_pipelines.manifest import Manifest
-from data_pipelines.preprocess import UNITS, PreprocessSpec
-from medres.artefact import save, summary_hash
+from data_pipelines.preprocess import PreprocessSpec
+from medres.artefact import save, summary_hash, with_probability
 from medres.backbones import load_pretrained
-from medres.errors import TrainingError
-from medres.model import classifier
+from medres.errors import ArtefactError, TrainingError
 from medres.progress import Bars, Progress
 from medres.training import checkpoint
-from medres.training.data import TrainingData, balanced_over, load_data, mean_auc, predict_logits
-from medres.training.freeze import frozen
+from medres.training.calibrate import identity
+from medres.training.data import Net, TrainingData, kept_apart, load_data
+from medres.training.freeze import Frozen, card_of, frozen
 from medres.training.known import with_known
-from medres.training.losses import loss_for, mean_loss
-from medres.training.recipes import Recipe, optimizer
-from medres.training.recipes import recipe as recipe_of
-from medres.training.settings import check_trainable, claim, configuration, preprocessing
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-KEEP = 2
+from medres.training.labels import class_order, training_targets
+from medres.training.loop import Loop
+from medres.training.losses import Loss
+from medres.training.network import backbone_sha256, build, copy_weights, load_backbone, rate_factors
+from medres.training.optimizers import optimizer
+from medres.training.page import training_page, worst_images
+from medres.training.precision import check_devices, compute, devices, strategy
+from medres.training.recipes import Recipe
+from medres.training.settings import (
+    Options,
+    augment_spec,
+    check_trainable,
+    choose,
+    claim,
+    configuration,
+    earlier,
+    preprocessing,
+)
+from medres.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -50,143 +60,152 @@ class Run:
 def train(
     work: Path | str,
     *,
-    model: str = "resnet18",
-    preset: str | dict | PreprocessSpec | None = None,
-    recipe: str | Recipe = "default",
-    epochs: int | None = None,
-    seed: int = 0,
     out: Path | str,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    class_weights: str | None = None,
-    augment: str | None = None,
-    version: str = "1.5",
-    stem: str | None = None,
-    width: int | None = None,
-    windows: list | None = None,
-    weights: Path | str | None = None,
+    model: str | Path | keras.Model | None = None,
+    preset: str | dict | PreprocessSpec | None = None,
+    recipe: str | Recipe | None = None,
+    epochs: int | None = None,
+    seed: int | None = None,
+    config: Path | str | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    checkpoint_steps: int | None = None,
+    **further: Any,
 ) -> Run:
-    """Train a classifier on an ingested work folder and write `out`: model.keras, history.csv, config.json, checkpoints/.
+    """Train a classifier on an ingested work folder and write `out`: model.keras, history.csv, config.json, checkpoints/,
+    training.html (curves, and the images with the greatest loss), logs/ (for TensorBoard).
 
-    The artefact is that of the epoch with the lowest tuning loss, calibrated and with its operating point found on the tuning
-    split. Where `out` holds an unfinished run of the same configuration, it goes on after the last whole epoch.
-    preset: name or spec of data_pipelines.preprocess; None is xray-224 or ct-256, after the manifest. stem: None is "small" up to
-    64 px, else "imagenet". windows: CT only; None is lung, mediastinum and bone. weights: a file to start from
-    (`load_pretrained`). progress: None tells each epoch in a line; medres.progress.Progress() is silent.
-    Raises TrainingError before the first step where the data cannot be trained on.
+    The artefact is that of the epoch with the lowest tuning loss, calibrated, with operating points and conformal quantiles from
+    the tuning split. Where `out` holds an unfinished run of the same configuration, it goes on where that was killed, and ends
+    bit-equal to a run that was not.
+
+    model: a variant, a .keras file, or a functional Keras model of one's own: (batch, H, W, C) in -1..1 -> feature map or vector.
+    config: settings by name, a file or a mapping; what is given here overrides it. further: any field of
+    medres.training.settings.Options or medres.training.recipes.Recipe, such as weights, windows, batch_size, learning_rate, ema.
+    progress: None tells each epoch in a line; medres.progress.Progress() is silent. checkpoint_steps: batches between checkpoints
+    inside an epoch; None is every five minutes. Raises TrainingError before the first step where the data cannot be trained on.
     """
+    backbone = model if isinstance(model, keras.Model) else None
+    named = None if model is None or backbone is not None else str(model)
+    given = {"model": named, "preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed, **further}
+    options, chosen = choose(config, given)
+    if backbone is None and options.model.endswith(".keras"):
+        backbone = load_backbone(options.model)
     out, manifest, reporter = Path(out), Manifest.load(work), progress or Bars()
-    chosen = recipe_of(
-        recipe,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        class_weights=class_weights,
-        augment=augment,
-    )
-    spec = preprocessing(preset, manifest)
-    network = {"variant": model, "version": version, "stem": stem, "width": width, "windows": windows}
-    config = configuration(network, spec, chosen, seed, weights)
-    chosen = Recipe.model_validate(config["recipe"])
+    spec = preprocessing(options.preset, manifest)
+    settings = configuration(options, chosen, spec, backbone=backbone_sha256(backbone) if backbone else None)
+    chosen = Recipe.model_validate(settings["recipe"])
     data = load_data(work, spec, manifest, reporter)
-    check_trainable(data)
-    config["data_sha256"] = summary_hash(
-        [data.cache.folder.name, data.targets.labels.tolist(), data.targets.weights.tolist()]
-    )
-    keras.utils.set_random_seed(seed)
-    core = _network(config["model"], data)
-    if weights is not None:
-        reporter.line(str(load_pretrained(core, weights)))
-    claim(out, config)
-    trainer = _trainer(core, chosen, data)
-    history = _fit(trainer, core, data, chosen, seed, out, reporter)
-    best = checkpoint.restore(out / "checkpoints" / "best.npz", trainer)
-    served, card = frozen(core, data, config, best)
-    save(out / "model.keras", served, *with_known(card, served, data))
+    check_trainable(data, chosen)
+    settings["data_sha256"] = data_hash(data, chosen)
+    before, mirror = earlier(out).get("compute"), strategy(devices())
+    check_devices(mirror.num_replicas_in_sync, before or {}, chosen)
+    settings["compute"] = before or _compute(settings, chosen, data, backbone, options, reporter)
+    chosen = chosen.model_copy(update={key: settings["compute"][key] for key in ("batch_size", "accumulate")})
+    core, served = _nets(settings, data, backbone, options, reporter, mirror)
+    if backbone is not None:
+        _check_servable(served, data, settings)
+    claim(out, settings)
+    with mirror.scope():
+        trainer = _trainer(core, chosen, data, jit=settings["compute"]["jit"])
+    loop = Loop(
+        trainer, Net(served), data, training_targets(data.targets, data.table(), data.part("train")[0], chosen),
+        ~kept_apart(data, options.alpha), options.seed, summary_hash(settings), out, reporter, checkpoint_steps,
+    )  # fmt: skip
+    history = loop.train()
+    weights, best = checkpoint.read(out / "checkpoints" / checkpoint.BEST)
+    copy_weights(core, served, weights)
+    worst = {split: worst_images(loop.net, data, split) for split in ("train", "tune")}
+    write_atomic(out / "training.html", training_page(history, settings, best["epoch"], worst).encode())
+    model, card = frozen(served, data, settings, best["epoch"])
+    save(out / "model.keras", model, *with_known(card, model, data))
     reporter.line(f"the model of epoch {best['epoch']} is in {out.name}/model.keras")
     return Run(out, out / "model.keras", history, best["epoch"])
 
 
-def _network(network: dict[str, Any], data: TrainingData) -> keras.Model:
-    options = {key: network[key] for key in ("version", "stem", "width", "windows")}
-    shape, targets = (data.cache.spec.rows, data.cache.spec.cols, 1), data.targets
-    return classifier(network["variant"], shape, list(targets.names), task=targets.task, **options)
+def data_hash(data: TrainingData, chosen: Recipe) -> str:
+    """SHA-256 of the cache's key and of every label and weight, as training and tuning see them."""
+    training = training_targets(data.targets, data.table(), data.part("train")[0], chosen)
+    seen = [array.tolist() for targets in (data.targets, training) for array in (targets.labels, targets.weights)]
+    return summary_hash([data.cache.folder.name, *seen])
 
 
-def _trainer(core: keras.Model, chosen: Recipe, data: TrainingData) -> keras.Model:
-    """core behind the augmentation, compiled; only core is saved."""
-    key = keras.Input((2,), dtype="int32", name="key")
-    image = keras.Input(core.input.shape[1:], dtype="float32", name="image")
-    augmented = Augment(augmentation(chosen.augment, UNITS[data.cache.spec.kind]), name="augment")(image, key)
-    trainer = keras.Model({"image": image, "key": key}, core(augmented), name="trainer")
-    trainer.compile(optimizer(chosen, _steps(data, chosen)), loss_for(data.targets.task))
-    trainer.optimizer.build(trainer.trainable_variables)
-    return trainer
-
-
-def _steps(data: TrainingData, chosen: Recipe) -> int:
-    return training_steps(len(data.part("train")[0]), chosen.batch_size)
-
-
-def _fit(
-    trainer: keras.Model,
-    core: keras.Model,
-    data: TrainingData,
-    chosen: Recipe,
-    seed: int,
-    out: Path,
+def _compute(
+    settings: dict[str, Any], chosen: Recipe, data: TrainingData, backbone: keras.Model | None, options: Options,
     reporter: Progress,
-) -> pd.DataFrame:
-    """Train epoch by epoch, a checkpoint after each; returns the history."""
-    targets = balanced_over(data.targets, data.part("train")[0]) if chosen.class_weights == "balanced" else data.targets
-    folder = out / "checkpoints"
-    state: dict[str, Any] = {"epoch": 0, "history": []}
-    if (newest := checkpoint.latest(folder)) is not None:
-        state = checkpoint.restore(newest, trainer)
-        reporter.line(f"resuming after epoch {state['epoch']}")
-    for epoch in range(state["epoch"], chosen.epochs):
-        batches = train_batches(data.cache, targets, chosen.batch_size, seed, epoch=epoch)
-        row = _epoch(trainer, core, batches, data, epoch, _steps(data, chosen), reporter)
-        state = {"epoch": epoch + 1, "history": [*state["history"], row]}
-        if row["tune_loss"] <= min(r["tune_loss"] for r in state["history"]):
-            checkpoint.save(folder / "best.npz", trainer, state)
-        checkpoint.save(folder / f"epoch-{epoch + 1:04d}.npz", trainer, state)
-        checkpoint.keep_last(folder, KEEP)
-        write_atomic(out / "history.csv", pd.DataFrame(state["history"]).to_csv(index=False).encode())
-    return pd.DataFrame(state["history"])
+) -> dict[str, Any]:  # fmt: skip
+    """What the machine should do, tried on one made-up batch; tells what was chosen where it was tried."""
+
+    def make(policy: str, recipe: Recipe) -> Callable[[], object]:
+        core = build(
+            settings["model"], data.cache.spec, list(data.targets.names), data.targets.task, policy=policy,
+            stochastic_depth=recipe.stochastic_depth, backbone=backbone,
+        )  # fmt: skip
+        trainer = _trainer(core, recipe, data, jit=bool(tf.config.list_physical_devices("GPU")))
+        trainer.open(recipe.epochs)
+        size, targets = recipe.batch_size, data.targets
+        inputs = {"image": tf.zeros((size, *data.cache.spec.shape)), "key": tf.zeros((size, 2), tf.int32)}
+        label, weight = (tf.zeros((size, *a.shape[1:]), a.dtype) for a in (targets.labels, targets.weights))
+
+        def step() -> None:
+            trainer.step((inputs, label, weight), 0)
+            trainer.means()
+
+        return step
+
+    steps = training_steps(len(data.part("train")[0]), chosen.batch_size)
+    found = compute(options.precision, chosen, steps, make)
+    if "self-test" in found["why"]:
+        reporter.line(f"{found['precision']}: {found['why']}")
+    if found["batch_size"] != chosen.batch_size:
+        reporter.line(
+            f"batches of {found['batch_size']}, {found['accumulate']} to an update: {chosen.batch_size} do not fit"
+        )
+    return found
 
 
-def _epoch(
-    trainer: keras.Model,
-    core: keras.Model,
-    batches: tf.data.Dataset,
+def _nets(
+    settings: dict[str, Any],
     data: TrainingData,
-    epoch: int,
-    steps: int,
+    backbone: keras.Model | None,
+    options: Options,
     reporter: Progress,
-) -> dict[str, Any]:
-    rate = float(trainer.optimizer.learning_rate)
-    begun = time.perf_counter()
-    with reporter.task(f"epoch {epoch + 1}") as update:
-        watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: update(batch + 1, steps))
-        fitted = trainer.fit(
-            batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0, callbacks=[watch]
-        )
-    seconds = time.perf_counter() - begun
-    row: dict[str, Any] = {"epoch": epoch + 1, "loss": float(fitted.history["loss"][-1]), "learning_rate": rate}
-    logits, targets = predict_logits(core, data, "tune")
-    if not (math.isfinite(row["loss"]) and np.isfinite(logits).all()):
-        raise TrainingError(
-            f"epoch {epoch + 1}: the loss or the logits are not finite; the checkpoints before it are sound. Lower the learning rate"
-        )
-    row |= {
-        "tune_loss": mean_loss(logits, targets),
-        "tune_auc": mean_auc(logits, targets),
-        "seconds": round(seconds, 3),
-    }
-    auc = "" if row["tune_auc"] is None else f"  tune AUC {row['tune_auc']:.3f}"
-    reporter.line(
-        f"epoch {epoch + 1:3d}  loss {row['loss']:.4f}  tune loss {row['tune_loss']:.4f}{auc}  {seconds:.1f} s"
-    )
-    return row
+    mirror: tf.distribute.Strategy,
+) -> tuple[keras.Model, keras.Model]:
+    """The net that trains and its float32 copy, both with the weights that the run starts from."""
+    keras.utils.set_random_seed(options.seed)
+    names, task, network = list(data.targets.names), data.targets.task, settings["model"]
+    drop = settings["recipe"]["stochastic_depth"]
+    policy = settings["compute"]["precision"]
+    with mirror.scope():
+        core = build(
+            network, data.cache.spec, names, task, policy=policy, stochastic_depth=drop, backbone=backbone
+        )  # fmt: skip
+    served = build(network, data.cache.spec, names, task, backbone=backbone)
+    copy_weights(core, served)
+    if options.weights is not None:
+        reporter.line(str(load_pretrained(served, options.weights, scaling=options.scaling)))
+        copy_weights(served, core)
+    return core, served
+
+
+def _trainer(core: keras.Model, chosen: Recipe, data: TrainingData, *, jit: bool) -> Trainer:
+    steps = training_steps(len(data.part("train")[0]), chosen.batch_size)
+    order = class_order(data.targets, chosen.ordinal)
+    made = optimizer(chosen, steps, core.trainable_variables, rate_factors(core, chosen.layer_decay))
+    spec = augment_spec(chosen, data.cache.spec)
+    loss = Loss(data.targets.task, chosen.smoothing, chosen.focal, order)
+    alone = Augment(spec.model_copy(update={"mixup": 0.0, "cutmix": 0.0}), name="augment")
+    return Trainer(core, alone, loss, made, chosen, jit=jit, pairs=spec if spec.mixes else None)
+
+
+def _check_servable(served: keras.Model, data: TrainingData, settings: dict[str, Any]) -> None:
+    """Raise TrainingError where the model file of a backbone of one's own could not be opened again."""
+    calibration = identity(len(data.targets.names))
+    card = card_of(data, settings, Frozen(calibration, [], [], []), 0)
+    with tempfile.TemporaryDirectory(prefix="medres-") as folder:
+        try:
+            save(Path(folder) / "model.keras", with_probability(served, calibration, data.targets.task), card)
+        except ArtefactError as error:
+            raise TrainingError(
+                f"the backbone cannot be served: {error}. Build it of Keras' own layers, as medres does"
+            ) from None

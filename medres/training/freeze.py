@@ -1,121 +1,183 @@
-"""After the fit, on the tuning split alone: calibration and operating points, at the unit that is served."""
+"""After the fit, on the tuning split alone and at the unit that is served: calibration, operating points, conformal quantiles."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 
-from data_pipelines.dataset import Targets
-from medres.artefact import SERVED, Card, OperatingPoint, summary_hash, versions, with_probability
-from medres.evaluate.roc import rank_counts
-from medres.training.calibrate import Calibration, identity, platt, temperature
-from medres.training.data import TrainingData, predict_logits
+from medres.artefact import (
+    SERVED,
+    Card,
+    ConformalQuantile,
+    OperatingPoint,
+    summary_hash,
+    versions,
+    with_probability,
+)
+from medres.evaluate.units import Units
+from medres.training.calibrate import Calibration, binary_temperature, identity, platt, temperature
+from medres.training.conformal import conformal_quantile
+from medres.training.data import POOL, Net, Scored, TrainingData, fewest, kept_apart
+from medres.training.operating import criterion, threshold
 
 if TYPE_CHECKING:
     import keras
 
-POOLING: dict[str, Literal["max", "mean"]] = {"binary": "max", "multilabel": "max", "multiclass": "mean"}
+
+@dataclass(frozen=True)
+class Frozen:
+    """What goes into the card beside the weights; left_out: what could not be found, and why."""
+
+    calibration: Calibration
+    points: list[OperatingPoint]
+    conformal: list[ConformalQuantile]
+    left_out: list[dict[str, str]]
 
 
-def frozen(
-    core: keras.Model, data: TrainingData, config: dict[str, Any], best: dict[str, Any]
-) -> tuple[keras.Model, Card]:
-    """The served model and its card, from the weights that `core` holds now. best: the state of the kept epoch."""
-    logits, targets = predict_logits(core, data, "tune")
-    ids, unit = data.table("tune"), data.manifest.summary["label_level"]
-    calibration = calibrate(logits, targets, ids)
-    served = with_probability(core, calibration, targets.task)
-    probabilities, _ = predict_logits(served, data, "tune")
-    card = Card(
-        task=targets.task,
-        names=list(targets.names),
+def frozen(core: keras.Model, data: TrainingData, config: dict[str, Any], kept_epoch: int) -> tuple[keras.Model, Card]:
+    """The served model and its card, from the weights that `core` holds now (float32, logits)."""
+    after, held = config["after"], kept_apart(data, config["after"]["alpha"])
+    logits = Net(core).score(data, "tune")
+    calibration = calibrate(logits.take(~held), after["calibration"])
+    served = with_probability(core, calibration, data.targets.task)
+    scored = Net(served).score(data, "tune")
+    made = after_calibration(calibration, scored.take(~held), scored.take(held), data.unit, after)
+    return served, card_of(data, config, made, kept_epoch)
+
+
+def card_of(data: TrainingData, config: dict[str, Any], made: Frozen, kept_epoch: int) -> Card:
+    training = {
+        "config": config,
+        "kept_epoch": kept_epoch,
+        "splits": data.manifest.summary["splits"],
+        "left_out": made.left_out,
+    }
+    return Card(
+        task=data.targets.task,
+        names=list(data.targets.names),
         preprocess=data.cache.spec,
-        unit=unit,
-        pooling=POOLING[targets.task],
-        calibration=vars(calibration),
-        operating_points=operating_points(probabilities, targets, ids, unit),
-        training={"config": config, "kept_epoch": best["epoch"], "splits": data.manifest.summary["splits"]},
+        unit=cast(Any, data.unit),
+        pooling=cast(Any, POOL[data.targets.task]),
+        calibration=vars(made.calibration),
+        operating_points=made.points,
+        conformal=made.conformal,
+        training=training,
         versions=versions(),
     )
-    return served, card
 
 
-def calibrate(logits: np.ndarray, targets: Targets, ids: pd.DataFrame) -> Calibration:
-    """Platt scaling of each finding at study level (the largest logit of a study, which a monotone map leaves the largest),
-    or one temperature for the classes of an image.
+def after_calibration(
+    calibration: Calibration, fitted: Scored, held: Scored, unit: str, after: dict[str, Any]
+) -> Frozen:
+    """Operating points from `fitted` and conformal quantiles from `held`, both with served probabilities."""
+    points, missing = operating_points(fitted, unit, after["operating_points"])
+    quantiles, without = conformal(held, after["alpha"])
+    return Frozen(calibration, points, quantiles, missing + without)
 
-    logits (n, outputs); targets and ids (columns study, patient) of the same n images. A finding whose tuning studies are all of
-    one class stays as it is.
+
+def calibrate(logits: Scored, method: str) -> Calibration:
+    """Calibration at study level: of the largest logit of a study (a rising map leaves it the largest), or of the mean of its
+    images' class probabilities.
+
+    method: "platt" or "temperature" (classes always take a temperature), or "none". A finding whose tuning studies are all of one
+    class stays as it is; studies whose images have several classes are left out.
     """
-    if targets.task == "multiclass":
-        known = targets.weights > 0
-        scale = temperature(logits[known], targets.labels[known])
-        count = np.bincount(targets.labels[known], minlength=len(targets.names)).tolist()
-        return Calibration(
-            "temperature",
-            [scale] * len(targets.names),
-            [0.0] * len(targets.names),
-            [int(known.sum())] * len(count),
-            count,
-        )
-    result = identity(len(targets.names))
-    for i in range(len(targets.names)):
-        units = pooled(logits[:, i], targets, i, ids, SERVED)
-        positive = int(units["label"].sum())
-        result.n[i], result.n_positive[i] = len(units), positive
-        if 0 < positive < len(units):
-            result.scale[i], result.offset[i] = platt(units["score"].to_numpy(), units["label"].to_numpy())
-    return Calibration("platt", result.scale, result.offset, result.n, result.n_positive)
+    names, units = logits.targets.names, logits.units(SERVED)
+    if method == "none":
+        return identity(len(names))
+    if logits.targets.task == "multiclass":
+        return _class_temperature(logits, units)
+    result = identity(len(names), method)
+    for i, name in enumerate(names):
+        sample = units.sample(name)
+        result.n[i], result.n_positive[i] = len(sample.label), sample.n_positive
+        if not 0 < sample.n_positive < len(sample.label):
+            continue
+        if method == "platt":
+            result.scale[i], result.offset[i] = platt(sample.score, sample.label)
+        else:
+            result.scale[i] = binary_temperature(sample.score, sample.label)
+    return result
 
 
-def operating_points(probabilities: np.ndarray, targets: Targets, ids: pd.DataFrame, unit: str) -> list[OperatingPoint]:
-    """The point `default` (Youden's) of every finding, at `unit` and at the served unit; none for multiclass.
+def _class_temperature(logits: Scored, units: Units) -> Calibration:
+    names = logits.targets.names
+    label = np.stack([units.label[name] for name in names], axis=1)
+    sound = np.nansum(label, axis=1) == 1
+    number = {key: i for i, key in enumerate(units.key[sound])}
+    member = logits.table[SERVED].map(number)
+    images = member.notna().to_numpy()
+    count = [int(label[sound, i].sum()) for i in range(len(names))]
+    if not number:
+        return identity(len(names), "temperature")
+    own = np.argmax(np.nan_to_num(label[sound]), axis=1)
+    scale = temperature(logits.scores[images], own, member[images].to_numpy(np.int64))
+    return Calibration("temperature", [scale] * len(names), [0.0] * len(names), [int(sound.sum())] * len(names), count)
 
-    probabilities (n, findings) as served. The threshold lies midway between two neighbouring tuning scores, so that a last-digit
-    difference on another machine changes no decision of the tuning split.
+
+def operating_points(
+    scored: Scored, unit: str, wanted: dict[str, str]
+) -> tuple[list[OperatingPoint], list[dict[str, str]]]:
+    """The points of every finding, at `unit` and at the served unit; none for classes. Also what could not be had, and why.
+
+    scored: probabilities as served. wanted: name -> criterion; "default" is Youden's unless it is named there.
     """
-    points = []
-    for i, finding in enumerate(targets.names if targets.task != "multiclass" else ()):
-        for level in dict.fromkeys((unit, SERVED)):
-            units = pooled(probabilities[:, i], targets, i, ids, level)
-            if not 0 < units["label"].sum() < len(units):
+    points, left_out = [], []
+    for level in dict.fromkeys((unit, SERVED)):
+        units = scored.units(level)
+        for finding in units.names if units.task != "multiclass" else ():
+            sample = units.sample(finding)
+            source = summary_hash([sample.label.tolist(), sample.score.tolist()])
+            for name, text in ({"default": "youden"} | wanted).items():
+                both = 0 < sample.n_positive < len(sample.label)
+                found = threshold(sample, criterion(text)) if both else None
+                if found is None:
+                    why = "no threshold reaches it" if both else f"one class only among the tuning units ({level})"
+                    left_out.append({"finding": finding, "what": f"operating point {name} ({text})", "why": why})
+                    continue
+                points.append(
+                    OperatingPoint(
+                        finding=finding, name=name, threshold=found, criterion=text, unit=level, split="tune",
+                        n_patients=sample.n_patients, sha256=source,
+                    )
+                )  # fmt: skip
+    return points, left_out
+
+
+def conformal(held: Scored, alpha: float) -> tuple[list[ConformalQuantile], list[dict[str, str]]]:
+    """Quantiles of 1 - p(label) by finding and label (or class), at the served unit; and which could not be had, and why.
+
+    held: served probabilities of tuning patients that had no part in early stopping, calibration or thresholds.
+    """
+    found: list[ConformalQuantile] = []
+    left_out: list[dict[str, str]] = []
+    if alpha == 0:
+        return found, left_out
+    units = held.units(SERVED) if len(held.scores) else None
+    several = held.targets.task == "multiclass"
+    for name in held.targets.names:
+        for label in (name,) if several else (0, 1):
+            scores, patient = _nonconformity(units, name, 1 if several else int(label))
+            quantile, n = conformal_quantile(scores, patient, alpha), len(np.unique(patient))
+            if quantile is None:
+                why = f"{n} patients of this class were kept apart; {fewest(alpha)} are needed" if units else TOO_FEW
+                left_out.append({"finding": name, "what": f"conformal quantile of {label}", "why": why})
                 continue
-            points.append(
-                OperatingPoint(
-                    finding=finding,
-                    name="default",
-                    threshold=midway_youden(units["label"].to_numpy(), units["score"].to_numpy()),
-                    criterion="youden",
-                    unit=level,
-                    split="tune",
-                    n_patients=int(units["patient"].nunique()),
-                    sha256=summary_hash([units["label"].tolist(), units["score"].tolist()]),
-                )
-            )
-    return points
+            found.append(
+                ConformalQuantile(finding=name, label=label, alpha=alpha, quantile=quantile, n_patients=n)
+            )  # fmt: skip
+    return found, left_out
 
 
-def midway_youden(label: np.ndarray, score: np.ndarray) -> float:
-    """Youden's threshold, moved half-way to the next lower score (or to 0 below the lowest)."""
-    counts = rank_counts(label == 1, score.astype(np.float64))
-    best = int(np.argmax(counts.tp / counts.n_positive - counts.fp / counts.n_negative))
-    lower = counts.threshold[best + 1] if best + 1 < len(counts.threshold) else 0.0
-    return float((counts.threshold[best] + lower) / 2)
+TOO_FEW = "a third of the tuning patients is too few for a quantile, so all serve early stopping and thresholds"
 
 
-def pooled(scores: np.ndarray, targets: Targets, output: int, ids: pd.DataFrame, unit: str) -> pd.DataFrame:
-    """One row a unit with a known label: score (largest), label (any positive), patient."""
-    known = targets.weights[:, output] > 0
-    table = pd.DataFrame(
-        {
-            "unit": ids[unit].to_numpy()[known],
-            "patient": ids["patient"].to_numpy()[known],
-            "score": scores[known].astype(np.float64),
-            "label": targets.labels[known, output],
-        }
-    )
-    return table.groupby("unit", sort=True).agg(
-        score=("score", "max"), label=("label", "max"), patient=("patient", "first")
-    )
+def _nonconformity(units: Units | None, name: str, label: int) -> tuple[np.ndarray, np.ndarray]:
+    """1 - p(label) of the units with that label, and their patients."""
+    if units is None:
+        return np.zeros(0), np.zeros(0, dtype=np.int64)
+    chosen = units.label[name] == label
+    score = units.score[name][chosen]
+    return 1.0 - score if label else score, units.patient[chosen]

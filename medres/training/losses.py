@@ -1,66 +1,88 @@
-"""Losses on logits, with missing labels masked by weights. One numpy twin gives the tuning loss from the same definition."""
+"""Losses on logits, cell by cell; a cell without a label has weight 0. One numpy twin gives the tuning loss, plain cross-entropy."""
 
 from __future__ import annotations
 
-import keras
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from keras import ops
 
 from data_pipelines.dataset import Targets
 
 
-class MaskedBinaryCrossentropy(keras.losses.Loss):
-    """Binary cross-entropy on logits for one or several findings.
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a task. smoothing, focal: see Recipe. order: classes' output numbers from lowest to highest, or none."""
 
-    y_true, y_pred, sample_weight: float32 (batch, findings). The result is the weighted mean over all cells, so a cell of weight 0
-    (a missing label) has no part in it; a batch without any label gives 0.
-    """
+    task: str
+    smoothing: float = 0.0
+    focal: float = 0.0
+    order: tuple[int, ...] = ()
 
-    def __init__(self, name: str = "masked_bce") -> None:
-        super().__init__(reduction="mean_with_sample_weight", name=name)
+    def cells(self, labels: Any, logits: Any) -> Any:
+        """Loss of each cell, float32: (batch, findings), or (batch,) for classes.
 
-    def call(self, y_true, y_pred):
-        y_true, y_pred = ops.cast(y_true, "float32"), ops.cast(y_pred, "float32")
-        return ops.relu(y_pred) - y_pred * y_true + ops.softplus(-ops.abs(y_pred))
+        labels: float32 (batch, outputs) in 0..1; for classes also int (batch,). A label between 0 and 1 is a probability.
+        logits: (batch, outputs).
+        """
+        logits = ops.cast(logits, "float32")
+        if self.task != "multiclass":
+            return self._binary(ops.cast(labels, "float32"), logits)
+        if len(labels.shape) == 1:
+            labels = ops.one_hot(labels, logits.shape[-1], dtype="float32")
+        labels = labels * (1.0 - self.smoothing) + self.smoothing / logits.shape[-1]
+        return self._ordinal(labels, logits) if self.order else self._classes(labels, logits)
+
+    def mean(self, labels: Any, logits: Any, weights: Any, total: Any = None) -> Any:
+        """Weighted mean of the cells: those of weight 0 have no part in it, and without any label it is 0.
+
+        total: sum of the weights, where these are one device's share of a batch.
+        """
+        weights = ops.cast(weights, "float32")
+        total = ops.sum(weights) if total is None else total
+        return ops.sum(self.cells(labels, logits) * weights) / ops.where(total > 0, total, 1.0)
+
+    def _binary(self, y: Any, z: Any) -> Any:
+        y = y * (1.0 - self.smoothing) + self.smoothing / 2.0
+        loss = ops.relu(z) - z * y + ops.softplus(-ops.abs(z))
+        # |y - p| is 1 - p(label) of a hard label (Lin et al. 2017); for a soft one see Li et al. 2020, quality focal loss.
+        return loss * _power(ops.abs(y - ops.sigmoid(z)), self.focal) if self.focal else loss
+
+    def _classes(self, y: Any, z: Any) -> Any:
+        log_p = ops.log_softmax(z)
+        each = -y * log_p
+        return ops.sum(each * _power(1.0 - ops.exp(log_p), self.focal) if self.focal else each, axis=-1)
+
+    def _ordinal(self, y: Any, z: Any) -> Any:
+        """Mean over the cuts of the cross-entropy of "above the cut": a proper score that counts far misses more."""
+        y, z = ops.take(y, list(self.order), axis=-1), ops.take(z, list(self.order), axis=-1)
+        whole, loss = ops.logsumexp(z, axis=-1), 0.0
+        for cut in range(1, len(self.order)):
+            for part in (slice(None, cut), slice(cut, None)):
+                share = ops.sum(y[:, part], axis=-1)
+                loss = loss - share * (ops.logsumexp(z[:, part], axis=-1) - whole)
+        return loss / (len(self.order) - 1)
 
 
-def loss_for(task: str) -> keras.losses.Loss:
-    """The Keras loss on logits of a task: "binary", "multilabel" or "multiclass"."""
-    if task == "multiclass":
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
-    return MaskedBinaryCrossentropy()
+def _power(x: Any, exponent: float) -> Any:
+    """x ** exponent for x in 0..1 with a finite gradient at 0."""
+    return ops.power(ops.maximum(x, 1e-7), exponent)
 
 
-def mean_loss(logits: np.ndarray, targets: Targets) -> float:
-    """The same loss over a whole split, float64. logits (n, outputs); NaN where nothing is labelled."""
+def image_losses(logits: np.ndarray, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+    """Plain cross-entropy, float64, of each cell, and its weight; (n, findings), or (n,) for classes. logits (n, outputs)."""
     z = logits.astype(np.float64)
     if targets.task == "multiclass":
         peak = z.max(axis=1)
         each = peak + np.log(np.exp(z - peak[:, None]).sum(axis=1)) - z[np.arange(len(z)), targets.labels]
     else:
         each = np.logaddexp(0.0, z) - z * targets.labels
-    total = targets.weights.sum(dtype=np.float64)
-    return float((each * targets.weights).sum() / total) if total > 0 else float("nan")
+    return each, targets.weights.astype(np.float64)
 
 
-def class_balance(targets: Targets) -> Targets:
-    """The same targets with weights so that, within each finding (or over the classes), every class counts alike.
-
-    Missing labels keep weight 0, and the mean weight of the labelled cells is 1.
-    """
-    if targets.task == "multiclass":
-        one_hot = np.eye(len(targets.names))[targets.labels] * targets.weights[:, None]
-        weights = one_hot @ _inverse(one_hot.sum(axis=0))
-    else:
-        positive = targets.labels * targets.weights
-        negative = (1 - targets.labels) * targets.weights
-        scale = np.stack(
-            [_inverse(np.array(pair)) for pair in zip(positive.sum(axis=0), negative.sum(axis=0), strict=True)]
-        )
-        weights = positive * scale[:, 0] + negative * scale[:, 1]
-    return Targets(targets.task, targets.names, targets.labels, weights.astype(np.float32))
-
-
-def _inverse(counts: np.ndarray) -> np.ndarray:
-    present = counts > 0
-    return np.where(present, counts.sum() / (present.sum() * np.where(present, counts, 1)), 0.0)
+def mean_loss(logits: np.ndarray, targets: Targets) -> float:
+    """Mean cross-entropy over a whole split's labelled cells, a proper score whatever was trained on; NaN where there is none."""
+    each, weights = image_losses(logits, targets)
+    total = weights.sum()
+    return float((each * weights).sum() / total) if total > 0 else float("nan")

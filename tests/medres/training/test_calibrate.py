@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.special import expit, log_softmax
+from scipy.special import expit, log_softmax, softmax
 
-from medres.training.calibrate import platt, temperature
+from medres.training.calibrate import binary_temperature, platt, temperature
 
 
 def smoothed_loss(z: np.ndarray, y: np.ndarray, a: float, b: float) -> float:
@@ -47,3 +47,39 @@ def test_temperature_finds_the_minimum() -> None:
     scale = temperature(z, labels)
     assert loss(scale) <= min(loss(scale * 1.02), loss(scale / 1.02))
     assert scale == pytest.approx(0.5, rel=0.25)
+
+
+def test_binary_temperature_finds_the_minimum() -> None:
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=600) * 6
+    y = (rng.random(600) < expit(0.4 * z)).astype(int)
+
+    def loss(scale: float) -> float:
+        p = expit(z * scale)
+        return float(-np.mean(y * np.log(p) + (1 - y) * np.log(1 - p)))
+
+    scale = binary_temperature(z, y)
+    assert loss(scale) <= min(loss(scale * 1.02), loss(scale / 1.02))
+    assert scale == pytest.approx(0.4, rel=0.25)
+
+
+def test_temperature_of_studies_scores_the_mean_of_their_images() -> None:
+    rng = np.random.default_rng(3)
+    unit = np.sort(rng.integers(0, 80, 240))
+    unit = np.unique(unit, return_inverse=True)[1]
+    labels = rng.integers(0, 3, unit.max() + 1)
+    z = rng.normal(size=(240, 3)) * 4
+    z[np.arange(240), labels[unit]] += 2
+
+    def loss(scale: float) -> float:
+        """By a loop over the studies."""
+        each = []
+        for number, label in enumerate(labels):
+            p = np.mean([softmax(row * scale) for row in z[unit == number]], axis=0)
+            each.append(-np.log(p[label]))
+        return float(np.mean(each))
+
+    scale = temperature(z, labels, unit)
+    assert loss(scale) <= min(loss(scale * 1.02), loss(scale / 1.02))
+    alone = temperature(z, labels[unit])
+    assert abs(np.log(alone / scale)) > 0.05
