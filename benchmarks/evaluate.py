@@ -27,7 +27,7 @@ from medres.evaluate.compare import paired_difference
 from medres.evaluate.precision_recall import average_precision
 from medres.evaluate.roc import Counts, Sample, auc_covariance, auc_from_counts, placements, rank_counts
 
-SECONDS = 20.0  # for one peer's bootstrap
+SECONDS = 8.0  # for one peer's bootstrap
 
 
 def cases(n: int, seed: int = 0) -> Sample:

@@ -135,7 +135,7 @@ def verify_caches(work: Path | str) -> dict[str, list[str]]:
         try:
             index = unsealed((folder / "cache.json").read_bytes())
             spec = spec_from(index["spec"])
-            problems = list(_damage(folder, index["shards"], index["tables"]))
+            problems = [f"{line}: {_mend(folder)}" for line in _damage(folder, index["shards"], index["tables"])]
             named = {"cache.json", *index["tables"], *(shard["file"] for shard in index["shards"])}
             stale = sorted(path.name for path in folder.iterdir() if path.name not in named)
             problems += [f"{name} of {folder.name} belongs to no index: delete it" for name in stale]

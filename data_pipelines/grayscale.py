@@ -153,5 +153,5 @@ def pixel_sha256(stored: Integers) -> str:
     low, high = int(stored.min()), int(stored.max())
     dtype = next(kind for kind in ("<u2", "<i2", "<i8") if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
     digest = hashlib.sha256(f"{stored.shape}{dtype}".encode())
-    digest.update(np.ascontiguousarray(stored, dtype).tobytes())
+    digest.update(np.ascontiguousarray(stored, dtype).data)
     return digest.hexdigest()

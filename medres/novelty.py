@@ -37,8 +37,10 @@ class Novelty:
 
 
 def feature_tensors(model: Any) -> list[Any]:
-    """Symbolic outputs (batch, features) of the layers before the head: `pooled`; of an ensemble `m1_pooled` and so on."""
-    return [layer.output for layer in model.layers if layer.name == "pooled" or layer.name.endswith("_pooled")]
+    """Symbolic outputs (batch, features) before the head: of the layer `pooled`, of an ensemble `m1_pooled` and so on; else what
+    the layer `logits` takes."""
+    pooled = [layer.output for layer in model.layers if layer.name == "pooled" or layer.name.endswith("_pooled")]
+    return pooled or [model.get_layer("logits").input]
 
 
 def fit_novelty(features: np.ndarray) -> Novelty:

@@ -134,6 +134,7 @@ def cache(
     verify: Annotated[
         bool, typer.Option("--verify", help="Check every byte of every cache of WORK; build none.")
     ] = False,
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Decode once into verified shards of integers, or --verify those that are there."""
@@ -143,11 +144,12 @@ def cache(
         _verify(work, as_json)
         return
     from data_pipelines.cache import ensure_cache
+    from data_pipelines.limits import limited, parse_limits
     from data_pipelines.preprocess import spec_from
     from medres.progress import Bars
 
     chosen, bars = spec_from(preset if preset is not None else _read_json(spec)), Bars()
-    with bars.task(f"cache {chosen.name}") as update:
+    with limited(**parse_limits(limit or [])), bars.task(f"cache {chosen.name}") as update:
         made = ensure_cache(work, chosen, progress=update, tell=bars.line)
     counts = {name: int((made.images["split"] == name).sum()) for name in made.shards}
     result = {"cache": str(made.folder), "spec": chosen.model_dump(), "images": counts, "left_out": made.left_out}

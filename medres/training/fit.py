@@ -116,8 +116,8 @@ def train(
     copy_weights(core, served, weights)
     worst = {split: worst_images(loop.net, data, split) for split in ("train", "tune")}
     write_atomic(out / "training.html", training_page(history, settings, best["epoch"], worst).encode())
-    model, card = frozen(served, data, settings, best["epoch"])
-    save(out / "model.keras", model, *with_known(card, model, data))
+    finished, card = frozen(served, data, settings, best["epoch"])
+    save(out / "model.keras", finished, *with_known(card, finished, data))
     reporter.line(f"the model of epoch {best['epoch']} is in {out.name}/model.keras")
     return Run(out, out / "model.keras", history, best["epoch"])
 

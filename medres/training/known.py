@@ -18,22 +18,17 @@ from medres.training.data import TrainingData
 IMAGES, BATCH = 4096, 32
 
 
-def with_known(card: Card, served: keras.Model, data: TrainingData) -> tuple[Card, Novelty | None]:
-    """The card with the domain of the training split and the novelty threshold of the tuning split, and what goes beside it.
-
-    A network without a layer `pooled` gets no novelty.
-    """
+def with_known(card: Card, served: keras.Model, data: TrainingData) -> tuple[Card, Novelty]:
+    """The card with the domain of the training split and the novelty threshold of the tuning split, and what goes beside it."""
     windows = card.training["config"]["model"].get("windows")
     update: dict[str, Any] = {
         "domain": domain_of(data.table("train")),
         "input_units": UNITS[data.cache.spec.kind],
         "windows": windows and [WINDOWS[w] if isinstance(w, str) else tuple(w) for w in windows],
     }
-    novelty, tensors = None, feature_tensors(served)
-    if tensors:
-        net = keras.Model(served.input, tensors)
-        novelty = fit_novelty(_features(net, data, "train"))
-        update["novelty_threshold"] = threshold_of(novelty.scores(_features(net, data, "tune")))
+    net = keras.Model(served.input, feature_tensors(served))
+    novelty = fit_novelty(_features(net, data, "train"))
+    update["novelty_threshold"] = threshold_of(novelty.scores(_features(net, data, "tune")))
     return card.model_copy(update=update), novelty
 
 

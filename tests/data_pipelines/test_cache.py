@@ -41,7 +41,7 @@ def records(folder: Path, spec) -> dict[int, np.ndarray]:
 def test_every_record_is_the_prepared_image(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "SHARD_BYTES", 10 * 32 * 32 * 2)  # ten images a shard
     spec = spec_from("xray-32")
-    cache = ensure_cache(work, spec)
+    cache = ensure_cache(work, spec, workers=1)
     table = Manifest.load(work).table.set_index("image")
     found = records(cache.folder, spec)
     assert sorted(found) == list(range(60))
@@ -53,18 +53,18 @@ def test_every_record_is_the_prepared_image(work: Path, monkeypatch: pytest.Monk
 
 
 def test_a_second_call_builds_nothing(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = ensure_cache(work, "xray-32")
+    first = ensure_cache(work, "xray-32", workers=1)
     monkeypatch.setattr(building, "map_files", None)
-    assert ensure_cache(work, "xray-32").folder == first.folder
+    assert ensure_cache(work, "xray-32", workers=1).folder == first.folder
 
 
 def test_another_spec_or_split_is_another_cache(work: Path) -> None:
-    first = ensure_cache(work, "xray-32")
-    assert ensure_cache(work, "xray-24").folder != first.folder
+    first = ensure_cache(work, "xray-32", workers=1)
+    assert ensure_cache(work, "xray-24", workers=1).folder != first.folder
     table = Manifest.load(work).table
     table["split"] = table["split"].replace({"tune": "test", "test": "tune"})
     rewrite(work, table)
-    assert ensure_cache(work, "xray-32").folder != first.folder
+    assert ensure_cache(work, "xray-32", workers=1).folder != first.folder
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def built(tiny_work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tiny_work, copy, ignore=shutil.ignore_patterns("cache"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "SHARD_BYTES", 20 * 32 * 32 * 2)
-        ensure_cache(copy, "xray-32")
+        ensure_cache(copy, "xray-32", workers=1)
     return copy
 
 
@@ -112,7 +112,7 @@ def test_a_source_file_that_changed_after_ingest_is_an_error(work: Path, tmp_pat
     files = sorted(images.rglob("*.dcm"))
     files[0].write_bytes(files[1].read_bytes())
     with pytest.raises(CacheError, match="changed since it was ingested"):
-        ensure_cache(work, "xray-32")
+        ensure_cache(work, "xray-32", workers=1)
     assert not list((work / "cache").glob("xray*"))
     assert not list((work / "cache").glob(".building*"))
 
@@ -123,7 +123,7 @@ def test_a_preset_of_another_kind_is_an_error(work: Path) -> None:
 
 
 def test_the_cache_holds_no_more_than_the_integers(work: Path) -> None:
-    cache = ensure_cache(work, "xray-64")
+    cache = ensure_cache(work, "xray-64", workers=1)
     assert sum(path.stat().st_size for path in cache.folder.iterdir()) <= 1.05 * 60 * 64 * 64 * 2
 
 
@@ -197,7 +197,7 @@ def test_a_build_goes_on_after_its_last_whole_shard(work: Path, built: Path, mon
 
     monkeypatch.setattr(building, "_write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
-        ensure_cache(work, "xray-32")
+        ensure_cache(work, "xray-32", workers=1)
     (unfinished,) = (work / "cache").iterdir()
     with (unfinished / written[0]).open("r+b") as file:  # and the disk lost a byte of the first shard meanwhile
         file.seek(100)
@@ -205,7 +205,9 @@ def test_a_build_goes_on_after_its_last_whole_shard(work: Path, built: Path, mon
     again: list[str] = []
     monkeypatch.setattr(building, "_write_shard", lambda f, s, r: again.append(s["file"]) or write(f, s, r))
     seen, lines = [], []
-    cache = ensure_cache(work, "xray-32", progress=lambda done, total: seen.append((done, total)), tell=lines.append)
+    cache = ensure_cache(
+        work, "xray-32", workers=1, progress=lambda done, total: seen.append((done, total)), tell=lines.append
+    )
     assert written[0] in again
     assert written[1] not in again
     assert seen[-1] == (60, 60)
