@@ -29,7 +29,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dataset.ImageType, dataset.RescaleSlope, dataset.RescaleIntercept = ["ORIGINAL", "PRIMARY", "AXIAL"], 1, -1024
         dataset.ImageOrientationPatient, dataset.PixelSpacing = [1, 0, 0, 0, 1, 0], [2.0, 2.0]
         dataset.ImagePositionPatient = [0, 0, 5.0 * number]
-        pixels = np.random.default_rng(number).integers(100, 900, (24, 20)).astype(np.uint16)
+        pixels = np.random.default_rng(number).integers(900, 1250, (24, 20)).astype(np.uint16)
         if number == 2:
             pixels[8:12, 6:10] = 2000
         set_pixels(dataset, pixels, bits=12)
