@@ -152,7 +152,7 @@ def _compute(
 
     steps = training_steps(len(data.part("train")[0]), chosen.batch_size)
     found = compute(options.precision, chosen, steps, make)
-    if "self-test" in found["why"]:
+    if found["why"].startswith("self-test"):
         reporter.line(f"{found['precision']}: {found['why']}")
     if found["batch_size"] != chosen.batch_size:
         reporter.line(
