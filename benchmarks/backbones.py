@@ -1,10 +1,21 @@
-"""Images a second and peak memory of ResNet-50: this package's against keras.applications', on the same batch.
+"""Images a second and peak memory of ResNet-50: this package's against keras.applications' and torchvision's, on the same batch.
 
-    python benchmarks/backbones.py [--batch 16] [--size 224] [--steps 5]
+    python -m venv TORCH && TORCH/bin/pip install torch torchvision numpy        an environment of its own for the peer
+    python benchmarks/backbones.py --torch-python TORCH/bin/python [--batch 16] [--size 224] [--rounds 5] [--only train,float32]
 
-Each case runs in a process of its own: a training step (SGD, cross-entropy, 10 classes) and an inference step, in float32 and in
-mixed_bfloat16, after one step that is not counted; the middle of the steps' times is given. Peak memory is the largest resident set
-of the process, TensorFlow included. The rows are written to standard output as CSV. Nothing else should run on the machine.
+A training step is SGD on the cross-entropy of ten classes; an inference step is one forward pass; both in float32 and in bfloat16
+(Keras: mixed_bfloat16; torch: autocast while training, bfloat16 weights for inference). The networks:
+
+    medres               training by `training_twin`, inference by `folded`
+    medres, as built     the model itself, of built-in layers with Keras' batch normalisation
+    keras.applications   ResNet50
+    torch                torchvision's resnet50, channels first
+    torch, channels last the same in the other memory layout
+    torch, frozen        inference only: channels last, traced and frozen, its batch normalisation folded by torch
+
+The networks of a case live in processes of their own and take turns, step by step, so that a busy moment of the machine meets all
+of them; one step each is not counted. Given are the rate of the middle and of the fastest step. Peak memory is the largest resident set
+of the process, its libraries included. Rows go to standard output as CSV, ratios (fastest step against fastest step) to standard error.
 """
 
 from __future__ import annotations
@@ -22,73 +33,169 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-CASES = list(itertools.product(("medres", "keras.applications"), ("train", "infer"), ("float32", "mixed_bfloat16")))
-COLUMNS = ["network", "step", "dtype", "batch", "size", "threads", "images_per_second", "peak_mib"]
+KERAS = ("medres", "medres, as built", "keras.applications")
+TORCH = ("torch", "torch, channels last", "torch, frozen")
+CASES = list(itertools.product(("train", "infer"), ("float32", "bfloat16")))
+COLUMNS = ["network", "step", "dtype", "batch", "size", "threads", "median", "fastest", "peak_mib", "version"]
+Step = Callable[[], object]
 
 
-def network(name: str, size: int) -> Any:
-    """ResNet-50 with ten logits on RGB."""
-    import keras
-
-    if name == "medres":
-        from medres.model import classifier
-
-        return classifier(50, (size, size, 3), 10)
-    return keras.applications.ResNet50(
-        weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None
-    )
-
-
-def stepper(model: Any, step: str, batch: int, size: int) -> Callable[[], object]:
-    import keras
+def batch_of(count: int, size: int) -> tuple[Any, Any]:
     import numpy as np
-    import tensorflow as tf
 
     random = np.random.default_rng(0)
-    images = tf.constant(random.random((batch, size, size, 3), "float32"))
-    labels = tf.constant(random.integers(0, 10, batch))
+    return random.random((count, size, size, 3), "float32"), random.integers(0, 10, count)
+
+
+def keras_step(name: str, step: str, dtype: str, images: Any, labels: Any) -> tuple[Step, str]:
+    import keras
+    import tensorflow as tf
+
+    keras.config.set_dtype_policy("mixed_bfloat16" if dtype == "bfloat16" else dtype)
+    keras.utils.set_random_seed(0)
+    model = keras_model(name, step, images.shape[1:])
+    pixels, classes = tf.constant(images), tf.constant(labels)
+    version = f"keras {keras.version()}, tensorflow {tf.__version__}"
     if step == "infer":
-        forward = tf.function(lambda: model(images, training=False))
-        return lambda: forward().numpy()
+        forward = tf.function(lambda: model(pixels, training=False))
+        return lambda: forward().numpy(), version
     model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return lambda: model.train_on_batch(images, labels)
+    return lambda: model.train_on_batch(pixels, classes), version
 
 
-def measure(name: str, step: str, dtype: str, batch: int, size: int, steps: int) -> dict[str, object]:
+def keras_model(name: str, step: str, shape: tuple[int, ...]) -> Any:
+    """ResNet-50 with ten logits."""
     import keras
 
-    keras.config.set_dtype_policy(dtype)
-    keras.utils.set_random_seed(0)
-    run = stepper(network(name, size), step, batch, size)
+    if name == "keras.applications":
+        return keras.applications.ResNet50(weights=None, input_shape=shape, classes=10, classifier_activation=None)
+    from medres.backbones import folded, training_twin
+    from medres.model import classifier
+
+    model = classifier(50, shape, 10)
+    return model if name == "medres, as built" else (training_twin if step == "train" else folded)(model)
+
+
+def torch_step(name: str, step: str, dtype: str, images: Any, labels: Any) -> tuple[Step, str]:
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    layout = torch.contiguous_format if name == "torch" else torch.channels_last
+    model = torchvision.models.resnet50(num_classes=10).to(memory_format=layout)
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(memory_format=layout)
+    version = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+    half = dtype == "bfloat16"
+    if step == "infer":
+        model, pixels = (model.eval().bfloat16(), pixels.bfloat16()) if half else (model.eval(), pixels)
+        if name == "torch, frozen":
+            model = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, pixels)))
+
+        def forward() -> object:
+            with torch.inference_mode():
+                return model(pixels).float().numpy()
+
+        return forward, version
+    classes, optimiser = torch.from_numpy(labels), torch.optim.SGD(model.train().parameters(), 0.01)
+
+    def train() -> object:
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = torch.nn.functional.cross_entropy(model(pixels), classes)
+        loss.backward()
+        optimiser.step()
+        return loss.item()
+
+    return train, version
+
+
+def work(name: str, step: str, dtype: str, batch: int, size: int) -> None:
+    """In a process of its own: a step for each line that comes in, its seconds on a line out; at the end the peak."""
+    run, version = (torch_step if name in TORCH else keras_step)(name, step, dtype, *batch_of(batch, size))
     run()
-    times = []
-    for _ in range(steps):
+    print("@ready", flush=True)
+    for _ in sys.stdin:
         began = time.perf_counter()
         run()
-        times.append(time.perf_counter() - began)
+        print(f"@{time.perf_counter() - began}", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    values = (name, step, dtype, batch, size, os.cpu_count(), round(batch / median(times), 2), round(peak))
-    return dict(zip(COLUMNS, values, strict=True))
+    print("@" + json.dumps({"peak_mib": round(peak), "version": version}), flush=True)
+
+
+class Worker:
+    """One network of a case, in a process of its own."""
+
+    def __init__(self, python: str, name: str, case: tuple[str, str], given: argparse.Namespace) -> None:
+        self.name, self.times = name, []  # type: ignore[var-annotated]
+        environment = {
+            **os.environ,
+            "KERAS_BACKEND": "tensorflow",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "PYTHONWARNINGS": "ignore",
+        }
+        arguments = ["--work", "/".join((name, *case)), "--batch", str(given.batch), "--size", str(given.size)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen([python, __file__, *arguments], **pipes, text=True, env=environment)  # type: ignore[call-overload]
+        self.answer()  # before the next one is started: they share the processors
+
+    def answer(self) -> str:
+        for line in self.process.stdout:
+            if line.startswith("@"):
+                return line[1:].strip()
+        raise SystemExit(f"{self.name} ended with status {self.process.wait()}")
+
+    def turn(self) -> None:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.times.append(float(self.answer()))
+
+    def end(self, case: tuple[str, str], given: argparse.Namespace) -> dict[str, object]:
+        self.process.stdin.close()
+        last = json.loads(self.answer())
+        self.process.wait()
+        rates = [round(given.batch / seconds, 2) for seconds in (median(self.times), min(self.times))]
+        values = (self.name, *case, given.batch, given.size, os.cpu_count(), *rates, last["peak_mib"], last["version"])
+        return dict(zip(COLUMNS, values, strict=True))
+
+
+def measure(case: tuple[str, str], given: argparse.Namespace) -> list[dict[str, object]]:
+    peers = [name for name in TORCH if given.torch_python and (case[0] == "infer" or name != "torch, frozen")]
+    workers = [Worker(sys.executable, name, case, given) for name in KERAS]
+    workers += [Worker(given.torch_python, name, case, given) for name in peers]
+    for _ in range(given.rounds):
+        for worker in workers:
+            worker.turn()
+    return [worker.end(case, given) for worker in workers]
+
+
+def ratios(rows: list[dict[str, Any]]) -> str:
+    rate = {row["network"]: row["fastest"] for row in rows}
+    others = {"keras.applications": rate["keras.applications"], "medres, as built": rate["medres, as built"]}
+    torch = [value for name, value in rate.items() if name in TORCH]
+    if torch:
+        others["torch's best"] = max(torch)
+    text = ", ".join(f"{rate['medres'] / value:.2f} x {name}" for name, value in others.items())
+    return f"{rows[0]['step']} {rows[0]['dtype']}: medres is {text}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("batch", 16), ("size", 224), ("steps", 5)):
+    for name, default in (("batch", 16), ("size", 224), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--torch-python", help="the Python of an environment with torch and torchvision")
+    parser.add_argument("--only", help="one case, such as train,bfloat16")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.case:
-        print(json.dumps(measure(*given.case.split(","), given.batch, given.size, given.steps)))
+    if given.work:
+        work(*given.work.split("/"), given.batch, given.size)
         return
     writer = csv.DictWriter(sys.stdout, COLUMNS)
     writer.writeheader()
-    sizes = ["--batch", str(given.batch), "--size", str(given.size), "--steps", str(given.steps)]
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    for case in CASES:
-        command = [sys.executable, __file__, "--case", ",".join(case), *sizes]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-        writer.writerow(json.loads(done.stdout.splitlines()[-1]))
+    for case in CASES if not given.only else [tuple(given.only.split(","))]:
+        rows = measure(case, given)
+        writer.writerows(rows)
         sys.stdout.flush()
+        print(ratios(rows), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

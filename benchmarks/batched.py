@@ -33,7 +33,15 @@ class Batch:
 
     def by_patient(self, value: NDArray[Any]) -> Floats:
         """(r, patients) sums."""
-        return value.reshape(len(value), -1, self.images).sum(axis=2, dtype=np.float64)
+        out = value[:, :: self.images].astype(np.float64)
+        for k in range(1, self.images):
+            out += value[:, k :: self.images]
+        return out
+
+    @cached_property
+    def auc(self) -> Auc:
+        """Every unit weighs the same."""
+        return Auc(self, np.ones_like(self.score))
 
     @cached_property
     def order(self) -> NDArray[np.intp]:
@@ -53,8 +61,8 @@ class Batch:
 
 
 def auc_intervals(batch: Batch) -> dict[str, Interval]:
-    """auc (the headline), auc_newcombe, auc_logit, auc_wald and, clustered, auc_patient_weighted."""
-    base = Auc(batch, np.ones_like(batch.score))
+    """auc (the headline), auc_newcombe, auc_logit and auc_wald."""
+    base = batch.auc
     out = {"auc_wald": base.wald(), "auc_logit": base.logit()}
     out = {"auc_newcombe": base.newcombe()} | out
     small = np.minimum(base.patients[0], base.patients[1]) < SMALL_CLASS
@@ -62,11 +70,12 @@ def auc_intervals(batch: Batch) -> dict[str, Interval]:
     low, high = (np.where(first, n, g) for n, g in zip(out["auc_newcombe"], out["auc_logit"], strict=True))
     pairs = np.minimum(np.minimum(base.patients[0], base.patients[1]), base.patients[2] // 2)
     low = np.where(base.auc == 1.0, ((1 - LEVEL) / 2) ** (1 / pairs), low)
-    out = {"auc": (low, np.where(base.auc == 1.0, 1.0, high))} | out
-    if batch.images > 1:
-        units = np.where(batch.label, _spread(batch, batch.label), _spread(batch, ~batch.label))
-        out["auc_patient_weighted"] = Auc(batch, 1 / units).logit()
-    return out
+    return {"auc": (low, np.where(base.auc == 1.0, 1.0, high))} | out
+
+
+def patient_weighted(batch: Batch) -> Interval:
+    """The logit interval of the AUC in which each patient weighs the same in each class."""
+    return Auc(batch, 1 / np.where(batch.label, _spread(batch, batch.label), _spread(batch, ~batch.label))).logit()
 
 
 def _spread(batch: Batch, member: Bools) -> Floats:
@@ -152,7 +161,8 @@ def proportions(batch: Batch, hit: Bools, member: Bools) -> Interval:
         edge, alone = (k == 0) | (k == n), groups == n
         effect = np.where(edge, n / groups, np.maximum(1.0, variance / (p * (1 - p) / n)))
         n = np.where(alone, n, n / effect)
-        q = np.where(alone, Z, stats.t.ppf(0.5 + LEVEL / 2, np.maximum(groups - 1, 1)))
+        df, place = np.unique(np.maximum(groups - 1, 1), return_inverse=True)
+        q = np.where(alone, Z, stats.t.ppf(0.5 + LEVEL / 2, df)[place])
         centre, spread = (p + q**2 / (2 * n)) / (1 + q**2 / n), np.sqrt(p * (1 - p) / n + q**2 / (4 * n**2))
         low, high = centre - q / (1 + q**2 / n) * spread, centre + q / (1 + q**2 / n) * spread
     none = (groups < 2) & ~alone

@@ -1,38 +1,54 @@
-"""Speed of the evaluation against a scikit-learn bootstrap, with equal point values.
+"""Speed of the evaluation against other packages, with equal point values.
 
-    python benchmarks/evaluate.py [--sizes 1000 10000 100000] [--replicates 2000] [--report]
+    python benchmarks/evaluate.py [--sizes 1000 10000 100000 1000000] [--replicates 2000] [--report]
 
-Needs scikit-learn. `--report` also times a whole report of 100,000 cases x 14 findings. Where scikit-learn's bootstrap
-would take long, it is timed on 20 replicates and scaled; the table says so.
+Peers: scikit-learn's `roc_auc_score` in a bootstrap loop; `confidenceinterval` (DeLong, bootstrap) and `MLstatkit` (paired
+DeLong, bootstrap), left out where they are not installed. Each is timed on as many replicates as a few seconds allow and
+scaled to all of them; the table says on how many. `--report` also times a whole report of 100,000 cases x 14 findings.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
+import io
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from medres.evaluate import evaluate
-from medres.evaluate.bootstrap import resampled
+from medres.evaluate.bootstrap import Statistic, resampled
+from medres.evaluate.compare import paired_difference
 from medres.evaluate.precision_recall import average_precision
-from medres.evaluate.roc import Sample, auc_covariance, auc_from_counts, placements, rank_counts
+from medres.evaluate.roc import Counts, Sample, auc_covariance, auc_from_counts, placements, rank_counts
+
+SECONDS = 8.0  # for one peer's bootstrap
 
 
 def cases(n: int, seed: int = 0) -> Sample:
+    """Independent patients, a tenth with the finding; scores are probabilities."""
     rng = np.random.default_rng(seed)
     label = rng.random(n) < 0.1
-    return Sample(label, rng.normal(size=n) + label, np.arange(n), np.zeros(n, dtype=np.int64))
+    return Sample(label, 1 / (1 + np.exp(2.7 - rng.normal(size=n) - label)), np.arange(n), np.zeros(n, dtype=np.int64))
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
-    result = work()
+    with contextlib.redirect_stderr(io.StringIO()):
+        result = work()
     return time.perf_counter() - start, result
+
+
+def scaled(work: Callable[[int], Any], replicates: int) -> tuple[float, int]:
+    """Seconds for all replicates, from as many as SECONDS allow (5 at the least)."""
+    one = timed(lambda: work(5))[0] / 5
+    count = int(min(replicates, max(5, SECONDS / one)))
+    return timed(lambda: work(count))[0] * replicates / count, count
 
 
 def sklearn_bootstrap(sample: Sample, replicates: int) -> None:
@@ -42,23 +58,80 @@ def sklearn_bootstrap(sample: Sample, replicates: int) -> None:
         roc_auc_score(sample.label[rows], sample.score[rows])
 
 
-def row(n: int, replicates: int) -> dict[str, Any]:
-    sample = cases(n)
-    counts = rank_counts(sample.label, sample.score)
-    auc_gap = abs(auc_from_counts(counts) - roc_auc_score(sample.label, sample.score))
-    ap_gap = abs(average_precision(counts) - average_precision_score(sample.label, sample.score))
-    if max(auc_gap, ap_gap) > 1e-12:
-        raise SystemExit(f"point values differ from scikit-learn's by {max(auc_gap, ap_gap)} at n = {n}")
-    delong, _ = timed(lambda: auc_covariance([placements(sample)]))
-    ours, _ = timed(lambda: resampled(sample, {"auc": auc_from_counts}, replicates))
-    slow = replicates if n <= 10_000 else 20
-    theirs, _ = timed(lambda: sklearn_bootstrap(sample, slow))
-    theirs *= replicates / slow
+def all_figures(counts: Counts) -> dict[str, Statistic]:
+    """AUC, sensitivity, specificity and net benefit at one threshold, average precision and Brier score, from counts."""
+    place = int(np.searchsorted(-counts.threshold, -0.1, "right")) - 1
+    p = counts.threshold
+    weight, miss, hit = 0.1 / 0.9, p**2, (1 - p) ** 2
+
+    def brier(c: Counts) -> float:
+        total = float(np.diff(c.tp, prepend=0) @ hit + np.diff(c.fp, prepend=0) @ miss)
+        return total / (c.n_positive + c.n_negative)
+
     return {
-        "n": n, "DeLong (s)": round(delong, 4), f"ours x{replicates} (s)": round(ours, 2),
-        f"scikit-learn x{replicates} (s)": round(theirs, 1), "scaled from": slow,
-        "bootstrap ratio": round(theirs / ours, 1), "DeLong ratio": round(theirs / delong),
-    }  # fmt: skip
+        "auc": auc_from_counts,
+        "sensitivity": lambda c: c.tp[place] / c.n_positive,
+        "specificity": lambda c: 1 - c.fp[place] / c.n_negative,
+        "net_benefit": lambda c: (c.tp[place] - weight * c.fp[place]) / (c.n_positive + c.n_negative),
+        "average_precision": average_precision,
+        "brier": brier,
+    }
+
+
+def check(sample: Sample, counts: Counts) -> None:
+    """Equal to scikit-learn to 1e-12, or the run stops."""
+    figures = {name: float(statistic(counts)) for name, statistic in all_figures(counts).items()}
+    expected = {
+        "auc": roc_auc_score(sample.label, sample.score),
+        "average_precision": average_precision_score(sample.label, sample.score),
+        "brier": brier_score_loss(sample.label, sample.score),
+        "sensitivity": float((sample.score[sample.label] >= 0.1).mean()),
+    }
+    for name, value in expected.items():
+        if abs(figures[name] - value) > 1e-12:
+            raise SystemExit(f"{name} is {figures[name]} here and {value} in scikit-learn at n = {sample.label.size}")
+
+
+def row(n: int, replicates: int) -> dict[str, Any]:
+    sample, other = cases(n), cases(n, seed=1)
+    counts = rank_counts(sample.label, sample.score)
+    check(sample, counts)
+    pair = Sample(sample.label, sample.score + 0.1 * other.score, sample.patient, sample.fold)
+    out: dict[str, Any] = {"n": n, "replicates": replicates}
+    out["DeLong"] = min(timed(lambda: auc_covariance([placements(sample)]))[0] for _ in range(3))
+    out["paired DeLong"] = min(timed(lambda: paired_difference(sample, pair, 0.95))[0] for _ in range(3))
+    out["bootstrap of the AUC"] = timed(lambda: resampled(sample, {"auc": auc_from_counts}, replicates))[0]
+    out["bootstrap of 6 figures"] = timed(lambda: resampled(sample, all_figures(counts), replicates))[0]
+    seconds, out["scikit-learn timed on"] = scaled(lambda r: sklearn_bootstrap(sample, r), replicates)
+    out |= {"scikit-learn bootstrap": seconds, "ratio to scikit-learn": seconds / out["bootstrap of the AUC"]}
+    return out | _peers(sample, pair, replicates, out)
+
+
+def _peers(sample: Sample, pair: Sample, replicates: int, ours: dict[str, Any]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    label = sample.label.astype(int)
+    if importlib.util.find_spec("confidenceinterval"):
+        from confidenceinterval import roc_auc_score as with_interval
+
+        seconds, told = timed(lambda: with_interval(label, sample.score))
+        if abs(told[0] - roc_auc_score(label, sample.score)) > 1e-9:
+            raise SystemExit("confidenceinterval gives another AUC")
+        method = "bootstrap_percentile"
+        boot, count = scaled(lambda r: with_interval(label, sample.score, method=method, n_resamples=r), replicates)
+        out |= {"confidenceinterval DeLong": seconds, "ratio of DeLong": seconds / ours["DeLong"]}
+        out |= {"confidenceinterval bootstrap": boot, "confidenceinterval timed on": count}
+        out["ratio to confidenceinterval"] = boot / ours["bootstrap of the AUC"]
+    if importlib.util.find_spec("MLstatkit"):
+        from MLstatkit import Bootstrapping, Delong_test
+
+        seconds, told = timed(lambda: Delong_test(label, sample.score, pair.score))
+        if abs(told[1] - (paired_difference(sample, pair, 0.95)[1] or 0.0)) > 1e-6:
+            raise SystemExit("MLstatkit gives another p-value")
+        boot, count = scaled(lambda r: Bootstrapping(label, sample.score, "roc_auc", n_bootstraps=r), replicates)
+        out |= {"MLstatkit paired DeLong": seconds, "ratio of paired DeLong": seconds / ours["paired DeLong"]}
+        out |= {"MLstatkit bootstrap": boot, "MLstatkit timed on": count}
+        out["ratio to MLstatkit"] = boot / ours["bootstrap of the AUC"]
+    return out
 
 
 def report_seconds(n: int = 100_000, findings: int = 14) -> float:
@@ -79,9 +152,9 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=2000)
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
-    rows = [row(n, given.replicates if n <= 100_000 else given.replicates // 10) for n in given.sizes]
-    for one in rows:
-        print(one)
+    for n in given.sizes:
+        one = row(n, given.replicates if n <= 100_000 else given.replicates // 10)
+        print("; ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v:,}" for k, v in one.items()), flush=True)
     if given.report:
         report_seconds()
 

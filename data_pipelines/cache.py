@@ -1,56 +1,56 @@
 """Decode once: TFRecord shards of prepared integers, bound to the manifest they were made from.
 
     WORK/cache/<preset>-<key>/
-        cache.json               spec, dtype, shape, key; for each shard: file, split, records, bytes, sha256
+        cache.json               spec, key, digests of the tables; for each shard: file, split, records, bytes, sha256
         images.parquet           image, split: the row number is the number that each record carries
-        train-00000.tfrecord ... one record an image: int32 row number, then the integers, little endian
+        slices.parquet           record, slice, image: where each slice of a stack or a volume comes from
+        train-00000.tfrecord ... one record: int32 row number, then the integers, little endian
 
 The key is the SHA-256 of spec, code version and, for every image, its pseudonym, source hash, frame and split: whatever changes
 one of them makes another folder, so old pixels are never met. Labels are not in the shards; they are joined by row number.
-A cache is built under a temporary name and renamed when it is whole. Opening one checks every shard's SHA-256.
+A cache is built under another name and renamed when it is whole. Opening one checks every byte.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data_pipelines.backend import require_tensorflow
-from data_pipelines.doors import read_row
-from data_pipelines.errors import CacheError, DicomError
-from data_pipelines.files import file_sha256, sync_folder, write_atomic
+from data_pipelines.building import Progress, Tell, build, unsealed
+from data_pipelines.errors import CacheError, SpecError
+from data_pipelines.files import file_sha256
 from data_pipelines.manifest import SPLITS, Manifest
-from data_pipelines.preprocess import PreprocessSpec, prepare, spec_from
-from data_pipelines.workers import map_files
+from data_pipelines.planning import record_bytes
+from data_pipelines.preprocess import PreprocessSpec, spec_from
 
-CODE_VERSION = 1
-SCHEMA = "medres.cache/1"
-SHARD_BYTES = 64 << 20
-
-Progress = Callable[[int, int], None]
+CODE_VERSION = 2
+SCHEMA = "medres.cache/2"
 
 
 @dataclass(frozen=True)
 class Cache:
-    """An opened, verified cache. `images` has the columns image and split; record i is row i."""
+    """An opened, verified cache. `images` has the columns image and split; record i is row i.
+
+    Of a stack `image` is the middle slice, of a volume too: it stands for the record. `slices` (record, slice, image) names
+    them all. `left_out`: verdict -> number of series that made no volume.
+    """
 
     folder: Path
     spec: PreprocessSpec
     images: pd.DataFrame
+    slices: pd.DataFrame
     shards: dict[str, list[str]]
+    left_out: dict[str, int]
 
     @property
     def record_bytes(self) -> int:
-        return 4 + self.spec.rows * self.spec.cols * self.spec.dtype.itemsize
+        return record_bytes(self.spec)
 
     def files(self, split: str) -> list[str]:
         """Paths of the shards of one split, in order."""
@@ -63,26 +63,34 @@ def ensure_cache(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Cache:
     """Open the cache of `preset` for WORK's manifest; build it first where there is none.
 
-    Raises CacheError where an existing one is damaged, where a source file changed since ingest, or where the manifest holds no
-    image of the preset's kind.
+    progress(done, total) counts records; tell(line) says how large the cache will be before its first byte is written, and how
+    many series make no volume. A build that was killed goes on from its last whole shard; a second process waits for the first.
+    Raises CacheError where an existing one is damaged, where a source file changed since ingest, where the disk has not the
+    room, or where the manifest holds no image of the preset's kind.
     """
     manifest, spec = Manifest.load(work), spec_from(preset)
     table = eligible_rows(manifest.table, spec)
-    folder = Path(work) / "cache" / f"{spec.name}-{_key(table, spec)[:12]}"
+    key = _key(table, spec)
+    folder = Path(work) / "cache" / f"{spec.name}-{key[:12]}"
     if not folder.exists():
-        _build(table, spec, folder, workers, progress)
+        index = {"schema": SCHEMA, "spec": spec.model_dump(), "key": key}
+        build(table, spec, folder, index, workers=workers, progress=progress, tell=tell)
     return open_cache(folder)
 
 
 def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
-    """The manifest's rows of the spec's kind, train first, then tune and test, each series whole and by position.
+    """The manifest's rows of the spec's kind (of stacks and volumes: DICOM alone), train first, then tune and test, each series
+    whole and by position.
 
     The order follows paths and positions, never pseudonyms: the same files give the same training with any key.
     """
     rows = table[table["kind"] == spec.kind]
+    if spec.form != "image":
+        rows = rows[rows["form"] == "dicom"]  # whose slices have a place
     if rows.empty:
         kinds = ", ".join(f"{count} {kind}" for kind, count in table["kind"].value_counts().items())
         raise CacheError(
@@ -94,104 +102,62 @@ def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
 
 
 def open_cache(folder: Path) -> Cache:
-    """Read and verify a cache folder. Raises CacheError naming the shard that is missing, cut or altered."""
+    """Read and verify a cache folder. Raises CacheError naming the first file that is missing, cut or altered."""
     try:
-        index = json.loads((folder / "cache.json").read_text())
-        images = pd.read_parquet(folder / "images.parquet")
+        index = unsealed((folder / "cache.json").read_bytes())
         spec = spec_from(index["spec"])
-        shards: list[dict] = index["shards"]
-    except (OSError, ValueError, KeyError) as error:
+        shards: list[dict[str, Any]] = index["shards"]
+        tables: dict[str, str] = index["tables"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
         raise CacheError(
             f"the cache index of {folder.name} cannot be read ({type(error).__name__}): {_mend(folder)}"
         ) from None
-    for shard in shards:
-        path = folder / shard["file"]
-        if not path.is_file():
-            raise CacheError(f"shard {shard['file']} of cache {folder.name} is missing: {_mend(folder)}")
-        if path.stat().st_size != shard["bytes"] or file_sha256(path) != shard["sha256"]:
-            raise CacheError(f"shard {shard['file']} of cache {folder.name} is damaged: {_mend(folder)}")
-    if sum(shard["records"] for shard in shards) != len(images):
-        raise CacheError(f"cache {folder.name} holds another number of records than of images: {_mend(folder)}")
+    for problem in _damage(folder, shards, tables):
+        raise CacheError(f"{problem}: {_mend(folder)}")
+    images = pd.read_parquet(folder / "images.parquet")
+    each = pd.DataFrame({"record": np.arange(len(images)), "slice": 0, "image": images["image"]})
+    slices = pd.read_parquet(folder / "slices.parquet") if "slices.parquet" in tables else each
     by_split = {name: [s["file"] for s in shards if s["split"] == name] for name in SPLITS}
-    return Cache(folder, spec, images, by_split)
+    return Cache(folder, spec, images, slices, by_split, index["left_out"])
 
 
-def prepare_file(item: tuple[str, str, int, str, str, str, dict]) -> np.ndarray:
-    """Read and prepare one (source, path, frame, form, kind, file_sha256, spec); run in a decode worker.
+def verify_caches(work: Path | str) -> dict[str, list[str]]:
+    """Every problem of every cache of a work folder, by folder name; an empty list where a cache is sound.
 
-    Raises CacheError where the file is not the one that was ingested.
+    Looked for: a byte that changed, a file that is cut, missing or not named by the index (a stale shard), and a cache that the
+    manifest no longer leads to, or that was never finished.
     """
-    source, path, frame, form, kind, sha256, spec = item
-    return prepare(read_row(source, path, frame, form=form, kind=kind, sha256=sha256), spec_from(spec))
-
-
-def _build(
-    table: pd.DataFrame, spec: PreprocessSpec, folder: Path, workers: int | None, progress: Progress | None
-) -> None:
-    building = folder.with_name(f".building-{folder.name}-{uuid.uuid4().hex[:8]}")
-    building.mkdir(parents=True)
-    try:
-        needed = len(table) * (20 + spec.rows * spec.cols * spec.dtype.itemsize)
-        free = shutil.disk_usage(building).free
-        if needed > free:
-            raise CacheError(
-                f"the cache needs {needed / 2**20:.0f} MiB and the disk has {free / 2**20:.0f} MiB: make room or choose a smaller preset"
-            )
-        shards = list(_write_shards(table, spec, building, _prepared(table, spec, workers, progress)))
-        images = table[["image", "split"]].reset_index(drop=True)
-        write_atomic(building / "images.parquet", images.to_parquet())
-        index = {"schema": SCHEMA, "spec": spec.model_dump(), "key": _key(table, spec), "shards": shards}
-        write_atomic(building / "cache.json", json.dumps(index, indent=1).encode())
+    manifest, found = Manifest.load(work), {}
+    for folder in sorted(path for path in (Path(work) / "cache").glob("*") if path.is_dir()):
+        if folder.name.startswith(".building-"):
+            found[folder.name] = ["it was never finished: repeat the command that builds it, or delete the folder"]
+            continue
         try:
-            building.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-            # Another process finished the same cache first; ours is equal and no longer needed.
-        sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            index = unsealed((folder / "cache.json").read_bytes())
+            spec = spec_from(index["spec"])
+            problems = [f"{line}: {_mend(folder)}" for line in _damage(folder, index["shards"], index["tables"])]
+            named = {"cache.json", *index["tables"], *(shard["file"] for shard in index["shards"])}
+            stale = sorted(path.name for path in folder.iterdir() if path.name not in named)
+            problems += [f"{name} of {folder.name} belongs to no index: delete it" for name in stale]
+            if index["key"] != _key(eligible_rows(manifest.table, spec), spec):
+                problems.append(f"{folder.name} was made for another manifest or by another version: delete the folder")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
+            problems = [f"the cache index of {folder.name} cannot be read ({type(error).__name__}): {_mend(folder)}"]
+        except CacheError as error:
+            problems = [f"{folder.name}: {error}"]
+        found[folder.name] = problems
+    return found
 
 
-def _prepared(
-    table: pd.DataFrame, spec: PreprocessSpec, workers: int | None, progress: Progress | None
-) -> Iterator[np.ndarray]:
-    items = [
-        (source, path, int(frame), form, kind, sha256, spec.model_dump())
-        for source, path, frame, form, kind, sha256 in zip(
-            *(table[c] for c in ("source", "path", "frame", "form", "kind", "file_sha256")), strict=True
-        )
-    ]
-    for row, (_, result) in enumerate(map_files(prepare_file, items, workers=workers, progress=progress)):
-        if isinstance(result, DicomError):
-            raise CacheError(f"{table['path'].iloc[row]}: {result}") from result
-        yield result
-
-
-def _write_shards(
-    table: pd.DataFrame, spec: PreprocessSpec, folder: Path, prepared: Iterable[np.ndarray]
-) -> Iterator[dict]:
-    tf = require_tensorflow()
-    records = enumerate(prepared)
-    per_shard = max(1, SHARD_BYTES // (spec.rows * spec.cols * spec.dtype.itemsize))
-    for split in SPLITS:
-        count = int((table["split"] == split).sum())
-        for number, first in enumerate(range(0, count, per_shard)):
-            path = folder / f"{split}-{number:05d}.tfrecord"
-            n = min(per_shard, count - first)
-            with tf.io.TFRecordWriter(str(path)) as writer:
-                for _ in range(n):
-                    row, pixels = next(records)
-                    writer.write(np.int32(row).tobytes() + pixels.tobytes())
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            yield {
-                "file": path.name,
-                "split": split,
-                "records": n,
-                "bytes": path.stat().st_size,
-                "sha256": file_sha256(path),
-            }
+def _damage(folder: Path, shards: list[dict[str, Any]], tables: dict[str, str]) -> Iterator[str]:
+    """What is wrong with the files that an index names."""
+    expected = [("shard", s["file"], s["bytes"], s["sha256"]) for s in shards]
+    for kind, name, size, digest in [*expected, *(("table", name, None, sha) for name, sha in tables.items())]:
+        path = folder / name
+        if not path.is_file():
+            yield f"{kind} {name} of cache {folder.name} is missing"
+        elif size not in (None, path.stat().st_size) or file_sha256(path) != digest:
+            yield f"{kind} {name} of cache {folder.name} is damaged"
 
 
 def _key(table: pd.DataFrame, spec: PreprocessSpec) -> str:

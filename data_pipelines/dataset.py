@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from data_pipelines.cache import Cache, ensure_cache
 from data_pipelines.errors import LabelError, SpecError
 from data_pipelines.manifest import SPLITS, Manifest
 from data_pipelines.preprocess import PreprocessSpec
+from data_pipelines.records import by_record
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -80,7 +82,7 @@ def datasets(
     order and all their images.
     """
     cache = ensure_cache(work, preset)
-    targets = targets_of(Manifest.load(work), cache.images["image"])
+    targets = targets_of(by_record(Manifest.load(work), cache), cache.images["image"])
     options: dict[str, Any] = {"epoch": epoch, "start": start, "sampling": sampling, "context": context}
     return (
         train_batches(cache, targets, batch_size, seed, **options),
@@ -183,7 +185,7 @@ def _balanced(cache: Cache, targets: Targets, order: np.random.Generator, count:
     share = max(1, SHUFFLE_BYTES // cache.record_bytes // len(sizes))
 
     def stream(wanted: int, size: int) -> Any:
-        own = tf.data.TFRecordDataset(files).filter(lambda record: tf.gather(of_row, _row(record))[0] == wanted)
+        own = tf.data.TFRecordDataset(files).filter(lambda record: tf.gather(of_row, _row(tf, record))[0] == wanted)
         return own.shuffle(min(size, share), seed=int(order.integers(2**31))).repeat()
 
     turns = order.permuted(np.tile(np.arange(len(sizes)), (-(-count // len(sizes)), 1)), axis=1).ravel()[:count]
@@ -191,9 +193,8 @@ def _balanced(cache: Cache, targets: Targets, order: np.random.Generator, count:
     return tf.data.Dataset.choose_from_datasets(streams, tf.data.Dataset.from_tensor_slices(turns))
 
 
-def _row(records: Any) -> Any:
+def _row(tf: ModuleType, records: Any) -> Any:
     """Row numbers of raw records, int32 (records,)."""
-    tf = require_tensorflow()
     return tf.reshape(tf.io.decode_raw(tf.strings.substr(records, 0, 4), tf.int32), [-1])
 
 
@@ -204,7 +205,7 @@ def _parsed(batches: tf.data.Dataset, steps: int, cache: Cache, targets: Targets
     labels, weights = tf.constant(targets.labels), tf.constant(targets.weights)
 
     def parse(records: Any) -> tuple:
-        row = _row(records)
+        row = _row(tf, records)
         pixels = tf.io.decode_raw(tf.strings.substr(records, 4, cache.record_bytes - 4), dtype)
         image = tf.cast(tf.reshape(pixels, [-1, *spec.shape]), tf.float32) * spec.scale
         inputs = {"image": image, "key": tf.stack([tf.fill(tf.shape(row), key), row], axis=1)}

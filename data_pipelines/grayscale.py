@@ -58,9 +58,22 @@ def apply_lut(values: NDArray[np.generic], lut: Lut) -> Integers:
 
 
 def rescale(stored: Integers, slope: float, intercept: float) -> Floats:
-    """slope * stored + intercept, computed in float64; infinite where float32 cannot hold it. C.11.1.1.2."""
+    """slope * stored + intercept, as float64 gives it; infinite where float32 cannot hold it. C.11.1.1.2.
+
+    Whole numbers that stay below 2^24 are exact in float32, which takes a third of the time.
+    """
+    info = np.iinfo(stored.dtype)
+    largest = abs(slope) * max(-info.min, info.max) + abs(intercept)
+    if float(slope).is_integer() and float(intercept).is_integer() and largest < 1 << 24:
+        values = stored.astype(np.float32)
+        values *= np.float32(slope)
+        values += np.float32(intercept)
+        return values
     with np.errstate(over="ignore", invalid="ignore"):
-        return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+        exact = stored.astype(np.float64)
+        exact *= slope
+        exact += intercept
+        return exact.astype(np.float32)
 
 
 def window(values: NDArray[np.generic], center: float, width: float, function: WindowFunction = "LINEAR") -> Floats:
@@ -122,6 +135,8 @@ def _in_sign_of(stored: Integers, value: int) -> int:
 def undeclared_fill(hounsfield: Floats) -> Mask | None:
     """Pixels outside a CT's field of view that carry a fill nobody declared: below -1500 HU, where no matter is, in at
     least 1 % of the image. None when there are none."""
+    if hounsfield.min() >= UNDECLARED_FILL_HU:
+        return None
     mask = hounsfield < UNDECLARED_FILL_HU
     return mask if mask.mean() >= UNDECLARED_FILL_SHARE else None
 
@@ -138,5 +153,5 @@ def pixel_sha256(stored: Integers) -> str:
     low, high = int(stored.min()), int(stored.max())
     dtype = next(kind for kind in ("<u2", "<i2", "<i8") if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max)
     digest = hashlib.sha256(f"{stored.shape}{dtype}".encode())
-    digest.update(np.ascontiguousarray(stored, dtype).tobytes())
+    digest.update(np.ascontiguousarray(stored, dtype).data)
     return digest.hexdigest()

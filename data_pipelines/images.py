@@ -26,6 +26,7 @@ from data_pipelines.transforms import Modality, frame_group, read_modality, read
 from data_pipelines.vocabulary import CT_CLASSES, QUANTITATIVE_MODALITIES, RADIOGRAPH_MODALITIES
 
 AIR_HU = -1024.0
+LEAST_ASPECT = 1 / 16
 
 Units = Literal["HU", "display", "raw"]
 
@@ -37,6 +38,7 @@ class Image:
     `pixels` float32 (rows, columns): HU; or display values 0..1, bright = dense; or the raw modality output (MR and the
     like, and CT whose unit is not HU). `padding` marks pixels outside the image (None: there are none): they hold -1024
     HU, display 0, or in raw images what was stored. `spacing_mm`: PixelSpacing (row, column), never the detector's.
+    `aspect`: height of a pixel over its width, 1 where nothing says otherwise.
     `pixel_sha256`: of the stored values with MONOCHROME1 mirrored. `voi`: what was applied, and among how many.
     """
 
@@ -50,6 +52,7 @@ class Image:
     header: Header
     frame: int
     pixel_sha256: str
+    aspect: float = 1.0
 
 
 def read_image(source: Source, *, frame: int = 0) -> Image:
@@ -64,27 +67,30 @@ def read_image(source: Source, *, frame: int = 0) -> Image:
     return image_of(parsed.dataset, header_of(parsed), frame)
 
 
-def image_of(dataset: Dataset, header: Header, frame: int) -> Image:
-    """As `read_image`, from a parsed data set and its header."""
+def image_of(dataset: Dataset, header: Header, frame: int, *, digest: bool = True) -> Image:
+    """As `read_image`, from a parsed data set and its header; without `digest`, `pixel_sha256` is ''."""
     stored, decoding = stored_values(dataset, header, frame)
     with quiet():
         modality = read_modality(dataset, frame, signed=header.pixel_representation == 1)
         value, limit = read_padding(dataset)
     padding = None if value is None else padding_mask(stored, value, limit)
     values = modality.apply(stored)
-    if not np.isfinite(values).all():
+    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise Unreadable("The rescale takes pixels out of the range of float32.", code="bad_modality_transform")
+    spacing = _spacing(dataset, header, frame)
+    aspect, implausible = _aspect(header, spacing)
     image = Image(
         pixels=values,
         units="raw",
         kind=_kind(header),
-        spacing_mm=_spacing(dataset, header, frame),
+        spacing_mm=spacing,
         padding=padding,
-        repairs=header.repairs + decoding,
+        repairs=header.repairs + decoding + implausible,
         voi={"kind": "none"},
         header=header,
         frame=frame,
-        pixel_sha256=pixel_sha256(_upright(stored, header)),
+        pixel_sha256=pixel_sha256(_upright(stored, header)) if digest else "",
+        aspect=aspect,
     )
     if image.kind == "ct":
         return _hounsfield(image) if is_hounsfield(header, modality) else image
@@ -143,6 +149,14 @@ def _spacing(dataset: Dataset, header: Header, frame: int) -> tuple[float, float
     with quiet():
         spacing = frame_group(dataset, frame, "PixelMeasuresSequence").numbers("PixelSpacing", 2, positive=True)
     return None if spacing is None else (spacing[0], spacing[1])
+
+
+def _aspect(header: Header, spacing: tuple[float, float] | None) -> tuple[float, tuple[str, ...]]:
+    """Height over width of a pixel, and repairs: PixelSpacing, else ImagerPixelSpacing, else PixelAspectRatio (C.7.6.3.1.7),
+    each (row, column). One beyond 1:16 was hardly meant, and counts as 1."""
+    height, width = spacing or header.imager_pixel_spacing or header.pixel_aspect_ratio or (1.0, 1.0)
+    plausible = width * LEAST_ASPECT <= height <= width / LEAST_ASPECT
+    return (height / width, ()) if plausible else (1.0, ("implausible_aspect",))
 
 
 def _stored_range(header: Header) -> tuple[int, int]:

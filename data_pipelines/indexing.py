@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from data_pipelines.errors import DicomError, Ineligible, InputError, NotDicom
 from data_pipelines.files import file_sha256
 from data_pipelines.headers import Header, Kind, eligibility, header_of
 from data_pipelines.images import Image, image_of
+from data_pipelines.limits import current
 from data_pipelines.looks import perceptual_hash
 from data_pipelines.parsing import Source, parse
 from data_pipelines.planes import Plane, plane_of, planes_of
@@ -26,6 +27,9 @@ from data_pipelines.workers import Progress, map_files
 
 #: Raw identifiers that the rows hold besides the manifest's columns; they never leave the process.
 IDENTIFIERS = ("sop_uid", "series_uid", "study_uid", "patient_id", "issuer")
+
+
+_ARRAY_BYTES = 1 << 20  # of an .npz, which may take the time of one file
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ def index_sources(
     items = [os.path.join(root, path) for root, path in places]  # noqa: PTH118
     rows: list[dict[str, Any]] = []
     look = functools.partial(look_at, for_processing=for_processing, units=units)
-    answers = map_files(look, items, workers=workers, progress=progress)
-    for (root, path), (_, answer) in zip(places, answers, strict=True):
+    answers = _answers(look, items, workers, progress)
+    for (root, path), answer in zip(places, answers, strict=True):
         for name, found in [("", answer)] if isinstance(answer, DicomError) else answer:
             if isinstance(found, DicomError):
                 skipped = isinstance(found, NotDicom)
@@ -85,6 +89,20 @@ def index_sources(
             else:
                 rows.append({"source": root, "path": path + name, **found})
     return Index(pd.DataFrame(rows), tuple(rejected))
+
+
+def _answers(look: Callable[[str], Any], items: list[str], workers: int | None, progress: Progress | None) -> list[Any]:
+    """What each file gives, or the reason, in order. An .npz holds many images: its limit of time grows with its size."""
+    arrays = {n for n, path in enumerate(items) if path.lower().endswith(".npz")}
+    others = [path for n, path in enumerate(items) if n not in arrays]
+    found = iter([answer for _, answer in map_files(look, others, workers=workers, progress=progress)])
+    return [_answer_of_array(look, path) if n in arrays else next(found) for n, path in enumerate(items)]
+
+
+def _answer_of_array(look: Callable[[str], Any], path: str) -> Any:
+    seconds = current().seconds * max(1.0, Path(path).stat().st_size / _ARRAY_BYTES)
+    ((_, answer),) = map_files(look, [path], workers=1, timeout_s=seconds)
+    return answer
 
 
 def look_at(path: str, *, for_processing: bool, units: Units | None) -> list[tuple[str, dict[str, Any] | DicomError]]:

@@ -5,6 +5,8 @@ Arrays are (slices, rows, columns) float32; affines map (slice, row, column, 1) 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -36,10 +38,13 @@ def rectify(
     grown = np.ceil(drift.max(axis=0) - first).astype(int)
     count = round(float(heights[-1] / np.median(np.diff(heights)))) + 1
     targets = np.linspace(0, heights[-1], count)
-    moved = _moved(pixels, drift - first, grown, fill)
     below = np.clip(np.searchsorted(heights, targets, side="right") - 1, 0, len(heights) - 2)
-    weight = ((targets - heights[below]) / (heights[below + 1] - heights[below])).astype(np.float32)[:, None, None]
-    regular = moved[below] * (1 - weight) + moved[below + 1] * weight
+    weight = (targets - heights[below]) / (heights[below + 1] - heights[below])
+    shape = pixels.shape[1] + int(grown[0]), pixels.shape[2] + int(grown[1])
+    moved = lru_cache(maxsize=2)(lambda n: _moved(pixels[n], drift[n] - first, shape, fill))
+    regular = np.empty((count, *shape), np.float32)
+    for out, n, w in zip(regular, below.tolist(), weight.astype(np.float32), strict=True):
+        np.add(moved(n) * (1 - w), moved(n + 1) * w, out=out)
     affine = np.eye(4)
     affine[:3, 0] = normal * heights[-1] / (count - 1)
     affine[:3, 1], affine[:3, 2] = axes[1] * spacing[0], axes[0] * spacing[1]
@@ -47,11 +52,11 @@ def rectify(
     return regular, affine
 
 
-def _moved(pixels: Voxels, offsets: NDArray[np.float64], grown: NDArray[np.int_], fill: float) -> Voxels:
-    """Each slice in a frame larger by `grown` (rows, columns), moved by its offset in pixels."""
-    padded = np.pad(pixels, ((0, 0), (0, int(grown[0])), (0, int(grown[1]))), constant_values=fill)
-    moved = [ndimage.shift(each, offset, order=1, cval=fill) for each, offset in zip(padded, offsets, strict=True)]
-    return np.stack(moved).astype(np.float32)
+def _moved(plane: Voxels, offset: NDArray[np.float64], shape: tuple[int, int], fill: float) -> Voxels:
+    """A slice in a frame of `shape` (rows, columns), moved by its offset in pixels."""
+    padded = np.full(shape, fill, np.float32)
+    padded[: plane.shape[0], : plane.shape[1]] = plane
+    return ndimage.shift(padded, offset, order=1, cval=fill)
 
 
 def resample(pixels: Voxels, affine: Affine, spacing_mm: tuple[float, float, float]) -> tuple[Voxels, Affine]:

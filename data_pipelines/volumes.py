@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_pipelines.errors import Ineligible, LimitExceeded, NotDicom, SeriesError, SpecError
 from data_pipelines.grayscale import Mask
@@ -16,13 +17,14 @@ from data_pipelines.headers import Header, header_of
 from data_pipelines.images import AIR_HU, Image, Units, image_of
 from data_pipelines.parsing import Parsed, parse
 from data_pipelines.planes import Plane, planes_of
-from data_pipelines.resampling import Affine, Voxels, rectify
+from data_pipelines.resampling import Affine, Voxels, crop, rectify, resample
 from data_pipelines.series import Group, Verdict, assess, group_planes, series_verdict
 
 Policy = Literal["reject", "shear", "resample"]
 
 MAX_VOLUME_BYTES = 4 << 30
-_ACCEPTED: dict[str, frozenset[str]] = {
+#: policy -> verdicts that it makes a volume of
+ACCEPTED: dict[str, frozenset[str]] = {
     "reject": frozenset({"REGULAR"}),
     "shear": frozenset({"REGULAR", "TILTED"}),
     "resample": frozenset({"REGULAR", "TILTED", "MISSING", "IRREGULAR"}),
@@ -53,6 +55,42 @@ class Volume:
     units: Units
     padding: Mask | None
     repairs: tuple[str, ...]
+
+    def resampled(self, spacing_mm: tuple[float, float, float]) -> Volume:
+        """On a grid of `spacing_mm` (slice, row, column) over the same extent; see data_pipelines.resampling.resample.
+
+        Each slice keeps the name of the nearest one. Raises SpecError unless the spacing is three lengths above 0 mm.
+        """
+        try:
+            pixels, affine = resample(self.pixels, self.affine, spacing_mm)
+        except ValueError as error:
+            raise SpecError(str(error)) from None
+        places = (np.arange(len(pixels)) + 0.5) * len(self.pixels) / len(pixels) - 0.5
+        return self._with_slices(pixels, affine, np.rint(places).astype(int), "resampled")
+
+    def cropped(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> Volume:
+        """The box of `shape` voxels whose first is `start`; outside the volume it holds air (HU) or the least value, and its
+        slices are named as the nearest one. Raises SpecError where the shape is not above 0."""
+        if min(shape) < 1:
+            raise SpecError(f"a box has a shape above 0, not {shape}")
+        pixels, affine = crop(self.pixels, self.affine, start, shape, self._fill)
+        return self._with_slices(pixels, affine, np.arange(start[0], start[0] + shape[0]), "cropped")
+
+    @property
+    def _fill(self) -> float:
+        return AIR_HU if self.units == "HU" else float(self.pixels.min())
+
+    def _with_slices(self, pixels: Voxels, affine: Affine, slices: NDArray[np.integer], change: str) -> Volume:
+        nearest = np.clip(slices, 0, len(self.pixels) - 1)
+        return replace(
+            self,
+            pixels=pixels,
+            affine=affine,
+            sop_instance_uids=tuple(self.sop_instance_uids[i] for i in nearest),
+            frames=tuple(self.frames[i] for i in nearest),
+            padding=None,
+            repairs=(*self.repairs, change),
+        )
 
 
 Sources = str | Path | Iterable[str | Path]
@@ -91,8 +129,8 @@ class _Stack:
 
     @classmethod
     def read(cls, source: Sources, policy: str) -> _Stack:
-        if policy not in _ACCEPTED:
-            raise SpecError(f"policy {policy!r} is not known. Give one of {', '.join(_ACCEPTED)}.")
+        if policy not in ACCEPTED:
+            raise SpecError(f"policy {policy!r} is not known. Give one of {', '.join(ACCEPTED)}.")
         paths: list[Path] = []
         headers: list[Header] = []
         planes: list[Plane] = []
@@ -117,7 +155,7 @@ class _Stack:
         if group.verdict == "DUPLICATE":
             images = self._images(group.planes)
             group, images = _without_copies(group, images)
-        if group.verdict not in _ACCEPTED[policy]:
+        if group.verdict not in ACCEPTED[policy]:
             remedy = _REMEDY.get(group.verdict, "No policy makes a volume of it")
             raise SeriesError(
                 f"{len(group.planes)} slices are {group.label}; policy {policy!r} refuses it. {remedy}.",
@@ -126,7 +164,7 @@ class _Stack:
         images = images or self._images(group.planes)
         if len({image.units for image in images}) > 1:
             raise SeriesError("Slices of one series have different units.", code="mixed_units")
-        return _assemble(group, images, upright=policy == "resample" and group.verdict != "REGULAR")
+        return assemble(group, images, upright=policy == "resample" and group.verdict != "REGULAR")
 
     def _images(self, planes: Sequence[Plane]) -> list[Image]:
         size = 4 * len(planes) * planes[0].rows * planes[0].columns
@@ -141,7 +179,8 @@ class _Stack:
         return images
 
 
-def _assemble(group: Group, images: list[Image], *, upright: bool) -> Volume:
+def assemble(group: Group, images: Sequence[Image], *, upright: bool) -> Volume:
+    """Images of a group's planes, in their order, as a volume; `upright` puts it on a regular grid along the normal."""
     pixels = np.stack([image.pixels for image in images])
     uids = [image.header.identifiers.sop_instance_uid for image in images]
     frames = [image.frame for image in images]
@@ -164,20 +203,10 @@ def _upright(volume: Volume, group: Group) -> Volume:
     first = group.planes[0]
     axes = np.asarray(first.orientation, np.float64).reshape(2, 3)
     places = np.asarray([plane.position for plane in group.planes], np.float64)
-    fill = AIR_HU if volume.units == "HU" else float(volume.pixels.min())
-    pixels, affine = rectify(volume.pixels, places, axes, first.spacing or (1.0, 1.0), fill)
+    pixels, affine = rectify(volume.pixels, places, axes, first.spacing or (1.0, 1.0), volume._fill)
     heights = (places - places[0]) @ np.cross(*axes)
     nearest = np.abs(np.linspace(0, heights[-1], len(pixels))[:, None] - heights).argmin(axis=1)
-    return replace(
-        volume,
-        pixels=pixels,
-        affine=affine,
-        sop_instance_uids=tuple(volume.sop_instance_uids[i] for i in nearest),
-        frames=tuple(volume.frames[i] for i in nearest),
-        tilt_degrees=0.0,
-        padding=None,
-        repairs=(*volume.repairs, "resampled"),
-    )
+    return replace(volume._with_slices(pixels, affine, nearest, "resampled"), tilt_degrees=0.0)
 
 
 def _without_copies(group: Group, images: list[Image]) -> tuple[Group, list[Image]]:

@@ -7,6 +7,7 @@ caught inside the process. Each worker is held to a time limit by its parent and
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import math
 import multiprocessing
@@ -29,8 +30,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = Callable[[int, int], None]
 
-TIMEOUT_S = Limits().seconds
 _START_S = 120.0
+_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # of malloc.h
 _AHEAD = 4  # items given out per worker beyond the next one to be yielded, so that results in order stay few
 
 
@@ -163,6 +164,7 @@ def _serve(pipe: Connection, function: Callable[[Any], Any], limits: Limits) -> 
     _silence()
     set_for_process(limits)
     _limit_memory(limits.memory)
+    _keep_memory()
     pipe.send(None)
     while True:
         try:
@@ -205,6 +207,14 @@ def _limit_memory(extra_bytes: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + extra_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _keep_memory() -> None:
+    """Have glibc keep what it frees for the next file (mallopt(3)): fresh pages took a third of the time of a file. No-op elsewhere."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None:
+        for option, size in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 256 << 20), (_TOP_PAD, 16 << 20)):
+            mallopt(option, size)
 
 
 def _processors() -> int:

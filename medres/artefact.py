@@ -3,6 +3,7 @@
 metadata.json config.json model.weights.h5    as Keras writes them: built-in layers, float32, not compiled
 medres.json                                   the card: classes, preprocessing, operating points, origin, SHA-256 of the others
 golden.npz                                    made-up prepared integers and the probabilities that this model gives for them
+novelty.npz                                   what the features of training images look like (optional)
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import zipfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_pipelines.backend import require_tensorflow
 from data_pipelines.errors import SpecError
-from data_pipelines.files import write_atomic
-from data_pipelines.preprocess import PreprocessSpec, to_model_units
+from data_pipelines.files import file_sha256, write_atomic
+from data_pipelines.preprocess import PreprocessSpec
+from medres import golden
+from medres.domain import Domain
 from medres.errors import ArtefactError
-from medres.preflight import CARD, GOLDEN, KERAS_MEMBERS, parse_json, read_members
+from medres.novelty import Novelty, novelty_from, novelty_member
+from medres.preflight import CARD, GOLDEN, KERAS_MEMBERS, NOVELTY, SCHEMA, WEIGHTS, parse_json, read_members
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
 
 SERVED = "study"  # the unit that `Predictor` answers for
 INTENDED_USE = "Research use only. Not a medical device; not for diagnosis or treatment of patients."
-GOLDEN_TOLERANCE = 1e-5
 
 
 class OperatingPoint(BaseModel):
@@ -73,7 +76,11 @@ class ConformalQuantile(BaseModel):
 
 
 class Card(BaseModel):
-    """Everything about a model that its weights do not say. `names`: findings, or classes for multiclass, in output order."""
+    """Everything about a model that its weights do not say. `names`: findings, or classes for multiclass, in output order.
+
+    windows: (centre, width) in HU of the windows inside the graph, None for radiographs. domain, novelty_threshold: what the model
+    was trained on, and how far an image may lie from it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,6 +94,10 @@ class Card(BaseModel):
     operating_points: list[OperatingPoint]
     conformal: list[ConformalQuantile] = []
     training: dict
+    input_units: Literal["HU", "display"] | None = None
+    windows: list[tuple[float, float]] | None = None
+    domain: Domain | None = None
+    novelty_threshold: float | None = None
     versions: dict[str, str]
     intended_use: str = INTENDED_USE
     members: dict[str, str] = {}
@@ -101,11 +112,14 @@ class Card(BaseModel):
 
 @dataclass(frozen=True)
 class Artefact:
-    """A loaded model (image in model units -> probability), its card, and the SHA-256 of its file."""
+    """A loaded model (image in model units -> probability), its card, the SHA-256 of its file, what its training features look
+    like (None: not known), and by how much its golden outputs differ here."""
 
     model: keras.Model
     card: Card
     sha256: str
+    novelty: Novelty | None
+    golden_difference: float
 
 
 def with_probability(core: keras.Model, calibration: Calibration, task: str) -> keras.Model:
@@ -120,40 +134,50 @@ def with_probability(core: keras.Model, calibration: Calibration, task: str) -> 
     return keras.Model(core.input, x, name=core.name)
 
 
-def save(path: Path | str, model: keras.Model, card: Card) -> None:
-    """Write the artefact atomically and open it again; nothing is left at `path` unless it verifies.
+def save(path: Path | str, model: keras.Model, card: Card, novelty: Novelty | None = None) -> None:
+    """Write the artefact atomically; nothing is left at `path` unless it opens here and, with plain Keras alone, in a fresh process,
+    with the same probabilities.
 
-    model: functional, built-in layers, float32, output `probability`.
+    model: functional, built-in layers, float32, output `probability`. novelty: of the training images' features.
     """
     path = Path(path)
-    inputs = golden_inputs(card.preprocess)
-    golden = io.BytesIO()
-    np.savez_compressed(golden, inputs=inputs, outputs=_run(model, inputs, card.preprocess))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-        plain = Path(folder) / "plain.keras"
+        plain, whole = Path(folder) / "plain.keras", Path(folder) / path.name
         model.save(plain)
         with zipfile.ZipFile(plain) as archive:
             members = {name: archive.read(name) for name in KERAS_MEMBERS}
-        members[GOLDEN] = golden.getvalue()
-        card = card.model_copy(update={"members": {name: _digest(data) for name, data in members.items()}})
-        members[CARD] = card.model_dump_json(indent=1).encode()
-        whole = Path(folder) / path.name
+        members[GOLDEN] = golden.golden_member(model, card.preprocess)
+        if novelty is not None:
+            members[NOVELTY] = novelty_member(novelty)
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+        members[CARD] = card.model_copy(update={"members": digests}).model_dump_json(indent=1).encode()
         whole.write_bytes(_zip(members))
         load(whole)
+        inputs, outputs = golden.read_golden(members[GOLDEN])
+        golden.compare(golden.outputs_in_plain_keras(whole, inputs, card.preprocess), outputs)
         write_atomic(path, whole.read_bytes())
 
 
-def read_card(path: Path | str) -> tuple[Card, dict[str, bytes]]:
-    """The card and the checked members of a model file, without TensorFlow. Raises ArtefactError."""
-    members = read_members(path)
+@dataclass(frozen=True)
+class Contents:
+    """What a checked model file holds besides its weights: the card, golden inputs (prepared integers) and outputs, and the rest."""
+
+    card: Card
+    inputs: np.ndarray
+    outputs: np.ndarray
+    novelty: Novelty | None
+    members: dict[str, bytes]
+
+
+def read_contents(path: Path | str, *, weights_to: IO[bytes] | None = None) -> Contents:
+    """Check a model file without TensorFlow and read all of it but the weights, which are copied to `weights_to` where one is
+    given (opened for reading and writing). Raises ArtefactError."""
+    members = read_members(path, weights_to=weights_to)
     try:
-        return Card.model_validate(parse_json(members[CARD], CARD)), members
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ArtefactError(
-            f"{Path(path).name}: {CARD} does not fit schema medres.artefact/1 at {where}: written by another version of medres?"
-        ) from None
-    except SpecError as error:
+        inputs, outputs = golden.read_golden(members[GOLDEN])
+        novelty = novelty_from(members[NOVELTY]) if NOVELTY in members else None
+        return Contents(_card(members[CARD]), inputs, outputs, novelty, members)
+    except (ArtefactError, SpecError) as error:
         raise ArtefactError(f"{Path(path).name}: {error}") from None
 
 
@@ -162,39 +186,41 @@ def load(path: Path | str) -> Artefact:
 
     Raises ArtefactError. Outputs may differ by 1e-5 (another CPU), no more.
     """
-    card, members = read_card(path)
+    path = Path(path)
+    with tempfile.TemporaryDirectory(prefix="medres-") as folder:
+        plain, weights = Path(folder) / "model.keras", Path(folder) / WEIGHTS
+        with weights.open("w+b") as file:
+            found = read_contents(path, weights_to=file)
+        with zipfile.ZipFile(plain, "w") as archive:
+            archive.write(weights, WEIGHTS)
+            for name in KERAS_MEMBERS[:2]:
+                archive.writestr(name, found.members[name])
+        model = _opened(plain, path.name)
+    try:
+        difference = golden.compare(golden.outputs_of(model, found.inputs, found.card.preprocess), found.outputs)
+    except ArtefactError as error:
+        raise ArtefactError(f"{path.name}: {error}") from None
+    return Artefact(model, found.card, file_sha256(path), found.novelty, difference)
+
+
+def _opened(plain: Path, name: str) -> keras.Model:
     require_tensorflow()
     import keras
 
-    with tempfile.TemporaryDirectory(prefix="medres-") as folder:
-        plain = Path(folder) / "model.keras"
-        plain.write_bytes(_zip({name: members[name] for name in KERAS_MEMBERS}))
-        try:
-            model = keras.saving.load_model(plain, compile=False, safe_mode=True)
-        except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
-            raise ArtefactError(
-                f"{Path(path).name}: Keras {keras.__version__} cannot open it ({type(error).__name__})"
-            ) from error
-    with np.load(io.BytesIO(members[GOLDEN]), allow_pickle=False) as golden:
-        inputs, outputs = golden["inputs"], golden["outputs"]
-    if not all(np.isfinite(v.numpy()).all() for v in model.variables):
-        raise ArtefactError(f"{Path(path).name}: holds weights that are not finite")
-    difference = np.abs(_run(model, inputs, card.preprocess) - outputs).max()
-    if not difference <= GOLDEN_TOLERANCE:
+    try:
+        return keras.saving.load_model(plain, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
+        raise ArtefactError(f"{name}: Keras {keras.__version__} cannot open it ({type(error).__name__})") from error
+
+
+def _card(data: bytes) -> Card:
+    try:
+        return Card.model_validate(parse_json(data, CARD))
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ArtefactError(
-            f"{Path(path).name}: gives other probabilities here than where it was made (difference {difference:.1e})"
-        )
-    return Artefact(model, card, _digest(Path(path).read_bytes()))
-
-
-def golden_inputs(spec: PreprocessSpec) -> np.ndarray:
-    """Two made-up pictures as prepared integers (2, rows, cols): smooth waves, and waves with noise, over the useful range."""
-    noise = np.random.default_rng(0).random((spec.rows, spec.cols))
-    y, x = np.mgrid[0 : spec.rows, 0 : spec.cols] / max(spec.rows, spec.cols)
-    waves = 0.5 + 0.25 * np.sin(9 * x + 3 * y) + 0.25 * np.cos(7 * y)
-    unit = np.stack([waves, 0.7 * waves + 0.3 * noise])
-    low, high = (-1024, 1024) if spec.kind == "ct" else (0, 65535)
-    return np.rint(low + unit * (high - low)).astype(spec.dtype)
+            f"{CARD} does not fit schema {SCHEMA} at {where}: written by another version of medres?"
+        ) from None
 
 
 def versions() -> dict[str, str]:
@@ -202,10 +228,6 @@ def versions() -> dict[str, str]:
     names = ("medres", "keras", "numpy", "pydicom")
     found = {name: metadata.version(name) for name in names}
     return {"python": platform.python_version(), "tensorflow": require_tensorflow().__version__, **found}
-
-
-def _run(model: keras.Model, prepared: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
-    return np.asarray(model(to_model_units(prepared, spec), training=False))
 
 
 def _zip(members: dict[str, bytes]) -> bytes:
@@ -216,10 +238,6 @@ def _zip(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def summary_hash(value: object) -> str:
     """SHA-256 of a JSON-able value."""
-    return _digest(json.dumps(value, sort_keys=True, allow_nan=False).encode())
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

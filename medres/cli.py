@@ -49,6 +49,8 @@ def evaluate(context: typer.Context) -> None:
     raise typer.Exit(main(context.args))
 
 
-_hang_up(serving.predict, data.wrap, models.demo, looking.doctor, looking.inspect)
+_hang_up(serving.verify, serving.predict, serving.export, serving.parity)
+_hang_up(data.wrap, models.demo, looking.doctor, looking.inspect)
 app.add_typer(study, name="study")
 study.command()(verb(studies.depth))
+study.command()(verb(studies.gradients))

@@ -5,6 +5,7 @@
     ├── WeightsError        weights that do not fit the model
     ├── TrainingError       data or settings that cannot be trained on; a loss that is not finite
     ├── ArtefactError       a model file that is broken, altered, foreign or of another version
+    ├── ExportError         an exported model whose numbers differ, or a runtime that is not installed
     ├── RefusedInput        a study that this model was not made for: .reason is for the person who asked
     └── EvaluationError     a scores table that cannot be evaluated
 
@@ -32,6 +33,10 @@ class TrainingError(MedresError):
 
 
 class ArtefactError(MedresError):
+    pass
+
+
+class ExportError(MedresError):
     pass
 
 

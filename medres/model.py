@@ -17,8 +17,13 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "mediastinum": (40.0, 400.0),
     "soft_tissue": (50.0, 350.0),
     "bone": (400.0, 1800.0),
+    "temporal_bone": (600.0, 2800.0),
     "brain": (40.0, 80.0),
+    "subdural": (75.0, 215.0),
+    "stroke": (35.0, 40.0),
     "liver": (60.0, 160.0),
+    "abdomen": (60.0, 400.0),
+    "angiography": (300.0, 600.0),
 }
 ACTIVATIONS = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from data_pipelines.backend import require_tensorflow
-from data_pipelines.doors import study_of
-from data_pipelines.errors import DicomError, Ineligible
-from data_pipelines.indexing import usable_images
+from data_pipelines.errors import DicomError
 from data_pipelines.parsing import Source
-from data_pipelines.preprocess import UNITS, prepare, to_model_units
-from data_pipelines.walking import walk
-from medres.artefact import SERVED, Artefact, Card
+from data_pipelines.preprocess import to_model_units
+from medres.artefact import Artefact, Card
 from medres.artefact import load as load_artefact
+from medres.deciding import decisions, pooled, prediction_sets
 from medres.errors import RefusedInput
+from medres.novelty import HEAD
+from medres.progress import Progress
+from medres.reading import files_of, read_study, require_one_study, studies_of
+
+if TYPE_CHECKING:
+    from medres.explain import Explainer, Saliency
 
 BATCH = 32
 
@@ -33,13 +38,24 @@ class Prediction:
     """What the model says about one study.
 
     probabilities: finding (or class) -> 0..1. decisions: finding -> bool at the operating point `default`, or {"class": name}.
-    refused: one sentence, or None; a refused study has no probabilities. path: the file or folder it was asked for, if any.
+    sets: finding -> labels of 0 and 1 that cannot be ruled out at the card's alpha, or {"class": names}; {} where the model has no
+    conformal quantiles. refused: one sentence, or None; a refused study has no probabilities. path: the file or folder it was
+    asked for, if any. images: how many were scored. novelty: greatest distance of an image from the training images.
     """
 
     probabilities: dict[str, float]
     decisions: dict[str, bool | str]
     refused: str | None = None
     path: str | None = None
+    sets: dict[str, list[int] | list[str]] = field(default_factory=dict)
+    images: int = 0
+    novelty: float | None = None
+    _asked: tuple[Predictor, tuple[Source, ...]] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def abstained(self) -> list[str]:
+        """Findings whose set does not hold exactly one label: the model leaves the decision to the reader."""
+        return [name for name, labels in self.sets.items() if len(labels) != 1]
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form of the command line."""
@@ -48,119 +64,136 @@ class Prediction:
             "probabilities": self.probabilities,
             "decisions": self.decisions,
             "refused": self.refused,
+            "sets": self.sets,
+            "abstained": self.abstained,
+            "images": self.images,
+            "novelty": self.novelty,
         }
+
+    def saliency(self, finding: str | None = None, *, method: str = "gradcam") -> Saliency:
+        """Where in the study's most suspicious image the model looked; the files are read again for it.
+
+        finding: None is the most probable one. method: see medres.explain.METHODS. Raises RefusedInput for a refused study.
+        """
+        from medres.explain import explain_study
+
+        if self.refused is not None or self._asked is None:
+            raise RefusedInput("a study that was refused has nothing to explain")
+        predictor, files = self._asked
+        return explain_study(
+            predictor, files, finding or max(self.probabilities, key=self.probabilities.__getitem__), method
+        )
 
 
 class Predictor:
-    """One loaded model. Holds no other state, so one object can serve many threads."""
+    """One loaded model. Holds no state that a prediction changes, so one object can serve many threads."""
 
     def __init__(self, artefact: Artefact) -> None:
-        tf = require_tensorflow()
         self.artefact = artefact
         self.card: Card = artefact.card
-        spec = artefact.card.preprocess
-        images = tf.TensorSpec((None, spec.rows, spec.cols, 1), tf.float32)
-        self._forward = tf.function(lambda image: artefact.model(image, training=False)).get_concrete_function(images)
+        self._forward = _forward_of(artefact)
+
+    @functools.cached_property
+    def explainer(self) -> Explainer:
+        """Saliency maps of this model on the grid of its input; compiled at first use."""
+        from medres.explain import Explainer
+
+        return Explainer(self.artefact.model)
 
     def predict(self, study: Source | Sequence[Source]) -> Prediction:
         """One study: a file, a folder, DICOM bytes, a pydicom data set, or a list of these.
 
         Every image of the study that is of the model's kind is read and scored, and the scores are pooled (largest; for classes the
-        mean). Localizers and the like are passed over. Whatever cannot be read, or belongs to two studies, is refused with a reason.
+        mean). Localizers and the like are passed over. What cannot be read, belongs to two studies (CT: two series), or is unlike
+        what the model was trained on, is refused with a reason.
         """
         sources: list[Source] = list(study) if isinstance(study, list | tuple) else [cast(Source, study)]
         label = str(sources[0]) if len(sources) == 1 and isinstance(sources[0], str | Path) else None
         try:
-            files = [file for source in sources for file in _files(source)]
-            if len({study_of(file) for file in files}) > 1:
-                raise RefusedInput("the files belong to more than one study: ask for one study at a time")
+            files = [file for source in sources for file in files_of(source)]
+            if len(files) != 1:
+                require_one_study(files)
         except (DicomError, RefusedInput) as error:
             return Prediction({}, {}, refused=str(error), path=label)
         return self._predict(files, label)
 
-    def predict_many(self, paths: Sequence[str | Path]) -> Iterator[Prediction]:
+    def predict_many(self, paths: Sequence[str | Path], *, progress: Progress | None = None) -> Iterator[Prediction]:
         """One prediction a study over files and folders, in the order in which the studies are met."""
-        for path, files in _by_study(paths):
-            yield self._predict(files, path) if files else Prediction({}, {}, refused="no DICOM file here", path=path)
+        with (progress or Progress()).task("predict") as update:
+            studies = list(studies_of(paths))
+            for done, study in enumerate(studies, start=1):
+                if study.files:
+                    yield self._predict(study.files, study.path)
+                else:
+                    yield Prediction({}, {}, refused="no DICOM file here", path=study.path)
+                update(done, len(studies))
 
     def _predict(self, files: Sequence[Source], path: str | None) -> Prediction:
         """One study whose files are known to belong together."""
         try:
-            return self._decide(self.probabilities(self.prepared(files)), path)
+            return self.decide(read_study(files, self.card).pixels, files, path)
         except (DicomError, RefusedInput) as error:
             return Prediction({}, {}, refused=str(error), path=path)
 
-    def prepared(self, files: Sequence[Source]) -> np.ndarray:
-        """Prepared integers (images, rows, cols) of the study's images of the model's kind.
+    def decide(self, images: np.ndarray, files: Sequence[Source] = (), path: str | None = None) -> Prediction:
+        """The prediction for the prepared integers of one study's images; refused where they are unlike the training images."""
+        card = self.card
+        probabilities, novelty = self.scored(to_model_units(images, card.preprocess))
+        furthest = None if novelty is None else float(novelty.max())
+        if novelty is not None and card.novelty_threshold is not None:
+            odd = int((~(novelty <= card.novelty_threshold)).sum())
+            if odd:
+                reason = f"{odd} of {len(images)} images look unlike what the model was trained on"
+                reason += f" (distance {furthest:.3g}, limit {card.novelty_threshold:.3g})"
+                return Prediction({}, {}, refused=reason, path=path, images=len(images), novelty=furthest)
+        named = pooled(probabilities, card)
+        return Prediction(
+            named,
+            decisions(named, card),
+            path=path,
+            sets=prediction_sets(named, card),
+            images=len(images),
+            novelty=furthest,
+            _asked=(self, tuple(files)) if len(files) else None,
+        )
 
-        Raises RefusedInput where there is none, and DicomError where a file cannot be read or decoded.
-        """
-        spec, images, passed_over = self.card.preprocess, [], ""
-        for file in files:
-            try:
-                usable = usable_images(file, units=UNITS[spec.kind])
-            except Ineligible as error:
-                passed_over = str(error)
-                continue
-            of_kind = [image for image, kind, _ in usable if kind == spec.kind]
-            images += [prepare(image, spec) for image in of_kind]
-            if not of_kind:
-                passed_over = f"the model was trained on {spec.kind} images, and this is another kind"
-        if not images:
-            raise RefusedInput(f"no image that this model can read: {passed_over}")
-        return np.stack(images)
-
-    def probabilities(self, prepared: np.ndarray) -> np.ndarray:
-        """Probabilities (images, outputs) of prepared integers (images, rows, cols)."""
-        spec = self.card.preprocess
-        chunks = (prepared[i : i + BATCH] for i in range(0, len(prepared), BATCH))
-        return np.concatenate([self.forward(to_model_units(chunk, spec)) for chunk in chunks])
+    def probabilities(self, prepared_images: np.ndarray) -> np.ndarray:
+        """Probabilities (images, outputs) of prepared integers (images, *spec.prepared_shape)."""
+        return self.forward(to_model_units(prepared_images, self.card.preprocess))
 
     def forward(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities (images, outputs) of float32 images (images, rows, cols, 1) in model units.
+        """Probabilities (images, outputs) of float32 images (images, *spec.shape) in model units."""
+        return self.scored(images)[0]
 
-        One image alone is run twice over: TensorFlow's kernels take another path for a batch of one, whose last digits differ from those
-        of every other batch size, and calibration can magnify them.
-        """
-        tf = require_tensorflow()
-        if len(images) == 1:
-            return self._forward(tf.constant(np.repeat(images, 2, axis=0))).numpy()[:1]
-        return self._forward(tf.constant(images)).numpy()
-
-    def _decide(self, probabilities: np.ndarray, path: str | None) -> Prediction:
-        card = self.card
-        pooled = probabilities.max(axis=0) if card.pooling == "max" else probabilities.mean(axis=0)
-        named = {name: float(p) for name, p in zip(card.names, pooled, strict=True)}
-        if card.task == "multiclass":
-            return Prediction(named, {"class": max(named, key=named.__getitem__)}, path=path)
-        return Prediction(named, {name: p >= card.threshold(name, unit=SERVED) for name, p in named.items()}, path=path)
+    def scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Probabilities, and the distances (images,) from the training images where the model knows them."""
+        tf, chunks = require_tensorflow(), range(0, len(images), BATCH)
+        answers = [[part.numpy() for part in self._forward(tf.constant(images[i : i + BATCH]))] for i in chunks]
+        probabilities, *features = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        known = self.artefact.novelty
+        return probabilities, None if known is None else known.scores(features[0])
 
 
-@dataclass
-class _Study:
-    path: str
-    files: list[Path] = field(default_factory=list)
+def _forward_of(artefact: Artefact) -> Any:
+    """The compiled model: images -> (probabilities[, features]), the same digits for an image whatever stands beside it.
 
+    On a processor each image is scored alone, inside the graph: kernels choose another order of summation for another batch size
+    (decision 34), and alone is the fastest there. On a GPU a batch is run as one.
+    """
+    tf = require_tensorflow()
+    import keras
 
-def _by_study(paths: Sequence[str | Path]) -> Iterator[tuple[str, list[Path]]]:
-    """(path to show, files) of each study; a file that cannot be read is a study of its own, so that it is not lost."""
-    for path in paths:
-        studies: dict[str, _Study] = {}
-        for file in _files(path):
-            try:
-                key = study_of(file) or str(file)
-            except DicomError:
-                key = str(file)
-            studies.setdefault(key, _Study(str(file))).files.append(file)
-        if len(studies) == 1 or not studies:
-            yield str(path), next(iter(studies.values())).files if studies else []
-        else:
-            yield from ((study.path, study.files) for study in studies.values())
+    outputs = [artefact.model.output]
+    if artefact.novelty is not None:
+        outputs.append(artefact.model.get_layer(HEAD).input)
+    model = keras.Model(artefact.model.input, outputs)
+    images = tf.TensorSpec((None, *artefact.model.input.shape[1:]), tf.float32)
 
+    def together(image: Any) -> list:
+        return model(image, training=False)
 
-def _files(source: Source) -> list[Any]:
-    """The files below a folder, in a fixed order; anything else as it is."""
-    if isinstance(source, str | Path) and Path(source).is_dir():
-        found = walk(source)
-        return [found.root / file for file in found.files]
-    return [source]
+    def each(image: Any) -> list:
+        types = [tf.float32] * len(outputs)
+        return tf.map_fn(lambda one: [x[0] for x in together(one[tf.newaxis])], image, fn_output_signature=types)
+
+    return tf.function(together if tf.config.list_physical_devices("GPU") else each).get_concrete_function(images)

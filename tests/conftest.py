@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -17,12 +18,28 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from data_pipelines.manifest import Manifest
+from data_pipelines.preprocess import PreprocessSpec
 
 # The machine may be busy; how long an example takes says nothing about its truth.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 SIDE = 40
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_keras_in_this_process() -> Iterator[None]:
+    """`medres.artefact.save` asks a fresh process each time; test_artefact does so once, the others open the file here."""
+    from medres import golden
+
+    def here(path: Path, prepared: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+        import keras
+
+        return golden.outputs_of(keras.saving.load_model(path), prepared, spec)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(golden, "outputs_in_plain_keras", here)
+        yield
 
 
 @pytest.fixture(scope="session")

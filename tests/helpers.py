@@ -38,5 +38,5 @@ def work_in_process(patch: pytest.MonkeyPatch) -> None:
             except DicomError as error:
                 yield item, error
 
-    for module in ("data_pipelines.indexing", "medres.looking.pictures"):
+    for module in ("data_pipelines.indexing", "data_pipelines.building", "medres.looking.pictures"):
         patch.setattr(f"{module}.map_files", answers)

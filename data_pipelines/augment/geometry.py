@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from data_pipelines.augment.sample import sample
-from data_pipelines.augment.spec import AugmentSpec, check_fill, pairs
+from data_pipelines.augment.spec import AugmentSpec, check_fill, check_spacing, pairs
 from data_pipelines.augment.spline import field, field_at
 
 GEOMETRY = ("rotation", "tilt", "zoom", "shear", "shift", "flip", "elastic", "crop")
@@ -137,6 +137,7 @@ def _matrix(drawn: dict[str, Any], dims: int, spacing: Spacing | None, *, invers
 
     Entries are added by hand: matrix products may be rounded to TF32 on a GPU, and coordinates need all of float32.
     """
+    check_spacing(spacing, dims)
     sign = -1.0 if inverse else 1.0
     factors = []
     if "rotation" in drawn:

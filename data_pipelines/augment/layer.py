@@ -59,10 +59,10 @@ class Augment(keras.layers.Layer):
         super().__init__(dtype="float32", autocast=False, **options)
         if spec.mixes:
             raise SpecError("mixup and cutmix change labels too: use data_pipelines.augment.augment_in_pipeline")
-        self.spec, self.spacing = spec, spacing
+        self.spec, self.spacing = spec, None if spacing is None else tuple(spacing)
 
     def call(self, image, key, training=False):
-        check_fits(self.spec, tuple(image.shape), _dtype(image))
+        check_fits(self.spec, tuple(image.shape), _dtype(image), self.spacing)
         if training and self.spec.acts:
             return compiled(self.spec, self.spacing)(image, key)
         if self.spec.crop is None:
@@ -73,7 +73,7 @@ class Augment(keras.layers.Layer):
         return ops.cast(image[(slice(None), *cut)], "float32")
 
     def compute_output_spec(self, image, key, training=False):
-        check_fits(self.spec, tuple(image.shape), _dtype(image))
+        check_fits(self.spec, tuple(image.shape), _dtype(image), self.spacing)
         shape = (image.shape[0], *self.spec.size(tuple(image.shape[1:-1])), image.shape[-1])
         return keras.KerasTensor(shape, dtype="float32")
 

@@ -25,7 +25,7 @@ def augment_in_pipeline(
     Raises SpecError where the spec does not fit the batches.
     """
     image = batches.element_spec[0]["image"]
-    check_fits(spec, tuple(image.shape), image.dtype.name)
+    check_fits(spec, tuple(image.shape), image.dtype.name, spacing)
 
     def augmented(inputs: dict, label, weight) -> tuple:
         image, key = inputs["image"], inputs["key"]

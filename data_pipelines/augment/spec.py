@@ -122,7 +122,9 @@ class AugmentSpec(BaseModel):
         return self.crop or tuple(spatial)
 
 
-def check_fits(spec: AugmentSpec, shape: tuple[int | None, ...], dtype: str = "float32") -> None:
+def check_fits(
+    spec: AugmentSpec, shape: tuple[int | None, ...], dtype: str = "float32", spacing: tuple[float, ...] | None = None
+) -> None:
     """Raise SpecError where the spec cannot be applied to images (batch, [slices,] rows, cols, channels) of this dtype."""
     if len(shape) not in (4, 5):
         raise SpecError(
@@ -139,6 +141,13 @@ def check_fits(spec: AugmentSpec, shape: tuple[int | None, ...], dtype: str = "f
     ):
         raise SpecError(f"crop {spec.crop} does not fit into {spatial}: give {dims} sizes, none larger")
     check_dtype(spec, dtype)
+    check_spacing(spacing, dims)
+
+
+def check_spacing(spacing: tuple[float, ...] | None, dims: int) -> None:
+    """Raise SpecError where spacing is not one length in mm for each axis."""
+    if spacing is not None and not (len(spacing) == dims and all(0 < length < float("inf") for length in spacing)):
+        raise SpecError(f"spacing takes {dims} lengths in mm, one an axis, received {spacing}")
 
 
 def check_dtype(spec: AugmentSpec, dtype: str) -> None:

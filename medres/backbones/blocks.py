@@ -15,6 +15,7 @@ from medres.backbones.spec import BlockPlan, ResNetSpec
 Tensor = Any  # keras.KerasTensor while building; has .shape
 GROUPS = 32  # of group normalisation: Wu and He, ECCV 2018
 SQUEEZE = 16  # reduction ratio of squeeze-and-excitation
+NARROW = 16  # input channels under which a strided 1x1 is taken apart: decision 15
 
 
 class Layers:
@@ -41,6 +42,8 @@ class Layers:
     ) -> Tensor:
         if stride > 1 and kernel > 1:
             x = self._of_rank("ZeroPadding")((kernel - 1) // 2, name=f"{name}_pad")(x)
+        elif stride > 1 and x.shape[-1] < NARROW:
+            x, stride = self.subsample(x, stride, f"{name}_pick"), 1
         return self._of_rank("Conv")(
             filters,
             kernel,

@@ -10,6 +10,8 @@ import typer
 
 from medres.console import Json, Limit, Work, report
 
+_RECORDS = {"image": "images", "stack": "stacks of slices", "volume": "volumes"}
+
 
 def ingest(
     source: Annotated[
@@ -124,23 +126,44 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
 
 def cache(
     work: Work,
-    preset: Annotated[str | None, typer.Option(help="xray-SIZE or ct-SIZE, for instance xray-224.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="xray-SIZE, ct-SIZE, ct25d-SIZE (a slice between its neighbours) or ctvol-SIZE (a cube)."),
+    ] = None,
     spec: Annotated[Path | None, typer.Option(help="JSON file with a preprocessing spec.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every byte of every cache of WORK; build none.")
+    ] = False,
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Decode once into verified shards of integers."""
+    """Decode once into verified shards of integers, or --verify those that are there."""
+    if ((preset is None) == (spec is None)) != verify or (verify and preset is not None):
+        raise typer.BadParameter("give one of --preset NAME, --spec FILE and --verify")
+    if verify:
+        _verify(work, as_json)
+        return
     from data_pipelines.cache import ensure_cache
+    from data_pipelines.limits import limited, parse_limits
     from data_pipelines.preprocess import spec_from
     from medres.progress import Bars
 
-    if (preset is None) == (spec is None):
-        raise typer.BadParameter("give either --preset NAME or --spec FILE")
-    chosen = spec_from(preset if preset is not None else _read_json(spec))
-    with Bars().task(f"cache {chosen.name}") as update:
-        made = ensure_cache(work, chosen, progress=update)
+    chosen, bars = spec_from(preset if preset is not None else _read_json(spec)), Bars()
+    with limited(**parse_limits(limit or [])), bars.task(f"cache {chosen.name}") as update:
+        made = ensure_cache(work, chosen, progress=update, tell=bars.line)
     counts = {name: int((made.images["split"] == name).sum()) for name in made.shards}
-    result = {"cache": str(made.folder), "spec": chosen.model_dump(), "images": counts}
-    report(result, as_json, [f"{sum(counts.values())} images in {made.folder}"])
+    result = {"cache": str(made.folder), "spec": chosen.model_dump(), "images": counts, "left_out": made.left_out}
+    report(result, as_json, [f"{sum(counts.values())} {_RECORDS[chosen.form]} in {made.folder}"])
+
+
+def _verify(work: Path, as_json: bool) -> None:
+    from data_pipelines.cache import verify_caches
+
+    found = verify_caches(work)
+    lines = [line for name, problems in found.items() for line in problems or [f"{name}: sound"]]
+    report(found, as_json, lines or [f"no cache in {work}"])
+    if any(found.values()):
+        raise typer.Exit(1)
 
 
 def wrap(

@@ -1,4 +1,4 @@
-"""Verbs about a finished model: predict."""
+"""Verbs about a finished model: verify, predict, export, parity."""
 
 from __future__ import annotations
 
@@ -9,25 +9,106 @@ from typing import Annotated, Any
 
 import typer
 
-from data_pipelines.backend import require_tensorflow
-from medres.console import Json, report
+from data_pipelines.files import require_new
+from medres.console import Json, Work, report
+
+Model = Annotated[Path, typer.Argument(help="model.keras of a run.")]
+
+
+def verify(model: Model, as_json: Json = False) -> None:
+    """Check a model file as medres.load does (nothing from it is run before it has passed), and print what it says about itself."""
+    from medres import page
+    from medres.artefact import load
+
+    found = load(model)
+    report(page.as_dict(found) if as_json else None, as_json, page.lines(found))
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="model.keras of a run.")],
+    model: Model,
     path: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of studies.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for tables of many studies; repeat the command to go on after a stop.")
+    ] = None,
+    saliency: Annotated[Path | None, typer.Option(help="New folder for overlays of where the model looked.")] = None,
+    method: Annotated[
+        str, typer.Option(help="gradcam, gradcam++, integrated_gradients or occlusion, for --saliency.")
+    ] = "gradcam",
     as_json: Json = False,
 ) -> None:
     """Probability and decision, or a refusal with its reason, one a study. Research use only; not a medical device."""
-    require_tensorflow()
-    from medres.predict import load
-
-    predictor = load(model)
     missing = [p for p in path if not p.exists()]
     if missing:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(missing[0]))
-    found = [prediction.as_dict() for prediction in predictor.predict_many(path)]
+    if out is not None and saliency is not None:
+        raise typer.BadParameter("give either --out or --saliency")
+    from medres.predict import load
+    from medres.progress import Bars
+
+    predictor = load(model)
+    if out is not None:
+        from medres.bulk import predict_all
+
+        summary = predict_all(predictor, path, out, progress=Bars())
+        reasons = ", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items())
+        told = f"{summary['given']} studies: {summary['answered']} answered, {summary['quarantined']} quarantined"
+        report(summary, as_json, [told + (f" ({reasons})" if reasons else ""), f"tables: {out}"])
+        return
+    if saliency is not None:
+        require_new(saliency, what="the overlays")
+    found = []
+    for number, prediction in enumerate(predictor.predict_many(path, progress=Bars()), start=1):
+        one = prediction.as_dict()
+        if saliency is not None and prediction.refused is None:
+            saliency.mkdir(parents=True, exist_ok=True)
+            one["saliency"] = str(saliency / f"{number:05d}.png")
+            prediction.saliency(method=method).save(one["saliency"])
+        found.append(one)
     report(found, as_json, [prediction_line(one) for one in found])
+
+
+def export(
+    model: Model,
+    format: Annotated[str, typer.Option(help="onnx, openvino or saved_model.")],
+    out: Annotated[Path, typer.Option(help="New file (onnx) or folder.")],
+    optimise: Annotated[
+        bool, typer.Option("--optimise", help="Fold batch normalisation into the convolutions: faster.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the model for another runtime. It is run there, and kept only where its numbers agree within 1e-5."""
+    from medres.artefact import load
+    from medres.export import export as run
+
+    made = run(load(model), format, out, optimise=optimise)  # type: ignore[arg-type]
+    result = {"path": str(made.path), "difference": made.difference, "images": made.images}
+    said = f"{made.path}: {made.images} check images differ by at most {made.difference:.1e}, every decision equal"
+    report(result, as_json, [said])
+
+
+def parity(
+    model: Model,
+    work: Work,
+    split: Annotated[str, typer.Option(help="train, tune, or test, whose openings are counted.")] = "tune",
+    format: Annotated[
+        list[str] | None, typer.Option(help="onnx, openvino, saved_model; repeatable; default all.")
+    ] = None,
+    optimise: Annotated[bool, typer.Option("--optimise", help="Compare the optimised exports.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show that the same files give the same probabilities in Keras, Predictor and every export; exit code 1 where they do not."""
+    from medres import parity as room
+    from medres.export import FORMATS
+    from medres.progress import Bars
+
+    ways = room.parity(model, work, split, formats=format or FORMATS, optimise=optimise, progress=Bars())  # type: ignore[arg-type]
+    lines = [f"{'way':<28}{'images':>7}{'greatest difference':>21}{'limit':>8}  decisions"]
+    lines += [
+        f"{w.name:<28}{w.images:>7}{w.difference:>21.1e}{w.limit:>8.0e}  {'equal' if w.decisions_equal else 'DIFFER'}"
+        for w in ways
+    ]
+    report([vars(w) | {"holds": w.holds} for w in ways], as_json, lines)
+    room.require(ways)
 
 
 def prediction_line(one: dict[str, Any]) -> str:
@@ -37,4 +118,5 @@ def prediction_line(one: dict[str, Any]) -> str:
     decided = ", ".join(
         f"{k}: {v}" if isinstance(v, str) else (k if v else f"no {k}") for k, v in one["decisions"].items()
     )
-    return f"{one['path']}: {named} -> {decided}"
+    unsure = f" (the model abstains: {', '.join(one['abstained'])})" if one["abstained"] else ""
+    return f"{one['path']}: {named} -> {decided}{unsure}"

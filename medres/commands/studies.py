@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,45 @@ def depth(
         for row in rows
     ]
     report(rows, as_json, [*lines, f"figures: {out / 'errors.png'}, {out / 'gradients.png'}"])
+
+
+def gradients(
+    pictures: Annotated[
+        Path, typer.Argument(help="MedMNIST .npz, or a folder or .tar.gz with train/CLASS and test/CLASS.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the tables and the figure.")],
+    depths: Annotated[str, typer.Option(help="6n+2 each, with commas between.")] = "20,56,110",
+    seeds: Annotated[str, typer.Option(help="Whole numbers, with commas between.")] = "0",
+    batch: Annotated[int, typer.Option(min=1, help="Training pictures that are measured.")] = 64,
+    width: Annotated[int, typer.Option(help="Channels of the first stage.")] = 16,
+    as_json: Json = False,
+) -> None:
+    """Measure untrained plain and residual twins: gradients block by block, and the share that takes the shortcut."""
+    import medres.study as tools
+    from data_pipelines.files import write_atomic
+    from medres.progress import Bars
+
+    images = tools.load_pictures(pictures, limit=batch)
+    found = tools.twin_gradients(
+        images.train,
+        images.train_labels,
+        depths=_numbers(depths),
+        seeds=_numbers(seeds),
+        width=width,
+        progress=Bars(),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    table = found.summary()
+    for name, rows in (("norms", found.norms), ("shares", found.shares), ("summary", table)):
+        write_atomic(out / f"{name}.csv", rows.to_csv(index=False).encode())
+    tools.draw_twins(found.norms, found.shares).savefig(out / "twins.png", dpi=150)
+    lines = [
+        f"{'residual' if row.residual else 'plain':8s} {row.depth:4d}  seed {row.seed}  first block {row.first_block:.3g}  "
+        f"last {row.last_block:.3g}  ratio {row.first_to_last:.3g}"
+        + (f"  shortcut {row.shortcut_share:.2f}" if row.residual else "")
+        for row in table.itertuples()
+    ]
+    report(json.loads(table.to_json(orient="records")), as_json, [*lines, f"figure: {out / 'twins.png'}"])
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -47,7 +47,7 @@ def _clusters(numbers: Numbers) -> str | None:
 
 
 def _demographics(numbers: Numbers) -> str | None:
-    return "Of the data evaluated here: see Who they were." if numbers["flow"].get("demographics") else None
+    return "In part, for the data evaluated here: see Who they were." if numbers["flow"].get("demographics") else None
 
 
 def _errors(numbers: Numbers) -> str | None:
@@ -63,17 +63,17 @@ def _failures(numbers: Numbers) -> str | None:
 
 def _model(numbers: Numbers) -> str | None:
     digest = numbers["provenance"].get("model_sha256")
-    return f"Model file with SHA-256 {digest}; see Provenance." if digest else None
+    return f"In part: the model file has the SHA-256 {digest}; see Provenance." if digest else None
 
 
 def _versions(numbers: Numbers) -> str:
     told = ", ".join(f"{name} {version}" for name, version in numbers["provenance"]["versions"].items() if version)
-    return f"Of this evaluation: {told}."
+    return f"In part, for this evaluation: {told}."
 
 
 def _preprocess(numbers: Numbers) -> str | None:
     name = numbers["provenance"].get("preprocess")
-    return f"Preprocessing '{name}', stored in the model; see Provenance." if name else None
+    return f"In part: preprocessing '{name}', stored in the model; see Provenance." if name else None
 
 
 def _development(numbers: Numbers) -> str | None:
@@ -82,7 +82,7 @@ def _development(numbers: Numbers) -> str | None:
         for p in _points(numbers)
         if p["origin"] == "frozen" and {"n_patients", "split"} <= set(p.get("source", {}))
     }
-    return f"Thresholds were chosen on {', '.join(sorted(told))}." if told else None
+    return f"In part: thresholds were chosen on {', '.join(sorted(told))}." if told else None
 
 
 def _disjoint(numbers: Numbers) -> str | None:
@@ -93,7 +93,7 @@ def _disjoint(numbers: Numbers) -> str | None:
 
 
 def _ingest(numbers: Numbers) -> str | None:
-    return "At the level of files: see Flow, with the reasons for leaving out." if "ingest" in numbers["flow"] else None
+    return "In part, for files: see Flow, with the reasons for leaving out." if "ingest" in numbers["flow"] else None
 
 
 def _prevalence(numbers: Numbers) -> str | None:
@@ -105,13 +105,7 @@ def _prevalence(numbers: Numbers) -> str | None:
 
 
 def _sizes(numbers: Numbers) -> str:
-    return "See Flow: evaluated, with and without, for each finding. Of development: for the authors."
-
-
-def _precision(numbers: Numbers) -> str | None:
-    if not any("margin" in f["precision"] for f in numbers["findings"].values()):
-        return None
-    return "The precision reached, and the numbers that the stated margin would need, stand beside each AUC."
+    return "In part: see Flow, with and without for each finding; those of development are for the authors."
 
 
 def _output(numbers: Numbers) -> str:
@@ -152,6 +146,7 @@ ANSWERS: dict[str, Callable[[Numbers], str | None]] = {
     "explanation": lambda numbers: numbers["provenance"].get("explanation"),
     "failures": _failures,
     "flow": _always("See Flow."),
+    "here": _always("In part, for the data evaluated here: see All figures."),
     "ingest": _ingest,
     "margin": _margin,
     "methods": _always("See Methods."),
@@ -159,7 +154,6 @@ ANSWERS: dict[str, Callable[[Numbers], str | None]] = {
     "model": _model,
     "output": _output,
     "outputs": _always("This report is stored with its numbers (report.json, tables) and the hashes of its inputs."),
-    "precision": _precision,
     "preprocess": _preprocess,
     "prevalence": _prevalence,
     "refused": _refused,

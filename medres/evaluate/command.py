@@ -13,6 +13,7 @@ from typing import Any
 from data_pipelines.errors import DicomError
 from medres.errors import EvaluationError, MedresError
 from medres.evaluate.report import DiagnosticReport, evaluate
+from medres.evaluate.words import interval
 from medres.evaluate.writing import check_target
 
 DESCRIPTION = """Evaluate a model and write a diagnostic report: report.html, report.json, tables/*.csv.
@@ -49,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
         "--exact", action="store_true", help="Clopper-Pearson intervals of rates where patients do not repeat"
     )
     p.add_argument("--margin", type=float, help="non-inferiority margin on the AUC, stated beforehand")
-    p.add_argument("--design", metavar="STUDY.yaml", help="sampling, reference standard, setting, intended use")
+    p.add_argument(
+        "--design",
+        metavar="STUDY.yaml",
+        help="YAML or JSON: sampling (cohort, case_control), "
+        "prevalence, ordinal, and answers to reporting checklists (the page names each key)",
+    )
     p.add_argument("--title", help="heading of the page")
     p.add_argument("--out", required=True, metavar="REPORT", help="a new folder")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier report")
@@ -146,7 +152,7 @@ def _evaluate(given: argparse.Namespace) -> DiagnosticReport:
     return evaluate(
         scores, subgroups=given.subgroup or context["subgroups"],
         thresholds=[*context["frozen"], *given.thresholds],
-        provenance=context["provenance"], flow=context["flow"], **common,
+        provenance=context["provenance"], flow=context["flow"], pictures=context.get("pictures"), **common,
     )  # fmt: skip
 
 
@@ -170,8 +176,7 @@ def _tell(report: DiagnosticReport, folder: Path, *, as_json: bool) -> None:
         elif auc["ci_low"] is None:
             print(f"{name}: AUC {auc['estimate']:.3f} ({auc['why']})")
         else:
-            limits = f"{100 * auc['level']:g}% CI {auc['ci_low']:.3f} to {auc['ci_high']:.3f}"
-            print(f"{name}: AUC {auc['estimate']:.3f} ({limits}; {auc['method']})")
+            print(f"{name}: AUC {auc['estimate']:.3f} ({interval(auc)}; {auc['method']})")
     print(f"report: {folder / 'report.html'}")
 
 

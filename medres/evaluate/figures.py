@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from medres.evaluate.svg import Axes, fractions
+from medres.evaluate.svg import Axes, fractions, round_ticks
+from medres.evaluate.words import interval
 
 SIZE = (430, 400)
 
@@ -34,7 +35,7 @@ def roc(name: str, finding: dict[str, Any]) -> str:
     auc = finding["auc"]
     axes.text(0.98, 0.06, f"AUC {auc['estimate']:.3f}", "big", "end")
     if auc["ci_low"] is not None:
-        axes.text(0.98, 0.02, f"{100 * auc['level']:g}% CI {auc['ci_low']:.3f} to {auc['ci_high']:.3f}", "note", "end")
+        axes.text(0.98, 0.02, interval(auc), "note", "end")
     return axes.render()
 
 
@@ -113,15 +114,15 @@ def decision_curve(name: str, finding: dict[str, Any]) -> str:
     top = max(0.005, *(e["estimate"] for e in model)) * 1.25
     low = -0.25 * top
     axes = Axes(*SIZE, (0.0, 1.0), (low, top), name=f"Decision curve of {name}", figure="utility", left=66)
-    ticks = [(top * i / 4, f"{top * i / 4:.2g}") for i in range(5)]
-    axes.grid(fractions(), ticks, "threshold probability", "net benefit")
+    axes.grid(fractions(), round_ticks(low, top), "threshold probability", "net benefit")
     axes.segment(0, 0, 1, 0, "zero")
     everyone = [(t, e["estimate"]) for t, e in zip(grid, curve["all"], strict=True) if e["estimate"] >= low]
     axes.line([t for t, _ in everyone], [v for _, v in everyone], "chance")
     band = [(t, e) for t, e in zip(grid, model, strict=True) if e["ci_low"] is not None]
     edge = [(t, e["ci_high"]) for t, e in band] + [(t, e["ci_low"]) for t, e in reversed(band)]
     axes.polygon([t for t, _ in edge], [min(top, max(low, v)) for _, v in edge], "band")
-    axes.line(grid, [max(low, e["estimate"]) for e in model], "curve")
+    for xs, ys in _runs([(t, e["estimate"]) for t, e in zip(grid, model, strict=True)], low):
+        axes.line(xs, ys, "curve")
     axes.text(0.98, top, "model", "big strong-negative", "end", dy=14)
     if everyone:
         axes.text(everyone[-1][0], max(low, everyone[-1][1]), "everyone", "note", dx=6, dy=-4)
@@ -151,6 +152,21 @@ def forest_narrow(name: str, rows: list[dict[str, Any]], low: float) -> str:
         axes.raw_text(356, axes.y(i + 0.35) + 4, _auc_text(row), "row" if _known(row) else "note", "end")
         _interval(axes, row, i + 0.75, low)
     return axes.render("narrow")
+
+
+def _runs(points: list[tuple[float, float]], low: float) -> list[tuple[list[float], list[float]]]:
+    """The parts of a curve above `low`, each cut where it crosses; what lies below is not drawn."""
+    runs: list[tuple[list[float], list[float]]] = [([], [])]
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if max(y0, y1) < low:
+            continue
+        a, b = (x0 if y >= low else x0 + (x1 - x0) * (low - y0) / (y1 - y0) for y in (y0, y1))
+        start, stop = (a, max(low, y0)), (b if y1 < low else x1, max(low, y1))
+        if not runs[-1][0] or runs[-1][0][-1] != start[0]:
+            runs.append(([start[0]], [start[1]]))
+        runs[-1][0].append(stop[0])
+        runs[-1][1].append(stop[1])
+    return [run for run in runs if run[0]]
 
 
 def _forest_axis(axes: Axes, low: float, bottom: float) -> None:

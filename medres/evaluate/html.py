@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from medres.evaluate import figures
-from medres.evaluate.words import UNIT_PLURAL, percent
+from medres.evaluate.words import UNIT_PLURAL, interval, limits, percent
 
 
 def page(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = None) -> str:
@@ -23,7 +23,15 @@ def page(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = N
     """
     css, script = _asset("page.css"), _asset("page.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"pct": _pct, "level": _level, "p": _p, "ci": _ci, "ci_pct": _ci_pct, "num": _num}
+    environment.filters |= {
+        "pct": _pct,
+        "p": _p,
+        "ci": limits,
+        "counts": _counts,
+        "interval": interval,
+        "ci_pct": _ci_pct,
+        "num": _num,
+    }
     template = environment.from_string(_asset("page.html.j2"))
     return template.render(
         r=numbers, css=Markup(css), script=Markup(script), pictures=pictures or {},
@@ -165,10 +173,6 @@ def _pct(value: float | None) -> str:
     return "–" if value is None else percent(value)
 
 
-def _level(e: dict[str, Any]) -> str:
-    return f"{100 * e['level']:g}%" if "level" in e else ""
-
-
 def _p(value: float | None) -> str:
     if value is None:
         return "–"
@@ -181,11 +185,11 @@ def _num(value: Any, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}".replace(",", " ")
 
 
-def _ci(e: dict[str, Any], digits: int = 3) -> str:
-    if e["ci_low"] is None:
-        return e.get("why", "")
-    side = " (one-sided)" if e.get("sided") == "one" else ""
-    return f"{e['ci_low']:.{digits}f} to {e['ci_high']:.{digits}f}{side}"
+def _counts(e: dict[str, Any]) -> str:
+    """Numerator and denominator of a share, else the number of units."""
+    if isinstance(e.get("numerator"), int) and isinstance(e.get("denominator"), int):
+        return f"{_num(e['numerator'])} / {_num(e['denominator'])}"
+    return _num(e["n"]) if "n" in e else ""
 
 
 def _ci_pct(e: dict[str, Any]) -> str:

@@ -33,11 +33,14 @@ def macro_auc(units: Units, level: float) -> dict[str, Any]:
     if not parts:
         return {"auc": undefined("no finding has both classes"), "findings": kept, "skipped": skipped}
     value = float(np.mean([p.auc for p in parts]))
+    counted = np.logical_or.reduce([units.usable(name) for name in kept])
+    patients = int(np.unique(units.patient[counted]).size) if units.has_patient else None
+    known: dict[str, Any] = {"n": int(counted.sum()), "n_clusters": patients}
     by_patient = np.mean([influence(p) for p in parts], axis=0)
     error_size = math.sqrt(float(by_patient @ by_patient))
     if error_size < 1e-12 or not 0.0 < value < 1.0:
-        estimate = Estimate(value, why="the estimated variance is zero: no interval of this kind")
+        estimate = Estimate(value, why="the estimated variance is zero: no interval of this kind", **known)
     else:
         limits = logit_interval(value, error_size, normal_quantile(level))
-        estimate = Estimate(value, *limits, level, "two", "mean of AUCs, joint influence by patient, logit")
+        estimate = Estimate(value, *limits, level, "two", "mean of AUCs, joint influence by patient, logit", **known)
     return {"auc": estimate, "findings": kept, "skipped": skipped}

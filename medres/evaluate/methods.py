@@ -17,7 +17,7 @@ ORIGINS = {
 
 
 def methods(numbers: dict[str, Any], options: Options) -> str:
-    return " ".join([*_units(numbers), *_accuracy(numbers, options), *_further(numbers)])
+    return " ".join([*_units(numbers), *_accuracy(numbers, options), *_further(numbers), *_several(numbers)])
 
 
 def _units(numbers: dict[str, Any]) -> list[str]:
@@ -65,6 +65,9 @@ def _further(numbers: dict[str, Any]) -> list[str]:
                    "observed to expected events, with sandwich variances over patients; by the integrated calibration index "
                    "of a restricted cubic spline with four knots (Austin & Steyerberg 2019); and by the Brier score with its "
                    "CORP decomposition (Dimitriadis et al. 2021).")  # fmt: skip
+    if any(f.get("goodness_of_fit", {}).get("spiegelhalter", {}).get("p_value") is not None for f in findings):
+        out.append("Goodness of fit was tested after Hosmer & Lemeshow (1980), with as many degrees of freedom as groups, and "
+                   "after Spiegelhalter (1986).")  # fmt: skip
     replicates = [row["raw"]["replicates"] for f in findings for row in f["partial_auc"] if "replicates" in row["raw"]]
     if replicates:
         out.append("Partial areas (McClish 1989) and rates at a fixed sensitivity or specificity have percentile intervals "
@@ -76,7 +79,33 @@ def _further(numbers: dict[str, Any]) -> list[str]:
     if any(f["subgroups"] for f in findings):
         out.append("Subgroup AUCs were compared by a Wald chi-square test on the logit scale with Holm's adjustment over the "
                    "columns; levels with fewer than 10 patients in a class were suppressed.")  # fmt: skip
-    if numbers["comparisons"]:
+    if any("other_unit" in f for f in findings):
+        unit = next(f["other_unit"]["unit"] for f in findings if "other_unit" in f)
+        out.append(f"The figures by {unit} take a patient as positive, and as flagged, where any image is."
+                   if unit == "patient" else "The figures by image use each image's own label and score.")  # fmt: skip
+    return out
+
+
+def _several(numbers: dict[str, Any]) -> list[str]:
+    """Several findings, classes or models."""
+    out = []
+    if numbers.get("macro", {}).get("auc", {}).get("ci_low") is not None:
+        out.append("The mean AUC is unweighted over the findings named; its interval follows from the joint influence of each "
+                   "patient, on the logit scale.")  # fmt: skip
+    if "multiclass" in numbers:
+        out.append("The most probable class was called. Accuracy has a Wilson interval, balanced accuracy and Cohen's kappa "
+                   "intervals by the delta method over patients; the AUC over pairs of classes is that of Hand & Till (2001).")  # fmt: skip
+    rows = numbers["comparisons"]
+    if rows:
         out.append("Models were compared on the same images by the paired test of DeLong et al., clustered by patient where "
                    "patients repeat, with Holm's adjustment over all comparisons.")  # fmt: skip
+    if any("sensitivity_difference" in row for row in rows):
+        out.append("Sensitivity and specificity at a threshold declared for both models were compared by Tango's score "
+                   "interval (1998) and McNemar's test (exact under 25 discordant pairs), or, where patients repeat, by the "
+                   "paired difference with a sandwich variance over patients; these p-values are not adjusted.")  # fmt: skip
+    if numbers.get("global_comparisons"):
+        out.append("That all models have the same AUC was tested by the global chi-square test of DeLong et al.")
+    if any("margin" in row for row in rows):
+        out.append("A model was called non-inferior where the one-sided 97.5% lower limit of its AUC less that of the "
+                   f"reference lay above −{rows[0]['margin']}.")  # fmt: skip
     return out

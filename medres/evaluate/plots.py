@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#6b7280"
 
 
 def plot_roc(finding: dict[str, Any], ax: Axes | None = None) -> Axes:
-    """ROC curve with the operating points and their intervals."""
+    """ROC curve with the operating points and their intervals; triangles: readers."""
     ax = _square(ax, "1 − specificity", "sensitivity")
     counts, positive = finding["curves"]["counts"], finding["n_positive"]
     negative = finding["n"] - positive
@@ -27,6 +28,10 @@ def plot_roc(finding: dict[str, Any], ax: Axes | None = None) -> Axes:
         se, sp = point["sensitivity"], point["specificity"]
         arms: dict[str, Any] = {"yerr": _arms(se), "xerr": _arms(sp, mirrored=True)}
         ax.errorbar(1 - sp["estimate"], se["estimate"], fmt="o", color="black", ms=4, lw=0.9, **arms)
+    for reader in finding.get("readers", []):
+        se, sp = reader["sensitivity"]["estimate"], reader["specificity"]["estimate"]
+        if se is not None and sp is not None:
+            ax.plot(1 - sp, se, "^", color=ORANGE, ms=5)
     ax.legend(loc="lower right", frameon=False)
     return ax
 
@@ -87,6 +92,32 @@ def plot_decision_curve(finding: dict[str, Any], ax: Axes | None = None) -> Axes
     ax.set(xlabel="threshold probability", ylabel="net benefit", xlim=(0, 1), ylim=(-0.25 * top, top))
     ax.legend(frameon=False)
     return ax
+
+
+def plot_forest(estimates: Mapping[str, dict[str, Any]], ax: Axes | None = None) -> Axes:
+    """AUCs with their intervals by name, from the top down; what has no AUC keeps its line and stays empty."""
+    ax = _axis(ax)
+    for place, e in enumerate(estimates.values()):
+        if e.get("estimate") is not None:
+            ax.errorbar(e["estimate"], place, xerr=_arms(e), fmt="o", color="black", ms=4, lw=0.9)
+    ax.axvline(0.5, ls="--", color=GREY, lw=0.8)
+    ax.set(xlabel="AUC", yticks=range(len(estimates)), yticklabels=list(estimates), ylim=(len(estimates) - 0.5, -0.5))
+    return ax
+
+
+def plot_findings(numbers: dict[str, Any], ax: Axes | None = None) -> Axes:
+    """The AUC of every finding or class of a report, and their mean (report.json as a whole)."""
+    estimates = {name: finding["auc"] for name, finding in numbers["findings"].items()}
+    if "macro" in numbers:
+        estimates[f"mean of {len(numbers['macro']['findings'])}"] = numbers["macro"]["auc"]
+    return plot_forest(estimates, ax)
+
+
+def plot_subgroups(finding: dict[str, Any], ax: Axes | None = None) -> Axes:
+    """The AUC of a finding by subgroup; levels with too few patients stay empty."""
+    if not finding["subgroups"]:
+        raise EvaluationError("this finding has no subgroups: name their columns when evaluating")
+    return plot_forest({f"{row['column']}: {row['level']}": row.get("auc", {}) for row in finding["subgroups"]}, ax)
 
 
 def _axis(ax: Axes | None) -> Axes:

@@ -17,6 +17,8 @@ def precision_numbers(
     """half_width of the headline interval; with a margin, the patients with the finding needed for that half-width."""
     if auc.estimate is None or auc.ci_low is None or auc.ci_high is None:
         return {"half_width": None, "why": auc.why}
+    if auc.sided == "one":
+        return {"half_width": None, "why": "a one-sided bound has no half-width"}
     out: dict[str, Any] = {"half_width": (auc.ci_high - auc.ci_low) / 2.0}
     if margin is not None and 0.0 < auc.estimate < 1.0:
         ratio = n_negative / n_positive

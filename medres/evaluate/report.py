@@ -29,10 +29,11 @@ from medres.evaluate.provenance import provenance_of
 from medres.evaluate.readers import load_readers, reader_points
 from medres.evaluate.scores import Table, load
 from medres.evaluate.subgroups import subgroup_numbers
+from medres.evaluate.tables import tables
 from medres.evaluate.thresholds import Point
 from medres.evaluate.units import Units, to_units
 from medres.evaluate.words import cautions, summary
-from medres.evaluate.writing import save_report, tables
+from medres.evaluate.writing import save_report
 
 Source = pd.DataFrame | str | Path
 
@@ -132,8 +133,10 @@ def evaluate(
     numbers |= _comparisons(table, others, (unit, pool, pool_label), points, options)
     numbers["provenance"] = provenance_of(table, tune_table, others, options, provenance, apart)
     numbers = to_plain(numbers)
-    for name, finding in numbers["findings"].items():
-        finding["summary"] = summary(name, finding, numbers)
+    for finding in numbers["findings"].values():
+        finding["summary"] = summary(finding, units.unit)
+        if "other_unit" in finding:
+            finding["other_unit"]["summary"] = summary(finding["other_unit"], finding["other_unit"]["unit"])
     numbers |= {"warnings": cautions(numbers), "methods": methods(numbers, options)}
     numbers["crosswalks"] = crosswalks(numbers)
     return DiagnosticReport(numbers, {} if pictures is None else draw_worst(units, points, pictures))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from math import ceil, floor, log10
 
 
 class Axes:
@@ -94,3 +95,13 @@ def fractions(step: float = 0.2) -> list[tuple[float, str]]:
     """Ticks 0, .2 ... 1 as percentages."""
     count = round(1 / step)
     return [(i / count, f"{100 * i / count:g}%") for i in range(count + 1)]
+
+
+def round_ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]]:
+    """Ticks at multiples of 1, 2 or 5 times a power of ten between two values."""
+    rough = (high - low) / (most - 1)
+    power = 10.0 ** floor(log10(rough))
+    step = next(k * power for k in (1, 2, 5, 10) if k * power >= rough * (1 - 1e-9))
+    values = [k * step for k in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
+    digits = max(0, -floor(log10(step) + 1e-9))
+    return [(value, f"{value:.{digits}f}".replace("-", "−") if value else "0") for value in values]

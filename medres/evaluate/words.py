@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medres.evaluate.auc import SMALL_CLASS
+from medres.evaluate.auc import SMALL_CLASS, WIDE_AUC, WIDE_CLASS
 
 ENRICHED = 0.3
 UNIT_PLURAL = {"image": "images", "series": "series", "study": "studies", "patient": "patients"}
@@ -21,19 +21,35 @@ def with_interval(e: dict[str, Any]) -> str:
     return f"{percent(e['estimate'])}, {100 * e['level']:g}% CI {percent(e['ci_low'])} to {percent(e['ci_high'])}"
 
 
-def summary(name: str, finding: dict[str, Any], numbers: dict[str, Any]) -> str:
-    """Plain words about one finding, for a clinician."""
-    units = UNIT_PLURAL[numbers["analysis_unit"]]
-    auc = finding["auc"]
+def limits(e: dict[str, Any], digits: int = 3) -> str:
+    """The limits of an E object in words, or why there are none; one-sided bounds leave half of 1 - level on their side."""
+    if e["ci_low"] is None:
+        return str(e.get("why", ""))
+    if e.get("sided") != "one":
+        return f"{e['ci_low']:.{digits}f} to {e['ci_high']:.{digits}f}"
+    bound = f"at least {e['ci_low']:.{digits}f}" if e["ci_high"] == 1.0 else f"at most {e['ci_high']:.{digits}f}"
+    return f"{bound} (one-sided {50 * (1 + e['level']):g}% bound)"
+
+
+def interval(e: dict[str, Any], digits: int = 3) -> str:
+    """limits() with the level before a two-sided interval: "95% CI 0.71 to 0.83"."""
+    two_sided = e["ci_low"] is not None and e.get("sided") != "one"
+    return (f"{100 * e['level']:g}% CI " if two_sided else "") + limits(e, digits)
+
+
+def summary(shown: dict[str, Any], unit: str) -> str:
+    """Plain words about one finding at one unit of analysis, for a clinician."""
+    units = UNIT_PLURAL[unit]
+    auc = shown["auc"]
     if auc["estimate"] is None:
         return f"No discrimination can be stated: {auc['why']}."
     text = (
-        f"Shown one {numbers['analysis_unit']} with and one without the finding, the model scores the one with it higher "
+        f"Shown one {unit} with and one without the finding, the model scores the one with it higher "
         f"in {percent(auc['estimate'])} of such pairs."
     )
-    if not finding["operating_points"]:
+    if not shown["operating_points"]:
         return text
-    point = finding["operating_points"][0]
+    point = shown["operating_points"][0]
     sensitivity, specificity = point["sensitivity"], point["specificity"]
     return (
         f"At its {point['origin']} threshold the model flags {point['tp']} of {sensitivity['denominator']} {units} with "
@@ -54,6 +70,9 @@ def cautions(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     if numbers["cluster"] is None:
         warn("no_patient", None, "No patient column: every unit was taken as another patient. Intervals are too narrow "
              "where patients repeat.")  # fmt: skip
+    if numbers["folds"]:
+        warn("folds", None, f"The scores come from {numbers['folds']} folds or seeds. The AUC is the mean of those within each; "
+             "curves, rates, average precision and calibration mix their scores.")  # fmt: skip
     if numbers["design"]["sampling"] == "case_control":
         warn("case_control", None, "Cases and controls were sampled apart: PPV, NPV, accuracy, average precision, Brier "
              "and calibration are left out.")  # fmt: skip
@@ -72,18 +91,24 @@ def _finding_cautions(name: str, finding: dict[str, Any], numbers: dict[str, Any
     classes = {"with": finding["n_positive_patients"], "without": finding["n_negative_patients"]}
     if classes["with"] is None:
         classes = {"with": finding["n_positive"], "without": finding["n"] - finding["n_positive"]}
-    for side, count in classes.items():
-        if count < SMALL_CLASS:
-            who = "patient" if numbers["cluster"] else level
-            who = who if count == 1 else UNIT_PLURAL[who]
-            warn("small", name, f"Only {count} {who} {side} the finding: intervals are wide, and the plain (Wald) "
-                 "interval of the AUC covers less than it says.")  # fmt: skip
+    few = {side: count for side, count in classes.items() if count < SMALL_CLASS}
+    if few:
+        who = "patient" if numbers["cluster"] else level
+        counts = [f"{n} {who if n == 1 else UNIT_PLURAL[who]} {side}" for side, n in few.items()]
+        warn("small", name, f"Only {' and '.join(counts)} the finding: intervals are wide, and the plain (Wald) interval of "
+             "the AUC covers less than it says.")  # fmt: skip
+    if WIDE_AUC < max(auc, 1.0 - auc) < 1.0 and min(classes.values()) >= WIDE_CLASS:
+        warn("wide", name, "With an AUC so near 1 and so many patients, Newcombe's interval is wider than its level asks for "
+             "(simulated: it covers over 99%). The logit interval stands beside it under All figures.")  # fmt: skip
     if auc in (0.0, 1.0):
         warn("perfect", name, "The classes are fully separated. Look for leakage: the same patients in training, or a mark "
              "on the images that gives the label away.")  # fmt: skip
     elif auc < 0.5:
         warn("below_half", name, "The AUC is under .5: the model ranks the wrong way round, or labels are swapped. The "
              "direction is never flipped here.")  # fmt: skip
+    elif finding["auc"]["ci_low"] is not None and finding["auc"]["ci_low"] <= 0.5:
+        warn("chance", name, "The interval of the AUC holds .5: these data do not show that the model ranks better than "
+             "chance.")  # fmt: skip
     _threshold_and_label_cautions(name, finding, numbers, warn)
 
 

@@ -6,24 +6,11 @@ import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from medres.errors import EvaluationError
-
-ESTIMATE_KEYS = (
-    "estimate",
-    "ci_low",
-    "ci_high",
-    "level",
-    "method",
-    "n",
-    "numerator",
-    "denominator",
-    "n_clusters",
-    "why",
-)
 
 
 def check_target(folder: Path, *, overwrite: bool) -> None:
@@ -78,35 +65,6 @@ def save_report(
     return folder
 
 
-def tables(numbers: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each CSV table: figures, operating_points, curves, subgroups, comparisons, confusion."""
-    out: dict[str, list[dict[str, Any]]] = {"figures": [], "operating_points": [], "curves": [], "subgroups": []}
-    for name, finding in numbers["findings"].items():
-        flat = {k: v for k, v in finding.items() if k != "calibration"} | finding["calibration"]
-        out["figures"] += [
-            {"finding": name, "figure": key} | _estimate(value) for key, value in flat.items() if _is_estimate(value)
-        ]
-        for point in finding["operating_points"]:
-            out["operating_points"] += _point_rows(name, point)
-        out["curves"] += _curve_rows(name, finding)
-        for row in finding["subgroups"]:
-            plain = {k: v for k, v in row.items() if not isinstance(v, dict | list)}
-            out["subgroups"].append({"finding": name} | plain | _estimate(row.get("auc", {}), "auc_"))
-    if numbers["comparisons"]:
-        out["comparisons"] = [
-            {k: v for k, v in row.items() if not isinstance(v, dict)}
-            | _estimate(row["auc_difference"], "auc_difference_")
-            for row in numbers["comparisons"]
-        ]
-    if "multiclass" in numbers:
-        many = numbers["multiclass"]
-        out["confusion"] = [
-            {"truth": truth} | dict(zip(many["classes"], row, strict=True))
-            for truth, row in zip(many["classes"], many["confusion"], strict=True)
-        ]
-    return {name: rows for name, rows in out.items() if rows}
-
-
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     """CSV in UTF-8; text that a spreadsheet would run as a formula gets a leading apostrophe."""
     names = list(dict.fromkeys(key for row in rows for key in row))
@@ -120,26 +78,3 @@ def safe_cell(value: Any) -> Any:
     if (isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r"))) or value == "\t":
         return "'" + str(value)
     return "" if value is None else value
-
-
-def _is_estimate(value: Any) -> bool:
-    return isinstance(value, dict) and "ci_low" in value
-
-
-def _estimate(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    return {prefix + key: value.get(key) for key in ESTIMATE_KEYS}
-
-
-def _point_rows(name: str, point: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    head = {"finding": name} | {k: point[k] for k in ("name", "threshold", "origin", "tp", "fp", "fn", "tn")}
-    return [head | {"figure": key} | _estimate(value) for key, value in point.items() if _is_estimate(value)]
-
-
-def _curve_rows(name: str, finding: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    counts = finding.get("curves", {}).get("counts")
-    if counts is None:
-        return []
-    return [
-        {"finding": name, "threshold": t, "tp": tp, "fp": fp}
-        for t, tp, fp in zip(counts["threshold"], counts["tp"], counts["fp"], strict=True)
-    ]

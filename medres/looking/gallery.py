@@ -15,10 +15,11 @@ from matplotlib.figure import Figure, SubFigure
 
 from data_pipelines.augment import PRESETS, AugmentSpec, apply, augmentation, draw
 from data_pipelines.augment.geometry import GEOMETRY, coordinates
-from data_pipelines.cache import eligible_rows, prepare_file
+from data_pipelines.cache import eligible_rows
 from data_pipelines.dataset import epoch_key
 from data_pipelines.errors import SpecError
 from data_pipelines.manifest import Manifest
+from data_pipelines.preparing import prepare_files
 from data_pipelines.preprocess import UNITS, PreprocessSpec, spec_from, to_model_units
 from medres.looking.captions import MINUS, captions, ends
 from medres.looking.inspection import Figure as Shown
@@ -77,8 +78,8 @@ def augmentation_figures(
 def draw_gallery(images: np.ndarray, spec: AugmentSpec, name: str, numbers: np.ndarray, seed: int) -> Figure:
     """The figure of one preset on images (n, [slices,] rows, cols, 1) in model units; numbers: theirs in the cache.
 
-    Above: the first image and draws of it, then the others, with their drawn parameters. Below: each parameter alone at its ends; lines
-    that were straight in the picture show how it moves.
+    Above: the first image, draws of it and then of the others, an epoch each, with their drawn parameters. Below: each
+    parameter alone at its ends; lines that were straight in the picture show how it moves.
     """
     dims = images.ndim - 2
     alone = ends(spec, dims)
@@ -95,14 +96,14 @@ def draw_gallery(images: np.ndarray, spec: AugmentSpec, name: str, numbers: np.n
 def _draw_draws(figure: SubFigure, images: np.ndarray, spec: AugmentSpec, numbers: np.ndarray, seed: int) -> None:
     which = [0] * (DRAWS + 1 - (len(images) - 1)) + list(range(1, len(images)))
     batch, count = images[which], len(which)
-    epochs = np.arange(count) * (np.array(which) == 0)  # of the first image in its first epochs
-    key = np.stack([[epoch_key(seed, int(epoch)) for epoch in epochs], numbers[which]], axis=1).astype(np.int32)
+    key = np.stack([[epoch_key(seed, epoch) for epoch in range(count)], numbers[which]], axis=1).astype(np.int32)
     drawn = draw(key, spec, images.ndim - 2)
     moved = np.asarray(apply(batch, drawn, spec))
     axes = figure.subplots(2, count // 2).ravel()
     _show(axes[0], images[0], spec, ["as it is"])
     for place in range(1, count):
-        lines = textwrap.wrap(", ".join(captions(drawn, spec, place)), 52)
+        phrases = [phrase.replace(" ", "\N{NO-BREAK SPACE}") for phrase in captions(drawn, spec, place)]
+        lines = textwrap.wrap(", ".join(phrases), 52)
         _show(axes[place], moved[place], spec, lines)
 
 
@@ -146,7 +147,7 @@ def _read(rows: pd.DataFrame, which: list[int], size: PreprocessSpec) -> tuple[n
     """Images (n, rows, cols, 1) in model units, and their numbers in the cache."""
     columns = ["source", "path", "frame", "form", "kind", "file_sha256"]
     items = rows.loc[which, columns].itertuples(index=False, name=None)
-    integers = [prepare_file((*item, size.model_dump())) for item in items]
+    integers = prepare_files((tuple(items), tuple((n,) for n in range(len(which))), size.model_dump()))
     return to_model_units(np.stack(integers), size), np.array(which)
 
 

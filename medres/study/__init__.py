@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medres.study.depths import DepthPlan, depth_study
-    from medres.study.figures import draw_errors, draw_gradients
+    from medres.study.figures import draw_errors, draw_gradients, draw_twins
     from medres.study.gradients import GradientFlow, gradient_flow
     from medres.study.pictures import load_pictures
+    from medres.study.twins import TwinGradients, block_norms, twin_gradients
 
 __all__ = [
     "DepthPlan",
     "GradientFlow",
+    "TwinGradients",
+    "block_norms",
     "depth_study",
     "draw_errors",
     "draw_gradients",
+    "draw_twins",
     "gradient_flow",
     "load_pictures",
+    "twin_gradients",
 ]
 
 _HOME = {
@@ -30,6 +35,8 @@ _HOME = {
     "load_pictures": "medres.study.pictures",
     "draw_errors": "medres.study.figures",
     "draw_gradients": "medres.study.figures",
+    "draw_twins": "medres.study.figures",
+    **dict.fromkeys(("TwinGradients", "block_norms", "twin_gradients"), "medres.study.twins"),
     "GradientFlow": "medres.study.gradients",
     "gradient_flow": "medres.study.gradients",
 }

@@ -8,16 +8,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 from data_pipelines.files import write_atomic
 from medres.errors import TrainingError
-from medres.model import classifier
 from medres.progress import Progress
 from medres.study.gradients import cross_entropy, gradient_flow
+from medres.study.twins import cifar_net
 
 PROBE = 64  # images of the gradient measurement
 
@@ -120,9 +119,8 @@ class _Net:
             seed,
             folder,
         )
-        keras.utils.set_random_seed(seed)
-        options: dict[str, Any] = {"stem": "cifar", "shortcut": "A", "residual": residual, "width": plan.width}
-        self.model = classifier(depth, images.train.shape[1:], images.classes, task="multiclass", **options)
+        shape = images.train.shape[1:]
+        self.model = cifar_net(depth, shape, images.classes, residual=residual, seed=seed, width=plan.width)
         self.velocity = [tf.Variable(tf.zeros(v.shape)) for v in self.model.trainable_variables]
         self.rows: list[dict[Any, Any]] = []
         self.gradients: list[pd.DataFrame] = []

@@ -25,6 +25,7 @@ from medres.training import checkpoint
 from medres.training.calibrate import identity
 from medres.training.data import Net, TrainingData, kept_apart, load_data
 from medres.training.freeze import Frozen, card_of, frozen
+from medres.training.known import with_known
 from medres.training.labels import class_order, training_targets
 from medres.training.loop import Loop
 from medres.training.losses import Loss
@@ -115,7 +116,8 @@ def train(
     copy_weights(core, served, weights)
     worst = {split: worst_images(loop.net, data, split) for split in ("train", "tune")}
     write_atomic(out / "training.html", training_page(history, settings, best["epoch"], worst).encode())
-    save(out / "model.keras", *frozen(served, data, settings, best["epoch"]))
+    finished, card = frozen(served, data, settings, best["epoch"])
+    save(out / "model.keras", finished, *with_known(card, finished, data))
     reporter.line(f"the model of epoch {best['epoch']} is in {out.name}/model.keras")
     return Run(out, out / "model.keras", history, best["epoch"])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
 import pytest
+from helpers import work_in_process
 from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
@@ -18,8 +19,6 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
     generate_uid,
 )
-
-from data_pipelines.errors import DicomError
 
 MakeGrey = Callable[..., Dataset]
 ToBytes = Callable[..., bytes]
@@ -77,12 +76,12 @@ def file_bytes(dataset: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def grey() -> MakeGrey:
     return make_grey
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def to_bytes() -> ToBytes:
     return file_bytes
 
@@ -90,13 +89,4 @@ def to_bytes() -> ToBytes:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are looked at and prepared here, not in workers of their own: for tests of what is found, not of isolation."""
-
-    def answers(function: Callable, items: Sequence, **_: object) -> Iterator[tuple]:
-        for item in items:
-            try:
-                yield item, function(item)
-            except DicomError as error:
-                yield item, error
-
-    monkeypatch.setattr("data_pipelines.indexing.map_files", answers)
-    monkeypatch.setattr("data_pipelines.cache.map_files", answers)
+    work_in_process(monkeypatch)

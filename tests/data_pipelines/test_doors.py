@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from data_pipelines.cache import ensure_cache, prepare_file
+from data_pipelines.cache import ensure_cache
 from data_pipelines.dataset import datasets
 from data_pipelines.doors import array_members, form_of, picture_image, read_row
 from data_pipelines.errors import CacheError, DicomError, LabelError, ManifestError, SplitError
-from data_pipelines.indexing import look_at
+from data_pipelines.indexing import index_sources, look_at
 from data_pipelines.ingestion import ingest
 from data_pipelines.limits import limited
 from data_pipelines.manifest import Manifest
+from data_pipelines.preparing import prepare_files
+from data_pipelines.preprocess import spec_from
 from data_pipelines.wrapping import wrap
 
 RNG = np.random.default_rng(0)
@@ -128,6 +130,26 @@ def test_one_blank_image_of_an_array_costs_one_image(tmp_path: Path) -> None:
     assert manifest.quarantine["path"].tolist() == ["b.npz#train/3"]
 
 
+def test_a_large_array_may_take_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+
+    def answers(function, items, *, timeout_s: float | None = None, **_: object):
+        limits.append(timeout_s)
+        return [(item, function(item)) for item in items]
+
+    monkeypatch.setattr("data_pipelines.indexing.map_files", answers)
+    source = tmp_path / "in"
+    large = RNG.integers(0, 256, (3000, 28, 28)).astype(np.uint8)
+    for name, more in (("a", {"train_images": large, "train_labels": np.arange(3000) % 2}), ("b", {})):
+        (source / name).mkdir(parents=True)
+        medmnist(source / name / "x.npz", **more)
+    save(source / "c.png", grey(1)[0])
+    index = index_sources([source], units="display")
+    size = (source / "a" / "x.npz").stat().st_size
+    assert limits == [None, 10 * size / 2**20, 10]
+    assert index.rows["path"].iloc[[0, -1]].tolist() == ["a/x.npz#train/0", "c.png"]
+
+
 def test_copies_across_the_splits_of_an_array_are_refused_or_dropped(tmp_path: Path) -> None:
     train, val, test = grey(12), grey(4), grey(6)
     train[3], val[1], train[4] = test[2], test[3], val[2]
@@ -234,9 +256,9 @@ def test_a_changed_file_is_never_prepared(tmp_path: Path) -> None:
     row = ingest(path, units="display", workers=1).table.iloc[0]
     medmnist(path)
     array_members(path, hashlib.sha256(path.read_bytes()).hexdigest())
-    spec = {"kind": "radiograph", "rows": 28, "cols": 28}
+    file = (row["source"], row["path"], 0, "npz", "radiograph", row["file_sha256"])
     with pytest.raises(CacheError, match="changed since"):
-        prepare_file((row["source"], row["path"], 0, "npz", "radiograph", row["file_sha256"], spec))
+        prepare_files(((file,), ((0,),), spec_from("xray-28").model_dump()))
 
 
 def test_no_cell_or_name_travels_in_an_error(tmp_path: Path) -> None:

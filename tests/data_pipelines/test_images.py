@@ -214,3 +214,23 @@ def test_what_cannot_be_an_image_is_refused_by_name(grey):
     del empty.PixelData
     with pytest.raises(NoPixelData):
         read_image(empty)
+
+
+@pytest.mark.parametrize(
+    ("elements", "aspect"),
+    [
+        ({}, 1.0),
+        ({"PixelAspectRatio": [2, 1]}, 2.0),  # vertical, horizontal
+        ({"ImagerPixelSpacing": [0.1, 0.2], "PixelAspectRatio": [2, 1]}, 0.5),
+        ({"PixelSpacing": [0.3, 0.2], "ImagerPixelSpacing": [0.1, 0.2]}, 1.5),
+    ],
+)
+def test_the_shape_of_a_pixel(grey, elements, aspect):
+    image = read_image(grey(SMALL, Modality="CR", **elements))
+    assert image.aspect == pytest.approx(aspect)
+    assert image.repairs == ()
+
+
+def test_a_pixel_shape_that_nobody_meant_is_left_out_by_name(grey):
+    image = read_image(grey(SMALL, Modality="CR", PixelAspectRatio=[1, 1000]))
+    assert (image.aspect, image.repairs) == (1.0, ("implausible_aspect",))

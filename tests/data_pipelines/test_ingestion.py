@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import csv
 import json
 import os
@@ -15,9 +14,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from pydicom.datadict import DicomDictionary, keyword_for_tag
-from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from canaries import CANARIES, forms, picture, with_canaries
 
 from data_pipelines.assigning import SplitPlan
 from data_pipelines.errors import DicomError, InputError, LabelError, ManifestError, SplitError
@@ -27,7 +24,7 @@ from data_pipelines.labels import read_labels
 from data_pipelines.manifest import Manifest
 from data_pipelines.phantom import make_cohort
 from data_pipelines.pseudonyms import PseudonymKey
-from data_pipelines.writing import derived_uid, new_dataset, save, set_pixels
+from data_pipelines.writing import derived_uid, save
 
 KEY = PseudonymKey(b"k" * 64, "file")
 
@@ -376,15 +373,6 @@ ingest({str(cohort)!r}, out={str(tmp_path / "out")!r}, workers=2, progress=slow)
 # ---- patients without a name, with two issuers
 
 
-def picture(patient: str, number: int, *, issuer: str = "") -> Dataset:
-    uids = {name: derived_uid(name, number) for name in ("study", "series", "sop")}
-    dataset = new_dataset("CR", ExplicitVRLittleEndian, patient_id=patient, patient="", **uids)
-    if issuer:
-        dataset.IssuerOfPatientID = issuer
-    set_pixels(dataset, np.random.default_rng(number).integers(0, 4096, (12, 12)).astype(np.uint16), bits=12)
-    return dataset
-
-
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Index:
     folder = tmp_path_factory.mktemp("people")
@@ -438,33 +426,6 @@ def test_frames_taken_out_of_a_file_that_stays_are_told(tmp_path: Path) -> None:
 
 
 # ---- privacy
-
-TEXT_VRS = {"PN": "CANARY^PN", "LO": "CANARYLO", "SH": "CANARYSH", "DA": "19010203", "UI": "2.25.90909090909"}
-MORE_VRS = {"ST": "CANARYST", "LT": "CANARYLT", "UT": "CANARYUT", "UC": "CANARYUC", "AE": "CANARYAE"}
-CANARIES = ("CANARY", "19010203", "90909090909")
-TECHNICAL = ("Manufacturer", "ManufacturerModelName", "SOPClassUID", "TransferSyntaxUID")
-
-
-def with_canaries(number: int) -> Dataset:
-    """A sound radiograph with a canary in every element of these VRs, the technical allow-list left out."""
-    dataset = picture("CANARY-ID-" + str(number), number)
-    for tag, entry in DicomDictionary.items():
-        vr, keyword = entry[0], keyword_for_tag(tag)
-        sound = vr in TEXT_VRS | MORE_VRS and keyword not in TECHNICAL and not entry[3] and tag >> 16 not in (0, 2, 4)
-        if sound and keyword not in ("PatientID", "SOPInstanceUID"):
-            dataset.add_new(tag, vr, (TEXT_VRS | MORE_VRS)[vr])
-    for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(dataset, name, f"2.25.90909090909{number}")
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    block = dataset.private_block(0x0011, "CANARY CREATOR", create=True)
-    block.add_new(1, "LO", "CANARYPRIVATE")
-    return dataset
-
-
-def forms(canary: str) -> list[bytes]:
-    plain = canary.encode()
-    shifted = [base64.b64encode(b"x" * n + plain)[2 * n : -4] for n in range(3)]
-    return [plain, canary.encode("utf-16-le"), canary.encode("utf-16-be"), *shifted]
 
 
 def test_no_canary_in_any_output(

@@ -11,8 +11,8 @@ from data_pipelines.errors import SpecError
 from data_pipelines.preprocess import PreprocessSpec, prepare, spec_from, to_model_units
 
 
-def picture(pixels: np.ndarray, units: str = "display") -> SimpleNamespace:
-    return SimpleNamespace(pixels=pixels.astype(np.float32), units=units)
+def picture(pixels: np.ndarray, units: str = "display", aspect: float = 1.0) -> SimpleNamespace:
+    return SimpleNamespace(pixels=pixels.astype(np.float32), units=units, aspect=aspect)
 
 
 def slow_resize(pixels: np.ndarray, rows: int, cols: int) -> np.ndarray:
@@ -35,9 +35,10 @@ def slow_resize(pixels: np.ndarray, rows: int, cols: int) -> np.ndarray:
 @given(st.integers(16, 40), st.integers(16, 40), st.integers(3, 70), st.integers(3, 70), st.integers(0, 2**31))
 def test_stretch_equals_the_slow_filter(rows: int, cols: int, rows_in: int, cols_in: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).random((rows_in, cols_in)).astype(np.float32)
-    got = prepare(picture(pixels), PreprocessSpec(kind="radiograph", rows=rows, cols=cols, fit="stretch"))
+    spec = PreprocessSpec(kind="radiograph", rows=rows, cols=cols, fit="stretch")
+    got = prepare(picture(pixels), spec)
     assert got.dtype == np.uint16
-    assert np.abs(got - 65535 * slow_resize(pixels, rows, cols)).max() <= 0.5 + 1e-6
+    assert np.abs(got - slow_resize(pixels, rows, cols) / float(spec.scale)).max() <= 0.5 + 1e-6
 
 
 def test_equal_size_keeps_every_hu() -> None:
@@ -103,3 +104,47 @@ def test_wrong_units_and_values_that_are_not_finite_are_refused() -> None:
         prepare(picture(np.zeros((16, 16))), spec_from("ct-16"))
     with pytest.raises(SpecError, match="not finite"):
         prepare(picture(np.full((16, 16), np.nan)), spec_from("xray-16"))
+
+
+@pytest.mark.parametrize(("aspect", "rows", "cols"), [(4.0, 40, 20), (2.0, 40, 40), (1.0, 20, 40), (0.5, 10, 40)])
+def test_pad_keeps_the_proportions_of_pixels_that_are_not_square(aspect: float, rows: int, cols: int) -> None:
+    """20 x 40 pixels, each `aspect` times as tall as it is wide, in a square of 40."""
+    got = prepare(picture(np.full((20, 40), 55.0), "HU", aspect), spec_from("ct-40"))
+    filled = got != -1024
+    assert filled.any(axis=1).sum() == rows
+    assert filled.any(axis=0).sum() == cols
+
+
+def test_names_say_what_differs() -> None:
+    volume = {"kind": "ct", "form": "volume", "slices": 8, "rows": 16, "cols": 16}
+    names = {
+        "xray-16": "xray-16",
+        "ct25d-16": {"kind": "ct", "form": "stack", "slices": 3, "rows": 16, "cols": 16},
+        "ct25d-16-5slices": {"kind": "ct", "form": "stack", "slices": 5, "rows": 16, "cols": 16},
+        "ctvol-16": {**volume, "slices": 16},
+        "ctvol-8x16x16-at2.5x1x1mm-shear": {**volume, "spacing_mm": (2.5, 1, 1), "policy": "shear"},
+        "ct-16x32-stretch": {"kind": "ct", "rows": 16, "cols": 32, "fit": "stretch"},
+    }
+    specs = [spec_from(value) for value in names.values()]
+    assert [spec.name for spec in specs] == list(names)
+    assert len({spec.sha256 for spec in specs}) == len(specs)
+    assert [spec.shape for spec in specs[1:4]] == [(16, 16, 3), (16, 16, 5), (16, 16, 16, 1)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"slices": 3},
+        {"form": "stack", "slices": 4},
+        {"form": "stack", "slices": 1},
+        {"form": "volume", "slices": 1},
+        {"form": "stack", "slices": 3, "spacing_mm": (1, 1, 1)},
+        {"form": "volume", "slices": 16, "spacing_mm": (1, 1, 0)},
+        {"form": "volume", "slices": 16, "spacing_mm": (1, 1, 1), "fit": "stretch"},
+        {"form": "stack", "slices": 3, "kind": "radiograph"},
+        {"policy": "shear"},
+    ],
+)
+def test_fields_that_contradict_one_another_are_refused(changes: dict) -> None:
+    with pytest.raises(SpecError):
+        spec_from({"kind": "ct", "rows": 16, "cols": 16, **changes})

@@ -220,3 +220,34 @@ def test_slices_of_several_units_are_refused(write):
     for n in range(3):
         folder = write(f"s{n}", [0, 0, 5.0 * n], n, RescaleType="US" if n == 1 else "HU")
     assert refusal(folder) == "mixed_units"
+
+
+def ramp(write) -> Path:
+    for n in range(4):
+        folder = write(f"s{n}", [10, 20, 30 + 5.0 * n], np.full((6, 8), 1024 + 100 * n, np.int16))
+    return folder
+
+
+def test_a_volume_at_another_spacing_keeps_its_extent_and_the_names_of_its_slices(write):
+    volume = read_volume(ramp(write))
+    fine = volume.resampled((2.5, 0.7, 0.6))
+    assert fine.pixels.shape == (8, 6, 8)
+    np.testing.assert_allclose(fine.pixels[:, 3, 3], [0, 25, 75, 125, 175, 225, 275, 300], atol=1e-3)
+    np.testing.assert_allclose(fine.affine[:3, 0], [0, 0, 2.5])
+    np.testing.assert_allclose(fine.affine @ [-0.5, 0, 0, 1], volume.affine @ [-0.5, 0, 0, 1])
+    assert fine.sop_instance_uids == tuple(uid for uid in volume.sop_instance_uids for _ in range(2))
+    assert fine.repairs == ("resampled",)
+    for bad in ((0, 1, 1), (1, float("nan"), 1)):
+        with pytest.raises(SpecError, match="above 0 mm"):
+            volume.resampled(bad)
+
+
+def test_a_box_of_a_volume_may_reach_outside(write):
+    volume = read_volume(ramp(write))
+    box = volume.cropped((2, -1, 3), (3, 4, 2))
+    assert box.pixels[:, 1, 0].tolist() == [200, 300, -1024]
+    assert (box.pixels[:, 0] == -1024).all()
+    np.testing.assert_allclose(box.affine @ [0, 1, 0, 1], volume.affine @ [2, 0, 3, 1])
+    assert box.sop_instance_uids == (*volume.sop_instance_uids[2:], volume.sop_instance_uids[-1])
+    with pytest.raises(SpecError, match="above 0"):
+        volume.cropped((0, 0, 0), (0, 1, 1))

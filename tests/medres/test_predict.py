@@ -13,7 +13,8 @@ import medres
 from data_pipelines.manifest import Manifest
 from data_pipelines.openings import read_openings
 from data_pipelines.wrapping import wrap
-from medres.errors import ArtefactError
+from medres.artefact import ConformalQuantile
+from medres.errors import ArtefactError, RefusedInput
 from medres.scoring import score_split
 
 
@@ -56,7 +57,9 @@ def test_path_bytes_and_data_set_give_the_same(predictor, tiny_work: Path) -> No
 
 def test_predict_many_yields_one_prediction_a_study(predictor, tiny_work: Path) -> None:
     source = Path(Manifest.load(tiny_work).table["source"].iloc[0])
-    assert len(list(predictor.predict_many([source]))) == 30
+    found = list(predictor.predict_many([source]))
+    assert len(found) == 30
+    assert all(one.refused is None and one.images == 2 for one in found)
 
 
 def test_two_studies_at_once_are_refused(predictor, tiny_work: Path) -> None:
@@ -97,10 +100,105 @@ def test_scores_keep_ids_labels_and_subgroups(tiny_run: Path, tiny_work: Path) -
     assert context["unit"] == "patient"
 
 
+def test_an_image_has_the_same_digits_alone_and_beside_others(predictor) -> None:
+    images = np.random.default_rng(0).random((37, 32, 32, 1)).astype(np.float32)
+    together, distances = predictor.scored(images)
+    alone = [predictor.scored(images[i : i + 1]) for i in range(len(images))]
+    assert np.array_equal(together, np.concatenate([p for p, _ in alone]))
+    assert distances == pytest.approx(np.concatenate([d for _, d in alone]), rel=1e-9)
+    assert together == pytest.approx(np.asarray(predictor.artefact.model(images)), abs=1e-5)
+
+
+def dataset_of(work: Path) -> pydicom.Dataset:
+    row = Manifest.load(work).table.iloc[0]
+    return pydicom.dcmread(Path(row["source"]) / row["path"])
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"Modality": "MG"}, "another modality"),
+        ({"BodyPartExamined": "HAND"}, "another body part"),
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "colour"),
+        ({"PhotometricInterpretation": None}, "bright may mean thin"),
+        ({"PresentationLUTShape": "INVERSE"}, "contradict"),
+        ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "Neither CT nor"),
+        ({"PixelData": b"\0" * 3200}, "All pixels are equal"),
+    ],
+)
+def test_what_the_model_was_not_trained_on_is_refused_by_name(predictor, tiny_work, elements, message) -> None:
+    dataset = dataset_of(tiny_work)
+    for keyword, value in elements.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    found = predictor.predict(dataset)
+    assert message in found.refused
+    assert found.probabilities == found.decisions == found.sets == {}
+    with pytest.raises(RefusedInput):
+        found.saliency()
+
+
+def test_a_picture_of_something_else_is_refused_by_its_features(predictor, tiny_work) -> None:
+    dataset = dataset_of(tiny_work)
+    stripes = np.zeros((40, 40), "<u2")
+    stripes[::2] = 4095
+    dataset.PixelData = stripes.tobytes()
+    found = predictor.predict(dataset)
+    assert "1 of 1 images look unlike" in found.refused
+    assert found.novelty > predictor.card.novelty_threshold
+    usual = predictor.predict(dataset_of(tiny_work))
+    assert usual.novelty <= predictor.card.novelty_threshold
+
+
+def test_two_ct_series_at_once_are_refused(predictor, tiny_work: Path) -> None:
+    from data_pipelines.preprocess import spec_from
+    from medres.reading import read_study
+
+    slices = [dataset_of(tiny_work) for _ in range(2)]
+    for number, dataset in enumerate(slices):
+        dataset.Modality, dataset.SOPClassUID = "CT", "1.2.840.10008.5.1.4.1.1.2"
+        dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.SeriesInstanceUID = f"1.2.{number}"
+    card = predictor.card.model_copy(update={"preprocess": spec_from("ct-32"), "domain": None})
+    assert read_study(slices[:1], card).pixels.shape == (1, 32, 32)
+    with pytest.raises(RefusedInput, match="more than one series"):
+        read_study(slices, card)
+
+
+def test_many_threads_each_get_their_own_answer(predictor, tiny_work: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    table = Manifest.load(tiny_work).table.head(8)
+    files = [(Path(r.source) / r.path).read_bytes() for r in table.itertuples()]
+    want = [predictor.predict(file) for file in files]
+    assert len({p.probabilities["square"] for p in want}) == len(files)
+    order = np.random.default_rng(0).integers(0, len(files), 200)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: predictor.predict(files[i]), order))
+    assert all(found[n] == want[i] for n, i in enumerate(order))
+
+
+def test_a_conformal_set_of_two_labels_is_an_abstention(predictor, tiny_work: Path) -> None:
+    from dataclasses import replace
+
+    records = [
+        ConformalQuantile(finding="square", label=label, alpha=0.1, quantile=q, n_patients=9)
+        for label, q in ((0, 1.0), (1, 1.0))
+    ]
+    card = predictor.card.model_copy(update={"conformal": records})
+    found = medres.Predictor(replace(predictor.artefact, card=card)).predict(dataset_of(tiny_work))
+    assert found.sets == {"square": [0, 1]}
+    assert found.abstained == ["square"]
+    assert found.as_dict()["abstained"] == ["square"]
+
+
 def test_a_picture_is_a_study_of_its_own_and_equals_its_wrapped_twin(predictor, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for n in range(2):
-        pixels = np.random.default_rng(n).integers(0, 256, (40, 40)).astype(np.uint8)
+        pixels = np.random.default_rng(n).integers(30, 95, (40, 40)).astype(np.uint8)
         Image.fromarray(pixels).save(tmp_path / "in" / f"{n}.png")
     wrap(tmp_path / "in", tmp_path / "dicom")
     pictures, twins = (list(predictor.predict_many([tmp_path / name])) for name in ("in", "dicom"))

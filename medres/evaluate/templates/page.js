@@ -3,13 +3,14 @@
   const data = JSON.parse(document.getElementById("report-data").textContent);
   const SVG = "http://www.w3.org/2000/svg";
   const percent = (v) => (v === null || !isFinite(v) ? "–" : (100 * v).toFixed(v === 0 || v === 1 || (v >= 0.01 && v <= 0.99) ? 0 : 1) + "%");
+  const signed = (v) => (v < 0 ? "−" : "") + Math.abs(v).toFixed(4);
   const short = (v) => (v === null ? "∞" : Number(v.toPrecision(4)).toString());
 
   function wilson(k, n, q) {
     if (n <= 0) return [null, null];
     const p = k / n, z2 = q * q, middle = (p + z2 / (2 * n)) / (1 + z2 / n);
     const half = (q / (1 + z2 / n)) * Math.sqrt((p * (1 - p)) / n + z2 / (4 * n * n));
-    return [Math.max(0, middle - half), Math.min(1, middle + half)];
+    return [k <= 0 ? 0 : Math.max(0, middle - half), k >= n ? 1 : Math.min(1, middle + half)];
   }
 
   function rate(k, n, effect, q) {
@@ -80,7 +81,8 @@
 
     function sentence() {
       const where = state.name ? `the ${state.origin} threshold “${state.name}” (${short(state.threshold)})` : `a threshold of ${short(state.threshold)}, chosen by hand`;
-      return `${finding.name}: at ${where}, ${state.tp} of ${P} ${f.units} with the finding were flagged (sensitivity ${rate(state.tp, P, f.effects[0], f.quantiles[0])}) ` +
+      const about = finding.name === "positive" ? "At" : `${finding.name}: at`;
+      return `${about} ${where}, ${state.tp} of ${P} ${f.units} with the finding were flagged (sensitivity ${rate(state.tp, P, f.effects[0], f.quantiles[0])}) ` +
         `and ${N - state.fp} of ${N} without it were not (specificity ${rate(N - state.fp, N, f.effects[1], f.quantiles[1])}).`;
     }
 
@@ -117,8 +119,8 @@
       const inside = f.probability && threshold > 0 && threshold < 1, share = f.prevalence;
       const benefit = (tp / P) * share - ((fp / N) * (1 - share) * threshold) / (1 - threshold);
       const everyone = share - ((1 - share) * threshold) / (1 - threshold), avoided = (benefit - everyone) / (threshold / (1 - threshold));
-      get("benefit").textContent = inside && share !== null ? `Net benefit at a risk of ${percent(threshold)}: ${benefit.toFixed(4)} per ${f.unit} (acting on everyone ${everyone.toFixed(4)}; ` +
-        `${Math.abs(100 * avoided).toFixed(0)} ${avoided < 0 ? "more" : "fewer"} interventions per 100 ${f.units} for the same cases found)` : "";
+      get("benefit").textContent = inside && share !== null ? `Net benefit at a risk of ${percent(threshold)}: ${signed(benefit)} per ${f.unit} (acting on everyone ${signed(everyone)}; ` +
+        `${Math.abs(100 * avoided).toFixed(0)} ${avoided < 0 ? "more" : "fewer"} interventions per 100 ${f.units} with as many cases found)` : "";
       const badge = get("badge");
       badge.textContent = state.name ? `${state.name} (${state.origin})` : "moved: not a pre-specified threshold";
       badge.className = "badge " + (state.name && state.origin !== "exploratory" ? "frozen" : "exploratory");
@@ -145,7 +147,7 @@
       get("second").value = Math.round(last / 4);
       section.querySelectorAll("[data-hero]").forEach((one) => { one.hidden = finding.views.length > 1 && Number(one.dataset.hero) !== number; });
       section.querySelectorAll('[data-role="view"]').forEach((one) => one.setAttribute("aria-pressed", String(Number(one.dataset.view) === number)));
-      if (roc && finding.views.length > 1) curve(roc, "other-unit", "overlay o2", number === 1, finding.views[1]);
+      if (roc && finding.views.length > 1) curve(roc, "other-unit", "overlay unit", number === 1, finding.views[1]);
       draw();
     }
 

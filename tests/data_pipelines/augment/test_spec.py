@@ -100,6 +100,15 @@ def test_the_error_comes_when_the_model_is_built() -> None:
         Augment(HU)(keras.Input((16, 16, 1), dtype="uint16"), key)
 
 
+@pytest.mark.parametrize("spacing", [(1.0,), (1.0, 1.0, 2.0), (0.0, 1.0), (1.0, float("nan"))])
+def test_spacing_is_one_length_an_axis(spacing: tuple[float, ...]) -> None:
+    spec, key = AugmentSpec(rotation=3), np.zeros((1, 2), np.int32)
+    with pytest.raises(SpecError, match="2 lengths in mm"):
+        apply(np.zeros((1, 4, 4, 1), np.float32), draw(key, spec), spec, spacing)
+    with pytest.raises(SpecError, match="2 lengths in mm"):
+        Augment(spec, spacing=spacing)(keras.Input((4, 4, 1)), keras.Input((2,), dtype="int32"))
+
+
 def test_apply_checks_the_dtype_too() -> None:
     key = np.zeros((1, 2), np.int32)
     with pytest.raises(SpecError, match="no display values"):

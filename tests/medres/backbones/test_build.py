@@ -288,3 +288,16 @@ def test_an_input_that_cannot_work_is_named(shape: Any, said: list[str]) -> None
         resnet(18, shape)
     for words in said:
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("version", "block"), [("1", "bottleneck"), ("1.5", "basic"), ("2", "basic")])
+def test_narrow_nets_have_no_strided_1x1_and_give_what_it_would(version: str, block: str) -> None:
+    """The gradient of one crashes TensorFlow 2.21 on CPUs with AVX-512 where its input has fewer than 16 channels."""
+    net = resnet(18, (32, 32, 1), version=version, block=block, stem="small", width=8)
+    convs = [layer for layer in net.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert all(c.strides == (1, 1) or c.kernel_size != (1, 1) or c.input.shape[-1] >= 16 for c in convs)
+    picks = [layer for layer in net.layers if layer.name.endswith("_pick")]
+    assert bool(picks) == (block == "basic")
+    x = np.random.default_rng(0).normal(size=(2, 9, 10, 3)).astype("float32")
+    for pick in picks:
+        np.testing.assert_array_equal(pick(x), x[:, ::2, ::2])

@@ -62,8 +62,8 @@ def test_answers_come_from_design_and_numbers() -> None:
     assert told["8"] == "adults; first image."
     assert told["6"] == "Non-inferiority with a margin of 0.05 in AUC."
     assert told["20"] == "No image and no patient stands in both the tuning and the evaluated table (checked)."
-    assert told["19"] == "Thresholds were chosen on 60 patients of the tune split."
-    assert told["22"] == "Model file with SHA-256 abc; see Provenance."
+    assert told["19"] == "In part: thresholds were chosen on 60 patients of the tune split."
+    assert told["22"] == "In part: the model file has the SHA-256 abc; see Provenance."
     assert told["44"] is None
     assert rows("STARD-AI", design=design)["6"] == "waived!"
     assert rows("TRIPOD+AI", subgroups=["site"])["12d"] == "Performance by site; see Subgroups."

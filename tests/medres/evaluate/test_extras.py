@@ -107,3 +107,21 @@ def test_pictures_stop_at_their_share_of_the_page_and_must_be_png() -> None:
     assert len(report.to_html()) < 3_000_000
     with pytest.raises(EvaluationError, match="bytes of a PNG"):
         evaluate(frame(), thresholds=0.5, pictures=lambda *one: b"<svg/>")
+
+
+def test_forests_hold_each_auc_once(tmp_path) -> None:
+    plots = pytest.importorskip("medres.evaluate.plots")
+    data = frame(200).assign(site=lambda d: np.where(np.arange(len(d)) % 50 < 2, "few", "many"))
+    finding = evaluate(data, subgroups=["site"]).numbers["findings"]["positive"]
+    ax = plots.plot_subgroups(finding)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["site: few", "site: many"]
+    (drawn,) = [c for c in ax.containers if len(c)]
+    assert drawn.lines[0].get_xydata().tolist() == [[finding["subgroups"][1]["auc"]["estimate"], 1]]
+    with pytest.raises(EvaluationError, match="no subgroups"):
+        plots.plot_subgroups(evaluate(data).numbers["findings"]["positive"])
+    two = data.rename(columns={"label": "label:A", "score": "score:A"}).assign(
+        **{"label:B": data.label, "score:B": data.score}
+    )
+    ax = plots.plot_findings(evaluate(two).numbers)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B", "mean of 2"]
+    ax.figure.savefig(tmp_path / "forest.pdf")

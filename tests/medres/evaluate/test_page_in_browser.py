@@ -204,7 +204,7 @@ def test_overlays_and_copy(opened) -> None:
 def test_by_image_or_by_patient(opened) -> None:
     browser, finding, frame = opened
     image, patient = finding["operating_points"][0], finding["other_unit"]["operating_points"][0]
-    heroes = "[...document.querySelectorAll('[data-hero]')].map((one) => one.hidden)"
+    heroes = "[...document.querySelectorAll('.hero[data-hero]')].map((one) => one.hidden)"
     line = """document.querySelector('[data-live="other-unit"]').getAttribute("visibility")"""
     assert browser.js(heroes) == [False, True]
     click(browser, '[data-role="view"][data-view="1"]')

@@ -197,6 +197,19 @@ def test_warnings_say_what_is_weak() -> None:
     }
     assert "perfect" in {w["code"] for w in evaluate(drawn().assign(score=lambda d: d.label)).numbers["warnings"]}
     assert "exploratory" not in {w["code"] for w in evaluate(drawn(), tune=drawn(1)).numbers["warnings"]}
+    guess = drawn().assign(score=np.random.default_rng(5).random(200))
+    assert {"chance", "below_half"} & {w["code"] for w in evaluate(guess).numbers["warnings"]}
+
+
+@pytest.mark.parametrize(("n", "shift", "wide"), [(240, 3.4, True), (60, 3.4, False), (240, 1.0, False)])
+def test_a_cell_in_which_the_interval_covers_too_much_is_warned_of(n: int, shift: float, wide: bool) -> None:
+    label = np.arange(n) % 2
+    frame = pd.DataFrame(
+        {"label": label, "score": np.random.default_rng(2).normal(size=n) + shift * label, "patient": range(n)}
+    )
+    report = evaluate(frame)
+    assert report.numbers["findings"]["positive"]["auc"]["estimate"] < 1
+    assert ("wide" in {w["code"] for w in report.numbers["warnings"]}) is wide
 
 
 SCORES = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1), st.floats(allow_nan=False))

@@ -1,0 +1,78 @@
+"""The other side of benchmarks/ingest.py: the same files through MONAI, and through pydicom in a PyTorch DataLoader.
+
+Run by benchmarks/ingest.py with the python of an environment of its own, which a user makes once:
+
+    python -m venv peers && peers/bin/pip install torch torchvision monai itk pydicom pylibjpeg pylibjpeg-openjpeg
+
+Each way reads, rescales to HU and resizes to a float32 tensor (1, SIDE, SIDE); batches of 32, shuffled, two worker processes. Resizing is
+`area`, the cheapest of torch's filters that do not alias. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+BATCH = 32
+
+
+class PlainDicom(Dataset):
+    """pydicom and torch alone."""
+
+    def __init__(self, files: list[str], side: int) -> None:
+        self.files, self.side = files, side
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, n: int) -> torch.Tensor:
+        import pydicom
+
+        dataset = pydicom.dcmread(self.files[n])
+        values = dataset.pixel_array.astype("float32") * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+        image = torch.from_numpy(values)[None, None]
+        return torch.nn.functional.interpolate(image, size=(self.side, self.side), mode="area")[0]
+
+
+def monai_dataset(files: list[str], side: int, reader: str, cache: str) -> Dataset:
+    from monai.data import PersistentDataset
+    from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Resize, SqueezeDim
+
+    flat = [SqueezeDim(dim=-1)] if reader == "ITKReader" else []  # which reads a slice as a volume of one
+    read = [LoadImage(reader=reader, image_only=True), EnsureChannelFirst(), *flat]
+    return PersistentDataset(files, Compose([*read, Resize((side, side), mode="area")]), cache_dir=cache)
+
+
+def epoch(dataset: Dataset, workers: int) -> tuple[float, int]:
+    """Seconds, and images seen, of one pass; the start of the workers is part of it, as it is in use."""
+    begun, seen = time.perf_counter(), 0
+    for batch in DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=workers):
+        seen += len(batch)
+    return time.perf_counter() - begun, seen
+
+
+def main(way: str, listing: str, side: int, workers: int) -> None:
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    files = Path(listing).read_text().split("\n")
+    with tempfile.TemporaryDirectory() as cache:
+        if way == "pydicom":
+            dataset: Dataset = PlainDicom(files, side)
+        else:
+            dataset = monai_dataset(files, side, way, cache)
+        first, seen = epoch(dataset, workers)
+        second, _ = epoch(dataset, workers)
+        size = sum(path.stat().st_size for path in Path(cache).rglob("*") if path.is_file())
+    print(json.dumps({"first": first, "second": second, "images": seen, "cache_bytes": size}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,76 @@
+"""From the files of one study to what a model takes, or a refusal. Loads no TensorFlow, so decode workers can run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.doors import study_of
+from data_pipelines.errors import DicomError
+from data_pipelines.images import Image
+from data_pipelines.parsing import Source
+from data_pipelines.studies import Study, prepared_study
+from data_pipelines.walking import walk
+from medres.artefact import Card
+from medres.domain import why_outside
+from medres.errors import RefusedInput
+
+
+def files_of(source: Source) -> list[Any]:
+    """The files below a folder, in a fixed order; anything else as it is."""
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        found = walk(source)
+        return [found.root / file for file in found.files]
+    return [source]
+
+
+def require_one_study(files: Sequence[Source]) -> None:
+    """Raise RefusedInput where files belong to several studies, and DicomError where a header cannot be read."""
+    if len({study_of(file) for file in files}) > 1:
+        raise RefusedInput("the files belong to more than one study: ask for one study at a time")
+
+
+def read_study(files: Sequence[Source], card: Card) -> Study:
+    """The records of one study, as the model takes them.
+
+    Localizers and the like, and other kinds of image, are passed over. Raises RefusedInput where an image is outside what the model was
+    trained on, or CT slices come from several series; DicomError where nothing is left or a file cannot be read.
+    """
+    series: set[str] = set()
+
+    def check(image: Image) -> None:
+        reason = None if card.domain is None else why_outside(image, card.domain)
+        if reason is not None:
+            raise RefusedInput(reason)
+        series.add(image.header.identifiers.series_instance_uid)
+        if card.preprocess.kind == "ct" and len(series) > 1:
+            raise RefusedInput("CT slices of more than one series: ask for one series at a time")
+
+    return prepared_study(files, card.preprocess, check=check)
+
+
+@dataclass
+class Files:
+    """Files that share a study, and the path to show for it."""
+
+    path: str
+    files: list[Path] = field(default_factory=list)
+
+
+def studies_of(paths: Sequence[str | Path]) -> Iterator[Files]:
+    """The studies below each path, in the order in which they are met; a file that cannot be read is a study of its own, so that
+    it is not lost. A path without files is a study without files."""
+    for path in paths:
+        studies: dict[str, Files] = {}
+        for file in files_of(path):
+            try:
+                key = study_of(file) or str(file)
+            except DicomError:
+                key = str(file)
+            studies.setdefault(key, Files(str(file))).files.append(file)
+        if len(studies) == 1 or not studies:
+            yield Files(str(path), next(iter(studies.values())).files if studies else [])
+        else:
+            yield from studies.values()

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_cr
+
+import medres
+from data_pipelines.errors import InputError
+from data_pipelines.manifest import Manifest
+from medres import bulk
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run: Path) -> medres.Predictor:
+    return medres.load(tiny_run / "model.keras")
+
+
+@pytest.fixture
+def folder(tiny_work: Path, tmp_path: Path) -> Path:
+    """Four studies of two images each, a damaged file, one of another body part by its looks, and a text."""
+    source = Path(Manifest.load(tiny_work).table["source"].iloc[0])
+    folder = tmp_path / "in"
+    folder.mkdir()
+    files = sorted(source.iterdir())[:8]
+    for file in files:
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "cut.dcm").write_bytes(files[0].read_bytes()[:-500])
+    stripes = np.zeros((40, 40))
+    stripes[::2] = 4000
+    write_cr(folder / "odd.dcm", stripes, patient="ODD", study="9")
+    (folder / "=note.txt").write_text("no DICOM")
+    return folder
+
+
+def test_many_studies_are_answered_as_one_by_one_and_every_file_is_accounted_for(
+    predictor, folder: Path, tmp_path: Path
+) -> None:
+    summary = bulk.predict_all(predictor, [folder], tmp_path / "out")
+    assert (summary["given"], summary["answered"], summary["quarantined"]) == (6, 3, 3)
+    assert summary["files"] == 11
+    assert summary["reasons"] == {"not_dicom": 1, "refused": 1, "truncated_pixels": 1}
+    assert json.loads((tmp_path / "out" / "predict.json").read_text()) == summary
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    one_by_one = {p.path: p for p in predictor.predict_many([folder]) if p.refused is None}
+    assert rows.keys() == one_by_one.keys()
+    for path, row in rows.items():
+        assert float(row["probability:square"]) == one_by_one[path].probabilities["square"]
+        assert row["decision:square"] == str(one_by_one[path].decisions["square"])
+        assert row["images"] == "2"
+    with (tmp_path / "out" / "quarantine.csv").open() as file:
+        reasons = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert reasons["odd.dcm"] == "refused"
+    assert reasons["=note.txt"] == "not_dicom"
+
+
+def test_a_stopped_run_goes_on_after_the_last_whole_line(
+    predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = bulk.predict_all(predictor, [folder], tmp_path / "whole")
+    answers = bulk._answers
+
+    def stopped(*arguments):
+        for number, record in enumerate(answers(*arguments)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield record
+
+    monkeypatch.setattr(bulk, "_answers", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bulk.predict_all(predictor, [folder], tmp_path / "out")
+    with (tmp_path / "out" / bulk.LINES).open("a") as file:
+        file.write('{"key": "half a li')
+    asked: list[int] = []
+
+    def counted(predictor, studies):
+        asked.append(len(studies))
+        return answers(predictor, studies)
+
+    monkeypatch.setattr(bulk, "_answers", counted)
+    assert bulk.predict_all(predictor, [folder], tmp_path / "out") == whole
+    assert asked == [4]
+    for name in ("predictions.csv", "quarantine.csv", "predict.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len((tmp_path / "out" / bulk.LINES).read_text().splitlines()) == 1 + 6
+
+
+def test_a_folder_of_something_else_is_left_alone(predictor, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(InputError, match="exists"):
+        bulk.predict_all(predictor, [folder], tmp_path / "mine")
+    (tmp_path / "mine" / "notes.txt").unlink()
+    (tmp_path / "mine" / bulk.LINES).write_text('{"model_sha256": "other"}\n')
+    with pytest.raises(InputError, match="another model"):
+        bulk.predict_all(predictor, [folder], tmp_path / "mine")
+    (tmp_path / "mine" / bulk.LINES).write_text("nonsense\n")
+    with pytest.raises(InputError, match="damaged"):
+        bulk.predict_all(predictor, [folder], tmp_path / "mine")

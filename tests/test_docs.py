@@ -1,0 +1,71 @@
+"""What the documentation shows is what happens: its code runs, its tests exist, its commands have help."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHORT = ("how-to/evaluate.md", "how-to/augment.md", "explanation/residual-learning.md")
+LONG = ("tutorial.md", "how-to/serve.md", "how-to/ct.md", "coming-from.md")
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    return BLOCK.findall((DOCS / page).read_text())
+
+
+def run_page(page: str, folder: Path) -> None:
+    """Every block of a page from top to bottom: bash line by line, Python in one process a block that remembers the others."""
+    earlier = ""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for language, code in blocks(page):
+        if language == "bash":
+            command = ["bash", "-euo", "pipefail", "-c", code]
+        else:
+            imports = "\n".join(line for line in earlier.splitlines() if line.startswith(("import ", "from ")))
+            command = [sys.executable, "-c", f"{imports}\n{code}"]
+            earlier += code
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{page}:\n{code}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", SHORT)
+def test_code_of_a_page_runs(page: str, tmp_path: Path) -> None:
+    run_page(page, tmp_path)
+
+
+@pytest.mark.long
+def test_code_of_the_tutorial_and_of_what_follows_it_runs(tmp_path: Path) -> None:
+    for page in LONG:
+        run_page(page, tmp_path)
+
+
+def test_no_page_with_code_is_left_out() -> None:
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if BLOCK.search(path.read_text())}
+    assert pages <= {*SHORT, *LONG}
+
+
+def test_every_supported_input_names_a_test_that_exists() -> None:
+    rows = [line for line in (DOCS / "supported-inputs.md").read_text().splitlines() if line.startswith("| ")]
+    named = [match for row in rows if (match := re.search(r"`(test_\w+\.py)::(\w+)` \|$", row))]
+    assert len(named) == sum(not row.startswith("| input") for row in rows)
+    for match in named:
+        assert f"def {match[2]}(" in (ROOT / "tests" / "data_pipelines" / match[1]).read_text(), match[0]
+
+
+def test_commands_in_the_docs_exist() -> None:
+    from typer.main import get_command
+
+    from medres.cli import app
+
+    verbs = set(get_command(app).commands)
+    for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+        for verb in re.findall(r"`medres (\w+)", page.read_text()):
+            assert verb in verbs, f"{page.name}: medres {verb}"
