@@ -37,6 +37,7 @@ from medres.training.recipes import Recipe
 from medres.training.settings import (
     Options,
     augment_spec,
+    check_classes,
     check_trainable,
     choose,
     claim,
@@ -91,6 +92,7 @@ def train(
     if backbone is None and options.model.endswith(".keras"):
         backbone = load_backbone(options.model)
     out, manifest, reporter = Path(out), Manifest.load(work), progress or Bars()
+    check_classes(manifest)
     spec = preprocessing(options.preset, manifest)
     settings = configuration(options, chosen, spec, backbone=backbone_sha256(backbone) if backbone else None)
     chosen = Recipe.model_validate(settings["recipe"])
