@@ -110,7 +110,7 @@ def test_the_command_line_reaches_every_setting(tiny_work: Path, tmp_path: Path)
     (tmp_path / "a.yaml").write_text("model: resnet10\npreset: xray-32\nwidth: 8\nepochs: 5\nbatch_size: 8\n")
     done = run(
         tiny_work, "--config", tmp_path / "a.yaml", "--out", tmp_path / "run", "--epochs", 1, "--set", "ema=0.5", "--set", "batch_size=4",
-        "--set",        "smoothing=0.1", "--uncertain", "square=0.7", "--operating-point", "screening=sensitivity:0.9", "--json",
+        "--set", "smoothing=0.1", "--uncertain", "square=0.7", "--operating-point", "screening=sensitivity:0.9", "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())
