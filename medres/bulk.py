@@ -23,15 +23,17 @@ from data_pipelines.doors import study_of
 from data_pipelines.errors import DicomError, InputError
 from data_pipelines.files import csv_bytes, guard_cell, require_new, write_atomic
 from data_pipelines.limits import current
+from data_pipelines.walking import walk
 from data_pipelines.workers import map_files
 from medres.artefact import Card
 from medres.errors import RefusedInput
 from medres.predict import Prediction, Predictor
 from medres.progress import Progress
-from medres.reading import Files, files_of, read_study
+from medres.reading import Files, read_study
 
 LINES, SUMMARY = "predictions.jsonl", "predict.json"
 QUARANTINE = ("path", "reason", "message")
+NO_FILE = "Not a regular file: it is not opened."
 
 
 def predict_all(
@@ -44,7 +46,8 @@ def predict_all(
     """
     out, reporter = Path(out), progress or Progress()
     done = _claim(out, predictor.artefact.sha256)
-    studies = list(_studies(paths, reporter))
+    files, others = _listed(paths)
+    studies = list(_studies(files, reporter))
     waiting = [study for study in studies if _key(study) not in done]
     with (out / LINES).open("a", encoding="utf-8") as lines, reporter.task("predict") as update:
         for count, record in enumerate(_answers(predictor, waiting), start=1):
@@ -53,7 +56,7 @@ def predict_all(
             lines.flush()
             update(len(studies) - len(waiting) + count, len(studies))
         os.fsync(lines.fileno())
-    return _finish(out, predictor, [done[_key(study)] for study in studies])
+    return _finish(out, predictor, [done[_key(study)] for study in studies], others)
 
 
 def prepare_study(files: tuple[str, ...], card: Card) -> np.ndarray | str:
@@ -89,9 +92,15 @@ def _claim(out: Path, sha256: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _studies(paths: Sequence[str | Path], reporter: Progress) -> Iterator[Files]:
+def _listed(paths: Sequence[str | Path]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Regular files, and (path, reason) of what is no file: links, pipes and the like are not opened."""
+    walks = [walk(path) for path in paths]
+    files = [str(found.root / file) for found in walks for file in found.files]
+    return files, [(str(found.root / path), reason) for found in walks for path, reason in found.others]
+
+
+def _studies(files: Sequence[str], reporter: Progress) -> Iterator[Files]:
     """Studies in the order in which they are met; a file that cannot be read is one of its own."""
-    files = [str(file) for path in paths for file in files_of(path)]
     studies: dict[str, Files] = {}
     with reporter.task("index") as update:
         for file, key in map_files(study_key, files, progress=update):
@@ -119,7 +128,9 @@ def _key(study: Files) -> str:
     return hashlib.sha256("\n".join(map(str, study.files)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _finish(out: Path, predictor: Predictor, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _finish(
+    out: Path, predictor: Predictor, records: list[dict[str, Any]], others: list[tuple[str, str]]
+) -> dict[str, Any]:
     answered = [record for record in records if record["refused"] is None]
     quarantined = [record for record in records if record["refused"] is not None]
     names = predictor.card.names
@@ -132,14 +143,15 @@ def _finish(out: Path, predictor: Predictor, records: list[dict[str, Any]]) -> d
     ]
     columns = list(dict.fromkeys(column for row in rows for column in row)) or ["path"]
     refused = [{"path": r["path"], "reason": r["reason"], "message": r["refused"]} for r in quarantined]
+    refused += [{"path": path, "reason": reason, "message": NO_FILE} for path, reason in others]
     write_atomic(out / "predictions.csv", csv_bytes(_guarded(rows), columns))
     write_atomic(out / "quarantine.csv", csv_bytes(_guarded(refused), QUARANTINE))
     summary = {
         "model_sha256": predictor.artefact.sha256,
-        "given": len(records),
+        "given": len(records) + len(others),
         "answered": len(answered),
-        "quarantined": len(quarantined),
-        "reasons": dict(sorted(Counter(r["reason"] for r in quarantined).items())),
+        "quarantined": len(refused),
+        "reasons": dict(sorted(Counter(str(r["reason"]) for r in refused).items())),
         "files": sum(r["files"] for r in records),
     }
     write_atomic(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False).encode())

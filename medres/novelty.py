@@ -15,7 +15,6 @@ import numpy as np
 from medres.errors import ArtefactError
 from medres.preflight import NOVELTY, read_arrays
 
-HEAD = "logits"  # the layer that the features enter
 MOST_COMPONENTS = 64
 DEVIATIONS = 5.0
 
@@ -35,6 +34,13 @@ class Novelty:
         along = centred @ self.axes.T
         rest = np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
         return np.sqrt(((along**2 / self.variance).sum(axis=1) + rest / self.noise) / features.shape[1])
+
+
+def feature_tensors(model: Any) -> list[Any]:
+    """Symbolic outputs (batch, features) before the head: of the layer `pooled`, of an ensemble `m1_pooled` and so on; else what
+    the layer `logits` takes."""
+    pooled = [layer.output for layer in model.layers if layer.name == "pooled" or layer.name.endswith("_pooled")]
+    return pooled or [model.get_layer("logits").input]
 
 
 def fit_novelty(features: np.ndarray) -> Novelty:

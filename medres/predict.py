@@ -18,7 +18,7 @@ from medres.artefact import Artefact, Card
 from medres.artefact import load as load_artefact
 from medres.deciding import decisions, pooled, prediction_sets
 from medres.errors import RefusedInput
-from medres.novelty import HEAD
+from medres.novelty import feature_tensors
 from medres.progress import Progress
 from medres.reading import files_of, read_study, require_one_study, studies_of
 
@@ -171,7 +171,7 @@ class Predictor:
         answers = [[part.numpy() for part in self._forward(tf.constant(images[i : i + BATCH]))] for i in chunks]
         probabilities, *features = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         known = self.artefact.novelty
-        return probabilities, None if known is None else known.scores(features[0])
+        return probabilities, None if known is None else known.scores(np.concatenate(features, axis=1))
 
 
 def _forward_of(artefact: Artefact) -> Any:
@@ -183,9 +183,7 @@ def _forward_of(artefact: Artefact) -> Any:
     tf = require_tensorflow()
     import keras
 
-    outputs = [artefact.model.output]
-    if artefact.novelty is not None:
-        outputs.append(artefact.model.get_layer(HEAD).input)
+    outputs = [artefact.model.output, *(feature_tensors(artefact.model) if artefact.novelty is not None else ())]
     model = keras.Model(artefact.model.input, outputs)
     images = tf.TensorSpec((None, *artefact.model.input.shape[1:]), tf.float32)
 

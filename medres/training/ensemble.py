@@ -17,6 +17,7 @@ from medres.progress import Progress
 from medres.training.calibrate import Calibration
 from medres.training.data import Net, Scored, held_out, load_data
 from medres.training.freeze import after_calibration, calibrate, card_of
+from medres.training.known import with_known
 from medres.training.measure import probabilities
 from medres.training.network import drawn_on
 
@@ -49,7 +50,8 @@ def save_ensemble(path: Path, members: Sequence[tuple[Path, Path]], *, folded: b
     kept = [card.training["kept_epoch"] for card in cards]
     config = cards[0].training["config"] | {"ensemble": [one.sha256 for one in loaded], "out_of_fold": folded}
     card = card_of(data, config, made, max(kept))
-    save(path, with_probability(core, calibration, card.task), _with_epochs(card, kept))
+    model = with_probability(core, calibration, card.task)
+    save(path, model, *with_known(_with_epochs(card, kept), model, data))
 
 
 def logits_of(member: Artefact) -> keras.Model:

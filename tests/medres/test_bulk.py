@@ -21,7 +21,7 @@ def predictor(tiny_run: Path) -> medres.Predictor:
 
 @pytest.fixture
 def folder(tiny_work: Path, tmp_path: Path) -> Path:
-    """Four studies of two images each, a damaged file, one of another body part by its looks, and a text."""
+    """Studies of two images each, a damaged file, a picture of stripes, a text and a link."""
     source = Path(Manifest.load(tiny_work).table["source"].iloc[0])
     folder = tmp_path / "in"
     folder.mkdir()
@@ -33,6 +33,7 @@ def folder(tiny_work: Path, tmp_path: Path) -> Path:
     stripes[::2] = 4000
     write_cr(folder / "odd.dcm", stripes, patient="ODD", study="9")
     (folder / "=note.txt").write_text("no DICOM")
+    (folder / "link.dcm").symlink_to(files[0])
     return folder
 
 
@@ -40,9 +41,9 @@ def test_many_studies_are_answered_as_one_by_one_and_every_file_is_accounted_for
     predictor, folder: Path, tmp_path: Path
 ) -> None:
     summary = bulk.predict_all(predictor, [folder], tmp_path / "out")
-    assert (summary["given"], summary["answered"], summary["quarantined"]) == (6, 3, 3)
+    assert (summary["given"], summary["answered"], summary["quarantined"]) == (7, 3, 4)
     assert summary["files"] == 11
-    assert summary["reasons"] == {"not_dicom": 1, "refused": 1, "truncated_pixels": 1}
+    assert summary["reasons"] == {"not_dicom": 1, "refused": 1, "symbolic_link": 1, "truncated_pixels": 1}
     assert json.loads((tmp_path / "out" / "predict.json").read_text()) == summary
     with (tmp_path / "out" / "predictions.csv").open() as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
@@ -87,6 +88,29 @@ def test_a_stopped_run_goes_on_after_the_last_whole_line(
     for name in ("predictions.csv", "quarantine.csv", "predict.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert len((tmp_path / "out" / bulk.LINES).read_text().splitlines()) == 1 + 6
+
+
+def test_the_command_writes_tables_or_overlays(tiny_run: Path, folder: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from medres.cli import app
+
+    def run(*arguments: object):
+        return CliRunner().invoke(app, ["predict", str(tiny_run / "model.keras"), *map(str, arguments)])
+
+    done = run(folder, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("7 studies: 3 answered, 4 quarantined (not_dicom 1, refused 1, ")
+    done = run(folder, "--saliency", tmp_path / "seen", "--method", "gradcam++", "--json")
+    assert done.exit_code == 0, done.stderr
+    answers = json.loads(done.stdout)
+    drawn = [Path(one["saliency"]) for one in answers if one["refused"] is None]
+    assert len(drawn) == 3
+    assert all(path.read_bytes().startswith(b"\x89PNG") and path.with_suffix(".npz").is_file() for path in drawn)
+    done = run(folder, "--saliency", tmp_path / "seen")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "exists" in done.stderr
+    assert run(folder, "--saliency", tmp_path / "a", "--out", tmp_path / "b").exit_code == 2
 
 
 def test_a_folder_of_something_else_is_left_alone(predictor, folder: Path, tmp_path: Path) -> None:

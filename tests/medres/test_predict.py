@@ -208,3 +208,14 @@ def test_a_picture_is_a_study_of_its_own_and_equals_its_wrapped_twin(predictor, 
     data = (tmp_path / "in" / "1.png").read_bytes()
     assert predictor.predict(data).probabilities == pictures[1].probabilities
     assert "more than one study" in str(predictor.predict(tmp_path / "in").refused)
+
+
+def test_on_a_gpu_a_batch_is_run_as_one(predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    images = np.random.default_rng(0).random((5, 32, 32, 1)).astype(np.float32)
+    alone, distances = predictor.scored(images)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    together, others = medres.Predictor(predictor.artefact).scored(images)
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert others == pytest.approx(distances, rel=1e-3)
