@@ -1,9 +1,9 @@
-# make demo | test | check | test-long | clean: each sets up .venv by itself on the first call; later calls start at once.
+# make demo | test | check | test-long | docs | clean: each sets up .venv by itself on the first call; later calls start at once.
 SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.ready
 
-.PHONY: demo test test-long check format clean
+.PHONY: demo test test-long check docs format clean
 
 demo: $(STAMP)  ## the whole chain on a made-up DICOM cohort; prints where the report is
 	.venv/bin/medres demo --out medres-demo
@@ -20,6 +20,9 @@ check: $(STAMP)  ## format, lint, types, tests
 	$(PY) -m mypy
 	$(PY) -m pytest -n 2 --dist loadfile
 
+docs: $(STAMP)  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+
 format: $(STAMP)
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
@@ -28,4 +31,4 @@ $(STAMP): pyproject.toml constraints.txt tools/setup.sh
 	bash tools/setup.sh
 
 clean:
-	rm -rf .venv medres-demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv medres-demo site .pytest_cache .ruff_cache .mypy_cache

@@ -14,8 +14,9 @@ A training step is SGD on the cross-entropy of ten classes; an inference step is
     torch, frozen        inference only: channels last, traced and frozen, its batch normalisation folded by torch
 
 The networks of a case live in processes of their own and take turns, step by step, so that a busy moment of the machine meets all
-of them; one step each is not counted. Given are the rate of the middle and of the fastest step. Peak memory is the largest resident set
-of the process, its libraries included. Rows go to standard output as CSV, ratios (fastest step against fastest step) to standard error.
+of them; one step each is not counted. Given are the images a second of the middle and of the fastest step, and the images a second of
+processor time (all threads; the step that took least), which a busy machine disturbs less. Peak memory is the largest resident set of the
+process, its libraries included. Rows go to standard output as CSV, ratios to standard error: of the fastest steps, and of processor time.
 """
 
 from __future__ import annotations
@@ -36,7 +37,19 @@ from typing import Any
 KERAS = ("medres", "medres, as built", "keras.applications")
 TORCH = ("torch", "torch, channels last", "torch, frozen")
 CASES = list(itertools.product(("train", "infer"), ("float32", "bfloat16")))
-COLUMNS = ["network", "step", "dtype", "batch", "size", "threads", "median", "fastest", "peak_mib", "version"]
+COLUMNS = [
+    "network",
+    "step",
+    "dtype",
+    "batch",
+    "size",
+    "threads",
+    "median",
+    "fastest",
+    "per_cpu_second",
+    "peak_mib",
+    "version",
+]
 Step = Callable[[], object]
 
 
@@ -110,14 +123,15 @@ def torch_step(name: str, step: str, dtype: str, images: Any, labels: Any) -> tu
 
 
 def work(name: str, step: str, dtype: str, batch: int, size: int) -> None:
-    """In a process of its own: a step for each line that comes in, its seconds on a line out; at the end the peak."""
+    """In a process of its own: a step for each line in, its seconds and processor seconds on a line out; at the end the peak."""
     run, version = (torch_step if name in TORCH else keras_step)(name, step, dtype, *batch_of(batch, size))
     run()
     print("@ready", flush=True)
     for _ in sys.stdin:
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         run()
-        print(f"@{time.perf_counter() - began}", flush=True)
+        ended = time.perf_counter(), time.process_time()
+        print("@" + json.dumps([end - start for start, end in zip(began, ended, strict=True)]), flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     print("@" + json.dumps({"peak_mib": round(peak), "version": version}), flush=True)
 
@@ -126,7 +140,7 @@ class Worker:
     """One network of a case, in a process of its own."""
 
     def __init__(self, python: str, name: str, case: tuple[str, str], given: argparse.Namespace) -> None:
-        self.name, self.times = name, []  # type: ignore[var-annotated]
+        self.name, self.times = name, []
         environment = {
             **os.environ,
             "KERAS_BACKEND": "tensorflow",
@@ -136,7 +150,6 @@ class Worker:
         arguments = ["--work", "/".join((name, *case)), "--batch", str(given.batch), "--size", str(given.size)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen([python, __file__, *arguments], **pipes, text=True, env=environment)  # type: ignore[call-overload]
-        self.answer()  # before the next one is started: they share the processors
 
     def answer(self) -> str:
         for line in self.process.stdout:
@@ -147,13 +160,14 @@ class Worker:
     def turn(self) -> None:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        self.times.append(float(self.answer()))
+        self.times.append(json.loads(self.answer()))
 
     def end(self, case: tuple[str, str], given: argparse.Namespace) -> dict[str, object]:
         self.process.stdin.close()
         last = json.loads(self.answer())
         self.process.wait()
-        rates = [round(given.batch / seconds, 2) for seconds in (median(self.times), min(self.times))]
+        wall, processor = zip(*self.times, strict=True)
+        rates = [round(given.batch / seconds, 2) for seconds in (median(wall), min(wall), min(processor))]
         values = (self.name, *case, given.batch, given.size, os.cpu_count(), *rates, last["peak_mib"], last["version"])
         return dict(zip(COLUMNS, values, strict=True))
 
@@ -162,20 +176,22 @@ def measure(case: tuple[str, str], given: argparse.Namespace) -> list[dict[str, 
     peers = [name for name in TORCH if given.torch_python and (case[0] == "infer" or name != "torch, frozen")]
     workers = [Worker(sys.executable, name, case, given) for name in KERAS]
     workers += [Worker(given.torch_python, name, case, given) for name in peers]
+    for worker in workers:
+        worker.answer()  # it is ready
     for _ in range(given.rounds):
         for worker in workers:
             worker.turn()
     return [worker.end(case, given) for worker in workers]
 
 
-def ratios(rows: list[dict[str, Any]]) -> str:
-    rate = {row["network"]: row["fastest"] for row in rows}
-    others = {"keras.applications": rate["keras.applications"], "medres, as built": rate["medres, as built"]}
+def ratios(rows: list[dict[str, Any]], column: str) -> str:
+    rate = {row["network"]: row[column] for row in rows}
+    others = {name: rate[name] for name in KERAS[1:]}
     torch = [value for name, value in rate.items() if name in TORCH]
     if torch:
         others["torch's best"] = max(torch)
     text = ", ".join(f"{rate['medres'] / value:.2f} x {name}" for name, value in others.items())
-    return f"{rows[0]['step']} {rows[0]['dtype']}: medres is {text}"
+    return f"{rows[0]['step']} {rows[0]['dtype']}, {column}: medres is {text}"
 
 
 def main() -> None:
@@ -195,7 +211,9 @@ def main() -> None:
         rows = measure(case, given)
         writer.writerows(rows)
         sys.stdout.flush()
-        print(ratios(rows), file=sys.stderr, flush=True)
+        print(
+            *(ratios(rows, column) for column in ("fastest", "per_cpu_second")), sep="\n", file=sys.stderr, flush=True
+        )
 
 
 if __name__ == "__main__":

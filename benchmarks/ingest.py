@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import resource
 import subprocess
 import tempfile
 import time
@@ -46,7 +47,7 @@ from data_pipelines.phantom import make_cohort
 from data_pipelines.workers import map_files
 from data_pipelines.writing import derived_uid, save, set_pixels
 
-BATCH, WORKERS, DECODED = 32, 2, 150
+BATCH, WORKERS, DECODED = 32, 2, 100
 SYNTAXES = (
     ImplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -68,6 +69,19 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
+
+
+def with_processor(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Seconds, processor seconds (worker processes too) and result."""
+    used = processor_seconds()
+    spent, result = timed(work)
+    return spent, processor_seconds() - used, result
+
+
+def processor_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def slices_of(folder: Path | None, scratch: Path) -> list[Path]:
@@ -150,14 +164,16 @@ def ours(files: list[str], side: int, work: Path) -> dict[str, float]:
         targets.append(Targets("binary", ("none",), blank, blank))
         return epoch(cache, targets[0], 0)
 
-    begun, seen = timed(first)
+    begun, begun_cpu, seen = with_processor(first)
     cache = ensure_cache(work, f"ct-{side}")
-    again = min(timed(lambda n=n: epoch(cache, targets[0], n))[0] for n in (1, 2, 3))
+    again, again_cpu, _ = min(with_processor(lambda n=n: epoch(cache, targets[0], n)) for n in (1, 2, 3))
     size = sum(path.stat().st_size for path in cache.folder.iterdir())
     return {
         "ingest": spent,
         "first": begun,
+        "first_cpu": begun_cpu,
         "second": again,
+        "second_cpu": again_cpu,
         "images": seen,
         "cache": size,
         "integers": 2 * side**2 * len(cache.images),
@@ -209,18 +225,20 @@ def compare(files: list[str], side: int, scratch: Path, peers: Path | None) -> N
     listing = scratch / "files.txt"
     listing.write_text("\n".join(files))
     script = Path(__file__).with_name("ingest_peers.py")
-    rows = []
     mine = ours(files, side, scratch / "work")
+    found = [("medres", mine)]
     for name, way in PEERS.items() if peers else ():
         command = [str(peers), str(script), way, str(listing), str(side), str(WORKERS)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        theirs = json.loads(done.stdout.splitlines()[-1])
-        ratios = [f"{theirs[which] / mine[which]:.1f}" for which in ("first", "second")]
-        size = f"{theirs['cache_bytes'] / 2**20:.0f}" if theirs["cache_bytes"] else "-"
-        rows.append((name, f"{theirs['first']:.2f}", f"{theirs['second']:.2f}", size, *ratios))
-    size = f"{mine['cache'] / 2**20:.0f}"
-    own = ("medres", f"{mine['first']:.2f}", f"{mine['second']:.3f}", size, "1", "1")
-    table(["", "first epoch, s", "second epoch, s", "cache, MiB", "first / ours", "second / ours"], [own, *rows])
+        found.append((name, json.loads(done.stdout.splitlines()[-1])))
+    for when in ("first", "second"):
+        rows = []
+        for name, spent in found:
+            size = f"{spent['cache'] / 2**20:.0f}" if spent["cache"] else "-"
+            numbers = [spent[when], spent[f"{when}_cpu"]]
+            ratios = [f"{number / mine[key]:.1f}" for number, key in zip(numbers, (when, f"{when}_cpu"), strict=True)]
+            rows.append((name, *(f"{number:.2f}" for number in numbers), *ratios, size))
+        table([f"{when} epoch", "s", "processor s", "s / ours", "processor s / ours", "cache, MiB"], rows)
     feeds, eats = mine["images"] / mine["second"], training_rate(side)
     print(f"ingest (index, decode, check, split) before it: {mine['ingest']:.1f} s")
     print(f"cache: {mine['cache'] / mine['integers']:.3f} x the bytes of the prepared integers")

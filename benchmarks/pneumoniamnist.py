@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     work = options.out / "work"
     if not work.exists():
-        command("ingest", options.npz, "--units", "display", "--leaks", "drop", "--out", work)
+        command("ingest", options.npz, "--units", "display", "--leaks", "drop", "--limit", "seconds=600", "--out", work)
     rows = []
     for seed in range(options.seeds):
         run = options.out / f"seed-{seed}"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from data_pipelines.dataset import datasets
     from data_pipelines.images import Image, read_image
     from data_pipelines.ingestion import ingest
+    from data_pipelines.limits import limited
     from data_pipelines.manifest import Manifest
     from data_pipelines.pixels import read_stored
     from data_pipelines.volumes import Volume, read_volume, read_volumes
@@ -23,6 +24,7 @@ __all__ = [
     "Volume",
     "datasets",
     "ingest",
+    "limited",
     "read_image",
     "read_stored",
     "read_volume",
@@ -36,6 +38,7 @@ _HOME = {
     "Volume": "volumes",
     "datasets": "dataset",
     "ingest": "ingestion",
+    "limited": "limits",
     "read_image": "images",
     "read_stored": "pixels",
     "read_volume": "volumes",

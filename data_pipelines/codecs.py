@@ -44,7 +44,7 @@ PLUGINS: dict[str, tuple[tuple[str, str], ...]] = {
         (("pylibjpeg", "pylibjpeg-openjpeg"),),
     ),
 }
-_CODEC_ERRORS = (RuntimeError, ImportError, *PARSER_ERRORS)
+CODEC_ERRORS = (RuntimeError, ImportError, *PARSER_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def decode_frame(data: bytes, pixels: PixelFormat) -> tuple[NDArray[np.integer],
             continue
         try:
             samples = decoder.decode(data, pixels)
-        except _CODEC_ERRORS as error:
+        except CODEC_ERRORS as error:
             failures.append(f"{decoder.name}: {type(error).__name__}")
             continue
         if samples.shape == (pixels.rows, pixels.columns) and samples.dtype.kind in "iu":

@@ -84,6 +84,8 @@ def study_of(source: Source) -> str:
 
 def picture_image(data: bytes, units: Units) -> Image:
     """The bytes of a PNG or JPEG as display values. Raises Unreadable, LimitExceeded or Ineligible with the reason."""
+    if len(data) > current().file:
+        raise LimitExceeded(f"The file has {len(data)} bytes; the limit is {current().file}.")
     if units != "display":
         raise Ineligible("A PNG or JPEG holds display values: HU cannot be claimed for it.", code="not_hu")
     try:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from data_pipelines.assigning import SplitPlan, assign, exclude_both_sites, folds_of
 from data_pipelines.audit import advice, audit
+from data_pipelines.crosscheck import cross_checked
 from data_pipelines.doors import PICTURE_SUFFIXES, Units
 from data_pipelines.errors import InputError, ManifestError
 from data_pipelines.files import require_new, staged_folder, write_atomic
@@ -94,6 +95,7 @@ def ingest(
         workers=workers,
         progress=progress,
     )
+    index = cross_checked(index, workers)
     if table is None and not index.rows.empty:
         table = own_labels(index.rows, findings, class_folders=class_folders)
     work = None if out is None else Path(out)

@@ -59,7 +59,7 @@ def stored_values(dataset: Dataset, header: Header, frame: int | None = None) ->
         raise InputError(f"Frame {frame} was asked for; the file has frames 0 to {pixels.frames - 1}.")
     if pixels.syntax not in NATIVE and not decoders(pixels.syntax):
         raise UnsupportedSyntax(f"No decoder is known for {syntax_name(pixels.syntax)}. Convert the file first.")
-    data, vr, extended = _pixel_elements(dataset)
+    data, vr, extended = pixel_elements(dataset)
     if pixels.syntax in NATIVE:
         stored, more = _native(data, vr, pixels, frame)
     else:
@@ -192,7 +192,7 @@ def _fallback(name: str, pixels: PixelFormat) -> tuple[str, ...]:
     return () if name == decoders(pixels.syntax)[0].name else ("fallback_decoder",)
 
 
-def _pixel_elements(dataset: Dataset) -> tuple[bytes, str, tuple[bytes, bytes] | None]:
+def pixel_elements(dataset: Dataset) -> tuple[bytes, str, tuple[bytes, bytes] | None]:
     """Pixel data, their value representation, and the extended offset table with its lengths if there is one."""
     with quiet():
         try:

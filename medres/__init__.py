@@ -16,9 +16,23 @@ if TYPE_CHECKING:
     from medres.model import classifier
     from medres.predict import Prediction, Predictor
     from medres.training.fit import Run, train
+    from medres.training.folds import CrossValidation, cross_validate
 
 __version__ = metadata.version("medres")
-__all__ = ["Prediction", "Predictor", "Run", "backbones", "classifier", "evaluate", "load", "study", "summary", "train"]
+__all__ = [
+    "CrossValidation",
+    "Prediction",
+    "Predictor",
+    "Run",
+    "backbones",
+    "classifier",
+    "cross_validate",
+    "evaluate",
+    "load",
+    "study",
+    "summary",
+    "train",
+]
 
 _HOME = {
     "classifier": "medres.model",
@@ -28,6 +42,8 @@ _HOME = {
     "load": "medres.loading",
     "Run": "medres.training.fit",
     "train": "medres.training.fit",
+    "CrossValidation": "medres.training.folds",
+    "cross_validate": "medres.training.folds",
 }
 
 
@@ -36,7 +52,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"medres.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'medres' has no attribute {name!r}")
-    if name in ("classifier", "Run", "summary", "train"):
+    if name in ("classifier", "summary") or _HOME[name].startswith("medres.training"):
         from data_pipelines.backend import require_tensorflow
 
         require_tensorflow()

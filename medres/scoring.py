@@ -17,6 +17,7 @@ from data_pipelines.records import by_record
 from medres.artefact import Artefact, Card
 from medres.artefact import load as load_artefact
 from medres.errors import ArtefactError
+from medres.explain import pictures
 from medres.predict import BATCH, Predictor
 from medres.progress import Progress
 
@@ -29,7 +30,8 @@ def score_split(
     """Scores table (one row an image, see the contract) of one split of a work folder, and what the report needs beside it.
 
     The context holds: frozen (the artefact's operating points, each with its unit), flow (ingest.json), provenance, unit, pool,
-    subgroups, title. Each opening of the test split is logged in the work folder and counted in the provenance.
+    subgroups, title, pictures (saliency of a unit, drawn when asked for). Each opening of the test split is logged in the work
+    folder and counted in the provenance.
     Raises ArtefactError where the work folder's labels are not those of the model.
     """
     if split not in SPLITS:
@@ -49,7 +51,7 @@ def score_split(
             scores.append(predictor.forward(inputs["image"].numpy()))
             update(sum(map(len, scores)), len(rows))
     table = manifest.table.set_index("image").loc[cache.images["image"].iloc[rows]].reset_index()
-    context = _context(artefact, manifest, table, split)
+    context = _context(artefact, manifest, table, split) | {"pictures": pictures(predictor, work)}
     if split == "test":
         opened = log_opening(
             work, model_sha256=artefact.sha256, manifest_sha256=str(manifest.summary["manifest_sha256"])

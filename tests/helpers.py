@@ -38,5 +38,6 @@ def work_in_process(patch: pytest.MonkeyPatch) -> None:
             except DicomError as error:
                 yield item, error
 
-    for module in ("data_pipelines.indexing", "data_pipelines.building", "medres.looking.pictures"):
+    rooms = ("indexing", "crosscheck", "planning", "building")
+    for module in (*(f"data_pipelines.{room}" for room in rooms), "medres.looking.pictures"):
         patch.setattr(f"{module}.map_files", answers)

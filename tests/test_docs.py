@@ -69,3 +69,12 @@ def test_commands_in_the_docs_exist() -> None:
     for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         for verb in re.findall(r"`medres (\w+)", page.read_text()):
             assert verb in verbs, f"{page.name}: medres {verb}"
+
+
+def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "read_image" in (tmp_path / "site" / "reference" / "data_pipelines" / "index.html").read_text()

@@ -73,7 +73,7 @@ def training_twin(model: keras.Model) -> keras.Model:
 
     Train the twin (compile, fit), save and export `model`: it holds the same variables, in the same order, and built-in layers
     alone. Outputs, gradients and moving statistics agree to rounding, in training and in inference; mixed policies keep their
-    statistics in float32. Layers of the twin have their names in `model`; to freeze one in either freezes it in both.
+    statistics in float32. Layers keep their names; what is frozen in `model`, before or after, is frozen in the twin.
     A layer that the kernel cannot compute (synchronized, float64, renorm, another axis, no gamma or beta) is the model's own.
     Raises ModelError for a model within a model, and for layers called more than once: give the inner model.
     """

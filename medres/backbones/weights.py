@@ -79,7 +79,7 @@ def load_pretrained(
     if scaling not in (None, *SCALINGS):
         raise WeightsError(f"scaling {scaling!r} is unknown: choose from {', '.join(SCALINGS)}, or None")
     source = Path(path_or_mapping) if isinstance(path_or_mapping, str | Path) else None
-    raw = read_weights(source) if source else {str(k): np.asarray(v) for k, v in dict(path_or_mapping).items()}  # type: ignore[arg-type]
+    raw = read_weights(source) if source else _given(path_or_mapping)
     weights = translate(raw)
     _check_version(model, weights)
     plan = _Plan(model, weights, rgb, scaling)
@@ -97,6 +97,26 @@ def load_pretrained(
         probe_difference=difference,
         probe_missing=why,
     )
+
+
+def _given(mapping: Any) -> dict[str, np.ndarray]:
+    """The arrays of a mapping, such as a state dict of torch on the CPU."""
+    if not isinstance(mapping, Mapping):
+        raise WeightsError(f"weights of type {type(mapping).__name__}: give a path, or a mapping of names to arrays")
+    arrays = {}
+    for name, value in mapping.items():
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"weight {name!r} cannot be made a numpy array ({error}); give numbers in numpy arrays"
+            ) from error
+        if array.dtype.name == "bfloat16":
+            array = array.astype("float32")
+        if array.dtype.kind not in "fiub":
+            raise WeightsError(f"weight {name!r} is of type {array.dtype}: give numbers in numpy arrays")
+        arrays[str(name)] = array
+    return arrays
 
 
 def _check_version(model: keras.Model, weights: SourceWeights) -> None:

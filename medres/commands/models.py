@@ -66,7 +66,12 @@ def train(
     require_tensorflow()
     from medres.progress import Bars
 
-    given: dict[str, Any] = _pairs(setting, "--set") | {
+    named: dict[str, Any] = {
+        "model": model,
+        "preset": preset,
+        "recipe": recipe,
+        "epochs": epochs,
+        "seed": seed,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "class_weights": class_weights,
@@ -79,7 +84,7 @@ def train(
         "uncertain": _pairs([t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain") or None,
         "operating_points": dict(_pair(text, "--operating-point") for text in operating_point or ()) or None,
     }
-    given |= {"model": model, "preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed}
+    given = _pairs(setting, "--set") | {key: value for key, value in named.items() if value is not None}
     if folds * seeds > 1:
         from medres.training.folds import cross_validate
 
@@ -93,7 +98,11 @@ def train(
     from medres.training.fit import train as run
 
     done = run(work, out=out, config=config, progress=Bars(), checkpoint_steps=checkpoint_steps, **given)
-    result = {"model": str(done.artefact), "best_epoch": done.best_epoch, "history": done.history.to_dict("records")}
+    rows = [
+        {key: None if value != value else value for key, value in row.items()}  # NaN is no JSON
+        for row in done.history.to_dict("records")
+    ]
+    result = {"model": str(done.artefact), "best_epoch": done.best_epoch, "history": rows}
     report(result, as_json, [f"model: {done.artefact}"])
 
 

@@ -44,7 +44,9 @@ def parser() -> argparse.ArgumentParser:
         "--readers", metavar="TABLE", help="people's calls: reader, arm, the unit's id, finding, rating (0 or 1)"
     )
     p.add_argument("--threshold", action="append", default=[], metavar="X|FINDING:NAME=X", help="declared; repeatable")
-    p.add_argument("--prevalence", action="append", default=[], metavar="FINDING=X", help="for PPV and NPV; repeatable")
+    p.add_argument(
+        "--prevalence", action="append", default=[], metavar="X|FINDING=X", help="for PPV and NPV; repeatable"
+    )
     p.add_argument("--level", type=float, default=0.95, help="confidence level (default: 0.95)")
     p.add_argument(
         "--exact", action="store_true", help="Clopper-Pearson intervals of rates where patients do not repeat"
@@ -105,7 +107,7 @@ def _check_form(p: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     if given.scores is not None and given.split is not None:
         p.error("--split belongs to the form with MODEL.keras and WORK")
     given.thresholds = [parse_threshold(text, p) for text in given.threshold]
-    given.prevalences = dict(parse_prevalence(text, p) for text in given.prevalence)
+    given.prevalences = [parse_prevalence(text, p) for text in given.prevalence]
 
 
 def parse_threshold(text: str, p: argparse.ArgumentParser) -> float | dict[str, dict[str, float]]:
@@ -123,16 +125,16 @@ def parse_threshold(text: str, p: argparse.ArgumentParser) -> float | dict[str, 
     return {finding: {name: value}}
 
 
-def parse_prevalence(text: str, p: argparse.ArgumentParser) -> tuple[str, float]:
+def parse_prevalence(text: str, p: argparse.ArgumentParser) -> float | dict[str, float]:
+    """ "0.1" for every finding, or "FINDING=0.1"."""
     finding, equals, number = text.rpartition("=")
     try:
         value = float(number)
     except ValueError:
-        equals = ""
-        value = 0.0
-    if not (equals and finding):
-        p.error(f"--prevalence {text!r}: give FINDING=X; a binary table's finding is 'positive'")
-    return finding, value
+        p.error(f"--prevalence {text!r}: give X or FINDING=X with a number X; a binary table's finding is 'positive'")
+    if equals and not finding:
+        p.error(f"--prevalence {text!r}: give X or FINDING=X; a binary table's finding is 'positive'")
+    return {finding: value} if equals else value
 
 
 def _evaluate(given: argparse.Namespace) -> DiagnosticReport:

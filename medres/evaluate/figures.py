@@ -42,7 +42,7 @@ def roc(name: str, finding: dict[str, Any]) -> str:
 def precision_recall(name: str, finding: dict[str, Any]) -> str:
     """Precision against recall in steps, with the share of positives as the line of no skill."""
     counts, positive = finding["curves"]["counts"], finding["n_positive"]
-    axes = Axes(*SIZE, (0, 1), (0, 1), name=f"Precision-recall curve of {name}")
+    axes = Axes(*SIZE, (0, 1), (0, 1), name=f"Precision-recall curve of {name}", figure="recall")
     axes.grid(fractions(), fractions(), "recall (sensitivity)", "precision (PPV)")
     share = positive / finding["n"]
     axes.segment(0, share, 1, share, "chance")
@@ -62,7 +62,7 @@ def precision_recall(name: str, finding: dict[str, Any]) -> str:
 
 def calibration(name: str, finding: dict[str, Any]) -> str:
     """Observed share against mean probability in bins of about equal size, with intervals."""
-    axes = Axes(*SIZE, (0, 1), (0, 1), name=f"Calibration of {name}")
+    axes = Axes(*SIZE, (0, 1), (0, 1), name=f"Calibration of {name}", figure="calibration")
     axes.grid(fractions(), fractions(), "predicted probability", "observed share")
     axes.segment(0, 0, 1, 1, "chance")
     bins, smooth = finding["curves"]["reliability"], finding["curves"]["flexible"]

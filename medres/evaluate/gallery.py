@@ -15,6 +15,7 @@ from medres.evaluate.units import Units
 
 WORST = 10
 MOST_BYTES = 1_000_000  # of all pictures of a page together
+MOST_PICTURES = 40
 PNG = b"\x89PNG\r\n\x1a\n"
 
 Pictures = Callable[[str, str, str], bytes | None]  # (finding, unit of analysis, the unit's id) -> PNG, or None
@@ -32,7 +33,7 @@ def worst_errors(units: Units, name: str, threshold: float) -> dict[str, list[di
 
 
 def draw_worst(units: Units, points: dict[str, list[Point]], pictures: Pictures) -> dict[str, dict[str, str]]:
-    """{finding: {id: data URI}} of the worst errors, worst first in every finding, up to MOST_BYTES in all.
+    """{finding: {id: data URI}} of the worst errors, worst first in every finding, up to MOST_PICTURES and MOST_BYTES.
 
     Raises EvaluationError where `pictures` returns something other than the bytes of a PNG, or None.
     """
@@ -40,7 +41,7 @@ def draw_worst(units: Units, points: dict[str, list[Point]], pictures: Pictures)
     queue = [(rank, n, i) for n, kinds in found.items() for places in kinds.values() for rank, i in enumerate(places)]
     out: dict[str, dict[str, str]] = {name: {} for name in found}
     left = MOST_BYTES
-    for _, name, i in sorted(queue, key=lambda one: one[0]):
+    for _, name, i in sorted(queue, key=lambda one: one[0])[:MOST_PICTURES]:
         key = str(units.key[i])
         png = pictures(name, units.unit, key)
         if png is None:

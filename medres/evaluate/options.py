@@ -91,6 +91,8 @@ def _read_file(path: Path) -> Any:
 def _prevalences(given: Any, names: tuple[str, ...]) -> dict[str, float]:
     if given is None:
         return {}
+    if isinstance(given, list):
+        return {name: value for one in given for name, value in _prevalences(one, names).items()}
     pairs = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)
     for name, value in pairs.items():
         if name not in names:

@@ -103,4 +103,4 @@ def _area(along: Ints, up: Ints, n_along: int, n_up: int, low: float, high: floa
     ends = np.interp([low, high], x, y)
     xs = np.concatenate([[low], x[inside], [high]])
     ys = np.concatenate([[ends[0]], y[inside], [ends[1]]])
-    return float(np.diff(xs) @ (ys[1:] + ys[:-1])) / 2.0
+    return float(np.sum(np.diff(xs) * (ys[1:] + ys[:-1]))) / 2.0

@@ -83,7 +83,7 @@ def evaluate(
     readers: Source | None = None,
     thresholds: Any = None,
     design: Mapping[str, Any] | str | Path | None = None,
-    prevalence: float | Mapping[str, float] | None = None,
+    prevalence: float | Mapping[str, float] | list[float | Mapping[str, float]] | None = None,
     level: float = 0.95,
     margin: float | None = None,
     exact: bool = False,
@@ -105,8 +105,9 @@ def evaluate(
     thresholds: a declared number, {finding: {name: x}}, or frozen points of an artefact, a list of dicts with finding,
     name, threshold, criterion, split, n_patients, sha256.
     design: mapping or YAML/JSON file (sampling: cohort or case_control, prevalence, reference_standard, setting, ...).
-    prevalence: of each finding where the model is to be used, 0..1. level: of the intervals. margin: greatest accepted
-    loss of AUC in a comparison. exact: Clopper-Pearson intervals of rates in place of Wilson's.
+    prevalence: where the model is to be used, 0..1: a number for all findings, {finding: x}, or a list of both.
+    level: of the intervals. margin: greatest accepted loss of AUC in a comparison. exact: Clopper-Pearson intervals of
+    rates in place of Wilson's.
     provenance, flow: kept in the report (flow: the counts of ingest.json). pictures: a function (finding, unit of
     analysis, the unit's id) -> bytes of a PNG or None, asked for the worst errors only, such as a saliency map.
 
@@ -132,6 +133,9 @@ def evaluate(
             finding["readers"] = reader_points(calls, units, name, level)
     numbers |= _comparisons(table, others, (unit, pool, pool_label), points, options)
     numbers["provenance"] = provenance_of(table, tune_table, others, options, provenance, apart)
+    drawn = {} if pictures is None else draw_worst(units, points, pictures)
+    if any(drawn.values()):
+        numbers["provenance"]["explanation"] = "Saliency of the worst errors is shown; its worth is not tested here."
     numbers = to_plain(numbers)
     for finding in numbers["findings"].values():
         finding["summary"] = summary(finding, units.unit)
@@ -139,7 +143,7 @@ def evaluate(
             finding["other_unit"]["summary"] = summary(finding["other_unit"], finding["other_unit"]["unit"])
     numbers |= {"warnings": cautions(numbers), "methods": methods(numbers, options)}
     numbers["crosswalks"] = crosswalks(numbers)
-    return DiagnosticReport(numbers, {} if pictures is None else draw_worst(units, points, pictures))
+    return DiagnosticReport(numbers, drawn)
 
 
 def _figures(table: Table, units: Units, points: dict[str, list[Point]], options: Options) -> dict[str, Any]:

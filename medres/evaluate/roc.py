@@ -76,10 +76,9 @@ def rank_counts(label: NDArray[np.bool_], score: Floats) -> Counts:
 
 def auc_from_counts(counts: Counts) -> float:
     """Trapezoidal area = P(positive scores higher) + P(tie) / 2. Needs both classes."""
-    tp, fp = counts.tp.astype(np.float64), counts.fp
-    step = np.diff(fp, prepend=0)
-    area = float(step @ tp) + float(step[1:] @ tp[:-1])
-    return area / 2.0 / counts.n_positive / counts.n_negative
+    tp, step = counts.tp, np.diff(counts.fp, prepend=0)
+    twice = int(np.sum(step[1:] * (tp[1:] + tp[:-1]))) + int(step[0]) * int(tp[0])
+    return twice / 2 / counts.n_positive / counts.n_negative
 
 
 @dataclass(frozen=True)

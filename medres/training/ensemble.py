@@ -56,7 +56,7 @@ def save_ensemble(path: Path, members: Sequence[tuple[Path, Path]], *, folded: b
 
 def logits_of(member: Artefact) -> keras.Model:
     """The member up to its logits, before calibration."""
-    return keras.Model(member.model.inputs, member.model.get_layer("calibration").input)
+    return keras.Model(member.model.inputs[0], member.model.get_layer("calibration").input)
 
 
 def mean_of(nets: Sequence[keras.Model]) -> keras.Model:

@@ -37,6 +37,7 @@ from medres.training.recipes import Recipe
 from medres.training.settings import (
     Options,
     augment_spec,
+    check_classes,
     check_trainable,
     choose,
     claim,
@@ -91,6 +92,7 @@ def train(
     if backbone is None and options.model.endswith(".keras"):
         backbone = load_backbone(options.model)
     out, manifest, reporter = Path(out), Manifest.load(work), progress or Bars()
+    check_classes(manifest)
     spec = preprocessing(options.preset, manifest)
     settings = configuration(options, chosen, spec, backbone=backbone_sha256(backbone) if backbone else None)
     chosen = Recipe.model_validate(settings["recipe"])
@@ -154,7 +156,7 @@ def _compute(
 
     steps = training_steps(len(data.part("train")[0]), chosen.batch_size)
     found = compute(options.precision, chosen, steps, make)
-    if "self-test" in found["why"]:
+    if found["why"].startswith("self-test"):
         reporter.line(f"{found['precision']}: {found['why']}")
     if found["batch_size"] != chosen.batch_size:
         reporter.line(

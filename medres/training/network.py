@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from data_pipelines.preprocess import PreprocessSpec
+from medres.backbones import training_twin
 from medres.backbones.build import functional
 from medres.backbones.graph import parents
-from medres.errors import TrainingError
+from medres.errors import ModelError, TrainingError
 from medres.model import classifier, scaled
 
 HEAD = "logits"
@@ -159,19 +160,16 @@ def drawn_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
 
     Raises TrainingError for a model within a model and for a layer that is called more than once.
     """
+    try:
+        training_twin(model)
+    except ModelError as error:
+        raise TrainingError(str(error)) from None
     made: dict[str, Any] = {}
     for layer in functional(model.inputs[0], model.outputs[0], model.name).layers:
         if isinstance(layer, keras.layers.InputLayer):
             made[layer.name] = image
             continue
-        try:
-            given = [] if isinstance(layer, keras.Model) else [made[name] for name in parents(layer)]
-        except (AttributeError, ValueError):  # Keras: the layer has several inputs
-            given = []
-        if not given:
-            raise TrainingError(
-                f"layer {layer.name!r} of {model.name!r} is a model, or is called more than once: give each call a layer of its own"
-            )
+        given = [made[name] for name in parents(layer)]
         copy = type(layer).from_config(layer.get_config() | {"name": prefix + layer.name})
         made[layer.name] = copy(given if len(given) > 1 else given[0])
         copy.set_weights(layer.get_weights())

@@ -156,13 +156,19 @@ def augment_spec(chosen: Recipe, spec: PreprocessSpec) -> AugmentSpec:
     return AugmentSpec.model_validate(preset.model_dump() | {"mixup": 0.0, "cutmix": 0.0} | pairs)
 
 
+def check_classes(manifest: Manifest) -> None:
+    """Raise TrainingError where an image's class is none of those that the manifest names."""
+    if manifest.summary["task"] == "multiclass":
+        names = list(manifest.summary["classes"])
+        if not set(manifest.table["class"]) <= {"", *names}:
+            raise TrainingError(
+                f"the labels hold a class that is none of {', '.join(names)}: ingest again with labels of these classes"
+            )
+
+
 def check_trainable(data: TrainingData, chosen: Recipe) -> None:
     """Every finding needs both classes, and every class an image, in train and in tune; and the recipe's names must be theirs."""
     class_order(data.targets, chosen.ordinal)
-    if data.targets.task == "multiclass" and not set(data.table()["class"]) <= {"", *data.targets.names}:
-        raise TrainingError(
-            f"the labels hold a class that is none of {', '.join(data.targets.names)}: ingest again with labels of these classes"
-        )
     training = training_targets(data.targets, data.table(), data.part("train")[0], chosen)
     for split, targets in (("train", training.take(data.part("train")[0])), ("tune", data.part("tune")[1])):
         if len(targets.labels) == 0:

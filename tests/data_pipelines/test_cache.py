@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import rewrite
+from helpers import work_in_process
 
 from data_pipelines import building, planning
 from data_pipelines.building import unsealed
@@ -18,6 +20,13 @@ from data_pipelines.errors import CacheError
 from data_pipelines.images import read_image
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import prepare, spec_from
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _here() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        work_in_process(patch)
+        yield
 
 
 @pytest.fixture
@@ -41,7 +50,7 @@ def records(folder: Path, spec) -> dict[int, np.ndarray]:
 def test_every_record_is_the_prepared_image(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "SHARD_BYTES", 10 * 32 * 32 * 2)  # ten images a shard
     spec = spec_from("xray-32")
-    cache = ensure_cache(work, spec, workers=1)
+    cache = ensure_cache(work, spec)
     table = Manifest.load(work).table.set_index("image")
     found = records(cache.folder, spec)
     assert sorted(found) == list(range(60))
@@ -53,18 +62,18 @@ def test_every_record_is_the_prepared_image(work: Path, monkeypatch: pytest.Monk
 
 
 def test_a_second_call_builds_nothing(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = ensure_cache(work, "xray-32", workers=1)
+    first = ensure_cache(work, "xray-32")
     monkeypatch.setattr(building, "map_files", None)
-    assert ensure_cache(work, "xray-32", workers=1).folder == first.folder
+    assert ensure_cache(work, "xray-32").folder == first.folder
 
 
 def test_another_spec_or_split_is_another_cache(work: Path) -> None:
-    first = ensure_cache(work, "xray-32", workers=1)
-    assert ensure_cache(work, "xray-24", workers=1).folder != first.folder
+    first = ensure_cache(work, "xray-32")
+    assert ensure_cache(work, "xray-24").folder != first.folder
     table = Manifest.load(work).table
     table["split"] = table["split"].replace({"tune": "test", "test": "tune"})
     rewrite(work, table)
-    assert ensure_cache(work, "xray-32", workers=1).folder != first.folder
+    assert ensure_cache(work, "xray-32").folder != first.folder
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +83,7 @@ def built(tiny_work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tiny_work, copy, ignore=shutil.ignore_patterns("cache"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planning, "SHARD_BYTES", 20 * 32 * 32 * 2)
-        ensure_cache(copy, "xray-32", workers=1)
+        ensure_cache(copy, "xray-32")
     return copy
 
 
@@ -112,7 +121,7 @@ def test_a_source_file_that_changed_after_ingest_is_an_error(work: Path, tmp_pat
     files = sorted(images.rglob("*.dcm"))
     files[0].write_bytes(files[1].read_bytes())
     with pytest.raises(CacheError, match="changed since it was ingested"):
-        ensure_cache(work, "xray-32", workers=1)
+        ensure_cache(work, "xray-32")
     assert not list((work / "cache").glob("xray*"))
     assert not list((work / "cache").glob(".building*"))
 
@@ -123,7 +132,7 @@ def test_a_preset_of_another_kind_is_an_error(work: Path) -> None:
 
 
 def test_the_cache_holds_no_more_than_the_integers(work: Path) -> None:
-    cache = ensure_cache(work, "xray-64", workers=1)
+    cache = ensure_cache(work, "xray-64")
     assert sum(path.stat().st_size for path in cache.folder.iterdir()) <= 1.05 * 60 * 64 * 64 * 2
 
 
@@ -197,7 +206,7 @@ def test_a_build_goes_on_after_its_last_whole_shard(work: Path, built: Path, mon
 
     monkeypatch.setattr(building, "_write_shard", killed)
     with pytest.raises(KeyboardInterrupt):
-        ensure_cache(work, "xray-32", workers=1)
+        ensure_cache(work, "xray-32")
     (unfinished,) = (work / "cache").iterdir()
     with (unfinished / written[0]).open("r+b") as file:  # and the disk lost a byte of the first shard meanwhile
         file.seek(100)
@@ -205,9 +214,7 @@ def test_a_build_goes_on_after_its_last_whole_shard(work: Path, built: Path, mon
     again: list[str] = []
     monkeypatch.setattr(building, "_write_shard", lambda f, s, r: again.append(s["file"]) or write(f, s, r))
     seen, lines = [], []
-    cache = ensure_cache(
-        work, "xray-32", workers=1, progress=lambda done, total: seen.append((done, total)), tell=lines.append
-    )
+    cache = ensure_cache(work, "xray-32", progress=lambda done, total: seen.append((done, total)), tell=lines.append)
     assert written[0] in again
     assert written[1] not in again
     assert seen[-1] == (60, 60)

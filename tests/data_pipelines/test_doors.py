@@ -197,6 +197,8 @@ def test_damaged_and_colourful_files_have_a_reason(tmp_path: Path) -> None:
     (tmp_path / "d.png").write_bytes(png[:-40])
     assert reason(tmp_path / "d.png") == "unreadable"
     assert reason(save(tmp_path / "e.png", np.full((9, 9), 5, np.uint8))) == "constant_pixels"
+    with limited(file=100):
+        assert reason(save(tmp_path / "f.png", grey(1)[0])) == "limit_exceeded"
 
 
 def test_without_declared_units_pictures_stay_outside(tmp_path: Path) -> None:

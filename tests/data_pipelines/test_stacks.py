@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import work_in_process
 
 from data_pipelines import datasets, ingest, read_volume
 from data_pipelines.cache import ensure_cache
@@ -44,6 +46,13 @@ def write_slice(
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _here() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        work_in_process(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, grey, to_bytes) -> Path:
     """An ingested cohort of twelve CT series of five slices. Every second one holds a bright block in two slices, which alone are
@@ -59,7 +68,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, grey, to_bytes) -> Path:
             path = write_slice(folder / "images", to_bytes, grey, series, index, pixels, z)
             lines.append(f"{path.relative_to(folder / 'images')},{int(positive)}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
-    ingest(folder / "images", folder / "labels.csv", folder / "work", seed=2, workers=1)
+    ingest(folder / "images", folder / "labels.csv", folder / "work", seed=2)
     return folder / "work"
 
 
@@ -75,7 +84,7 @@ def file_of(row) -> Path:
 
 def batches_by_image(work: Path, preset) -> dict[str, tuple[np.ndarray, float]]:
     """Record (named by its image) -> model input and label, over tune and test and a whole epoch of train."""
-    cache, found = ensure_cache(work, preset, workers=1), {}
+    cache, found = ensure_cache(work, preset), {}
     for dataset in datasets(work, preset, 1, 0):
         for inputs, label, weight in dataset:
             assert weight.numpy().item() == 1
@@ -104,7 +113,7 @@ def test_a_stack_is_a_slice_between_its_neighbours(work: Path) -> None:
 
 def test_the_cache_says_where_every_slice_comes_from(work: Path) -> None:
     for preset, members in (("ct25d-24", 3), ("ctvol-16", SLICES)):
-        cache = ensure_cache(work, preset, workers=1)
+        cache = ensure_cache(work, preset)
         counts = cache.slices.groupby("record").size()
         assert (counts == members).all()
         assert len(counts) == len(cache.images)
@@ -148,7 +157,7 @@ def test_a_policy_decides_which_series_are_volumes(work: Path) -> None:
     """The last series lacks a slice."""
     spec = spec_from({"kind": "ct", "form": "volume", "slices": 6, "rows": 24, "cols": 24, "policy": "reject"})
     lines: list[str] = []
-    cache = ensure_cache(work, spec, workers=1, tell=lines.append)
+    cache = ensure_cache(work, spec, tell=lines.append)
     assert (len(cache.images), cache.left_out) == (SERIES - 1, {"MISSING": 1})
     assert "1 series MISSING" in lines[0]
     bridged = spec_from({"kind": "ct", "form": "volume", "slices": 6, "rows": 24, "cols": 24, "fit": "stretch"})
@@ -193,9 +202,9 @@ def test_a_cohort_without_a_volume_is_an_error(grey, to_bytes, tmp_path: Path) -
     for series in range(8):
         pixels = 1000 + rng.integers(0, 60, (SIDE, SIDE))
         write_slice(tmp_path / "images", to_bytes, grey, series, 0, pixels, 0.0)
-    ingest(tmp_path / "images", None, tmp_path / "work", workers=1)
+    ingest(tmp_path / "images", None, tmp_path / "work")
     with pytest.raises(CacheError, match=r"no series makes a volume \(8 series SINGLE\)"):
-        ensure_cache(tmp_path / "work", "ctvol-16", workers=1)
+        ensure_cache(tmp_path / "work", "ctvol-16")
     assert not list((tmp_path / "work" / "cache").iterdir())
 
 

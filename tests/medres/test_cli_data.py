@@ -104,3 +104,24 @@ def test_inspect_and_doctor_from_the_command_line(
     assert done.exit_code == 0
     assert "JPEG 2000" in done.stdout
     assert "problem: TensorFlow cannot be imported" in done.stdout
+
+
+def test_cache_tells_its_size_and_is_verified(folders: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    assert medres("ingest", folders, "--units", "display", "--class-folders", "--out", work).exit_code == 0
+    assert medres("cache", work, "--verify").stdout.startswith("no cache in")
+    done = medres("cache", work, "--preset", "xray-16")
+    assert done.exit_code == 0, done.stderr
+    assert "24 records of xray-16, 0.0 MiB" in done.stderr
+    assert "24 images in" in done.stdout
+    assert medres("cache", work, "--verify").stdout.strip().endswith(": sound")
+    shard = next(work.glob("cache/*/train-*.tfrecord"))
+    data = bytearray(shard.read_bytes())
+    data[50] ^= 4
+    shard.write_bytes(data)
+    done = medres("cache", work, "--verify", "--json")
+    assert done.exit_code == 1
+    assert "damaged" in next(iter(json.loads(done.stdout).values()))[0]
+    for wrong in ((), ("--verify", "--preset", "xray-16"), ("--preset", "xray-16", "--spec", "x.json")):
+        fails(medres("cache", work, *wrong), code=2)
+    assert "ct25d-SIZE" in fails(medres("cache", work, "--preset", "mri-16"))

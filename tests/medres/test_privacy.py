@@ -102,7 +102,22 @@ def test_no_canary_in_cache_model_report_or_prediction(
     told = b""
     for command in (
         ("ingest", source, "--labels", source.parent / "labels.csv", "--fractions", "0.4,0.3,0.3", "--out", work),
-        ("train", work, "--model", "resnet10", "--preset", "xray-32", "--width", 8, "--epochs", 1, "--out", run),
+        (
+            "train",
+            work,
+            "--model",
+            "resnet10",
+            "--preset",
+            "xray-32",
+            "--width",
+            8,
+            "--epochs",
+            1,
+            "--batch-size",
+            4,
+            "--out",
+            run,
+        ),
         ("evaluate", run / "model.keras", work, "--split", "train", "--out", report),
         ("predict", run / "model.keras", source, "--json"),
     ):

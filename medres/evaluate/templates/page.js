@@ -69,7 +69,8 @@
   function explore(panel, finding) {
     const get = (role) => panel.querySelector(`[data-role="${role}"]`);
     const section = panel.closest("section"), roc = section.querySelector('svg[data-figure="roc"]');
-    const histogram = section.querySelector('svg[data-figure="histogram"]'), utility = section.querySelector('svg[data-figure="utility"]');
+    const histogram = section.querySelector('svg[data-figure="histogram"]'), recall = section.querySelector('svg[data-figure="recall"]');
+    const risks = [...section.querySelectorAll('svg[data-figure="utility"], svg[data-figure="calibration"]')];
     const at = (value) => ({ threshold: f.threshold[last - value], tp: f.tp[last - value], fp: f.fp[last - value], name: null, origin: "moved" });
     let f, last, P, N, state;
 
@@ -126,7 +127,14 @@
       badge.className = "badge " + (state.name && state.origin !== "exploratory" ? "frozen" : "exploratory");
       if (roc) dot(roc, "point", fp / N, tp / P);
       if (histogram && threshold !== null) vertical(histogram, "threshold", threshold);
-      if (utility) { element(utility, "line", "threshold").setAttribute("visibility", inside ? "visible" : "hidden"); if (inside) vertical(utility, "threshold", threshold); }
+      if (recall) {
+        dot(recall, "point", tp / P, tp + fp > 0 ? tp / (tp + fp) : 0);
+        element(recall, "circle", "point").setAttribute("visibility", f === finding.views[0] && tp + fp > 0 ? "visible" : "hidden");
+      }
+      risks.forEach((svg) => {
+        element(svg, "line", "threshold").setAttribute("visibility", inside ? "visible" : "hidden");
+        if (inside) vertical(svg, "threshold", threshold);
+      });
       get("slider").setAttribute("aria-valuetext", `threshold ${short(threshold)}`);
       get("sentence").textContent = sentence();
       thousand();

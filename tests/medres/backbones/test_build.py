@@ -102,7 +102,7 @@ def _strides(model: keras.Model) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize(("shortcut", "projections"), [("A", 0), ("B", 3), ("C", 8)])
 def test_shortcut_option_decides_the_projections(shortcut: str, projections: int) -> None:
     model = resnet(18, (32, 32, 1), width=4, shortcut=shortcut)
-    assert sum("shortcut_conv" in layer.name for layer in model.layers) == projections
+    assert sum(layer.name.endswith("shortcut_conv") for layer in model.layers) == projections
 
 
 def test_the_plain_twin_has_no_addition() -> None:

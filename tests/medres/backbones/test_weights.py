@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -392,3 +393,17 @@ def test_published_cifar_weights_recognise_the_lossless_training_images(
     load_pretrained(model, folder / file)
     predicted = model.predict(((normalised + 1) / 2).astype("float32"), batch_size=200, verbose=0).argmax(axis=1)
     assert (predicted == labels).mean() == pytest.approx(accuracy, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (5, "type int"),
+        ([("conv1.weight", 1.0)], "type list"),
+        ({"conv1.weight": "text"}, "'conv1.weight' is of type <U4"),
+        ({"conv1.weight": [[1.0], [1.0, 2.0]]}, "'conv1.weight' cannot be made"),
+    ],
+)
+def test_what_is_no_mapping_of_arrays_is_named(given: Any, said: str) -> None:
+    with pytest.raises(WeightsError, match=re.escape(said)):
+        load_pretrained(resnet(8, (12, 12, 3), stem="cifar", width=4), given)

@@ -72,13 +72,27 @@ def test_formulas_are_disarmed_in_every_table(scores: Path, tmp_path: Path) -> N
     [
         [], ["--scores", "s.csv"], ["--scores", "s.csv", "model.keras", "work", "--out", "R"], ["model.keras", "--out", "R"],
         ["--scores", "s.csv", "--split", "test", "--out", "R"], ["--scores", "s.csv", "--threshold", "a=b", "--out", "R"],
-        ["--scores", "s.csv", "--threshold", "name=0.5", "--out", "R"], ["--scores", "s.csv", "--prevalence", "0.5", "--out", "R"],
+        ["--scores", "s.csv", "--threshold", "name=0.5", "--out", "R"], ["--scores", "s.csv", "--prevalence", "a=b", "--out", "R"],
+        ["--scores", "s.csv", "--prevalence", "=0.5", "--out", "R"],
         ["--scores", "s.csv", "--unit", "lesion", "--out", "R"], ["--unknown"],
     ],
 )  # fmt: skip
 def test_wrong_usage_is_two(args: list[str], capsys) -> None:
     assert main(args) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_one_prevalence_for_all_findings_and_another_for_one(scores: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(scores)
+    frame = frame.rename(columns={"label": "label:A", "score": "score:A"}).assign(
+        **{"label:B": frame.label, "score:B": frame.score}
+    )
+    frame.to_csv(tmp_path / "two.csv", index=False)
+    told = ["--prevalence", "0.1", "--prevalence", "B=0.02"]
+    assert main(["--scores", str(tmp_path / "two.csv"), *told, "--out", str(tmp_path / "R")]) == 0
+    numbers = json.loads((tmp_path / "R" / "report.json").read_text())
+    assert numbers["design"]["prevalence"] == {"A": 0.1, "B": 0.02}
+    assert numbers["findings"]["B"]["operating_points"][0]["predictive_at"][0]["prevalence"] == 0.02
 
 
 def test_help_is_zero(capsys) -> None:

@@ -98,6 +98,8 @@ def test_pictures_of_the_worst_errors_stand_on_the_page_only() -> None:
     assert page.count('src="data:image/png;base64,') == len(ids) - 1
     assert "base64" not in report.to_json()
     assert "img-src data:" in page
+    (claim,) = [walk for walk in report.numbers["crosswalks"] if walk["guideline"] == "CLAIM 2024"]
+    assert "Saliency" in next(row["answer"] for row in claim["rows"] if row["item"] == "31")
 
 
 def test_pictures_stop_at_their_share_of_the_page_and_must_be_png() -> None:

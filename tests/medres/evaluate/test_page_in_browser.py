@@ -144,7 +144,10 @@ def test_it_starts_at_the_frozen_point(opened) -> None:
 
 def test_the_slider_moves_counts_marks_and_badge(opened) -> None:
     browser, _, frame = opened
-    before = browser.js("""document.querySelector('svg[data-figure="roc"] [data-live="point"]').getAttribute("cx")""")
+    places = """["roc point cx", "recall point cx", "histogram threshold x1", "calibration threshold x1", "utility threshold x1"].map(
+        (one) => { const [figure, live, key] = one.split(" ");
+        return document.querySelector(`svg[data-figure="${figure}"] [data-live="${live}"]`).getAttribute(key); })"""
+    before = browser.js(places)
     for value in (0, 37, 80):
         move(browser, "slider", value)
         threshold = browser.js(
@@ -154,8 +157,8 @@ def test_the_slider_moves_counts_marks_and_badge(opened) -> None:
         assert int(text(browser, "tp")) == int((called & (frame.label == 1)).sum())
         assert int(text(browser, "tn")) == int((~called & (frame.label == 0)).sum())
     assert "not a pre-specified" in text(browser, "badge")
-    after = browser.js("""document.querySelector('svg[data-figure="roc"] [data-live="point"]').getAttribute("cx")""")
-    assert before != after
+    after = browser.js(places)
+    assert [old for old, new in zip(before, after, strict=True) if old == new] == []
     click(browser, '[data-role="reset"][data-point="1"]')
     assert text(browser, "badge") == "high (declared)"
     click(browser, '[data-role="reset"][data-point="0"]')

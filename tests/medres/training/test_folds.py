@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +18,7 @@ from medres.progress import Progress
 from medres.training import folds
 from medres.training.ensemble import logits_of, mean_of
 from medres.training.folds import cross_validate, out_of_fold
+from medres.training.recipes import RECIPES
 
 OPTIONS = {"model": "resnet10", "preset": "xray-32", "width": 4, "batch_size": 8, "epochs": 1}
 
@@ -89,7 +89,7 @@ def test_the_same_call_goes_on_and_another_is_refused(
     with pytest.raises(TrainingError, match="two or more of either"):
         cross_validate(tiny_work, out=made.out / "x", progress=Progress(), **OPTIONS)
     with pytest.raises(TrainingError, match=r"as a \.keras file"):
-        cross_validate(tiny_work, out=made.out / "x", seeds=2, preset=keras.Model, progress=Progress())
+        cross_validate(tiny_work, out=made.out / "x", seeds=2, recipe=RECIPES["small"], progress=Progress())
 
 
 def table(seeds: int, *, noise: float = 1.0) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from data_pipelines.preprocess import spec_from
 from medres.evaluate.gallery import hashed
 from medres.progress import Bars, Progress
 from medres.training.data import Net, load_data
+from medres.training.ensemble import logits_of
 from medres.training.events import Events
 from medres.training.loop import epoch_line
 from medres.training.page import thumbnail, training_page, worst_images
@@ -45,8 +46,7 @@ def test_the_page_of_a_run_is_whole_offline_and_names_no_image(tiny_run: Path, t
 
 def test_the_worst_images_are_those_of_the_greatest_loss(tiny_run: Path, tiny_work: Path) -> None:
     data = load_data(tiny_work, spec_from("xray-32"), Manifest.load(tiny_work), Progress())
-    model = medres.load(tiny_run / "model.keras").artefact.model
-    net = Net(tf.keras.Model(model.inputs, model.get_layer("calibration").input))
+    net = Net(logits_of(medres.load(tiny_run / "model.keras").artefact))
     scored = net.score(data, "train")
     z, y = scored.scores[:, 0].astype(float), scored.targets.labels[:, 0]
     loss = np.log1p(np.exp(-np.where(y == 1, z, -z)))
@@ -128,6 +128,7 @@ def test_the_line_of_an_epoch() -> None:
     assert "AUC" not in epoch_line(row | {"tune_auc": None})
 
 
+@pytest.mark.long
 def test_the_live_line_tells_loss_auc_speed_wait_and_memory(tiny_work: Path, tmp_path: Path) -> None:
     notes: list[str] = []
 

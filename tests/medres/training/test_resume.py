@@ -116,6 +116,7 @@ def test_killed_by_the_system_at_a_random_moment(tiny_work: Path, tmp_path: Path
     assert_equal(whole, out)
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(
     tiny_work: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +166,7 @@ def test_early_stopping_is_a_function_of_the_history() -> None:
     assert not ended([1, 2, 3, 4, 5], 0)
 
 
+@pytest.mark.long
 def test_patience_ends_a_run(tiny_work: Path, tmp_path: Path) -> None:
     run = medres.train(
         tiny_work, **OPTIONS | {"epochs": 30, "patience": 1, "learning_rate": 3e-2, "ema": 0.0}, out=tmp_path / "run"

@@ -109,13 +109,14 @@ def run(*arguments: object):
 def test_the_command_line_reaches_every_setting(tiny_work: Path, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("model: resnet10\npreset: xray-32\nwidth: 8\nepochs: 5\nbatch_size: 8\n")
     done = run(
-        tiny_work, "--config", tmp_path / "a.yaml", "--out", tmp_path / "run", "--epochs", 1, "--set", "ema=0.5", "--set",
-        "smoothing=0.1", "--uncertain", "square=0.7", "--operating-point", "screening=sensitivity:0.9", "--json",
+        tiny_work, "--config", tmp_path / "a.yaml", "--out", tmp_path / "run", "--epochs", 1, "--set", "ema=0.5", "--set", "batch_size=4",
+        "--set", "smoothing=0.1", "--uncertain", "square=0.7", "--operating-point", "screening=sensitivity:0.9", "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     recipe = config["recipe"]
-    assert (recipe["epochs"], recipe["ema"], recipe["smoothing"], recipe["uncertain"]) == (1, 0.5, 0.1, {"square": 0.7})
+    assert (recipe["epochs"], recipe["ema"], recipe["smoothing"], recipe["batch_size"]) == (1, 0.5, 0.1, 4)
+    assert recipe["uncertain"] == {"square": 0.7}
     assert config["after"]["operating_points"] == {"screening": "sensitivity:0.9"}
     assert config["model"]["width"] == 8
     assert "tune_auc_low" in json.loads(done.stdout)["history"][0]
