@@ -61,10 +61,9 @@ def ingest(
     """Index the DICOM files below `source` (a path or several) and write the new folder `out` (None: memory alone).
 
     labels: a CSV (see read_labels); findings: its finding columns; readers: what becomes of rows with one key.
-    seed, fractions, split_mode, external_site (column, value),
-    folds: of the split by patient (train, tune, test), unless the CSV gives one; see SplitPlan. splits_from: an earlier work
-    folder, whose patients keep their split. key_file: key of the pseudonyms; else MEDRES_KEY, else that of `splits_from`,
-    else one is made in `out`.
+    seed, fractions, split_mode, external_site (column, value), folds: of the split by patient (train, tune, test), unless the
+    CSV gives one; see SplitPlan. splits_from: an earlier work folder, whose patients keep their split.
+    key_file: key of the pseudonyms; else MEDRES_KEY, else that of `splits_from`, else one is made in `out`.
     max_bad: greatest share (0..1) of quarantined files among the DICOM files. for_processing: accept raw radiographs.
     units: let PNG, JPEG and .npz in as well, and say what their values are (HU: int16 arrays alone). class_folders: the folder
     of each file is its class; see folder_labels. Labels and splits inside an .npz hold unless `labels` is given.
@@ -127,16 +126,8 @@ def build(
     plan = plan or SplitPlan()
     _require_enough(index.rows, index.rejected, None)
     joined = join(index.rows, labels)
-    rows = identify(joined.rows, key)
     given = labels is not None and "split" in labels.columns
-    if on_leak == "error":
-        refuse_leaks(rows, leaks)
-    rows = rows.assign(group=patient_groups(rows), alike=alike_ids(rows), excluded="")
-    if on_leak == "drop":
-        rows = rows.assign(excluded=np.where(leaking(rows), "split_leak", ""))
-    if not given:
-        rows = exclude_both_sites(rows, plan)
-    rows = rows.assign(reason=weed(rows, labels))
+    rows = _decided(identify(joined.rows, key), labels, plan, on_leak, leaks, given=given)
     lost, lost_frames = lost_files(rows, rows["reason"])
     rejected = tuple(sorted((*index.rejected, *lost), key=lambda r: (r.source, r.path)))
     kept = rows[rows["reason"] == ""]
@@ -150,8 +141,7 @@ def build(
         kept = kept.assign(fold=folds_of(kept, plan))
     check_no_overlap(kept)
     findings, counts = audit(rows.assign(split=kept["split"].reindex(rows.index, fill_value="")))
-    extra = [str(name) for name in kept if str(name).startswith(("label:", "meta:")) or name in ("class", "fold")]
-    table = check_table(kept[[*COLUMNS, *extra]].astype(dict(COLUMNS)).reset_index(drop=True), where="ingest")
+    table = _table(kept)
     summary = summarise(
         table,
         rejected,
@@ -167,6 +157,25 @@ def build(
     entries = [(r.path, r.reason, r.message, r.source) for r in rejected]
     quarantine = pd.DataFrame(entries, columns=["path", "reason", "message", "source"])
     return Manifest(table, summary, quarantine, audit=findings)
+
+
+def _decided(
+    rows: pd.DataFrame, labels: Labels | None, plan: SplitPlan, on_leak: OnLeak, leaks: Path | None, *, given: bool
+) -> pd.DataFrame:
+    """The rows with their group of patients, and the reason why each cannot stay ('' where it can)."""
+    if on_leak == "error":
+        refuse_leaks(rows, leaks)
+    rows = rows.assign(group=patient_groups(rows), alike=alike_ids(rows), excluded="")
+    if on_leak == "drop":
+        rows = rows.assign(excluded=np.where(leaking(rows), "split_leak", ""))
+    if not given:
+        rows = exclude_both_sites(rows, plan)
+    return rows.assign(reason=weed(rows, labels))
+
+
+def _table(kept: pd.DataFrame) -> pd.DataFrame:
+    extra = [str(name) for name in kept if str(name).startswith(("label:", "meta:")) or name in ("class", "fold")]
+    return check_table(kept[[*COLUMNS, *extra]].astype(dict(COLUMNS)).reset_index(drop=True), where="ingest")
 
 
 def own_labels(rows: pd.DataFrame, findings: Sequence[str], *, class_folders: bool) -> Labels | None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medres import backbones, evaluate, study
     from medres.backbones.accounting import summary
+    from medres.loading import load
     from medres.model import classifier
-    from medres.predict import Prediction, Predictor, load
+    from medres.predict import Prediction, Predictor
     from medres.training.fit import Run, train
     from medres.training.folds import CrossValidation, cross_validate
 
@@ -38,7 +39,7 @@ _HOME = {
     "summary": "medres.backbones.accounting",
     "Prediction": "medres.predict",
     "Predictor": "medres.predict",
-    "load": "medres.predict",
+    "load": "medres.loading",
     "Run": "medres.training.fit",
     "train": "medres.training.fit",
     "CrossValidation": "medres.training.folds",

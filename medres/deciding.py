@@ -16,10 +16,14 @@ def pooled(probabilities: np.ndarray, card: Card) -> dict[str, float]:
 
 
 def decisions(named: dict[str, float], card: Card) -> dict[str, bool | str]:
-    """finding -> whether its probability reaches the operating point `default`; or {"class": the most probable}."""
+    """finding -> whether its probability reaches the operating point `default`; or {"class": the most probable}.
+
+    A finding for which training found no such point is left out.
+    """
     if card.task == "multiclass":
         return {CLASS: max(named, key=named.__getitem__)}
-    return {name: value >= card.threshold(name, unit=SERVED) for name, value in named.items()}
+    known = {p.finding for p in card.operating_points if (p.name, p.unit) == ("default", SERVED)}
+    return {name: value >= card.threshold(name, unit=SERVED) for name, value in named.items() if name in known}
 
 
 def prediction_sets(named: dict[str, float], card: Card) -> dict[str, list[int] | list[str]]:

@@ -13,7 +13,7 @@ from data_pipelines.manifest import Manifest
 from data_pipelines.phantom import make_cohort
 from medres.errors import MedresError
 from medres.evaluate.__main__ import main as evaluate
-from medres.predict import load
+from medres.loading import load
 from medres.progress import Progress
 from medres.training.fit import train
 

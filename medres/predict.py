@@ -15,7 +15,6 @@ from data_pipelines.errors import DicomError
 from data_pipelines.parsing import Source
 from data_pipelines.preprocess import to_model_units
 from medres.artefact import Artefact, Card
-from medres.artefact import load as load_artefact
 from medres.deciding import decisions, pooled, prediction_sets
 from medres.errors import RefusedInput
 from medres.novelty import feature_tensors
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
     from medres.explain import Explainer, Saliency
 
 BATCH = 32
-
-
-def load(path: Path | str) -> Predictor:
-    """Open a model file after its checks (see medres.artefact.load). Raises ArtefactError."""
-    return Predictor(load_artefact(path))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from data_pipelines.writing import derived_uid, new_dataset, set_pixels
 
-TEXT_VRS = {"PN": "CANARY^PN", "LO": "CANARYLO", "SH": "CANARYSH", "DA": "19010203", "UI": "2.25.90909090909"}
+TEXT_VRS = {"PN": "CANARY^PN", "LO": "CANARYLO", "SH": "CANARYSH", "DA": "19010203", "UI": "2.25.73194628051"}
 MORE_VRS = {"ST": "CANARYST", "LT": "CANARYLT", "UT": "CANARYUT", "UC": "CANARYUC", "AE": "CANARYAE"}
-CANARIES = ("CANARY", "19010203", "90909090909")
+CANARIES = ("CANARY", "19010203", "73194628051")
 TECHNICAL = ("Manufacturer", "ManufacturerModelName", "SOPClassUID", "TransferSyntaxUID")
 
 
@@ -35,7 +35,7 @@ def with_canaries(number: int) -> Dataset:
         if sound and keyword not in ("PatientID", "SOPInstanceUID"):
             dataset.add_new(tag, vr, (TEXT_VRS | MORE_VRS)[vr])
     for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        setattr(dataset, name, f"2.25.90909090909{number}")
+        setattr(dataset, name, f"2.25.73194628051{number}")
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     block = dataset.private_block(0x0011, "CANARY CREATOR", create=True)
     block.add_new(1, "LO", "CANARYPRIVATE")

@@ -42,7 +42,7 @@ def predict(
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(missing[0]))
     if out is not None and saliency is not None:
         raise typer.BadParameter("give either --out or --saliency")
-    from medres.predict import load
+    from medres.loading import load
     from medres.progress import Bars
 
     predictor = load(model)

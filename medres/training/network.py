@@ -173,7 +173,12 @@ def drawn_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
         copy = type(layer).from_config(layer.get_config() | {"name": prefix + layer.name})
         made[layer.name] = copy(given if len(given) > 1 else given[0])
         copy.set_weights(layer.get_weights())
-    return made[model.outputs[0]._keras_history.operation.name]
+    last = model.outputs[0]._keras_history.operation
+    if last.output is not model.outputs[0]:
+        raise TrainingError(
+            f"layer {last.name!r} of {model.name!r} is called more than once: give each call a layer of its own"
+        )
+    return made[last.name]
 
 
 def load_backbone(path: Any) -> keras.Model:

@@ -442,9 +442,9 @@ def test_no_canary_in_any_output(
     broken.PhotometricInterpretation = "RGB"
     save(broken, source / "colour.dcm")
     labels = tmp_path / "labels.csv"
-    lines = [f"2.25.90909090909{n},{n % 2},CANARY patient {n},CANARY note" for n in range(6)]
+    lines = [f"2.25.73194628051{n},{n % 2},CANARY patient {n},CANARY note" for n in range(6)]
     labels.write_text(
-        "sop_instance_uid,x,patient,comment\n" + "\n".join([*lines, "2.25.909090909099,1,CANARY,CANARY"]) + "\n"
+        "sop_instance_uid,x,patient,comment\n" + "\n".join([*lines, "2.25.731946280519,1,CANARY,CANARY"]) + "\n"
     )
     manifest = ingest(source, labels, tmp_path / "out", workers=2)
     assert manifest.summary["ok"] == 6
@@ -460,12 +460,12 @@ def test_no_canary_in_any_output(
     "table",
     [
         "path,x\nCANARY,1\n",
-        "sop_instance_uid,x\n2.25.909090909090,1\n2.25.909090909090,0\n",
-        "sop_instance_uid,x,age\n2.25.909090909090,1,CANARY\n",
-        "sop_instance_uid,x,split\n2.25.909090909090,1,CANARY\n",
-        "sop_instance_uid,class\n2.25.909090909090,CANARY\n",
+        "sop_instance_uid,x\n2.25.731946280510,1\n2.25.731946280510,0\n",
+        "sop_instance_uid,x,age\n2.25.731946280510,1,CANARY\n",
+        "sop_instance_uid,x,split\n2.25.731946280510,1,CANARY\n",
+        "sop_instance_uid,class\n2.25.731946280510,CANARY\n",
         "patient_id,x,split\nCANARY-ID-0,1,train\nCANARY-ID-1,0,test\n",
-        "sop_instance_uid,x,patient,split\n2.25.909090909090,1,CANARY,train\n2.25.909090909091,0,CANARY,test\n",
+        "sop_instance_uid,x,patient,split\n2.25.731946280510,1,CANARY,train\n2.25.731946280511,0,CANARY,test\n",
     ],
 )
 def test_no_canary_in_any_error(tmp_path: Path, table: str) -> None:

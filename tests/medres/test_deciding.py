@@ -40,6 +40,8 @@ def test_a_threshold_is_reached_by_equality() -> None:
     made = card("binary", ["a"], operating_points=[point])
     assert decisions({"a": 0.4}, made) == {"a": True}
     assert decisions({"a": 0.3999}, made) == {"a": False}
+    both = card("multilabel", ["a", "b"], operating_points=[point])
+    assert decisions({"a": 0.5, "b": 0.9}, both) == {"a": True}
     assert decisions({"a": 0.3, "b": 0.7}, card("multiclass", ["a", "b"])) == {"class": "b"}
 
 

@@ -29,7 +29,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(dataset, folder / f"{number}.dcm")
         lines.append(f"{dataset.SOPInstanceUID},{number % 2},CANARY-{number},CANARY,{number % 3}")
         if number < 3:
-            dataset.SOPInstanceUID = f"{dataset.SOPInstanceUID}.5"
+            for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+                setattr(dataset, name, f"{dataset[name].value}.5")
             dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
             if number < 2:  # looks alike, under another spelling
                 set_pixels(dataset, np.minimum(pixels + 9 * (pixels > 2000), 4095).astype(np.uint16), bits=12)
@@ -57,8 +58,10 @@ def contents(path: Path) -> bytes:
     return found
 
 
-def canaries_in(everything: bytes) -> list[str]:
-    return [canary for canary in CANARIES if any(form in everything for form in forms(canary))]
+def canaries_in(everything: bytes) -> list[bytes]:
+    """What surrounds each canary."""
+    found = (everything.find(form) for canary in CANARIES for form in forms(canary))
+    return [everything[max(0, at - 80) : at + 80] for at in found if at >= 0]
 
 
 def test_no_canary_in_audit_page_or_output(
