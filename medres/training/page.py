@@ -138,9 +138,9 @@ def _curves(
     heights = [v for values in shown.values() for v in values] + [v for side in (band or ((),) * 3)[1:] for v in side]
     low, high = min(heights), max(heights)
     margin = (high - low or abs(high) or 1.0) * 0.06
-    axes = Axes(500, 290, (min(epochs) - 0.5, max(epochs) + 0.5), (low - margin, high + margin), name=name)
+    axes = Axes(500, 290, (min(epochs) - 0.5, max(epochs) + 0.5), (low - margin, high + margin), name=name, left=66)
     ticks = [(v, f"{10**v:.1e}" if logarithmic else f"{v:.3g}") for v in np.linspace(low, high, 5)]
-    axes.grid([(e, str(e)) for e in _some(epochs)], ticks, "epoch", name.split(" with")[0])
+    axes.grid([(e, str(e)) for e in _some(epochs)], ticks, "epoch", "")
     if band and band[0]:
         axes.polygon([*band[0], *band[0][::-1]], [*band[1], *band[2][::-1]], "band")
     axes.segment(best, low - margin, best, high + margin, "kept")

@@ -126,13 +126,11 @@ def test_the_sampling_error_is_that_of_patients() -> None:
     scores = table(1, noise=1.5)
     found = out_of_fold(scores, "image")["sampling_se"]
     rng, drawn = np.random.default_rng(1), []
+    label, score = (scores[c].to_numpy().reshape(2, 10, 2) for c in ("label", "score"))  # fold, patient, image
     for _ in range(600):
-        aucs = []
-        for _, fold in scores.groupby("fold"):
-            patients = fold["patient"].unique()
-            chosen = pd.concat([fold[fold["patient"] == p] for p in rng.choice(patients, len(patients))])
-            aucs.append(auc_from_counts(rank_counts(chosen["label"].to_numpy() == 1, chosen["score"].to_numpy())))
-        drawn.append(np.mean(aucs))
+        chosen = [rng.integers(0, 10, 10) for _ in range(2)]
+        parts = [(label[f, c].ravel() == 1, score[f, c].ravel()) for f, c in enumerate(chosen)]
+        drawn.append(np.mean([auc_from_counts(rank_counts(*part)) for part in parts]))
     assert found == pytest.approx(np.std(drawn), rel=0.25)
 
 
