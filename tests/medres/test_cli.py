@@ -137,9 +137,12 @@ def test_a_full_disk_and_ctrl_c(
     def breaks(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("data_pipelines.cache._write_shards", breaks)
-    assert message in fails(medres("cache", work, "--preset", "xray-32"))
-    assert not list((work / "cache").iterdir())
+    monkeypatch.setattr("data_pipelines.building._write_shard", breaks)
+    done = medres("cache", work, "--preset", "xray-32")
+    assert done.exit_code == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("medres: ")
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert all(found.name.startswith(".") for found in (work / "cache").iterdir())  # what is kept to go on with
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
