@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SECRET = "yellow-feathers"
 SHORT = ("how-to/evaluate.md", "how-to/augment.md", "explanation/residual-learning.md")
 LONG = ("tutorial.md", "how-to/serve.md", "how-to/ct.md", "coming-from.md")
 
@@ -24,7 +25,10 @@ def blocks(page: str) -> list[tuple[str, str]]:
 def run_page(page: str, folder: Path) -> None:
     """Every block of a page from top to bottom: bash line by line, Python in one process a block that remembers the others."""
     earlier = ""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {
+        "CANARY": SECRET,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     for language, code in blocks(page):
         if language == "bash":
             command = ["bash", "-euo", "pipefail", "-c", code]
@@ -34,6 +38,7 @@ def run_page(page: str, folder: Path) -> None:
             earlier += code
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{page}:\n{code}\n{done.stderr}"
+        assert SECRET not in done.stdout + done.stderr, "the environment, with its keys, was printed"
 
 
 @pytest.mark.parametrize("page", SHORT)

@@ -15,7 +15,7 @@ from medres.backbones.spec import BlockPlan, ResNetSpec
 Tensor = Any  # keras.KerasTensor while building; has .shape
 GROUPS = 32  # of group normalisation: Wu and He, ECCV 2018
 SQUEEZE = 16  # reduction ratio of squeeze-and-excitation
-NARROW = 16  # input channels under which a strided 1x1 is taken apart: decision 15
+NARROW = 16  # input channels under which a strided 1x1 is taken apart: decision 17
 
 
 class Layers:
