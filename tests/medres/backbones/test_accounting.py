@@ -41,8 +41,8 @@ def test_a_network_counted_by_hand() -> None:
     assert stage2.multiply_adds == kernels * 4 * 3
     assert stage2.trainable == kernels + 3 * 2 * 8
     assert stage2.parameters == kernels + 3 * 4 * 8
-    # pad, conv1, norm1, relu1, conv2, norm2, projection, its norm, sum, relu
-    assert stage2.activation_bytes == 4 * (10 * 8 * 4 + 9 * 4 * 3 * 8)
+    # pad, every second pixel of 4 channels, conv1, norm1, relu1, conv2, norm2, projection, its norm, sum, relu
+    assert stage2.activation_bytes == 4 * (10 * 8 * 4 + 4 * 3 * 4 + 9 * 4 * 3 * 8)
     assert report.parts[-1].multiply_adds == 16 * 3
     assert report.total.parameters == sum(part.parameters for part in report.parts)
 
