@@ -83,3 +83,10 @@ def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "read_image" in (tmp_path / "site" / "reference" / "data_pipelines" / "index.html").read_text()
+
+
+def test_troubleshooting_quotes_real_messages() -> None:
+    source = "".join(path.read_text() for room in ("medres", "data_pipelines") for path in (ROOT / room).rglob("*.py"))
+    quoted = re.findall(r"^### `(.+)`$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(quoted) > 10
+    assert [text for text in quoted if text not in source] == []
