@@ -9,7 +9,7 @@ demo: $(STAMP)  ## the whole chain on a made-up DICOM cohort; prints where the r
 	.venv/bin/medres demo --out medres-demo
 
 test: $(STAMP)  ## the default test suite (a few minutes on two cores)
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: $(STAMP)  ## the experiments that take minutes to hours
 	$(PY) -m pytest -m long --timeout 7200
@@ -18,7 +18,7 @@ check: $(STAMP)  ## format, lint, types, tests
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 docs: $(STAMP)  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict

@@ -117,3 +117,8 @@ def tiny_run(tiny_work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     medres.train(tiny_work, model="resnet10", preset="xray-32", width=8, epochs=6, batch_size=8, seed=3, out=out)
     return out
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files at the top (notebooks, README, documentation) take longest and come first, so that two workers end together."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
