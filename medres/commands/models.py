@@ -30,7 +30,8 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate; default: the recipe's.")] = None,
     class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
     augment: Annotated[
-        str | None, typer.Option(help="none, chest_xray, ct_slice or strong; default: by modality.")
+        str | None,
+        typer.Option(help="none, chest_xray, ct_slice, ct_volume or strong; default: by what the preset prepares."),
     ] = None,
     version: Annotated[str | None, typer.Option(help="1 (keras.applications), 1.5 (torchvision), 2 or d.")] = None,
     stem: Annotated[str | None, typer.Option(help="imagenet or small; default: small up to 64 px.")] = None,

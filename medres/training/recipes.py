@@ -22,7 +22,8 @@ class Recipe(BaseModel):
     accumulate: batches whose mean gradient makes one update. clip: greatest global norm of the gradient; 0 is none.
     ema: momentum of the moving average of weights and norm statistics that is measured and kept; 0 is none. It starts fast:
         min(ema, (1 + n) / (10 + n)) at update n.
-    augment: a name of data_pipelines.augment.PRESETS, or "auto": chest_xray for radiographs, ct_slice for CT.
+    augment: a name of data_pipelines.augment.PRESETS, or "auto": chest_xray for radiographs, ct_slice for CT slices and stacks,
+        ct_volume for volumes.
     mixup, cutmix: alpha of Beta(alpha, alpha) by which pairs of images are mixed (Zhang et al. 2018) or pasted into each other (Yun et
         al. 2019); 0 is what the augmentation preset says.
     smoothing: label smoothing s: 1 becomes 1 - s/2 and 0 s/2 (classes: s is shared among all; Szegedy et al. 2016).

@@ -131,7 +131,7 @@ def configuration(
     network["windows"] = DEFAULT_WINDOWS if spec.kind == "ct" and windows is None else windows
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
-    augment = ("ct_slice" if spec.kind == "ct" else "chest_xray") if chosen.augment == "auto" else chosen.augment
+    augment = fitting_augment(spec) if chosen.augment == "auto" else chosen.augment
     augment_spec(chosen.model_copy(update={"augment": augment}), spec)
     return {
         "schema": "medres.run/1",
@@ -143,6 +143,13 @@ def configuration(
         "scaling": options.scaling,
         "after": options.model_dump(include={"calibration", "operating_points", "alpha"}),
     }
+
+
+def fitting_augment(spec: PreprocessSpec) -> str:
+    """The preset of augmentation that suits what the spec prepares."""
+    if spec.kind == "radiograph":
+        return "chest_xray"
+    return "ct_volume" if spec.form == "volume" else "ct_slice"
 
 
 def augment_spec(chosen: Recipe, spec: PreprocessSpec) -> AugmentSpec:

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 import medres
 from data_pipelines.manifest import Manifest
+from data_pipelines.preprocess import spec_from
 from medres.cli import app
 from medres.errors import TrainingError
-from medres.training.settings import choose
+from medres.training.settings import augment_spec, choose, fitting_augment
 
 BASE = {"model": "resnet10", "preset": "xray-32", "width": 8, "batch_size": 8, "epochs": 1}
 
@@ -144,3 +145,13 @@ def test_what_the_command_line_refuses(
     assert done.exit_code == code
     assert message in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("preset", "augment"),
+    [("xray-32", "chest_xray"), ("ct-32", "ct_slice"), ("ct25d-32", "ct_slice"), ("ctvol-16", "ct_volume")],
+)
+def test_augmentation_fits_what_the_preset_prepares(preset: str, augment: str) -> None:
+    spec = spec_from(preset)
+    assert fitting_augment(spec) == augment
+    assert augment_spec(choose(None, {"augment": augment})[1], spec).acts
