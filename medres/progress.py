@@ -28,7 +28,7 @@ class Bars(Progress):
     def __init__(self) -> None:
         from rich.console import Console
 
-        notebook = "ipykernel" in sys.modules
+        notebook = in_notebook()
         self.live = not notebook and sys.stderr.isatty()
         self._console = Console(stderr=not notebook, highlight=False, force_jupyter=False, force_terminal=self.live)
 
@@ -52,3 +52,10 @@ class Bars(Progress):
 
     def line(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
+
+
+def in_notebook() -> bool:
+    """Whether a kernel runs this process; that somebody imported its package says nothing."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
