@@ -60,6 +60,12 @@ def targets_of(manifest: Manifest, images: pd.Series) -> Targets:
     return Targets(task, names, np.where(known, values, 0).astype(np.float32), known.astype(np.float32))
 
 
+def labelled(manifest: Manifest, cache: Cache) -> tuple[Manifest, Targets]:
+    """The manifest by the cache's records, and their targets. Raises LabelError where there are none, or slices contradict."""
+    manifest = by_record(manifest, cache)
+    return manifest, targets_of(manifest, cache.images["image"])
+
+
 def datasets(
     work: Path | str,
     preset: str | dict | PreprocessSpec,
@@ -82,7 +88,7 @@ def datasets(
     order and all their images.
     """
     cache = ensure_cache(work, preset)
-    targets = targets_of(by_record(Manifest.load(work), cache), cache.images["image"])
+    _, targets = labelled(Manifest.load(work), cache)
     options: dict[str, Any] = {"epoch": epoch, "start": start, "sampling": sampling, "context": context}
     return (
         train_batches(cache, targets, batch_size, seed, **options),

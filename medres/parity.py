@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.cache import ensure_cache
-from data_pipelines.dataset import eval_batches, targets_of
+from data_pipelines.dataset import eval_batches, labelled
 from data_pipelines.doors import form_of
 from data_pipelines.manifest import Manifest
 from medres.artefact import load
@@ -51,12 +52,13 @@ def parity(
 ) -> list[Way]:
     """Compare all ways on the images of a split: plain Keras in batches (as in a notebook), `Predictor` from the original files, and
     each exported format. Raises ExportError where an export is refused; the rest is told by `Way.holds`."""
-    reporter, predictor, manifest = progress or Progress(), Predictor(load(model)), Manifest.load(work)
+    reporter, predictor = progress or Progress(), Predictor(load(model))
     table, _ = score_split(model, work, split, progress=reporter)
     columns = [c for c in table.columns if c == "score" or c.startswith("score:")]
     want = table[columns].to_numpy(np.float64)
     cache = ensure_cache(work, predictor.card.preprocess)
-    batches = eval_batches(cache, targets_of(manifest, cache.images["image"]), BATCH, split)
+    manifest, targets = labelled(Manifest.load(work), cache)
+    batches = eval_batches(cache, targets, BATCH, split)
     images = np.concatenate([inputs["image"].numpy() for inputs, _, _ in batches])
 
     def way(name: str, found: np.ndarray, limit: float, rows: Any = slice(None)) -> Way:
@@ -86,13 +88,15 @@ def _from_files(
     predictor: Predictor, manifest: Manifest, images: list[str], reporter: Progress
 ) -> tuple[list[int], np.ndarray]:
     """Places in `images` whose single-frame file the predictor answers for, and its probabilities there. Files that it
-    refuses, and frames of larger files, are left out."""
+    refuses, and frames of larger files, are left out; so are stacks and volumes, which no one file holds."""
+    if predictor.card.preprocess.form != "image":
+        return [], np.zeros((0, len(predictor.card.names)))
     rows = manifest.table.set_index("image").loc[images]
     files = [Path(source) / path for source, path in zip(rows["source"], rows["path"], strict=True)]
-    places, found = [], []
+    images_in, places, found = Counter(files), [], []
     with reporter.task("predict from the files") as update:
         for place, file in enumerate(files):
-            if files.count(file) == 1 and file.is_file() and form_of(file) != "npz":
+            if images_in[file] == 1 and file.is_file() and form_of(file) != "npz":
                 prediction = predictor.predict(file)
                 if prediction.refused is None and prediction.images == 1:
                     places.append(place)

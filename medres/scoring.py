@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.cache import ensure_cache
-from data_pipelines.dataset import Targets, eval_batches, rows_of, targets_of
+from data_pipelines.dataset import Targets, eval_batches, labelled, rows_of
 from data_pipelines.errors import SpecError
 from data_pipelines.manifest import SPLITS, Manifest
 from data_pipelines.openings import log_opening
-from data_pipelines.records import by_record
 from medres.artefact import Artefact, Card
 from medres.artefact import load as load_artefact
 from medres.errors import ArtefactError
@@ -39,8 +38,7 @@ def score_split(
     manifest, artefact, reporter = Manifest.load(work), load_artefact(model), progress or Progress()
     with reporter.task("cache") as update:
         cache = ensure_cache(work, artefact.card.preprocess, progress=update)
-    manifest = by_record(manifest, cache)
-    targets = targets_of(manifest, cache.images["image"])
+    manifest, targets = labelled(manifest, cache)
     _check_names(targets, artefact.card)
     rows = rows_of(cache, split)
     if len(rows) == 0:

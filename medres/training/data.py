@@ -12,10 +12,9 @@ import pandas as pd
 import tensorflow as tf
 
 from data_pipelines.cache import Cache, ensure_cache
-from data_pipelines.dataset import Targets, eval_batches, rows_of, targets_of
+from data_pipelines.dataset import Targets, eval_batches, labelled, rows_of
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import PreprocessSpec
-from data_pipelines.records import by_record
 from data_pipelines.splits import allocate, group_strata, link_groups, row_strata
 from medres.artefact import SERVED
 from medres.evaluate.scores import Table
@@ -105,8 +104,8 @@ class Net:
 def load_data(work: Path | str, spec: PreprocessSpec, manifest: Manifest, reporter: Progress) -> TrainingData:
     with reporter.task(f"cache {spec.name}") as update:
         cache = ensure_cache(work, spec, progress=update)
-    manifest = by_record(manifest, cache)
-    return TrainingData(cache, targets_of(manifest, cache.images["image"]), manifest)
+    manifest, targets = labelled(manifest, cache)
+    return TrainingData(cache, targets, manifest)
 
 
 def kept_apart(data: TrainingData, alpha: float) -> np.ndarray:

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from data_pipelines.errors import InputError
+from data_pipelines.preprocess import spec_from
 from medres import export as room
 from medres.artefact import Artefact, load
 from medres.errors import ExportError
 from medres.export import FORMATS, agree, check_inputs, export, runtime
-from medres.parity import Way, parity, require
+from medres.parity import Way, _from_files, parity, require
+from medres.progress import Progress
 
 NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "saved_model": "tensorflow"}
 
@@ -115,6 +117,16 @@ def test_one_cohort_gives_the_same_probabilities_everywhere(tiny_run: Path, tiny
         require([replace(ways[0], difference=1e-3)])
     with pytest.raises(ExportError, match="onnx"):
         require([Way("onnx", 3, float("nan"), True, 1e-5)])
+
+
+def test_no_single_file_is_asked_for_a_stack_or_a_volume() -> None:
+    """One slice without its neighbours would get another probability, rightly."""
+    from types import SimpleNamespace
+
+    for preset in ("ct25d-32", "ctvol-16"):
+        card = SimpleNamespace(preprocess=spec_from(preset), names=["a", "b"])
+        places, found = _from_files(SimpleNamespace(card=card), None, ["image"], Progress())  # type: ignore[arg-type]
+        assert (places, found.shape) == ([], (0, 2))
 
 
 def test_the_saved_model_runs_where_medres_and_keras_are_not_imported(artefact: Artefact, tmp_path: Path) -> None:
