@@ -21,6 +21,7 @@ from data_pipelines.splits import (
     SPLITS,
     allocate,
     check_fractions,
+    deal_folds,
     draw_tune,
     group_strata,
     row_strata,
@@ -104,12 +105,8 @@ def folds_of(rows: pd.DataFrame, plan: SplitPlan) -> np.ndarray:
     """A fold 0..folds-1 for each row of train and tune, by whole groups and stratified; -1 for the rows of test."""
     inside = np.flatnonzero(rows["split"] != "test")
     part = rows.iloc[inside]
-    groups, strata = pd.factorize(part["group"])[0], row_strata(part)
-    by_group = group_strata(groups, strata)
-    if plan.folds > len(by_group):
-        raise SplitError(f"{plan.folds} folds of {len(by_group)} patients outside test: give fewer folds.")
     folds = np.full(len(rows), -1, np.int32)
-    folds[inside] = allocate(by_group, [1 / plan.folds] * plan.folds, plan.seed)[groups]
+    folds[inside] = deal_folds(pd.factorize(part["group"])[0], row_strata(part), plan.folds, plan.seed)
     return folds
 
 

@@ -103,15 +103,8 @@ def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
 
 def open_cache(folder: Path) -> Cache:
     """Read and verify a cache folder. Raises CacheError naming the first file that is missing, cut or altered."""
-    try:
-        index = unsealed((folder / "cache.json").read_bytes())
-        spec = spec_from(index["spec"])
-        shards: list[dict[str, Any]] = index["shards"]
-        tables: dict[str, str] = index["tables"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
-        raise CacheError(
-            f"the cache index of {folder.name} cannot be read ({type(error).__name__}): {_mend(folder)}"
-        ) from None
+    index, spec = _index(folder)
+    shards, tables = index["shards"], index["tables"]
     for problem in _damage(folder, shards, tables):
         raise CacheError(f"{problem}: {_mend(folder)}")
     images = pd.read_parquet(folder / "images.parquet")
@@ -133,20 +126,37 @@ def verify_caches(work: Path | str) -> dict[str, list[str]]:
             found[folder.name] = ["it was never finished: repeat the command that builds it, or delete the folder"]
             continue
         try:
-            index = unsealed((folder / "cache.json").read_bytes())
-            spec = spec_from(index["spec"])
-            problems = [f"{line}: {_mend(folder)}" for line in _damage(folder, index["shards"], index["tables"])]
-            named = {"cache.json", *index["tables"], *(shard["file"] for shard in index["shards"])}
-            stale = sorted(path.name for path in folder.iterdir() if path.name not in named)
-            problems += [f"{name} of {folder.name} belongs to no index: delete it" for name in stale]
-            if index["key"] != _key(eligible_rows(manifest.table, spec), spec):
-                problems.append(f"{folder.name} was made for another manifest or by another version: delete the folder")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
-            problems = [f"the cache index of {folder.name} cannot be read ({type(error).__name__}): {_mend(folder)}"]
+            index, spec = _index(folder)
         except CacheError as error:
-            problems = [f"{folder.name}: {error}"]
+            found[folder.name] = [str(error)]
+            continue
+        problems = [f"{line}: {_mend(folder)}" for line in _damage(folder, index["shards"], index["tables"])]
+        named = {"cache.json", *index["tables"], *(shard["file"] for shard in index["shards"])}
+        stale = sorted(path.name for path in folder.iterdir() if path.name not in named)
+        problems += [f"{name} of {folder.name} belongs to no index: delete it" for name in stale]
+        try:
+            current = index["key"] == _key(eligible_rows(manifest.table, spec), spec)
+        except CacheError as error:
+            problems.append(f"{folder.name}: {error}")
+        else:
+            if not current:
+                problems.append(f"{folder.name} was made for another manifest or by another version: delete the folder")
         found[folder.name] = problems
     return found
+
+
+def _index(folder: Path) -> tuple[dict[str, Any], PreprocessSpec]:
+    """The content of cache.json, and its spec. Raises CacheError where it is missing, altered or of another schema."""
+    try:
+        index = unsealed((folder / "cache.json").read_bytes())
+        spec = spec_from(index["spec"])
+        if missing := {"key", "shards", "tables", "left_out"} - index.keys():
+            raise KeyError(*missing)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
+        raise CacheError(
+            f"the cache index of {folder.name} cannot be read ({type(error).__name__}): {_mend(folder)}"
+        ) from None
+    return index, spec
 
 
 def _damage(folder: Path, shards: list[dict[str, Any]], tables: dict[str, str]) -> Iterator[str]:

@@ -130,9 +130,15 @@ def draw_tune(
 def group_folds(table: pd.DataFrame, k: int, seed: int) -> np.ndarray:
     """Return a fold 0..k-1 for each row of a manifest's table: whole patients, stratified. Raises SplitError."""
     groups = link_groups(list(table["patient"]), [list(table["pixel_sha256"])])
-    strata = group_strata(groups, row_strata(table))
+    return deal_folds(groups, row_strata(table), k, seed)
+
+
+def deal_folds(groups: np.ndarray, labels: Sequence[str], k: int, seed: int) -> np.ndarray:
+    """Return a fold 0..k-1 for each row: whole groups, stratified by their rarest label. Raises SplitError."""
+    strata = group_strata(groups, labels)
     if not 2 <= k <= len(strata):
-        raise SplitError(f"{k} folds of {len(strata)} patients: give 2 or more folds, and no more than patients.")
+        way = "2 or more folds" if k < 2 else "fewer folds, at most one a patient"
+        raise SplitError(f"{k} folds of {len(strata)} patients: give {way}.")
     return allocate(strata, [1 / k] * k, seed)[groups]
 
 

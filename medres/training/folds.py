@@ -28,8 +28,6 @@ from data_pipelines.files import write_atomic
 from data_pipelines.manifest import SPLITS, Manifest
 from data_pipelines.splits import draw_tune, group_folds, link_groups, row_strata
 from medres.errors import TrainingError
-from medres.evaluate.auc import auc_estimates
-from medres.evaluate.macro import macro_auc
 from medres.evaluate.roc import influence, placements
 from medres.evaluate.scores import load as load_scores
 from medres.evaluate.units import Units, to_units
@@ -37,9 +35,8 @@ from medres.progress import Bars, Progress
 from medres.scoring import score_split
 from medres.training.data import POOL
 from medres.training.ensemble import save_ensemble
+from medres.training.measure import units_auc
 from medres.training.settings import choose, read_config
-
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ def out_of_fold(scores: pd.DataFrame, unit: str) -> dict[str, Any]:
     between the seeds' AUCs, None for one seed.
     """
     by_seed = {str(seed): _units(rows.drop(columns="seed"), unit) for seed, rows in scores.groupby("seed")}
-    found = {seed: _auc(units) for seed, units in by_seed.items()}
+    found = {seed: units_auc(units).to_dict() for seed, units in by_seed.items()}
     values = [one["estimate"] for one in found.values() if one["estimate"] is not None]
     errors = [error for error in map(standard_error, by_seed.values()) if error is not None]
     return {
@@ -162,12 +159,6 @@ def seed_summary(members: list[Member]) -> dict[str, Any]:
 def _units(scores: pd.DataFrame, unit: str) -> Units:
     table = load_scores(scores)
     return to_units(table, unit, POOL[table.task], "any")
-
-
-def _auc(units: Units) -> dict[str, Any]:
-    single = len(units.names) == 1
-    found = auc_estimates(units.sample(units.names[0]), LEVEL)["auc"] if single else macro_auc(units, LEVEL)["auc"]
-    return found.to_dict()
 
 
 def _grid(manifest: Manifest, work: Path, out: Path, folds: int, seeds: range, split_seed: int) -> list[Member]:

@@ -8,6 +8,7 @@ from medres.evaluate.auc import auc_estimates
 from medres.evaluate.calibration import expit
 from medres.evaluate.estimates import Estimate
 from medres.evaluate.macro import macro_auc
+from medres.evaluate.units import Units
 from medres.training.data import Scored
 from medres.training.losses import mean_loss
 
@@ -31,7 +32,11 @@ def tuning_row(logits: Scored, unit: str) -> dict[str, float | None]:
 def tuning_auc(logits: Scored, unit: str) -> Estimate:
     if logits.targets.task == "multiclass":
         logits = Scored(probabilities(logits), logits.targets, logits.table)
-    units = logits.units(unit)
+    return units_auc(logits.units(unit))
+
+
+def units_auc(units: Units) -> Estimate:
+    """Of the finding, or the mean over findings or classes."""
     if len(units.names) == 1:
         return auc_estimates(units.sample(units.names[0]), LEVEL)["auc"]
     return macro_auc(units, LEVEL)["auc"]
