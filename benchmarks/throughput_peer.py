@@ -5,8 +5,8 @@ Run by benchmarks/throughput.py with the python of an environment of its own, wh
     python -m venv peers && peers/bin/pip install torch torchvision monai
 
 Arguments: FILE.npz (image (n, 1, rows, cols) uint8, label (n,)), batch size, epochs. Each image is transformed by itself in a loader
-process, as is usual; weights and batches are channels-last. Prints one JSON line: seconds of the fastest epoch by transform and dtype, the first one
-left out.
+process, as is usual; weights and batches are channels-last. Prints one JSON line: seconds of the fastest epoch by transform and
+dtype, the first one left out.
 """
 
 from __future__ import annotations
