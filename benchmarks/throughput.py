@@ -56,12 +56,12 @@ def ours(options: argparse.Namespace, out: Path, augment: str, precision: str) -
 
 
 def torch_loops(options: argparse.Namespace, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Seconds of the fastest epoch by name. images: (n, rows, cols, 1) in -1..1."""
+    """Seconds of the fastest epoch by name. images: (n, rows, cols, 1) in 0..1."""
     if options.torch_python is None:
         return {}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "images.npz"
-        stored = np.round((images.transpose(0, 3, 1, 2) + 1) * 127.5).astype("uint8")
+        stored = np.round(images.transpose(0, 3, 1, 2) * 255).astype("uint8")
         np.savez(file, image=stored, label=labels[:, 0])
         script = Path(__file__).with_name("throughput_peer.py")
         command = [options.torch_python, script, file, options.batch_size, options.epochs]

@@ -13,7 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from data_pipelines.augment import Augment
-from data_pipelines.dataset import training_steps
+from data_pipelines.dataset import Targets, training_steps
 from data_pipelines.files import write_atomic
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import PreprocessSpec
@@ -98,7 +98,8 @@ def train(
     chosen = Recipe.model_validate(settings["recipe"])
     data = load_data(work, spec, manifest, reporter)
     check_trainable(data, chosen)
-    settings["data_sha256"] = data_hash(data, chosen)
+    training = training_targets(data.targets, data.table(), data.part("train")[0], chosen)
+    settings["data_sha256"] = data_hash(data, training)
     before, mirror = earlier(out).get("compute"), strategy(devices())
     check_devices(mirror.num_replicas_in_sync, before or {}, chosen)
     settings["compute"] = before or _compute(settings, chosen, data, backbone, options, reporter)
@@ -110,8 +111,8 @@ def train(
     with mirror.scope():
         trainer = _trainer(core, chosen, data, jit=settings["compute"]["jit"])
     loop = Loop(
-        trainer, Net(served), data, training_targets(data.targets, data.table(), data.part("train")[0], chosen),
-        ~kept_apart(data, options.alpha), options.seed, summary_hash(settings), out, reporter, checkpoint_steps,
+        trainer, Net(served), data, training, ~kept_apart(data, options.alpha), options.seed, summary_hash(settings), out,
+        reporter, checkpoint_steps,
     )  # fmt: skip
     history = loop.train()
     weights, best = checkpoint.read(out / "checkpoints" / checkpoint.BEST)
@@ -124,9 +125,8 @@ def train(
     return Run(out, out / "model.keras", history, best["epoch"])
 
 
-def data_hash(data: TrainingData, chosen: Recipe) -> str:
-    """SHA-256 of the cache's key and of every label and weight, as training and tuning see them."""
-    training = training_targets(data.targets, data.table(), data.part("train")[0], chosen)
+def data_hash(data: TrainingData, training: Targets) -> str:
+    """SHA-256 of the cache's key and of every label and weight, as tuning and training see them."""
     seen = [array.tolist() for targets in (data.targets, training) for array in (targets.labels, targets.weights)]
     return summary_hash([data.cache.folder.name, *seen])
 

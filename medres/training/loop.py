@@ -25,7 +25,6 @@ from medres.training.trainer import Trainer
 SECONDS = 300.0  # between checkpoints inside an epoch
 CHECK = 20  # batches between looks at the fault flag
 SHOWN = 8  # images named in an error
-TIMES = ("seconds", "images_per_second", "data_wait")  # columns of the history that a repetition does not repeat
 
 
 @dataclass
