@@ -45,6 +45,7 @@ from medres.training.settings import (
     earlier,
     preprocessing,
 )
+from medres.training.tracking import Tracked
 from medres.training.trainer import Trainer
 
 
@@ -70,6 +71,7 @@ def train(
     config: Path | str | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     checkpoint_steps: int | None = None,
+    mlflow: str | None = None,
     **further: Any,
 ) -> Run:
     """Train a classifier on an ingested work folder and write `out`: model.keras, history.csv, config.json, checkpoints/,
@@ -83,7 +85,8 @@ def train(
     config: settings by name, a file or a mapping; what is given here overrides it. further: any field of
     medres.training.settings.Options or medres.training.recipes.Recipe, such as weights, windows, batch_size, learning_rate, ema.
     progress: None tells each epoch in a line; medres.progress.Progress() is silent. checkpoint_steps: batches between checkpoints
-    inside an epoch; None is every five minutes. Raises TrainingError before the first step where the data cannot be trained on.
+    inside an epoch; None is every five minutes. mlflow: the experiment that settings and numbers are logged to as well (extra
+    `mlflow`). Raises TrainingError before the first step where the data cannot be trained on.
     """
     backbone = model if isinstance(model, keras.Model) else None
     named = None if model is None or backbone is not None else str(model)
@@ -112,7 +115,7 @@ def train(
         trainer = _trainer(core, chosen, data, jit=settings["compute"]["jit"])
     loop = Loop(
         trainer, Net(served), data, training, ~kept_apart(data, options.alpha), options.seed, summary_hash(settings), out,
-        reporter, checkpoint_steps,
+        reporter, checkpoint_steps, Tracked(mlflow, out, settings) if mlflow else None,
     )  # fmt: skip
     history = loop.train()
     weights, best = checkpoint.read(out / "checkpoints" / checkpoint.BEST)

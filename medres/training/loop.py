@@ -20,6 +20,7 @@ from medres.training.data import Net, TrainingData
 from medres.training.events import Events
 from medres.training.measure import tuning_row
 from medres.training.network import copy_weights
+from medres.training.tracking import Tracked
 from medres.training.trainer import Trainer
 
 SECONDS = 300.0  # between checkpoints inside an epoch
@@ -32,6 +33,7 @@ class Loop:
     """One run. targets: what training makes of the labels; kept: tuning images (cache order) that early stopping may see.
 
     run: a hash of all that decides the result. every: batches between checkpoints inside an epoch; None: by time.
+    tracked: what is told each epoch's numbers, beside TensorBoard's log.
     """
 
     trainer: Trainer
@@ -44,6 +46,7 @@ class Loop:
     out: Path
     reporter: Progress
     every: int | None = None
+    tracked: Tracked | None = None
 
     def __post_init__(self) -> None:
         self.recipe = self.trainer.recipe
@@ -54,10 +57,13 @@ class Loop:
     def train(self) -> pd.DataFrame:
         """Train to the end, from the newest checkpoint if there is one; returns the history."""
         self._resume()
-        self.events = Events(self.out / "logs")
+        self.listeners: list[Events | Tracked] = [Events(self.out / "logs")]
+        if self.tracked:
+            self.listeners.append(self.tracked)
         while self.state["epoch"] < self.recipe.epochs and not stopped(self.state["history"], self.recipe.patience):
             self._epoch()
-        self.events.close()
+        for listener in self.listeners:
+            listener.close()
         self._write_history()
         return pd.DataFrame(self.state["history"])
 
@@ -137,7 +143,8 @@ class Loop:
             )
         self._save(epoch)
         self._write_history()
-        self.events.epoch(row)
+        for listener in self.listeners:
+            listener.epoch(row)
         self.reporter.line(epoch_line(row))
 
     def _write_history(self) -> None:
