@@ -1,9 +1,9 @@
-# make demo | test | check | test-long | docs | clean: each sets up .venv by itself on the first call; later calls start at once.
+# make demo | test | check | test-long | docs | results | clean: each sets up .venv by itself on the first call; later calls start at once.
 SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.ready
 
-.PHONY: demo test test-long check docs format clean
+.PHONY: demo test test-long check docs results format clean
 
 demo: $(STAMP)  ## the whole chain on a made-up DICOM cohort; prints where the report is
 	.venv/bin/medres demo --out medres-demo
@@ -22,6 +22,9 @@ check: $(STAMP)  ## format, lint, types, tests
 
 docs: $(STAMP)  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+
+results: $(STAMP)  ## the figures of docs/results.md again, those that fit in an hour: make results DATA=FOLDER
+	$(PY) benchmarks/results.py $(DATA) results
 
 format: $(STAMP)
 	$(PY) -m ruff format .

@@ -112,19 +112,15 @@ def keras_chain(batch: int, repeats: int) -> dict[str, Times]:
     return {"chest 2D": {"Keras layers, graph": milliseconds(lambda: run(images).numpy(), batch, repeats)}}
 
 
-def peers(batch: int, repeats: int) -> dict[str, Times]:
-    """MONAI's transforms an image and torchvision's v2 an image. Runs in the environment that has them."""
+def chest_chains(side: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """The chest preset's operations for one (1, side, side) image in 0..1, as MONAI's and as torchvision's transforms."""
     import math
 
     import numpy as np
-    import torch
     from monai import transforms as m
     from torchvision.transforms import v2
 
-    rng = np.random.default_rng(0)
-    plane = [torch.from_numpy(rng.random((1, SIDE_2D, SIDE_2D), "float32")) for _ in range(batch)]
-    space = [torch.from_numpy(rng.random((1, SIDE_3D, SIDE_3D, SIDE_3D), "float32")) for _ in range(batch)]
-    angle, pixels, always = math.radians(7), 0.06 * SIDE_2D, {"prob": 1.0}
+    rng, angle, pixels, always = np.random.default_rng(0), math.radians(7), 0.06 * side, {"prob": 1.0}
     monai_2d = m.Compose(
         [
             m.RandAffine(
@@ -138,11 +134,6 @@ def peers(batch: int, repeats: int) -> dict[str, Times]:
             m.RandShiftIntensity(offsets=0.05, **always),
         ]
     )  # fmt: skip
-    tilt, shift = math.radians(5), 0.05 * SIDE_3D
-    monai_3d = m.Rand3DElastic(
-        sigma_range=(5, 7), magnitude_range=(50, 100), rotate_range=(angle, tilt, tilt), scale_range=(0.1,) * 3,
-        translate_range=(shift,) * 3, padding_mode="zeros", **always,
-    )  # fmt: skip
     vision = v2.Compose(
         [
             v2.RandomAffine(
@@ -153,6 +144,26 @@ def peers(batch: int, repeats: int) -> dict[str, Times]:
             v2.ColorJitter(brightness=0.05, contrast=0.15),
             v2.Lambda(lambda image: image ** math.exp(rng.uniform(-0.2, 0.2))),
         ]
+    )  # fmt: skip
+    return monai_2d, vision
+
+
+def peers(batch: int, repeats: int) -> dict[str, Times]:
+    """MONAI's transforms an image and torchvision's v2 an image. Runs in the environment that has them."""
+    import math
+
+    import numpy as np
+    import torch
+    from monai import transforms as m
+
+    rng = np.random.default_rng(0)
+    plane = [torch.from_numpy(rng.random((1, SIDE_2D, SIDE_2D), "float32")) for _ in range(batch)]
+    space = [torch.from_numpy(rng.random((1, SIDE_3D, SIDE_3D, SIDE_3D), "float32")) for _ in range(batch)]
+    monai_2d, vision = chest_chains(SIDE_2D)
+    angle, tilt, shift = math.radians(7), math.radians(5), 0.05 * SIDE_3D
+    monai_3d = m.Rand3DElastic(
+        sigma_range=(5, 7), magnitude_range=(50, 100), rotate_range=(angle, tilt, tilt), scale_range=(0.1,) * 3,
+        translate_range=(shift,) * 3, padding_mode="zeros", prob=1.0,
     )  # fmt: skip
     return {
         "chest 2D": {

@@ -42,14 +42,12 @@ def rows(folder: Path) -> list[dict[str, object]]:
     ]
 
 
-def main() -> None:
-    """Write the table and print its counts."""
-    if len(sys.argv) != 3:
-        sys.exit("usage: python benchmarks/kermany_labels.py FOLDER labels.csv")
-    table = rows(Path(sys.argv[1]))
+def write(folder: Path, out: Path) -> None:
+    """Write the table and print its counts. Stops where the folder holds no such pictures."""
+    table = rows(folder)
     if not table:
-        sys.exit(f"{sys.argv[1]} holds no train/CLASS/*.jpeg or test/CLASS/*.jpeg")
-    with Path(sys.argv[2]).open("w", newline="", encoding="utf-8") as file:
+        sys.exit(f"{folder} holds no train/CLASS/*.jpeg or test/CLASS/*.jpeg")
+    with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
         writer.writerows(table)
@@ -61,4 +59,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) != 3:
+        sys.exit("usage: python benchmarks/kermany_labels.py FOLDER labels.csv")
+    write(Path(sys.argv[1]), Path(sys.argv[2]))

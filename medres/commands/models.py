@@ -66,6 +66,10 @@ def train(
         int, typer.Option(help="Cross-validate by patient in so many folds, each run in its own process.", min=1)
     ] = 1,
     seeds: Annotated[int, typer.Option(help="Repeat with so many seeds; the model is then an ensemble.", min=1)] = 1,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(help="Log to this MLflow experiment too (extra mlflow); MLFLOW_TRACKING_URI says where."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a classifier; the run folder gets model.keras. Repeat the command to resume after a kill."""
@@ -94,7 +98,9 @@ def train(
     if folds * seeds > 1:
         from medres.training.folds import cross_validate
 
-        made = cross_validate(work, out=out, folds=folds, seeds=seeds, config=config, progress=Bars(), **given)
+        made = cross_validate(
+            work, out=out, folds=folds, seeds=seeds, config=config, progress=Bars(), mlflow=mlflow, **given
+        )
         report(
             {"model": str(made.artefact), **made.summary},
             as_json,
@@ -103,7 +109,7 @@ def train(
         return
     from medres.training.fit import train as run
 
-    done = run(work, out=out, config=config, progress=Bars(), checkpoint_steps=checkpoint_steps, **given)
+    done = run(work, out=out, config=config, progress=Bars(), checkpoint_steps=checkpoint_steps, mlflow=mlflow, **given)
     rows = [
         {key: None if value != value else value for key, value in row.items()}  # NaN is no JSON
         for row in done.history.to_dict("records")

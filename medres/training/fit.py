@@ -13,7 +13,7 @@ import pandas as pd
 import tensorflow as tf
 
 from data_pipelines.augment import Augment
-from data_pipelines.dataset import training_steps
+from data_pipelines.dataset import Targets, training_steps
 from data_pipelines.files import write_atomic
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import PreprocessSpec
@@ -45,6 +45,7 @@ from medres.training.settings import (
     earlier,
     preprocessing,
 )
+from medres.training.tracking import Tracked
 from medres.training.trainer import Trainer
 
 
@@ -70,6 +71,7 @@ def train(
     config: Path | str | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     checkpoint_steps: int | None = None,
+    mlflow: str | None = None,
     **further: Any,
 ) -> Run:
     """Train a classifier on an ingested work folder and write `out`: model.keras, history.csv, config.json, checkpoints/,
@@ -83,7 +85,8 @@ def train(
     config: settings by name, a file or a mapping; what is given here overrides it. further: any field of
     medres.training.settings.Options or medres.training.recipes.Recipe, such as weights, windows, batch_size, learning_rate, ema.
     progress: None tells each epoch in a line; medres.progress.Progress() is silent. checkpoint_steps: batches between checkpoints
-    inside an epoch; None is every five minutes. Raises TrainingError before the first step where the data cannot be trained on.
+    inside an epoch; None is every five minutes. mlflow: the experiment that settings and numbers are logged to as well (extra
+    `mlflow`). Raises TrainingError before the first step where the data cannot be trained on.
     """
     backbone = model if isinstance(model, keras.Model) else None
     named = None if model is None or backbone is not None else str(model)
@@ -98,7 +101,8 @@ def train(
     chosen = Recipe.model_validate(settings["recipe"])
     data = load_data(work, spec, manifest, reporter)
     check_trainable(data, chosen)
-    settings["data_sha256"] = data_hash(data, chosen)
+    training = training_targets(data.targets, data.table(), data.part("train")[0], chosen)
+    settings["data_sha256"] = data_hash(data, training)
     before, mirror = earlier(out).get("compute"), strategy(devices())
     check_devices(mirror.num_replicas_in_sync, before or {}, chosen)
     settings["compute"] = before or _compute(settings, chosen, data, backbone, options, reporter)
@@ -110,8 +114,8 @@ def train(
     with mirror.scope():
         trainer = _trainer(core, chosen, data, jit=settings["compute"]["jit"])
     loop = Loop(
-        trainer, Net(served), data, training_targets(data.targets, data.table(), data.part("train")[0], chosen),
-        ~kept_apart(data, options.alpha), options.seed, summary_hash(settings), out, reporter, checkpoint_steps,
+        trainer, Net(served), data, training, ~kept_apart(data, options.alpha), options.seed, summary_hash(settings), out,
+        reporter, checkpoint_steps, Tracked(mlflow, out, settings) if mlflow else None,
     )  # fmt: skip
     history = loop.train()
     weights, best = checkpoint.read(out / "checkpoints" / checkpoint.BEST)
@@ -124,9 +128,8 @@ def train(
     return Run(out, out / "model.keras", history, best["epoch"])
 
 
-def data_hash(data: TrainingData, chosen: Recipe) -> str:
-    """SHA-256 of the cache's key and of every label and weight, as training and tuning see them."""
-    training = training_targets(data.targets, data.table(), data.part("train")[0], chosen)
+def data_hash(data: TrainingData, training: Targets) -> str:
+    """SHA-256 of the cache's key and of every label and weight, as tuning and training see them."""
     seen = [array.tolist() for targets in (data.targets, training) for array in (targets.labels, targets.weights)]
     return summary_hash([data.cache.folder.name, *seen])
 

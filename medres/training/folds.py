@@ -68,12 +68,13 @@ def cross_validate(
     seeds: int = 1,
     config: Path | str | Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    mlflow: str | None = None,
     **given: Any,
 ) -> CrossValidation:
     """Train `folds` x `seeds` nets in processes of their own and sum them up. folds=1: no folds, the work folder's own splits.
 
-    given: as for `train`; seeds count up from its seed. Folds are whole patients, stratified, the same for every seed. A call that was
-    interrupted goes on. Raises TrainingError before the first run where the settings cannot be, or where a run fails.
+    given, mlflow: as for `train`; seeds count up from its seed. Folds are whole patients, stratified, the same for every seed. A call
+    that was interrupted goes on. Raises TrainingError before the first run where the settings cannot be, or where a run fails.
     """
     if folds < 1 or seeds < 1 or folds * seeds < 2:
         raise TrainingError(f"{folds} folds and {seeds} seeds: give two or more of either; one run is medres train")
@@ -83,7 +84,7 @@ def cross_validate(
     _claim(out, settings, folds, seeds)
     members = _grid(Manifest.load(work), work, out, folds, range(options.seed, options.seed + seeds), options.seed)
     for number, member in enumerate(members, start=1):
-        _run(member, out / "settings.yaml", f"run {number} of {len(members)}", reporter)
+        _run(member, out / "settings.yaml", mlflow, f"run {number} of {len(members)}", reporter)
     scores, summary = None, seed_summary(members)
     if folds > 1:
         scores = pd.concat(
@@ -198,14 +199,14 @@ def _claim(out: Path, settings: dict[str, Any], folds: int, seeds: int) -> None:
     write_atomic(file, text.encode())
 
 
-def _run(member: Member, settings: Path, name: str, reporter: Progress) -> None:
+def _run(member: Member, settings: Path, mlflow: str | None, name: str, reporter: Progress) -> None:
     """Train one member in a process of its own; what it says goes to the reporter."""
     if (member.out / "model.keras").exists():
         return
     where = f"seed {member.seed}" if member.fold is None else f"fold {member.fold}, seed {member.seed}"
     reporter.line(f"{name}: {where}")
     command = [sys.executable, "-m", "medres", "train", str(member.work), "--config", str(settings)]
-    command += ["--seed", str(member.seed), "--out", str(member.out)]
+    command += ["--seed", str(member.seed), "--out", str(member.out), *(["--mlflow", mlflow] if mlflow else [])]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         last = ""
         for line in process.stderr or ():

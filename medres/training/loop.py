@@ -20,12 +20,12 @@ from medres.training.data import Net, TrainingData
 from medres.training.events import Events
 from medres.training.measure import tuning_row
 from medres.training.network import copy_weights
+from medres.training.tracking import Tracked
 from medres.training.trainer import Trainer
 
 SECONDS = 300.0  # between checkpoints inside an epoch
 CHECK = 20  # batches between looks at the fault flag
 SHOWN = 8  # images named in an error
-TIMES = ("seconds", "images_per_second", "data_wait")  # columns of the history that a repetition does not repeat
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Loop:
     """One run. targets: what training makes of the labels; kept: tuning images (cache order) that early stopping may see.
 
     run: a hash of all that decides the result. every: batches between checkpoints inside an epoch; None: by time.
+    tracked: what is told each epoch's numbers, beside TensorBoard's log.
     """
 
     trainer: Trainer
@@ -45,6 +46,7 @@ class Loop:
     out: Path
     reporter: Progress
     every: int | None = None
+    tracked: Tracked | None = None
 
     def __post_init__(self) -> None:
         self.recipe = self.trainer.recipe
@@ -55,10 +57,13 @@ class Loop:
     def train(self) -> pd.DataFrame:
         """Train to the end, from the newest checkpoint if there is one; returns the history."""
         self._resume()
-        self.events = Events(self.out / "logs")
+        self.listeners: list[Events | Tracked] = [Events(self.out / "logs")]
+        if self.tracked:
+            self.listeners.append(self.tracked)
         while self.state["epoch"] < self.recipe.epochs and not stopped(self.state["history"], self.recipe.patience):
             self._epoch()
-        self.events.close()
+        for listener in self.listeners:
+            listener.close()
         self._write_history()
         return pd.DataFrame(self.state["history"])
 
@@ -138,7 +143,8 @@ class Loop:
             )
         self._save(epoch)
         self._write_history()
-        self.events.epoch(row)
+        for listener in self.listeners:
+            listener.epoch(row)
         self.reporter.line(epoch_line(row))
 
     def _write_history(self) -> None:

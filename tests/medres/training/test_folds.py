@@ -23,9 +23,9 @@ from medres.training.recipes import RECIPES
 OPTIONS = {"model": "resnet10", "preset": "xray-32", "width": 4, "batch_size": 8, "epochs": 1}
 
 
-def in_this_process(member: folds.Member, settings: Path, name: str, reporter: Progress) -> None:
+def in_this_process(member: folds.Member, settings: Path, mlflow: str | None, name: str, reporter: Progress) -> None:
     if not (member.out / "model.keras").exists():
-        medres.train(member.work, config=settings, seed=member.seed, out=member.out, progress=reporter)
+        medres.train(member.work, config=settings, seed=member.seed, out=member.out, progress=reporter, mlflow=mlflow)
 
 
 @pytest.fixture(scope="module")
