@@ -213,7 +213,8 @@ def _parsed(batches: tf.data.Dataset, steps: int, cache: Cache, targets: Targets
     def parse(records: Any) -> tuple:
         row = _row(tf, records)
         pixels = tf.io.decode_raw(tf.strings.substr(records, 4, cache.record_bytes - 4), dtype)
-        image = tf.cast(tf.reshape(pixels, [-1, *spec.shape]), tf.float32) * spec.scale
+        image = tf.cast(tf.reshape(pixels, [-1, *spec.shape]), tf.float32)
+        image = image if spec.scale == 1 else image * spec.scale
         inputs = {"image": image, "key": tf.stack([tf.fill(tf.shape(row), key), row], axis=1)}
         return inputs, tf.gather(labels, row), tf.gather(weights, row)
 

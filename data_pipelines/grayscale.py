@@ -138,7 +138,7 @@ def undeclared_fill(hounsfield: Floats) -> Mask | None:
     if hounsfield.min() >= UNDECLARED_FILL_HU:
         return None
     mask = hounsfield < UNDECLARED_FILL_HU
-    return mask if mask.mean() >= UNDECLARED_FILL_SHARE else None
+    return mask if np.count_nonzero(mask) >= UNDECLARED_FILL_SHARE * mask.size else None
 
 
 def invert_stored(stored: Integers, bits_stored: int) -> Integers:

@@ -107,13 +107,20 @@ def is_hounsfield(header: Header, modality: Modality) -> bool:
 
 
 def _hounsfield(image: Image) -> Image:
-    inside = image.pixels if image.padding is None else np.where(image.padding, np.float32(AIR_HU), image.pixels)
-    fill = undeclared_fill(inside)
+    """Air where there is no patient. The pixels, which no one else holds yet, are changed in place."""
+    pixels, padding = image.pixels, image.padding
+    if padding is not None:
+        np.copyto(pixels, np.float32(AIR_HU), where=padding)
+    fill = undeclared_fill(pixels)
     if fill is None:
-        return replace(image, pixels=inside, units="HU")
-    padding = fill if image.padding is None else fill | image.padding
-    pixels = np.where(fill, np.float32(AIR_HU), inside)
-    return replace(image, pixels=pixels, padding=padding, repairs=(*image.repairs, "undeclared_padding"), units="HU")
+        return replace(image, units="HU")
+    np.copyto(pixels, np.float32(AIR_HU), where=fill)
+    return replace(
+        image,
+        padding=fill if padding is None else fill | padding,
+        repairs=(*image.repairs, "undeclared_padding"),
+        units="HU",
+    )
 
 
 def _display(image: Image, dataset: Dataset, modality: Modality) -> Image:

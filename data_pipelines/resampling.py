@@ -9,7 +9,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Voxels = NDArray[np.float32]
 Affine = NDArray[np.float64]
@@ -56,6 +55,8 @@ def _moved(plane: Voxels, offset: NDArray[np.float64], shape: tuple[int, int], f
     """A slice in a frame of `shape` (rows, columns), moved by its offset in pixels."""
     padded = np.full(shape, fill, np.float32)
     padded[: plane.shape[0], : plane.shape[1]] = plane
+    from scipy import ndimage  # a quarter of a worker's start, and slices alone do without
+
     return ndimage.shift(padded, offset, order=1, cval=fill)
 
 
@@ -68,6 +69,8 @@ def resample(pixels: Voxels, affine: Affine, spacing_mm: tuple[float, float, flo
         raise ValueError(f"a spacing is three lengths above 0 mm, not {spacing_mm}")
     ratio = np.asarray(spacing_mm) / spacing_of(affine)
     shape = np.maximum(np.rint(np.asarray(pixels.shape) / ratio), 1).astype(int)
+    from scipy import ndimage
+
     smooth = ndimage.gaussian_filter(pixels, np.maximum(ratio - 1, 0) / 2, mode="nearest")
     start = (ratio - 1) / 2
     grid = ndimage.affine_transform(smooth, ratio, offset=start, output_shape=tuple(shape), order=1, mode="nearest")

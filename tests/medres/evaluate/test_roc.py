@@ -137,6 +137,43 @@ def test_folds_are_averaged_and_never_mixed() -> None:
     assert placements(sample_of(label, shifted, patient, fold)).auc == pytest.approx(expected, abs=1e-14)
 
 
+def test_folds_are_averaged_patient_by_patient() -> None:
+    label, (score, _), patient = drawn(8)
+    fold = patient % 2  # whole patients
+    whole = placements(sample_of(label, score, patient, fold), patient.max() + 3)
+    parts = [
+        placements(sample_of(label[fold == f], score[fold == f], patient[fold == f]), patient.max() + 3) for f in (0, 1)
+    ]
+    np.testing.assert_allclose(whole.positive, (parts[0].positive + parts[1].positive) / 2, atol=1e-15)
+    np.testing.assert_allclose(whole.negative, (parts[0].negative + parts[1].negative) / 2, atol=1e-15)
+    assert whole.positive.shape == (patient.max() + 3,)
+    counts = whole.n_clusters_positive, whole.n_clusters_negative, whole.n_clusters
+    of_class = [len(np.unique(patient[label])), len(np.unique(patient[~label]))]
+    assert counts == (*of_class, len(np.unique(patient)))
+    assert of_class[0] != of_class[1]
+
+
+def test_a_sample_counts_patients_by_class_and_is_cut_with_its_folds() -> None:
+    sample = sample_of([1, 1, 0, 0, 0], [1] * 5, [4, 4, 0, 1, 4], [0, 1, 0, 1, 1])
+    assert (sample.patients_with(True), sample.patients_with(False)) == (1, 3)
+    cut = sample.take(np.array([True, False, False, True, True]))
+    assert (cut.fold.tolist(), cut.patient.tolist(), cut.label.tolist()) == (
+        [0, 1, 1], [4, 1, 4], [True, False, False],
+    )  # fmt: skip
+
+
+def test_influence_of_patients_with_both_classes_squares_to_the_variance() -> None:
+    rng = np.random.default_rng(4)
+    label, patient = np.tile([True, False], 12), np.repeat(np.arange(12), 2)
+    model = placements(sample_of(label, rng.normal(size=24) + 0.5 * label, patient))
+    assert float(influence(model) @ influence(model)) == pytest.approx(auc_covariance([model])[0, 0], rel=1e-12)
+
+
+def test_two_patients_of_each_class_are_enough_for_a_variance() -> None:
+    model = placements(sample_of([1, 1, 0, 0], [3, 1.5, 1, 2]))
+    assert float(influence(model) @ influence(model)) == pytest.approx(auc_covariance([model])[0, 0])
+
+
 def test_a_fold_with_one_class_is_left_out_and_all_such_folds_raise() -> None:
     one = sample_of([1, 0, 1], [3, 1, 2], fold=[0, 0, 1])
     assert placements(one).auc == 1.0
@@ -178,6 +215,9 @@ def test_disjoint_pairs() -> None:
     assert disjoint_pairs(sample_of([1, 0], [1, 0], patient=[0, 0])) == 0
     # patients 0 and 1 hold both classes: two disjoint pairs would need four patients
     assert disjoint_pairs(sample_of([1, 0, 1, 0], [1] * 4, patient=[0, 0, 1, 1])) == 1
+    assert (
+        disjoint_pairs(sample_of([1, 0, 0, 0, 0], [1] * 5)) == disjoint_pairs(sample_of([0, 1, 1, 1, 1], [1] * 5)) == 1
+    )
 
 
 cases = st.lists(st.tuples(st.booleans(), st.integers(-5, 5), st.integers(0, 6)), min_size=4, max_size=40).filter(
