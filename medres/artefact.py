@@ -176,7 +176,11 @@ def read_contents(path: Path | str, *, weights_to: IO[bytes] | None = None) -> C
     try:
         inputs, outputs = golden.read_golden(members[GOLDEN])
         novelty = novelty_from(members[NOVELTY]) if NOVELTY in members else None
-        return Contents(_card(members[CARD]), inputs, outputs, novelty, members)
+        card = _card(members[CARD])
+        spec = card.preprocess
+        if (inputs.shape[1:], inputs.dtype) != (spec.prepared_shape, spec.dtype):
+            raise ArtefactError(f"{CARD} prepares {spec.name}, and the golden inputs are not: one of them was altered")
+        return Contents(card, inputs, outputs, novelty, members)
     except (ArtefactError, SpecError) as error:
         raise ArtefactError(f"{Path(path).name}: {error}") from None
 

@@ -120,6 +120,10 @@ CHANGES: dict[str, tuple[Callable[[Members], Members], str]] = {
     "card with NaN": (lambda m: m | {"medres.json": m["medres.json"].replace(b'"patients"', b'"x": NaN, "patients"')}, "JSON"),
     "card of another version": (in_json("medres.json", schema_="medres.artefact/9"), "medres.artefact/9"),
     "card with another field": (in_json("medres.json", secret=1), "does not fit schema"),
+    "card of another size": (
+        in_json("medres.json", preprocess={"kind": "radiograph", "rows": 48, "cols": 48}),
+        "golden inputs are not",
+    ),
     "Keras 99": (in_json("metadata.json", keras_version="99.0.0"), "another Keras"),
     "no golden": (_without("golden.npz"), "members differ"),
     "a program inside": (lambda m: m | {"run.py": b"print(1)"}, "members differ"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import corpus, in_config, members_of, write
+from hostile import corpus, in_config, in_json, members_of, write
 
 from medres import golden
 from medres.artefact import load, read_contents, save
@@ -100,13 +100,17 @@ def changed_golden(members: dict[str, bytes], **change: np.ndarray) -> dict[str,
     return members | {"golden.npz": buffer.getvalue()}
 
 
+larger = in_json("medres.json", preprocess={"kind": "radiograph", "rows": 48, "cols": 48})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (in_config('"scale": 2.0', '"scale": 1.5'), "other probabilities"),
         (lambda m: changed_golden(m, outputs=np.zeros((2, 1), "f4")), "other probabilities"),
         (lambda m: changed_golden(m, outputs=np.zeros((2, 3), "f4")), "probabilities where"),
-        (lambda m: changed_golden(m, inputs=np.zeros((2, 5, 5), "<u2")), "do not fit"),
+        (lambda m: changed_golden(m, inputs=np.zeros((2, 5, 5), "<u2")), "golden inputs are not"),
+        (lambda m: changed_golden(larger(m), inputs=np.zeros((2, 48, 48), "<u2")), "do not fit"),
     ],
 )
 def test_what_computes_otherwise_is_refused(members, change, message: str, tmp_path: Path) -> None:
