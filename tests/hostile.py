@@ -14,6 +14,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from medres.preflight import card_sha256
+
 Members = dict[str, bytes]
 
 
@@ -29,6 +31,7 @@ def write(path: Path, members: Members, *, sign: bool = True, compression: int =
         card = json.loads(members["medres.json"])
         if isinstance(card, dict) and "members" in card:
             card["members"] = {n: hashlib.sha256(d).hexdigest() for n, d in members.items() if n != "medres.json"}
+            card["members"]["medres.json"] = card_sha256(card)
             members["medres.json"] = json.dumps(card).encode()
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members.items():
