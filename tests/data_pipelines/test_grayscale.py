@@ -272,3 +272,43 @@ def test_pixel_hashes_of_the_largest_values_stay_what_they_were():
     assert pixel_sha256(np.array([[0, 65535]], np.uint16)) == pixel_sha256(np.array([[0, 65535]], np.int32)) == expected
     expected = hashlib.sha256(b"(1, 2)<i2" + np.array([-32768, 32767], "<i2").tobytes()).hexdigest()
     assert pixel_sha256(np.array([[-32768, 32767]], np.int16)) == expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "slope", "intercept"),
+    [
+        ("int16", 1, -1024),
+        ("uint16", 2, -1024),
+        ("int16", -3, 7),
+        ("uint16", 256, 255),
+        ("uint16", 257, 3),
+        ("uint16", 0.5, 1),
+    ],
+)
+def test_rescale_is_the_exact_value_rounded_once(dtype: str, slope: float, intercept: float) -> None:
+    """Also just below and above 2^24, where whole numbers stop being exact in float32."""
+    info = np.iinfo(dtype)
+    stored = np.array([[info.min, info.min + 1, 0, 1, 1234, info.max - 1, info.max]], dtype)
+    found = rescale(stored, slope, intercept)
+    assert found.dtype == np.float32
+    assert found.tolist() == [[float(np.float32(int(v) * slope + intercept)) for v in stored[0]]]
+
+
+def test_display_values_are_float32_and_stay_in_range() -> None:
+    values = np.array([[0, 5, 10, 100, -100]], np.int16)
+    padding = np.array([[False, False, False, True, True]])
+    shown, low, high = min_max(values, padding)
+    assert (shown.dtype, low, high) == (np.float32, 0.0, 10.0)
+    assert shown.tolist() == [[0.0, 0.5, 1.0, 1.0, 0.0]]
+    assert min_max(np.ones((2, 2), np.int16), None)[0].dtype == np.float32
+    for function in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        found = window(np.array([[-1e30, 0.0, 1e30]], np.float32), 0.0, 100.0, function)
+        assert found.dtype == np.float32
+        assert (found[0, 0], found[0, 2]) == (pytest.approx(0, abs=1e-30), 1.0)
+
+
+def test_tables_round_fractions_and_keep_whole_numbers_beyond_float32() -> None:
+    lut = Lut(0, np.arange(4), 8)
+    assert apply_lut(np.array([0.4, 1.6, 2.5]), lut).tolist() == [0, 2, 2]
+    far = Lut((1 << 24) + 1, np.array([7, 8]), 8)
+    assert apply_lut(np.array([(1 << 24) + 1, (1 << 24) + 2], np.int64), far).tolist() == [7, 8]

@@ -59,6 +59,34 @@ def test_proportion_of_single_patients_is_plain_wilson_and_counts() -> None:
     assert (exact.ci_low, exact.ci_high) == pytest.approx((0.0578, 0.1617), abs=5e-5)
 
 
+def test_what_a_proportion_says() -> None:
+    hit, single = np.array([1, 1, 0, 1], bool), np.arange(4)
+    counts = {"estimate": 0.75, "level": 0.9, "n": 4, "numerator": 3, "denominator": 4}
+
+    def said(e) -> dict:
+        return {key: value for key, value in e.to_dict().items() if not key.startswith("ci_")}
+
+    assert said(proportion(hit, single, 0.9)) == {**counts, "sided": "two", "method": "Wilson"}
+    exact = proportion(hit, single, 0.9, exact=True)
+    assert said(exact) == {**counts, "sided": "two", "method": "Clopper-Pearson"}
+    assert (exact.ci_low, exact.ci_high) == clopper_pearson(3, 4, 0.9)
+    pairs = proportion(hit, np.array([0, 0, 1, 2]), 0.9)
+    effect = {"n_clusters": 3, "design_effect": pairs.design_effect, "n_effective": 4 / pairs.design_effect}
+    method = "Wilson on n / design effect, patients as clusters, t"
+    assert said(pairs) == {**counts, **effect, "sided": "two", "method": method}
+    why = "all units come from one patient: no interval"
+    assert said(proportion(hit, np.zeros(4, int), 0.9)) == {**counts, "n_clusters": 1, "why": why}
+    none = proportion(np.zeros(0, bool), np.zeros(0, int), 0.9)
+    assert none.to_dict() == {
+        "estimate": None, "ci_low": None, "ci_high": None, "n": 0, "numerator": 0, "denominator": 0,
+        "why": "no unit in the denominator",
+    }  # fmt: skip
+
+
+def test_logit_limits_do_not_overflow() -> None:
+    assert logit_interval(0.5, 1000.0, Z) == (0.0, 1.0)
+
+
 def test_clustered_proportion_worked_by_hand() -> None:
     # patients: 2 of 2, 2 of 2, 0 of 2, 1 of 2, 0 of 2; p = .5, deviations 1, 1, -1, 0, -1
     hit = np.array([1, 1, 1, 1, 0, 0, 1, 0, 0, 0], dtype=bool)

@@ -114,3 +114,14 @@ def test_the_least_cost_and_the_greatest_net_benefit(seed: int, miss: float) -> 
 def test_what_is_no_criterion_is_refused_with_the_list(text: str) -> None:
     with pytest.raises(TrainingError, match=r"screening: .*net_benefit:VALUE"):
         criterion(text, "screening")
+
+
+def test_the_list_of_criteria_and_the_name_of_the_point_are_in_the_message() -> None:
+    with pytest.raises(
+        TrainingError, match="screening: 'odd' is no criterion: write one of youden, sensitivity:VALUE,"
+    ):
+        criterion("odd", "screening")
+    with pytest.raises(TrainingError, match="operating point: 'cost:0'"):
+        criterion("cost:0")
+    with pytest.raises(TrainingError, match="'sensitivity:x'"):
+        criterion("sensitivity:x")
