@@ -30,6 +30,7 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
@@ -57,6 +58,7 @@ SYNTAXES = (
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEG2000Lossless,
+    HTJ2KLossless,
 )
 PEERS = {
     "MONAI PersistentDataset, pydicom reader": "PydicomReader",
