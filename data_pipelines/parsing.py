@@ -131,7 +131,6 @@ def _parse_file(file: BinaryIO, size: int, pixels: bool, tags: frozenset[int] | 
             raise _reading_failure(file, head, error, has_preamble, pixels, tags) from None
     if not has_preamble and not ("SOPClassUID" in dataset or ("Modality" in dataset and "Rows" in dataset)):
         raise NotDicom("No DICOM file: no DICM mark, and no SOP class, or modality and rows, could be parsed.")
-    _refuse_deep(dataset)
     return Parsed(dataset, _repairs(dataset, has_preamble, [str(w.message) for w in caught]))
 
 
@@ -144,7 +143,9 @@ def _read(file: BinaryIO, head: bytes, pixels: bool, tags: frozenset[int] | None
     except Unusual:
         file.seek(0)
     wanted = None if tags is None else [BaseTag(tag) for tag in tags]
-    return read_partial(file, _Watch(pixels), force=True, specific_tags=wanted)  # type: ignore[arg-type]
+    dataset = read_partial(file, _Watch(pixels), force=True, specific_tags=wanted)  # type: ignore[arg-type]
+    _refuse_deep(dataset)
+    return dataset
 
 
 def _read_deflated(data: bytes, pixels: bool, tags: frozenset[int] | None) -> Dataset:
@@ -166,6 +167,7 @@ def _read_deflated(data: bytes, pixels: bool, tags: frozenset[int] | None) -> Da
         wanted = None if tags is None else [BaseTag(tag) for tag in tags]
         dataset = read_dataset(BytesIO(inflated), False, True, stop_when=stop, specific_tags=wanted)  # type: ignore[arg-type]
         dataset.set_original_encoding(False, True)
+        _refuse_deep(dataset)
     dataset.file_meta = meta
     return dataset
 
