@@ -1,9 +1,9 @@
-# make demo | test | check | test-long | docs | results | clean: each sets up .venv by itself on the first call; later calls start at once.
+# make demo | test | check | test-long | coverage | docs | results | clean: each sets up .venv by itself on the first call; later calls start at once.
 SHELL := /bin/bash
 PY := .venv/bin/python
 STAMP := .venv/.ready
 
-.PHONY: demo test test-long check docs results format clean
+.PHONY: demo test test-long check coverage docs results format clean
 
 demo: $(STAMP)  ## the whole chain on a made-up DICOM cohort; prints where the report is
 	.venv/bin/medres demo --out medres-demo
@@ -19,6 +19,9 @@ check: $(STAMP)  ## format, lint, types, tests
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+coverage: $(STAMP)  ## the default suite, with the lines and branches that it does not reach
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 docs: $(STAMP)  ## the documentation as a site, in site/
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict

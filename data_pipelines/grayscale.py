@@ -129,7 +129,7 @@ def padding_mask(stored: Integers, value: int, limit: int | None) -> Mask | None
 def _in_sign_of(stored: Integers, value: int) -> int:
     info = np.iinfo(stored.dtype)
     span = 1 << info.bits
-    return value if info.min <= value <= info.max else (value - info.min) % span + info.min
+    return (value - info.min) % span + info.min
 
 
 def undeclared_fill(hounsfield: Floats) -> Mask | None:

@@ -1,8 +1,8 @@
 """A made-up cohort of DICOM files, honestly labelled synthetic, for the demo and for tests.
 
-Five patients in six have radiographs (CR and DX, several visits), the sixth a CT series. The finding is a soft nodule
-whose contrast varies down to nearly nothing. Manufacturer, gain, view, age, sex and site do not depend on it. The
-folder also holds what real folders hold: a localizer, a truncated file, an exact duplicate, a text file.
+Five patients in six have radiographs (CR and DX, several visits), the sixth a CT series. The finding is a soft nodule whose
+contrast varies down to nearly nothing. Manufacturer, gain, view, age, sex and site do not depend on it. The folder also
+holds what real folders hold: a localizer, a truncated file, an exact duplicate, a text file.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pydicom.uid import (
 from data_pipelines.errors import InputError
 from data_pipelines.files import csv_bytes, staged_folder
 from data_pipelines.phantom_images import Anatomy, Nodule, ct_slice, draw_anatomy, radiograph
+from data_pipelines.preprocess import Kind
 from data_pipelines.writing import derived_uid, new_dataset, save, set_pixels
 
 MAKERS = ("medres phantom A", "medres phantom B")
@@ -65,11 +66,11 @@ class _Patient:
         return derived_uid("phantom", self.seed, self.number, *parts)
 
 
-def make_cohort(out: Path, *, patients: int = 72, seed: int = 0) -> Path:
+def make_cohort(out: Path, *, patients: int = 72, seed: int = 0, only: Kind | None = None) -> Path:
     """Write the cohort of `patients` (6 or more) to the new or empty folder `out` and return it.
 
-    `out/labels.csv` has the columns path, nodule (0 or 1), age, sex, site. The same seed gives the same bytes. Nothing
-    is left behind when writing fails. Raises InputError where `out` holds files or `patients` is under 6.
+    only: what every patient has. `out/labels.csv` has the columns path, nodule (0 or 1), age, sex, site. Equal arguments give
+    equal bytes; a failure leaves nothing. Raises InputError where `out` holds files or `patients` is under 6.
     """
     if patients < 6:
         raise InputError(f"patients={patients}: a cohort needs at least 6. Give a larger number.")
@@ -78,7 +79,8 @@ def make_cohort(out: Path, *, patients: int = 72, seed: int = 0) -> Path:
         rows: list[dict[str, object]] = []
         for number in range(1, patients + 1):
             patient = _draw_patient(number, seed)
-            rows += _write_ct(folder, patient) if number % 6 == 0 else _write_radiographs(folder, patient)
+            ct = number % 6 == 0 if only is None else only == "ct"
+            rows += _write_ct(folder, patient) if ct else _write_radiographs(folder, patient)
         rows += _write_odd_files(folder, rows, seed)
         (folder / "labels.csv").write_bytes(csv_bytes(rows, list(rows[0])))
         (folder / "SYNTHETIC.txt").write_text(f"{NOTICE} Seed {seed}, {patients} made-up patients.\n", encoding="ascii")
@@ -218,10 +220,8 @@ def _dataset(patient: _Patient, modality: str, syntax: UID, *, study: int, serie
     dataset.Manufacturer = MAKERS[patient.maker]
     dataset.ManufacturerModelName = f"drawing {modality}"
     dataset.SeriesDescription = "synthetic phantom"
-    dataset.ImageComments = NOTICE
-    dataset.BurnedInAnnotation = "NO"
-    dataset.LossyImageCompression = "00"
-    dataset.InstanceNumber = instance
+    dataset.ImageComments, dataset.BurnedInAnnotation = NOTICE, "NO"
+    dataset.LossyImageCompression, dataset.InstanceNumber = "00", instance
     return dataset
 
 

@@ -94,10 +94,10 @@ def save(dataset: Dataset, path: Path) -> None:
 def _encode(pixels: np.ndarray, syntax: UID, bits: int) -> bytes:
     if syntax == RLELossless:
         return _rle(pixels)
-    if syntax == HTJ2KLossless and bits == pixels.dtype.itemsize * 8:  # as of JPEG-LS below
-        return bytes(imagecodecs.htj2k_encode(pixels, reversible=True))
     if syntax == JPEG2000Lossless:
         return bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k", reversible=True, bitspersample=bits))
+    if syntax == HTJ2KLossless and bits == pixels.dtype.itemsize * 8:
+        return bytes(imagecodecs.htj2k_encode(pixels, reversible=True))
     unsigned = pixels.view(f"u{pixels.dtype.itemsize}")  # neither stream below knows a sign
     if syntax == JPEGLSLossless and bits == pixels.dtype.itemsize * 8:  # the encoder writes the full precision only
         return bytes(imagecodecs.jpegls_encode(unsigned))

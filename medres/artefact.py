@@ -1,7 +1,7 @@
 """One `.keras` file that plain Keras opens, with what a clinic needs beside the weights inside the same zip.
 
 metadata.json config.json model.weights.h5    as Keras writes them: built-in layers, float32, not compiled
-medres.json                                   the card: classes, preprocessing, operating points, origin, SHA-256 of the others
+medres.json                                   the card: classes, preprocessing, operating points, origin, SHA-256 of all members
 golden.npz                                    made-up prepared integers and the probabilities that this model gives for them
 novelty.npz                                   what the features of training images look like (optional)
 """
@@ -30,7 +30,17 @@ from medres import golden
 from medres.domain import Domain
 from medres.errors import ArtefactError
 from medres.novelty import Novelty, novelty_from, novelty_member
-from medres.preflight import CARD, GOLDEN, KERAS_MEMBERS, NOVELTY, SCHEMA, WEIGHTS, parse_json, read_members
+from medres.preflight import (
+    CARD,
+    GOLDEN,
+    KERAS_MEMBERS,
+    NOVELTY,
+    SCHEMA,
+    WEIGHTS,
+    card_sha256,
+    parse_json,
+    read_members,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -150,6 +160,7 @@ def save(path: Path | str, model: keras.Model, card: Card, novelty: Novelty | No
         if novelty is not None:
             members[NOVELTY] = novelty_member(novelty)
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+        digests[CARD] = card_sha256(card.model_dump(mode="json"))
         members[CARD] = card.model_copy(update={"members": digests}).model_dump_json(indent=1).encode()
         whole.write_bytes(_zip(members))
         load(whole)
@@ -176,7 +187,11 @@ def read_contents(path: Path | str, *, weights_to: IO[bytes] | None = None) -> C
     try:
         inputs, outputs = golden.read_golden(members[GOLDEN])
         novelty = novelty_from(members[NOVELTY]) if NOVELTY in members else None
-        return Contents(_card(members[CARD]), inputs, outputs, novelty, members)
+        card = _card(members[CARD])
+        spec = card.preprocess
+        if (inputs.shape[1:], inputs.dtype) != (spec.prepared_shape, spec.dtype):
+            raise ArtefactError(f"{CARD} prepares {spec.name}, and the golden inputs are not: one of them was altered")
+        return Contents(card, inputs, outputs, novelty, members)
     except (ArtefactError, SpecError) as error:
         raise ArtefactError(f"{Path(path).name}: {error}") from None
 

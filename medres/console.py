@@ -17,6 +17,23 @@ from medres.errors import MedresError
 
 DEBUG = "MEDRES_DEBUG"
 
+#: Pieces of messages on which docs/troubleshooting.md says more, each under a heading of its own.
+EXPLAINED = (
+    "TensorFlow is not installed",
+    "both tensorflow and tensorflow-cpu are installed",
+    "No image is left of",
+    "rows of the labels table meets one of the",
+    "separates its columns with semicolons",
+    "lie in two",
+    "patients cannot fill",
+    "a source file changed since it was ingested",
+    "make room or choose a smaller preset",
+    "holds a run with another",
+    "one class only",
+    "that plain Keras saved again",
+    "the files belong to more than one study",
+)
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Limit = Annotated[
     list[str] | None,
@@ -35,7 +52,8 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
         except (DicomError, MedresError, OSError, KeyboardInterrupt) as error:
             if os.environ.get(DEBUG):
                 raise
-            typer.echo(f"medres: {_sentence(error)}", err=True)
+            sentence = _sentence(error)
+            typer.echo(f"medres: {sentence}{_pointer(sentence)}", err=True)
             raise typer.Exit(1) from None
 
     return run
@@ -49,6 +67,12 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
     return " ".join(str(error).split())
+
+
+def _pointer(sentence: str) -> str:
+    """Where the documentation says more about a message, or ''."""
+    found = next((piece for piece in EXPLAINED if piece in sentence), None)
+    return "" if found is None else f" [docs/troubleshooting.md#{found.lower().replace(' ', '-')}]"
 
 
 def report(result: Any, as_json: bool, lines: list[str]) -> None:

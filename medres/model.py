@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
+from data_pipelines.backend import require_tensorflow
 
-from medres.backbones.build import checked_shape, features, functional
-from medres.backbones.variants import resnet_spec
-from medres.errors import ModelError
+require_tensorflow()  # quietly, also for those who ask for WINDOWS alone
+
+import keras  # noqa: E402
+
+from medres.backbones.build import checked_shape, features, functional  # noqa: E402
+from medres.backbones.variants import resnet_spec  # noqa: E402
+from medres.errors import ModelError  # noqa: E402
 
 # Name -> centre and width in HU, as commonly preset on CT workstations.
 WINDOWS: dict[str, tuple[float, float]] = {

@@ -117,13 +117,13 @@ def _checked(archive: zipfile.ZipFile, weights_to: IO[bytes] | None) -> dict[str
     _check_version(card)
     expected = card.get("members")
     names = {entry.filename for entry in archive.infolist()}
-    if not isinstance(expected, dict) or {*expected} != names - {CARD}:
-        raise ArtefactError(f"{CARD} lists no checksums for its members")
+    if not isinstance(expected, dict) or {*expected} != names:
+        raise ArtefactError(f"{CARD} does not list the checksums of all members, itself included: save the model again")
     members = {name: archive.read(name) for name in names - {WEIGHTS}}
     with contextlib.nullcontext(weights_to) if weights_to else tempfile.TemporaryFile() as weights:
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
-        digests[WEIGHTS] = _copied(archive, WEIGHTS, weights)
-        for name in sorted(names - {CARD}):
+        digests |= {CARD: card_sha256(card), WEIGHTS: _copied(archive, WEIGHTS, weights)}
+        for name in sorted(names):
             if digests[name] != expected[name]:
                 raise ArtefactError(
                     f"the member {name} was altered after medres wrote it: take the file from its source again"
@@ -131,6 +131,12 @@ def _checked(archive: zipfile.ZipFile, weights_to: IO[bytes] | None) -> dict[str
         _check_keras_version(parse_json(members["metadata.json"], "metadata.json"))
         _check_weights(weights, weight_shapes(parse_json(members["config.json"], "config.json")))
     return members
+
+
+def card_sha256(card: dict[str, Any]) -> str:
+    """Of the values of a card (parsed JSON) without its list of checksums, whatever the white space and the order of keys."""
+    values = {key: value for key, value in card.items() if key != "members"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _check_directory(archive: zipfile.ZipFile) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from medres.preflight import card_sha256
+
 Members = dict[str, bytes]
 
 
@@ -29,6 +31,7 @@ def write(path: Path, members: Members, *, sign: bool = True, compression: int =
         card = json.loads(members["medres.json"])
         if isinstance(card, dict) and "members" in card:
             card["members"] = {n: hashlib.sha256(d).hexdigest() for n, d in members.items() if n != "medres.json"}
+            card["members"]["medres.json"] = card_sha256(card)
             members["medres.json"] = json.dumps(card).encode()
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members.items():
@@ -120,6 +123,10 @@ CHANGES: dict[str, tuple[Callable[[Members], Members], str]] = {
     "card with NaN": (lambda m: m | {"medres.json": m["medres.json"].replace(b'"patients"', b'"x": NaN, "patients"')}, "JSON"),
     "card of another version": (in_json("medres.json", schema_="medres.artefact/9"), "medres.artefact/9"),
     "card with another field": (in_json("medres.json", secret=1), "does not fit schema"),
+    "card of another size": (
+        in_json("medres.json", preprocess={"kind": "radiograph", "rows": 48, "cols": 48}),
+        "golden inputs are not",
+    ),
     "Keras 99": (in_json("metadata.json", keras_version="99.0.0"), "another Keras"),
     "no golden": (_without("golden.npz"), "members differ"),
     "a program inside": (lambda m: m | {"run.py": b"print(1)"}, "members differ"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import fails, medres
+
+from medres.console import EXPLAINED
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -57,6 +61,25 @@ def test_no_page_with_code_is_left_out() -> None:
     assert pages <= {*SHORT, *LONG}
 
 
+@pytest.mark.parametrize(
+    "room",
+    [
+        "data_pipelines",
+        "data_pipelines.augment",
+        "medres",
+        "medres.backbones",
+        "medres.evaluate",
+        "medres.explain",
+        "medres.study",
+    ],
+)
+def test_every_public_name_stands_in_the_reference(room: str) -> None:
+    listed = "".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
+    modules = {"backbones", "evaluate", "study"}  # rooms, with pages of their own
+    names = [name for name in importlib.import_module(room).__all__ if name not in modules]
+    assert [name for name in names if not re.search(rf"(^::: .*\.|`){name}(`|$)", listed, re.MULTILINE)] == []
+
+
 def test_every_supported_input_names_a_test_that_exists() -> None:
     rows = [line for line in (DOCS / "supported-inputs.md").read_text().splitlines() if line.startswith("| ")]
     named = [match for row in rows if (match := re.search(r"`(test_\w+\.py)::(\w+)` \|$", row))]
@@ -83,6 +106,11 @@ def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "read_image" in (tmp_path / "site" / "reference" / "data_pipelines" / "index.html").read_text()
+    commands = (tmp_path / "site" / "reference" / "commands" / "index.html").read_text()
+    assert all(f">medres {verb}" in commands for verb in ("ingest", "evaluate", "study depth"))
+    assert all(option in commands for option in ("--splits-from", "--operating-point", "--pool-label"))
+    page = (tmp_path / "site" / "troubleshooting" / "index.html").read_text()
+    assert [p for p in EXPLAINED if f'id="{p.lower().replace(" ", "-")}"' not in page] == []
 
 
 def test_troubleshooting_quotes_real_messages() -> None:
@@ -90,3 +118,11 @@ def test_troubleshooting_quotes_real_messages() -> None:
     quoted = re.findall(r"^### `(.+)`$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
     assert len(quoted) > 10
     assert [text for text in quoted if text not in source] == []
+    assert {*EXPLAINED} == {*quoted} - {"exploratory"}, "messages that lead to the page, and its headings"
+
+
+def test_a_message_leads_to_its_heading(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path;nodule\na.dcm;1\n")
+    told = fails(medres("ingest", tmp_path, "--labels", labels, "--out", tmp_path / "work"))
+    assert told.strip().endswith("[docs/troubleshooting.md#separates-its-columns-with-semicolons]")

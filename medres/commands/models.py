@@ -18,7 +18,12 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="resnet18 (default), resnet34, resnet50, ..., or a .keras backbone.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="xray-SIZE or ct-SIZE; default xray-224 or ct-256.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="xray-SIZE, ct-SIZE, ct25d-SIZE or ctvol-SIZE (see medres cache); default xray-224 or ct-256."
+        ),
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="default, paper, modern, finetune or small.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs; default: the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation; default 0.")] = None,

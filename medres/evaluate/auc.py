@@ -134,8 +134,6 @@ def _headline(sample: Sample, auc: float, logit: Estimate, newcombe: Estimate, l
 
 def _design_effect(base: Placements, sample: Sample) -> float | None:
     """Clustered variance of the AUC over DeLong's on the same units; None where either is not estimable."""
-    if sample.n_positive < 2 or sample.n_negative < 2:
-        return None
     alone = Sample(sample.label, sample.score, np.arange(sample.label.size, dtype=np.int64), sample.fold)
     try:
         clustered = float(auc_covariance([base])[0, 0])

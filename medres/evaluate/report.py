@@ -48,6 +48,9 @@ class DiagnosticReport:
     numbers: dict[str, Any]
     pictures: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        return f"DiagnosticReport({self.numbers['title']!r}, {self.numbers['task']}: {', '.join(self.numbers['findings'])})"
+
     def to_json(self) -> str:
         """report.json as text; never NaN or infinity."""
         return json.dumps(self.numbers, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

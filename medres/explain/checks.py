@@ -9,7 +9,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 from scipy.stats import spearmanr
 
-from medres.explain.maps import saliency_map
+from medres.explain.maps import Explainer
 
 LEVELS = 20
 
@@ -23,10 +23,12 @@ def rank_correlation_with_shuffled_weights(
     """
     import keras
 
-    rng = np.random.default_rng(seed)
-    other = keras.models.clone_model(model)
-    other.set_weights([rng.permutation(w.reshape(-1)).reshape(w.shape) for w in model.get_weights()])
-    maps = [saliency_map(m, image, output, method=method, baseline=baseline).reshape(-1) for m in (model, other)]
+    rng, weights, copy = np.random.default_rng(seed), model.get_weights(), keras.models.clone_model(model)
+    shuffled = [rng.permutation(w.reshape(-1)).reshape(w.shape) for w in weights]
+    explainer, maps = Explainer(copy), []  # compiled once for both
+    for values in (weights, shuffled):
+        copy.set_weights(values)
+        maps.append(explainer.map(image, output, method=method, baseline=baseline).reshape(-1))
     if any(np.ptp(values) == 0 for values in maps):
         return 0.0
     return float(spearmanr(*maps).statistic)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from data_pipelines.dataset import eval_batches
 from data_pipelines.preprocess import UNITS
@@ -27,14 +29,16 @@ def with_known(card: Card, served: keras.Model, data: TrainingData) -> tuple[Car
         "windows": windows and [WINDOWS[w] if isinstance(w, str) else tuple(w) for w in windows],
     }
     net = keras.Model(served.input, feature_tensors(served))
-    novelty = fit_novelty(_features(net, data, "train"))
-    update["novelty_threshold"] = threshold_of(novelty.scores(_features(net, data, "tune")))
+    image = tf.TensorSpec((None, *served.input.shape[1:]), tf.float32)
+    forward = tf.function(lambda image: net(image, training=False)).get_concrete_function(image)
+    novelty = fit_novelty(_features(forward, data, "train"))
+    update["novelty_threshold"] = threshold_of(novelty.scores(_features(forward, data, "tune")))
     return card.model_copy(update=update), novelty
 
 
-def _features(net: keras.Model, data: TrainingData, split: str) -> np.ndarray:
+def _features(forward: Callable[[tf.Tensor], Any], data: TrainingData, split: str) -> np.ndarray:
     """(images, features) of a split: of every batch, or of so few spread over it that they are about 4096 images."""
     step = -(-len(data.part(split)[0]) // IMAGES)
     batches = eval_batches(data.cache, data.targets, BATCH, split).map(lambda inputs, label, weight: inputs["image"])
-    found = net.predict(batches.shard(step, 0), verbose=0)
-    return np.concatenate(found, axis=1) if isinstance(found, list) else found
+    found = [tf.concat(tf.nest.flatten(forward(image)), axis=1) for image in batches.shard(step, 0)]
+    return np.concatenate(found)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data_pipelines.grayscale import (
+    UNDECLARED_FILL_HU,
     Lut,
     apply_lut,
     invert_stored,
@@ -241,3 +242,33 @@ def test_equal_pixels_hash_equal_whatever_holds_them():
     assert pixel_sha256(-values.astype("i2")) == pixel_sha256(-values.astype("i4"))
     assert pixel_sha256(values.reshape(4, 3)) not in hashes
     assert pixel_sha256(values + 2**40) != pixel_sha256(values)
+
+
+def test_bounds_of_the_rules():
+    lut = make_lut((2, 0x8000, 8), np.array([1, 255]), signed=True)
+    assert (lut.first, lut.bits) == (-32768, 8)
+    assert make_lut((2, 0x7FFF, 8), np.array([1, 255]), signed=True).first == 32767
+    assert make_lut((2, 0, 16), np.array([0, 4095]), signed=False).bits == 12  # 12 bits, declared as the word's 16
+    assert make_lut((2, 0, 16), np.array([0, 4096]), signed=False).bits == 16
+    assert make_lut((2, 0, 17), np.array([0, 255]), signed=False).bits == 8  # no table has 17
+    assert make_lut((2, 0, 0), np.array([0, 0]), signed=False).bits == 1
+    assert lut_display(np.array([[0, 1]]), lut).dtype == np.float32
+    stored = np.array([[-3, -2, -1, 0]], np.int16)
+    assert padding_mask(stored, -2, 0).tolist() == [[False, True, True, True]]  # both bounds belong to it
+    assert padding_mask(stored, 5, None) is None
+    at = np.full((10, 10), UNDECLARED_FILL_HU, np.float32)  # -1500 HU itself is no fill
+    assert undeclared_fill(at) is None
+    at[0, 0] -= 1
+    assert undeclared_fill(at).sum() == 1  # 1 % of the image is enough
+    at[0, 0] += 1
+    at = np.concatenate([at, at])
+    at[0, 0] -= 1
+    assert undeclared_fill(at) is None
+
+
+def test_pixel_hashes_of_the_largest_values_stay_what_they_were():
+    """The manifest keeps them: another release must find the same."""
+    expected = hashlib.sha256(b"(1, 2)<u2" + np.array([0, 65535], "<u2").tobytes()).hexdigest()
+    assert pixel_sha256(np.array([[0, 65535]], np.uint16)) == pixel_sha256(np.array([[0, 65535]], np.int32)) == expected
+    expected = hashlib.sha256(b"(1, 2)<i2" + np.array([-32768, 32767], "<i2").tobytes()).hexdigest()
+    assert pixel_sha256(np.array([[-32768, 32767]], np.int16)) == expected

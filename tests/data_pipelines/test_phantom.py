@@ -115,6 +115,15 @@ def test_the_seed_makes_the_bytes(tmp_path: Path) -> None:
     assert first["labels.csv"] != other["labels.csv"]
 
 
+@pytest.mark.parametrize(("only", "modalities"), [("ct", {"CT"}), ("radiograph", {"CR", "DX"})])
+def test_a_cohort_of_one_kind(tmp_path: Path, only: str, modalities: set[str]) -> None:
+    out = make_cohort(tmp_path / only, patients=6, only=only)
+    rows = list(csv.DictReader((out / "labels.csv").read_text().splitlines()))
+    assert len({row["path"].split("/")[0] for row in rows}) == 6
+    found = {pydicom.dcmread(out / row["path"], stop_before_pixels=True).Modality for row in rows}
+    assert found == modalities
+
+
 def test_nothing_is_left_when_the_disk_fills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(dataset: object, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

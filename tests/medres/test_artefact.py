@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import corpus, in_config, members_of, write
+from hostile import corpus, in_config, in_json, members_of, write
 
 from medres import golden
 from medres.artefact import load, read_contents, save
 from medres.errors import ArtefactError
+from medres.preflight import read_members
 
 
 @pytest.fixture
@@ -51,6 +52,7 @@ import json, sys, time
 from pathlib import Path
 import medres
 from medres.errors import ArtefactError
+from medres.preflight import read_members
 found = []
 for path in json.load(sys.stdin):
     Path("/proc/self/clear_refs").write_text("5")
@@ -100,18 +102,51 @@ def changed_golden(members: dict[str, bytes], **change: np.ndarray) -> dict[str,
     return members | {"golden.npz": buffer.getvalue()}
 
 
+larger = in_json("medres.json", preprocess={"kind": "radiograph", "rows": 48, "cols": 48})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (in_config('"scale": 2.0', '"scale": 1.5'), "other probabilities"),
         (lambda m: changed_golden(m, outputs=np.zeros((2, 1), "f4")), "other probabilities"),
         (lambda m: changed_golden(m, outputs=np.zeros((2, 3), "f4")), "probabilities where"),
-        (lambda m: changed_golden(m, inputs=np.zeros((2, 5, 5), "<u2")), "do not fit"),
+        (lambda m: changed_golden(m, inputs=np.zeros((2, 5, 5), "<u2")), "golden inputs are not"),
+        (lambda m: changed_golden(larger(m), inputs=np.zeros((2, 48, 48), "<u2")), "do not fit"),
     ],
 )
 def test_what_computes_otherwise_is_refused(members, change, message: str, tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match=message):
         load(write(tmp_path / "model.keras", change(members)))
+
+
+def leaves(value, path: tuple = ()):
+    """Every place of a JSON value that holds neither an object nor a list, and what it holds."""
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(part, (*path, key))
+    else:
+        yield path, value
+
+
+def test_a_card_of_which_any_value_was_changed_is_refused(members, tmp_path: Path) -> None:
+    """By an editor, not by someone who also writes the checksums anew: that takes a signature to see."""
+    card = json.loads(members["medres.json"])
+    places = list(leaves({key: value for key, value in card.items() if key != "members"}))
+    assert {path[-1] for path, _ in places} > {"rows", "cols", "fit", "kind", "spacing_mm", "threshold", "intended_use"}
+    for path, value in places:
+        changed = json.loads(members["medres.json"])
+        place = changed
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = (
+            not value if isinstance(value, bool) else f"{value}x" if isinstance(value, str) else (value or 0) + 1
+        )
+        file = write(tmp_path / "model.keras", members | {"medres.json": json.dumps(changed).encode()}, sign=False)
+        with pytest.raises(ArtefactError, match=r"medres\.json was altered|another version"):
+            read_members(file)
+    again = json.dumps(card, indent=7, sort_keys=True).encode()  # other white space and order say the same
+    read_members(write(tmp_path / "model.keras", members | {"medres.json": again}, sign=False))
 
 
 def test_a_fresh_process_with_plain_keras_gives_the_same_probabilities(tiny_run: Path, tmp_path: Path) -> None:
@@ -122,6 +157,7 @@ import numpy as np
 from medres import golden
 from medres.artefact import read_contents
 from medres.errors import ArtefactError
+from medres.preflight import read_members
 path = Path({str(tiny_run / "model.keras")!r})
 found = read_contents(path)
 print(golden.compare(golden.outputs_in_plain_keras(path, found.inputs, found.card.preprocess), found.outputs))

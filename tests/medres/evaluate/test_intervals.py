@@ -119,6 +119,72 @@ def test_clustered_likelihood_ratio_of_near_singletons_is_close_to_the_plain_one
     assert clustered.ci_low == pytest.approx(plain.ci_low, rel=5e-3)
 
 
+def test_clustered_likelihood_ratio_by_loops_over_patients() -> None:
+    """Influence of each patient on log(k1 / n1) - log(k0 / n0), whose patients hold units of both classes."""
+    rng = np.random.default_rng(5)
+    patient, label = np.repeat(np.arange(9), 4), np.tile([True, False, True, False], 9)
+    hit = rng.random(36) < np.where(label, 0.7, 0.3) + 0.2 * (patient % 2)
+    k1, n1 = (hit & label).sum(), label.sum()
+    k0, n0 = (hit & ~label).sum(), (~label).sum()
+    variance = 0.0
+    for one in range(9):
+        own = patient == one
+        up = ((hit & label & own).sum() - k1 / n1 * (label & own).sum()) / k1
+        down = ((hit & ~label & own).sum() - k0 / n0 * (~label & own).sum()) / k0
+        variance += (up - down) ** 2 * 9 / 8
+    e = likelihood_ratio(hit, label, patient, 0.9, "LR+")
+    half = stats.t.ppf(0.95, 8) * math.sqrt(variance)
+    assert (math.log(e.ci_low), math.log(e.ci_high)) == pytest.approx(
+        (math.log(e.estimate) - half, math.log(e.estimate) + half)
+    )
+    said = (e.level, e.sided, e.method, e.n, e.n_clusters)
+    assert said == (0.9, "two", "log method, patients as clusters", 36, 9)
+
+
+def test_what_a_likelihood_ratio_says() -> None:
+    label, hit = np.repeat([True, False], [5, 3]), np.array([1, 1, 1, 0, 0, 1, 0, 0], bool)
+    plain = likelihood_ratio(hit, label, np.arange(8), 0.95, "LR+")
+    assert (plain.level, plain.sided, plain.method, plain.n, plain.n_clusters) == (
+        0.95, "two", "log method (Simel 1991)", 8, None,
+    )  # fmt: skip
+    missed = likelihood_ratio(~label, label, np.arange(8), 0.95, "LR+")
+    assert missed.to_dict() == {
+        "estimate": 0.0, "ci_low": None, "ci_high": None, "method": "log method (Simel 1991)", "n": 8,
+        "why": "the log method needs a count above zero",
+    }  # fmt: skip
+    one = likelihood_ratio(hit, label, np.zeros(8, int), 0.95, "LR+")
+    why = "all units come from one patient: no interval"
+    assert (one.estimate, one.why, one.n, one.n_clusters) == (pytest.approx(9 / 5), why, 8, 1)
+    two = likelihood_ratio(hit, label, np.arange(8) % 2, 0.95, "LR+")
+    assert (two.n_clusters, two.ci_low is None) == (2, False)
+    every = likelihood_ratio(np.ones(8, bool), label, np.arange(8), 0.95, "LR+")
+    why = "zero variance: every unit is on that side of the threshold"
+    assert (every.estimate, every.why, every.n) == (1.0, why, 8)
+    single = likelihood_ratio(np.array([1, 1, 0], bool), np.array([1, 0, 0], bool), np.arange(3), 0.95, "LR+")
+    assert single.estimate == 2.0  # one positive unit is a class
+
+
+def test_exact_limits_at_the_edges() -> None:
+    assert clopper_pearson(0, 7, 0.95) == (0.0, pytest.approx(1 - 0.025 ** (1 / 7)))
+    assert clopper_pearson(7, 7, 0.95) == (pytest.approx(0.025 ** (1 / 7)), 1.0)
+
+
+def test_what_a_mean_in_unit_range_says() -> None:
+    value, patient = np.array([0.1, 0.2, 0.4, 0.3]), np.array([0, 0, 1, 1])
+    e = mean_in_unit_range(value, patient, 0.9, "its name")
+    assert (e.estimate, e.level, e.sided, e.method, e.n, e.n_clusters) == (0.25, 0.9, "two", "its name", 4, 2)
+    assert e.ci_low < 0.25 < e.ci_high
+    for value, patient, why in (
+        ([0.1, 0.2], [0, 0], "one patient: no interval"),
+        ([0.2, 0.2], [0, 1], "no spread between patients: no interval"),
+        ([0.0, 0.0], [0, 1], "no spread between patients: no interval"),
+        ([1.0, 1.0], [0, 1], "no spread between patients: no interval"),
+    ):
+        e = mean_in_unit_range(np.array(value), np.array(patient), 0.95, "m")
+        assert (e.estimate, e.ci_low, e.why, e.n) == (pytest.approx(np.mean(value)), None, why, 2)
+        assert e.n_clusters == len(set(patient))
+
+
 def test_likelihood_ratio_edges_are_reasons_not_infinities() -> None:
     label = np.array([True, True, False, False])
     nobody, all_positive = np.zeros(4, dtype=bool), label.copy()
