@@ -32,12 +32,14 @@ class Elements:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        self._tags = dataset.keys()
         self.repairs: list[str] = []
 
     def text(self, keyword: str) -> str:
         """Text of at most 64 printable characters, several values joined by a backslash; '' when absent."""
         joined = "\\".join(str(value) for value in self.values(keyword))
-        return "".join(c for c in joined if c.isprintable()).strip()[:64]
+        printable = joined if joined.isprintable() else "".join(c for c in joined if c.isprintable())
+        return printable.strip()[:64]
 
     def codes(self, keyword: str) -> tuple[str, ...]:
         """Values of a code string (VR CS), in upper case; one that is no code string becomes ''."""
@@ -98,7 +100,7 @@ class Elements:
     def values(self, keyword: str) -> list[Any]:
         """Values of an element; [] when it is absent, or broken (then named)."""
         tag, vr = _tag_and_vr(keyword)
-        if tag not in self.dataset:
+        if tag not in self._tags:
             return []
         try:
             raw = self.dataset.get_item(tag)

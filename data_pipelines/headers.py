@@ -37,7 +37,7 @@ PatientOrientation SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows
 BitsAllocated BitsStored HighBit PixelRepresentation BurnedInAnnotation PixelIntensityRelationship
 PixelIntensityRelationshipSign RescaleType LossyImageCompression SharedFunctionalGroupsSequence
 """
-_TAGS = tuple(tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag is not None)
+_TAGS = frozenset(tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag is not None)
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,12 @@ from pydicom.uid import (
 
 from data_pipelines.errors import LimitExceeded, NotDicom, TruncatedPixelData, Unreadable
 from data_pipelines.limits import current
+from data_pipelines.scanning import PIXEL_TAGS, Unusual, scan_dataset, scan_file
 
 Source = str | Path | bytes | Dataset
 
 _DEFLATED_UID = str(DeflatedExplicitVRLittleEndian).encode()
-_PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_HEADER_BYTES = 1 << 16  # read at once: more than the header of most files
 _KNOWN_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 _quiet_lock = threading.RLock()
 
@@ -81,7 +82,7 @@ def quiet() -> Iterator[list[warnings.WarningMessage]]:
             log.disabled = disabled
 
 
-def parse(source: Source, *, pixels: bool, tags: tuple[int, ...] | None = None) -> Parsed:
+def parse(source: Source, *, pixels: bool, tags: frozenset[int] | None = None) -> Parsed:
     """Parse a path, the bytes of a file, or pass a data set through.
 
     `pixels=False` stops before the pixel data; `tags` keeps only those elements. Raises NotDicom when there is no DICOM
@@ -112,7 +113,7 @@ def transfer_syntax_of(dataset: Dataset) -> str:
     return str(ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian)
 
 
-def _parse_file(file: BinaryIO, size: int, pixels: bool, tags: tuple[int, ...] | None) -> Parsed:
+def _parse_file(file: BinaryIO, size: int, pixels: bool, tags: frozenset[int] | None) -> Parsed:
     if size > current().file:
         raise LimitExceeded(f"The file has {size} bytes; the limit is {current().file}. Split it, or leave it out.")
     file.seek(0)
@@ -130,18 +131,24 @@ def _parse_file(file: BinaryIO, size: int, pixels: bool, tags: tuple[int, ...] |
             raise _reading_failure(file, head, error, has_preamble, pixels, tags) from None
     if not has_preamble and not ("SOPClassUID" in dataset or ("Modality" in dataset and "Rows" in dataset)):
         raise NotDicom("No DICOM file: no DICM mark, and no SOP class, or modality and rows, could be parsed.")
-    _refuse_deep(dataset)
     return Parsed(dataset, _repairs(dataset, has_preamble, [str(w.message) for w in caught]))
 
 
-def _read(file: BinaryIO, head: bytes, pixels: bool, tags: tuple[int, ...] | None) -> Dataset:
+def _read(file: BinaryIO, head: bytes, pixels: bool, tags: frozenset[int] | None) -> Dataset:
     if _DEFLATED_UID in head:
         return _read_deflated(file.read(), pixels, tags)
+    try:
+        data = file.read() if pixels else file.read(_HEADER_BYTES)
+        return scan_file(data, pixels or len(data) < _HEADER_BYTES, pixels, tags)
+    except Unusual:
+        file.seek(0)
     wanted = None if tags is None else [BaseTag(tag) for tag in tags]
-    return read_partial(file, _Watch(pixels), force=True, specific_tags=wanted)  # type: ignore[arg-type]
+    dataset = read_partial(file, _Watch(pixels), force=True, specific_tags=wanted)  # type: ignore[arg-type]
+    _refuse_deep(dataset)
+    return dataset
 
 
-def _read_deflated(data: bytes, pixels: bool, tags: tuple[int, ...] | None) -> Dataset:
+def _read_deflated(data: bytes, pixels: bool, tags: frozenset[int] | None) -> Dataset:
     """PS3.5 section A.5: everything after the meta header is one raw deflate stream."""
     (length,) = struct.unpack("<L", data[140:144])
     start = 144 + length
@@ -153,11 +160,15 @@ def _read_deflated(data: bytes, pixels: bool, tags: tuple[int, ...] | None) -> D
         raise LimitExceeded(f"The deflated data set holds more than {most} bytes; it is not read.")
     if not inflater.eof:
         raise EOFError
-    stop = _Watch(pixels)
-    wanted = None if tags is None else [BaseTag(tag) for tag in tags]
-    dataset = read_dataset(BytesIO(inflated), False, True, stop_when=stop, specific_tags=wanted)  # type: ignore[arg-type]
+    try:
+        dataset = scan_dataset(inflated, 0, False, pixels, tags)
+    except Unusual:
+        stop = _Watch(pixels)
+        wanted = None if tags is None else [BaseTag(tag) for tag in tags]
+        dataset = read_dataset(BytesIO(inflated), False, True, stop_when=stop, specific_tags=wanted)  # type: ignore[arg-type]
+        dataset.set_original_encoding(False, True)
+        _refuse_deep(dataset)
     dataset.file_meta = meta
-    dataset.set_original_encoding(False, True)
     return dataset
 
 
@@ -181,14 +192,14 @@ class _Watch:
 
     def __call__(self, tag: BaseTag, vr: str | None, length: int) -> bool:
         probed = self.seen == {tag}  # pydicom looks at the first element twice where it doubts the encoding
-        if tag in self.seen and not probed and tag >> 16 and not self.seen & _PIXEL_TAGS:
+        if tag in self.seen and not probed and tag >> 16 and not self.seen & PIXEL_TAGS:
             raise Unreadable("An element occurs twice: which one holds is unknown.", code="duplicate_element")
         self.seen.add(tag)
-        return not self.pixels and tag in _PIXEL_TAGS
+        return not self.pixels and tag in PIXEL_TAGS
 
 
 def _reading_failure(
-    file: BinaryIO, head: bytes, error: Exception, has_preamble: bool, pixels: bool, tags: tuple[int, ...] | None
+    file: BinaryIO, head: bytes, error: Exception, has_preamble: bool, pixels: bool, tags: frozenset[int] | None
 ) -> NotDicom | Unreadable | TruncatedPixelData | LimitExceeded:
     if isinstance(error, RecursionError):
         return LimitExceeded("Sequences lie within sequences, deeper than can be read.")

@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.headers import Header
-from data_pipelines.planes import Plane, plane_of
+from data_pipelines.planes import Plane
 
 Verdict = Literal[
     "SINGLE", "REGULAR", "TILTED", "MISSING", "IRREGULAR", "DUPLICATE", "LOCALIZER", "MIXED_ORIENTATION", "NOT_A_VOLUME"
@@ -52,11 +51,6 @@ class Group:
     def label(self) -> str:
         """The verdict as people read it: MISSING(2) rather than MISSING."""
         return f"{self.verdict}({self.missing})" if self.verdict == "MISSING" else self.verdict
-
-
-def group_headers(headers: Sequence[Header]) -> list[Group]:
-    """Groups of single-frame files; `Plane.member` is the place of a file in `headers`."""
-    return group_planes([plane_of(header, member) for member, header in enumerate(headers)])
 
 
 def group_planes(planes: Sequence[Plane]) -> list[Group]:

@@ -18,7 +18,8 @@ from data_pipelines.errors import DicomError, NoPixelData
 from data_pipelines.headers import eligibility, read_header
 from data_pipelines.images import AIR_HU, read_image
 from data_pipelines.pixels import read_stored
-from data_pipelines.series import group_headers, series_verdict
+from data_pipelines.planes import plane_of
+from data_pipelines.series import group_planes, series_verdict
 
 CT = "CTImage.dcm_"
 LOSSLESS = [
@@ -180,14 +181,14 @@ def test_verdicts(conformance, folder, labels, series):
     headers = [
         read_header(path) for path in sorted((conformance / "geometry" / folder).iterdir()) if path.name != "DIRFILE"
     ]
-    groups = group_headers(headers)
+    groups = group_planes([plane_of(header, n) for n, header in enumerate(headers)])
     assert [group.label for group in groups] == labels
     assert series_verdict(groups) == series
 
 
 def test_the_tilt_is_that_of_the_orientation(conformance):
     headers = [read_header(path) for path in (conformance / "geometry" / "gantrytilting" / "001").iterdir()]
-    (group,) = group_headers(headers)
+    (group,) = group_planes([plane_of(header, n) for n, header in enumerate(headers)])
     cosines = np.array(headers[0].orientation)
     assert group.tilt_degrees == pytest.approx(np.degrees(np.arcsin(-cosines[5])), abs=1e-3)
     assert group.affine is not None
