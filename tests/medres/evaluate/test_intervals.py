@@ -149,17 +149,19 @@ def test_clustered_likelihood_ratio_of_near_singletons_is_close_to_the_plain_one
 
 def test_clustered_likelihood_ratio_by_loops_over_patients() -> None:
     """Influence of each patient on log(k1 / n1) - log(k0 / n0), whose patients hold units of both classes."""
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(6)
     patient, label = np.repeat(np.arange(9), 4), np.tile([True, False, True, False], 9)
     hit = rng.random(36) < np.where(label, 0.7, 0.3) + 0.2 * (patient % 2)
     k1, n1 = (hit & label).sum(), label.sum()
     k0, n0 = (hit & ~label).sum(), (~label).sum()
-    variance = 0.0
+    variance = both = 0.0
     for one in range(9):
         own = patient == one
         up = ((hit & label & own).sum() - k1 / n1 * (label & own).sum()) / k1
         down = ((hit & ~label & own).sum() - k0 / n0 * (~label & own).sum()) / k0
         variance += (up - down) ** 2 * 9 / 8
+        both += up * down
+    assert abs(both) > 0.002  # so that the sign of the second part matters
     e = likelihood_ratio(hit, label, patient, 0.9, "LR+")
     half = stats.t.ppf(0.95, 8) * math.sqrt(variance)
     assert (math.log(e.ci_low), math.log(e.ci_high)) == pytest.approx(

@@ -125,3 +125,14 @@ def test_the_list_of_criteria_and_the_name_of_the_point_are_in_the_message() -> 
         criterion("cost:0")
     with pytest.raises(TrainingError, match="'sensitivity:x'"):
         criterion("sensitivity:x")
+
+
+def test_calling_everyone_lies_half_way_to_zero() -> None:
+    sample = Sample(np.array([True, False]), np.array([0.4, 0.8]), np.arange(2), np.zeros(2, int))
+    assert threshold(sample, criterion("sensitivity:1")) == 0.2
+
+
+def test_one_patient_alone_reaches_no_lower_limit() -> None:
+    label, score = np.array([True, True, False, False]), np.array([0.9, 0.8, 0.2, 0.1])
+    sample = Sample(label, score, np.array([0, 0, 1, 2]), np.zeros(4, int))
+    assert threshold(sample, criterion("sensitivity_low:0.01")) is None
