@@ -4,6 +4,7 @@ metadata.json config.json model.weights.h5    as Keras writes them: built-in lay
 medres.json                                   the card: classes, preprocessing, operating points, origin, SHA-256 of all members
 golden.npz                                    made-up prepared integers and the probabilities that this model gives for them
 novelty.npz                                   what the features of training images look like (optional)
+upright.npz                                   what they look like at 16 x 16 pixels, where they stand one way (optional)
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from medres import golden
 from medres.domain import Domain
 from medres.errors import ArtefactError
 from medres.novelty import Novelty, novelty_from, novelty_member
+from medres.orientation import SIDE
 from medres.preflight import (
     CARD,
     GOLDEN,
     KERAS_MEMBERS,
     NOVELTY,
     SCHEMA,
+    UPRIGHT,
     WEIGHTS,
     card_sha256,
     parse_json,
@@ -122,13 +125,14 @@ class Card(BaseModel):
 
 @dataclass(frozen=True)
 class Artefact:
-    """A loaded model (image in model units -> probability), its card, the SHA-256 of its file, what its training features look
-    like (None: not known), and by how much its golden outputs differ here."""
+    """A loaded model (image in model units -> probability), its card, the SHA-256 of its file, what its training features and the
+    small pictures of its training images look like (None: not known), and by how much its golden outputs differ here."""
 
     model: keras.Model
     card: Card
     sha256: str
     novelty: Novelty | None
+    upright: Novelty | None
     golden_difference: float
 
 
@@ -144,11 +148,14 @@ def with_probability(core: keras.Model, calibration: Calibration, task: str) -> 
     return keras.Model(core.input, x, name=core.name)
 
 
-def save(path: Path | str, model: keras.Model, card: Card, novelty: Novelty | None = None) -> None:
+def save(
+    path: Path | str, model: keras.Model, card: Card, novelty: Novelty | None = None, upright: Novelty | None = None
+) -> None:
     """Write the artefact atomically; nothing is left at `path` unless it opens here and, with plain Keras alone, in a fresh process,
     with the same probabilities.
 
-    model: functional, built-in layers, float32, output `probability`. novelty: of the training images' features.
+    model: functional, built-in layers, float32, output `probability`. novelty, upright: of the training images' features,
+    and of their small pictures.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
@@ -157,8 +164,8 @@ def save(path: Path | str, model: keras.Model, card: Card, novelty: Novelty | No
         with zipfile.ZipFile(plain) as archive:
             members = {name: archive.read(name) for name in KERAS_MEMBERS}
         members[GOLDEN] = golden.golden_member(model, card.preprocess)
-        if novelty is not None:
-            members[NOVELTY] = novelty_member(novelty)
+        known = {NOVELTY: novelty, UPRIGHT: upright}
+        members |= {name: novelty_member(one) for name, one in known.items() if one is not None}
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
         digests[CARD] = card_sha256(card.model_dump(mode="json"))
         members[CARD] = card.model_copy(update={"members": digests}).model_dump_json(indent=1).encode()
@@ -177,6 +184,7 @@ class Contents:
     inputs: np.ndarray
     outputs: np.ndarray
     novelty: Novelty | None
+    upright: Novelty | None
     members: dict[str, bytes]
 
 
@@ -186,12 +194,14 @@ def read_contents(path: Path | str, *, weights_to: IO[bytes] | None = None) -> C
     members = read_members(path, weights_to=weights_to)
     try:
         inputs, outputs = golden.read_golden(members[GOLDEN])
-        novelty = novelty_from(members[NOVELTY]) if NOVELTY in members else None
+        novelty, upright = (novelty_from(members[n], n) if n in members else None for n in (NOVELTY, UPRIGHT))
+        if upright is not None and len(upright.mean) != SIDE * SIDE:
+            raise ArtefactError(f"{UPRIGHT} does not describe {SIDE} x {SIDE} pixels")
         card = _card(members[CARD])
         spec = card.preprocess
         if (inputs.shape[1:], inputs.dtype) != (spec.prepared_shape, spec.dtype):
             raise ArtefactError(f"{CARD} prepares {spec.name}, and the golden inputs are not: one of them was altered")
-        return Contents(card, inputs, outputs, novelty, members)
+        return Contents(card, inputs, outputs, novelty, upright, members)
     except (ArtefactError, SpecError) as error:
         raise ArtefactError(f"{Path(path).name}: {error}") from None
 
@@ -215,7 +225,7 @@ def load(path: Path | str) -> Artefact:
         difference = golden.compare(golden.outputs_of(model, found.inputs, found.card.preprocess), found.outputs)
     except ArtefactError as error:
         raise ArtefactError(f"{path.name}: {error}") from None
-    return Artefact(model, found.card, file_sha256(path), found.novelty, difference)
+    return Artefact(model, found.card, file_sha256(path), found.novelty, found.upright, difference)
 
 
 def _opened(plain: Path, name: str) -> keras.Model:

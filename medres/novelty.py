@@ -69,20 +69,20 @@ def threshold_of(scores: np.ndarray) -> float:
 
 
 def novelty_member(novelty: Novelty) -> bytes:
-    """The member novelty.npz."""
+    """The member novelty.npz, or upright.npz."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {f.name: np.asarray(getattr(novelty, f.name), np.float32) for f in fields(novelty)}
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
-def novelty_from(member: bytes) -> Novelty:
-    """Read novelty.npz. Raises ArtefactError."""
-    arrays = read_arrays(member, NOVELTY)
+def novelty_from(member: bytes, name: str = NOVELTY) -> Novelty:
+    """Read novelty.npz, or the member `name` of the same form. Raises ArtefactError."""
+    arrays = read_arrays(member, name)
     if {*arrays} != {f.name for f in fields(Novelty)} or arrays["axes"].ndim != 2:
-        raise ArtefactError(f"{NOVELTY} does not describe features")
+        raise ArtefactError(f"{name} does not describe features")
     count, features = arrays["axes"].shape
     shapes = {"mean": (features,), "variance": (count,), "noise": ()}
     if any(arrays[name].shape != shape for name, shape in shapes.items()):
-        raise ArtefactError(f"{NOVELTY} does not describe features")
+        raise ArtefactError(f"{name} does not describe features")
     return Novelty(**arrays)

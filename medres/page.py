@@ -7,6 +7,7 @@ from typing import Any
 
 from medres.artefact import Artefact, Card
 from medres.golden import TOLERANCE
+from medres.preflight import UPRIGHT
 
 WIDTH = 18
 
@@ -76,6 +77,8 @@ def _answer(card: Card) -> Iterator[tuple[str, str]]:
         )
     if card.novelty_threshold is not None:
         yield "refuses", f"images further than {card.novelty_threshold:.3g} from the training images"
+    if UPRIGHT in card.members:
+        yield "refuses", "images that would fit the training images better upside down or turned"
 
 
 def _training(card: Card) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from medres.artefact import Artefact, Card
 from medres.deciding import decisions, pooled, prediction_sets
 from medres.errors import RefusedInput
 from medres.novelty import feature_tensors
+from medres.orientation import LIMIT, thumbnails, turned_ratios
 from medres.progress import Progress
 from medres.reading import files_of, read_study, require_one_study, studies_of
 
@@ -132,7 +133,14 @@ class Predictor:
     def decide(self, images: np.ndarray, files: Sequence[Source] = (), path: str | None = None) -> Prediction:
         """The prediction for the prepared integers of one study's images; refused where they are unlike the training images."""
         card = self.card
-        probabilities, novelty = self.scored(to_model_units(images, card.preprocess))
+        given, upright = to_model_units(images, card.preprocess), self.artefact.upright
+        turned = 0 if upright is None else int((turned_ratios(upright, thumbnails(given)) > LIMIT).sum())
+        if turned:
+            reason = (
+                f"{turned} of {len(images)} images would fit what the model was trained on better upside down or turned"
+            )
+            return Prediction({}, {}, refused=reason, path=path, images=len(images))
+        probabilities, novelty = self.scored(given)
         furthest = None if novelty is None else float(novelty.max())
         if novelty is not None and card.novelty_threshold is not None:
             odd = int((~(novelty <= card.novelty_threshold)).sum())
@@ -182,7 +190,7 @@ def _forward_of(artefact: Artefact) -> Any:
     images = tf.TensorSpec((None, *artefact.model.input.shape[1:]), tf.float32)
 
     def together(image: Any) -> list:
-        return model(image, training=False)
+        return keras.tree.flatten(model(image, training=False))  # Keras unwraps a list of one
 
     def each(image: Any) -> list:
         types = [tf.float32] * len(outputs)

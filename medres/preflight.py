@@ -24,10 +24,10 @@ from medres.blueprint import Shape, weight_shapes
 from medres.errors import ArtefactError
 
 SCHEMA = "medres.artefact/1"
-CARD, GOLDEN, NOVELTY, WEIGHTS = "medres.json", "golden.npz", "novelty.npz", "model.weights.h5"
+CARD, GOLDEN, NOVELTY, UPRIGHT, WEIGHTS = "medres.json", "golden.npz", "novelty.npz", "upright.npz", "model.weights.h5"
 KERAS_MEMBERS = ("metadata.json", "config.json", WEIGHTS)
 MEMBERS = {*KERAS_MEMBERS, CARD, GOLDEN}
-OPTIONAL = {NOVELTY}
+OPTIONAL = {NOVELTY, UPRIGHT}
 MAX_FILE, MAX_INFLATED, MAX_JSON, MAX_ARRAYS = 1 << 30, 1 << 30, 8 << 20, 40 << 20
 KERAS_NEWEST = (3, 15)
 MAX_NODES = 1 << 16

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,13 +14,15 @@ from medres.artefact import Card
 from medres.domain import domain_of
 from medres.model import WINDOWS
 from medres.novelty import Novelty, feature_tensors, fit_novelty, threshold_of
+from medres.orientation import fit_upright, thumbnails
 from medres.training.data import TrainingData
 
 IMAGES, BATCH = 4096, 32
 
 
-def with_known(card: Card, served: keras.Model, data: TrainingData) -> tuple[Card, Novelty]:
-    """The card with the domain of the training split and the novelty threshold of the tuning split, and what goes beside it."""
+def with_known(card: Card, served: keras.Model, data: TrainingData) -> tuple[Card, Novelty, Novelty | None]:
+    """The card with the domain of the training split and the novelty threshold of the tuning split, and what goes beside it: what
+    features and small pictures look like."""
     windows = card.training["config"]["model"].get("windows")
     update: dict[str, Any] = {
         "domain": domain_of(data.table("train")),
@@ -29,16 +30,22 @@ def with_known(card: Card, served: keras.Model, data: TrainingData) -> tuple[Car
         "windows": windows and [WINDOWS[w] if isinstance(w, str) else tuple(w) for w in windows],
     }
     net = keras.Model(served.input, feature_tensors(served))
-    image = tf.TensorSpec((None, *served.input.shape[1:]), tf.float32)
-    forward = tf.function(lambda image: net(image, training=False)).get_concrete_function(image)
-    novelty = fit_novelty(_features(forward, data, "train"))
-    update["novelty_threshold"] = threshold_of(novelty.scores(_features(forward, data, "tune")))
-    return card.model_copy(update=update), novelty
+    spec = tf.TensorSpec((None, *served.input.shape[1:]), tf.float32)
+    forward = tf.function(lambda image: net(image, training=False)).get_concrete_function(spec)
+    features, small = {}, {}
+    for split in ("train", "tune"):
+        found = [
+            (tf.concat(tf.nest.flatten(forward(image)), axis=1), thumbnails(image.numpy()))
+            for image in _images(data, split)
+        ]
+        features[split], small[split] = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    novelty = fit_novelty(features["train"])
+    update["novelty_threshold"] = threshold_of(novelty.scores(features["tune"]))
+    return card.model_copy(update=update), novelty, fit_upright(small["train"], small["tune"])
 
 
-def _features(forward: Callable[[tf.Tensor], Any], data: TrainingData, split: str) -> np.ndarray:
-    """(images, features) of a split: of every batch, or of so few spread over it that they are about 4096 images."""
+def _images(data: TrainingData, split: str) -> Any:
+    """A tf.data of batches of a split: of every one, or of so few spread over it that they are about 4096 images."""
     step = -(-len(data.part(split)[0]) // IMAGES)
     batches = eval_batches(data.cache, data.targets, BATCH, split).map(lambda inputs, label, weight: inputs["image"])
-    found = [tf.concat(tf.nest.flatten(forward(image)), axis=1) for image in batches.shard(step, 0)]
-    return np.concatenate(found)
+    return batches.shard(step, 0)

@@ -168,14 +168,15 @@ def test_two_ct_series_at_once_are_refused(predictor, tiny_work: Path) -> None:
         read_study(slices, card)
 
 
-def test_many_threads_each_get_their_own_answer(predictor, tiny_work: Path) -> None:
+@pytest.mark.parametrize("requests", [200, pytest.param(5000, marks=pytest.mark.long)])
+def test_many_threads_each_get_their_own_answer(predictor, tiny_work: Path, requests: int) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     table = Manifest.load(tiny_work).table.head(8)
     files = [(Path(r.source) / r.path).read_bytes() for r in table.itertuples()]
     want = [predictor.predict(file) for file in files]
     assert len({p.probabilities["square"] for p in want}) == len(files)
-    order = np.random.default_rng(0).integers(0, len(files), 200)
+    order = np.random.default_rng(0).integers(0, len(files), requests)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: predictor.predict(files[i]), order))
     assert all(found[n] == want[i] for n, i in enumerate(order))
