@@ -344,7 +344,8 @@ def test_nothing_is_left_when_the_disk_fills(cohort: Path, tmp_path: Path, monke
 
 def test_ctrl_c_leaves_nothing(cohort: Path, tmp_path: Path) -> None:
     script = f"""
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so do their children
 from data_pipelines.ingestion import ingest
 def slow(done, total):
     print(done, flush=True)
