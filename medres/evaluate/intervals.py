@@ -68,7 +68,6 @@ def proportion(hit: NDArray[np.bool_], patient: Ints, level: float, *, exact: bo
     effect = design_effect(hit.astype(np.float64), cluster)
     effective = n / effect
     low, high = wilson(k / n * effective, effective, t_quantile(level, groups - 1))
-    low, high = (0.0 if k == 0 else low), (1.0 if k == n else high)
     return Estimate(
         k / n, low, high, sided="two", method="Wilson on n / design effect, patients as clusters, t", n_clusters=groups,
         design_effect=effect, n_effective=effective, **known,

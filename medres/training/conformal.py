@@ -19,12 +19,11 @@ def conformal_quantile(scores: np.ndarray, patient: np.ndarray, alpha: float) ->
     fewer than ceil(1 / alpha) - 1 patients are given: no finite quantile then has the coverage.
     """
     _, code = np.unique(patient, return_inverse=True)
-    share = 1.0 / np.bincount(code)[code] if len(code) else np.zeros(0)
+    share = 1.0 / np.bincount(code)[code]
     patients = int(code.max(initial=-1)) + 1
     if (patients + 1) * alpha < 1.0 - 1e-9:
         return None
     order = np.argsort(-scores, kind="stable")
     ranked, at_least = scores[order], np.cumsum(share[order])
-    last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
     p = (1.0 + at_least) / (patients + 1)
-    return float(ranked[last_of_tie & (p > alpha + 1e-12)][0])
+    return float(ranked[p > alpha + 1e-12][0])

@@ -312,3 +312,12 @@ def test_tables_round_fractions_and_keep_whole_numbers_beyond_float32() -> None:
     assert apply_lut(np.array([0.4, 1.6, 2.5]), lut).tolist() == [0, 2, 2]
     far = Lut((1 << 24) + 1, np.array([7, 8]), 8)
     assert apply_lut(np.array([(1 << 24) + 1, (1 << 24) + 2], np.int64), far).tolist() == [7, 8]
+
+
+def test_rescale_looks_at_the_product_before_the_intercept_takes_it_down() -> None:
+    """65535 x 257 is above 2^24 and odd, what is left after the intercept is not above: float32 would be off by one."""
+    assert rescale(np.array([[65535]], np.uint16), 257.0, -100000.0).tolist() == [[16742495.0]]
+
+
+def test_rescale_is_infinite_without_a_warning_where_float32_ends() -> None:
+    assert rescale(np.array([[65535, 0]], np.uint16), 1e300, 0.5).tolist() == [[math.inf, 0.5]]

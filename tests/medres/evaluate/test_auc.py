@@ -258,3 +258,26 @@ def test_published_rating_data() -> None:
     hanley = (base.auc * (1 - base.auc) + 50 * (q1 - base.auc**2) + 57 * (q2 - base.auc**2)) / (58 * 51)
     assert math.sqrt(hanley) == pytest.approx(0.032, abs=5e-4)
     assert math.sqrt(auc_covariance([base])[0, 0]) == pytest.approx(math.sqrt(hanley), rel=0.1)
+
+
+def test_patients_that_cancel_out_leave_no_variance_and_no_design_effect() -> None:
+    """Each patient's placements sum to the mean: the clustered variance is 0, the one of the units is not."""
+    sample = sample_of([1, 1, 1, 1, 0, 0, 0, 0], [1, 4, 1, 4, 2, 3, 0, 5], [0, 0, 1, 1, 2, 2, 3, 3])
+    out = auc_estimates(sample, 0.95)
+    for key in ("auc_wald", "auc_logit"):
+        assert (out[key].estimate, out[key].ci_low, out[key].ci_high, out[key].design_effect) == (0.5, None, None, None)
+    newcombe = out["auc_newcombe"]
+    assert (newcombe.design_effect, newcombe.n_effective) == (None, 4)
+    assert (newcombe.ci_low, newcombe.ci_high) == pytest.approx(newcombe_limits(0.5, 2, 2, Z))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_class_is_divided_by_the_design_effect_down_to_less_than_two_units(flip: bool) -> None:
+    patient = np.repeat(np.arange(5), [7, 2, 6, 6, 6])
+    label = (patient < 2) ^ flip
+    score = np.array([0.9, 0.2, 0.1, 0.5, 0.8])[patient] + 0.001 * np.arange(patient.size)
+    newcombe = auc_estimates(sample_of(label, -score if flip else score, patient), 0.95)["auc_newcombe"]
+    small, large = 9 / newcombe.design_effect, 18 / newcombe.design_effect
+    assert 1 < small < 2 < large
+    expected = newcombe_limits(newcombe.estimate, *((large, small) if flip else (small, large)), Z)
+    assert (newcombe.ci_low, newcombe.ci_high) == pytest.approx(expected)

@@ -243,3 +243,12 @@ def test_logit_interval_stays_inside_and_inverts() -> None:
     assert 0 < low < 0.99 < high < 1
     root = optimize.brentq(lambda x: stats.logistic.ppf(0.99) - stats.logistic.ppf(x) - Z * 0.02 / 0.0099, 1e-9, 0.99)
     assert low == pytest.approx(root)
+
+
+@pytest.mark.parametrize("hits", [1, 5])
+def test_clustered_limits_next_to_the_ends_stay_off_them(hits: int) -> None:
+    e = proportion(np.arange(6) < hits, np.array([0, 0, 1, 1, 2, 2]), 0.95)
+    assert (e.ci_low, e.ci_high) == pytest.approx(
+        wilson(hits / 6 * e.n_effective, e.n_effective, t_quantile(0.95, 2)), abs=1e-12
+    )
+    assert 0 < e.ci_low < e.ci_high < 1
