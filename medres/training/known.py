@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from data_pipelines.dataset import eval_batches
 from data_pipelines.preprocess import UNITS
@@ -15,7 +14,7 @@ from medres.domain import domain_of
 from medres.model import WINDOWS
 from medres.novelty import Novelty, feature_tensors, fit_novelty, threshold_of
 from medres.orientation import fit_upright, thumbnails
-from medres.training.data import TrainingData
+from medres.training.data import Net, TrainingData
 
 IMAGES, BATCH = 4096, 32
 
@@ -29,15 +28,10 @@ def with_known(card: Card, served: keras.Model, data: TrainingData) -> tuple[Car
         "input_units": UNITS[data.cache.spec.kind],
         "windows": windows and [WINDOWS[w] if isinstance(w, str) else tuple(w) for w in windows],
     }
-    net = keras.Model(served.input, feature_tensors(served))
-    spec = tf.TensorSpec((None, *served.input.shape[1:]), tf.float32)
-    forward = tf.function(lambda image: net(image, training=False)).get_concrete_function(spec)
+    net = Net(keras.Model(served.input, keras.ops.concatenate(feature_tensors(served), axis=1)))
     features, small = {}, {}
     for split in ("train", "tune"):
-        found = [
-            (tf.concat(tf.nest.flatten(forward(image)), axis=1), thumbnails(image.numpy()))
-            for image in _images(data, split)
-        ]
+        found = [(net.logits(image), thumbnails(image.numpy())) for image in _images(data, split)]
         features[split], small[split] = (np.concatenate(parts) for parts in zip(*found, strict=True))
     novelty = fit_novelty(features["train"])
     update["novelty_threshold"] = threshold_of(novelty.scores(features["tune"]))
