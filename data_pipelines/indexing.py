@@ -136,11 +136,11 @@ def inspect_array(path: str, units: Units) -> list[tuple[str, dict[str, Any] | D
 
 
 def usable_images(
-    source: Source, *, for_processing: bool = False, units: Units | None = None
+    source: Source, *, for_processing: bool = False, units: Units | None = None, digest: bool = True
 ) -> list[tuple[Image, Kind, Plane]]:
     """Every frame of a file that a model may learn from or be asked about: ingest and prediction share this gate.
 
-    `units` lets a PNG or JPEG in. Raises DicomError; Ineligible says what makes a sound file no picture to learn from.
+    `units` lets a PNG or JPEG in; without `digest`, a DICOM image's `pixel_sha256` is ''. Raises DicomError; Ineligible says what makes a sound file no picture to learn from.
     """
     if units is not None and form_of(source) in ("png", "jpeg"):
         data = bytes(source) if isinstance(source, bytes | bytearray) else Path(str(source)).read_bytes()
@@ -152,7 +152,7 @@ def usable_images(
     if any(plane.not_a_slice for plane in planes):
         code = next(plane.not_a_slice for plane in planes if plane.not_a_slice)
         raise Ineligible("A frame of it is no slice of intensities.", code=code)
-    images = [image_of(parsed.dataset, header, plane.frame) for plane in planes]
+    images = [image_of(parsed.dataset, header, plane.frame, digest=digest) for plane in planes]
     for image in images:
         if image.units != UNITS[kind]:
             raise Ineligible("A CT without a rescale to HU: its values have no known unit.", code="not_hu")

@@ -44,7 +44,7 @@ def prepared_study(
     passed_over = "there is none"
     for file in files:
         try:
-            usable = usable_images(file, units=UNITS[spec.kind])
+            usable = usable_images(file, units=UNITS[spec.kind], digest=not single)
         except Ineligible as error:
             passed_over = str(error)
             continue

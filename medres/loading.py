@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medres import artefact
+from medres.signing import require_signature
 
 if TYPE_CHECKING:
     from medres.predict import Predictor
 
 
-def load(path: Path | str) -> Predictor:
-    """Open a model file after its checks (see medres.artefact.load). Raises ArtefactError."""
+def load(
+    path: Path | str, *, signature: Path | str | None = None, public_key: Path | str | None = None
+) -> Predictor:
+    """Open a model file after its checks (see medres.artefact.load). Raises ArtefactError.
+
+    signature, public_key: files of a detached signature and of the key that it must hold under (see medres.signing).
+    """
+    if signature is not None or public_key is not None:
+        require_signature(path, signature, public_key)
     opened = artefact.load(path)
     from medres.predict import Predictor
 

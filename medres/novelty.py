@@ -21,7 +21,8 @@ DEVIATIONS = 5.0
 
 @dataclass(frozen=True)
 class Novelty:
-    """mean (features,), axes (components, features) orthonormal, variance (components,) along them, noise () along all others."""
+    """mean (features,), axes (components, features) orthonormal, variance (components,) along them, noise () along all others;
+    float64."""
 
     mean: np.ndarray
     axes: np.ndarray
@@ -85,4 +86,4 @@ def novelty_from(member: bytes, name: str = NOVELTY) -> Novelty:
     shapes = {"mean": (features,), "variance": (count,), "noise": ()}
     if any(arrays[name].shape != shape for name, shape in shapes.items()):
         raise ArtefactError(f"{name} does not describe features")
-    return Novelty(**arrays)
+    return Novelty(**{name: array.astype(np.float64) for name, array in arrays.items()})

@@ -180,14 +180,13 @@ def _forward_of(artefact: Artefact) -> Any:
     """The compiled model: images -> (probabilities[, features]), the same digits for an image whatever stands beside it.
 
     On a processor each image is scored alone, inside the graph: kernels choose another order of summation for another batch size
-    (decision 34), and alone is the fastest there. On a GPU a batch is run as one.
+    (decision 34), and alone is the fastest there. A single image needs no loop around it. On a GPU a batch is run as one.
     """
     tf = require_tensorflow()
     import keras
 
     outputs = [artefact.model.output, *(feature_tensors(artefact.model) if artefact.novelty is not None else ())]
-    model = keras.Model(artefact.model.input, outputs)
-    images = tf.TensorSpec((None, *artefact.model.input.shape[1:]), tf.float32)
+    model, shape = keras.Model(artefact.model.input, outputs), artefact.model.input.shape[1:]
 
     def together(image: Any) -> list:
         return keras.tree.flatten(model(image, training=False))  # Keras unwraps a list of one
@@ -196,4 +195,7 @@ def _forward_of(artefact: Artefact) -> Any:
         types = [tf.float32] * len(outputs)
         return tf.map_fn(lambda one: [x[0] for x in together(one[tf.newaxis])], image, fn_output_signature=types)
 
-    return tf.function(together if tf.config.list_physical_devices("GPU") else each).get_concrete_function(images)
+    many = together if tf.config.list_physical_devices("GPU") else each
+    single = tf.function(together).get_concrete_function(tf.TensorSpec((1, *shape), tf.float32))
+    several = tf.function(many, input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
+    return lambda image: single(image) if len(image) == 1 else several(image)

@@ -15,12 +15,17 @@ from medres.console import Json, Work, report
 Model = Annotated[Path, typer.Argument(help="model.keras of a run.")]
 
 
-def verify(model: Model, as_json: Json = False) -> None:
+def verify(
+    model: Model,
+    signature: Annotated[Path | None, typer.Option(help="Detached signature of the file, with --public-key.")] = None,
+    public_key: Annotated[Path | None, typer.Option(help="PEM file of who must have signed it.")] = None,
+    as_json: Json = False,
+) -> None:
     """Check a model file as medres.load does (nothing from it is run before it has passed), and print what it says about itself."""
     from medres import page
-    from medres.artefact import load
+    from medres.loading import load
 
-    found = load(model)
+    found = load(model, signature=signature, public_key=public_key).artefact
     report(page.as_dict(found) if as_json else None, as_json, page.lines(found))
 
 
