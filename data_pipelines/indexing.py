@@ -140,7 +140,8 @@ def usable_images(
 ) -> list[tuple[Image, Kind, Plane]]:
     """Every frame of a file that a model may learn from or be asked about: ingest and prediction share this gate.
 
-    `units` lets a PNG or JPEG in; without `digest`, a DICOM image's `pixel_sha256` is ''. Raises DicomError; Ineligible says what makes a sound file no picture to learn from.
+    `units` lets a PNG or JPEG in; without `digest`, a DICOM image's `pixel_sha256` is ''. Raises DicomError; Ineligible says what
+    makes a sound file no picture to learn from.
     """
     if units is not None and form_of(source) in ("png", "jpeg"):
         data = bytes(source) if isinstance(source, bytes | bytearray) else Path(str(source)).read_bytes()

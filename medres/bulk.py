@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 from collections import Counter
@@ -19,17 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.doors import study_of
 from data_pipelines.errors import DicomError, InputError
 from data_pipelines.files import csv_bytes, guard_cell, require_new, write_atomic
 from data_pipelines.limits import current
-from data_pipelines.walking import walk
+from data_pipelines.walking import Walk, walk
 from data_pipelines.workers import map_files
 from medres.artefact import Card
 from medres.errors import RefusedInput
 from medres.predict import Prediction, Predictor
 from medres.progress import Progress
-from medres.reading import Files, read_study
+from medres.reading import Files, by_study, read_study, study_key
 
 LINES, SUMMARY = "predictions.jsonl", "predict.json"
 QUARANTINE = ("path", "reason", "message")
@@ -46,8 +46,9 @@ def predict_all(
     """
     out, reporter = Path(out), progress or Progress()
     done = _claim(out, predictor.artefact.sha256)
-    files, others = _listed(paths)
-    studies = list(_studies(files, reporter))
+    walks = [walk(path) for path in paths]
+    others = [(str(found.root / path), reason) for found in walks for path, reason in found.others]
+    studies = list(_studies(paths, walks, reporter))
     waiting = [study for study in studies if _key(study) not in done]
     with (out / LINES).open("a", encoding="utf-8") as lines, reporter.task("predict") as update:
         for count, record in enumerate(_answers(predictor, waiting), start=1):
@@ -65,11 +66,6 @@ def prepare_study(files: tuple[str, ...], card: Card) -> np.ndarray | str:
         return read_study(files, card).pixels
     except RefusedInput as error:
         return error.reason
-
-
-def study_key(file: str) -> str:
-    """What files of one study have in common; runs in a decode worker. Raises DicomError."""
-    return study_of(file) or file
 
 
 def _claim(out: Path, sha256: str) -> dict[str, dict[str, Any]]:
@@ -92,21 +88,14 @@ def _claim(out: Path, sha256: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _listed(paths: Sequence[str | Path]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Regular files, and (path, reason) of what is no file: links, pipes and the like are not opened."""
-    walks = [walk(path) for path in paths]
-    files = [str(found.root / file) for found in walks for file in found.files]
-    return files, [(str(found.root / path), reason) for found in walks for path, reason in found.others]
-
-
-def _studies(files: Sequence[str], reporter: Progress) -> Iterator[Files]:
-    """Studies in the order in which they are met; a file that cannot be read is one of its own."""
-    studies: dict[str, Files] = {}
+def _studies(paths: Sequence[str | Path], walks: Sequence[Walk], reporter: Progress) -> Iterator[Files]:
+    """The studies of the regular files below each path: links, pipes and the like are not opened."""
+    files = [[found.root / file for file in found.files] for found in walks]
     with reporter.task("index") as update:
-        for file, key in map_files(study_key, files, progress=update):
-            name = file if isinstance(key, DicomError) else key
-            studies.setdefault(name, Files(file)).files.append(Path(file))
-    yield from studies.values()
+        every = [str(file) for below in files for file in below]
+        keys = iter([key for _, key in map_files(study_key, every, progress=update)])
+    for path, below in zip(paths, files, strict=True):
+        yield from by_study(path, below, itertools.islice(keys, len(below)))
 
 
 def _answers(predictor: Predictor, studies: Sequence[Files]) -> Iterator[dict[str, Any]]:

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from medres.predict import Predictor
 
 
-def load(
-    path: Path | str, *, signature: Path | str | None = None, public_key: Path | str | None = None
-) -> Predictor:
+def load(path: Path | str, *, signature: Path | str | None = None, public_key: Path | str | None = None) -> Predictor:
     """Open a model file after its checks (see medres.artefact.load). Raises ArtefactError.
 
     signature, public_key: files of a detached signature and of the key that it must hold under (see medres.signing).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,17 +60,31 @@ class Files:
 
 
 def studies_of(paths: Sequence[str | Path]) -> Iterator[Files]:
-    """The studies below each path, in the order in which they are met; a file that cannot be read is a study of its own, so that
-    it is not lost. A path without files is a study without files."""
+    """The studies below each path, in the order in which they are met. A path without files is a study without files."""
     for path in paths:
-        studies: dict[str, Files] = {}
-        for file in files_of(path):
-            try:
-                key = study_of(file) or str(file)
-            except DicomError:
-                key = str(file)
-            studies.setdefault(key, Files(str(file))).files.append(file)
-        if len(studies) == 1 or not studies:
-            yield Files(str(path), next(iter(studies.values())).files if studies else [])
-        else:
-            yield from studies.values()
+        files = files_of(path)
+        yield from by_study(path, files, map(_key_of, files)) if files else [Files(str(path))]
+
+
+def by_study(path: str | Path, files: Sequence[Path], keys: Iterable[str | DicomError]) -> Iterable[Files]:
+    """The files below `path` by the key of their study; one that cannot be read is a study of its own, so that it is not lost.
+
+    A study shows the path of its first file; the only one below `path`, that path.
+    """
+    studies: dict[str, Files] = {}
+    for file, key in zip(files, keys, strict=True):
+        name = str(file) if isinstance(key, DicomError) else key
+        studies.setdefault(name, Files(str(file))).files.append(file)
+    return [Files(str(path), list(files))] if len(studies) == 1 else studies.values()
+
+
+def study_key(file: str | Path) -> str:
+    """What the files of one study have in common. Raises DicomError."""
+    return study_of(file) or str(file)
+
+
+def _key_of(file: Path) -> str | DicomError:
+    try:
+        return study_key(file)
+    except DicomError as error:
+        return error

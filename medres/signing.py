@@ -27,7 +27,7 @@ def require_signature(model: Path | str, signature: Path | str | None, public_ke
             raise ArtefactError(f"{Path(path).name}: no such file, and the signature of {name} cannot be checked")
     try:
         Config().use_elliptic_key_verifier(public_key=public_key).verify(model, signature)
-    except Exception as error:  # whatever a library raises on what it was given: the file is not trusted
+    except Exception as error:  # noqa: BLE001  whatever the library raises on what it was given, the file is not trusted
         raise ArtefactError(
             f"{name}: its signature does not hold ({type(error).__name__}): take the file, its signature and the public key "
             "from their source again"
