@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipelines.errors import Ineligible, SeriesError
 from data_pipelines.images import Image
-from data_pipelines.indexing import usable_images
+from data_pipelines.inspecting import usable_images
 from data_pipelines.parsing import Source
 from data_pipelines.planes import Plane
 from data_pipelines.preprocess import UNITS, PreprocessSpec, prepare

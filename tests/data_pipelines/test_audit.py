@@ -11,8 +11,9 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 from data_pipelines.errors import SplitError
 from data_pipelines.files import csv_bytes
 from data_pipelines.identity import alike_ids, spelling
-from data_pipelines.indexing import Index, inspect_file
+from data_pipelines.indexing import Index
 from data_pipelines.ingestion import build, ingest
+from data_pipelines.inspecting import inspect_file
 from data_pipelines.labels import read_labels
 from data_pipelines.manifest import Manifest
 from data_pipelines.pseudonyms import PseudonymKey, normal_id

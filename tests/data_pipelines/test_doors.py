@@ -12,8 +12,9 @@ from data_pipelines.cache import ensure_cache
 from data_pipelines.dataset import datasets
 from data_pipelines.doors import array_members, form_of, picture_image, read_row
 from data_pipelines.errors import CacheError, DicomError, LabelError, ManifestError, SplitError
-from data_pipelines.indexing import index_sources, look_at
+from data_pipelines.indexing import index_sources
 from data_pipelines.ingestion import ingest
+from data_pipelines.inspecting import look_at
 from data_pipelines.limits import limited
 from data_pipelines.manifest import Manifest
 from data_pipelines.preparing import prepare_files

@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from data_pipelines.errors import DicomError, InputError, NotDicom
-from data_pipelines.indexing import IDENTIFIERS, index_sources, inspect_file
+from data_pipelines.indexing import IDENTIFIERS, index_sources
+from data_pipelines.inspecting import inspect_file
 from data_pipelines.writing import derived_uid, new_dataset, save, set_pixels
 
 PIXELS = np.random.default_rng(0).integers(0, 4096, (16, 12)).astype(np.uint16)
@@ -148,7 +149,9 @@ def test_sources_lie_apart(tmp_path: Path) -> None:
         index_sources([tmp_path / "absent"])
 
 
-def test_a_decode_worker_loads_no_tensorflow() -> None:
-    script = "import data_pipelines.indexing, sys; print(sorted({'tensorflow', 'keras', 'torch'} & set(sys.modules)))"
+def test_a_decode_worker_loads_neither_tensorflow_nor_pandas() -> None:
+    rooms = "data_pipelines.inspecting, data_pipelines.preparing, medres.bulk"
+    heavy = {"tensorflow", "keras", "torch", "pandas", "sklearn"}
+    script = f"import sys, {rooms}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -18,8 +18,9 @@ from canaries import CANARIES, forms, picture, with_canaries
 
 from data_pipelines.assigning import SplitPlan
 from data_pipelines.errors import DicomError, InputError, LabelError, ManifestError, SplitError
-from data_pipelines.indexing import Index, index_sources, inspect_file
+from data_pipelines.indexing import Index, index_sources
 from data_pipelines.ingestion import build, ingest
+from data_pipelines.inspecting import inspect_file
 from data_pipelines.labels import read_labels
 from data_pipelines.manifest import Manifest
 from data_pipelines.phantom import make_cohort

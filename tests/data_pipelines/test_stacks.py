@@ -14,7 +14,7 @@ from data_pipelines import datasets, ingest, read_volume
 from data_pipelines.cache import ensure_cache
 from data_pipelines.errors import CacheError, Ineligible, LabelError, SeriesError
 from data_pipelines.images import read_image
-from data_pipelines.indexing import usable_images
+from data_pipelines.inspecting import usable_images
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import prepare, spec_from, to_model_units
 from data_pipelines.records import by_record
