@@ -45,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--threshold", action="append", default=[], metavar="X|FINDING:NAME=X", help="declared; repeatable")
     p.add_argument(
+        "--operating-point", action="append", default=[], metavar="NAME=CRITERION",
+        help="found on --tune and frozen, such as screening=sensitivity:0.95; repeatable",
+    )  # fmt: skip
+    p.add_argument(
         "--prevalence", action="append", default=[], metavar="X|FINDING=X", help="for PPV and NPV; repeatable"
     )
     p.add_argument("--level", type=float, default=0.95, help="confidence level (default: 0.95)")
@@ -107,6 +111,7 @@ def _check_form(p: argparse.ArgumentParser, given: argparse.Namespace) -> None:
     if given.scores is not None and given.split is not None:
         p.error("--split belongs to the form with MODEL.keras and WORK")
     given.thresholds = [parse_threshold(text, p) for text in given.threshold]
+    given.criteria = dict(parse_criterion(text, p) for text in given.operating_point)
     given.prevalences = [parse_prevalence(text, p) for text in given.prevalence]
 
 
@@ -123,6 +128,14 @@ def parse_threshold(text: str, p: argparse.ArgumentParser) -> float | dict[str, 
     if not (colon and finding and name):
         p.error(f"--threshold {text!r}: give X or FINDING:NAME=X")
     return {finding: {name: value}}
+
+
+def parse_criterion(text: str, p: argparse.ArgumentParser) -> tuple[str, str]:
+    """NAME and CRITERION of "NAME=CRITERION"."""
+    name, equals, wanted = text.partition("=")
+    if not (name and equals and wanted):
+        p.error(f"--operating-point {text!r}: give NAME=CRITERION, such as screening=sensitivity:0.95")
+    return name, wanted
 
 
 def parse_prevalence(text: str, p: argparse.ArgumentParser) -> float | dict[str, float]:
@@ -142,6 +155,7 @@ def _evaluate(given: argparse.Namespace) -> DiagnosticReport:
         "tune": given.tune, "patient": given.patient, "unit": given.unit, "compare": given.compare or None,
         "design": given.design, "prevalence": given.prevalences or None, "level": given.level, "margin": given.margin,
         "exact": given.exact, "readers": given.readers, "pool": given.pool or "max", "pool_label": given.pool_label, "title": given.title,
+        "operating_points": given.criteria,
     }  # fmt: skip
     if given.scores is not None:
         return evaluate(given.scores, subgroups=given.subgroup, thresholds=given.thresholds or None, **common)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medres.errors import EvaluationError
+from medres.evaluate.criteria import criterion, threshold
+from medres.evaluate.roc import Sample
 from medres.evaluate.scores import Table
 from medres.evaluate.thresholds import Point, youden_point
 from medres.evaluate.units import Units
@@ -14,12 +16,22 @@ from medres.evaluate.units import Units
 FROZEN_NAME = "default"
 
 
-def choose_points(units: Units, tune: Units | None, tune_sha256: str | None, thresholds: Any) -> dict[str, list[Point]]:
+def choose_points(
+    units: Units,
+    tune: Units | None,
+    tune_sha256: str | None,
+    thresholds: Any,
+    criteria: Mapping[str, str] | None = None,
+) -> dict[str, list[Point]]:
     """Points by finding. `thresholds`: a number, {finding: {name: x}}, or frozen dicts from an artefact; of those, the
     ones that were chosen at another unit than that of this analysis would be no frozen ones here and are left out.
+    `criteria`: name -> criterion, found on `tune` beside Youden's.
 
-    Raises EvaluationError for a finding that the table does not have or a threshold that is not a number.
+    Raises EvaluationError for a finding that the table does not have, a threshold that is not a number, a criterion that is none or
+    that no threshold of the tuning table reaches, and criteria without such a table.
     """
+    if criteria and tune is None:
+        raise EvaluationError("an operating point by a criterion is found on a tune table: give one, or a threshold")
     points: dict[str, list[Point]] = {name: [] for name in units.names}
     for finding, point in [] if thresholds is None else _given(thresholds, units.names, units.unit):
         if finding not in points:
@@ -28,8 +40,7 @@ def choose_points(units: Units, tune: Units | None, tune_sha256: str | None, thr
     for name in units.names:
         if tune is not None:
             source = {"split": "tune", "sha256": tune_sha256, "n_patients": tune.sample(name).n_patients}
-            frozen = youden_point(tune.sample(name), "frozen", FROZEN_NAME, source)
-            points[name][:0] = [frozen] if frozen else []
+            points[name][:0] = _frozen(tune.sample(name), name, criteria or {}, source)
         if not points[name]:
             sample = units.sample(name)
             source = {"split": "the rows evaluated here", "n_patients": sample.n_patients}
@@ -53,6 +64,24 @@ def check_tune(tune: Table, table: Table) -> list[str]:
                 "frozen; split by patient, or leave --tune out"
             )
     return checked
+
+
+def _frozen(sample: Sample, finding: str, criteria: Mapping[str, str], source: dict[str, Any]) -> list[Point]:
+    """Youden's point under the name "default", unless a criterion has that name, and those of the criteria."""
+    wanted = {name: criterion(text, name) for name, text in criteria.items()}
+    if sample.n_positive == 0 or sample.n_negative == 0:
+        return []
+    youden = youden_point(sample, "frozen", FROZEN_NAME, source)
+    points = [youden] if youden and FROZEN_NAME not in wanted else []
+    for name, one in wanted.items():
+        found = threshold(sample, one)
+        if found is None:
+            raise EvaluationError(
+                f"{finding}: no threshold on the tune table reaches {name}={criteria[name]} "
+                f"({sample.n_positive} positive, {sample.n_negative} negative): ask for less"
+            )
+        points.append(Point(name, found, "frozen", {"criterion": criteria[name], **source}))
+    return points
 
 
 def _given(thresholds: Any, names: tuple[str, ...], unit: str) -> list[tuple[str, Point]]:

@@ -85,6 +85,7 @@ def evaluate(
     compare: Source | Sequence[Source] | Mapping[str, Source] | None = None,
     readers: Source | None = None,
     thresholds: Any = None,
+    operating_points: Mapping[str, str] | None = None,
     design: Mapping[str, Any] | str | Path | None = None,
     prevalence: float | Mapping[str, float] | list[float | Mapping[str, float]] | None = None,
     level: float = 0.95,
@@ -107,6 +108,8 @@ def evaluate(
     readers: people's calls (reader, arm, the unit's column, finding, rating 0 or 1), drawn as points on the ROC curve.
     thresholds: a declared number, {finding: {name: x}}, or frozen points of an artefact, a list of dicts with finding,
     name, threshold, criterion, split, n_patients, sha256.
+    operating_points: name -> criterion such as {"screening": "sensitivity:0.95"} (see medres.evaluate.criteria), found on the tuning
+    table and frozen; one named "default" takes the place of Youden's.
     design: mapping or YAML/JSON file (sampling: cohort or case_control, prevalence, reference_standard, setting, ...).
     prevalence: where the model is to be used, 0..1: a number for all findings, {finding: x}, or a list of both.
     level: of the intervals. margin: greatest accepted loss of AUC in a comparison. exact: Clopper-Pearson intervals of
@@ -125,7 +128,8 @@ def evaluate(
     tune_table = None if tune is None else load(tune, patient=patient, what="tune")
     apart = [] if tune_table is None else check_tune(tune_table, table)
     tune_units = None if tune_table is None else to_units(tune_table, unit, pool, pool_label)
-    points = choose_points(units, tune_units, tune_table.sha256 if tune_table else None, thresholds)
+    sha256 = tune_table.sha256 if tune_table else None
+    points = choose_points(units, tune_units, sha256, thresholds, operating_points)
     others = [_load_named(name, one, patient) for name, one in _named_tables(compare)]
 
     numbers = heading(table, units, (pool, pool_label), options, title) | {"flow": flow_numbers(table, units, flow)}

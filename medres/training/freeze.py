@@ -16,11 +16,11 @@ from medres.artefact import (
     versions,
     with_probability,
 )
+from medres.evaluate.criteria import criterion, threshold
 from medres.evaluate.units import Units
 from medres.training.calibrate import Calibration, binary_temperature, identity, platt, temperature
 from medres.training.conformal import conformal_quantile
 from medres.training.data import POOL, Net, Scored, TrainingData, fewest, kept_apart
-from medres.training.operating import criterion, threshold
 
 if TYPE_CHECKING:
     import keras

@@ -16,10 +16,10 @@ from data_pipelines.augment import AugmentSpec, augmentation
 from data_pipelines.files import file_sha256, write_atomic
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import UNITS, PreprocessSpec, spec_from
-from medres.errors import TrainingError
+from medres.errors import EvaluationError, TrainingError
+from medres.evaluate.criteria import criterion
 from medres.training.data import TrainingData
 from medres.training.labels import class_order, training_targets
-from medres.training.operating import criterion
 from medres.training.recipes import Recipe
 from medres.training.recipes import recipe as recipe_of
 
@@ -38,7 +38,7 @@ class Options(BaseModel):
     scaling: what those weights expect ("imagenet", "caffe"), folded into the stem; None: what a medres model receives.
     precision: "float32", "mixed_bfloat16", or "auto": the faster of both in a short self-test, where the machine has bfloat16.
     calibration: of probabilities, on the tuning split. operating_points: name -> criterion, as in
-        {"screening": "sensitivity:0.95"}; see medres.training.operating. alpha: error rate of the conformal sets; 0: none.
+        {"screening": "sensitivity:0.95"}; see medres.evaluate.criteria. alpha: error rate of the conformal sets; 0: none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -77,8 +77,11 @@ def choose(config: Path | str | Mapping[str, Any] | None, given: Mapping[str, An
     except ValidationError as error:
         first = error.errors()[0]
         raise TrainingError(f"setting {first['loc'][0]}: {first['msg']}; received {first['input']!r}") from None
-    for name, text in options.operating_points.items():
-        criterion(text, name)
+    try:
+        for name, text in options.operating_points.items():
+            criterion(text, name)
+    except EvaluationError as error:
+        raise TrainingError(str(error)) from None
     return options, recipe_of(options.recipe, {key: merged[key] for key in Recipe.model_fields if key in merged})
 
 

@@ -50,12 +50,17 @@ def test_all_options_together(scores: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "study.json").write_text('{"sampling": "cohort"}')
     args = ["--scores", scores, "--tune", tmp_path / "tune.csv", "--subgroup", "site", "--compare", scores, "--level", "0.9",
             "--margin", "0.05", "--design", tmp_path / "study.json", "--threshold", "positive:low=0.2", "--unit", "image",
+            "--operating-point", "screening=sensitivity:0.95",
             "--json", "--out", tmp_path / "R"]  # fmt: skip
     assert main([str(a) for a in args]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["findings"]["positive"]["auc"]["level"] == 0.9
     numbers = json.loads((tmp_path / "R" / "report.json").read_text())
-    assert [p["origin"] for p in numbers["findings"]["positive"]["operating_points"]] == ["frozen", "declared"]
+    points = numbers["findings"]["positive"]["operating_points"]
+    assert [(p["origin"], p["name"]) for p in points] == [
+        ("frozen", "default"), ("frozen", "screening"), ("declared", "low"),
+    ]  # fmt: skip
+    assert points[1]["source"]["criterion"] == "sensitivity:0.95"
     assert numbers["comparisons"][0]["margin"] == 0.05
 
 
@@ -72,7 +77,8 @@ def test_formulas_are_disarmed_in_every_table(scores: Path, tmp_path: Path) -> N
     [
         [], ["--scores", "s.csv"], ["--scores", "s.csv", "model.keras", "work", "--out", "R"], ["model.keras", "--out", "R"],
         ["--scores", "s.csv", "--split", "test", "--out", "R"], ["--scores", "s.csv", "--threshold", "a=b", "--out", "R"],
-        ["--scores", "s.csv", "--threshold", "name=0.5", "--out", "R"], ["--scores", "s.csv", "--prevalence", "a=b", "--out", "R"],
+        ["--scores", "s.csv", "--threshold", "name=0.5", "--out", "R"],
+        ["--scores", "s.csv", "--operating-point", "high", "--out", "R"], ["--scores", "s.csv", "--prevalence", "a=b", "--out", "R"],
         ["--scores", "s.csv", "--prevalence", "=0.5", "--out", "R"],
         ["--scores", "s.csv", "--unit", "lesion", "--out", "R"], ["--unknown"],
     ],

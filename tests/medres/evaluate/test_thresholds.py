@@ -109,3 +109,29 @@ def test_a_tuning_table_that_shares_patients_or_images_is_refused() -> None:
             check_tune(load(frame.assign(**{column: value})), table)
     with pytest.raises(EvaluationError, match="other findings"):
         check_tune(load(pd.DataFrame({"label:A": [1, 0], "score:A": [0.5, 0.1]})), table)
+
+
+def test_a_criterion_is_found_on_the_tuning_table_and_frozen() -> None:
+    units = units_of(label=[0, 1, 1, 0], score=[0.2, 0.3, 0.9, 0.4])
+    tune = units_of(label=[0, 0, 0, 1, 1], score=[0.1, 0.35, 0.5, 0.4, 0.8])
+    asked = {"screening": "sensitivity:1", "rule-in": "specificity:1"}
+    youden, screening, rule_in = choose_points(units, tune, "abc", None, asked)["positive"]
+    assert (youden.name, screening.name, rule_in.name) == ("default", "screening", "rule-in")
+    assert screening.threshold == pytest.approx(0.375)  # midway: 0.4 is called, 0.35 is not
+    assert rule_in.threshold == pytest.approx(0.65)
+    assert {p.origin for p in (screening, rule_in)} == {"frozen"}
+    assert screening.source == {"criterion": "sensitivity:1", "split": "tune", "sha256": "abc", "n_patients": 5}
+    (other,) = choose_points(units, tune, "abc", None, {"default": "specificity:1"})["positive"]
+    assert (other.name, other.threshold) == ("default", pytest.approx(0.65))
+
+
+def test_a_criterion_without_a_tuning_table_or_out_of_reach_is_an_error() -> None:
+    units = units_of(label=[0, 1, 1, 0], score=[0.2, 0.3, 0.9, 0.4])
+    with pytest.raises(EvaluationError, match="is found on a tune table: give one"):
+        choose_points(units, None, None, None, {"screening": "sensitivity:0.9"})
+    with pytest.raises(
+        EvaluationError, match=r"no threshold on the tune table reaches high=sensitivity_low:0.9 \(2 positive"
+    ):
+        choose_points(units, units, "abc", None, {"high": "sensitivity_low:0.9"})
+    with pytest.raises(EvaluationError, match="high: 'often' is no criterion"):
+        choose_points(units, units, "abc", None, {"high": "often"})

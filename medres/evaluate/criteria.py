@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medres.errors import TrainingError
+from medres.errors import EvaluationError
 from medres.evaluate.intervals import proportion
 from medres.evaluate.roc import Counts, Sample, rank_counts
 
@@ -39,7 +39,7 @@ class Criterion:
 
 
 def criterion(text: str, name: str = "operating point") -> Criterion:
-    """Read NAME or NAME:VALUE. Raises TrainingError that lists what there is."""
+    """Read NAME or NAME:VALUE. Raises EvaluationError that lists what there is."""
     kind, _, number = str(text).partition(":")
     if kind == "youden" and not number:
         return Criterion("youden")
@@ -50,7 +50,7 @@ def criterion(text: str, name: str = "operating point") -> Criterion:
     low, high = _RANGES.get(kind, (1.0, 0.0))
     if not low < value < high and not (value == high == 1.0 and kind in ("sensitivity", "specificity")):
         known = ", ".join(["youden", *(f"{k}:VALUE" for k in _RANGES)])
-        raise TrainingError(
+        raise EvaluationError(
             f"{name}: {text!r} is no criterion: write one of {known}; shares lie between 0 and 1, costs above 0"
         )
     return Criterion(kind, value)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medres.errors import TrainingError
+from medres.errors import EvaluationError
+from medres.evaluate.criteria import criterion, threshold
 from medres.evaluate.intervals import proportion
 from medres.evaluate.roc import Sample
-from medres.training.operating import criterion, threshold
 
 
 def sample(label: list[int], score: list[float], patient: list[int] | None = None) -> Sample:
@@ -112,18 +112,18 @@ def test_the_least_cost_and_the_greatest_net_benefit(seed: int, miss: float) -> 
     ],
 )
 def test_what_is_no_criterion_is_refused_with_the_list(text: str) -> None:
-    with pytest.raises(TrainingError, match=r"screening: .*net_benefit:VALUE"):
+    with pytest.raises(EvaluationError, match=r"screening: .*net_benefit:VALUE"):
         criterion(text, "screening")
 
 
 def test_the_list_of_criteria_and_the_name_of_the_point_are_in_the_message() -> None:
     with pytest.raises(
-        TrainingError, match="screening: 'odd' is no criterion: write one of youden, sensitivity:VALUE,"
+        EvaluationError, match="screening: 'odd' is no criterion: write one of youden, sensitivity:VALUE,"
     ):
         criterion("odd", "screening")
-    with pytest.raises(TrainingError, match="operating point: 'cost:0'"):
+    with pytest.raises(EvaluationError, match="operating point: 'cost:0'"):
         criterion("cost:0")
-    with pytest.raises(TrainingError, match="'sensitivity:x'"):
+    with pytest.raises(EvaluationError, match="'sensitivity:x'"):
         criterion("sensitivity:x")
 
 
