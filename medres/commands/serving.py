@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data_pipelines.files import require_new
-from medres.console import Json, Work, report
+from medres.console import Json, Limit, Work, report
+
+if TYPE_CHECKING:
+    from medres.predict import Predictor
 
 Model = Annotated[Path, typer.Argument(help="model.keras of a run.")]
 
@@ -39,6 +42,7 @@ def predict(
     method: Annotated[
         str, typer.Option(help="gradcam, gradcam++, integrated_gradients or occlusion, for --saliency.")
     ] = "gradcam",
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Probability and decision, or a refusal with its reason, one a study. Research use only; not a medical device."""
@@ -47,29 +51,42 @@ def predict(
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(missing[0]))
     if out is not None and saliency is not None:
         raise typer.BadParameter("give either --out or --saliency")
+    from data_pipelines.limits import limited, parse_limits
     from medres.loading import load
-    from medres.progress import Bars
 
     predictor = load(model)
-    if out is not None:
-        from medres.bulk import predict_all
+    with limited(**parse_limits(limit or [])):
+        if out is not None:
+            _predict_into(predictor, path, out, as_json)
+            return
+        if saliency is not None:
+            require_new(saliency, what="the overlays")
+        found = _predicted(predictor, path, saliency, method)
+    report(found, as_json, [prediction_line(one) for one in found])
 
-        summary = predict_all(predictor, path, out, progress=Bars())
-        reasons = ", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items())
-        told = f"{summary['given']} studies: {summary['answered']} answered, {summary['quarantined']} quarantined"
-        report(summary, as_json, [told + (f" ({reasons})" if reasons else ""), f"tables: {out}"])
-        return
-    if saliency is not None:
-        require_new(saliency, what="the overlays")
+
+def _predict_into(predictor: Predictor, paths: list[Path], out: Path, as_json: bool) -> None:
+    from medres.bulk import predict_all
+    from medres.progress import Bars
+
+    summary = predict_all(predictor, paths, out, progress=Bars())
+    reasons = ", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items())
+    told = f"{summary['given']} studies: {summary['answered']} answered, {summary['quarantined']} quarantined"
+    report(summary, as_json, [told + (f" ({reasons})" if reasons else ""), f"tables: {out}"])
+
+
+def _predicted(predictor: Predictor, paths: list[Path], saliency: Path | None, method: str) -> list[dict[str, Any]]:
+    from medres.progress import Bars
+
     found = []
-    for number, prediction in enumerate(predictor.predict_many(path, progress=Bars()), start=1):
+    for number, prediction in enumerate(predictor.predict_many(paths, progress=Bars()), start=1):
         one = prediction.as_dict()
         if saliency is not None and prediction.refused is None:
             saliency.mkdir(parents=True, exist_ok=True)
             one["saliency"] = str(saliency / f"{number:05d}.png")
             prediction.saliency(method=method).save(one["saliency"])
         found.append(one)
-    report(found, as_json, [prediction_line(one) for one in found])
+    return found
 
 
 def export(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_cr
+from helpers import medres as medres_command
 
 import medres
 from data_pipelines.errors import InputError
@@ -111,6 +112,17 @@ def test_the_command_writes_tables_or_overlays(tiny_run: Path, folder: Path, tmp
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert "exists" in done.stderr
     assert run(folder, "--saliency", tmp_path / "a", "--out", tmp_path / "b").exit_code == 2
+
+
+def test_limits_hold_one_by_one_and_in_many(tiny_run: Path, folder: Path, tmp_path: Path) -> None:
+    file = folder / "odd.dcm"
+    limited = ("--limit", "file=1KiB", "--json")
+    (one,) = json.loads(medres_command("predict", tiny_run / "model.keras", file, *limited).stdout)
+    assert "the limit is 1024" in one["refused"]
+    many = json.loads(
+        medres_command("predict", tiny_run / "model.keras", file, "--out", tmp_path / "out", *limited).stdout
+    )
+    assert many["reasons"] == {"limit_exceeded": 1}
 
 
 def test_a_folder_of_something_else_is_left_alone(predictor, folder: Path, tmp_path: Path) -> None:
