@@ -66,7 +66,7 @@ def fit_picture(pixels: Floats, axes: Sequence[AxisFit], fill: float) -> NDArray
 
 def _times(size: int, inner: int, first: int, count: int, values: Floats) -> NDArray[np.float64]:
     if size == inner:
-        return values[first : first + count].astype(np.float64)
+        return np.asarray(values[first : first + count], np.float64)
     flat = _triangle(size, inner, first, count) @ np.ascontiguousarray(values, np.float64).reshape(size, -1)
     return flat.reshape(count, *values.shape[1:])
 

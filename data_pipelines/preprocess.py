@@ -179,8 +179,9 @@ def check_units(image: Image, spec: PreprocessSpec) -> None:
 
 def to_integers(values: NDArray[np.floating], spec: PreprocessSpec) -> np.ndarray:
     """Model units -> prepared integers: rounded, and clipped to the dtype."""
-    info = np.iinfo(spec.dtype)
-    return np.clip(np.rint(values / float(spec.scale)), info.min, info.max).astype(spec.dtype)
+    info, steps = np.iinfo(spec.dtype), values / float(spec.scale)
+    np.rint(steps, out=steps)
+    return np.clip(steps, info.min, info.max, out=steps).astype(spec.dtype)
 
 
 def to_model_units(prepared: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
