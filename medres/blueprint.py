@@ -19,7 +19,7 @@ MAX_UNITS, MAX_LAYERS, MAX_ELEMENTS, MAX_WINDOW = 65536, 8192, 1 << 28, 64
 _LAYERS = """
 Functional InputLayer Conv2D Conv3D BatchNormalization GroupNormalization Activation ReLU Rescaling Concatenate Add Multiply
 Average Identity Dropout Permute Reshape Dense ZeroPadding2D ZeroPadding3D MaxPooling2D MaxPooling3D AveragePooling2D
-AveragePooling3D GlobalAveragePooling2D GlobalAveragePooling3D
+AveragePooling3D GlobalAveragePooling2D GlobalAveragePooling3D Cropping2D Cropping3D
 """
 _OTHERS = """
 DTypePolicy VarianceScaling HeNormal HeUniform GlorotUniform GlorotNormal RandomNormal TruncatedNormal Zeros Ones Constant L2
@@ -79,7 +79,11 @@ def _functional(config: dict[str, Any], given: Shape | None, found: Counter[Shap
         if kind == "InputLayer":
             shape = given or tuple(options["batch_shape"][1:])
         else:
-            inputs = [shapes[source] for source in _sources(layer)]  # a KeyError: not yet computed, so a cycle or a gap
+            inputs, *others = [
+                [shapes[source] for source in call] for call in _calls(layer)
+            ]  # KeyError: a cycle or a gap
+            if others and (kind != "Functional" or any(other != inputs for other in others)):
+                raise ValueError
             if kind == "Functional":
                 shape = _functional(options, inputs[0], found)
             else:
@@ -96,12 +100,14 @@ def _first(places: Any) -> str:
     return places[0] if isinstance(places[0], str) else places[0][0]
 
 
-def _sources(layer: dict[str, Any]) -> list[str]:
-    """Names of the layers whose output a layer takes. Each layer is used once: medres shares none."""
-    (node,) = layer["inbound_nodes"]
-    tensors = node["args"][0]
-    tensors = tensors if isinstance(tensors, list) else [tensors]
-    return [tensor["config"]["keras_history"][0] for tensor in tensors]
+def _calls(layer: dict[str, Any]) -> list[list[str]]:
+    """Names of the layers whose outputs a layer takes, a call. medres calls a layer once, and a model within a model for each view."""
+    found = []
+    for node in layer["inbound_nodes"]:
+        tensors = node["args"][0]
+        tensors = tensors if isinstance(tensors, list) else [tensors]
+        found.append([tensor["config"]["keras_history"][0] for tensor in tensors])
+    return found
 
 
 def _output(kind: str, c: dict[str, Any], inputs: Sequence[Shape]) -> Shape:
@@ -127,6 +133,9 @@ def _output(kind: str, c: dict[str, Any], inputs: Sequence[Shape]) -> Shape:
     if kind.startswith("ZeroPadding"):
         pads = [(_small(a), _small(b)) for a, b in c["padding"]] if max(shape) else []
         return (*(n + a + b for n, (a, b) in zip(shape, pads, strict=False)), shape[-1])
+    if kind.startswith("Cropping"):
+        cuts = [(_small(a), _small(b)) for a, b in c["cropping"]]
+        return (*(n - a - b for n, (a, b) in zip(shape, cuts, strict=False)), shape[-1])
     if kind.startswith("GlobalAveragePooling"):
         return (*[1] * (len(shape) - 1), shape[-1]) if c.get("keepdims") else shape[-1:]
     return shape

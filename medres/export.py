@@ -139,8 +139,10 @@ def same_decisions(found: np.ndarray, want: np.ndarray, card: Card) -> bool:
 
 def _folded(model: Any) -> Any:
     from medres.backbones import folded
+    from medres.views import core_of, with_core
 
-    return folded(model)
+    core = core_of(model)
+    return folded(model) if core is model else with_core(model, folded(core))
 
 
 def _check_packages(format: Format) -> None:

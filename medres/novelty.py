@@ -39,7 +39,14 @@ class Novelty:
 
 def feature_tensors(model: Any) -> list[Any]:
     """Symbolic outputs (batch, features) before the head: of the layer `pooled`, of an ensemble `m1_pooled` and so on; else what
-    the layer `logits` takes."""
+    the layer `logits` takes. Of a model of several views, those of the image as it is."""
+    import keras
+
+    from medres.views import core_of
+
+    inner = core_of(model)
+    if inner is not model:
+        return keras.tree.flatten(keras.Model(inner.input, feature_tensors(inner))(model.input))
     pooled = [layer.output for layer in model.layers if layer.name == "pooled" or layer.name.endswith("_pooled")]
     return pooled or [model.get_layer("logits").input]
 

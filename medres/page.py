@@ -63,6 +63,8 @@ def _input(card: Card) -> Iterator[tuple[str, str]]:
 def _answer(card: Card) -> Iterator[tuple[str, str]]:
     yield "asked for", "one study (CT: one series)"
     yield "pooling", f"{card.pooling} over the images of the study"
+    if card.training.get("config", {}).get("after", {}).get("views", 1) > 1:
+        yield "test time", "the mean of the image's logits and those of four shifted copies"
     yield "calibration", f"{card.calibration.get('method', 'none')}, on the tuning split"
     for point in card.operating_points:
         yield (

@@ -20,6 +20,7 @@ from medres.training.freeze import after_calibration, calibrate, card_of
 from medres.training.known import with_known
 from medres.training.measure import probabilities
 from medres.training.network import drawn_on
+from medres.views import core_of, with_views
 
 
 def save_ensemble(path: Path, members: Sequence[tuple[Path, Path]], *, folded: bool) -> None:
@@ -36,12 +37,16 @@ def save_ensemble(path: Path, members: Sequence[tuple[Path, Path]], *, folded: b
         for card in cards
     ):
         raise TrainingError("the members of an ensemble have other classes or preprocessing: train them alike")
-    core = mean_of([logits_of(one) for one in loaded])
     after = cards[0].training["config"]["after"]
+
+    def seen(core: keras.Model) -> keras.Model:
+        return with_views(core, after["views"], cards[0].preprocess.fill)
+
+    core = seen(mean_of([logits_of(one) for one in loaded]))
     parts = []
     for one, (_, work) in zip(loaded, members, strict=True) if folded else [(None, members[0])]:
         data = load_data(work, cards[0].preprocess, Manifest.load(work), Progress())
-        parts.append((Net(logits_of(one) if one else core).score(data, "test" if folded else "tune"), data))
+        parts.append((Net(seen(logits_of(one)) if one else core).score(data, "test" if folded else "tune"), data))
     logits, data = _together([scored for scored, _ in parts]), parts[0][1]
     held = held_out(logits, after["alpha"])
     calibration = calibrate(logits.take(~held), after["calibration"])
@@ -55,7 +60,10 @@ def save_ensemble(path: Path, members: Sequence[tuple[Path, Path]], *, folded: b
 
 
 def logits_of(member: Artefact) -> keras.Model:
-    """The member up to its logits, before calibration."""
+    """The member's net: one view of an image to logits, before calibration."""
+    core = core_of(member.model)
+    if core is not member.model:
+        return core
     return keras.Model(member.model.inputs[0], member.model.get_layer("calibration").input)
 
 

@@ -21,6 +21,7 @@ from medres.evaluate.units import Units
 from medres.training.calibrate import Calibration, binary_temperature, identity, platt, temperature
 from medres.training.conformal import conformal_quantile
 from medres.training.data import POOL, Net, Scored, TrainingData, fewest, kept_apart
+from medres.views import with_views
 
 if TYPE_CHECKING:
     import keras
@@ -39,6 +40,7 @@ class Frozen:
 def frozen(core: keras.Model, data: TrainingData, config: dict[str, Any], kept_epoch: int) -> tuple[keras.Model, Card]:
     """The served model and its card, from the weights that `core` holds now (float32, logits)."""
     after, held = config["after"], kept_apart(data, config["after"]["alpha"])
+    core = with_views(core, after["views"], data.cache.spec.fill)
     logits = Net(core).score(data, "tune")
     calibration = calibrate(logits.take(~held), after["calibration"])
     served = with_probability(core, calibration, data.targets.task)

@@ -39,6 +39,7 @@ class Options(BaseModel):
     precision: "float32", "mixed_bfloat16", or "auto": the faster of both in a short self-test, where the machine has bfloat16.
     calibration: of probabilities, on the tuning split. operating_points: name -> criterion, as in
         {"screening": "sensitivity:0.95"}; see medres.evaluate.criteria. alpha: error rate of the conformal sets; 0: none.
+    views: 5 adds test-time augmentation, four shifted copies of an image (see medres.views), to the saved model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -57,6 +58,7 @@ class Options(BaseModel):
     calibration: Literal["platt", "temperature", "none"] = "platt"
     operating_points: dict[str, str] = {}
     alpha: float = Field(0.1, ge=0, lt=1)
+    views: Literal[1, 5] = 1
 
 
 def choose(config: Path | str | Mapping[str, Any] | None, given: Mapping[str, Any]) -> tuple[Options, Recipe]:
@@ -144,7 +146,7 @@ def configuration(
         "seed": options.seed,
         "weights_sha256": None if options.weights is None else file_sha256(options.weights),
         "scaling": options.scaling,
-        "after": options.model_dump(include={"calibration", "operating_points", "alpha"}),
+        "after": options.model_dump(include={"calibration", "operating_points", "alpha", "views"}),
     }
 
 
