@@ -78,7 +78,9 @@ def read_labels(path: Path | str, *, findings: Sequence[str] = (), readers: Read
     table = read_csv(path)
     key = next((name for name in KEYS if name in table), None)
     if key is None:
-        raise LabelError(f"{path} has none of the key columns {', '.join(KEYS)}: add one.")
+        near = [str(name) for name in table if str(name).strip().lower() in KEYS]
+        mend = f"rename its column {near[0]!r} to {near[0].strip().lower()}" if near else "add one"
+        raise LabelError(f"{path} has none of the key columns {', '.join(KEYS)}: {mend}.")
     _require(table[key] != "", path, key, "the key is empty")
     names = tuple(dict.fromkeys(findings)) or _detect(table, key, path)
     absent = [name for name in names if name not in table]

@@ -84,7 +84,8 @@ def test_an_empty_split_column_is_no_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,a\nx,1\n", "none of the key columns"),
+        ("name,a\nx,1\n", "none of the key columns .*: add one"),
+        ("Path,a\nx,1\n", "none of the key columns .*: rename its column 'Path' to path"),
         ("path,a\n,1\n", "column path, row 2: the key is empty"),
         ("path,a\nx,1\ny,0\nz,CANARY\n", "column a, row 4: text where"),
         ("path,note\nx,CANARY\n", "has no finding"),
