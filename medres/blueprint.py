@@ -14,7 +14,7 @@ from typing import Any
 from medres.errors import ArtefactError
 
 Shape = tuple[int, ...]  # without the batch
-MAX_UNITS, MAX_LAYERS, MAX_ELEMENTS, MAX_WINDOW = 65536, 8192, 1 << 28, 64
+MAX_UNITS, MAX_LAYERS, MAX_ELEMENTS, MAX_WINDOW, MAX_VIEWS = 65536, 8192, 1 << 28, 64, 5
 
 _LAYERS = """
 Functional InputLayer Conv2D Conv3D BatchNormalization GroupNormalization Activation ReLU Rescaling Concatenate Add Multiply
@@ -34,8 +34,9 @@ def weight_shapes(config: dict[str, Any]) -> Counter[Shape]:
     """Shapes of the weights of a functional model's configuration (config.json), each with how often it occurs.
 
     Raises ArtefactError for: a class or activation off the closed list, or one that is no built-in of Keras; a cycle or a missing
-    layer; more than 8192 layers; more than 65536 units or filters; kernels, paddings and pools over 64; a feature map of more than
-    2^28 values; a shape that does not fit.
+    layer; a layer that is called twice, but for a model within the outermost one (five times at most); more than 8192 layers; more
+    than 65536 units or filters; kernels, paddings and pools over 64; a feature map of more than 2^28 values; a shape that does not
+    fit.
     """
     _check_classes(config)
     if config.get("class_name") != "Functional":
@@ -79,10 +80,11 @@ def _functional(config: dict[str, Any], given: Shape | None, found: Counter[Shap
         if kind == "InputLayer":
             shape = given or tuple(options["batch_shape"][1:])
         else:
-            inputs, *others = [
-                [shapes[source] for source in call] for call in _calls(layer)
-            ]  # KeyError: a cycle or a gap
-            if others and (kind != "Functional" or any(other != inputs for other in others)):
+            # A KeyError: not yet computed, so a cycle or a gap.
+            inputs, *others = [[shapes[source] for source in call] for call in _calls(layer)]
+            # Views are of the outermost model: shared models within shared models would run 2^depth times.
+            viewed = kind == "Functional" and given is None and len(others) < MAX_VIEWS
+            if others and not (viewed and all(other == inputs for other in others)):
                 raise ValueError
             if kind == "Functional":
                 shape = _functional(options, inputs[0], found)

@@ -123,3 +123,19 @@ def test_no_other_layer_is_shared_in_a_file_that_is_opened(run: Path) -> None:
     with pytest.raises(ArtefactError):
         weight_shapes(whole)
     assert len(inner["inbound_nodes"]) == 5
+
+
+def test_a_model_within_a_model_is_called_five_times_at_most_and_at_the_top_alone() -> None:
+    def calling(inner: keras.Model, times: int) -> keras.Model:
+        image = keras.Input((8, 8, 1))
+        return keras.Model(image, keras.layers.Average()([inner(image) for _ in range(times)]))
+
+    def checked(model: keras.Model) -> int:
+        return sum(weight_shapes({"class_name": "Functional", **json.loads(model.to_json())}).values())
+
+    image = keras.Input((8, 8, 1))
+    net = keras.Model(image, keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(image)))
+    assert checked(calling(net, 5)) == 2
+    for bad in (calling(net, 6), calling(calling(net, 2), 2)):
+        with pytest.raises(ArtefactError, match="its graph is not one that Keras writes"):
+            checked(bad)
