@@ -33,11 +33,20 @@ KEYS: dict[str, Level] = {
 }
 SUBGROUP_COLUMNS = ("age", "sex", "view", "site")
 SPLITS = ("train", "tune", "test")
+_RESERVED = (*KEYS, *SUBGROUP_COLUMNS, "split", "patient", "class", "reader")
 #: how people write the three splits -> ours
 SPLIT_WORDS = {
     **{name: name for name in SPLITS},
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "tune"),
     **{"training": "train", "testing": "test"},
+}
+#: other names of our columns, in small letters without spaces and signs -> ours; our own names count too
+_OTHER_NAMES = {
+    **dict.fromkeys(("file", "filename", "filepath", "image", "imagefile", "imagename", "imagepath"), "path"),
+    **dict.fromkeys(("patientage", "ageyears"), "age"),
+    **dict.fromkeys(("patientsex", "gender", "patientgender"), "sex"),
+    **dict.fromkeys(("viewposition", "projection"), "view"),
+    **dict.fromkeys(("subset", "partition"), "split"),
 }
 OLDEST = 90.0
 _VALUES = {text: float(text) for text in ("0", "1", "-1", "0.0", "1.0", "-1.0", "+1")} | {"": math.nan}
@@ -78,9 +87,10 @@ def read_labels(path: Path | str, *, findings: Sequence[str] = (), readers: Read
     table = read_csv(path)
     key = next((name for name in KEYS if name in table), None)
     if key is None:
-        near = [str(name) for name in table if str(name).strip().lower() in KEYS]
-        mend = f"rename its column {near[0]!r} to {near[0].strip().lower()}" if near else "add one"
-        raise LabelError(f"{path} has none of the key columns {', '.join(KEYS)}: {mend}.")
+        near = {str(name): meant(str(name)) for name in table if meant(str(name)) in KEYS}
+        mend = next((f"rename its column {name!r} to {ours}" for name, ours in near.items()), "rename or add one")
+        columns_there = ", ".join(str(name) for name in table)
+        raise LabelError(f"{path} has none of the key columns {', '.join(KEYS)}: {mend}. Its columns: {columns_there}.")
     _require(table[key] != "", path, key, "the key is empty")
     names = tuple(dict.fromkeys(findings)) or _detect(table, key, path)
     absent = [name for name in names if name not in table]
@@ -124,13 +134,18 @@ def normal_key(key: str, cell: str) -> str:
     return str(PurePosixPath(cell.replace("\\", "/"))) if key == "path" else cell
 
 
+def meant(name: str) -> str | None:
+    """Return which of our columns another spelling stands for (Patient ID, StudyInstanceUID, Gender), if any."""
+    ours = {word.replace("_", ""): word for word in _RESERVED}
+    return (ours | _OTHER_NAMES).get(re.sub(r"[^a-z0-9]", "", name.lower()))
+
+
 def _detect(table: pd.DataFrame, key: str, path: Path) -> tuple[str, ...]:
     """The finding columns: those of 0, 1, -1 and empty cells alone, or `class`."""
-    reserved = {*KEYS, *SUBGROUP_COLUMNS, "split", "patient", "class", "reader"}
     found = []
     for name in table:
         cells = table[name]
-        if name in reserved or str(name).startswith("meta:") or (cells == "").all():
+        if meant(str(name)) or str(name).startswith("meta:") or (cells == "").all():
             continue
         known = cells.isin(list(_VALUES))
         if known.all():
@@ -142,7 +157,8 @@ def _detect(table: pd.DataFrame, key: str, path: Path) -> tuple[str, ...]:
     if not found and "class" not in table:
         raise LabelError(
             f"{path} has no finding: no column holds only 0, 1, -1 and empty cells, and none is named class. "
-            "Name the finding columns with --finding to see which cell is at fault."
+            + next((f"Rename its column {name!r} to class. " for name in table if meant(str(name)) == "class"), "")
+            + "Name the finding columns with --finding to see which cell is at fault."
         )
     return tuple(found) or ("class",)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from data_pipelines.errors import LabelError
 from data_pipelines.indexing import Rejected
-from data_pipelines.labels import Labels
+from data_pipelines.labels import Labels, meant
 from data_pipelines.manifest import SPLITS
 
 _VALUES = {"0": 0.0, "1": 1.0, "-1": -1.0}
@@ -115,6 +115,11 @@ def _warnings(table: pd.DataFrame, labels: Labels | None, unmatched: Sequence[in
         return found
     if labels.ignored:
         found.append(f"columns of the labels table that are not used: {', '.join(labels.ignored)}")
+        found += [
+            f"column {name!r} is not used. If it is the {ours}, rename it to {ours} and ingest again"
+            for name in labels.ignored
+            if (ours := meant(name)) is not None and ours != name
+        ]
     if unmatched:
         first, more = ", ".join(map(str, unmatched[:5])), " ..." * (len(unmatched) > 5)
         found.append(f"{len(unmatched)} rows of the labels table meet no readable image: rows {first}{more}")

@@ -117,11 +117,22 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
     ]
     for name, split in summary["splits"].items():
         lines.append(f"{name:5s} {split['patients']} patients, {split['studies']} studies, {split['images']} images")
+    if summary["task"] != "none":
+        lines.append(_labels_line(summary))
     if summary["pseudonym_key"] == "made":
         lines.append(
             f"a new pseudonym key was made in {out}: keep it as safe as the data, and give it to later ingests with --key-file"
         )
     return [*lines, *(f"warning: {text}" for text in summary.get("warnings", [])), f"work folder: {out}"]
+
+
+def _labels_line(summary: dict[str, Any]) -> str:
+    """What was taken for labels, so that a column taken by mistake is seen."""
+    splits = [split["classes"] for split in summary["splits"].values()]
+    if summary["task"] == "multiclass":
+        return "classes: " + ", ".join(f"{name} {sum(s[name] for s in splits)}" for name in summary["classes"])
+    counts = {name: {v: sum(s[name][v] for s in splits) for v in ("1", "0")} for name in summary["findings"]}
+    return "findings: " + ", ".join(f"{name} ({n['1']} present, {n['0']} absent)" for name, n in counts.items())
 
 
 def cache(

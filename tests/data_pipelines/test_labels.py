@@ -71,6 +71,12 @@ def test_subgroup_columns(tmp_path: Path) -> None:
     assert labels.rows["sex"].tolist() == ["M", "F", ""]
 
 
+def test_a_coded_sex_is_no_finding(tmp_path: Path) -> None:
+    labels = read(tmp_path, "path,nodule,Gender,Patient Age\nx,1,0,1\ny,0,1,0\n")
+    assert labels.findings == ("nodule",)
+    assert labels.ignored == ("Gender", "Patient Age")
+
+
 def test_equal_rows_count_once(tmp_path: Path) -> None:
     labels = read(tmp_path, "path,a\nx,1\n./x,1\ny\\z,0\ny/z,0\n")
     assert labels.rows["key"].tolist() == ["x", "y/z"]
@@ -84,8 +90,12 @@ def test_an_empty_split_column_is_no_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,a\nx,1\n", "none of the key columns .*: add one"),
+        ("name,a\nx,1\n", "none of the key columns .*: rename or add one. Its columns: name, a"),
         ("Path,a\nx,1\n", "none of the key columns .*: rename its column 'Path' to path"),
+        ("Patient ID,a\nx,1\n", "rename its column 'Patient ID' to patient_id"),
+        ("a,StudyInstanceUID\n1,x\n", "rename its column 'StudyInstanceUID' to study_instance_uid"),
+        ("file name,Gender\nx,1\n", "rename its column 'file name' to path"),
+        ("path,Class\nx,b\n", "none is named class. Rename its column 'Class' to class"),
         ("path,a\n,1\n", "column path, row 2: the key is empty"),
         ("path,a\nx,1\ny,0\nz,CANARY\n", "column a, row 4: text where"),
         ("path,note\nx,CANARY\n", "has no finding"),

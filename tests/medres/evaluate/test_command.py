@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from medres.errors import EvaluationError
-from medres.evaluate import evaluate, report
+from medres.evaluate import command, evaluate, report
 from medres.evaluate.__main__ import main
 from medres.evaluate.writing import safe_cell
 
@@ -42,6 +42,11 @@ def test_writes_all_parts(scores: Path, tmp_path: Path, capsys) -> None:
     rows = list(csv.DictReader((out / "tables" / "figures.csv").read_text().splitlines()))
     (auc,) = [row for row in rows if row["figure"] == "auc"]
     assert float(auc["estimate"]) == numbers["findings"]["positive"]["auc"]["estimate"]
+
+
+def test_the_finding_of_a_model_is_named(scores: Path, tmp_path: Path, capsys) -> None:
+    command._tell(evaluate(scores, provenance={"finding": "effusion"}), tmp_path, as_json=False)
+    assert capsys.readouterr().out.startswith("effusion: AUC 0.")
 
 
 def test_all_options_together(scores: Path, tmp_path: Path, capsys) -> None:
