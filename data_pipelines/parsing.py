@@ -34,7 +34,7 @@ from data_pipelines.errors import LimitExceeded, NotDicom, TruncatedPixelData, U
 from data_pipelines.limits import current
 from data_pipelines.scanning import PIXEL_TAGS, Unusual, scan_dataset, scan_file
 
-Source = str | Path | bytes | Dataset
+Source = str | Path | bytes | bytearray | memoryview | Dataset
 
 _DEFLATED_UID = str(DeflatedExplicitVRLittleEndian).encode()
 _HEADER_BYTES = 1 << 16  # read at once: more than the header of most files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from data_pipelines.doors import study_of
 from data_pipelines.errors import DicomError
@@ -19,7 +19,12 @@ from medres.errors import RefusedInput
 
 
 def files_of(source: Source) -> list[Any]:
-    """The files below a folder, in a fixed order; anything else as it is."""
+    """The files below a folder, in a fixed order; anything else as it is. Raises TypeError for what is no source."""
+    if not isinstance(source, get_args(Source)):
+        raise TypeError(
+            f"a study is a path, the bytes of a file, a pydicom data set or a list of these; received {type(source).__name__}. "
+            "Of an open file or a stream give what its read() returns."
+        )
     if isinstance(source, str | Path) and Path(source).is_dir():
         found = walk(source)
         return [found.root / file for file in found.files]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def test_path_bytes_and_data_set_give_the_same(predictor, tiny_work: Path) -> No
     want = predictor.predict(path).probabilities
     assert predictor.predict(str(path)).probabilities == want
     assert predictor.predict(path.read_bytes()).probabilities == want
+    assert predictor.predict(memoryview(bytearray(path.read_bytes()))).probabilities == want
     assert predictor.predict(pydicom.dcmread(path)).probabilities == want
 
 
@@ -60,6 +62,12 @@ def test_predict_many_yields_one_prediction_a_study(predictor, tiny_work: Path) 
     found = list(predictor.predict_many([source]))
     assert len(found) == 30
     assert all(one.refused is None and one.images == 2 for one in found)
+
+
+def test_what_is_no_source_is_a_type_error_with_its_mend(predictor, tiny_work: Path) -> None:
+    for wrong in (io.BytesIO(b"CANARY"), None, 3, [None]):
+        with pytest.raises(TypeError, match=r"a path, the bytes .*; received (BytesIO|NoneType|int)\."):
+            predictor.predict(wrong)
 
 
 def test_two_studies_at_once_are_refused(predictor, tiny_work: Path) -> None:
