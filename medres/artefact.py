@@ -18,17 +18,15 @@ import zipfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_pipelines.backend import require_tensorflow
 from data_pipelines.errors import SpecError
 from data_pipelines.files import file_sha256, write_atomic
-from data_pipelines.preprocess import PreprocessSpec
 from medres import golden
-from medres.domain import Domain
+from medres.card import Calibration, Card, card_from
 from medres.errors import ArtefactError
 from medres.novelty import Novelty, novelty_from, novelty_member
 from medres.orientation import SIDE
@@ -37,90 +35,14 @@ from medres.preflight import (
     GOLDEN,
     KERAS_MEMBERS,
     NOVELTY,
-    SCHEMA,
     UPRIGHT,
     WEIGHTS,
     card_sha256,
-    parse_json,
     read_members,
 )
 
 if TYPE_CHECKING:
     import keras
-
-    from medres.training.calibrate import Calibration
-
-SERVED = "study"  # the unit that `Predictor` answers for
-INTENDED_USE = "Research use only. Not a medical device; not for diagnosis or treatment of patients."
-
-
-class OperatingPoint(BaseModel):
-    """A frozen threshold: `score >= threshold` is positive, at `unit`; found by `criterion` on `split` with `n_patients`.
-
-    sha256: hash of the scores table that it was found on.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    finding: str
-    name: str
-    threshold: float
-    criterion: str
-    unit: str
-    split: str
-    n_patients: int
-    sha256: str
-
-
-class ConformalQuantile(BaseModel):
-    """Split-conformal quantile of the nonconformity 1 - p(label) on served probabilities, at the unit that is served.
-
-    finding: its name, or the class of a multi-class model. label: 0 or 1 of a finding; the class for multiclass.
-    The label belongs to the prediction set where 1 - p(label) <= quantile. n_patients: those that it was found on.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    finding: str
-    label: int | str
-    alpha: float
-    quantile: float
-    n_patients: int
-
-
-class Card(BaseModel):
-    """Everything about a model that its weights do not say. `names`: findings, or classes for multiclass, in output order.
-
-    windows: (centre, width) in HU of the windows inside the graph, None for radiographs. domain, novelty_threshold: what the model
-    was trained on, and how far an image may lie from it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    schema_: Literal["medres.artefact/1"] = "medres.artefact/1"
-    task: Literal["binary", "multilabel", "multiclass"]
-    names: list[str]
-    preprocess: PreprocessSpec
-    unit: Literal["image", "series", "study", "patient"]
-    pooling: Literal["max", "mean"]
-    calibration: dict
-    operating_points: list[OperatingPoint]
-    conformal: list[ConformalQuantile] = []
-    training: dict
-    input_units: Literal["HU", "display"] | None = None
-    windows: list[tuple[float, float]] | None = None
-    domain: Domain | None = None
-    novelty_threshold: float | None = None
-    versions: dict[str, str]
-    intended_use: str = INTENDED_USE
-    members: dict[str, str] = {}
-
-    def threshold(self, finding: str, *, unit: str, name: str = "default") -> float:
-        """The frozen threshold of a finding at a unit. Raises ArtefactError where none was found in training."""
-        for point in self.operating_points:
-            if (point.finding, point.name, point.unit) == (finding, name, unit):
-                return point.threshold
-        raise ArtefactError(f"the model has no operating point {name!r} for {finding!r} at unit {unit}")
 
 
 @dataclass(frozen=True)
@@ -197,7 +119,7 @@ def read_contents(path: Path | str, *, weights_to: IO[bytes] | None = None) -> C
         novelty, upright = (novelty_from(members[n], n) if n in members else None for n in (NOVELTY, UPRIGHT))
         if upright is not None and len(upright.mean) != SIDE * SIDE:
             raise ArtefactError(f"{UPRIGHT} does not describe {SIDE} x {SIDE} pixels")
-        card = _card(members[CARD])
+        card = card_from(members[CARD])
         spec = card.preprocess
         if (inputs.shape[1:], inputs.dtype) != (spec.prepared_shape, spec.dtype):
             raise ArtefactError(f"{CARD} prepares {spec.name}, and the golden inputs are not: one of them was altered")
@@ -236,16 +158,6 @@ def _opened(plain: Path, name: str) -> keras.Model:
         return keras.saving.load_model(plain, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
         raise ArtefactError(f"{name}: Keras {keras.__version__} cannot open it ({type(error).__name__})") from error
-
-
-def _card(data: bytes) -> Card:
-    try:
-        return Card.model_validate(parse_json(data, CARD))
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ArtefactError(
-            f"{CARD} does not fit schema {SCHEMA} at {where}: written by another version of medres?"
-        ) from None
 
 
 def versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ from data_pipelines.files import csv_bytes, guard_cell, require_new, write_atomi
 from data_pipelines.limits import current
 from data_pipelines.walking import Walk, walk
 from data_pipelines.workers import map_files
-from medres.artefact import Card
+from medres.card import Card
 from medres.errors import RefusedInput
 from medres.predict import Prediction, Predictor
 from medres.progress import Progress

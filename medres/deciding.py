@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medres.artefact import SERVED, Card
+from medres.card import SERVED, Card
 
 CLASS = "class"  # the key of a multi-class decision
 

@@ -22,7 +22,8 @@ from data_pipelines.errors import InputError
 from data_pipelines.files import sync_folder
 from data_pipelines.preprocess import to_model_units
 from medres import golden
-from medres.artefact import Artefact, Card
+from medres.artefact import Artefact
+from medres.card import Card
 from medres.errors import ExportError
 from medres.preflight import CARD
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from medres.artefact import Artefact, Card
+from medres.artefact import Artefact
+from medres.card import Card
 from medres.golden import TOLERANCE
 from medres.preflight import UPRIGHT
 

@@ -14,7 +14,8 @@ from data_pipelines.backend import require_tensorflow
 from data_pipelines.errors import DicomError
 from data_pipelines.parsing import Source
 from data_pipelines.preprocess import to_model_units
-from medres.artefact import Artefact, Card
+from medres.artefact import Artefact
+from medres.card import Card
 from medres.deciding import decisions, pooled, prediction_sets
 from medres.errors import RefusedInput
 from medres.novelty import feature_tensors

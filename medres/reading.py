@@ -13,7 +13,7 @@ from data_pipelines.images import Image
 from data_pipelines.parsing import Source
 from data_pipelines.studies import Study, prepared_study
 from data_pipelines.walking import walk
-from medres.artefact import Card
+from medres.card import Card
 from medres.domain import why_outside
 from medres.errors import RefusedInput
 

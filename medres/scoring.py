@@ -13,8 +13,9 @@ from data_pipelines.dataset import Targets, eval_batches, labelled, rows_of
 from data_pipelines.errors import SpecError
 from data_pipelines.manifest import SPLITS, Manifest
 from data_pipelines.openings import log_opening
-from medres.artefact import Artefact, Card
+from medres.artefact import Artefact
 from medres.artefact import load as load_artefact
+from medres.card import Card
 from medres.errors import ArtefactError
 from medres.explain import pictures
 from medres.predict import BATCH, Predictor

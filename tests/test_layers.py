@@ -18,20 +18,22 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path, *, top_level: bool = False) -> set[str]:
-    """Modules that a file imports; top_level leaves out those inside functions and under TYPE_CHECKING."""
+MODULES = {module_name(path) for path in FILES}
+
+
+def imports(path: Path, *, types: bool = False) -> set[str]:
+    """Modules that a file imports, anywhere in it; types: also those under TYPE_CHECKING."""
     found: set[str] = set()
     pending: list[ast.AST] = [ast.parse(path.read_text())]
     while pending:
         node = pending.pop()
-        if isinstance(node, ast.FunctionDef) and top_level:
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and not types:
             continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names if names <= MODULES else names | {node.module}
         pending += ast.iter_child_nodes(node)
     return found
 
@@ -63,7 +65,8 @@ def test_evaluate_never_imports_tensorflow_and_only_main_imports_scoring() -> No
 
 
 def test_imports_make_no_cycle() -> None:
-    graph = {module_name(p): imports(p, top_level=True) for p in FILES}
+    """Those inside functions and those for types alone count too."""
+    graph = {module_name(p): imports(p, types=True) for p in FILES}
     graph = {name: {u for u in used if u in graph and u != name} for name, used in graph.items()}
     order: list[str] = []
     pending = dict(graph)

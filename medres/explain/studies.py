@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -17,17 +17,32 @@ from data_pipelines.manifest import Manifest
 from data_pipelines.parsing import Source
 from data_pipelines.preprocess import axes_of, prepare, to_model_units
 from data_pipelines.studies import prepared_study
+from medres.card import Card
 from medres.errors import ModelError
 from medres.explain.drawing import overlay_png
+from medres.explain.maps import Explainer
 from medres.explain.placing import onto_original
 from medres.reading import read_study
-
-if TYPE_CHECKING:
-    from medres.predict import Predictor
 
 UNITS = {
     "gradcam": "relative", "gradcam++": "relative", "integrated_gradients": "share of logit", "occlusion": "fall of logit"
 }  # fmt: skip
+
+
+class Asked(Protocol):
+    """What is asked of a `Predictor` here."""
+
+    card: Card
+
+    @property
+    def explainer(self) -> Explainer:
+        """Saliency maps of its model."""
+
+    def probabilities(self, prepared_images: np.ndarray) -> np.ndarray:
+        """By output, for prepared integers."""
+
+    def forward(self, images: np.ndarray) -> np.ndarray:
+        """By output, for images in model units."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ class Saliency:
         write_atomic(path.with_suffix(".npz"), arrays.getvalue())
 
 
-def explain_study(predictor: Predictor, files: Sequence[Source], finding: str, method: str = "gradcam") -> Saliency:
+def explain_study(predictor: Asked, files: Sequence[Source], finding: str, method: str = "gradcam") -> Saliency:
     """The saliency of the study's record with the highest probability of the finding (the one that a largest score comes from).
 
     Of a stack of slices the middle one is shown; of a volume, on the model's own grid, the slice where the map is largest.
@@ -78,7 +93,7 @@ def explain_study(predictor: Predictor, files: Sequence[Source], finding: str, m
 
 
 def _explained(
-    predictor: Predictor, pixels: np.ndarray, image: Image | None, finding: str, method: str, index: int
+    predictor: Asked, pixels: np.ndarray, image: Image | None, finding: str, method: str, index: int
 ) -> Saliency:
     """The saliency of one record of prepared integers; image: the picture to draw it on, None for a volume's own grid."""
     spec, output = predictor.card.preprocess, _output(predictor, finding)
@@ -94,7 +109,7 @@ def _explained(
 
 
 def pictures(
-    predictor: Predictor, work: Path | str, *, method: str = "gradcam"
+    predictor: Asked, work: Path | str, *, method: str = "gradcam"
 ) -> Callable[[str, str, str], bytes | None]:
     """A function for `medres.evaluate.evaluate(..., pictures=)`: (finding, unit, id) -> PNG of the unit's most suspicious image.
 
@@ -123,14 +138,14 @@ def pictures(
     return picture
 
 
-def _output(predictor: Predictor, finding: str) -> int:
+def _output(predictor: Asked, finding: str) -> int:
     names = predictor.card.names
     if finding not in names:
         raise ModelError(f"the model does not predict {finding!r}: choose one of {', '.join(names)}")
     return names.index(finding)
 
 
-def _shown(predictor: Predictor, pixels: np.ndarray) -> np.ndarray:
+def _shown(predictor: Asked, pixels: np.ndarray) -> np.ndarray:
     """0 to 1: a radiograph as it is, CT through the model's first window."""
     if predictor.card.preprocess.kind == "radiograph":
         return pixels

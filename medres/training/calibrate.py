@@ -3,28 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 
-from medres.artefact import SERVED
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """probability = sigmoid or softmax of scale * logits + offset, by output.
-
-    Where it comes from: `method`, the split, the unit, and by output the units and the positive units that it was found on.
-    """
-
-    method: str
-    scale: list[float]
-    offset: list[float]
-    n: list[int]
-    n_positive: list[int]
-    unit: str = SERVED
-    split: str = "tune"
+from medres.card import Calibration
 
 
 def identity(outputs: int, method: str = "none") -> Calibration:

@@ -16,7 +16,7 @@ from data_pipelines.dataset import Targets, eval_batches, labelled, rows_of
 from data_pipelines.manifest import Manifest
 from data_pipelines.preprocess import PreprocessSpec
 from data_pipelines.splits import allocate, group_strata, link_groups, row_strata
-from medres.artefact import SERVED
+from medres.card import SERVED
 from medres.evaluate.scores import Table
 from medres.evaluate.units import Units, to_units
 from medres.progress import Progress

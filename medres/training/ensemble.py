@@ -11,10 +11,10 @@ import pandas as pd
 
 from data_pipelines.dataset import Targets
 from data_pipelines.manifest import Manifest
-from medres.artefact import Artefact, Card, load, save, with_probability
+from medres.artefact import Artefact, load, save, with_probability
+from medres.card import Calibration, Card
 from medres.errors import TrainingError
 from medres.progress import Progress
-from medres.training.calibrate import Calibration
 from medres.training.data import Net, Scored, held_out, load_data
 from medres.training.freeze import after_calibration, calibrate, card_of
 from medres.training.known import with_known

@@ -7,18 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from medres.artefact import (
-    SERVED,
-    Card,
-    ConformalQuantile,
-    OperatingPoint,
-    summary_hash,
-    versions,
-    with_probability,
-)
+from medres.artefact import summary_hash, versions, with_probability
+from medres.card import SERVED, Calibration, Card, ConformalQuantile, OperatingPoint
 from medres.evaluate.criteria import criterion, threshold
 from medres.evaluate.units import Units
-from medres.training.calibrate import Calibration, binary_temperature, identity, platt, temperature
+from medres.training.calibrate import binary_temperature, identity, platt, temperature
 from medres.training.conformal import conformal_quantile
 from medres.training.data import POOL, Net, Scored, TrainingData, fewest, kept_apart
 from medres.views import with_views

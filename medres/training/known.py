@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipelines.dataset import eval_batches
 from data_pipelines.preprocess import UNITS
-from medres.artefact import Card
+from medres.card import Card
 from medres.domain import domain_of
 from medres.model import WINDOWS
 from medres.novelty import Novelty, feature_tensors, fit_novelty, threshold_of

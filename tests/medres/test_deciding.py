@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.preprocess import spec_from
-from medres.artefact import Card, ConformalQuantile, OperatingPoint
+from medres.card import Card, ConformalQuantile, OperatingPoint
 from medres.deciding import decisions, pooled, prediction_sets
 
 

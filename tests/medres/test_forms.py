@@ -12,8 +12,8 @@ import medres
 from data_pipelines.preprocess import spec_from, to_model_units
 from data_pipelines.studies import prepared_study
 from data_pipelines.writing import derived_uid, new_dataset, save, set_pixels
-from medres.artefact import Card, OperatingPoint
 from medres.artefact import save as save_artefact
+from medres.card import Card, OperatingPoint
 from medres.novelty import fit_novelty
 
 SLICES = 6

@@ -14,7 +14,7 @@ import medres
 from data_pipelines.manifest import Manifest
 from data_pipelines.openings import read_openings
 from data_pipelines.wrapping import wrap
-from medres.artefact import ConformalQuantile
+from medres.card import ConformalQuantile
 from medres.errors import ArtefactError, RefusedInput
 from medres.scoring import score_split
 
