@@ -33,7 +33,6 @@ TOLERANCE = 1e-5
 IMAGES = 16
 Run = Callable[[np.ndarray], np.ndarray]  # float32 images (n, ...) in model units -> probabilities (n, outputs)
 
-_KERAS_NAME = {"onnx": "onnx", "openvino": "openvino", "saved_model": "tf_saved_model"}
 _FILE = {"onnx": "model.onnx", "openvino": "model.xml", "saved_model": "saved_model"}
 _PACKAGES = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "openvino": ("openvino",), "saved_model": ()}
 
@@ -69,7 +68,7 @@ def export(artefact: Artefact, format: Format, out: Path | str, *, optimise: boo
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".exporting-") as folder:
         made = Path(folder) / _FILE[format]
         with _quiet():
-            model.export(str(made), format=_KERAS_NAME[format], verbose=False)
+            _write(model, format, made)
         _add_card(made, format, artefact.card)
         with _quiet():
             found = runtime(format, made)(images)
@@ -136,6 +135,19 @@ def same_decisions(found: np.ndarray, want: np.ndarray, card: Card) -> bool:
         for p in card.operating_points
         if p.finding == name
     )
+
+
+def _write(model: Any, format: Format, made: Path) -> None:
+    if format == "onnx":
+        model.export(str(made), format="onnx", verbose=False)
+    elif format == "saved_model":
+        model.export(str(made), format="tf_saved_model", verbose=False)
+    else:  # by way of a SavedModel: OpenVINO 2026.4 takes a TensorFlow function, as Keras gives it one, on Python 3.11 and 3.12 alone
+        import openvino
+
+        with tempfile.TemporaryDirectory(prefix="medres-") as served:
+            model.export(served, format="tf_saved_model", verbose=False)
+            openvino.save_model(openvino.convert_model(served), made, compress_to_fp16=False)
 
 
 def _folded(model: Any) -> Any:
