@@ -108,9 +108,7 @@ def _explained(
     return Saliency(values.astype(np.float32), _shown(predictor, picture), finding, method, index, probability)
 
 
-def pictures(
-    predictor: Asked, work: Path | str, *, method: str = "gradcam"
-) -> Callable[[str, str, str], bytes | None]:
+def pictures(predictor: Asked, work: Path | str, *, method: str = "gradcam") -> Callable[[str, str, str], bytes | None]:
     """A function for `medres.evaluate.evaluate(..., pictures=)`: (finding, unit, id) -> PNG of the unit's most suspicious image.
 
     unit: image, series, study or patient; id: its pseudonym in the manifest of `work`. None where the unit is not there, a file
