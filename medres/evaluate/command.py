@@ -165,11 +165,20 @@ def _evaluate(given: argparse.Namespace) -> DiagnosticReport:
     common["unit"] = given.unit or context["unit"]
     common["pool"] = given.pool or context["pool"]
     common["title"] = given.title or context["title"]
+    finding = context["provenance"].get("finding")
+    common["prevalence"] = [_called_positive(one, finding) for one in given.prevalences] or None
     return evaluate(
         scores, subgroups=given.subgroup or context["subgroups"],
-        thresholds=[*context["frozen"], *given.thresholds],
+        thresholds=[*context["frozen"], *(_called_positive(one, finding) for one in given.thresholds)],
         provenance=context["provenance"], flow=context["flow"], pictures=context.get("pictures"), **common,
     )  # fmt: skip
+
+
+def _called_positive(given: Any, finding: str | None) -> Any:
+    """A value for a finding by its name in a scores table: a binary one calls it positive, whatever it is to the model."""
+    return (
+        {"positive" if n == finding else n: value for n, value in given.items()} if isinstance(given, dict) else given
+    )
 
 
 def _check_worth(report: DiagnosticReport) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,23 @@ def test_writes_all_parts(scores: Path, tmp_path: Path, capsys) -> None:
 
 def test_the_finding_of_a_model_is_named(scores: Path, tmp_path: Path, capsys) -> None:
     command._tell(evaluate(scores, provenance={"finding": "effusion"}), tmp_path, as_json=False)
+    assert capsys.readouterr().out.startswith("effusion: AUC 0.")
+
+
+def test_a_model_form_takes_the_models_name_of_its_finding(scores: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    context = {
+        "unit": "image", "pool": "max", "title": "effusion: test split", "subgroups": [], "flow": None, "pictures": None,
+        "frozen": [{"finding": "positive", "name": "default", "threshold": 0.5}], "provenance": {"finding": "effusion"},
+    }  # fmt: skip
+    module = types.ModuleType("medres.scoring")  # the real one starts TensorFlow
+    module.score_split = lambda model, work, split: (pd.read_csv(scores), context)
+    monkeypatch.setitem(sys.modules, "medres.scoring", module)
+    for name in ("effusion", "positive"):
+        args = ["run/model.keras", "work", "--out", str(tmp_path / name)]
+        assert main([*args, "--prevalence", f"{name}=0.1", "--threshold", f"{name}:low=0.3"]) == 0
+        numbers = json.loads((tmp_path / name / "report.json").read_text())["findings"]["positive"]
+        assert [p["threshold"] for p in numbers["operating_points"]] == [0.5, 0.3]
+        assert any(at["prevalence"] == 0.1 for at in numbers["operating_points"][0]["predictive_at"])
     assert capsys.readouterr().out.startswith("effusion: AUC 0.")
 
 
@@ -188,7 +206,6 @@ def test_save_from_python(scores: Path, tmp_path: Path) -> None:
 
 
 def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, monkeypatch) -> None:
-    import types
 
     frozen = [
         {
