@@ -159,5 +159,5 @@ def _lut_data(elements: Elements, dataset: Dataset, entries: int) -> NDArray[np.
     raw = bytes(values[0])
     if len(raw) in (entries, entries + entries % 2):
         return np.frombuffer(raw, np.uint8)
-    _, little = getattr(dataset, "original_encoding", (None, True))
+    _, little = dataset.original_encoding
     return np.frombuffer(raw[: len(raw) // 2 * 2], ">u2" if little is False else "<u2").astype(np.uint16)

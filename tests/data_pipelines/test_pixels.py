@@ -24,6 +24,7 @@ from data_pipelines.errors import (
     UnsupportedSyntax,
 )
 from data_pipelines.headers import header_of
+from data_pipelines.limits import limited
 from data_pipelines.parsing import parse
 from data_pipelines.pixels import cell_values, pixel_format, read_stored, sample_values, stored_values
 
@@ -132,11 +133,13 @@ def test_frames(grey):
 
 def test_too_few_bytes_are_truncation_and_a_frame_too_many_is_an_error(grey):
     native = STACK.tobytes()
-    with pytest.raises(TruncatedPixelData):
+    with pytest.raises(TruncatedPixelData, match="286 bytes of pixel data where the header needs 288"):
         read_stored(grey(STACK, data=native[:-2]))
     with pytest.raises(DecodeFailed) as caught:
         read_stored(grey(RAMP, data=native))
     assert caught.value.code == "frame_count"
+    with pytest.raises(DecodeFailed, match="192 bytes of pixel data, but NumberOfFrames says 1 of 96 bytes"):
+        read_stored(grey(RAMP, data=STACK[:2].tobytes()))
     padded = grey(RAMP, data=RAMP.tobytes() + b"\0" * 10)
     np.testing.assert_array_equal(read_stored(padded), RAMP)
     assert repairs_of(padded) == ("trailing_bytes",)
@@ -169,11 +172,15 @@ def test_compressed_frames(grey, to_bytes, syntax, table, fragments):
     np.testing.assert_array_equal(read_stored(whole, frame=1), STACK[1])
 
 
-def test_an_extended_offset_table_is_used(grey, to_bytes):
-    data, offsets, lengths = encapsulate_extended([encoded(frame, f"{JPEG}.80") for frame in STACK])
+def test_an_extended_offset_table_says_which_fragment_is_which_frame(grey, to_bytes):
+    order = [2, 0, 1]
+    data, *tables = encapsulate_extended([encoded(frame, f"{JPEG}.80") for frame in STACK])
+    offsets, lengths = (np.frombuffer(table, "<u8")[order].tobytes() for table in tables)
     dataset = grey(
         STACK, syntax=f"{JPEG}.80", data=data, ExtendedOffsetTable=offsets, ExtendedOffsetTableLengths=lengths
     )
+    np.testing.assert_array_equal(read_stored(to_bytes(dataset)), STACK[order])
+    del dataset.ExtendedOffsetTableLengths  # half a table is none
     np.testing.assert_array_equal(read_stored(to_bytes(dataset)), STACK)
 
 
@@ -183,6 +190,7 @@ def test_rle_by_an_independent_encoder(grey, to_bytes, signed):
     dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
     found = read_stored(to_bytes(dataset))
     np.testing.assert_array_equal(found, STACK if signed else STACK.view(np.uint16))
+    assert repairs_of(dataset) == ()
 
 
 def test_a_jpeg_2000_stream_that_calls_signed_samples_unsigned(grey, to_bytes):
@@ -232,7 +240,7 @@ def test_more_bits_than_allocated_and_colour_streams_are_refused(grey):
     with pytest.raises(DecodeFailed, match="16 bits"):
         read_stored(grey(RAMP.astype(np.int8), syntax=f"{JPEG}.80", data=wide))
     colour = imagecodecs.jpeg8_encode(np.zeros((6, 8, 3), np.uint8))
-    with pytest.raises(ColourImage):
+    with pytest.raises(ColourImage, match="holds 3 components"):
         read_stored(grey(RAMP.astype(np.uint8), syntax=f"{JPEG}.50", data=encapsulate([bytes(colour)])))
 
 
@@ -243,34 +251,55 @@ def test_a_fallback_decoder_is_named_as_a_repair(grey):
     assert repairs_of(dataset) == ("fallback_decoder",)
 
 
+MODULE = "bad_pixel_module"
+
+
 @pytest.mark.parametrize(
-    ("change", "error"),
+    ("change", "error", "code", "message"),
     [
-        ({"Rows": None}, NoPixelData),
-        ({"BitsAllocated": None}, NoPixelData),
-        ({"PixelData": None}, NoPixelData),
-        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, ColourImage),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, ColourImage),
-        ({"PhotometricInterpretation": "YBR_FULL"}, ColourImage),
-        ({"BitsAllocated": 1}, UnsupportedSyntax),
-        ({"BitsAllocated": 64}, UnsupportedSyntax),
-        ({"PixelRepresentation": None}, DecodeFailed),
-        ({"PixelRepresentation": 7}, DecodeFailed),
-        ({"BitsStored": 17, "HighBit": 16}, DecodeFailed),
-        ({"BitsStored": 12, "HighBit": 3}, DecodeFailed),
-        ({"Rows": 65535, "Columns": 65535}, LimitExceeded),
-        ({"NumberOfFrames": 999_999_999}, LimitExceeded),
+        ({"Rows": None}, NoPixelData, None, r"^No image: Rows, Columns or BitsAllocated .* missing"),
+        ({"BitsAllocated": None}, NoPixelData, None, "^No image"),
+        ({"PixelData": None}, NoPixelData, None, r"^The file holds no PixelData \(7FE0,0010\)"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, ColourImage, None, r"\(3 samples a pixel\)"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, ColourImage, None, "only grey"),
+        ({"PhotometricInterpretation": "YBR_FULL"}, ColourImage, None, "only grey"),
+        ({"BitsAllocated": 1}, UnsupportedSyntax, None, "BitsAllocated is 1"),
+        ({"BitsAllocated": 64}, UnsupportedSyntax, None, "BitsAllocated is 64"),
+        ({"PixelRepresentation": None}, DecodeFailed, MODULE, r"^PixelRepresentation .* neither 0 nor 1"),
+        ({"PixelRepresentation": 7}, DecodeFailed, MODULE, "neither 0 nor 1"),
+        ({"BitsStored": 17, "HighBit": 16}, DecodeFailed, MODULE, "BitsStored 17 and HighBit 16 contradict"),
+        ({"BitsStored": 12, "HighBit": 3}, DecodeFailed, MODULE, "BitsStored 12 and HighBit 3 contradict"),
+        ({"Rows": 65535, "Columns": 65535}, LimitExceeded, None, f"would take {65535**2 * 2} bytes"),
+        ({"NumberOfFrames": 999_999_999}, LimitExceeded, None, "the limit is 536870912"),
     ],
 )
-def test_pixel_modules_that_make_no_sense_are_refused_by_name(grey, change, error):
+def test_pixel_modules_that_make_no_sense_are_refused_by_name(grey, change, error, code, message):
     dataset = grey(RAMP)
     for keyword, value in change.items():
         if value is None:
             delattr(dataset, keyword)
         else:
             setattr(dataset, keyword, value)
-    with pytest.raises(error):
+    with pytest.raises(error, match=message) as caught:
         read_stored(dataset)
+    assert code in (None, caught.value.code)
+
+
+def test_the_limit_is_the_size_of_all_frames(grey):
+    with limited(inflated=STACK.nbytes):
+        np.testing.assert_array_equal(read_stored(grey(STACK)), STACK)
+    with limited(inflated=STACK.nbytes - 1), pytest.raises(LimitExceeded):
+        read_stored(grey(STACK))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", None])
+def test_stored_values_know_no_polarity(grey, photometric):
+    np.testing.assert_array_equal(read_stored(grey(RAMP, PhotometricInterpretation=photometric)), RAMP)
+
+
+def test_one_stored_bit(grey):
+    bits = (RAMP > 0).astype(np.uint8)
+    np.testing.assert_array_equal(read_stored(grey(bits | 0x40, BitsStored=1, HighBit=0)), bits)
 
 
 def test_missing_bits_stored_is_repaired(grey):
@@ -283,6 +312,13 @@ def test_missing_bits_stored_is_repaired(grey):
 def test_unsupported_syntaxes_are_named(grey, syntax):
     with pytest.raises(UnsupportedSyntax, match=syntax):
         read_stored(grey(RAMP, syntax=syntax, data=encapsulate([b"\0" * 20])))
+
+
+def test_what_is_no_stream_or_has_no_end_is_said_to_be_so(grey):
+    with pytest.raises(DecodeFailed, match=r"^The frame does not start as a JPEG, JPEG-LS or JPEG 2000 stream does\.$"):
+        read_stored(grey(RAMP, syntax=f"{JPEG}.80", data=encapsulate([b"\0" * 20])))
+    with pytest.raises(TruncatedPixelData, match=r"^The codestream has no end-of-image mark\."):
+        read_stored(grey(RAMP, syntax=f"{JPEG}.80", data=encapsulate([encoded(RAMP, f"{JPEG}.80")[:-2]])))
 
 
 @given(junk=st.binary(min_size=4, max_size=200))

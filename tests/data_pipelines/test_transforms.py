@@ -7,6 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from data_pipelines.errors import Unreadable
+from data_pipelines.grayscale import window
 from data_pipelines.parsing import parse
 from data_pipelines.transforms import frame_group, read_modality, read_padding, read_voi
 
@@ -55,7 +56,7 @@ def test_rescale(grey, to_bytes, elements, slope, intercept, declared):
 @pytest.mark.parametrize("wrong", [b"nan ", b"inf ", b"a.0 ", b"0.0 "])
 def test_a_rescale_without_meaning_is_an_error(grey, to_bytes, wrong):
     data = to_bytes(grey(PIXELS, RescaleSlope="2.0", RescaleIntercept="-100"))
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Unreadable, match=r"^RescaleSlope or RescaleIntercept .* no finite number") as caught:
         read_modality(parse(data.replace(b"2.0 ", wrong), pixels=True).dataset, 0, signed=True)
     assert caught.value.code == "bad_modality_transform"
 
@@ -101,6 +102,11 @@ def test_lut_data_in_big_endian(grey, to_bytes):
     dataset["PixelData"].VR = "OW"
     modality = read_modality(reread(dataset, to_bytes), 0, signed=True)
     assert modality.apply(np.arange(3, dtype=np.int16)).tolist() == [7, 8, 900]
+    del dataset.ModalityLUTSequence
+    dataset.VOILUTSequence = [item]
+    voi, _ = voi_of(reread(dataset, to_bytes))
+    assert voi.lut is not None
+    assert voi.lut.table.tolist() == [7, 8, 900]
 
 
 def test_an_eight_bit_table_with_more_than_256_entries(grey, to_bytes):
@@ -113,12 +119,35 @@ def test_an_eight_bit_table_with_more_than_256_entries(grey, to_bytes):
     assert record == {"kind": "lut", "entries": 1000, "bits": 8, "alternatives": 1}
 
 
-@pytest.mark.parametrize("descriptor", [[4, 0], [9, 0, 8]])
-def test_broken_tables_are_refused_by_name(grey, to_bytes, descriptor):
+@pytest.mark.parametrize(
+    ("descriptor", "message"),
+    [
+        ([4, 0], r"^A LUTDescriptor \(0028,3002\) does not hold three numbers\.$"),
+        ([9, 0, 8], "^A look-up table is broken: "),
+    ],
+)
+def test_broken_tables_are_refused_by_name(grey, to_bytes, descriptor, message):
     dataset = reread(grey(PIXELS, ModalityLUTSequence=[lut_item(descriptor, [1, 2, 3, 4])]), to_bytes)
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(Unreadable, match=message) as caught:
         read_modality(dataset, 0, signed=True)
     assert caught.value.code == "bad_modality_transform"
+    dataset = reread(grey(PIXELS, VOILUTSequence=[lut_item(descriptor, [1, 2, 3, 4])]), to_bytes)
+    with pytest.raises(Unreadable, match=message) as caught:
+        voi_of(dataset)
+    assert caught.value.code == "bad_voi_lut"
+
+
+def test_no_entries_mean_65536(grey, to_bytes):
+    """C.11.1.1: the number does not fit its element. As bytes, one an entry, and as words."""
+    for data, bits, last in ((bytes(range(256)) * 256, 8, 255), (np.arange(65536, dtype="<u2").tobytes(), 16, 65535)):
+        item = lut_item([0, 0, bits], data, vr="OW")
+        modality = read_modality(reread(grey(PIXELS, ModalityLUTSequence=[item]), to_bytes), 0, signed=False)
+        assert modality.apply(np.array([0, 200, 65535], np.uint16)).tolist() == [0, 200, last]
+
+
+def test_a_lone_word_is_a_table_of_one(grey):
+    dataset = grey(PIXELS, ModalityLUTSequence=[lut_item([1, 0, 16], 900)])
+    assert read_modality(dataset, 0, signed=True).apply(np.arange(2, dtype=np.int16)).tolist() == [900, 900]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +194,7 @@ def test_a_voi_lut_wins_over_a_window_and_the_first_window_over_the_others(grey,
         ({"WindowCenter": "40", "WindowWidth": "0"}, None, ("unusable_window",)),
         ({"WindowCenter": ["40", "50"], "WindowWidth": ["0", "100"]}, (50, 100, "LINEAR"), ("unusable_window",)),
         ({"WindowCenter": "40", "WindowWidth": "1"}, (40, 1, "LINEAR"), ()),
+        ({"WindowCenter": "40", "WindowWidth": "0.5"}, None, ("unusable_window",)),
         ({"WindowCenter": "40", "WindowWidth": "0.5", "VOILUTFunction": "SIGMOID"}, (40, 0.5, "SIGMOID"), ()),
         ({"WindowCenter": "40", "WindowWidth": "80", "VOILUTFunction": ""}, (40, 80, "LINEAR"), ()),
         ({"WindowCenter": "40", "WindowWidth": "80", "VOILUTFunction": "LINEAR_EXACT"}, (40, 80, "LINEAR_EXACT"), ()),
@@ -179,6 +209,21 @@ def test_windows_as_they_are_written(grey, to_bytes, elements, expected, codes):
     voi, found = voi_of(reread(grey(PIXELS, **elements), to_bytes))
     assert found == codes
     assert (None if not voi.alternatives else (voi.center, voi.width, voi.function)) == expected
+
+
+def test_a_window_is_applied_with_its_function_and_recorded(grey):
+    values = np.array([-500, 0, 39, 40, 41, 100, 900], np.float32)
+    for function in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        voi, _ = voi_of(grey(PIXELS, WindowCenter=[40, 50], WindowWidth=[300, 80], VOILUTFunction=function))
+        display, record = voi.apply(values, None)
+        np.testing.assert_array_equal(display, window(values, 40, 300, function))
+        assert record == {"kind": "window", "center": 40, "width": 300, "function": function, "alternatives": 2}
+
+
+def test_a_window_that_is_no_number_is_passed_over_and_named(grey, to_bytes):
+    data = to_bytes(grey(PIXELS, WindowCenter="40.0", WindowWidth="80.0"))
+    voi, codes = voi_of(parse(data.replace(b"80.0", b"wide"), pixels=True).dataset)
+    assert (voi.alternatives, codes) == (0, ("invalid_WindowWidth",))
 
 
 def test_without_any_voi_the_unpadded_range_is_taken_and_recorded(grey):

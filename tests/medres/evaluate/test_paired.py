@@ -12,14 +12,14 @@ from scipy import optimize, stats
 from medres.evaluate import evaluate
 from medres.evaluate.estimates import Estimate, undefined
 from medres.evaluate.intervals import normal_quantile
-from medres.evaluate.paired import global_test, mcnemar, paired_difference_of_rates, tango
+from medres.evaluate.paired import global_test, mcnemar, paired_difference_of_rates, paired_rates, tango
 from medres.evaluate.precision import patients_for_half_width, precision_numbers
 from medres.evaluate.roc import Sample
 
 Z = normal_quantile(0.95)
 
 
-@pytest.mark.parametrize(("b", "c", "n"), [(12, 2, 44), (9, 4, 40), (1, 0, 20)])
+@pytest.mark.parametrize(("b", "c", "n"), [(12, 2, 44), (9, 4, 40), (1, 0, 20), (1, 0, 2)])
 def test_tango_limits_are_where_the_score_test_just_rejects(b: int, c: int, n: int) -> None:
     """Oracle: maximise the likelihood under p12 - p21 = delta numerically, then the score statistic."""
     for delta in tango(b, c, n, Z):
@@ -57,6 +57,8 @@ def test_mcnemar_exact_and_large() -> None:
     assert mcnemar(8, 2) == pytest.approx(2 * sum(math.comb(10, k) for k in (0, 1, 2)) / 2**10)
     assert mcnemar(40, 20) == pytest.approx(stats.chi2.sf(400 / 60, 1))
     assert mcnemar(0, 0) == 1.0
+    assert mcnemar(14, 10) == pytest.approx(2 * sum(math.comb(24, k) for k in range(11)) / 2**24)
+    assert mcnemar(15, 10) == pytest.approx(stats.chi2.sf(25 / 25, 1))
 
 
 def test_clustered_difference_by_hand_and_copies() -> None:
@@ -69,15 +71,58 @@ def test_clustered_difference_by_hand_and_copies() -> None:
     assert twice[0].estimate == pytest.approx(d.mean())
     assert twice[0].ci_high - twice[0].estimate == pytest.approx(stats.t.ppf(0.975, 59) * error)
     assert twice[1] == pytest.approx(2 * stats.t.sf(d.mean() / error, 59))
-    assert paired_difference_of_rates(a, b, patient, 0.95)[0].method == "Tango 1998"
+    assert twice[0].estimate - twice[0].ci_low == pytest.approx(stats.t.ppf(0.975, 59) * error)
+    assert twice[0] == Estimate(
+        twice[0].estimate, twice[0].ci_low, twice[0].ci_high, 0.95, "two", "paired difference, patient sandwich, t",
+        n=120, n_clusters=60,
+    )  # fmt: skip
+    alone = paired_difference_of_rates(a, b, patient, 0.95)[0]
+    assert (alone.method, alone.level, alone.sided, alone.n) == ("Tango 1998", 0.95, "two", 60)
+
+
+def test_two_patients_and_limits_that_stay_within_one() -> None:
+    a, patient = np.array([True, True, True, True, True]), np.array([0, 0, 0, 1, 1])
+    b = np.array([False, False, False, False, True])
+    for left, right, sign in ((a, b, 1), (b, a, -1)):
+        estimate, p_value = paired_difference_of_rates(left, right, patient, 0.95)
+        assert estimate.estimate == pytest.approx(sign * 0.8)
+        # deviations by patient: 3 (1 - .8) = .6 and .2 - .8 = -.6
+        error = math.sqrt(2 * (0.36 + 0.36)) / 5
+        assert p_value == pytest.approx(2 * stats.t.sf(0.8 / error, 1))
+        inner, outer = (estimate.ci_low, estimate.ci_high)[::sign]
+        assert (inner, outer) == (pytest.approx(-sign), sign)
+
+
+@pytest.mark.parametrize("patients", [1, 60])
+def test_rates_of_two_models_by_hand(patients: int) -> None:
+    rng = np.random.default_rng(5)
+    label, step = np.arange(60) % 3 == 0, np.zeros(60, dtype=np.int64)
+    patient = np.arange(60) if patients == 60 else np.zeros(60, dtype=np.int64)
+    first, second = (np.round(rng.random(60), 1) for _ in range(2))
+    assert ((first == 0.5) & label).any()
+    assert ((first == 0.5) & ~label).any()
+    found = paired_rates(*(Sample(label, score, patient, step) for score in (first, second)), 0.5, 0.95)
+    assert found["threshold"] == 0.5
+    for name, members in (("sensitivity", label), ("specificity", ~label)):
+        right = [(score[members] >= 0.5) == label[members] for score in (first, second)]
+        only_a, only_b = (int((x & ~y).sum()) for x, y in (right, right[::-1]))
+        e = found[f"{name}_difference"]
+        assert e.estimate == pytest.approx((only_a - only_b) / members.sum())
+        if patients == 60:
+            assert found[f"{name}_p"] == mcnemar(only_a, only_b)
+            assert (e.ci_low, e.ci_high) == tango(only_a, only_b, int(members.sum()), Z)
+        else:
+            assert (e.ci_low, e.n, found[f"{name}_p"]) == (None, members.sum(), None)
 
 
 def test_edges_have_reasons() -> None:
     none = np.zeros(0, dtype=bool)
-    assert paired_difference_of_rates(none, none, np.zeros(0, dtype=int), 0.95)[0].why
+    empty = paired_difference_of_rates(none, none, np.zeros(0, dtype=int), 0.95)[0]
+    assert (empty.why, empty.n) == ("no unit in the denominator", 0)
     same = np.ones(4, dtype=bool)
     estimate, p_value = paired_difference_of_rates(same, same, np.array([0, 0, 1, 1]), 0.95)
-    assert "zero" in estimate.why
+    assert (estimate.estimate, estimate.n) == (0.0, 4)
+    assert estimate.why == "the estimated variance is zero: no interval of this kind"
     assert p_value is None
 
 
@@ -104,7 +149,11 @@ def test_global_test_of_two_is_the_square_of_the_paired_test(few_replicates) -> 
     (row,) = report.numbers["global_comparisons"]
     assert (row["df"], row["n_common"], row["models"]) == (2, 190, ["scores", "b", "c"])
     assert row["p_value"] < 1e-4
-    assert "rank alike" in global_test(samples([a, a, b]))["why"]
+    nothing = {"chi_square": None, "df": None, "p_value": None}
+    assert global_test(samples([a, a, b])) == nothing | {"why": "two of the models rank alike"}
+    found = global_test(samples([f.assign(label=1) for f in (a, b)]))
+    assert found == nothing | {"why": found["why"]}
+    assert "class" in found["why"]
 
 
 def test_rates_are_compared_at_a_declared_threshold_only(few_replicates) -> None:

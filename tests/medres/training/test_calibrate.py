@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 
-from medres.training.calibrate import binary_temperature, platt, temperature
+from medres.card import Calibration
+from medres.training.calibrate import binary_temperature, identity, platt, temperature
 
 
 def smoothed_loss(z: np.ndarray, y: np.ndarray, a: float, b: float) -> float:
@@ -24,6 +26,37 @@ def test_platt_finds_the_minimum() -> None:
             assert best <= smoothed_loss(z, y, a + da, b + db) + 1e-9
     assert a == pytest.approx(0.5, abs=0.12)
     assert b == pytest.approx(-1, abs=0.35)
+
+
+def test_platts_targets_are_smoothed_by_class() -> None:
+    """Few of each, so that 1/(n- + 2) matters; minimised here by a method without gradients."""
+    z, y = np.array([-3.0, -1, 0, 1, 2]), np.array([0, 0, 0, 1, 1])
+    slow = minimize(
+        lambda ab: smoothed_loss(z, y, *ab), [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-13}
+    )
+    assert platt(z, y) == pytest.approx(tuple(slow.x), abs=1e-3)
+
+
+def test_identity_changes_nothing() -> None:
+    assert identity(2) == Calibration("none", [1.0, 1.0], [0.0, 0.0], [0, 0], [0, 0])
+    assert identity(1, "platt").method == "platt"
+    assert (identity(1).unit, identity(1).split) == ("study", "tune")
+
+
+def test_a_scale_stays_between_exp_minus_4_and_exp_4() -> None:
+    z, y = np.array([-1.0, 1.0]), np.array([0, 1])
+    assert binary_temperature(z / 1e4, y) == pytest.approx(np.exp(4), rel=1e-3)
+    assert binary_temperature(-z, y) == pytest.approx(np.exp(-4), rel=1e-3)
+
+
+def test_temperature_of_great_logits_is_finite() -> None:
+    """exp would overflow, or all of a row vanish beside another row's maximum."""
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 3, 200)
+    z = rng.normal(size=(200, 3)) * 4
+    z[np.arange(200), labels] += 3
+    moved = z + np.where(np.arange(200) % 2, 3000.0, -3000.0)[:, None]
+    assert temperature(moved, labels) == pytest.approx(temperature(z, labels), rel=1e-4)
 
 
 def test_platt_stays_finite_and_keeps_the_order_when_separated() -> None:
