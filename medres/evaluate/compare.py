@@ -15,7 +15,7 @@ from medres.evaluate.curves import reduced
 from medres.evaluate.estimates import Estimate, undefined
 from medres.evaluate.intervals import normal_quantile
 from medres.evaluate.options import Options
-from medres.evaluate.paired import global_test, paired_rates
+from medres.evaluate.paired import ONE_CLASS, global_test, paired_rates
 from medres.evaluate.roc import Sample, auc_covariance, placements, rank_counts
 from medres.evaluate.scores import Table
 from medres.evaluate.subgroups import OVERLAY_POINTS, holm
@@ -78,7 +78,7 @@ def comparison_numbers(
             row |= {
                 "margin": options.margin,
                 "reference": names[1],
-                "noninferior": _noninferior(difference, pair, options.margin),
+                "noninferior": _noninferior(pair, options.margin),
             }
         out.append(row)
     return out
@@ -92,9 +92,7 @@ def global_comparisons(models: list[Units], names: list[str]) -> list[dict[str, 
         samples = [
             Sample(u.label[finding][use] == 1.0, u.score[finding][use], u.patient[use], u.fold[use]) for u in models
         ]
-        row: dict[str, Any] = {"finding": finding, "models": names, "n_common": int(use.sum())}
-        both = samples[0].n_positive > 0 and samples[0].n_negative > 0
-        out.append(row | (global_test(samples) if both else {"p_value": None, "why": "one class only"}))
+        out.append({"finding": finding, "models": names, "n_common": int(use.sum())} | global_test(samples))
     return out
 
 
@@ -102,7 +100,7 @@ def paired_difference(a: Sample, b: Sample, level: float) -> tuple[Estimate, flo
     """AUC(a) - AUC(b) on the same units, Wald interval truncated to -1..1, and the two-sided p-value."""
     n = a.label.size
     if a.n_positive == 0 or a.n_negative == 0:
-        return undefined("one class only among the common units", n=n), None
+        return undefined(ONE_CLASS, n=n), None
     try:
         models = [placements(a), placements(b)]
         difference = models[0].auc - models[1].auc
@@ -129,7 +127,7 @@ def adjust(rows: list[dict[str, Any]]) -> None:
         row["p_adjusted"] = adjusted.get(str(i))
 
 
-def _noninferior(difference: Estimate, pair: list[Sample], margin: float) -> bool | None:
+def _noninferior(pair: list[Sample], margin: float) -> bool | None:
     """Whether the one-sided 97.5 % lower limit of a - b lies above -margin; None where there is no interval."""
     one_sided, _ = paired_difference(pair[0], pair[1], 0.95)
     return None if one_sided.ci_low is None else one_sided.ci_low > -margin

@@ -15,6 +15,7 @@ from medres.evaluate.intervals import normal_quantile, t_quantile
 from medres.evaluate.roc import Ints, Sample, auc_covariance, placements
 
 Bools = NDArray[np.bool_]
+ONE_CLASS = "one class only among the common units"
 
 
 def paired_rates(a: Sample, b: Sample, threshold: float, level: float) -> dict[str, Any]:
@@ -79,16 +80,19 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 def global_test(samples: list[Sample]) -> dict[str, Any]:
     """Chi-square that k paired AUCs are all equal (DeLong 1988), clustered where patients repeat."""
+    nothing = {"chi_square": None, "df": None, "p_value": None}
+    if samples[0].n_positive == 0 or samples[0].n_negative == 0:
+        return nothing | {"why": ONE_CLASS}
     try:
         models = [placements(s) for s in samples]
         covariance = auc_covariance(models)
     except ValueError as error:
-        return {"chi_square": None, "df": None, "p_value": None, "why": str(error)}
+        return nothing | {"why": str(error)}
     contrast = np.diff(np.eye(len(models)), axis=0)
     difference = contrast @ np.array([m.auc for m in models])
     spread = contrast @ covariance @ contrast.T
     df = int(np.linalg.matrix_rank(spread, hermitian=True))
     if df < len(models) - 1:
-        return {"chi_square": None, "df": None, "p_value": None, "why": "two of the models rank alike"}
+        return nothing | {"why": "two of the models rank alike"}
     chi_square = float(difference @ np.linalg.solve(spread, difference))
     return {"chi_square": chi_square, "df": df, "p_value": float(stats.chi2.sf(chi_square, df))}

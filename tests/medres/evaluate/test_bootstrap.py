@@ -107,6 +107,8 @@ def test_rates_at_a_fixed_rate_by_hand() -> None:
     assert sensitivity_at(counts, 1.0) == 0.5
     assert specificity_at(counts, 0.75) == pytest.approx(5 / 6)
     assert specificity_at(counts, 1.0) == pytest.approx(2 / 6)
+    worst = rank_counts(~label, np.arange(10.0, 0, -1))  # the first two are negative: no threshold has specificity 1
+    assert sensitivity_at(worst, 1.0) == 0.0
 
 
 def test_partial_numbers_have_intervals_around_the_estimate() -> None:
@@ -115,11 +117,27 @@ def test_partial_numbers_have_intervals_around_the_estimate() -> None:
         assert row["raw"].ci_low < row["raw"].estimate < row["raw"].ci_high
         assert row["standardised"].replicates == 400
         assert 0.5 < row["standardised"].estimate < 1
-    assert out["at_fixed"][0]["sensitivity"].n_clusters == 100
+        assert (row["raw"].method, row["raw"].n) == ("percentile bootstrap of patients", 200)
+    sample = drawn(n=200, repeat=2)
+    counts = rank_counts(sample.label, sample.score)
+    assert [(row["axis"], row["low"], row["high"]) for row in out["partial_auc"]] == [
+        ("specificity", 0.8, 1.0), ("sensitivity", 0.8, 1.0)
+    ]  # fmt: skip
+    for row in out["partial_auc"]:
+        assert row["raw"].estimate == partial_auc(counts, row["axis"], 0.8, 1.0)
+    at_specificity, at_sensitivity = out["at_fixed"]
+    assert (at_specificity["fixed"], at_specificity["value"]) == ("specificity", 0.9)
+    assert at_specificity["sensitivity"].estimate == sensitivity_at(counts, 0.9)
+    assert (at_sensitivity["fixed"], at_sensitivity["value"]) == ("sensitivity", 0.9)
+    assert at_sensitivity["specificity"].estimate == specificity_at(counts, 0.9)
+    assert sensitivity_at(counts, 0.9) != specificity_at(counts, 0.9)
+    assert at_specificity["sensitivity"].n_clusters == 100
     one = partial_numbers(
         Sample(np.ones(3, dtype=bool), np.arange(3.0), np.arange(3), np.zeros(3, dtype=np.int64)), 0.95, 10
     )
-    assert one["partial_auc"][0]["raw"].why == "one class only"
+    assert (one["partial_auc"][0]["raw"].why, one["at_fixed"][1]["specificity"].n) == ("one class only", 3)
+    least = Sample(np.array([True, False]), np.array([1.0, 0.0]), np.arange(2), np.zeros(2, dtype=np.int64))
+    assert partial_numbers(least, 0.95, 10)["partial_auc"][0]["raw"].estimate == pytest.approx(0.2)
 
 
 def test_optimism_of_a_useless_model_is_seen() -> None:

@@ -55,8 +55,27 @@ def test_calibrated_probabilities_are_rejected_as_often_as_said() -> None:
     assert all(0.02 < count / 400 < 0.085 for count in small.values())
 
 
+def test_a_group_of_one_counts() -> None:
+    """One unit with a probability of its own at the top."""
+    sample = sample_of([0, 1] * 9 + [1], [0.3] * 18 + [0.9])
+    told = hosmer_lemeshow(sample)
+    assert told["df"] == 2
+    assert told["chi_square"] == pytest.approx((9 - 5.4) ** 2 / (5.4 * 0.7) + (1 - 0.9) ** 2 / (0.9 * 0.1))
+
+
 def test_left_out_with_a_reason() -> None:
     clustered = goodness_of_fit(sample_of([1, 0, 1, 0], [0.9, 0.2, 0.6, 0.4], [0, 0, 1, 1]))
-    assert all(one["p_value"] is None and "independent" in one["why"] for one in clustered.values())
+    why = "patients repeat: the test takes units as independent"
+    assert clustered == {
+        "hosmer_lemeshow": {"chi_square": None, "df": None, "p_value": None, "why": why},
+        "spiegelhalter": {"z": None, "p_value": None, "why": why},
+    }
     edge = goodness_of_fit(sample_of([1, 0, 1, 0], [1.0, 0.0, 1.0, 0.0]))
-    assert all(one["p_value"] is None and one["why"] for one in edge.values())
+    assert edge == {
+        "hosmer_lemeshow": {
+            "chi_square": None, "df": None, "p_value": None, "why": "a group expects no event, or nothing but events"
+        },
+        "spiegelhalter": {"z": None, "p_value": None, "why": "every probability is 0, .5 or 1"},
+    }  # fmt: skip
+    fine = sample_of([1, 0, 1, 0], [0.9, 0.2, 0.6, 0.4])
+    assert goodness_of_fit(fine) == {"hosmer_lemeshow": hosmer_lemeshow(fine), "spiegelhalter": spiegelhalter(fine)}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -151,9 +152,26 @@ def test_global_test_of_two_is_the_square_of_the_paired_test(few_replicates) -> 
     assert row["p_value"] < 1e-4
     nothing = {"chi_square": None, "df": None, "p_value": None}
     assert global_test(samples([a, a, b])) == nothing | {"why": "two of the models rank alike"}
-    found = global_test(samples([f.assign(label=1) for f in (a, b)]))
-    assert found == nothing | {"why": found["why"]}
-    assert "class" in found["why"]
+    for label in (0, 1):
+        found = global_test(samples([f.assign(label=label) for f in (a, b)]))
+        assert found == nothing | {"why": "one class only among the common units"}
+    apart = [replace(s, fold=s.label.astype(np.int64)) for s in samples([a, b])]
+    assert global_test(apart) == nothing | {"why": "no fold holds both classes"}
+
+
+def test_the_global_row_counts_what_all_models_can_be_judged_on(few_replicates) -> None:
+    a, b, c = drawn()
+    c = c.assign(label=c.label.astype(float))
+    gone = {"a": 3, "b": 4, "c": 5}
+    frames = {
+        name: frame.assign(status=np.where(np.arange(200) == gone[name], "refused", "scored"))
+        for name, frame in zip("abc", (a, b, c), strict=True)
+    }
+    report = evaluate(frames["a"], compare={"b": frames["b"], "c": frames["c"]})
+    (row,) = report.numbers["global_comparisons"]
+    left = [frame.drop(index=list(gone.values())) for frame in (a, b, c)]
+    assert row == {"finding": "positive", "models": ["scores", "b", "c"], "n_common": 197} | global_test(samples(left))
+    assert [one["n_common"] for one in report.numbers["comparisons"]] == [198, 198]
 
 
 def test_rates_are_compared_at_a_declared_threshold_only(few_replicates) -> None:

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 
 from medres.errors import EvaluationError
+from medres.evaluate.intervals import likelihood_ratio, proportion
 from medres.evaluate.points import check_tune, choose_points
+from medres.evaluate.predictive import predictive_values
 from medres.evaluate.roc import Sample, rank_counts
 from medres.evaluate.scores import load
-from medres.evaluate.thresholds import Context, Point, operating_point, youden
+from medres.evaluate.thresholds import Context, Point, operating_point, youden, youden_point
 from medres.evaluate.units import to_units
 
 
@@ -28,6 +30,55 @@ def test_youden_is_the_best_of_all_thresholds_and_the_highest_of_equals() -> Non
     found = youden(rank_counts(label, score))
     assert gains[found] == pytest.approx(max(gains.values()))
     assert youden(rank_counts(np.array([1, 0, 1, 0], dtype=bool), np.array([4.0, 3.0, 2.0, 1.0]))) == 4.0
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("repeat", [1, 3])
+def test_every_figure_is_that_of_its_own_units(repeat: int, exact: bool) -> None:
+    """Against a loop over the units; each rate with the patients of its own denominator."""
+    rng = np.random.default_rng(4)
+    n = 150
+    label, patient = rng.random(n) < 0.3, np.arange(n) // repeat
+    score = np.round(rng.normal(size=n) + label, 1)
+    sample = Sample(label, score, patient, np.zeros(n, dtype=np.int64))
+    refused = (rng.random(9) < 0.5, np.arange(9) % 4)
+    source = {"criterion": "by hand"}
+    context = Context(0.9, prevalences=(0.02, 0.3), refused_label=refused[0], refused_patient=refused[1], exact=exact)
+    out = operating_point(sample, Point("a", 0.5, "frozen", source), context)
+    assert (out["name"], out["threshold"], out["origin"], out["source"]) == ("a", 0.5, "frozen", source)
+    table = {"tp": 0, "fp": 0, "fn": 0, "tn": 0}
+    for y, s in zip(label, score, strict=True):
+        table[("t" if (s >= 0.5) == y else "f") + ("p" if s >= 0.5 else "n")] += 1
+    assert {key: out[key] for key in table} == table
+    assert len({*table.values()}) == 4
+    called = score >= 0.5
+    for name, hit, of in (
+        ("sensitivity", called, label),
+        ("specificity", ~called, ~label),
+        ("ppv", label, called),
+        ("npv", ~label, ~called),
+        ("accuracy", called == label, np.ones(n, dtype=bool)),
+    ):
+        assert out[name] == proportion(hit[of], patient[of], 0.9, exact=exact), name
+        assert ("Clopper" in out[name].method) == (exact and repeat == 1)
+    assert out["lr_positive"] == likelihood_ratio(called, label, patient, 0.9, "LR+")
+    assert out["lr_negative"] == likelihood_ratio(~called, label, patient, 0.9, "LR-")
+    assert [list(at) for at in out["predictive_at"]] == [["prevalence", "ppv", "npv"]] * 2
+    for at, prevalence in zip(out["predictive_at"], (0.02, 0.3), strict=True):
+        assert (at["prevalence"], at["ppv"], at["npv"]) == (
+            prevalence, *predictive_values(called, label, patient, prevalence, 0.9)
+        )  # fmt: skip
+    right = np.concatenate([called == label, np.zeros(9, dtype=bool)])
+    truth, who = np.concatenate([label, refused[0]]), np.concatenate([patient, refused[1]])
+    for name, of in (("sensitivity", truth), ("specificity", ~truth)):
+        assert out["refused_as_error"][name] == proportion(right[of], who[of], 0.9, exact=exact)
+
+
+def test_no_youden_point_of_one_class() -> None:
+    for label in ([0, 0], [1, 1]):
+        assert youden_point(sample_of(label, [0.1, 0.2]), "exploratory", "youden", {}) is None
+    found = youden_point(sample_of([1, 0], [0.9, 0.2]), "frozen", "default", {"split": "tune"})
+    assert found == Point("default", 0.9, "frozen", {"criterion": "youden", "split": "tune"})
 
 
 def test_a_score_equal_to_the_threshold_is_positive() -> None:
@@ -56,7 +107,11 @@ def test_refusals_count_as_errors_of_their_class() -> None:
 def test_case_control_leaves_out_what_depends_on_prevalence() -> None:
     sample = sample_of([1, 1, 0, 0], [0.9, 0.3, 0.6, 0.2])
     out = operating_point(sample, Point("a", 0.5, "declared"), Context(0.95, True, (0.1,)))
-    assert [out[k].estimate for k in ("ppv", "npv", "accuracy")] == [None, None, None]
+    why = "cases and controls were sampled apart: the share of positives is the sampler's, not the clinic's"
+    assert [(out[k].estimate, out[k].why) for k in ("ppv", "npv", "accuracy")] == [
+        (None, f"{why}; see predictive_at")
+    ] * 3
+    assert (out["sensitivity"].estimate, out["specificity"].estimate) == (0.5, 0.5)
     assert out["predictive_at"][0]["ppv"].estimate == pytest.approx(0.5 * 0.1 / (0.5 * 0.1 + 0.5 * 0.9))
 
 

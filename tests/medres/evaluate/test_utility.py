@@ -54,6 +54,47 @@ def test_stated_prevalence_equals_the_own_one_when_they_agree_and_bayes_otherwis
     assert e.ci_high - e.estimate == pytest.approx(t_quantile(0.95, 99) * math.sqrt(variance))
 
 
+def test_patients_with_both_labels_against_the_jackknife() -> None:
+    """Calls that go by patient: what a patient gains by true and loses by false alarms is one deviation, not two."""
+    rng = np.random.default_rng(5)
+    patient = np.repeat(np.arange(250), 6)
+    label = rng.random(1500) < 0.4
+    acted = rng.random(1500) < 1 / (1 + np.exp(-rng.normal(scale=2.0, size=250)[patient]))
+    s = sample_of(label, np.zeros(1500), patient)
+
+    def slow(use: np.ndarray) -> float:
+        return 0.3 * acted[use & label].mean() - 0.7 * 0.8 * acted[use & ~label].mean()
+
+    without = np.array([slow(patient != one) for one in range(250)])
+    error = math.sqrt(249 / 250 * ((without - without.mean()) ** 2).sum())
+    e = net_benefit(s, acted, 0.8, 0.3, 0.95)
+    assert (e.ci_high - e.ci_low) / 2 == pytest.approx(t_quantile(0.95, 249) * error, rel=0.02)
+    assert e.estimate - e.ci_low == pytest.approx(e.ci_high - e.estimate)
+    assert (e.level, e.sided, e.method, e.n) == (0.95, "two", "net benefit, patient sandwich, t", 1500)
+
+
+def test_a_probability_at_the_threshold_is_acted_upon_and_a_prevalence_reweighs_the_curve() -> None:
+    label = np.arange(100) < 40
+    s = sample_of(label, np.where(np.arange(100) % 3, GRID[10], GRID[30]))
+    own, stated = decision_curve(s, None, 0.95), decision_curve(s, 0.1, 0.95)
+    everyone = np.ones(100, dtype=bool)
+    weight = GRID[10] / (1 - GRID[10])
+    assert own["model"][10] == net_benefit(s, everyone, weight, None, 0.95)
+    assert stated["model"][10] == stated["all"][10] == net_benefit(s, everyone, weight, 0.1, 0.95)
+    assert stated["model"][11] == net_benefit(s, s.score >= GRID[30], GRID[11] / (1 - GRID[11]), 0.1, 0.95)
+    assert (own["prevalence"], stated["prevalence"]) == (0.4, 0.1)
+    assert own["interventions_avoided"][10] == 0.0
+
+
+def test_one_or_two_patients() -> None:
+    label, acted = np.array([True, False, True]), np.array([True, True, False])
+    for weight in (1.0, 3.0):
+        e = net_benefit(sample_of(label, acted, np.zeros(3, dtype=int)), acted, weight, None, 0.95)
+        assert (e.ci_low, e.n) == (None, 3)
+        assert e.why == "the estimated variance is zero: no interval of this kind"
+    assert net_benefit(sample_of(label, acted, np.array([0, 1, 1])), acted, 1.0, None, 0.95).ci_low is not None
+
+
 def test_curve_ends_and_avoided_are_consistent() -> None:
     rng = np.random.default_rng(2)
     label = rng.random(60) < 0.4
@@ -80,4 +121,4 @@ def test_patients_are_clusters() -> None:
     assert twice.ci_low == pytest.approx(once.ci_low)
     nobody = net_benefit(sample_of(label, score), np.zeros(50, dtype=bool), 1.0, None, 0.95)
     assert nobody.estimate == 0.0
-    assert "zero" in nobody.why
+    assert (nobody.why, nobody.n) == ("the estimated variance is zero: no interval of this kind", 50)
