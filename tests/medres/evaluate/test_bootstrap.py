@@ -8,10 +8,11 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from medres.evaluate.auc import auc_estimates
 from medres.evaluate.bootstrap import percentile_estimate, replicates_for, resampled
+from medres.evaluate.estimates import Estimate
 from medres.evaluate.optimism import optimism_corrected
 from medres.evaluate.partial import partial_auc, partial_numbers, sensitivity_at, specificity_at, standardised
 from medres.evaluate.precision_recall import average_precision
-from medres.evaluate.roc import Sample, auc_covariance, auc_from_counts, placements, rank_counts
+from medres.evaluate.roc import Counts, Sample, auc_covariance, auc_from_counts, placements, rank_counts
 from medres.evaluate.thresholds import youden
 
 
@@ -60,6 +61,36 @@ def test_a_replicate_without_a_class_is_counted_not_hidden() -> None:
     assert "missing" in e.why
     flat = percentile_estimate(1.0, np.ones(100), 0.95, "m", 4, 4)
     assert "do not differ" in flat.why
+
+
+def test_percentiles_of_the_replicates_and_what_they_say_of_themselves() -> None:
+    draws = np.arange(1001.0) / 1000
+    e = percentile_estimate(0.5, draws, 0.9, "percentiles", 40, 20)
+    assert e == Estimate(
+        0.5, pytest.approx(0.05), pytest.approx(0.95), 0.9, "two", "percentiles", n=40, n_clusters=20,
+        replicates=1001, replicates_undefined=0,
+    )  # fmt: skip
+    outside = percentile_estimate(2.0, draws, 0.9, "percentiles", 40, 20)
+    assert (outside.ci_low, outside.ci_high) == (pytest.approx(0.05), 2.0)
+    told = {"n": 40, "n_clusters": 20, "replicates": 100}
+    flat = percentile_estimate(1.0, np.ones(100), 0.9, "percentiles", 40, 20)
+    assert flat == Estimate(1.0, why="the replicates do not differ: no interval", replicates_undefined=0, **told)
+    for missing, why in ((10, None), (11, "a class is missing in over a tenth of the replicates: no interval")):
+        some = np.where(np.arange(100) < missing, np.nan, draws[:100])
+        found = percentile_estimate(0.05, some, 0.9, "percentiles", 40, 20)
+        assert (found.estimate, found.why, found.replicates_undefined) == (0.05, why, missing)
+        assert (found.n, found.n_clusters, found.replicates) == (40, 20, 100)
+
+
+def test_a_statistic_is_given_the_thresholds_of_its_counts() -> None:
+    s = drawn(repeat=1)
+
+    def lowest(counts: Counts) -> float:
+        assert counts.threshold.shape == counts.tp.shape == counts.fp.shape
+        assert (counts.tp[-1], counts.fp[-1]) == (counts.n_positive, counts.n_negative)
+        return float(counts.threshold[-1])
+
+    assert set(resampled(s, {"x": lowest}, 5)["x"]) == {s.score.min()}
 
 
 def test_fewer_replicates_for_large_tables() -> None:

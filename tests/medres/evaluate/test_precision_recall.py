@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
+from medres.evaluate.estimates import Estimate
 from medres.evaluate.intervals import t_quantile
 from medres.evaluate.precision_recall import average_precision, average_precision_estimate
 from medres.evaluate.roc import Sample, rank_counts
@@ -27,10 +29,12 @@ def test_matches_scikit_learn_with_ties(seed: int) -> None:
     assert average_precision(rank_counts(s.label, s.score)) == pytest.approx(expected, abs=1e-13)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_the_interval_is_that_of_numerical_derivatives_by_patient(seed: int) -> None:
     """Oracle: weigh one patient a little more, compute AP with scikit-learn, and take the slope."""
     s = drawn(seed)
+    if seed == 3:  # the highest score belongs to a unit without the finding
+        s.score[np.flatnonzero(~s.label)[0]] = s.score.max() + 1
     groups, step = np.unique(s.patient), 1e-5
     slopes = []
     for g in groups:
@@ -53,13 +57,19 @@ def test_edges_have_reasons() -> None:
             np.array(label, dtype=bool), np.array(score, dtype=float), np.arange(n), np.zeros(n, dtype=np.int64)
         )
 
-    assert average_precision_estimate(of([0, 0], [1, 2]), 0.95).estimate is None
+    found = average_precision_estimate(of([0, 0], [1, 2]), 0.95)
+    assert found == Estimate(None, why="no positive unit", n=2)
+    known = {"level": 0.95}
     everything = average_precision_estimate(of([1, 1], [1, 2]), 0.95)
-    assert everything.estimate == 1.0
-    assert "no negative" in everything.why
-    perfect = average_precision_estimate(of([1, 1, 0], [3, 2, 1]), 0.95)
-    assert perfect.estimate == 1.0
-    assert perfect.ci_low is None
-    lonely = average_precision_estimate(of([1, 0, 0], [2, 3, 1]), 0.95)
-    assert lonely.estimate == 0.5
-    assert "two positive" in lonely.why
+    assert everything == Estimate(1.0, why="no negative unit: the value is 1 whatever the scores", n=2, **known)
+    zero = "the estimated variance is zero: no interval of this kind"
+    assert average_precision_estimate(of([1, 1, 0], [3, 2, 1]), 0.95) == Estimate(1.0, why=zero, n=3, **known)
+    few = "an interval needs two patients and two positive units"
+    assert average_precision_estimate(of([1, 0, 0], [2, 3, 1]), 0.95) == Estimate(0.5, why=few, n=3, **known)
+    one = replace(of([1, 1, 0], [3, 1, 2]), patient=np.zeros(3, dtype=np.int64))
+    assert average_precision_estimate(one, 0.95) == Estimate(pytest.approx(5 / 6), why=few, n=3, n_clusters=1, **known)
+    two = average_precision_estimate(replace(one, patient=np.array([0, 0, 1])), 0.95)
+    assert two.ci_low is not None
+    assert (two.sided, two.method, two.n_clusters) == ("two", "infinitesimal jackknife, logit", 2)
+    alone = average_precision_estimate(of([1, 1, 0], [3, 1, 2]), 0.95)
+    assert (alone.level, alone.n, alone.n_clusters) == (0.95, 3, None)

@@ -38,9 +38,54 @@ def test_scores_are_pooled_over_scored_images(pool: str, first: float) -> None:
     assert sample.label.tolist() == [True, False]
 
 
+def test_units_of_one_image_each_are_sorted_and_not_pooled() -> None:
+    rows = ROWS.iloc[[4, 0, 2]].assign(label=[0, 1, 0], status="scored")
+    units = to_units(load(rows), "study", "max", None)
+    assert (units.task, units.unit, units.pooled, units.n_images) == ("binary", "study", False, 3)
+    assert units.key.tolist() == units.columns["study"].tolist() == ["s1", "s2", "s3"]
+    assert units.score["positive"].tolist() == [0.2, 0.1, 0.4]
+    assert units.label["positive"].tolist() == [1, 0, 0]
+    assert units.patient.tolist() == [0, 1, 0]
+    assert list(units.columns.index) == [0, 1, 2]
+
+
+def test_a_study_of_two_seeds_is_a_unit_of_each() -> None:
+    rows = pd.concat([ROWS.assign(seed=seed, fold=seed % 2, score=ROWS.score / seed) for seed in (2, 1)])
+    units = to_units(load(rows), "study", "max", "any")
+    assert units.key.tolist() == ["s1", "s1", "s2", "s2", "s3", "s3"]
+    assert units.score["positive"][:2].tolist() == [0.6, 0.3]
+    assert units.fold.tolist() == [0, 1, 0, 1, 0, 1]
+    assert units.fold.dtype == units.patient.dtype == np.int64
+    assert (units.n_images, units.pooled) == (10, True)
+
+
+def test_folds_without_seeds_are_kept_apart() -> None:
+    units = to_units(load(ROWS.assign(fold=[1, 1, 0, 0, 2])), "study", "max", "any")
+    assert units.fold.tolist() == [1, 0, 2]
+
+
+def test_uncertain_units_stay_so() -> None:
+    units = to_units(load(ROWS.assign(label=[-1, None, 0, 0, None])), "study", "max", None)
+    np.testing.assert_array_equal(units.label["positive"], [-1, 0, np.nan])
+
+
+def test_noisy_or_takes_0_and_1_and_nothing_beyond() -> None:
+    certain = to_units(load(ROWS.assign(score=[0.0, 1.0, 0.0, 0.0, 0.0])), "study", "noisy_or", None)
+    assert certain.score["positive"][:2].tolist() == [1.0, 0.0]
+    for wrong in (-0.01, 1.01):
+        with pytest.raises(EvaluationError, match=r"scores of 'positive' leave 0\.\.1"):
+            to_units(load(ROWS.assign(score=[wrong, 0.5, 0.5, 0.5, 0.5])), "study", "noisy_or", None)
+
+
+def test_units_without_a_score_have_none() -> None:
+    assert np.isnan(to_units(load(ROWS), "study", "noisy_or", None).score["positive"][2])
+
+
 def test_labels_that_differ_are_an_error_unless_any() -> None:
     rows = ROWS.assign(label=[1, 0, 0, -1, None])
-    with pytest.raises(EvaluationError, match="2 of 3 units"):
+    with pytest.raises(
+        EvaluationError, match=r"^labels of 'positive' differ inside 2 of 3 units \(study\): use --pool-label any"
+    ):
         to_units(load(rows), "study", "max", None)
     units = to_units(load(rows), "study", "max", "any")
     np.testing.assert_array_equal(units.label["positive"], [1, -1, np.nan])
