@@ -10,7 +10,7 @@ import numpy as np
 from medres.evaluate.estimates import Estimate, undefined
 from medres.evaluate.intervals import logit_interval, normal_quantile, proportion, t_quantile
 from medres.evaluate.roc import Floats, Ints, Sample, influence, placements
-from medres.evaluate.thresholds import Context, rates
+from medres.evaluate.thresholds import Context, cross_table, rates
 from medres.evaluate.units import Units
 
 
@@ -34,10 +34,12 @@ def multiclass_numbers(units: Units, level: float, ordinal: bool, case_control: 
         "quadratic_kappa": kappa(truth, called, patient, square, level) if ordinal else not_ordered,
         "hand_till": hand_till(truth, scores, patient, fold, level),
         "per_class": [
-            {"class": name} | _per_class(truth == i, called == i, scores[i], patient, fold, level, case_control)
+            {"class": name} | cross_table(truth == i, called == i) | rates(
+                Sample(truth == i, scores[i], patient, fold), called == i, Context(level, case_control)
+            )
             for i, name in enumerate(units.names)
         ],
-    }
+    }  # fmt: skip
 
 
 def kappa(truth: Ints, called: Ints, patient: Ints, disagreement: Floats, level: float) -> Estimate:
@@ -102,13 +104,3 @@ def _wald(
         return Estimate(value, why="the estimated variance is zero: no interval of this kind", **known)
     half = t_quantile(level, groups - 1) * math.sqrt(variance)
     return Estimate(value, max(low, value - half), min(high, value + half), level, "two", f"{method}, t", **known)
-
-
-def _per_class(
-    label: np.ndarray, called: np.ndarray, score: Floats, patient: Ints, fold: Ints, level: float, case_control: bool
-) -> dict[str, Any]:
-    counts = {
-        "tp": int((called & label).sum()), "fp": int((called & ~label).sum()),
-        "fn": int((~called & label).sum()), "tn": int((~called & ~label).sum()),
-    }  # fmt: skip
-    return counts | rates(Sample(label, score, patient, fold), called, Context(level, case_control))

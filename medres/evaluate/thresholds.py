@@ -55,17 +55,21 @@ def youden_point(sample: Sample, origin: Origin, name: str, source: dict[str, An
 def operating_point(sample: Sample, point: Point, context: Context) -> dict[str, Any]:
     """The cross table of a threshold with all its figures, as in report.json (values are Estimates)."""
     label, called = sample.label, sample.score >= point.threshold
-    counts = {
-        "tp": int((called & label).sum()), "fp": int((called & ~label).sum()),
-        "fn": int((~called & label).sum()), "tn": int((~called & ~label).sum()),
-    }  # fmt: skip
     out: dict[str, Any] = {"name": point.name, "threshold": point.threshold, "origin": point.origin}
     if point.source:
         out["source"] = point.source
-    out |= counts | rates(sample, called, context)
+    out |= cross_table(label, called) | rates(sample, called, context)
     out["refused_as_error"] = _refused_as_error(sample, called, context)
     out["predictive_at"] = [_predictive_at(sample, called, prevalence, context) for prevalence in context.prevalences]
     return out
+
+
+def cross_table(label: NDArray[np.bool_], called: NDArray[np.bool_]) -> dict[str, int]:
+    """Units by truth and call: tp, fp, fn, tn."""
+    return {
+        "tp": int((called & label).sum()), "fp": int((called & ~label).sum()),
+        "fn": int((~called & label).sum()), "tn": int((~called & ~label).sum()),
+    }  # fmt: skip
 
 
 def rates(sample: Sample, called: NDArray[np.bool_], context: Context) -> dict[str, Estimate]:
