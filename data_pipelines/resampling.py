@@ -1,4 +1,4 @@
-"""Volumes onto other grids: rectify a stack, change the spacing, crop, take neighbours. Pure functions, linear.
+"""Volumes onto other grids: rectify a stack, change the spacing, crop. Pure functions, linear.
 
 Arrays are (slices, rows, columns) float32; affines map (slice, row, column, 1) to LPS mm and always stay exact.
 """
@@ -93,11 +93,3 @@ def crop(
     moved = affine.copy()
     moved[:3, 3] += affine[:3, :3] @ np.asarray(start)
     return box, moved
-
-
-def neighbours(pixels: Voxels, index: int, count: int) -> Voxels:
-    """A 2.5D input (rows, columns, count): the slice `index` in the middle of `count` (odd), edges repeated."""
-    if count < 1 or count % 2 == 0 or not 0 <= index < len(pixels):
-        raise ValueError(f"an odd count and an index below {len(pixels)} are needed, not {count} and {index}")
-    around = np.clip(np.arange(index - count // 2, index + count // 2 + 1), 0, len(pixels) - 1)
-    return np.moveaxis(pixels[around], 0, -1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.resampling import crop, neighbours, rectify, resample, spacing_of
+from data_pipelines.resampling import crop, rectify, resample, spacing_of
 
 AXES = np.array([[1.0, 0, 0], [0, 0.9703, -0.2419]])
 AXES[1] /= np.linalg.norm(AXES[1])
@@ -107,13 +107,3 @@ def test_crops_keep_places_and_fill_what_lies_outside():
     np.testing.assert_allclose(moved[:3, 3], [2, -3, 12])
     nowhere, _ = crop(pixels, affine, (9, 0, 0), (1, 1, 1), 5.0)
     assert nowhere.tolist() == [[[5.0]]]
-
-
-def test_neighbours_are_channels_and_edges_repeat():
-    pixels = np.arange(4, dtype=np.float32)[:, None, None] * np.ones((4, 2, 3), np.float32)
-    assert neighbours(pixels, 0, 3)[0, 0].tolist() == [0, 0, 1]
-    assert neighbours(pixels, 2, 5)[1, 2].tolist() == [0, 1, 2, 3, 3]
-    assert neighbours(pixels, 1, 3).shape == (2, 3, 3)
-    for index, count in [(0, 2), (0, 0), (4, 3), (-1, 3)]:
-        with pytest.raises(ValueError, match="odd count"):
-            neighbours(pixels, index, count)
