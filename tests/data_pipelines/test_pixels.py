@@ -193,6 +193,13 @@ def test_rle_by_an_independent_encoder(grey, to_bytes, signed):
     assert repairs_of(dataset) == ()
 
 
+def test_rle_keeps_unused_bits_which_are_then_dropped(grey):
+    values = np.arange(48, dtype=np.uint16).reshape(6, 8) * 85
+    dataset = grey((values | 0xA000).astype(np.uint16), BitsStored=12, HighBit=11)
+    dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+    np.testing.assert_array_equal(read_stored(dataset), values)
+
+
 def test_a_jpeg_2000_stream_that_calls_signed_samples_unsigned(grey, to_bytes):
     values = (RAMP // 2).astype(np.int16)
     stream = imagecodecs.jpeg2k_encode(

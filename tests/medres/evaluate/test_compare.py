@@ -160,6 +160,7 @@ def test_noninferiority_only_with_a_margin() -> None:
     better = evaluate(a, compare=b, margin=0.05).numbers["comparisons"][0]
     worse = evaluate(b, compare=a, margin=0.001).numbers["comparisons"][0]
     assert (better["noninferior"], worse["noninferior"]) == (True, False)
+    assert evaluate(a, compare=a, margin=0.05).numbers["comparisons"][0]["noninferior"] is None
 
 
 def test_tables_that_cannot_be_compared() -> None:
