@@ -118,7 +118,7 @@ def _warnings(table: pd.DataFrame, labels: Labels | None, unmatched: Sequence[in
         found += [
             f"column {name!r} is not used. If it is the {ours}, rename it to {ours} and ingest again"
             for name in labels.ignored
-            if (ours := meant(name)) is not None and ours != name
+            if (ours := meant(name)) is not None and ours not in (name, labels.key, *labels.columns)
         ]
     if unmatched:
         first, more = ", ".join(map(str, unmatched[:5])), " ..." * (len(unmatched) > 5)
