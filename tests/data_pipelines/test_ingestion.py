@@ -199,7 +199,9 @@ def test_images_outside_of_the_given_splits_are_quarantined(index: Index, cohort
 
 
 def test_warnings_name_what_is_left(index: Index, cohort: Path, tmp_path: Path) -> None:
-    rows = [{**row, "comment": "x", "Split": "train", "File": "x"} for row in rows_of(cohort) if "0001" not in row["path"]]
+    rows = [
+        {**row, "comment": "x", "Split": "train", "File": "x"} for row in rows_of(cohort) if "0001" not in row["path"]
+    ]
     warnings = " | ".join(labelled(index, tmp_path, table_of(rows)).summary["warnings"])
     assert "not used: comment, Split, File |" in warnings
     assert "column 'Split' is not used. If it is the split, rename it to split" in warnings

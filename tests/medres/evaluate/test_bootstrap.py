@@ -90,7 +90,11 @@ def test_a_statistic_is_given_the_thresholds_of_its_counts() -> None:
         assert (counts.tp[-1], counts.fp[-1]) == (counts.n_positive, counts.n_negative)
         return float(counts.threshold[-1])
 
-    assert set(resampled(s, {"x": lowest}, 5)["x"]) == {s.score.min()}
+    for last in (True, False):  # the lowest score may belong to either class
+        label = np.append(s.label[1:], last)
+        score = np.append(s.score[1:], s.score.min() - 1)
+        found = resampled(Sample(label, score, s.patient, s.fold), {"x": lowest}, 5)["x"]
+        assert set(found) == {score[-1]}
 
 
 def test_fewer_replicates_for_large_tables() -> None:
@@ -128,6 +132,7 @@ def test_standardised_is_a_half_by_chance_and_one_when_perfect() -> None:
     tied = rank_counts(np.array([True, False]), np.array([1.0, 1.0]))
     for axis in ("specificity", "sensitivity"):
         assert standardised(partial_auc(tied, axis, 0.8, 1.0), 0.8, 1.0) == pytest.approx(0.5)
+        assert standardised(partial_auc(tied, axis, 0.2, 0.9), 0.2, 0.9) == pytest.approx(0.5)
 
 
 def test_rates_at_a_fixed_rate_by_hand() -> None:

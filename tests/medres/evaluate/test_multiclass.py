@@ -105,6 +105,17 @@ def test_balanced_accuracy_by_a_loop_over_patients() -> None:
     assert (low_high.ci_high, low_high.ci_low >= 0) == (1.0, True)
 
 
+def test_hand_till_of_four_classes() -> None:
+    """With three, a wrong choice of pairs may only swap them."""
+    rng = np.random.default_rng(8)
+    truth = rng.integers(0, 4, 200)
+    scores = rng.dirichlet(np.ones(4), 200)
+    scores[np.arange(200), truth] += 0.1 * (1 + truth)
+    scores /= scores.sum(axis=1, keepdims=True)
+    found = hand_till(truth, scores.T, np.arange(200), np.zeros(200, dtype=np.int64), 0.95)
+    assert found.estimate == pytest.approx(roc_auc_score(truth, scores, multi_class="ovo", average="macro"))
+
+
 def test_hand_till_edges() -> None:
     scores = np.eye(3)[[0, 0, 1, 1, 2, 2]].T * 0.7 + 0.1
     truth, fold = np.array([0, 0, 1, 1, 2, 2]), np.zeros(6, dtype=np.int64)

@@ -41,7 +41,7 @@ def test_every_figure_is_that_of_its_own_units(repeat: int, exact: bool) -> None
     label, patient = rng.random(n) < 0.3, np.arange(n) // repeat
     score = np.round(rng.normal(size=n) + label, 1)
     sample = Sample(label, score, patient, np.zeros(n, dtype=np.int64))
-    refused = (rng.random(9) < 0.5, np.arange(9) % 4)
+    refused = (rng.random(9) < 0.5, np.arange(9) % 4 if repeat > 1 else 1000 + np.arange(9))
     source = {"criterion": "by hand"}
     context = Context(0.9, prevalences=(0.02, 0.3), refused_label=refused[0], refused_patient=refused[1], exact=exact)
     out = operating_point(sample, Point("a", 0.5, "frozen", source), context)
@@ -72,6 +72,7 @@ def test_every_figure_is_that_of_its_own_units(repeat: int, exact: bool) -> None
     truth, who = np.concatenate([label, refused[0]]), np.concatenate([patient, refused[1]])
     for name, of in (("sensitivity", truth), ("specificity", ~truth)):
         assert out["refused_as_error"][name] == proportion(right[of], who[of], 0.9, exact=exact)
+        assert ("Clopper" in out["refused_as_error"][name].method) == (exact and repeat == 1)
 
 
 def test_no_youden_point_of_one_class() -> None:
@@ -119,7 +120,8 @@ def test_one_class_gives_reasons() -> None:
     out = operating_point(sample_of([0, 0], [0.9, 0.3]), Point("a", 0.5, "declared"), Context(0.95))
     assert out["sensitivity"].estimate is None
     assert out["specificity"].estimate == 0.5
-    assert out["lr_positive"].estimate is None
+    assert out["lr_positive"].why == "LR+ needs both classes"
+    assert out["lr_negative"].why == "LR- needs both classes"
 
 
 def test_points_are_exploratory_only_where_nothing_else_was_given() -> None:
