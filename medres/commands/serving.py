@@ -25,11 +25,11 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check a model file as medres.load does (nothing from it is run before it has passed), and print what it says about itself."""
-    from medres import page
+    from medres import verified
     from medres.loading import load
 
     found = load(model, signature=signature, public_key=public_key).artefact
-    report(page.as_dict(found) if as_json else None, as_json, page.lines(found))
+    report(verified.as_dict(found) if as_json else None, as_json, verified.lines(found))
 
 
 def predict(

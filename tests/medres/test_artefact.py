@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hostile import corpus, in_config, in_json, members_of, write
 
-from medres import golden, page
+from medres import golden, verified
 from medres.artefact import load, read_contents, save
 from medres.errors import ArtefactError
 from medres.preflight import read_members
@@ -124,7 +124,7 @@ def test_what_computes_otherwise_is_refused(members, change, message: str, tmp_p
 def test_the_page_of_a_model_states_what_its_card_holds(tiny_run: Path) -> None:
     found = load(tiny_run / "model.keras")
     card = found.card
-    text = "\n".join(page.lines(found))
+    text = "\n".join(verified.lines(found))
     assert text.startswith("VERIFIED")
     for stated in (
         found.sha256, f"{found.model.count_params():,} parameters", card.preprocess.name, card.names[0], card.intended_use,
@@ -134,8 +134,8 @@ def test_the_page_of_a_model_states_what_its_card_holds(tiny_run: Path) -> None:
     for point in card.operating_points:
         assert f"{point.threshold:.4g}"[:5] in text
     odd = dataclasses.replace(found, card=card.model_copy(update={"intended_use": "a\x1b[2Jb\x07"}))
-    assert page.lines(odd)[-1] == "a[2Jb"
-    told = page.as_dict(found)
+    assert verified.lines(odd)[-1] == "a[2Jb"
+    told = verified.as_dict(found)
     assert (told["verified"], told["sha256"], told["card"]["names"]) == (True, found.sha256, card.names)
 
 

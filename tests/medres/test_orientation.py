@@ -18,10 +18,10 @@ from medres.artefact import read_contents, save
 from medres.errors import ArtefactError
 from medres.novelty import fit_novelty
 from medres.orientation import fit_upright, thumbnails, turned_ratios
-from medres.page import _answer
 from medres.progress import Progress
 from medres.training.data import load_data
 from medres.training.known import with_known
+from medres.verified import _answer
 
 TURNED = {
     "upside down": lambda x: x[:, ::-1],

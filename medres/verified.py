@@ -1,4 +1,4 @@
-"""What a model file says about itself, as a page for a terminal."""
+"""What `medres verify` prints: everything that a model file says about itself, for a terminal or for programs."""
 
 from __future__ import annotations
 
