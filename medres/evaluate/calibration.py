@@ -109,7 +109,7 @@ def logistic(design: Floats, successes: NDArray[Any], offset: Floats, trials: Fl
             after = _log_likelihood(design, successes, total, offset, beta + step)
         beta, now = beta + step, after
         if np.abs(step).max() < 1e-10:
-            return beta if np.abs(beta).max() < 1e3 else None
+            return beta
     return None
 
 
@@ -128,31 +128,38 @@ def _cox(sample: Sample, logit: Floats, groups: Ints, level: float) -> tuple[Est
     if np.ptp(logit) < 1e-12:
         null = undefined("every probability is the same: no slope")
         return null, null
-    design = np.column_stack([np.ones(logit.size), logit])
-    return _fit(sample, design, np.zeros(logit.size), groups, level, ("Cox intercept", "Cox slope"))  # type: ignore[return-value]
+    centre, spread = (
+        float(logit.mean()),
+        float(logit.std()),
+    )  # fitted on a standard scale: a dead model's logits hardly differ
+    design = np.column_stack([np.ones(logit.size), (logit - centre) / spread])
+    back = np.array([[1.0, -centre / spread], [0.0, 1.0 / spread]])
+    return _fit(sample, design, np.zeros(logit.size), groups, level, ("Cox intercept", "Cox slope"), back)  # type: ignore[return-value]
 
 
 def _in_the_large(sample: Sample, logit: Floats, groups: Ints, level: float) -> Estimate:
     design = np.ones((logit.size, 1))
-    return _fit(sample, design, logit, groups, level, ("intercept with the slope fixed at 1",))[0]
+    return _fit(sample, design, logit, groups, level, ("intercept with the slope fixed at 1",), np.eye(1))[0]
 
 
 def _fit(
-    sample: Sample, design: Floats, offset: Floats, groups: Ints, level: float, names: tuple[str, ...]
+    sample: Sample, design: Floats, offset: Floats, groups: Ints, level: float, names: tuple[str, ...], back: Floats
 ) -> tuple[Estimate, ...]:
+    """One estimate a name: the coefficients of the logistic regression, turned by the matrix `back`."""
     if sample.n_positive == 0 or sample.n_negative == 0:
         return (undefined("one class only"),) * len(names)
     beta = logistic(design, sample.label, offset)
     if beta is None:
         return (undefined("the classes are separated: the maximum-likelihood estimate does not exist"),) * len(names)
     g, n = int(groups.max()) + 1, sample.label.size
+    found = back @ beta
     if g < 3:
-        return tuple(Estimate(float(b), why="fewer than three patients: no interval", n=n) for b in beta)
-    error = np.sqrt(np.diag(sandwich(design, sample.label, offset, beta, groups)))
+        return tuple(Estimate(float(b), why="fewer than three patients: no interval", n=n) for b in found)
+    error = np.sqrt(np.diag(back @ sandwich(design, sample.label, offset, beta, groups) @ back.T))
     half = t_quantile(level, g - 1) * error
     return tuple(
         Estimate(float(b), float(b - h), float(b + h), level, "two", f"{name}, patient sandwich, t", n=n, n_clusters=g)
-        for b, h, name in zip(beta, half, names, strict=True)
+        for b, h, name in zip(found, half, names, strict=True)
     )
 
 

@@ -22,6 +22,7 @@ ICI_REPLICATES = 200
 FEWEST_FOR_CURVE = 200
 SEED = 20240301
 CURVE_POINTS = 60
+LEAST_GAP = 1e-4  # between two knots, in logits: below it there is no curve to speak of
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def flexible_curve(sample: Sample) -> dict[str, list[float]] | None:
 
 
 def grouped_spline(score: Floats) -> Grouped | None:
-    """Groups and spline basis, or None where four knots do not exist or would fit everything."""
+    """Groups and spline basis, or None where four knots do not lie apart or would fit everything."""
     values, group = np.unique(score, return_inverse=True)
     if values.size > MOST_GROUPS:
         rank = np.argsort(np.argsort(score, kind="stable"), kind="stable")
@@ -76,7 +77,7 @@ def grouped_spline(score: Floats) -> Grouped | None:
     size = np.bincount(group)
     probability = by_group(group, score, size.size) / size
     knots = np.quantile(clipped_logit(score), KNOTS)
-    if probability.size <= len(KNOTS) or np.unique(knots).size < len(KNOTS):
+    if probability.size <= len(KNOTS) or np.diff(knots).min() < LEAST_GAP:
         return None
     return Grouped(group, probability, spline(clipped_logit(probability), knots), knots)
 

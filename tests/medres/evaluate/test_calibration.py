@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import optimize, special
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
@@ -49,6 +51,25 @@ def test_slope_and_intercept_match_scikit_learn_without_penalty() -> None:
     assert out["slope"].estimate == pytest.approx(fit.coef_[0, 0], abs=1e-5)
     assert out["intercept"].estimate == pytest.approx(fit.intercept_[0], abs=1e-5)
     assert out["slope"].ci_low < 0.6 < out["slope"].ci_high
+
+
+@pytest.mark.parametrize("spread", [1e-2, 1e-5, 1e-8])
+def test_a_model_whose_probabilities_hardly_differ_has_a_slope_with_its_interval(spread: float) -> None:
+    """Its classes are not separated. A logit spread a thousand times less gives limits a thousand times as large."""
+    rng = np.random.default_rng(8)
+    logit, label = rng.normal(size=80), rng.random(80) < 0.4
+    wide = calibration_estimates(sample_of(label, special.expit(2 + logit)), 0.95)["slope"]
+    narrow = calibration_estimates(sample_of(label, special.expit(2 + spread * logit)), 0.95)["slope"]
+    wanted = np.array([wide.estimate, wide.ci_low, wide.ci_high]) / spread
+    np.testing.assert_allclose([narrow.estimate, narrow.ci_low, narrow.ci_high], wanted, rtol=1e-6)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-4, 1), st.integers(2, 40))
+def test_separated_classes_are_found_at_any_scale(seed: int, power: float, n: int) -> None:
+    x = np.random.default_rng(seed).normal(size=n) * 10**power
+    label = x > np.median(x)
+    if label.any():
+        assert logistic(np.column_stack([np.ones(n), x]), label, np.zeros(n)) is None
 
 
 @pytest.mark.parametrize("shift", [0.0, 9.0, -9.0])

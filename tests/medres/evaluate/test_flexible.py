@@ -125,6 +125,8 @@ def test_edges_have_reasons() -> None:
         assert found == Estimate(None, why="one class only", n=2)
     few = ici_estimate(sample_of([0, 1, 0, 1], [0.2, 0.2, 0.3, 0.3]), 0.95)
     assert few == Estimate(None, why="too few different probabilities for a curve", n=4)
+    narrow = ici_estimate(sample_of(np.arange(40) % 3 == 0, 0.5 + 1e-6 * np.arange(40)), 0.95)
+    assert narrow.why == "too few different probabilities for a curve"
     separated = sample_of(np.arange(40) >= 20, np.linspace(0.01, 0.99, 40))
     found = ici_estimate(separated, 0.95)
     assert found == Estimate(None, why="the classes are separated along the curve: it does not exist", n=40)
