@@ -146,6 +146,8 @@ class Loop:
         for listener in self.listeners:
             listener.epoch(row)
         self.reporter.line(epoch_line(row))
+        if epoch == 0 and (text := to_come(row["seconds"], self.recipe.epochs - 1, self.recipe.patience)):
+            self.reporter.line(text)
 
     def _write_history(self) -> None:
         write_atomic(self.out / "history.csv", pd.DataFrame(self.state["history"]).to_csv(index=False).encode())
@@ -207,6 +209,17 @@ def stopped(history: list[dict[str, Any]], patience: int) -> bool:
     """Whether the tuning loss was lowest `patience` epochs ago or earlier. A function of the history, so resuming cannot change it."""
     losses = [row["tune_loss"] for row in history]
     return bool(patience) and len(losses) - 1 - int(np.argmin(losses or [0.0])) >= patience
+
+
+def to_come(seconds: float, epochs: int, patience: int) -> str:
+    """How long the epochs to come take at the pace of the first, which also compiled the step; '' where it is hardly a minute."""
+    if seconds * epochs < 90:
+        return ""
+    length = (
+        f"{seconds * epochs / 60:.0f} minutes" if seconds * epochs < 7200 else f"{seconds * epochs / 3600:.1f} hours"
+    )
+    early = f", fewer once the tuning loss has not fallen for {patience} epochs" if patience else ""
+    return f"{epochs} more epochs take {length} or less at this pace{early}; stopped, the same command goes on"
 
 
 def epoch_line(row: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from medres.progress import Bars, Progress
 from medres.training.data import Net, load_data
 from medres.training.ensemble import logits_of
 from medres.training.events import Events
-from medres.training.loop import epoch_line
+from medres.training.loop import epoch_line, to_come
 from medres.training.page import thumbnail, training_page, worst_images
 
 
@@ -126,6 +126,17 @@ def test_the_line_of_an_epoch() -> None:
         "epoch   2  loss 0.5000  tune loss 0.6000  tune AUC 0.800 (0.700 to 0.900)  120 images/s  data wait 3%  9.0 s"
     )
     assert "AUC" not in epoch_line(row | {"tune_auc": None})
+
+
+def test_how_long_the_epochs_to_come_take() -> None:
+    assert to_come(1.0, 89, 0) == ""
+    assert to_come(15.5, 99, 20) == (
+        "99 more epochs take 26 minutes or less at this pace, fewer once the tuning loss has not fallen for 20 epochs; "
+        "stopped, the same command goes on"
+    )
+    assert (
+        to_come(300.0, 59, 0) == "59 more epochs take 4.9 hours or less at this pace; stopped, the same command goes on"
+    )
 
 
 @pytest.mark.long
