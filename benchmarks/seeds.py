@@ -43,10 +43,12 @@ def train_seeds(work: Path, out: Path, seeds: int, arguments: list[object], *, u
             f"{right / len(scores):.4f} ({low:.4f} to {high:.4f})",
             flush=True,
         )
-    mean = np.mean(rows, axis=0)
-    spread = np.std(rows, axis=0, ddof=1) if len(rows) > 1 else np.full(2, np.nan)
+    if seeds == 1:
+        print(f"one seed: sampling error of the AUC {errors[0]:.4f}; the spread between seeds is not known", flush=True)
+        return
+    mean, spread = np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
     print(
-        f"{len(rows)} seeds: AUC {mean[0]:.4f} (SD between seeds {spread[0]:.4f}, sampling error {np.mean(errors):.4f}), "
+        f"{seeds} seeds: AUC {mean[0]:.4f} (SD between seeds {spread[0]:.4f}, sampling error {np.mean(errors):.4f}), "
         f"accuracy {mean[1]:.4f} (SD {spread[1]:.4f})",
         flush=True,
     )
