@@ -32,10 +32,10 @@ class Job:
 
 JOBS = (
     Job("coverage", 4, "{here}/coverage.py"),
-    Job("evaluate", 9, "{here}/evaluate.py --report"),
+    Job("evaluate", 2, "{here}/evaluate.py --report"),
     Job("augment", 4, "{here}/augment.py --step {torch}"),
     Job("gradients", 5, "-m medres study gradients {cifar} --depths 20,56,110 --seeds 0,1,2 --out {out}/gradients"),
-    Job("kermany", 17, "{here}/kermany.py {data}/cxr-pneumonia {out}/kermany"),
+    Job("kermany", 23, "{here}/kermany.py {data}/cxr-pneumonia {out}/kermany"),
     Job("nih", 12, "{here}/nih.py {data}/cxr-nih1000 {out}/nih"),
     Job("ct_contrast", 6, "{here}/ct_contrast.py {data}/ct-contrast {out}/ct_contrast"),
     Job("demo", 3, "-m medres demo --out {out}/demo"),
