@@ -25,7 +25,7 @@ def train_seeds(work: Path, out: Path, seeds: int, arguments: list[object], *, u
     """Train seeds 0, 1, ... and print a row a seed: test AUC with its interval (patients as clusters), accuracy at 0.5 with Wilson's.
 
     A run that an earlier call finished or began is taken up. Epoch, calibration and thresholds come from train and tune alone.
-    The last row holds the mean, the standard deviation between the seeds, and the sampling error of one seed's AUC.
+    With several seeds the last row holds the mean, the standard deviation between the seeds, and the sampling error of one seed's AUC.
     """
     rows, errors = [], []
     for seed in range(seeds):

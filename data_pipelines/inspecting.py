@@ -55,7 +55,7 @@ def usable_images(
     makes a sound file no picture to learn from.
     """
     if units is not None and form_of(source) in ("png", "jpeg"):
-        data = bytes(source) if isinstance(source, bytes | bytearray) else Path(str(source)).read_bytes()
+        data = bytes(source) if isinstance(source, bytes | bytearray | memoryview) else Path(str(source)).read_bytes()
         return [_with_plane(picture_image(data, units))]
     parsed = parse(source, pixels=True)
     header = header_of(parsed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -33,15 +33,15 @@ KEYS: dict[str, Level] = {
 }
 SUBGROUP_COLUMNS = ("age", "sex", "view", "site")
 SPLITS = ("train", "tune", "test")
-_RESERVED = (*KEYS, *SUBGROUP_COLUMNS, "split", "patient", "class", "reader")
 #: how people write the three splits -> ours
 SPLIT_WORDS = {
     **{name: name for name in SPLITS},
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "tune"),
     **{"training": "train", "testing": "test"},
 }
-#: other names of our columns, in small letters without spaces and signs -> ours; our own names count too
-_OTHER_NAMES = {
+#: names of our columns and others for them, in small letters without spaces and signs -> ours
+_MEANT = {
+    **{n.replace("_", ""): n for n in (*KEYS, *SUBGROUP_COLUMNS, "split", "patient", "class", "reader")},
     **dict.fromkeys(("file", "filename", "filepath", "image", "imagefile", "imagename", "imagepath"), "path"),
     **dict.fromkeys(("patientage", "ageyears"), "age"),
     **dict.fromkeys(("patientsex", "gender", "patientgender"), "sex"),
@@ -87,10 +87,11 @@ def read_labels(path: Path | str, *, findings: Sequence[str] = (), readers: Read
     table = read_csv(path)
     key = next((name for name in KEYS if name in table), None)
     if key is None:
-        near = {str(name): meant(str(name)) for name in table if meant(str(name)) in KEYS}
-        mend = next((f"rename its column {name!r} to {ours}" for name, ours in near.items()), "rename or add one")
-        columns_there = ", ".join(str(name) for name in table)
-        raise LabelError(f"{path} has none of the key columns {', '.join(KEYS)}: {mend}. Its columns: {columns_there}.")
+        near = next((name for name in table if meant(name) in KEYS), None)
+        mend = "rename or add one" if near is None else f"rename its column {near!r} to {meant(near)}"
+        raise LabelError(
+            f"{path} has none of the key columns {', '.join(KEYS)}: {mend}. Its columns: {', '.join(map(str, table))}."
+        )
     _require(table[key] != "", path, key, "the key is empty")
     names = tuple(dict.fromkeys(findings)) or _detect(table, key, path)
     absent = [name for name in names if name not in table]
@@ -134,10 +135,9 @@ def normal_key(key: str, cell: str) -> str:
     return str(PurePosixPath(cell.replace("\\", "/"))) if key == "path" else cell
 
 
-def meant(name: str) -> str | None:
+def meant(name: Hashable) -> str | None:
     """Return which of our columns another spelling stands for (Patient ID, StudyInstanceUID, Gender), if any."""
-    ours = {word.replace("_", ""): word for word in _RESERVED}
-    return (ours | _OTHER_NAMES).get(re.sub(r"[^a-z0-9]", "", name.lower()))
+    return _MEANT.get(re.sub(r"[^a-z0-9]", "", str(name).lower()))
 
 
 def _detect(table: pd.DataFrame, key: str, path: Path) -> tuple[str, ...]:
@@ -145,7 +145,7 @@ def _detect(table: pd.DataFrame, key: str, path: Path) -> tuple[str, ...]:
     found = []
     for name in table:
         cells = table[name]
-        if meant(str(name)) or str(name).startswith("meta:") or (cells == "").all():
+        if meant(name) or str(name).startswith("meta:") or (cells == "").all():
             continue
         known = cells.isin(list(_VALUES))
         if known.all():
@@ -157,7 +157,7 @@ def _detect(table: pd.DataFrame, key: str, path: Path) -> tuple[str, ...]:
     if not found and "class" not in table:
         raise LabelError(
             f"{path} has no finding: no column holds only 0, 1, -1 and empty cells, and none is named class. "
-            + next((f"Rename its column {name!r} to class. " for name in table if meant(str(name)) == "class"), "")
+            + next((f"Rename its column {name!r} to class. " for name in table if meant(name) == "class"), "")
             + "Name the finding columns with --finding to see which cell is at fault."
         )
     return tuple(found) or ("class",)

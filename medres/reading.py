@@ -25,6 +25,8 @@ def files_of(source: Source) -> list[Any]:
             f"a study is a path, the bytes of a file, a pydicom data set or a list of these; received {type(source).__name__}. "
             "Of an open file or a stream give what its read() returns."
         )
+    if isinstance(source, bytearray | memoryview):
+        return [bytes(source)]  # it may change, and a study is told apart by the hash of a picture
     if isinstance(source, str | Path) and Path(source).is_dir():
         found = walk(source)
         return [found.root / file for file in found.files]

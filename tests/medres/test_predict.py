@@ -70,6 +70,13 @@ def test_what_is_no_source_is_a_type_error_with_its_mend(predictor, tiny_work: P
             predictor.predict(wrong)
 
 
+def test_buffers_of_pictures_are_studies_of_their_own(predictor, tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture, "png")
+    one, other = bytearray(picture.getvalue()), memoryview(picture.getvalue() + b"\0")
+    assert "more than one study" in predictor.predict([one, other]).refused
+
+
 def test_two_studies_at_once_are_refused(predictor, tiny_work: Path) -> None:
     table = Manifest.load(tiny_work).table.drop_duplicates("study")
     files = [Path(r.source) / r.path for r in table.head(2).itertuples()]
