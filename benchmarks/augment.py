@@ -1,19 +1,23 @@
-"""Augmentation: this package's against a chain of Keras layers, MONAI's transforms and torchvision's, same operations, same batch.
+"""Augmentation: this package's against a chain of Keras layers, MONAI's transforms and
+torchvision's, same operations, same batch.
 
     python benchmarks/augment.py [--torch-python PATH/TO/python] [--batch 16] [--repeats 7] [--step]
 
-Two cases: the chest preset on batch x 224 x 224 (rotation, zoom, shear, shift, offset, contrast, gamma, blur, noise), and affine with
-elastic deformation on 64 x 64 x 64 volumes. All draw their own parameters from like ranges, for each image its own (MONAI and torchvision
-are therefore called an image at a time). Every image gets every operation. Ours makes two things more: quantum noise, and numbers that
-can be replayed; and one interpolation where the chain of Keras layers makes four. --step also times a training step of ResNet-50.
+Two cases: the chest preset on batch x 224 x 224 (rotation, zoom, shear, shift, offset, contrast,
+gamma, blur, noise), and affine with elastic deformation on 64 x 64 x 64 volumes. All draw their own
+parameters from like ranges, for each image its own (MONAI and torchvision are therefore called an
+image at a time). Every image gets every operation. Ours makes two things more: quantum noise, and
+numbers that can be replayed; and one interpolation where the chain of Keras layers makes four.
+--step also times a training step of ResNet-50.
 
 MONAI and torchvision run in an environment of their own, made for instance so:
 
     python -m venv torchenv && torchenv/bin/pip install torch torchvision monai
 
-and given with --torch-python; without it they are left out. Wall and processor time (all threads) in ms an image, the least of
-the repeats after one run that is not counted; all sides may use all cores. The rows go to standard output as CSV. Nothing else should
-run on the machine; where something does, processor time is the fairer figure.
+and given with --torch-python; without it they are left out. Wall and processor time (all threads)
+in ms an image, the least of the repeats after one run that is not counted; all sides may use all
+cores. The rows go to standard output as CSV. Nothing else should run on the machine; where
+something does, processor time is the fairer figure.
 """
 
 from __future__ import annotations
@@ -52,7 +56,9 @@ def milliseconds(run: Callable[[], Any], images: int, repeats: int) -> tuple[flo
 
 
 def ours(batch: int, repeats: int) -> dict[str, Times]:
-    """This package: its own compiled part inside a plain graph, inside a compiled step, and operation by operation."""
+    """This package: its own compiled part inside a plain graph, inside a compiled step, and
+    operation by operation.
+    """
     import numpy as np
     import tensorflow as tf
 
@@ -75,12 +81,16 @@ def ours(batch: int, repeats: int) -> dict[str, Times]:
             "ours, not compiled": tf.function(plain, autograph=False),
         }
         return {
-            name: milliseconds(lambda run=run: run(images, key).numpy(), batch, repeats) for name, run in modes.items()
+            name: milliseconds(lambda run=run: run(images, key).numpy(), batch, repeats)
+            for name, run in modes.items()
         }
 
     affine = AugmentSpec(rotation=7, tilt=5, zoom=0.1, shift=0.05, elastic=0.2, elastic_cells=4)
     chest = augmentation("chest_xray").model_copy(update={"share": 1.0})
-    return {"chest 2D": times(chest, (SIDE_2D,) * 2), "affine + elastic 3D": times(affine, (SIDE_3D,) * 3)}
+    return {
+        "chest 2D": times(chest, (SIDE_2D,) * 2),
+        "affine + elastic 3D": times(affine, (SIDE_3D,) * 3),
+    }
 
 
 def keras_chain(batch: int, repeats: int) -> dict[str, Times]:
@@ -109,23 +119,38 @@ def keras_chain(batch: int, repeats: int) -> dict[str, Times]:
         power = tf.exp(tf.random.uniform((batch, 1, 1, 1), -0.2, 0.2))
         return chain(image, training=True) ** power
 
-    return {"chest 2D": {"Keras layers, graph": milliseconds(lambda: run(images).numpy(), batch, repeats)}}
+    return {
+        "chest 2D": {
+            "Keras layers, graph": milliseconds(lambda: run(images).numpy(), batch, repeats)
+        }
+    }
 
 
 def chest_chains(side: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """The chest preset's operations for one (1, side, side) image in 0..1, as MONAI's and as torchvision's transforms."""
+    """The chest preset's operations for one (1, side, side) image in 0..1, as MONAI's and as
+    torchvision's transforms.
+    """
     import math
 
     import numpy as np
     from monai import transforms as m
     from torchvision.transforms import v2
 
-    rng, angle, pixels, always = np.random.default_rng(0), math.radians(7), 0.06 * side, {"prob": 1.0}
+    rng, angle, pixels, always = (
+        np.random.default_rng(0),
+        math.radians(7),
+        0.06 * side,
+        {"prob": 1.0},
+    )
     monai_2d = m.Compose(
         [
             m.RandAffine(
-                rotate_range=angle, scale_range=(0.1, 0.1), shear_range=(0.03, 0.03), translate_range=(pixels, pixels),
-                padding_mode="zeros", **always,
+                rotate_range=angle,
+                scale_range=(0.1, 0.1),
+                shear_range=(0.03, 0.03),
+                translate_range=(pixels, pixels),
+                padding_mode="zeros",
+                **always,
             ),
             m.RandGaussianSmooth(sigma_x=(0.01, 0.7), sigma_y=(0.01, 0.7), **always),
             m.RandGaussianNoise(std=0.01, **always),
@@ -133,23 +158,29 @@ def chest_chains(side: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]
             m.RandScaleIntensity(factors=0.15, **always),
             m.RandShiftIntensity(offsets=0.05, **always),
         ]
-    )  # fmt: skip
+    )
     vision = v2.Compose(
         [
             v2.RandomAffine(
-                7, translate=(0.06, 0.06), scale=(0.9, 1.1), shear=math.degrees(0.03), interpolation=v2.InterpolationMode.BILINEAR
+                7,
+                translate=(0.06, 0.06),
+                scale=(0.9, 1.1),
+                shear=math.degrees(0.03),
+                interpolation=v2.InterpolationMode.BILINEAR,
             ),
             v2.GaussianBlur(5, (0.1, 0.7)),
             v2.GaussianNoise(sigma=0.01),
             v2.ColorJitter(brightness=0.05, contrast=0.15),
             v2.Lambda(lambda image: image ** math.exp(rng.uniform(-0.2, 0.2))),
         ]
-    )  # fmt: skip
+    )
     return monai_2d, vision
 
 
 def peers(batch: int, repeats: int) -> dict[str, Times]:
-    """MONAI's transforms an image and torchvision's v2 an image. Runs in the environment that has them."""
+    """MONAI's transforms an image and torchvision's v2 an image. Runs in the environment that has
+    them.
+    """
     import math
 
     import numpy as np
@@ -158,24 +189,38 @@ def peers(batch: int, repeats: int) -> dict[str, Times]:
 
     rng = np.random.default_rng(0)
     plane = [torch.from_numpy(rng.random((1, SIDE_2D, SIDE_2D), "float32")) for _ in range(batch)]
-    space = [torch.from_numpy(rng.random((1, SIDE_3D, SIDE_3D, SIDE_3D), "float32")) for _ in range(batch)]
+    space = [
+        torch.from_numpy(rng.random((1, SIDE_3D, SIDE_3D, SIDE_3D), "float32"))
+        for _ in range(batch)
+    ]
     monai_2d, vision = chest_chains(SIDE_2D)
     angle, tilt, shift = math.radians(7), math.radians(5), 0.05 * SIDE_3D
     monai_3d = m.Rand3DElastic(
-        sigma_range=(5, 7), magnitude_range=(50, 100), rotate_range=(angle, tilt, tilt), scale_range=(0.1,) * 3,
-        translate_range=(shift,) * 3, padding_mode="zeros", prob=1.0,
-    )  # fmt: skip
+        sigma_range=(5, 7),
+        magnitude_range=(50, 100),
+        rotate_range=(angle, tilt, tilt),
+        scale_range=(0.1,) * 3,
+        translate_range=(shift,) * 3,
+        padding_mode="zeros",
+        prob=1.0,
+    )
     return {
         "chest 2D": {
-            "MONAI, an image at a time": milliseconds(lambda: [monai_2d(image) for image in plane], batch, repeats),
+            "MONAI, an image at a time": milliseconds(
+                lambda: [monai_2d(image) for image in plane], batch, repeats
+            ),
             "torchvision v2, an image at a time": milliseconds(
                 lambda: [vision(image) for image in plane], batch, repeats
             ),
         },
         "affine + elastic 3D": {
-            "MONAI, an image at a time": milliseconds(lambda: [monai_3d(image) for image in space], batch, repeats)
+            "MONAI, an image at a time": milliseconds(
+                lambda: [monai_3d(image) for image in space], batch, repeats
+            )
         },
-        "versions": {name: __import__(name).__version__ for name in ("torch", "torchvision", "monai")},
+        "versions": {
+            name: __import__(name).__version__ for name in ("torch", "torchvision", "monai")
+        },
     }
 
 
@@ -183,14 +228,19 @@ def training_step(batch: int, repeats: int) -> dict[str, Times]:
     import keras
     import numpy as np
 
-    from medres.model import classifier
+    from medres.models.classification import classifier
 
     model = classifier(50, (SIDE_2D, SIDE_2D, 1), 1)
     model.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
-    images, labels = np.random.default_rng(0).random((batch, SIDE_2D, SIDE_2D, 1), "float32"), np.zeros((batch, 1))
+    images, labels = (
+        np.random.default_rng(0).random((batch, SIDE_2D, SIDE_2D, 1), "float32"),
+        np.zeros((batch, 1)),
+    )
     return {
         "chest 2D": {
-            "ResNet-50 training step": milliseconds(lambda: model.train_on_batch(images, labels), batch, repeats)
+            "ResNet-50 training step": milliseconds(
+                lambda: model.train_on_batch(images, labels), batch, repeats
+            )
         }
     }
 
@@ -200,15 +250,25 @@ PARTS = {"ours": ours, "keras": keras_chain, "peers": peers, "step": training_st
 
 def in_a_process(python: str, part: str, batch: int, repeats: int) -> dict[str, Times]:
     command = [python, __file__, "--part", part, "--batch", str(batch), "--repeats", str(repeats)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    return json.loads(
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[
+            -1
+        ]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch-python", help="Python of an environment with torch, torchvision and MONAI.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--torch-python", help="Python of an environment with torch, torchvision and MONAI."
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--step", action="store_true", help="Also time a training step of ResNet-50.")
+    parser.add_argument(
+        "--step", action="store_true", help="Also time a training step of ResNet-50."
+    )
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.part:

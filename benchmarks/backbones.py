@@ -1,23 +1,34 @@
-"""Images a second and peak memory of ResNet-50: this package's against keras.applications' and torchvision's, on the same batch.
+"""Images a second and peak memory of ResNet-50: this package's against keras.applications' and
+torchvision's, on the same batch.
 
-    python -m venv TORCH && TORCH/bin/pip install torch torchvision numpy        an environment of its own for the peer
-    python benchmarks/backbones.py --torch-python TORCH/bin/python [--batch 16] [--size 224] [--rounds 5] [--only train,float32]
+    python -m venv TORCH && TORCH/bin/pip install torch torchvision numpy
+    python benchmarks/backbones.py --torch-python TORCH/bin/python [--batch 16] [--size 224]
+        [--rounds 5] [--only train,float32]
 
-A training step is SGD on the cross-entropy of ten classes; an inference step is one forward pass; both in float32 and in bfloat16
-(Keras: mixed_bfloat16; torch: autocast while training, bfloat16 weights for inference). The networks:
+The first makes an environment of its own for the peer.
 
-    medres               version 1.5, as torchvision's; training by `training_twin`, inference by `folded`
-    medres, version 1    the same of version 1 with convolution biases, as keras.applications' (6 % fewer multiply-adds)
-    medres, as built     version 1.5, the model itself, of built-in layers with Keras' batch normalisation
+A training step is SGD on the cross-entropy of ten classes; an inference step is one forward pass;
+both in float32 and in bfloat16 (Keras: mixed_bfloat16; torch: autocast while training, bfloat16
+weights for inference). The networks:
+
+    medres               version 1.5, as torchvision's; training by `training_twin`, inference by
+                         `folded`
+    medres, version 1    the same of version 1 with convolution biases, as keras.applications' (6 %
+                         fewer multiply-adds)
+    medres, as built     version 1.5, the model itself, of built-in layers with Keras' batch
+                         normalisation
     keras.applications   ResNet50
     torch                torchvision's resnet50, channels first
     torch, channels last the same in the other memory layout
-    torch, frozen        inference only: channels last, traced and frozen, its batch normalisation folded by torch
+    torch, frozen        inference only: channels last, traced and frozen, its batch normalisation
+                         folded by torch
 
-The networks of a case live in processes of their own and take turns, step by step, so that a busy moment of the machine meets all
-of them; one step each is not counted. Given are the images a second of the middle and of the fastest step, and the images a second of
-processor time (all threads; the step that took least), which a busy machine disturbs less. Peak memory is the largest resident set of the
-process, its libraries included. Rows go to standard output as CSV, ratios to standard error: of the fastest steps, and of processor time.
+The networks of a case live in processes of their own and take turns, step by step, so that a busy
+moment of the machine meets all of them; one step each is not counted. Given are the images a second
+of the middle and of the fastest step, and the images a second of processor time (all threads; the
+step that took least), which a busy machine disturbs less. Peak memory is the largest resident set
+of the process, its libraries included. Rows go to standard output as CSV, ratios to standard error:
+of the fastest steps, and of processor time.
 """
 
 from __future__ import annotations
@@ -73,7 +84,9 @@ def keras_step(name: str, step: str, dtype: str, images: Any, labels: Any) -> tu
     if step == "infer":
         forward = tf.function(lambda: model(pixels, training=False))
         return lambda: forward().numpy(), version
-    model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     return lambda: model.train_on_batch(pixels, classes), version
 
 
@@ -82,13 +95,19 @@ def keras_model(name: str, step: str, shape: tuple[int, ...]) -> Any:
     import keras
 
     if name == "keras.applications":
-        return keras.applications.ResNet50(weights=None, input_shape=shape, classes=10, classifier_activation=None)
+        return keras.applications.ResNet50(
+            weights=None, input_shape=shape, classes=10, classifier_activation=None
+        )
     from medres.backbones import folded, training_twin
-    from medres.model import classifier
+    from medres.models.classification import classifier
 
     first = {"version": "1", "conv_bias": True} if name == "medres, version 1" else {}
     model = classifier(50, shape, 10, **first)
-    return model if name == "medres, as built" else (training_twin if step == "train" else folded)(model)
+    return (
+        model
+        if name == "medres, as built"
+        else (training_twin if step == "train" else folded)(model)
+    )
 
 
 def torch_step(name: str, step: str, dtype: str, images: Any, labels: Any) -> tuple[Step, str]:
@@ -102,9 +121,13 @@ def torch_step(name: str, step: str, dtype: str, images: Any, labels: Any) -> tu
     version = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     half = dtype == "bfloat16"
     if step == "infer":
-        model, pixels = (model.eval().bfloat16(), pixels.bfloat16()) if half else (model.eval(), pixels)
+        model, pixels = (
+            (model.eval().bfloat16(), pixels.bfloat16()) if half else (model.eval(), pixels)
+        )
         if name == "torch, frozen":
-            model = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(model, pixels)))
+            model = torch.jit.optimize_for_inference(
+                torch.jit.freeze(torch.jit.trace(model, pixels))
+            )
 
         def forward() -> object:
             with torch.inference_mode():
@@ -125,23 +148,34 @@ def torch_step(name: str, step: str, dtype: str, images: Any, labels: Any) -> tu
 
 
 def work(name: str, step: str, dtype: str, batch: int, size: int) -> None:
-    """In a process of its own: a step for each line in, its seconds and processor seconds on a line out; at the end the peak."""
-    run, version = (torch_step if name in TORCH else keras_step)(name, step, dtype, *batch_of(batch, size))
+    """In a process of its own: a step for each line in, its seconds and processor seconds on a line
+    out; at the end the peak.
+    """
+    run, version = (torch_step if name in TORCH else keras_step)(
+        name, step, dtype, *batch_of(batch, size)
+    )
     run()
     print("@ready", flush=True)
     for _ in sys.stdin:
         began = time.perf_counter(), time.process_time()
         run()
         ended = time.perf_counter(), time.process_time()
-        print("@" + json.dumps([end - start for start, end in zip(began, ended, strict=True)]), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        print(
+            "@" + json.dumps([end - start for start, end in zip(began, ended, strict=True)]),
+            flush=True,
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
     print("@" + json.dumps({"peak_mib": round(peak), "version": version}), flush=True)
 
 
 class Worker:
     """One network of a case, in a process of its own."""
 
-    def __init__(self, python: str, name: str, case: tuple[str, str], given: argparse.Namespace) -> None:
+    def __init__(
+        self, python: str, name: str, case: tuple[str, str], given: argparse.Namespace
+    ) -> None:
         self.name, self.times = name, []
         environment = {
             **os.environ,
@@ -149,9 +183,18 @@ class Worker:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "PYTHONWARNINGS": "ignore",
         }
-        arguments = ["--work", "/".join((name, *case)), "--batch", str(given.batch), "--size", str(given.size)]
+        arguments = [
+            "--work",
+            "/".join((name, *case)),
+            "--batch",
+            str(given.batch),
+            "--size",
+            str(given.size),
+        ]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen([python, __file__, *arguments], **pipes, text=True, env=environment)  # type: ignore[call-overload]
+        self.process = subprocess.Popen(
+            [python, __file__, *arguments], **pipes, text=True, env=environment
+        )  # type: ignore[call-overload]
 
     def answer(self) -> str:
         for line in self.process.stdout:
@@ -169,13 +212,28 @@ class Worker:
         last = json.loads(self.answer())
         self.process.wait()
         wall, processor = zip(*self.times, strict=True)
-        rates = [round(given.batch / seconds, 2) for seconds in (median(wall), min(wall), min(processor))]
-        values = (self.name, *case, given.batch, given.size, os.cpu_count(), *rates, last["peak_mib"], last["version"])
+        rates = [
+            round(given.batch / seconds, 2) for seconds in (median(wall), min(wall), min(processor))
+        ]
+        values = (
+            self.name,
+            *case,
+            given.batch,
+            given.size,
+            os.cpu_count(),
+            *rates,
+            last["peak_mib"],
+            last["version"],
+        )
         return dict(zip(COLUMNS, values, strict=True))
 
 
 def measure(case: tuple[str, str], given: argparse.Namespace) -> list[dict[str, object]]:
-    peers = [name for name in TORCH if given.torch_python and (case[0] == "infer" or name != "torch, frozen")]
+    peers = [
+        name
+        for name in TORCH
+        if given.torch_python and (case[0] == "infer" or name != "torch, frozen")
+    ]
     workers = [Worker(sys.executable, name, case, given) for name in KERAS]
     workers += [Worker(given.torch_python, name, case, given) for name in peers]
     for worker in workers:
@@ -201,10 +259,14 @@ def ratios(rows: list[dict[str, Any]], column: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in (("batch", 16), ("size", 224), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--torch-python", help="the Python of an environment with torch and torchvision")
+    parser.add_argument(
+        "--torch-python", help="the Python of an environment with torch and torchvision"
+    )
     parser.add_argument("--only", help="one case, such as train,bfloat16")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -218,7 +280,10 @@ def main() -> None:
         writer.writerows(rows)
         sys.stdout.flush()
         print(
-            *(ratios(rows, column) for column in ("fastest", "per_cpu_second")), sep="\n", file=sys.stderr, flush=True
+            *(ratios(rows, column) for column in ("fastest", "per_cpu_second")),
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
         )
 
 

@@ -1,7 +1,9 @@
-"""The intervals of `medres.evaluate`, worked out for many samples of one design at once: arrays (replicates, units).
+"""The intervals of `medres.evaluate`, worked out for many samples of one design at once: arrays
+(replicates, units).
 
-Units of a patient stand together, `images` of each. Scores are taken to be without ties. `coverage.py` checks samples of
-every cell against the package itself. An interval that does not exist is NaN.
+Units of a patient stand together, `images` of each. Scores are taken to be without ties.
+`coverage.py` checks samples of every cell against the package itself. An interval that does not
+exist is NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from medres.evaluate.auc import HIGH_AUC, SMALL_CLASS
+from medres.evaluate.metrics.auc import HIGH_AUC, SMALL_CLASS
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -67,7 +69,9 @@ def auc_intervals(batch: Batch) -> dict[str, Interval]:
     out = {"auc_newcombe": base.newcombe()} | out
     small = np.minimum(base.patients[0], base.patients[1]) < SMALL_CLASS
     first = small | (np.maximum(base.auc, 1 - base.auc) > HIGH_AUC) | np.isnan(out["auc_logit"][0])
-    low, high = (np.where(first, n, g) for n, g in zip(out["auc_newcombe"], out["auc_logit"], strict=True))
+    low, high = (
+        np.where(first, n, g) for n, g in zip(out["auc_newcombe"], out["auc_logit"], strict=True)
+    )
     pairs = np.minimum(np.minimum(base.patients[0], base.patients[1]), base.patients[2] // 2)
     low = np.where(base.auc == 1.0, ((1 - LEVEL) / 2) ** (1 / pairs), low)
     return {"auc": (low, np.where(base.auc == 1.0, 1.0, high))} | out
@@ -75,7 +79,9 @@ def auc_intervals(batch: Batch) -> dict[str, Interval]:
 
 def patient_weighted(batch: Batch) -> Interval:
     """The logit interval of the AUC in which each patient weighs the same in each class."""
-    return Auc(batch, 1 / np.where(batch.label, _spread(batch, batch.label), _spread(batch, ~batch.label))).logit()
+    return Auc(
+        batch, 1 / np.where(batch.label, _spread(batch, batch.label), _spread(batch, ~batch.label))
+    ).logit()
 
 
 def _spread(batch: Batch, member: Bools) -> Floats:
@@ -88,21 +94,31 @@ class Auc:
     def __init__(self, batch: Batch, weight: Floats) -> None:
         a, b = np.where(batch.label, weight, 0.0), np.where(batch.label, 0.0, weight)
         total_a, total_b = a.sum(axis=1, keepdims=True), b.sum(axis=1, keepdims=True)
-        above = batch.unsorted(np.cumsum(np.take_along_axis(a, batch.order, axis=1), axis=1)) / total_a
-        below = 1 - batch.unsorted(np.cumsum(np.take_along_axis(b, batch.order, axis=1), axis=1)) / total_b
+        above = (
+            batch.unsorted(np.cumsum(np.take_along_axis(a, batch.order, axis=1), axis=1)) / total_a
+        )
+        below = (
+            1
+            - batch.unsorted(np.cumsum(np.take_along_axis(b, batch.order, axis=1), axis=1))
+            / total_b
+        )
         auc = np.minimum(1.0, (a * below).sum(axis=1, keepdims=True) / total_a)
         positive, negative = a * (below - auc) / total_a, b * (above - auc) / total_b
         self.auc, self.batch = auc[:, 0], batch
         held = [batch.by_patient(m) > 0 for m in (batch.label, ~batch.label)]
         self.patients = held[0].sum(axis=1), held[1].sum(axis=1), held[0].shape[1]
         self.units = batch.label.sum(axis=1), (~batch.label).sum(axis=1)
-        self.variance = _variance(batch.by_patient(positive), batch.by_patient(negative), *self.patients)
+        self.variance = _variance(
+            batch.by_patient(positive), batch.by_patient(negative), *self.patients
+        )
         self.independent = _variance(positive, negative, *self.units, positive.shape[1])
         useless = (self.variance <= 1e-24) | (self.auc == 1.0) | (self.auc == 0.0)
         self.error = np.sqrt(np.where(useless, np.nan, self.variance))
 
     def wald(self) -> Interval:
-        return np.maximum(0.0, self.auc - Z * self.error), np.minimum(1.0, self.auc + Z * self.error)
+        return np.maximum(0.0, self.auc - Z * self.error), np.minimum(
+            1.0, self.auc + Z * self.error
+        )
 
     def logit(self) -> Interval:
         return logit_limits(self.auc, self.error, Z)
@@ -116,9 +132,12 @@ class Auc:
         if self.batch.images == 1:
             return self.units[0].astype(float), self.units[1].astype(float)
         known = (self.variance > 1e-24) & (self.independent > 1e-24)
-        effect = np.maximum(1.0, np.divide(self.variance, self.independent, out=np.ones(known.size), where=known))
+        effect = np.maximum(
+            1.0, np.divide(self.variance, self.independent, out=np.ones(known.size), where=known)
+        )
         sizes = [
-            np.where(known, np.maximum(1.0, u / effect), p) for u, p in zip(self.units, self.patients, strict=False)
+            np.where(known, np.maximum(1.0, u / effect), p)
+            for u, p in zip(self.units, self.patients, strict=False)
         ]
         return sizes[0], sizes[1]
 
@@ -130,7 +149,11 @@ class Auc:
 
 def _variance(positive: Floats, negative: Floats, i10: Any, i01: Any, total: Any) -> Floats:
     cross = 2 * (positive * negative).sum(axis=1) * total / (total - 1)
-    return i10 / (i10 - 1) * (positive**2).sum(axis=1) + i01 / (i01 - 1) * (negative**2).sum(axis=1) + cross
+    return (
+        i10 / (i10 - 1) * (positive**2).sum(axis=1)
+        + i01 / (i01 - 1) * (negative**2).sum(axis=1)
+        + cross
+    )
 
 
 def _newcombe_low(auc: Floats, m: Floats, n: Floats) -> Floats:
@@ -163,10 +186,16 @@ def proportions(batch: Batch, hit: Bools, member: Bools) -> Interval:
         n = np.where(alone, n, n / effect)
         df, place = np.unique(np.maximum(groups - 1, 1), return_inverse=True)
         q = np.where(alone, Z, stats.t.ppf(0.5 + LEVEL / 2, df)[place])
-        centre, spread = (p + q**2 / (2 * n)) / (1 + q**2 / n), np.sqrt(p * (1 - p) / n + q**2 / (4 * n**2))
+        centre, spread = (
+            (p + q**2 / (2 * n)) / (1 + q**2 / n),
+            np.sqrt(p * (1 - p) / n + q**2 / (4 * n**2)),
+        )
         low, high = centre - q / (1 + q**2 / n) * spread, centre + q / (1 + q**2 / n) * spread
     none = (groups < 2) & ~alone
-    low, high = np.where(k == 0, 0.0, np.maximum(0.0, low)), np.where(p == 1, 1.0, np.minimum(1.0, high))
+    low, high = (
+        np.where(k == 0, 0.0, np.maximum(0.0, low)),
+        np.where(p == 1, 1.0, np.minimum(1.0, high)),
+    )
     return np.where(none, np.nan, low), np.where(none, np.nan, high)
 
 
@@ -178,13 +207,18 @@ def likelihood_ratios(batch: Batch, hit: Bools) -> Interval:
 
 
 def _log_ratio(batch: Batch, hit: Bools, of: Bools) -> tuple[Floats, Floats, float]:
-    """Log of the ratio of two hit rates, its variance (NaN where a count is zero) and the quantile for it."""
+    """Log of the ratio of two hit rates, its variance (NaN where a count is zero) and the quantile
+    for it.
+    """
     n1, n0 = of.sum(axis=1), (~of).sum(axis=1)
     k1, k0 = (hit & of).sum(axis=1), (hit & ~of).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         log_ratio, variance, q = np.log(k1 / n1 / (k0 / n0)), 1 / k1 - 1 / n1 + 1 / k0 - 1 / n0, Z
         if batch.images > 1:
-            ones, zeros = (hit - (k1 / n1)[:, None]) / k1[:, None], (hit - (k0 / n0)[:, None]) / k0[:, None]
+            ones, zeros = (
+                (hit - (k1 / n1)[:, None]) / k1[:, None],
+                (hit - (k0 / n0)[:, None]) / k0[:, None],
+            )
             by_patient = batch.by_patient(np.where(of, ones, -zeros))
             groups = by_patient.shape[1]
             variance = groups / (groups - 1) * (by_patient**2).sum(axis=1)
@@ -194,7 +228,9 @@ def _log_ratio(batch: Batch, hit: Bools, of: Bools) -> tuple[Floats, Floats, flo
 
 
 def predictive(batch: Batch, hit: Bools, of: Bools, odds: float) -> Interval:
-    """Mercaldo's limits of P(of | hit) at prior odds; with counts of patients and z^2 / 2 a cell where a cell is empty."""
+    """Mercaldo's limits of P(of | hit) at prior odds; with counts of patients and z^2 / 2 a cell
+    where a cell is empty.
+    """
     log_ratio, variance, q = _log_ratio(batch, hit, of)
     edge, adjusted, spread = np.zeros(len(hit), dtype=bool), np.zeros(len(hit)), np.zeros(len(hit))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -234,7 +270,10 @@ def average_precisions(batch: Batch) -> Interval:
     n1, called = tp[:, -1:], tp + fp
     steps = np.diff(tp, axis=1, prepend=0) / n1
     value = (steps * tp / called).sum(axis=1)
-    positive = np.flip(np.cumsum(np.flip(steps * fp / called**2, 1), axis=1), 1) + (tp / called - value[:, None]) / n1
+    positive = (
+        np.flip(np.cumsum(np.flip(steps * fp / called**2, 1), axis=1), 1)
+        + (tp / called - value[:, None]) / n1
+    )
     negative = np.flip(np.cumsum(np.flip(-steps * tp / called**2, 1), axis=1), 1)
     influence = batch.by_patient(batch.unsorted(np.where(steps > 0, positive, negative)))
     return _clustered_logit(value, influence)

@@ -1,14 +1,17 @@
-"""Simulated coverage of the intervals, by patients with and without the finding, AUC, and correlation inside patients.
+"""Simulated coverage of the intervals, by patients with and without the finding, AUC, and
+correlation inside patients.
 
     python benchmarks/coverage.py [--replicates 10000] [--csv coverage.csv] [--quick]
 
-A cell draws patients, each with `images` images of one label, or (mixed) of labels dealt at random. A score is
-shift x label + sqrt(icc) u + sqrt(1 - icc) e with standard normal u (patient) and e (image), so the true AUC is
-Phi(shift / sqrt(2)); the threshold lies half-way, and the probability is the true one. Newcombe's interval is gated: every
-cell where it covers under 93 % or over 99 % is listed at the end, with the reason; the exit code is 1 where one is under. The others are
-printed; those that depend on the prevalence allow for its chance, which is none here, so they cover more than they say. All
-replicates of a cell are worked out at once (`batched.py`); the first ones must be what the package gives. Figures other than
-the AUC have 2,000 replicates, those of calibration 100.
+A cell draws patients, each with `images` images of one label, or (mixed) of labels dealt at random.
+A score is shift x label + sqrt(icc) u + sqrt(1 - icc) e with standard normal u (patient) and e
+(image), so the true AUC is Phi(shift / sqrt(2)); the threshold lies half-way, and the probability
+is the true one. Newcombe's interval is gated: every cell where it covers under 93 % or over 99 % is
+listed at the end, with the reason; the exit code is 1 where one is under. The others are printed;
+those that depend on the prevalence allow for its chance, which is none here, so they cover more
+than they say. All replicates of a cell are worked out at once (`batched.py`); the first ones must
+be what the package gives. Figures other than the AUC have 2,000 replicates, those of calibration
+100.
 """
 
 from __future__ import annotations
@@ -36,13 +39,13 @@ from batched import (
 )
 from scipy import integrate, stats
 
-from medres.evaluate.auc import auc_estimates
-from medres.evaluate.calibration import brier_estimate, calibration_estimates
-from medres.evaluate.precision_recall import average_precision_estimate
-from medres.evaluate.predictive import predictive_values
-from medres.evaluate.roc import Sample
-from medres.evaluate.thresholds import Context, rates
-from medres.evaluate.utility import net_benefit
+from medres.evaluate.metrics.auc import auc_estimates
+from medres.evaluate.metrics.average_precision import average_precision_estimate
+from medres.evaluate.metrics.calibration import brier_estimate, calibration_estimates
+from medres.evaluate.metrics.decision_curve import net_benefit
+from medres.evaluate.metrics.operating_point import OperatingPointContext, rates
+from medres.evaluate.metrics.predictive_values import predictive_values
+from medres.evaluate.scores.sample import Sample
 
 LEVEL = 0.95
 GATE = (0.93, 0.99)
@@ -53,10 +56,28 @@ ELSEWHERE = 0.1  # the stated prevalence
 CALIBRATION = {"slope": 1.0, "intercept": 0.0, "in_the_large": 0.0, "oe_ratio": 1.0}
 CHUNK = 200_000  # units at once: they stay in the cache
 KINDS = (
-    "auc", "auc_newcombe", "auc_logit", "auc_wald", "auc_patient_weighted", "sensitivity", "specificity", "ppv", "npv",
-    "accuracy", "lr_positive", "lr_negative", "ppv_at", "npv_at", "average_precision", "brier", "net_benefit", "slope",
-    "intercept", "in_the_large", "oe_ratio",
-)  # fmt: skip
+    "auc",
+    "auc_newcombe",
+    "auc_logit",
+    "auc_wald",
+    "auc_patient_weighted",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "accuracy",
+    "lr_positive",
+    "lr_negative",
+    "ppv_at",
+    "npv_at",
+    "average_precision",
+    "brier",
+    "net_benefit",
+    "slope",
+    "intercept",
+    "in_the_large",
+    "oe_ratio",
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,9 @@ class Cell:
         return self.positive / (self.positive + self.negative)
 
     def probability(self, score: Any) -> Any:
-        return 1.0 / (1.0 + (1.0 / self.share - 1.0) * np.exp(self.shift**2 / 2.0 - self.shift * score))
+        return 1.0 / (
+            1.0 + (1.0 / self.share - 1.0) * np.exp(self.shift**2 / 2.0 - self.shift * score)
+        )
 
 
 def cells(quick: bool) -> list[Cell]:
@@ -102,7 +125,11 @@ def batches(cell: Cell, replicates: int, seed: int) -> Iterator[Batch]:
             rng.permuted(label, axis=1, out=label)
         shared = np.repeat(rng.standard_normal((r, patients)), cell.images, axis=1)
         own = rng.standard_normal((r, units))
-        yield Batch(label, cell.shift * label + np.sqrt(cell.icc) * shared + np.sqrt(1.0 - cell.icc) * own, cell.images)
+        yield Batch(
+            label,
+            cell.shift * label + np.sqrt(cell.icc) * shared + np.sqrt(1.0 - cell.icc) * own,
+            cell.images,
+        )
 
 
 def truths(cell: Cell) -> dict[str, float]:
@@ -114,18 +141,33 @@ def truths(cell: Cell) -> dict[str, float]:
         return normal.pdf(s - cell.shift) * positive / max(positive + negative, 1e-300)
 
     def squared(s: float) -> float:
-        p, density = cell.probability(s), (share * normal.pdf(s - cell.shift), (1.0 - share) * normal.pdf(s))
+        p, density = (
+            cell.probability(s),
+            (share * normal.pdf(s - cell.shift), (1.0 - share) * normal.pdf(s)),
+        )
         return density[0] * (1.0 - p) ** 2 + density[1] * p**2
 
     ends = {"a": -9.0, "b": cell.shift + 9.0, "limit": 200}
-    return dict.fromkeys((k for k in KINDS if k.startswith("auc")), cell.auc) | {
-        "sensitivity": rate, "specificity": rate, "accuracy": rate, "ppv": hit / (hit + alarm),
-        "npv": rate * (1.0 - share) / (rate * (1.0 - share) + (1.0 - rate) * share), "lr_positive": rate / (1.0 - rate),
-        "lr_negative": (1.0 - rate) / rate, "average_precision": float(integrate.quad(precision, **ends)[0]),
-        "brier": float(integrate.quad(squared, **ends)[0]), "net_benefit": hit - alarm * share / (1.0 - share),
-        "ppv_at": ELSEWHERE * rate / (ELSEWHERE * rate + (1.0 - ELSEWHERE) * (1.0 - rate)),
-        "npv_at": (1.0 - ELSEWHERE) * rate / ((1.0 - ELSEWHERE) * rate + ELSEWHERE * (1.0 - rate)),
-    } | CALIBRATION  # fmt: skip
+    return (
+        dict.fromkeys((k for k in KINDS if k.startswith("auc")), cell.auc)
+        | {
+            "sensitivity": rate,
+            "specificity": rate,
+            "accuracy": rate,
+            "ppv": hit / (hit + alarm),
+            "npv": rate * (1.0 - share) / (rate * (1.0 - share) + (1.0 - rate) * share),
+            "lr_positive": rate / (1.0 - rate),
+            "lr_negative": (1.0 - rate) / rate,
+            "average_precision": float(integrate.quad(precision, **ends)[0]),
+            "brier": float(integrate.quad(squared, **ends)[0]),
+            "net_benefit": hit - alarm * share / (1.0 - share),
+            "ppv_at": ELSEWHERE * rate / (ELSEWHERE * rate + (1.0 - ELSEWHERE) * (1.0 - rate)),
+            "npv_at": (1.0 - ELSEWHERE)
+            * rate
+            / ((1.0 - ELSEWHERE) * rate + ELSEWHERE * (1.0 - rate)),
+        }
+        | CALIBRATION
+    )
 
 
 def other_intervals(cell: Cell, batch: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -149,23 +191,34 @@ def other_intervals(cell: Cell, batch: Batch) -> dict[str, tuple[np.ndarray, np.
 
 def sample_of(batch: Batch, i: int, score: np.ndarray) -> Sample:
     n = batch.label.shape[1]
-    return Sample(batch.label[i], score[i], np.arange(n) // batch.images, np.zeros(n, dtype=np.int64))
+    return Sample(
+        batch.label[i], score[i], np.arange(n) // batch.images, np.zeros(n, dtype=np.int64)
+    )
 
 
 def check(cell: Cell, batch: Batch, found: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """The first replicates by the package's own functions: the same limits, or the run stops."""
     for i in range(min(CHECKED, len(batch.label))):
-        sample, probable = sample_of(batch, i, batch.score), sample_of(batch, i, cell.probability(batch.score))
+        sample, probable = (
+            sample_of(batch, i, batch.score),
+            sample_of(batch, i, cell.probability(batch.score)),
+        )
         called = sample.score >= cell.shift / 2.0
-        own = auc_estimates(sample, LEVEL) | rates(sample, called, Context(LEVEL))
-        own["ppv_at"], own["npv_at"] = predictive_values(called, sample.label, sample.patient, ELSEWHERE, LEVEL)
+        own = auc_estimates(sample, LEVEL) | rates(sample, called, OperatingPointContext(LEVEL))
+        own["ppv_at"], own["npv_at"] = predictive_values(
+            called, sample.label, sample.patient, ELSEWHERE, LEVEL
+        )
         own["average_precision"] = average_precision_estimate(sample, LEVEL)
         own["brier"] = brier_estimate(probable, LEVEL)
-        own["net_benefit"] = net_benefit(sample, called, cell.share / (1.0 - cell.share), None, LEVEL)
+        own["net_benefit"] = net_benefit(
+            sample, called, cell.share / (1.0 - cell.share), None, LEVEL
+        )
         for kind, (low, high) in found.items():
             expected = [np.nan if v is None else v for v in (own[kind].ci_low, own[kind].ci_high)]
             if not np.allclose([low[i], high[i]], expected, rtol=1e-7, atol=1e-9, equal_nan=True):
-                raise SystemExit(f"{kind} at {cell}: {low[i]}, {high[i]} here, {expected} in the package")
+                raise SystemExit(
+                    f"{kind} at {cell}: {low[i]}, {high[i]} here, {expected} in the package"
+                )
 
 
 def calibration(cell: Cell, batch: Batch, most: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -175,13 +228,21 @@ def calibration(cell: Cell, batch: Batch, most: int) -> dict[str, tuple[np.ndarr
         own = calibration_estimates(sample_of(batch, i, cell.probability(batch.score)), LEVEL)
         for kind, limits in out.items():
             e = own[kind]
-            limits.append((np.nan, np.nan) if e.ci_low is None or e.ci_high is None else (e.ci_low, e.ci_high))
-    return {kind: (np.array([a for a, _ in v]), np.array([b for _, b in v])) for kind, v in out.items()}
+            limits.append(
+                (np.nan, np.nan) if e.ci_low is None or e.ci_high is None else (e.ci_low, e.ci_high)
+            )
+    return {
+        kind: (np.array([a for a, _ in v]), np.array([b for _, b in v])) for kind, v in out.items()
+    }
 
 
-def coverage(cell: Cell, replicates: int, seed: int) -> tuple[dict[str, float], dict[str, float], float]:
-    """By kind: share of replicates whose interval holds the truth (of those with one), share without an interval; and the
-    variance of the AUC that Newcombe's method assumes over the one that the replicates show."""
+def coverage(
+    cell: Cell, replicates: int, seed: int
+) -> tuple[dict[str, float], dict[str, float], float]:
+    """By kind: share of replicates whose interval holds the truth (of those with one), share
+    without an interval; and the variance of the AUC that Newcombe's method assumes over the one
+    that the replicates show.
+    """
     truth, auc, assumed = truths(cell), [], []
     held, missing, tried = (dict.fromkeys(KINDS, 0) for _ in range(3))
     for number, batch in enumerate(batches(cell, replicates, seed)):
@@ -206,12 +267,17 @@ def coverage(cell: Cell, replicates: int, seed: int) -> tuple[dict[str, float], 
 
 def reason(share: float, ratio: float) -> str:
     if share > GATE[1]:
-        return f"too wide: the variance that method 5 assumes is {ratio:.1f} times that of these normal scores"
+        return (
+            f"too wide: the variance that method 5 assumes is {ratio:.1f} times that of these "
+            f"normal scores"
+        )
     return "too narrow: the design effect is estimated from few patients"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--replicates", type=int, default=10_000)
     parser.add_argument("--csv", type=Path, help="also write the table here")
     parser.add_argument("--quick", action="store_true", help="an eighth of the cells")
@@ -222,22 +288,42 @@ def main() -> int:
     for seed, cell in enumerate(cells(given.quick)):
         held, missing, ratio = coverage(cell, given.replicates, seed)
         rows.append(
-            {"positive": cell.positive, "negative": cell.negative, "auc": cell.auc, "images": cell.images, "icc": cell.icc,
-             "mixed": cell.mixed} | {f"covers:{k}": v for k, v in held.items()} | {f"none:{k}": v for k, v in missing.items()}
-        )  # fmt: skip
-        texts = [f"{100 * held[k]:.1f}" + ("*" if missing[k] >= 0.0005 else "") if k in held else "" for k in KINDS]
-        line = f"{cell.positive:>4} {cell.negative:>4} {cell.auc:>5} {cell.images:>6} {cell.icc:>4} {cell.mixed!s:>5} "
+            {
+                "positive": cell.positive,
+                "negative": cell.negative,
+                "auc": cell.auc,
+                "images": cell.images,
+                "icc": cell.icc,
+                "mixed": cell.mixed,
+            }
+            | {f"covers:{k}": v for k, v in held.items()}
+            | {f"none:{k}": v for k, v in missing.items()}
+        )
+        texts = [
+            f"{100 * held[k]:.1f}" + ("*" if missing[k] >= 0.0005 else "") if k in held else ""
+            for k in KINDS
+        ]
+        line = (
+            f"{cell.positive:>4} {cell.negative:>4} {cell.auc:>5} {cell.images:>6} "
+            f"{cell.icc:>4} {cell.mixed!s:>5} "
+        )
         print(line + " ".join(f"{text:>9}" for text in texts), flush=True)
         if not GATE[0] <= held["auc_newcombe"] <= GATE[1]:
             outside.append((cell, held["auc_newcombe"], ratio))
-    print("*: some replicates have no such interval (the package says why); they are left out of the share.")
+    print(
+        "*: some replicates have no such interval (the package says why); they are left out of "
+        "the share."
+    )
     if given.csv:
         with given.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
             writer.writeheader()
             writer.writerows(rows)
     for cell, share, ratio in outside:
-        print(f"outside {GATE[0]:.0%}-{GATE[1]:.0%}: Newcombe {share:.2%} at {cell}: {reason(share, ratio)}")
+        print(
+            f"outside {GATE[0]:.0%}-{GATE[1]:.0%}: Newcombe {share:.2%} at {cell}: "
+            f"{reason(share, ratio)}"
+        )
     return 1 if any(share < GATE[0] for _, share, _ in outside) else 0
 
 

@@ -2,10 +2,11 @@
 
     python benchmarks/ct_contrast.py DATA/ct-contrast OUT [--folds 5] [--epochs 30]
 
-100 slices of 54 patients (TCGA-LUAD through TCIA, CC BY 3.0). A check of the pipeline and no more: manufacturer and body part
-differ between the classes, so a model can be right for the wrong reason; the baseline shows how far that alone goes.
-Patient-grouped cross-validation: one fold tests, the next one tunes, the others train. Writes OUT/image.csv and
-OUT/metadata.csv (out-of-fold scores, with their fold) and the report that compares them.
+100 slices of 54 patients (TCGA-LUAD through TCIA, CC BY 3.0). A check of the pipeline and no more:
+manufacturer and body part differ between the classes, so a model can be right for the wrong reason;
+the baseline shows how far that alone goes. Patient-grouped cross-validation: one fold tests, the
+next one tunes, the others train. Writes OUT/image.csv and OUT/metadata.csv (out-of-fold scores,
+with their fold) and the report that compares them.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import medres
 from data_pipelines import ingest
-from data_pipelines.splits import group_folds
+from data_pipelines.splits.stratified import group_folds
 from medres.evaluate.__main__ import main as evaluate
+from medres.inference.scoring import score_split
 from medres.progress import Bars
-from medres.scoring import score_split
 
 FINDING = "contrast"
 
@@ -38,13 +39,18 @@ def labels_of(data: Path) -> pd.DataFrame:
 def fold_labels(table: pd.DataFrame, folds: np.ndarray, test: int, count: int) -> pd.DataFrame:
     """The labels CSV of one fold, with its split column."""
     split = np.where(folds == test, "test", np.where(folds == (test + 1) % count, "tune", "train"))
-    return pd.DataFrame({"path": table["path"], FINDING: table[f"label:{FINDING}"].astype(int), "split": split})
+    return pd.DataFrame(
+        {"path": table["path"], FINDING: table[f"label:{FINDING}"].astype(int), "split": split}
+    )
 
 
 def metadata_scores(table: pd.DataFrame) -> np.ndarray:
-    """Probabilities for the test rows from manufacturer, body part and age, fitted on the other rows."""
+    """Probabilities for the test rows from manufacturer, body part and age, fitted on the other
+    rows.
+    """
     columns = make_column_transformer(
-        (OneHotEncoder(handle_unknown="ignore"), ["manufacturer", "model", "body_part"]), (StandardScaler(), ["age"])
+        (OneHotEncoder(handle_unknown="ignore"), ["manufacturer", "model", "body_part"]),
+        (StandardScaler(), ["age"]),
     )
     model = make_pipeline(columns, LogisticRegression())
     table = table.assign(age=table["age"].fillna(table["age"].median()))
@@ -66,7 +72,9 @@ def main() -> None:
     labels_of(options.data).to_csv(labels, index=False)
     whole = ingest(options.data, labels, None, seed=options.seed)
     table = whole.table
-    print(f"{len(table)} slices of {table['patient'].nunique()} patients; {whole.summary['reasons']}")
+    print(
+        f"{len(table)} slices of {table['patient'].nunique()} patients; {whole.summary['reasons']}"
+    )
     folds = group_folds(table, options.folds, options.seed)
     image, metadata = [], []
     for test in range(options.folds):
@@ -95,7 +103,12 @@ def main() -> None:
         metadata.append(baseline)
     pd.concat(image).to_csv(options.out / "image.csv", index=False)
     pd.concat(metadata).to_csv(options.out / "metadata.csv", index=False)
-    arguments = ["--scores", str(options.out / "image.csv"), "--compare", str(options.out / "metadata.csv")]
+    arguments = [
+        "--scores",
+        str(options.out / "image.csv"),
+        "--compare",
+        str(options.out / "metadata.csv"),
+    ]
     raise SystemExit(evaluate([*arguments, "--out", str(options.out / "report")]))
 
 

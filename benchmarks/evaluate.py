@@ -2,10 +2,11 @@
 
     python benchmarks/evaluate.py [--sizes 1000 10000 100000 1000000] [--replicates 2000] [--report]
 
-Peers: scikit-learn's `roc_auc_score` in a bootstrap loop; `confidenceinterval` (DeLong, bootstrap) and `MLstatkit` (paired
-DeLong, bootstrap), left out where they are not installed. Each is timed on as many replicates as a few seconds allow and
-scaled to all of them; the table says on how many. All times are seconds of one processor, on one thread, so that what
-else runs on the machine counts little. `--report` also times a whole report of 100,000 cases x 14 findings.
+Peers: scikit-learn's `roc_auc_score` in a bootstrap loop; `confidenceinterval` (DeLong, bootstrap)
+and `MLstatkit` (paired DeLong, bootstrap), left out where they are not installed. Each is timed on
+as many replicates as a few seconds allow and scaled to all of them; the table says on how many. All
+times are seconds of one processor, on one thread, so that what else runs on the machine counts
+little. `--report` also times a whole report of 100,000 cases x 14 findings.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from medres.evaluate import evaluate
-from medres.evaluate.bootstrap import Statistic, resampled
-from medres.evaluate.compare import paired_difference
-from medres.evaluate.precision_recall import average_precision
-from medres.evaluate.roc import Counts, Sample, auc_covariance, auc_from_counts, placements, rank_counts
+from medres.evaluate.analyses.model_comparison import paired_difference
+from medres.evaluate.metrics.average_precision import average_precision
+from medres.evaluate.metrics.roc import auc_covariance, auc_from_counts, placements
+from medres.evaluate.scores.sample import Counts, Sample, rank_counts
+from medres.evaluate.statistics.bootstrap import Statistic, resampled
 
 SECONDS = 4.0  # for one peer's bootstrap
 
@@ -38,7 +40,12 @@ def cases(n: int, seed: int = 0) -> Sample:
     """Independent patients, a tenth with the finding; scores are probabilities."""
     rng = np.random.default_rng(seed)
     label = rng.random(n) < 0.1
-    return Sample(label, 1 / (1 + np.exp(2.7 - rng.normal(size=n) - label)), np.arange(n), np.zeros(n, dtype=np.int64))
+    return Sample(
+        label,
+        1 / (1 + np.exp(2.7 - rng.normal(size=n) - label)),
+        np.arange(n),
+        np.zeros(n, dtype=np.int64),
+    )
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -63,7 +70,9 @@ def sklearn_bootstrap(sample: Sample, replicates: int) -> None:
 
 
 def all_figures(counts: Counts) -> dict[str, Statistic]:
-    """AUC, sensitivity, specificity and net benefit at one threshold, average precision and Brier score, from counts."""
+    """AUC, sensitivity, specificity and net benefit at one threshold, average precision and Brier
+    score, from counts.
+    """
     place = int(np.searchsorted(-counts.threshold, -0.1, "right")) - 1
     p = counts.threshold
     weight, miss, hit = 0.1 / 0.9, p**2, (1 - p) ** 2
@@ -76,7 +85,9 @@ def all_figures(counts: Counts) -> dict[str, Statistic]:
         "auc": auc_from_counts,
         "sensitivity": lambda c: c.tp[place] / c.n_positive,
         "specificity": lambda c: 1 - c.fp[place] / c.n_negative,
-        "net_benefit": lambda c: (c.tp[place] - weight * c.fp[place]) / (c.n_positive + c.n_negative),
+        "net_benefit": lambda c: (
+            (c.tp[place] - weight * c.fp[place]) / (c.n_positive + c.n_negative)
+        ),
         "average_precision": average_precision,
         "brier": brier,
     }
@@ -93,7 +104,10 @@ def check(sample: Sample, counts: Counts) -> None:
     }
     for name, value in expected.items():
         if abs(figures[name] - value) > 1e-12:
-            raise SystemExit(f"{name} is {figures[name]} here and {value} in scikit-learn at n = {sample.label.size}")
+            raise SystemExit(
+                f"{name} is {figures[name]} here and {value} in scikit-learn at n = "
+                f"{sample.label.size}"
+            )
 
 
 def row(n: int, replicates: int) -> dict[str, Any]:
@@ -103,11 +117,22 @@ def row(n: int, replicates: int) -> dict[str, Any]:
     pair = Sample(sample.label, sample.score + 0.1 * other.score, sample.patient, sample.fold)
     out: dict[str, Any] = {"n": n, "replicates": replicates}
     out["DeLong"] = min(timed(lambda: auc_covariance([placements(sample)]))[0] for _ in range(3))
-    out["paired DeLong"] = min(timed(lambda: paired_difference(sample, pair, 0.95))[0] for _ in range(3))
-    out["bootstrap of the AUC"] = timed(lambda: resampled(sample, {"auc": auc_from_counts}, replicates))[0]
-    out["bootstrap of 6 figures"] = timed(lambda: resampled(sample, all_figures(counts), replicates))[0]
-    seconds, out["scikit-learn timed on"] = scaled(lambda r: sklearn_bootstrap(sample, r), replicates)
-    out |= {"scikit-learn bootstrap": seconds, "ratio to scikit-learn": seconds / out["bootstrap of the AUC"]}
+    out["paired DeLong"] = min(
+        timed(lambda: paired_difference(sample, pair, 0.95))[0] for _ in range(3)
+    )
+    out["bootstrap of the AUC"] = timed(
+        lambda: resampled(sample, {"auc": auc_from_counts}, replicates)
+    )[0]
+    out["bootstrap of 6 figures"] = timed(
+        lambda: resampled(sample, all_figures(counts), replicates)
+    )[0]
+    seconds, out["scikit-learn timed on"] = scaled(
+        lambda r: sklearn_bootstrap(sample, r), replicates
+    )
+    out |= {
+        "scikit-learn bootstrap": seconds,
+        "ratio to scikit-learn": seconds / out["bootstrap of the AUC"],
+    }
     return out | _peers(sample, pair, replicates, out)
 
 
@@ -120,7 +145,9 @@ def _peers(sample: Sample, pair: Sample, replicates: int, ours: dict[str, Any]) 
         seconds, told = timed(lambda: with_interval(label, sample.score))
         out["confidenceinterval AUC off by"] = abs(told[0] - roc_auc_score(label, sample.score))
         method = "bootstrap_percentile"
-        boot, count = scaled(lambda r: with_interval(label, sample.score, method=method, n_resamples=r), replicates)
+        boot, count = scaled(
+            lambda r: with_interval(label, sample.score, method=method, n_resamples=r), replicates
+        )
         out |= {"confidenceinterval DeLong": seconds, "ratio of DeLong": seconds / ours["DeLong"]}
         out |= {"confidenceinterval bootstrap": boot, "confidenceinterval timed on": count}
         out["ratio to confidenceinterval"] = boot / ours["bootstrap of the AUC"]
@@ -130,8 +157,13 @@ def _peers(sample: Sample, pair: Sample, replicates: int, ours: dict[str, Any]) 
         seconds, told = timed(lambda: Delong_test(label, sample.score, pair.score))
         if abs(told[1] - (paired_difference(sample, pair, 0.95)[1] or 0.0)) > 1e-6:
             raise SystemExit("MLstatkit gives another p-value")
-        boot, count = scaled(lambda r: Bootstrapping(label, sample.score, "roc_auc", n_bootstraps=r), replicates)
-        out |= {"MLstatkit paired DeLong": seconds, "ratio of paired DeLong": seconds / ours["paired DeLong"]}
+        boot, count = scaled(
+            lambda r: Bootstrapping(label, sample.score, "roc_auc", n_bootstraps=r), replicates
+        )
+        out |= {
+            "MLstatkit paired DeLong": seconds,
+            "ratio of paired DeLong": seconds / ours["paired DeLong"],
+        }
         out |= {"MLstatkit bootstrap": boot, "MLstatkit timed on": count}
         out["ratio to MLstatkit"] = boot / ours["bootstrap of the AUC"]
     return out
@@ -142,22 +174,35 @@ def report_seconds(n: int = 100_000, findings: int = 14) -> float:
     columns: dict[str, Any] = {"image": np.arange(n), "patient": np.arange(n) // 2}
     for k in range(findings):
         label = rng.random(n) < 0.05 + 0.02 * k
-        columns |= {f"label:f{k}": label.astype(int), f"score:f{k}": 1 / (1 + np.exp(2 - rng.normal(size=n) - label))}
+        columns |= {
+            f"label:f{k}": label.astype(int),
+            f"score:f{k}": 1 / (1 + np.exp(2 - rng.normal(size=n) - label)),
+        }
     seconds, made = timed(lambda: evaluate(pd.DataFrame(columns)))
     drawing, page = timed(made.to_html)
-    print(f"report of {n:,} x {findings}: {seconds:.1f} s, page {drawing:.1f} s, {len(page) / 1e6:.2f} MB")
+    print(
+        f"report of {n:,} x {findings}: {seconds:.1f} s, page {drawing:.1f} s, "
+        f"{len(page) / 1e6:.2f} MB"
+    )
     return seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--replicates", type=int, default=2000)
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
     for n in given.sizes:
         one = row(n, given.replicates if n <= 100_000 else given.replicates // 10)
-        print("; ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v:,}" for k, v in one.items()), flush=True)
+        print(
+            "; ".join(
+                f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v:,}" for k, v in one.items()
+            ),
+            flush=True,
+        )
     if given.report:
         report_seconds()
 

@@ -1,9 +1,12 @@
-"""How long one model takes to answer, everywhere: python benchmarks/inference.py RUN/model.keras WORK [--torch PYTHON]
+"""How long one model takes to answer, everywhere: python benchmarks/inference.py RUN/model.keras
+WORK [--torch PYTHON]
 
-In one run on one machine, batches of 1 and 16: Keras predict, the compiled graph, batch normalisation folded, ONNX Runtime, OpenVINO in
-float32, bfloat16 and int8 (with what that costs in probability and AUC on the test split of WORK), and torchvision's network of the
-same name, eager and compiled (--torch: an interpreter that has torch and torchvision). Then `Predictor` on a DICOM file of the model's own
-size, against its bare graph. All are given the same number of threads. Times: median of repeated calls.
+In one run on one machine, batches of 1 and 16: Keras predict, the compiled graph, batch
+normalisation folded, ONNX Runtime, OpenVINO in float32, bfloat16 and int8 (with what that costs in
+probability and AUC on the test split of WORK), and torchvision's network of the same name, eager
+and compiled (--torch: an interpreter that has torch and torchvision). Then `Predictor` on a DICOM
+file of the model's own size, against its bare graph. All are given the same number of threads.
+Times: median of repeated calls.
 """
 
 from __future__ import annotations
@@ -68,7 +71,9 @@ def median_time(call: Callable[[], Any], seconds: float = SECONDS) -> float:
 
 
 def int8_model(path: Path, images: np.ndarray, out: Path) -> Path:
-    """The ONNX model with weights and activations in int8 (quantise, dequantise), ranges from `images`."""
+    """The ONNX model with weights and activations in int8 (quantise, dequantise), ranges from
+    `images`.
+    """
     from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -84,20 +89,25 @@ def int8_model(path: Path, images: np.ndarray, out: Path) -> Path:
     return out
 
 
-def ways(model: Path, folder: Path, calibration: np.ndarray) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def ways(
+    model: Path, folder: Path, calibration: np.ndarray
+) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Everything that answers, by name: images -> probabilities."""
     import tensorflow as tf
 
-    from medres.artefact import load
+    from medres.artefact.archive import load
     from medres.backbones import folded
-    from medres.export import export, runtime
-    from medres.predict import Predictor
+    from medres.inference.exporting import export, runtime
+    from medres.inference.predictor import Predictor
 
     artefact = load(model)
     keras_model, light = artefact.model, folded(artefact.model)
     graph = tf.function(lambda x: keras_model(x, training=False))
     light_graph = tf.function(lambda x: light(x, training=False))
-    exported = {name: export(artefact, name, folder / name, optimise=True).path for name in ("onnx", "openvino")}
+    exported = {
+        name: export(artefact, name, folder / name, optimise=True).path
+        for name in ("onnx", "openvino")
+    }
     small = int8_model(exported["onnx"], calibration, folder / "int8.onnx")
     return {
         "Keras predict": lambda x: keras_model.predict(x, batch_size=16, verbose=0),
@@ -106,17 +116,19 @@ def ways(model: Path, folder: Path, calibration: np.ndarray) -> dict[str, Callab
         "graph, folded": lambda x: light_graph(tf.constant(x)).numpy(),
         "ONNX Runtime": runtime("onnx", exported["onnx"]),
         "OpenVINO f32": runtime("openvino", exported["openvino"]),
-        "OpenVINO bf16": runtime("openvino", exported["openvino"], hints={"INFERENCE_PRECISION_HINT": "bf16"}),
+        "OpenVINO bf16": runtime(
+            "openvino", exported["openvino"], hints={"INFERENCE_PRECISION_HINT": "bf16"}
+        ),
         "OpenVINO int8": runtime("openvino", small),
     }
 
 
 def split_images(model: Path, work: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, ...) in model units and labels of the first output (nan where there is none)."""
-    from data_pipelines.cache import ensure_cache
-    from data_pipelines.dataset import eval_batches, targets_of
-    from data_pipelines.manifest import Manifest
-    from medres.artefact import read_contents
+    from data_pipelines.cache.store import ensure_cache
+    from data_pipelines.cache.tf_dataset import eval_batches, targets_of
+    from data_pipelines.ingestion.manifest import Manifest
+    from medres.artefact.archive import read_contents
 
     cache = ensure_cache(work, read_contents(model).card.preprocess)
     batches = eval_batches(cache, targets_of(Manifest.load(work), cache.images["image"]), 16, split)
@@ -126,11 +138,13 @@ def split_images(model: Path, work: Path, split: str) -> tuple[np.ndarray, np.nd
 
 
 def predictor_times(model: Path, image: np.ndarray) -> dict[str, float]:
-    """Seconds for one DICOM file of the model's own size: its bare graph for the image, and from the file's bytes to the answer."""
+    """Seconds for one DICOM file of the model's own size: its bare graph for the image, and from
+    the file's bytes to the answer.
+    """
     import tensorflow as tf
 
-    from medres.artefact import load
-    from medres.predict import Predictor
+    from medres.artefact.archive import load
+    from medres.inference.predictor import Predictor
 
     predictor = Predictor(load(model))
     bare = tf.function(lambda x: predictor.artefact.model(x, training=False))
@@ -139,8 +153,13 @@ def predictor_times(model: Path, image: np.ndarray) -> dict[str, float]:
     refused = predictor.predict(file).refused
     if refused is not None:
         raise SystemExit(f"the predictor refuses the test file: {refused}")
-    turns = [(median_time(lambda: bare(given).numpy()), median_time(lambda: predictor.predict(file))) for _ in range(3)]
-    return dict(zip(("bare graph", "Predictor, from bytes"), np.median(turns, axis=0).tolist(), strict=True))
+    turns = [
+        (median_time(lambda: bare(given).numpy()), median_time(lambda: predictor.predict(file)))
+        for _ in range(3)
+    ]
+    return dict(
+        zip(("bare graph", "Predictor, from bytes"), np.median(turns, axis=0).tolist(), strict=True)
+    )
 
 
 def dicom_file(image: np.ndarray) -> bytes:
@@ -149,7 +168,7 @@ def dicom_file(image: np.ndarray) -> bytes:
 
     from pydicom.uid import ExplicitVRLittleEndian
 
-    from data_pipelines.writing import derived_uid, new_dataset, set_pixels
+    from data_pipelines.dicom.writer import derived_uid, new_dataset, set_pixels
 
     uids = {name: derived_uid("benchmark", name) for name in ("study", "series", "sop")}
     dataset = new_dataset("CR", ExplicitVRLittleEndian, patient_id="BENCH", patient="", **uids)
@@ -169,7 +188,9 @@ def torch_times(interpreter: str, peer: str, side: int, threads: int) -> dict[st
 
 
 def main() -> None:
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("model", type=Path)
     p.add_argument("work", type=Path)
     p.add_argument("--torch", metavar="PYTHON", help="an interpreter with torch and torchvision")
@@ -189,7 +210,8 @@ def main() -> None:
             for name, run in answers.items()
         }
         scores = {
-            name: np.concatenate([run(image[np.newaxis]) for image in images])[:, 0] for name, run in answers.items()
+            name: np.concatenate([run(image[np.newaxis]) for image in images])[:, 0]
+            for name, run in answers.items()
         }
     tell(rows, scores, labels, peer, threads)
     for name, seconds in predictor_times(given.model, images[0]).items():
@@ -197,30 +219,52 @@ def main() -> None:
 
 
 def tell(
-    rows: dict[str, list[float]], scores: dict[str, np.ndarray], labels: np.ndarray, peer: dict[str, Any], threads: int
+    rows: dict[str, list[float]],
+    scores: dict[str, np.ndarray],
+    labels: np.ndarray,
+    peer: dict[str, Any],
+    threads: int,
 ) -> None:
-    from medres.evaluate.roc import auc_from_counts, rank_counts
+    from medres.evaluate.metrics.roc import auc_from_counts
+    from medres.evaluate.scores.sample import rank_counts
 
     names = ("keras", "tensorflow-cpu", "tensorflow", "onnxruntime", "openvino")
     found = [
-        f"{name} {metadata.version(name)}" for name in names if any(True for _ in metadata.distributions(name=name))
+        f"{name} {metadata.version(name)}"
+        for name in names
+        if any(True for _ in metadata.distributions(name=name))
     ]
-    print(f"{threads} threads; {', '.join(found)}; torch {peer.get('version', 'not given')}; {len(labels)} test images")
-    print(f"{'ms an image':<24}{'batch 1':>9}{'batch 16':>10}{'x torch eager':>18}{'max difference':>16}{'AUC':>8}")
+    print(
+        f"{threads} threads; {', '.join(found)}; torch {peer.get('version', 'not given')}; "
+        f"{len(labels)} test images"
+    )
+    print(
+        f"{'ms an image':<24}{'batch 1':>9}{'batch 16':>10}"
+        f"{'x torch eager':>18}{'max difference':>16}{'AUC':>8}"
+    )
     known = np.isfinite(labels)
     for name, times in rows.items():
         ratio = (
-            "".join(f"{peer[f'eager {b}'] / t:9.2f}" for b, t in zip(BATCHES, times, strict=True)) if peer else " " * 18
+            "".join(f"{peer[f'eager {b}'] / t:9.2f}" for b, t in zip(BATCHES, times, strict=True))
+            if peer
+            else " " * 18
         )
         difference = float(np.abs(scores[name] - scores["graph"]).max())
-        auc = auc_from_counts(rank_counts(labels[known] == 1, scores[name][known].astype(np.float64)))
-        each = "".join(f"{1000 * t / b:{w}.2f}" for b, t, w in zip(BATCHES, times, (9, 10), strict=True))
+        auc = auc_from_counts(
+            rank_counts(labels[known] == 1, scores[name][known].astype(np.float64))
+        )
+        each = "".join(
+            f"{1000 * t / b:{w}.2f}" for b, t, w in zip(BATCHES, times, (9, 10), strict=True)
+        )
         print(f"{name:<24}{each}{ratio}{difference:>16.1e}{auc:>8.4f}")
     for kind in ("eager", "compiled"):
         if f"{kind} 1" in peer:
             print(
                 f"{'torch ' + kind:<24}"
-                + "".join(f"{1000 * peer[f'{kind} {b}'] / b:{w}.2f}" for b, w in zip(BATCHES, (9, 10), strict=True))
+                + "".join(
+                    f"{1000 * peer[f'{kind} {b}'] / b:{w}.2f}"
+                    for b, w in zip(BATCHES, (9, 10), strict=True)
+                )
             )
         elif peer:
             print(f"torch {kind}: {peer.get(f'{kind} failed', 'no time')}")

@@ -1,11 +1,13 @@
-"""Speed from DICOM files to training batches, against MONAI and against pydicom in a PyTorch DataLoader, on the same files.
+"""Speed from DICOM files to training batches, against MONAI and against pydicom in a PyTorch
+DataLoader, on the same files.
 
     python benchmarks/ingest.py [--data FOLDER] [--files 2000] [--peers PYTHON] [--side 224]
 
---data: a folder with uncompressed CT slices; without it, slices are drawn. Shifted copies, no two alike, make up --files.
---peers: the python of an environment with torch, monai, itk and pydicom (benchmarks/ingest_peers.py says how to make one); without
-it the peers are left out. All sides read, rescale to HU and resize to SIDE x SIDE, with two worker processes, one side after the
-other; the files lie in the page cache. Imports are not timed, the start of worker processes is.
+--data: a folder with uncompressed CT slices; without it, slices are drawn. Shifted copies, no two
+alike, make up --files. --peers: the python of an environment with torch, monai, itk and pydicom
+(benchmarks/ingest_peers.py says how to make one); without it the peers are left out. All sides
+read, rescale to HU and resize to SIDE x SIDE, with two worker processes, one side after the other;
+the files lie in the page cache. Imports are not timed, the start of worker processes is.
 """
 
 from __future__ import annotations
@@ -40,13 +42,13 @@ from pydicom.uid import (
 
 import medres
 from data_pipelines import ingest, read_stored
-from data_pipelines.cache import Cache, ensure_cache
-from data_pipelines.dataset import Targets, eval_batches, train_batches
+from data_pipelines.cache.store import Cache, ensure_cache
+from data_pipelines.cache.tf_dataset import Targets, eval_batches, train_batches
+from data_pipelines.dicom.header import read_header
+from data_pipelines.dicom.writer import derived_uid, save, set_pixels
 from data_pipelines.errors import DicomError
-from data_pipelines.headers import read_header
-from data_pipelines.phantom import make_cohort
-from data_pipelines.workers import map_files
-from data_pipelines.writing import derived_uid, save, set_pixels
+from data_pipelines.runtime.worker_pool import map_isolated
+from data_pipelines.synthetic.cohort import make_cohort
 
 BATCH, WORKERS, DECODED = 32, 2, 100
 SYNTAXES = (
@@ -101,8 +103,12 @@ def slices_of(folder: Path | None, scratch: Path) -> list[Path]:
     return found
 
 
-def write_files(sources: list[Path], count: int, out: Path, syntax: UID = ExplicitVRLittleEndian) -> list[str]:
-    """`count` files: the slices over and over, each time shifted by some rows, as other patients."""
+def write_files(
+    sources: list[Path], count: int, out: Path, syntax: UID = ExplicitVRLittleEndian
+) -> list[str]:
+    """`count` files: the slices over and over, each time shifted by some rows, as other
+    patients.
+    """
     files = []
     for n, source in zip(range(count), itertools.cycle(sources), strict=False):
         dataset, turn = pydicom.dcmread(source), n // len(sources)
@@ -128,24 +134,39 @@ def header_rates(files: list[str]) -> dict[str, float]:
             pydicom.dcmread(file, stop_before_pixels=True)
 
     ours = timed(lambda: [read_header(file) for file in files])[0]
-    two = timed(lambda: list(map_files(read_header, files, workers=WORKERS)))[0]
-    return {"ours": len(files) / ours, "ours, two": len(files) / two, "pydicom": len(files) / timed(plain)[0]}
+    two = timed(lambda: list(map_isolated(read_header, files, workers=WORKERS)))[0]
+    return {
+        "ours": len(files) / ours,
+        "ours, two": len(files) / two,
+        "pydicom": len(files) / timed(plain)[0],
+    }
 
 
-def decode_rates(sources: list[Path], scratch: Path) -> Iterator[tuple[str, float, float, float | None]]:
-    """Syntax, and images a second: ours in one process and in two, pydicom's pixel_array in one (None: it cannot)."""
+def decode_rates(
+    sources: list[Path], scratch: Path
+) -> Iterator[tuple[str, float, float, float | None]]:
+    """Syntax, and images a second: ours in one process and in two, pydicom's pixel_array in one
+    (None: it cannot).
+    """
     for syntax in SYNTAXES:
         files = write_files(sources, DECODED, scratch / syntax.name, syntax)
         one = timed(lambda files=files: [read_stored(file) for file in files])[0]
         first = time.perf_counter()
-        for n, _ in enumerate(map_files(read_stored, files, workers=WORKERS)):
+        for n, _ in enumerate(map_isolated(read_stored, files, workers=WORKERS)):
             first = time.perf_counter() if n == 0 else first  # the workers have started
         two = time.perf_counter() - first
         try:
-            plain = timed(lambda files=files: [pydicom.dcmread(file).pixel_array for file in files])[0]
+            plain = timed(
+                lambda files=files: [pydicom.dcmread(file).pixel_array for file in files]
+            )[0]
         except (RuntimeError, NotImplementedError):
             plain = None
-        yield syntax.name, len(files) / one, (len(files) - 1) / two, None if plain is None else len(files) / plain
+        yield (
+            syntax.name,
+            len(files) / one,
+            (len(files) - 1) / two,
+            None if plain is None else len(files) / plain,
+        )
 
 
 def epoch(cache: Cache, targets: Targets, number: int) -> int:
@@ -156,7 +177,9 @@ def epoch(cache: Cache, targets: Targets, number: int) -> int:
 
 
 def ours(files: list[str], side: int, work: Path) -> dict[str, float]:
-    """Seconds: ingest, first epoch (cache and all), second epoch; bytes of the cache and of the integers in it."""
+    """Seconds: ingest, first epoch (cache and all), second epoch; bytes of the cache and of the
+    integers in it.
+    """
     spent, _ = timed(lambda: ingest(Path(files[0]).parent, None, work, workers=WORKERS))
     targets: list[Targets] = []
 
@@ -168,7 +191,9 @@ def ours(files: list[str], side: int, work: Path) -> dict[str, float]:
 
     begun, begun_cpu, seen = with_processor(first)
     cache = ensure_cache(work, f"ct-{side}")
-    again, again_cpu, _ = min(with_processor(lambda n=n: epoch(cache, targets[0], n)) for n in (1, 2, 3))
+    again, again_cpu, _ = min(
+        with_processor(lambda n=n: epoch(cache, targets[0], n)) for n in (1, 2, 3)
+    )
     size = sum(path.stat().st_size for path in cache.folder.iterdir())
     return {
         "ingest": spent,
@@ -199,19 +224,24 @@ def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path)
     parser.add_argument("--files", type=int, default=2000)
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--side", type=int, default=224)
-    parser.add_argument("--scratch", type=Path, help="folder for the files written; else the system's own")
+    parser.add_argument(
+        "--scratch", type=Path, help="folder for the files written; else the system's own"
+    )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.scratch) as folder:
         scratch = Path(folder)
         sources = slices_of(chosen.data, scratch)
         files = write_files(sources, chosen.files, scratch / "files")
         print(
-            f"{len(files)} CT slices, {sum(Path(f).stat().st_size for f in files) / 2**20:.0f} MiB, {len(sources)} of them distinct\n"
+            f"{len(files)} CT slices, {sum(Path(f).stat().st_size for f in files) / 2**20:.0f} "
+            f"MiB, {len(sources)} of them distinct\n"
         )
         rates = header_rates(files)
         table(["headers", "a second"], [(name, f"{rate:,.0f}") for name, rate in rates.items()])
@@ -238,13 +268,22 @@ def compare(files: list[str], side: int, scratch: Path, peers: Path | None) -> N
         for name, spent in found:
             size = f"{spent['cache'] / 2**20:.0f}" if spent["cache"] else "-"
             numbers = [spent[when], spent[f"{when}_cpu"]]
-            ratios = [f"{number / mine[key]:.1f}" for number, key in zip(numbers, (when, f"{when}_cpu"), strict=True)]
+            ratios = [
+                f"{number / mine[key]:.1f}"
+                for number, key in zip(numbers, (when, f"{when}_cpu"), strict=True)
+            ]
             rows.append((name, *(f"{number:.2f}" for number in numbers), *ratios, size))
-        table([f"{when} epoch", "s", "processor s", "s / ours", "processor s / ours", "cache, MiB"], rows)
+        table(
+            [f"{when} epoch", "s", "processor s", "s / ours", "processor s / ours", "cache, MiB"],
+            rows,
+        )
     feeds, eats = mine["images"] / mine["second"], training_rate(side)
     print(f"ingest (index, decode, check, split) before it: {mine['ingest']:.1f} s")
     print(f"cache: {mine['cache'] / mine['integers']:.3f} x the bytes of the prepared integers")
-    print(f"a cached epoch gives {feeds:,.0f} images a second; ResNet-18 trains on {eats:.1f}: {feeds / eats:,.0f} x")
+    print(
+        f"a cached epoch gives {feeds:,.0f} images a second; ResNet-18 trains on {eats:.1f}: "
+        f"{feeds / eats:,.0f} x"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""The other side of benchmarks/ingest.py: the same files through MONAI, and through pydicom in a PyTorch DataLoader.
+"""The other side of benchmarks/ingest.py: the same files through MONAI, and through pydicom in a
+PyTorch DataLoader.
 
 Run by benchmarks/ingest.py with the python of an environment of its own, which a user makes once:
 
-    python -m venv peers && peers/bin/pip install torch torchvision monai itk pydicom pylibjpeg pylibjpeg-openjpeg
+    python -m venv peers
+    peers/bin/pip install torch torchvision monai itk pydicom pylibjpeg pylibjpeg-openjpeg
 
-Each way reads, rescales to HU and resizes to a float32 tensor (1, SIDE, SIDE); batches of 32, shuffled, two worker processes. Resizing is
-`area`, the cheapest of torch's filters that do not alias. Prints one JSON line.
+Each way reads, rescales to HU and resizes to a float32 tensor (1, SIDE, SIDE); batches of 32,
+shuffled, two worker processes. Resizing is `area`, the cheapest of torch's filters that do not
+alias. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ class PlainDicom(Dataset):
         import pydicom
 
         dataset = pydicom.dcmread(self.files[n])
-        values = dataset.pixel_array.astype("float32") * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+        values = dataset.pixel_array.astype("float32") * float(dataset.RescaleSlope) + float(
+            dataset.RescaleIntercept
+        )
         image = torch.from_numpy(values)[None, None]
         return torch.nn.functional.interpolate(image, size=(self.side, self.side), mode="area")[0]
 
@@ -47,9 +52,13 @@ def monai_dataset(files: list[str], side: int, reader: str, cache: str) -> Datas
     from monai.data import PersistentDataset
     from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Resize, SqueezeDim
 
-    flat = [SqueezeDim(dim=-1)] if reader == "ITKReader" else []  # which reads a slice as a volume of one
+    flat = (
+        [SqueezeDim(dim=-1)] if reader == "ITKReader" else []
+    )  # which reads a slice as a volume of one
     read = [LoadImage(reader=reader, image_only=True), EnsureChannelFirst(), *flat]
-    return PersistentDataset(files, Compose([*read, Resize((side, side), mode="area")]), cache_dir=cache)
+    return PersistentDataset(
+        files, Compose([*read, Resize((side, side), mode="area")]), cache_dir=cache
+    )
 
 
 def processor_seconds() -> float:
@@ -59,7 +68,9 @@ def processor_seconds() -> float:
 
 
 def epoch(dataset: Dataset, workers: int) -> tuple[float, float, int]:
-    """Seconds, processor seconds and images of one pass; the start of the workers is part of it, as it is in use."""
+    """Seconds, processor seconds and images of one pass; the start of the workers is part of it, as
+    it is in use.
+    """
     begun, used, seen = time.perf_counter(), processor_seconds(), 0
     for batch in DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=workers):
         seen += len(batch)

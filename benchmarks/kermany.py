@@ -1,9 +1,12 @@
-"""Kermany chest radiographs, pneumonia or not, ResNet-18 from scratch: the official split by child, test AUC with its interval.
+"""Kermany chest radiographs, pneumonia or not, ResNet-18 from scratch: the official split by child,
+test AUC with its interval.
 
-    python benchmarks/kermany.py DATA/cxr-pneumonia OUT [--seeds 1] [--epochs 12] [--preset xray-128]
+    python benchmarks/kermany.py DATA/cxr-pneumonia OUT [--seeds 1] [--epochs 12]
+        [--preset xray-128]
 
-The 5,840 JPEG images are wrapped as DICOM first (derived, lossy, without spacing: they are not native radiographs). The tuning split is
-drawn from train, by child. Each seed goes on where an earlier call stopped.
+The 5,840 JPEG images are wrapped as DICOM first (derived, lossy, without spacing: they are not
+native radiographs). The tuning split is drawn from train, by child. Each seed goes on where an
+earlier call stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +30,16 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     if not dicom.exists():
         write(options.data, options.out / "labels.csv")
-        command("wrap", options.data, "--labels", options.out / "labels.csv", "--body-part", "CHEST", "--out", dicom)
+        command(
+            "wrap",
+            options.data,
+            "--labels",
+            options.out / "labels.csv",
+            "--body-part",
+            "CHEST",
+            "--out",
+            dicom,
+        )
     if not work.exists():
         command("ingest", dicom, "--labels", dicom / "labels.csv", "--out", work)
     settings = ["--model", "resnet18", "--preset", options.preset, "--epochs", options.epochs]

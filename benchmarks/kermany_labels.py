@@ -1,12 +1,14 @@
-"""Write the labels CSV of the Kermany chest radiographs (CC BY 4.0): path, patient, split, pneumonia.
+"""Write the labels CSV of the Kermany chest radiographs (CC BY 4.0): path, patient, split,
+pneumonia.
 
     python benchmarks/kermany_labels.py FOLDER labels.csv
     medres wrap FOLDER WRAPPED --labels labels.csv
     medres ingest WRAPPED --labels WRAPPED/labels.csv --out WORK
 
-FOLDER holds train/ and test/, each with NORMAL/ and PNEUMONIA/. A child is (number, bacteria or virus) for the files
-personN_..., and (number, NORMAL2 or not) for the others: the bare number is not one child. The split is the official
-one; the tuning split is drawn from train, by patient, at ingest.
+FOLDER holds train/ and test/, each with NORMAL/ and PNEUMONIA/. A child is (number, bacteria or
+virus) for the files
+personN_..., and (number, NORMAL2 or not) for the others: the bare number is not one child. The
+split is the official one; the tuning split is drawn from train, by patient, at ingest.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ _NORMAL = re.compile(r"(NORMAL2-)?IM-(\d+)-")
 
 
 def patient_key(name: str) -> str:
-    """Return the child of a file name. Raises ValueError for a name that follows neither pattern."""
+    """Return the child of a file name. Raises ValueError for a name that follows neither
+    pattern.
+    """
     if found := _PNEUMONIA.match(name):
         return f"{found[2]}-{found[1]}"
     if found := _NORMAL.match(name):

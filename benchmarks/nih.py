@@ -1,11 +1,14 @@
-"""ChestX-ray14 sample, six findings that reach 20 positive patients: grouped cross-validation, with and without missing labels.
+"""ChestX-ray14 sample, six findings that reach 20 positive patients: grouped cross-validation, with
+and without missing labels.
 
-    python benchmarks/nih.py DATA/cxr-nih1000 OUT [--folds 5] [--seeds 1] [--epochs 20] [--missing 0.3]
+    python benchmarks/nih.py DATA/cxr-nih1000 OUT [--folds 5] [--seeds 1] [--epochs 20]
+        [--missing 0.3]
 
-1,000 images of 64 px. The supplied split shares patients between its parts, so it is not used; the folds are whole patients.
---missing hides that share of all labels at random, which the masked loss has to bear; a hidden label is not measured either.
-Prints the AUC of each finding, averaged within the folds, with its interval on patient clusters (first seed), then their mean by seed.
-A call that was interrupted goes on.
+1,000 images of 64 px. The supplied split shares patients between its parts, so it is not used; the
+folds are whole patients. --missing hides that share of all labels at random, which the masked loss
+has to bear; a hidden label is not measured either. Prints the AUC of each finding, averaged within
+the folds, with its interval on patient clusters (first seed), then their mean by seed. A call that
+was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -49,16 +52,30 @@ def main() -> None:
     table.to_csv(labels, index=False)
     if not work.exists():
         chosen = [part for name in findings for part in ("--finding", name)]
-        command("ingest", options.data, "--labels", labels, *chosen, "--units", "display", "--out", work)
-    settings = ["--preset", "xray-64", "--stem", "imagenet", "--recipe", "small", "--epochs", options.epochs]
-    command("train", work, *settings, "--folds", options.folds, "--seeds", options.seeds, "--out", folds)
+        command(
+            "ingest", options.data, "--labels", labels, *chosen, "--units", "display", "--out", work
+        )
+    settings = [
+        "--preset",
+        "xray-64",
+        "--stem",
+        "imagenet",
+        "--recipe",
+        "small",
+        "--epochs",
+        options.epochs,
+    ]
+    command(
+        "train", work, *settings, "--folds", options.folds, "--seeds", options.seeds, "--out", folds
+    )
     scores = pd.read_csv(folds / "scores.csv", dtype={"image": str, "patient": str, "study": str})
     first = scores[scores["seed"] == scores["seed"].min()].drop(columns="seed")
     report = json.loads(evaluate(first, unit="image").to_json())
     for name, found in report["findings"].items():
         auc, patients = found["auc"], table.loc[table[name] == 1, "patient"].nunique()
         print(
-            f"{name}: AUC {auc['estimate']:.3f} ({auc['ci_low']:.3f} to {auc['ci_high']:.3f}), {patients} patients have it"
+            f"{name}: AUC {auc['estimate']:.3f} ({auc['ci_low']:.3f} to {auc['ci_high']:.3f}), "
+            f"{patients} patients have it"
         )
 
 

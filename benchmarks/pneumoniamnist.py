@@ -1,9 +1,12 @@
-"""PneumoniaMNIST at 28 px, ResNet-18 with the small-image stem: test AUC and accuracy beside the published figures.
+"""PneumoniaMNIST at 28 px, ResNet-18 with the small-image stem: test AUC and accuracy beside the
+published figures.
 
-    python benchmarks/pneumoniamnist.py DATA/cxr-pneumonia-28/pneumoniamnist.npz OUT [--seeds 3] [--epochs 30] [--width 64]
+    python benchmarks/pneumoniamnist.py DATA/cxr-pneumonia-28/pneumoniamnist.npz OUT
+        [--seeds 3] [--epochs 30] [--width 64]
 
-MedMNIST's own split (4708 / 524 / 624), less the train pictures that also lie in tune or test, and copies. Each seed goes on where an
-earlier call stopped. The accuracy is at 0.5, as published. The images have no patient ids, so each counts as a patient.
+MedMNIST's own split (4708 / 524 / 624), less the train pictures that also lie in tune or test, and
+copies. Each seed goes on where an earlier call stopped. The accuracy is at 0.5, as published. The
+images have no patient ids, so each counts as a patient.
 Published: MedMNIST v2 .944 / .854; at true size, three seeds (Doerrich et al.) .950 / .831.
 """
 
@@ -27,9 +30,31 @@ def main() -> None:
     options = parser.parse_args()
     work = options.out / "work"
     if not work.exists():
-        command("ingest", options.npz, "--units", "display", "--leaks", "drop", "--limit", "seconds=600", "--out", work)
-    network = ["--model", "resnet18", "--preset", "xray-28", "--stem", "small", "--width", options.width]
-    train_seeds(work, options.out, options.seeds, [*network, "--epochs", options.epochs], unit="image")
+        command(
+            "ingest",
+            options.npz,
+            "--units",
+            "display",
+            "--leaks",
+            "drop",
+            "--limit",
+            "seconds=600",
+            "--out",
+            work,
+        )
+    network = [
+        "--model",
+        "resnet18",
+        "--preset",
+        "xray-28",
+        "--stem",
+        "small",
+        "--width",
+        options.width,
+    ]
+    train_seeds(
+        work, options.out, options.seeds, [*network, "--epochs", options.epochs], unit="image"
+    )
     for name, (auc, accuracy) in PUBLISHED.items():
         print(f"published, {name}: AUC {auc:.3f}, accuracy {accuracy:.3f}")
 

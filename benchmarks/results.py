@@ -1,10 +1,12 @@
-"""Every figure that README and docs quote, again: `make results` runs what fits in an hour on two cores and names the rest.
+"""Every figure that README and docs quote, again: `make results` runs what fits in an hour on two
+cores and names the rest.
 
     python benchmarks/results.py DATA OUT [--torch-python PYTHON] [--all] [--list]
 
-DATA holds cxr-pneumonia, cxr-pneumonia-28, cxr-nih1000, ct-contrast and cifar10, as docs/results.md describes them. Each job writes
-OUT/NAME.log; one that has ended well is not run again, so an interrupted call goes on. --all also runs the long ones. Jobs that time
-themselves against torch or MONAI leave those out without --torch-python.
+DATA holds cxr-pneumonia, cxr-pneumonia-28, cxr-nih1000, ct-contrast and cifar10, as docs/results.md
+describes them. Each job writes OUT/NAME.log; one that has ended well is not run again, so an
+interrupted call goes on. --all also runs the long ones. Jobs that time themselves against torch or
+MONAI leave those out without --torch-python.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ ENDED = "# ended well after"
 
 @dataclass(frozen=True)
 class Job:
-    """name; minutes on two cores; arguments of python, with {names} that `run` fills in. long: not within the hour."""
+    """name; minutes on two cores; arguments of python, with {names} that `run` fills in. long: not
+    within the hour.
+    """
 
     name: str
     minutes: int
@@ -34,18 +38,47 @@ JOBS = (
     Job("coverage", 4, "{here}/coverage.py"),
     Job("evaluate", 2, "{here}/evaluate.py --report"),
     Job("augment", 4, "{here}/augment.py --step {torch}"),
-    Job("gradients", 2, "-m medres study gradients {cifar} --depths 20,56,110 --seeds 0,1,2 --out {out}/gradients"),
+    Job(
+        "gradients",
+        2,
+        "-m medres study gradients {cifar} --depths 20,56,110 --seeds 0,1,2 --out {out}/gradients",
+    ),
     Job("kermany", 23, "{here}/kermany.py {data}/cxr-pneumonia {out}/kermany"),
     Job("nih", 17, "{here}/nih.py {data}/cxr-nih1000 {out}/nih"),
     Job("ct_contrast", 4, "{here}/ct_contrast.py {data}/ct-contrast {out}/ct_contrast"),
     Job("demo", 2, "-m medres demo --out {out}/demo"),
-    Job("pneumoniamnist", 65, "{here}/pneumoniamnist.py {data}/cxr-pneumonia-28/pneumoniamnist.npz {out}/pneumoniamnist", long=True),
-    Job("depth", 60, "-m medres study depth {cifar} --limit 5000 --epochs 30 --depths 20,56 --out {out}/depth", long=True),
-    Job("nih_missing", 17, "{here}/nih.py {data}/cxr-nih1000 {out}/nih_missing --missing 0.3", long=True),
+    Job(
+        "pneumoniamnist",
+        65,
+        "{here}/pneumoniamnist.py {data}/cxr-pneumonia-28/pneumoniamnist.npz {out}/pneumoniamnist",
+        long=True,
+    ),
+    Job(
+        "depth",
+        60,
+        "-m medres study depth {cifar} --limit 5000 --epochs 30 --depths 20,56 --out {out}/depth",
+        long=True,
+    ),
+    Job(
+        "nih_missing",
+        17,
+        "{here}/nih.py {data}/cxr-nih1000 {out}/nih_missing --missing 0.3",
+        long=True,
+    ),
     Job("backbones", 10, "{here}/backbones.py --rounds 5 {torch}", long=True),
-    Job("throughput", 12, "{here}/throughput.py {out}/kermany/work {out}/throughput {torch}", long=True),
-    Job("inference", 8, "{here}/inference.py {out}/kermany/seed-0/model.keras {out}/kermany/work", long=True),
-)  # fmt: skip
+    Job(
+        "throughput",
+        12,
+        "{here}/throughput.py {out}/kermany/work {out}/throughput {torch}",
+        long=True,
+    ),
+    Job(
+        "inference",
+        8,
+        "{here}/inference.py {out}/kermany/seed-0/model.keras {out}/kermany/work",
+        long=True,
+    ),
+)
 
 
 def run(job: Job, data: Path, out: Path, torch: str) -> bool:
@@ -57,7 +90,8 @@ def run(job: Job, data: Path, out: Path, torch: str) -> bool:
     print(f"{job.name}: about {job.minutes} minutes ...", flush=True)
     cifar = data / "cifar10" / "cifar10-jpg.tar.gz"
     filled = [
-        part.format(here=HERE, data=data, out=out, cifar=cifar, torch="{torch}") for part in job.arguments.split()
+        part.format(here=HERE, data=data, out=out, cifar=cifar, torch="{torch}")
+        for part in job.arguments.split()
     ]
     arguments = [part for part in filled if part != "{torch}"] + (
         ["--torch-python", torch] if "{torch}" in filled and torch else []
@@ -69,15 +103,23 @@ def run(job: Job, data: Path, out: Path, torch: str) -> bool:
         ).returncode
         if status == 0:
             file.write(f"{ENDED} {(time.monotonic() - begun) / 60:.1f} minutes\n")
-    print("".join(f"    {line}\n" for line in log.read_text().splitlines()[-12:]), end="", flush=True)
+    print(
+        "".join(f"    {line}\n" for line in log.read_text().splitlines()[-12:]), end="", flush=True
+    )
     return status == 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--torch-python", default="", help="Python of an environment with torch, torchvision and MONAI")
+    parser.add_argument(
+        "--torch-python",
+        default="",
+        help="Python of an environment with torch, torchvision and MONAI",
+    )
     parser.add_argument("--all", action="store_true", help="the long jobs too")
     parser.add_argument("--list", action="store_true", help="only say what would run")
     options = parser.parse_args()
@@ -86,12 +128,15 @@ def main() -> None:
     if options.list:
         for job in JOBS:
             print(
-                f"{job.name:15s} {job.minutes:3d} minutes{'' if job in chosen else ', not run'}: python {job.arguments}"
+                f"{job.name:15s} {job.minutes:3d} minutes{'' if job in chosen else ', not run'}: "
+                f"python {job.arguments}"
             )
         return
     options.out.mkdir(parents=True, exist_ok=True)
     failed = [
-        job.name for job in chosen if not run(job, options.data.resolve(), options.out.resolve(), options.torch_python)
+        job.name
+        for job in chosen
+        if not run(job, options.data.resolve(), options.out.resolve(), options.torch_python)
     ]
     if left:
         names = ", ".join(f"{job.name} ({job.minutes} minutes)" for job in left)

@@ -1,12 +1,16 @@
-"""Images a second of whole epochs: medres' training loop on its cache, against plain Keras fit and against a PyTorch loop.
+"""Images a second of whole epochs: medres' training loop on its cache, against plain Keras fit and
+against a PyTorch loop.
 
-    python benchmarks/throughput.py WORK OUT [--torch-python PYTHON] [--preset xray-128] [--batch-size 32] [--epochs 3]
+    python benchmarks/throughput.py WORK OUT [--torch-python PYTHON] [--preset xray-128]
+        [--batch-size 32] [--epochs 3]
 
-ResNet-18, width 64, AdamW, the same images, batches a step and steps. Augmentation off: medres in float32 against Model.fit on the
-same arrays in memory; both compile without XLA on a CPU and with it on a GPU. Augmentation on (chest preset): medres in float32 and in
-bfloat16 against PyTorch in float32 and bfloat16, with MONAI's and with torchvision's transforms of the same kind; see
-throughput_peer.py. The first epoch (tracing) is left out everywhere; the tuning pass of medres is not counted, as the others have none.
-The parts take turns, twice, so that a machine that grows busier hits all; the best epoch of each counts.
+ResNet-18, width 64, AdamW, the same images, batches a step and steps. Augmentation off: medres in
+float32 against Model.fit on the same arrays in memory; both compile without XLA on a CPU and with
+it on a GPU. Augmentation on (chest preset): medres in float32 and in bfloat16 against PyTorch in
+float32 and bfloat16, with MONAI's and with torchvision's transforms of the same kind; see
+throughput_peer.py. The first epoch (tracing) is left out everywhere; the tuning pass of medres is
+not counted, as the others have none. The parts take turns, twice, so that a machine that grows
+busier hits all; the best epoch of each counts.
 """
 
 from __future__ import annotations
@@ -23,9 +27,9 @@ import numpy as np
 import tensorflow as tf
 
 import medres
-from data_pipelines.cache import ensure_cache
-from data_pipelines.dataset import datasets
-from medres.progress import Progress
+from data_pipelines.cache.store import ensure_cache
+from data_pipelines.cache.tf_dataset import datasets
+from medres.progress import ProgressReporter
 
 
 def plain_fit(options: argparse.Namespace, images: np.ndarray, labels: np.ndarray) -> float:
@@ -42,20 +46,37 @@ def plain_fit(options: argparse.Namespace, images: np.ndarray, labels: np.ndarra
         on_epoch_begin=lambda epoch, logs: ends.append(-time.perf_counter()),
         on_epoch_end=lambda epoch, logs: ends.append(ends.pop() + time.perf_counter()),
     )
-    model.fit(images, labels, batch_size=options.batch_size, epochs=options.epochs, verbose=0, callbacks=[clock])
+    model.fit(
+        images,
+        labels,
+        batch_size=options.batch_size,
+        epochs=options.epochs,
+        verbose=0,
+        callbacks=[clock],
+    )
     return min(ends[1:])
 
 
 def ours(options: argparse.Namespace, out: Path, augment: str, precision: str) -> float:
     """Seconds of the fastest epoch of medres.train, the first one left out."""
     run = medres.train(
-        options.work, model="resnet18", preset=options.preset, stem="imagenet", batch_size=options.batch_size, augment=augment,
-        precision=precision, epochs=options.epochs, out=out, progress=Progress(),
-    )  # fmt: skip
+        options.work,
+        model="resnet18",
+        preset=options.preset,
+        stem="imagenet",
+        batch_size=options.batch_size,
+        augment=augment,
+        precision=precision,
+        epochs=options.epochs,
+        out=out,
+        progress=ProgressReporter(),
+    )
     return min(run.history["seconds"].tolist()[1:])
 
 
-def torch_loops(options: argparse.Namespace, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def torch_loops(
+    options: argparse.Namespace, images: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
     """Seconds of the fastest epoch by name. images: (n, rows, cols, 1) in 0..1."""
     if options.torch_python is None:
         return {}
@@ -70,10 +91,14 @@ def torch_loops(options: argparse.Namespace, images: np.ndarray, labels: np.ndar
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--torch-python", help="Python of an environment with torch, torchvision and MONAI")
+    parser.add_argument(
+        "--torch-python", help="Python of an environment with torch, torchvision and MONAI"
+    )
     parser.add_argument("--preset", default="xray-128")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=3)
@@ -89,7 +114,9 @@ def main() -> None:
             plain: plain_fit(options, images, labels),
             bare: ours(options, options.out / f"bare-{turn}", "none", "float32"),
             **{
-                f"medres, chest preset, {name}": ours(options, options.out / f"{name}-{turn}", "chest_xray", policy)
+                f"medres, chest preset, {name}": ours(
+                    options, options.out / f"{name}-{turn}", "chest_xray", policy
+                )
                 for name, policy in (("float32", "float32"), ("bfloat16", "mixed_bfloat16"))
             },
             **torch_loops(options, images, labels),

@@ -1,12 +1,14 @@
-"""The other side of benchmarks/throughput.py: the same images through a PyTorch loop, torchvision's ResNet-18, two loader processes.
+"""The other side of benchmarks/throughput.py: the same images through a PyTorch loop, torchvision's
+ResNet-18, two loader processes.
 
-Run by benchmarks/throughput.py with the python of an environment of its own, which a user makes once:
+Run by benchmarks/throughput.py with the python of an environment of its own, which a user makes
+once:
 
     python -m venv peers && peers/bin/pip install torch torchvision monai
 
-Arguments: FILE.npz (image (n, 1, rows, cols) uint8, label (n,)), batch size, epochs. Each image is transformed by itself in a loader
-process, as is usual; weights and batches are channels-last. Prints one JSON line: seconds of the fastest epoch by transform and
-dtype, the first one left out.
+Arguments: FILE.npz (image (n, 1, rows, cols) uint8, label (n,)), batch size, epochs. Each image is
+transformed by itself in a loader process, as is usual; weights and batches are channels-last.
+Prints one JSON line: seconds of the fastest epoch by transform and dtype, the first one left out.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def epochs_of(data: Dataset, batch: int, epochs: int, dtype: torch.dtype) -> flo
     net.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
     net = net.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(net.parameters(), 1e-3, weight_decay=0.01)
-    loader = DataLoader(data, batch, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True)
+    loader = DataLoader(
+        data, batch, shuffle=True, drop_last=True, num_workers=2, persistent_workers=True
+    )
     times = []
     for _ in range(epochs):
         begun = time.perf_counter()
@@ -61,7 +65,9 @@ def epochs_of(data: Dataset, batch: int, epochs: int, dtype: torch.dtype) -> flo
 def main() -> None:
     file, batch, epochs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     given = np.load(file)
-    chains = dict(zip(("MONAI", "torchvision v2"), chest_chains(given["image"].shape[-1]), strict=True))
+    chains = dict(
+        zip(("MONAI", "torchvision v2"), chest_chains(given["image"].shape[-1]), strict=True)
+    )
     found = {}
     for name, transform in chains.items():
         data = Pictures(given["image"], given["label"], transform)

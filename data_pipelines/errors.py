@@ -1,27 +1,30 @@
 """Everything that data_pipelines raises on purpose.
 
-    DicomError                      .code names the reason, as written to quarantine.csv
-    ├── NotDicom                    not_dicom             no DICOM at all: skipped, not quarantined
-    ├── Unreadable                  unreadable            a header that cannot be parsed
-    ├── Ineligible                  (given)               a sound file that is no picture to learn from: localizer, ...
+    DicomError                  .code names the reason, as written to quarantine.csv
+    ├── NotDicom                not_dicom           no DICOM at all: skipped, not quarantined
+    ├── Unreadable              unreadable          a header that cannot be parsed
+    ├── Ineligible              (given)             a sound file that is no picture to learn from:
+    │                                               localizer, ...
     ├── PixelError
-    │   ├── NoPixelData             no_pixel_data
-    │   ├── TruncatedPixelData      truncated_pixels
-    │   ├── UnsupportedSyntax       unsupported_syntax    names each decoder tried and the package that is missing
-    │   ├── DecodeFailed            decode_failed
-    │   ├── ColourImage             colour_image
-    │   └── LimitExceeded           limit_exceeded        larger, deeper or slower than the limits allow
-    ├── SeriesError                 not_a_volume          .code holds the verdict in lower case
-    ├── BackendError                backend               no TensorFlow, or two of them in one environment
+    │   ├── NoPixelData         no_pixel_data
+    │   ├── TruncatedPixelData  truncated_pixels
+    │   ├── UnsupportedSyntax   unsupported_syntax  names each decoder tried and the package that is
+    │   │                                           missing
+    │   ├── DecodeFailed        decode_failed
+    │   ├── ColourImage         colour_image
+    │   └── LimitExceeded       limit_exceeded      larger, deeper or slower than the limits allow
+    ├── SeriesError             not_a_volume        .code holds the verdict in lower case
+    ├── BackendError            backend             no TensorFlow, or two of them in one environment
     └── InputError              input
-        ├── LabelError              labels
-        ├── SplitError              split
-        ├── ManifestError           manifest
-        ├── SpecError               spec
-        └── CacheError              cache
+        ├── LabelError          labels
+        ├── SplitError          split
+        ├── ManifestError       manifest
+        ├── SpecError           spec
+        └── CacheError          cache
 
-A message says what is wrong, what was received, where, and how to mend it. It never holds a patient's data: no value of a
-name, identifier, date or free-text tag, and no cell of a labels table.
+A message says what is wrong, what was received, where, and how to mend it. It never holds a
+patient's data: no value of a name, identifier, date or free-text tag, and no cell of a labels
+table.
 """
 
 from __future__ import annotations

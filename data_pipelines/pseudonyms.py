@@ -1,7 +1,7 @@
 """Keyed pseudonyms: what stands for patients, studies, series and images in every output.
 
-HMAC-SHA256 (RFC 2104), 128 bits of it. Without the key nobody can test a guessed identifier; with the same key the same
-patient gets the same pseudonym in every run.
+HMAC-SHA256 (RFC 2104), 128 bits of it. Without the key nobody can test a guessed identifier; with
+the same key the same patient gets the same pseudonym in every run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class PseudonymKey:
 
 
 def find_key(key_file: Path | None = None) -> PseudonymKey:
-    """Return the key of `key_file`, else of the environment variable MEDRES_KEY, else a new random one.
+    """Return the key of `key_file`, else of the environment variable MEDRES_KEY, else a new random
+    one.
 
     Raises InputError where the file cannot be read or the key has fewer than 32 characters.
     """
@@ -45,21 +46,25 @@ def find_key(key_file: Path | None = None) -> PseudonymKey:
             text = Path(key_file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
-                f"The key file {key_file} cannot be read ({type(error).__name__}). Name a text file of 32 or more "
+                f"The key file {key_file} cannot be read ({type(error).__name__}). Name a text "
+                f"file of 32 or more "
                 "characters, such as the pseudonym.key of an earlier WORK folder.",
                 code="key",
             ) from None
         return PseudonymKey(_secret(text, f"The key file {key_file}"), "file")
     if os.environ.get(ENVIRONMENT):
-        return PseudonymKey(_secret(os.environ[ENVIRONMENT], f"The environment variable {ENVIRONMENT}"), "environment")
+        return PseudonymKey(
+            _secret(os.environ[ENVIRONMENT], f"The environment variable {ENVIRONMENT}"),
+            "environment",
+        )
     return PseudonymKey(secrets.token_hex(32).encode(), "made")
 
 
-def normal_id(text: str) -> str:
+def normalise_patient_id(text: str) -> str:
     """Return the form in which two spellings of one patient identifier are equal.
 
-    Unicode NFKC, case folded, without any white space or control character. Leading zeros are kept: hospitals do give
-    '12' and '012' to two people.
+    Unicode NFKC, case folded, without any white space or control character. Leading zeros are kept:
+    hospitals do give '12' and '012' to two people.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in folded if c.isprintable() and not c.isspace())

@@ -1,4 +1,6 @@
-"""A hook of mkdocs: the page of commands is written from the commands themselves, so that it cannot fall behind them."""
+"""A hook of mkdocs: the page of commands is written from the commands themselves, so that it cannot
+fall behind them.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         return markdown
     from typer.main import get_command
 
-    from medres.cli import app
-    from medres.evaluate.command import parser
+    from medres.cli.app import app
+    from medres.evaluate.cli import parser
 
     parts = [markdown]
     for name, command in _verbs(get_command(app), "medres"):
@@ -39,13 +41,19 @@ def _parameters(command: Any) -> list[str]:
         if one.name == "help":
             continue
         names = (
-            ", ".join(f"`{text}`" for text in one.opts) if one.param_type_name == "option" else f"`{one.name.upper()}`"
+            ", ".join(f"`{text}`" for text in one.opts)
+            if one.param_type_name == "option"
+            else f"`{one.name.upper()}`"
         )
         default = one.default
         shown = (
             "required"
             if one.required
-            else ("" if default is None or default is False or default == () or callable(default) else f"`{default}`")
+            else (
+                ""
+                if default is None or default is False or default == () or callable(default)
+                else f"`{default}`"
+            )
         )
         rows.append(f"| {names} | {(one.help or '').replace('|', chr(92) + '|')} | {shown} |")
     return ["\n".join(["| | | default |", "|---|---|---|", *rows])] if rows else []

@@ -1,9 +1,11 @@
-"""The shortest honest clinical prototype: a DICOM file or folder in; a probability and a decision, or a refusal, out.
+"""The shortest honest clinical prototype: a DICOM file or folder in; a probability and a decision,
+or a refusal, out.
 
     python examples/prototype.py model.keras STUDY [overlay.png]
 
-Research use only. Not a medical device; not for diagnosis or treatment of patients. `Predictor` takes bytes and pydicom data sets
-as well as paths and keeps no state between calls, so a web service, a DICOM SR writer or a PACS listener starts where this ends.
+Research use only. Not a medical device; not for diagnosis or treatment of patients. `Predictor`
+takes bytes and pydicom data sets as well as paths and keeps no state between calls, so a web
+service, a DICOM SR writer or a PACS listener starts where this ends.
 """
 
 from __future__ import annotations
@@ -18,12 +20,17 @@ from medres.errors import ArtefactError
 def main(model: str, study: str, overlay: str | None = None) -> int:
     """0: answered; 3: refused, with the reason; 1: the model file is not to be trusted."""
     try:
-        predictor = medres.load(model)  # checks the file before any of it runs, then its golden probabilities
+        predictor = medres.load(
+            model
+        )  # checks the file before any of it runs, then its golden probabilities
     except ArtefactError as error:
         print(f"model refused: {error}", file=sys.stderr)
         return 1
     card = predictor.card
-    print(f"model {predictor.artefact.sha256[:12]}: {card.task}, {', '.join(card.names)}. {card.intended_use}")
+    print(
+        f"model {predictor.artefact.sha256[:12]}: {card.task}, {', '.join(card.names)}. "
+        f"{card.intended_use}"
+    )
 
     prediction = predictor.predict(Path(study))
     if prediction.refused is not None:
@@ -34,7 +41,9 @@ def main(model: str, study: str, overlay: str | None = None) -> int:
     for name, decision in prediction.decisions.items():
         unsure = name in prediction.abstained
         said = decision if isinstance(decision, str) else ("present" if decision else "absent")
-        print(f"{name}: {said}" + (" (the model abstains: a reader has to decide)" if unsure else ""))
+        print(
+            f"{name}: {said}" + (" (the model abstains: a reader has to decide)" if unsure else "")
+        )
 
     if overlay is not None:
         prediction.saliency().save(overlay)

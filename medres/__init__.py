@@ -1,6 +1,7 @@
-"""medres: residual networks for medical images, from DICOM files to a diagnostic report and one portable Keras model.
+"""medres: residual networks for medical images, from DICOM to a report and one Keras model.
 
-Research use only; not a medical device. `import medres` loads no TensorFlow: each name is imported when it is first used.
+Research use only; not a medical device. `import medres` loads no TensorFlow: each name is imported
+when it is first used.
 """
 
 from __future__ import annotations
@@ -9,54 +10,63 @@ import importlib
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from data_pipelines.runtime.lazy_exports import lazy_exports, redirect_modules
+
 if TYPE_CHECKING:
-    from medres import backbones, evaluate, study
-    from medres.backbones.accounting import summary
-    from medres.loading import load
-    from medres.model import classifier
-    from medres.predict import Prediction, Predictor
-    from medres.training.fit import Run, train
-    from medres.training.folds import CrossValidation, cross_validate
+    from medres import backbones, evaluate, experiments
+    from medres.backbones.model_summary import summary
+    from medres.inference.loading import load
+    from medres.inference.predictor import Prediction, Predictor
+    from medres.models.classification import classifier
+    from medres.training.cross_validation.folds import CrossValidation, cross_validate
+    from medres.training.run import Run, train
 
 __version__ = metadata.version("medres")
-__all__ = [
-    "CrossValidation",
-    "Prediction",
-    "Predictor",
-    "Run",
-    "backbones",
-    "classifier",
-    "cross_validate",
-    "evaluate",
-    "load",
-    "study",
-    "summary",
-    "train",
-]
 
-_HOME = {
-    "classifier": "medres.model",
-    "summary": "medres.backbones.accounting",
-    "Prediction": "medres.predict",
-    "Predictor": "medres.predict",
-    "load": "medres.loading",
-    "Run": "medres.training.fit",
-    "train": "medres.training.fit",
-    "CrossValidation": "medres.training.folds",
-    "cross_validate": "medres.training.folds",
+_PACKAGES = {
+    "backbones": "medres.backbones",
+    "evaluate": "medres.evaluate",
+    "experiments": "medres.experiments",
+    "study": "medres.experiments",  # its former name
 }
+_exported, _get, _ = lazy_exports(
+    __name__,
+    {
+        "medres.backbones.model_summary": "summary",
+        "medres.inference.loading": "load",
+        "medres.inference.predictor": "Prediction Predictor",
+        "medres.models.classification": "classifier",
+        "medres.training.cross_validation.folds": "CrossValidation cross_validate",
+        "medres.training.run": "Run train",
+    },
+    needs_tensorflow=("classifier", "summary", "CrossValidation", "cross_validate", "Run", "train"),
+)
+__all__ = sorted([*_exported, *_PACKAGES])
+
+redirect_modules(
+    {
+        "medres.card": "medres.artefact.card",
+        "medres.domain": "medres.artefact.training_domain",
+        "medres.export": "medres.inference.exporting",
+        "medres.loading": "medres.inference.loading",
+        "medres.model": "medres.models.classification",
+        "medres.parity": "medres.inference.parity_report",
+        "medres.predict": "medres.inference.predictor",
+        "medres.scoring": "medres.inference.scoring",
+        "medres.training.fit": "medres.training.run",
+        "medres.training.folds": "medres.training.cross_validation.folds",
+        "medres.training.recipes": "medres.training.config.recipe",
+        "medres.training.settings": "medres.training.config.options",
+        "medres.views": "medres.models.test_time_augmentation",
+    }
+)
+redirect_modules({"medres.study": "medres.experiments"}, deprecated=False)
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("backbones", "evaluate", "study"):
-        return importlib.import_module(f"medres.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module 'medres' has no attribute {name!r}")
-    if name in ("classifier", "summary") or _HOME[name].startswith("medres.training"):
-        from data_pipelines.backend import require_tensorflow
-
-        require_tensorflow()
-    return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _PACKAGES:
+        return importlib.import_module(_PACKAGES[name])
+    return _get(name)
 
 
 def __dir__() -> list[str]:

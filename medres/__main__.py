@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def main() -> None:
-    from medres.cli import app
+    from medres.cli.app import app
 
     app()
 

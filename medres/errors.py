@@ -1,52 +1,70 @@
 """Everything that medres raises on purpose.
 
-    MedresError
-    ├── ModelError          a variant, width, depth or shape that cannot be built
-    ├── WeightsError        weights that do not fit the model
-    ├── TrainingError       data or settings that cannot be trained on; a loss that is not finite
-    ├── ArtefactError       a model file that is broken, altered, foreign or of another version
-    ├── ExportError         an exported model whose numbers differ, or a runtime that is not installed
-    ├── RefusedInput        a study that this model was not made for: .reason is for the person who asked
-    └── EvaluationError     a scores table that cannot be evaluated
+    MedresError                  .code names the reason; documentation and tests hang on it
+    ├── ModelError       model       a variant, width, depth or shape that cannot be built
+    ├── WeightsError     weights     weights that do not fit the model
+    ├── TrainingError    training    data or settings that cannot be trained on; a loss of NaN
+    ├── ArtefactError    artefact    a model file that is broken, altered, foreign or too new
+    ├── ExportError      export      numbers that differ, or a runtime that is not installed
+    ├── RefusedInput     refused     a study outside the model's domain: .reason is for people
+    └── EvaluationError  evaluation  a scores table that cannot be evaluated
 
-Data errors come from data_pipelines.errors. A message says what is wrong, what was received, where, and how to mend it,
-and never holds a patient's data.
+Data errors come from data_pipelines.errors. A message says what is wrong, what was received, where,
+and how to fix it, and never holds a patient's data.
 """
 
 from __future__ import annotations
 
 
 class MedresError(Exception):
-    """Root of the tree."""
+    """Root of the tree. `code` is a stable, lower-case reason code: the class's own, or a narrower
+    one that the raise gives."""
+
+    code = "medres"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep `code` across a process boundary."""
+        return _rebuild, (type(self), str(self), self.code)
+
+
+def _rebuild(kind: type[MedresError], message: str, code: str) -> MedresError:
+    return kind(message, code=code)
 
 
 class ModelError(MedresError, ValueError):
-    pass
+    code = "model"
 
 
 class WeightsError(MedresError, ValueError):
-    pass
+    code = "weights"
 
 
 class TrainingError(MedresError):
-    pass
+    code = "training"
 
 
 class ArtefactError(MedresError):
-    pass
+    code = "artefact"
 
 
 class ExportError(MedresError):
-    pass
+    code = "export"
 
 
 class RefusedInput(MedresError):
     """`reason` is one clear sentence."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    code = "refused"
+
+    @property
+    def reason(self) -> str:
+        return str(self)
 
 
 class EvaluationError(MedresError, ValueError):
-    pass
+    code = "evaluation"

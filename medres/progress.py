@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 Update = Callable[..., None]  # (done, total, note=""): note is shown beside the bar
 
 
-class Progress:
+class ProgressReporter:
     """Says nothing. `task` yields update(done, total, note); `line` reports one finished thing."""
 
     live = False  # whether notes are shown, so that no one need make them
@@ -22,15 +22,19 @@ class Progress:
         pass
 
 
-class Bars(Progress):
-    """Rich progress bars on a terminal, and lines everywhere: on standard error, in a notebook on standard output."""
+class Bars(ProgressReporter):
+    """Rich progress bars on a terminal, and lines everywhere: on standard error, in a notebook on
+    standard output.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
 
         notebook = in_notebook()
         self.live = not notebook and sys.stderr.isatty()
-        self._console = Console(stderr=not notebook, highlight=False, force_jupyter=False, force_terminal=self.live)
+        self._console = Console(
+            stderr=not notebook, highlight=False, force_jupyter=False, force_terminal=self.live
+        )
 
     @contextlib.contextmanager
     def task(self, name: str) -> Iterator[Update]:
@@ -48,7 +52,9 @@ class Bars(Progress):
         )
         with progress.Progress(*columns, console=self._console) as bars:
             bar = bars.add_task(name, total=None, note="")
-            yield lambda done, total, note="": bars.update(bar, completed=done, total=total, note=note)
+            yield lambda done, total, note="": bars.update(
+                bar, completed=done, total=total, note=note
+            )
 
     def line(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)

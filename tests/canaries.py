@@ -1,4 +1,6 @@
-"""Made-up radiographs with a canary in every element that may name a person, and the forms in which one may leak."""
+"""Made-up radiographs with a canary in every element that may name a person, and the forms in which
+one may leak.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,22 @@ from pydicom.datadict import DicomDictionary, keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from data_pipelines.writing import derived_uid, new_dataset, set_pixels
+from data_pipelines.dicom.writer import derived_uid, new_dataset, set_pixels
 
-TEXT_VRS = {"PN": "CANARY^PN", "LO": "CANARYLO", "SH": "CANARYSH", "DA": "19010203", "UI": "2.25.73194628051"}
-MORE_VRS = {"ST": "CANARYST", "LT": "CANARYLT", "UT": "CANARYUT", "UC": "CANARYUC", "AE": "CANARYAE"}
+TEXT_VRS = {
+    "PN": "CANARY^PN",
+    "LO": "CANARYLO",
+    "SH": "CANARYSH",
+    "DA": "19010203",
+    "UI": "2.25.73194628051",
+}
+MORE_VRS = {
+    "ST": "CANARYST",
+    "LT": "CANARYLT",
+    "UT": "CANARYUT",
+    "UC": "CANARYUC",
+    "AE": "CANARYAE",
+}
 CANARIES = ("CANARY", "19010203", "73194628051")
 TECHNICAL = ("Manufacturer", "ManufacturerModelName", "SOPClassUID", "TransferSyntaxUID")
 
@@ -22,16 +36,27 @@ def picture(patient: str, number: int, *, issuer: str = "") -> Dataset:
     dataset = new_dataset("CR", ExplicitVRLittleEndian, patient_id=patient, patient="", **uids)
     if issuer:
         dataset.IssuerOfPatientID = issuer
-    set_pixels(dataset, np.random.default_rng(number).integers(0, 4096, (12, 12)).astype(np.uint16), bits=12)
+    set_pixels(
+        dataset,
+        np.random.default_rng(number).integers(0, 4096, (12, 12)).astype(np.uint16),
+        bits=12,
+    )
     return dataset
 
 
 def with_canaries(number: int) -> Dataset:
-    """A sound radiograph with a canary in every element of these VRs, the technical allow-list left out."""
+    """A sound radiograph with a canary in every element of these VRs, the technical allow-list left
+    out.
+    """
     dataset = picture("CANARY-ID-" + str(number), number)
     for tag, entry in DicomDictionary.items():
         vr, keyword = entry[0], keyword_for_tag(tag)
-        sound = vr in TEXT_VRS | MORE_VRS and keyword not in TECHNICAL and not entry[3] and tag >> 16 not in (0, 2, 4)
+        sound = (
+            vr in TEXT_VRS | MORE_VRS
+            and keyword not in TECHNICAL
+            and not entry[3]
+            and tag >> 16 not in (0, 2, 4)
+        )
         if sound and keyword not in ("PatientID", "SOPInstanceUID"):
             dataset.add_new(tag, vr, (TEXT_VRS | MORE_VRS)[vr])
     for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):

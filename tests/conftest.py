@@ -1,4 +1,6 @@
-"""Tiny made-up cohorts that many tests share. No test needs data from elsewhere; those that can use them look at MEDRES_DATA."""
+"""Tiny made-up cohorts that many tests share. No test needs data from elsewhere; those that can use
+them look at MEDRES_DATA.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from hypothesis import settings
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from data_pipelines.manifest import Manifest
-from data_pipelines.preprocess import PreprocessSpec
+from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.preprocessing.spec import PreprocessSpec
 
 # The machine may be busy; how long an example takes says nothing about its truth.
 settings.register_profile("unhurried", deadline=None)
@@ -29,16 +31,18 @@ SIDE = 40
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_keras_in_this_process() -> Iterator[None]:
-    """`medres.artefact.save` asks a fresh process each time; test_artefact does so once, the others open the file here."""
-    from medres import golden
+    """`medres.artefact.archive.save` asks a fresh process each time; test_artefact does so once,
+    the others open the file here.
+    """
+    from medres.artefact import golden_vectors
 
     def here(path: Path, prepared: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
         import keras
 
-        return golden.outputs_of(keras.saving.load_model(path), prepared, spec)
+        return golden_vectors.outputs_of(keras.saving.load_model(path), prepared, spec)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(golden, "outputs_in_plain_keras", here)
+        patch.setattr(golden_vectors, "outputs_in_plain_keras", here)
         yield
 
 
@@ -51,19 +55,28 @@ def medres_data() -> Path:
     return Path(folder)
 
 
-def write_cr(path: Path, pixels: np.ndarray, *, patient: str, study: str, photometric: str = "MONOCHROME2") -> None:
+def write_cr(
+    path: Path, pixels: np.ndarray, *, patient: str, study: str, photometric: str = "MONOCHROME2"
+) -> None:
     """A small CR image, 12 bits stored; UIDs follow from the names."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name, patient, study])
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset(str(path), Dataset(), file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.SOPClassUID, dataset.SOPInstanceUID = (
+        meta.MediaStorageSOPClassUID,
+        meta.MediaStorageSOPInstanceUID,
+    )
     dataset.Modality, dataset.PatientID, dataset.BodyPartExamined = "CR", patient, "CHEST"
     dataset.StudyInstanceUID = generate_uid(entropy_srcs=[patient, study])
     dataset.SeriesInstanceUID = generate_uid(entropy_srcs=[patient, study, "series"])
     dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, photometric, 0
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = (
+        1,
+        photometric,
+        0,
+    )
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
     dataset.WindowCenter, dataset.WindowWidth = 2048, 4096
     dataset.PixelData = pixels.astype("<u2").tobytes()
@@ -72,7 +85,9 @@ def write_cr(path: Path, pixels: np.ndarray, *, patient: str, study: str, photom
 
 
 def make_tiny_cohort(folder: Path, patients: int = 30, seed: int = 0) -> Path:
-    """Two images a patient, one study; a bright square in both images of every second patient. Returns the labels CSV."""
+    """Two images a patient, one study; a bright square in both images of every second patient.
+    Returns the labels CSV.
+    """
     rng = np.random.default_rng(seed)
     lines = ["patient_id,square,site"]
     for number in range(patients):
@@ -85,7 +100,13 @@ def make_tiny_cohort(folder: Path, patients: int = 30, seed: int = 0) -> Path:
             inverted = view == 1
             stored = 4095 - pixels if inverted else pixels
             path = folder / "images" / f"{patient}-{view}.dcm"
-            write_cr(path, stored, patient=patient, study="1", photometric=f"MONOCHROME{1 if inverted else 2}")
+            write_cr(
+                path,
+                stored,
+                patient=patient,
+                study="1",
+                photometric=f"MONOCHROME{1 if inverted else 2}",
+            )
         lines.append(f"{patient},{positive},{'north' if number % 3 else 'south'}")
     labels = folder / "labels.csv"
     labels.write_text("\n".join(lines) + "\n")
@@ -100,7 +121,9 @@ def rewrite(work: Path, table: pd.DataFrame, **summary: object) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ingested work folder of the tiny cohort: 30 patients, 60 images, finding `square`. Read only: copy it to change it."""
+    """An ingested work folder of the tiny cohort: 30 patients, 60 images, finding `square`. Read
+    only: copy it to change it.
+    """
     from data_pipelines import ingest
 
     folder = tmp_path_factory.mktemp("tiny")
@@ -115,10 +138,21 @@ def tiny_run(tiny_work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import medres
 
     out = tmp_path_factory.mktemp("runs") / "run"
-    medres.train(tiny_work, model="resnet10", preset="xray-32", width=8, epochs=6, batch_size=8, seed=3, out=out)
+    medres.train(
+        tiny_work,
+        model="resnet10",
+        preset="xray-32",
+        width=8,
+        epochs=6,
+        batch_size=8,
+        seed=3,
+        out=out,
+    )
     return out
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files at the top (notebooks, README, documentation) take longest and come first, so that two workers end together."""
+    """The files at the top (notebooks, README, documentation) take longest and come first, so that
+    two workers end together.
+    """
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)

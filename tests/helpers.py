@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -12,7 +13,7 @@ from data_pipelines.errors import DicomError
 
 def medres(*arguments: object):
     """Run a command of medres in this process."""
-    from medres.cli import app
+    from medres.cli.app import app
 
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
@@ -28,8 +29,24 @@ def fails(result, *, code: int = 1) -> str:
     return result.stderr
 
 
+@contextlib.contextmanager
+def raises_code(
+    kind: type[Exception], code: str, *mentions: str
+) -> Iterator[pytest.ExceptionInfo[Exception]]:
+    """The block raises this class with this `.code`; `mentions` are values that its message
+    names.
+    """
+    with pytest.raises(kind) as caught:
+        yield caught
+    assert getattr(caught.value, "code", None) == code, caught.value
+    for value in mentions:
+        assert value in str(caught.value)
+
+
 def work_in_process(patch: pytest.MonkeyPatch) -> None:
-    """Files are looked at here, not in workers of their own: for tests of what is found, not of isolation."""
+    """Files are looked at here, not in workers of their own: for tests of what is found, not of
+    isolation.
+    """
 
     def answers(function: Callable, items: Sequence, **_: object) -> Iterator[tuple]:
         for item in items:
@@ -38,6 +55,11 @@ def work_in_process(patch: pytest.MonkeyPatch) -> None:
             except DicomError as error:
                 yield item, error
 
-    rooms = ("indexing", "crosscheck", "planning", "building")
-    for module in (*(f"data_pipelines.{room}" for room in rooms), "medres.looking.pictures"):
-        patch.setattr(f"{module}.map_files", answers)
+    for module in (
+        "data_pipelines.ingestion.index",
+        "data_pipelines.ingestion.decoder_agreement",
+        "data_pipelines.cache.plan",
+        "data_pipelines.cache.builder",
+        "medres.inspection.thumbnails",
+    ):
+        patch.setattr(f"{module}.map_isolated", answers)

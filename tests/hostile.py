@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from medres.preflight import card_sha256
+from medres.artefact.validation import card_sha256
 
 Members = dict[str, bytes]
 
@@ -24,13 +24,17 @@ def members_of(path: Path) -> Members:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def write(path: Path, members: Members, *, sign: bool = True, compression: int = zipfile.ZIP_STORED) -> Path:
+def write(
+    path: Path, members: Members, *, sign: bool = True, compression: int = zipfile.ZIP_STORED
+) -> Path:
     """A model file of these members; sign=True makes the checksums right again."""
     members = dict(members)
     if sign and "medres.json" in members:
         card = json.loads(members["medres.json"])
         if isinstance(card, dict) and "members" in card:
-            card["members"] = {n: hashlib.sha256(d).hexdigest() for n, d in members.items() if n != "medres.json"}
+            card["members"] = {
+                n: hashlib.sha256(d).hexdigest() for n, d in members.items() if n != "medres.json"
+            }
             card["members"]["medres.json"] = card_sha256(card)
             members["medres.json"] = json.dumps(card).encode()
     with zipfile.ZipFile(path, "w", compression) as archive:
@@ -49,7 +53,9 @@ def in_config(old: str, new: str) -> Callable[[Members], Members]:
 
 
 def in_json(member: str, **values: object) -> Callable[[Members], Members]:
-    return lambda members: members | {member: json.dumps(json.loads(members[member]) | values).encode()}
+    return lambda members: (
+        members | {member: json.dumps(json.loads(members[member]) | values).encode()}
+    )
 
 
 def in_weights(change: Callable[[h5py.File], None]) -> Callable[[Members], Members]:
@@ -82,7 +88,10 @@ def _not_finite(file: h5py.File) -> None:
 
 def _arrays(shape: str, content: bytes, descr: str = "<f4") -> bytes:
     """An .npz whose headers say what they like."""
-    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(118) + b"\n"
+    header = (
+        f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(118)
+        + b"\n"
+    )
     npy = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -97,31 +106,59 @@ def _without(name: str) -> Callable[[Members], Members]:
 
 BIG = 99_999_999
 CHANGES: dict[str, tuple[Callable[[Members], Members], str]] = {
-    "lambda layer": (in_config('"class_name": "Rescaling"', '"class_name": "Lambda"'), "does not build"),
-    "module of the system": (in_config('"module": "keras.layers"', '"module": "os"'), "does not build"),
+    "lambda layer": (
+        in_config('"class_name": "Rescaling"', '"class_name": "Lambda"'),
+        "does not build",
+    ),
+    "module of the system": (
+        in_config('"module": "keras.layers"', '"module": "os"'),
+        "does not build",
+    ),
     "function as activation": (
-        in_config('"activation": "linear"', '"activation": {"class_name": "function", "config": "exec"}'),
+        in_config(
+            '"activation": "linear"', '"activation": {"class_name": "function", "config": "exec"}'
+        ),
         "does not build",
     ),
     "registered custom class": (
         in_config('"registered_name": null', '"registered_name": "evil>Layer"'),
         "does not build",
     ),
-    "class that is a list": (in_config('"class_name": "ReLU"', '"class_name": ["ReLU"]'), "does not build"),
-    "remote file of a layer": (in_config('"activation": "sigmoid"', '"activation": "http://x.example/a"'), "activation"),
+    "class that is a list": (
+        in_config('"class_name": "ReLU"', '"class_name": ["ReLU"]'),
+        "does not build",
+    ),
+    "remote file of a layer": (
+        in_config('"activation": "sigmoid"', '"activation": "http://x.example/a"'),
+        "activation",
+    ),
     "enormous layer": (in_config('"filters": 8', f'"filters": {BIG}'), "filters"),
     "enormous head": (in_config('"units": 1', '"units": 65536'), "weights of the graph"),
     "enormous padding": (in_config('"padding": [[1, 1]', f'"padding": [[{BIG}, 1]'), "padding"),
     "enormous input": (in_config("[null, 32, 32, 1]", f"[null, {BIG}, {BIG}, 1]"), "feature map"),
     "negative stride": (in_config('"strides": [1, 1]', '"strides": [-1, 1]'), "stride"),
-    "stride of zero": (in_config('"strides": [1, 1]', '"strides": [0, 1]'), "not one that Keras writes"),
-    "layer in a circle": (in_config('"keras_history": ["image", 0, 0]', '"keras_history": ["logits", 0, 0]'), "graph"),
+    "stride of zero": (
+        in_config('"strides": [1, 1]', '"strides": [0, 1]'),
+        "not one that Keras writes",
+    ),
+    "layer in a circle": (
+        in_config('"keras_history": ["image", 0, 0]', '"keras_history": ["logits", 0, 0]'),
+        "graph",
+    ),
     "config no object": (lambda m: m | {"config.json": b"{"}, "no JSON object"),
     "config nested deep": (lambda m: m | {"config.json": b"[" * 100_000}, "no JSON object"),
     "config of 9 MiB": (lambda m: m | {"config.json": b" " * (9 << 20)}, "too large"),
     "card empty": (lambda m: m | {"medres.json": b"{}"}, "another version"),
-    "card with NaN": (lambda m: m | {"medres.json": m["medres.json"].replace(b'"patients"', b'"x": NaN, "patients"')}, "JSON"),
-    "card of another version": (in_json("medres.json", schema_="medres.artefact/9"), "medres.artefact/9"),
+    "card with NaN": (
+        lambda m: (
+            m | {"medres.json": m["medres.json"].replace(b'"patients"', b'"x": NaN, "patients"')}
+        ),
+        "JSON",
+    ),
+    "card of another version": (
+        in_json("medres.json", schema_="medres.artefact.archive/9"),
+        "medres.artefact.archive/9",
+    ),
     "card with another field": (in_json("medres.json", secret=1), "does not fit schema"),
     "card of another size": (
         in_json("medres.json", preprocess={"kind": "radiograph", "rows": 48, "cols": 48}),
@@ -131,7 +168,10 @@ CHANGES: dict[str, tuple[Callable[[Members], Members], str]] = {
     "no golden": (_without("golden.npz"), "members differ"),
     "a program inside": (lambda m: m | {"run.py": b"print(1)"}, "members differ"),
     "a path that climbs": (lambda m: m | {"../../evil": b"x"}, "members differ"),
-    "weights of nobody": (lambda m: m | {"model.weights.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 500}, "HDF5"),
+    "weights of nobody": (
+        lambda m: m | {"model.weights.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 500},
+        "HDF5",
+    ),
     "weights elsewhere": (in_weights(_external_link), "points elsewhere"),
     "weights in another file": (in_weights(_external_storage), "does not write"),
     "weights that are not there": (
@@ -142,18 +182,29 @@ CHANGES: dict[str, tuple[Callable[[Members], Members], str]] = {
         in_weights(lambda f: _replace(f, data=np.zeros((3000, 3000), "f4"), compression="gzip")),
         "does not write",
     ),
-    "weights of another shape": (in_weights(lambda f: _replace(f, data=np.zeros((3, 3, 2, 8), "f4"))), "weights of"),
+    "weights of another shape": (
+        in_weights(lambda f: _replace(f, data=np.zeros((3, 3, 2, 8), "f4"))),
+        "weights of",
+    ),
     "weights as text": (in_weights(lambda f: _replace(f, data=b"text")), "does not write"),
     "weights not finite": (in_weights(_not_finite), "not finite"),
-    "golden objects": (lambda m: m | {"golden.npz": _arrays("(1,)", b"cos\nsystem\n.", "|O")}, "arrays"),
-    "golden enormous": (lambda m: m | {"golden.npz": _arrays(f"({BIG}, {BIG})", b"\0" * 64)}, "arrays"),
+    "golden objects": (
+        lambda m: m | {"golden.npz": _arrays("(1,)", b"cos\nsystem\n.", "|O")},
+        "arrays",
+    ),
+    "golden enormous": (
+        lambda m: m | {"golden.npz": _arrays(f"({BIG}, {BIG})", b"\0" * 64)},
+        "arrays",
+    ),
     "golden bomb": (lambda m: m | {"golden.npz": _arrays("(1,)", b"\0" * (60 << 20))}, "MiB"),
     "golden no zip": (lambda m: m | {"golden.npz": b"PK"}, "arrays"),
-}  # fmt: skip
+}
 
 
 def corpus(sound: Path, folder: Path) -> Iterator[tuple[str, Path, str]]:
-    """(name, file, a part of the message that must refuse it); all are refused without TensorFlow."""
+    """(name, file, a part of the message that must refuse it); all are refused without
+    TensorFlow.
+    """
     members, folder = members_of(sound), Path(folder)
     for number, (name, (change, message)) in enumerate(CHANGES.items()):
         yield name, write(folder / f"{number}.keras", change(members)), message
@@ -181,8 +232,15 @@ def corpus(sound: Path, folder: Path) -> Iterator[tuple[str, Path, str]]:
     with large.open("wb") as file:
         file.truncate((1 << 30) + 1)
     yield "file of 1 GiB", large, "larger than"
-    plain = write(folder / "plain.keras", {n: members[n] for n in ("metadata.json", "config.json", "model.weights.h5")})
+    plain = write(
+        folder / "plain.keras",
+        {n: members[n] for n in ("metadata.json", "config.json", "model.weights.h5")},
+    )
     yield "saved again by Keras", plain, "plain Keras saved again"
     renamed = {"config.json": members["config.json"].replace(b'"calibration"', b'"other"')}
     others = {n: members[n] for n in ("metadata.json", "model.weights.h5")} | renamed
-    yield "another program's", write(folder / "others.keras", others), "only what medres train wrote"
+    yield (
+        "another program's",
+        write(folder / "others.keras", others),
+        "only what medres train wrote",
+    )

@@ -1,4 +1,6 @@
-"""What the documentation shows is what happens: its code runs, its tests exist, its commands have help."""
+"""What the documentation shows is what happens: its code runs, its tests exist, its commands have
+help.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers import fails, medres
 
-from medres.console import EXPLAINED
+from medres.cli.console import EXPLAINED
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -27,7 +29,9 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 
 def run_page(page: str, folder: Path) -> None:
-    """Every block of a page from top to bottom: bash line by line, Python in one process a block that remembers the others."""
+    """Every block of a page from top to bottom: bash line by line, Python in one process a block
+    that remembers the others.
+    """
     earlier = ""
     environment = os.environ | {
         "CANARY": SECRET,
@@ -37,12 +41,16 @@ def run_page(page: str, folder: Path) -> None:
         if language == "bash":
             command = ["bash", "-euo", "pipefail", "-c", code]
         else:
-            imports = "\n".join(line for line in earlier.splitlines() if line.startswith(("import ", "from ")))
+            imports = "\n".join(
+                line for line in earlier.splitlines() if line.startswith(("import ", "from "))
+            )
             command = [sys.executable, "-c", f"{imports}\n{code}"]
             earlier += code
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{page}:\n{code}\n{done.stderr}"
-        assert SECRET not in done.stdout + done.stderr, "the environment, with its keys, was printed"
+        assert SECRET not in done.stdout + done.stderr, (
+            "the environment, with its keys, was printed"
+        )
 
 
 @pytest.mark.parametrize("page", SHORT)
@@ -57,7 +65,11 @@ def test_code_of_the_tutorial_and_of_what_follows_it_runs(tmp_path: Path) -> Non
 
 
 def test_no_page_with_code_is_left_out() -> None:
-    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if BLOCK.search(path.read_text())}
+    pages = {
+        path.relative_to(DOCS).as_posix()
+        for path in DOCS.rglob("*.md")
+        if BLOCK.search(path.read_text())
+    }
     assert pages <= {*SHORT, *LONG}
 
 
@@ -70,28 +82,38 @@ def test_no_page_with_code_is_left_out() -> None:
         "medres.backbones",
         "medres.evaluate",
         "medres.explain",
-        "medres.study",
+        "medres.experiments",
     ],
 )
 def test_every_public_name_stands_in_the_reference(room: str) -> None:
     listed = "".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
-    modules = {"backbones", "evaluate", "study"}  # rooms, with pages of their own
+    modules = {"backbones", "evaluate", "experiments", "study"}  # rooms, with pages of their own
     names = [name for name in importlib.import_module(room).__all__ if name not in modules]
-    assert [name for name in names if not re.search(rf"(^::: .*\.|`){name}(`|$)", listed, re.MULTILINE)] == []
+    assert [
+        name for name in names if not re.search(rf"(^::: .*\.|`){name}(`|$)", listed, re.MULTILINE)
+    ] == []
 
 
 def test_every_supported_input_names_a_test_that_exists() -> None:
-    rows = [line for line in (DOCS / "supported-inputs.md").read_text().splitlines() if line.startswith("| ")]
-    named = [match for row in rows if (match := re.search(r"`(test_\w+\.py)::(\w+)` \|$", row))]
+    rows = [
+        line
+        for line in (DOCS / "supported-inputs.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    named = [
+        match for row in rows if (match := re.search(r"`([\w/]*test_\w+\.py)::(\w+)` \|$", row))
+    ]
     assert len(named) == sum(not row.startswith("| input") for row in rows)
     for match in named:
-        assert f"def {match[2]}(" in (ROOT / "tests" / "data_pipelines" / match[1]).read_text(), match[0]
+        assert f"def {match[2]}(" in (ROOT / "tests" / "data_pipelines" / match[1]).read_text(), (
+            match[0]
+        )
 
 
 def test_commands_in_the_docs_exist() -> None:
     from typer.main import get_command
 
-    from medres.cli import app
+    from medres.cli.app import app
 
     verbs = set(get_command(app).commands)
     for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
@@ -100,26 +122,54 @@ def test_commands_in_the_docs_exist() -> None:
 
 
 def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--quiet",
+        "--strict",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
+        command,
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "read_image" in (tmp_path / "site" / "reference" / "data_pipelines" / "index.html").read_text()
+    assert (
+        "read_image"
+        in (tmp_path / "site" / "reference" / "data_pipelines" / "index.html").read_text()
+    )
     commands = (tmp_path / "site" / "reference" / "commands" / "index.html").read_text()
     assert all(f">medres {verb}" in commands for verb in ("ingest", "evaluate", "study depth"))
-    assert all(option in commands for option in ("--splits-from", "--operating-point", "--pool-label"))
+    assert all(
+        option in commands for option in ("--splits-from", "--operating-point", "--pool-label")
+    )
     page = (tmp_path / "site" / "troubleshooting" / "index.html").read_text()
     assert [p for p in EXPLAINED if f'id="{p.lower().replace(" ", "-")}"' not in page] == []
 
 
 def test_troubleshooting_quotes_real_messages() -> None:
-    source = "".join(path.read_text() for room in ("medres", "data_pipelines") for path in (ROOT / room).rglob("*.py"))
+    source = "".join(
+        path.read_text()
+        for room in ("medres", "data_pipelines")
+        for path in (ROOT / room).rglob("*.py")
+    )
     quoted = re.findall(r"^### `(.+)`$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
     assert len(quoted) > 10
     assert [text for text in quoted if text not in source] == []
-    answers = {"exploratory", "look unlike what the model was trained on", "better upside down or turned"}
-    assert {*EXPLAINED} == {*quoted} - answers, "messages of failed commands that lead to the page, and its headings"
+    answers = {
+        "exploratory",
+        "look unlike what the model was trained on",
+        "better upside down or turned",
+    }
+    assert {*EXPLAINED} == {*quoted} - answers, (
+        "messages of failed commands that lead to the page, and its headings"
+    )
 
 
 def test_a_message_leads_to_its_heading(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.manifest import Manifest
+from data_pipelines.ingestion.manifest import Manifest
 
 PROTOTYPE = Path(__file__).parent.parent / "examples" / "prototype.py"
 

@@ -11,7 +11,9 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-UNWANTED = re.compile(r"/(?:home|root|tmp|Users|var|work)/|Warning:|WARNING|I0000|E0000|W0000|cuda|oneDNN")
+UNWANTED = re.compile(
+    r"/(?:home|root|tmp|Users|var|work)/|Warning:|WARNING|I0000|E0000|W0000|cuda|oneDNN"
+)
 MOST_BYTES = 400_000
 
 parts = [
@@ -32,8 +34,12 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_stored_outputs_are_whole_and_clean(path: Path) -> None:
     cells = nbformat.read(path, as_version=4).cells
     outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
-    assert all(cell.execution_count for cell in cells if cell.cell_type == "code"), "a cell was not run"
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3, "stored without its figures"
+    assert all(cell.execution_count for cell in cells if cell.cell_type == "code"), (
+        "a cell was not run"
+    )
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3, (
+        "stored without its figures"
+    )
     assert path.stat().st_size < MOST_BYTES
     for output in outputs:
         shown = {key: value for key, value in output.items() if key != "data"}
@@ -45,7 +51,11 @@ def test_stored_outputs_are_whole_and_clean(path: Path) -> None:
 
 @every
 def test_a_notebook_says_what_it_wants_and_leads_on(path: Path) -> None:
-    text = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    text = [
+        cell.source
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+    ]
     assert text[0].startswith(f"# {int(path.name[:2])}. ")
     assert "made up" in text[0]
     assert "Research use only" in " ".join(text[0].split())

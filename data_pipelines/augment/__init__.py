@@ -1,22 +1,23 @@
 """Augmentation: batched, fused, on the device, in the units of the images.
 
     spec = augmentation("chest_xray")
-    drawn = draw(key, spec)              # parameters of each image, a function of (seed, epoch, image number)
-    image = apply(image, drawn, spec)    # the same parameters give the same pixels, anywhere
+    drawn = draw(key, spec)  # parameters of each image, a function of (seed, epoch, image number)
+    image = apply(image, drawn, spec)  # the same parameters give the same pixels, anywhere
 
-Where it runs is the user's choice: in the training step, `Model(inputs, core(Augment(spec)(image, key)))`, of which only `core`
-is saved, or in tf.data, `augment_in_pipeline(batches, spec)`. Masks, points and boxes move along: `warp_mask`, `move_points`, `move_boxes`.
+Where it runs is the user's choice: in the training step, `Model(inputs, core(Augment(spec)(image,
+key)))`, of which only `core` is saved, or in tf.data, `augment_in_pipeline(batches, spec)`. Masks,
+points and boxes move along: `warp_mask`, `move_points`, `move_boxes`.
 """
 
 from __future__ import annotations
 
-from data_pipelines.augment.draw import draw
-from data_pipelines.augment.geometry import move_boxes, move_points, warp_mask
 from data_pipelines.augment.layer import Augment, apply
-from data_pipelines.augment.mix import draw_pairs, mix
-from data_pipelines.augment.pipeline import augment_in_pipeline
+from data_pipelines.augment.mixup import draw_pairs, mix
+from data_pipelines.augment.parameters import draw
 from data_pipelines.augment.presets import PRESETS, augmentation
+from data_pipelines.augment.spatial import move_boxes, move_points, warp_mask
 from data_pipelines.augment.spec import AugmentSpec
+from data_pipelines.augment.tf_data import augment_in_pipeline
 
 __all__ = [
     "PRESETS",

@@ -1,6 +1,8 @@
-"""Random numbers that are arithmetic on (key, stream, counter): equal on every backend and device, eager, in a graph and under XLA.
+"""Random numbers that are arithmetic on (key, stream, counter): equal on every backend and device,
+eager, in a graph and under XLA.
 
-`words` is Philox4x32-10 (Salmon et al. 2011), the generator of tf.random.stateless_* with alg="philox", for a batch of keys at
+`words` is Philox4x32-10 (Salmon et al. 2011), the generator of tf.random.stateless_* with
+alg="philox", for a batch of keys at
 once. `normals` fills whole images: there a cheaper counter hash does.
 """
 
@@ -13,8 +15,10 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
-def words(key, counters: np.ndarray):
-    """uint32 (batch, n, 4) from keys int32 (batch, 2) and counters (n, 2): the low two of each counter's four words."""
+def philox_words(key, counters: np.ndarray):
+    """uint32 (batch, n, 4) from keys int32 (batch, 2) and counters (n, 2): the low two of each
+    counter's four words.
+    """
     key = ops.cast(key, "uint32")
     k0, k1 = key[:, :1], key[:, 1:2]
     counters = counters.astype(np.uint32)
@@ -29,10 +33,14 @@ def words(key, counters: np.ndarray):
 
 
 def uniforms(key, streams: list[tuple[int, int]]) -> list:
-    """float32 in [0, 1): for each (stream, count) an array (batch, count). Streams do not depend on each other."""
+    """float32 in [0, 1): for each (stream, count) an array (batch, count). Streams do not depend on
+    each other.
+    """
     blocks = [(block, stream) for stream, count in streams for block in range(-(-count // 4))]
-    bits = words(key, np.array(blocks))
-    values = ops.cast(ops.cast(ops.right_shift(bits, _word(8)), "int32"), "float32") * (1.0 / (1 << 24))
+    bits = philox_words(key, np.array(blocks))
+    values = ops.cast(ops.cast(ops.right_shift(bits, _word(8)), "int32"), "float32") * (
+        1.0 / (1 << 24)
+    )
     found, first = [], 0
     for _, count in streams:
         used = -(-count // 4)
@@ -42,15 +50,21 @@ def uniforms(key, streams: list[tuple[int, int]]) -> list:
 
 
 def normals(key, shape: tuple[int, ...]):
-    """Standard normal float32 (batch, *shape) from keys int32 (batch, 2): one hash a value, through the inverse error function.
+    """Standard normal float32 (batch, *shape) from keys int32 (batch, 2): one hash a value, through
+    the inverse error function.
 
-    The mixer is the 32-bit finaliser "lowbias32" (C. Wellons, hash-prospector) of the key and the value's number.
+    The mixer is the 32-bit finaliser "lowbias32" (C. Wellons, hash-prospector) of the key and the
+    value's number.
     """
     key = ops.cast(key, "uint32")
     state = _mix(_mix(key[:, :1]) ^ key[:, 1:2])
-    counter = ops.cast(ops.reshape(ops.arange(int(np.prod(shape)), dtype="int32"), (1, -1)), "uint32")
+    counter = ops.cast(
+        ops.reshape(ops.arange(int(np.prod(shape)), dtype="int32"), (1, -1)), "uint32"
+    )
     bits = _mix(state ^ _mix(counter + _word(1)))
-    odd = 2 * ops.cast(ops.right_shift(bits, _word(9)), "int32") + 1  # below 2**24, so exact in float32
+    odd = (
+        2 * ops.cast(ops.right_shift(bits, _word(9)), "int32") + 1
+    )  # below 2**24, so exact in float32
     unit = ops.cast(odd, "float32") * (1.0 / (1 << 23)) - 1.0
     return ops.reshape(2.0**0.5 * ops.erfinv(unit), (-1, *shape))
 
@@ -62,7 +76,9 @@ def _multiply(a: int, b):
     b_low, b_high = b & mask, ops.right_shift(b, half)
     first = a_high * b_low + ops.right_shift(a_low * b_low, half)
     second = a_low * b_high + (first & mask)
-    return a_high * b_high + ops.right_shift(first, half) + ops.right_shift(second, half), b * _word(a)
+    return a_high * b_high + ops.right_shift(first, half) + ops.right_shift(
+        second, half
+    ), b * _word(a)
 
 
 def _mix(x):

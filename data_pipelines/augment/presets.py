@@ -1,14 +1,17 @@
-"""Named ranges, each with its source or reason (`augmentation`). None flips: which side a finding is on is a finding.
+"""Named ranges, each with its source or reason (`augmentation`). None flips: which side a finding
+is on is a finding.
 
-Where a reason and no source is given, the range is a choice of this package: small against what a reader would remark on.
+Where a reason and no source is given, the range is a choice of this package: small against what a
+reader would remark on.
 """
 
 from __future__ import annotations
 
 from pydantic import ValidationError
 
-from data_pipelines.augment.spec import AugmentSpec, Units, first_error
+from data_pipelines.augment.spec import AugmentSpec, first_error
 from data_pipelines.errors import SpecError
+from data_pipelines.kinds import DeclaredUnitName
 
 _CHEST_XRAY = AugmentSpec(
     units="display",
@@ -42,46 +45,62 @@ _CT_SLICE = AugmentSpec(
     fill=-1024,
 )
 _CT_VOLUME = _CT_SLICE.model_copy(update={"tilt": 5.0, "elastic": 0.1, "elastic_cells": 4})
-_HARDER = {"rotation": 20.0, "zoom": 0.25, "shear": 0.1, "shift": 0.1, "elastic": 0.25, "elastic_cells": 4, "blur": 1.5}
-_HARDER |= {"low_resolution": 2.5, "cutout": 0.3}
+_STRONG = {
+    "rotation": 20.0,
+    "zoom": 0.25,
+    "shear": 0.1,
+    "shift": 0.1,
+    "elastic": 0.25,
+    "elastic_cells": 4,
+    "blur": 1.5,
+}
+_STRONG |= {"low_resolution": 2.5, "cutout": 0.3}
 
-PRESETS: dict[str, dict[Units, AugmentSpec]] = {
+PRESETS: dict[str, dict[DeclaredUnitName, AugmentSpec]] = {
     "none": {"display": AugmentSpec(units="display"), "HU": AugmentSpec(units="HU", fill=-1024)},
     "chest_xray": {"display": _CHEST_XRAY},
     "ct_slice": {"HU": _CT_SLICE},
     "ct_volume": {"HU": _CT_VOLUME},
     "strong": {
         "display": _CHEST_XRAY.model_copy(
-            update=_HARDER | {"contrast": 0.3, "gamma": 0.5, "noise": 0.03, "quantum": 0.05, "bias": 0.1}
+            update=_STRONG
+            | {"contrast": 0.3, "gamma": 0.5, "noise": 0.03, "quantum": 0.05, "bias": 0.1}
         ),
         "HU": _CT_SLICE.model_copy(
-            update=_HARDER | {"offset": 20.0, "window_width": 0.15, "noise": 40.0, "bias": 20.0}
+            update=_STRONG | {"offset": 20.0, "window_width": 0.15, "noise": 40.0, "bias": 20.0}
         ),
     },
 }
 
 
-def augmentation(value: str | dict | AugmentSpec, units: Units | None = None) -> AugmentSpec:
+def augmentation(
+    value: str | dict | AugmentSpec, units: DeclaredUnitName | None = None
+) -> AugmentSpec:
     """A spec from a preset's name, a mapping of fields, or a spec itself.
 
-    units: what the data holds, "HU" or "display" (preprocess.UNITS). Needed for `none` and `strong`, which exist for both; for the
-    others it is checked.
+    units: what the data holds, "HU" or "display" (preprocess.UNITS). Needed for `none` and
+        `strong`, which exist for both; for the others it is checked.
 
-    - chest_xray (display values). rotation 7 degrees, zoom 10 %, shift 6 % of the side: patients stand freely and collimation
-      follows the body, but a film turned further would be taken again (torchxrayvision trains with 45 degrees, 15 % and 15 %).
-      shear 3 %: an oblique beam. contrast, offset, gamma: exposure and look-up tables differ between makers even after the VOI
-      transform. noise, quantum: halving the dose raises quantum noise by 1.4. blur 0.7 pixel: focal spot and motion.
-    - ct_slice (HU). rotation 7 degrees, shift 5 %: positioning on the table. zoom 10 %: bodies and fields of view differ. offset
-      8 HU: water of an accredited scanner lies within 7 HU of 0 (ACR CT phantom test). scale 2 %: soft tissue between scanners and
-      kV. The window's jitter, 5 HU and 5 % about 40/400: readers set windows by hand. noise 15 HU: the range of body CT in slices of
-      1 to 5 mm. bias 5 HU: the uniformity that the same test prefers. fill: air.
-    - ct_volume (HU). ct_slice, with the trunk tilted by 5 degrees and a smooth deformation of up to a tenth of a quarter of
-      the side (2.5 %), as by breathing.
-    - strong (both), for small data sets: about half of nnU-Net's ranges (Isensee 2021: scale 0.7 to 1.4, low resolution down to 0.5,
-      gamma 0.7 to 1.5, blur up to 1 pixel), whose segmentations have more pixels to learn from, with elastic deformation and cutout.
+    - chest_xray (display values). rotation 7 degrees, zoom 10 %, shift 6 % of the side: patients
+      stand freely and collimation follows the body, but a film turned further would be taken again
+      (torchxrayvision trains with 45 degrees, 15 % and 15 %). shear 3 %: an oblique beam. contrast,
+      offset, gamma: exposure and look-up tables differ between makers even after the VOI transform.
+      noise, quantum: halving the dose raises quantum noise by 1.4. blur 0.7 pixel: focal spot and
+      motion.
+    - ct_slice (HU). rotation 7 degrees, shift 5 %: positioning on the table. zoom 10 %: bodies and
+      fields of view differ. offset 8 HU: water of an accredited scanner lies within 7 HU of 0 (ACR
+      CT phantom test). scale 2 %: soft tissue between scanners and kV. The window's jitter, 5 HU
+      and 5 % about 40/400: readers set windows by hand. noise 15 HU: the range of body CT in slices
+      of 1 to 5 mm. bias 5 HU: the uniformity that the same test prefers. fill: air.
+    - ct_volume (HU). ct_slice, with the trunk tilted by 5 degrees and a smooth deformation of up to
+      a tenth of a quarter of the side (2.5 %), as by breathing.
+    - strong (both), for small data sets: about half of nnU-Net's ranges (Isensee 2021: scale 0.7 to
+      1.4, low resolution down to 0.5, gamma 0.7 to 1.5, blur up to 1 pixel), whose segmentations
+      have more pixels to learn from, with elastic deformation and cutout.
     - none (both).
 
-    Raises SpecError for unknown names and units that do not fit, naming those that exist, and for ranges that cannot be.
+    Raises SpecError for unknown names and units that do not fit, naming those that exist, and for
+    ranges that cannot be.
     """
     if isinstance(value, dict):
         try:
@@ -90,18 +109,23 @@ def augmentation(value: str | dict | AugmentSpec, units: Units | None = None) ->
             raise SpecError(first_error(error.errors())) from None
     if isinstance(value, AugmentSpec):
         if units not in (None, value.units):
-            raise SpecError(f"the augmentation is for {value.units} values, but the data holds {units}")
+            raise SpecError(
+                f"the augmentation is for {value.units} values, but the data holds {units}"
+            )
         return value
     if value not in PRESETS:
         raise SpecError(f"unknown augmentation {value!r}: choose one of {', '.join(PRESETS)}")
     found = PRESETS[value]
     if units is None:
         if len(found) > 1:
-            raise SpecError(f"augmentation {value!r} exists for {' and '.join(found)} values: give units")
+            raise SpecError(
+                f"augmentation {value!r} exists for {' and '.join(found)} values: give units"
+            )
         return next(iter(found.values()))
     if units not in found:
         fitting = ", ".join(name for name, kinds in PRESETS.items() if units in kinds)
         raise SpecError(
-            f"augmentation {value!r} is for {next(iter(found))} values, but the data holds {units}: choose one of {fitting}"
+            f"augmentation {value!r} is for {next(iter(found))} values, but the data holds "
+            f"{units}: choose one of {fitting}"
         )
     return found[units]

@@ -1,13 +1,18 @@
 """What a ResNet is made of: one frozen record.
 
-    He et al., Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv:1512.03385): blocks, depths, shortcuts A/B/C, CIFAR nets
-    He et al., Identity Mappings in Deep Residual Networks, ECCV 2016 (arXiv:1603.05027): version "2"
+    He et al., Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv:1512.03385): blocks,
+        depths, shortcuts A/B/C, CIFAR nets
+    He et al., Identity Mappings in Deep Residual Networks, ECCV 2016 (arXiv:1603.05027): version
+        "2"
     He et al., Bag of Tricks, CVPR 2019 (arXiv:1812.01187): version "d"
-    Xie et al., ResNeXt, CVPR 2017 (arXiv:1611.05431): cardinality. Zagoruyko, Wide Residual Networks (arXiv:1605.07146): group_width
-    Hu et al., Squeeze-and-Excitation, CVPR 2018 (arXiv:1709.01507). Huang et al., Stochastic Depth, ECCV 2016 (arXiv:1603.09382)
+    Xie et al., ResNeXt, CVPR 2017 (arXiv:1611.05431): cardinality
+    Zagoruyko, Wide Residual Networks (arXiv:1605.07146): group_width
+    Hu et al., Squeeze-and-Excitation, CVPR 2018 (arXiv:1709.01507)
+    Huang et al., Stochastic Depth, ECCV 2016 (arXiv:1603.09382)
 
-Versions: "1" strides the first 1x1 of a bottleneck (the paper, keras.applications), "1.5" the 3x3 (torchvision), "2" is full
-pre-activation, "d" is "1.5" with three 3x3 in the stem and an average pool in the shortcut. Basic blocks are the same in "1" and "1.5".
+Versions: "1" strides the first 1x1 of a bottleneck (the paper, keras.applications), "1.5" the 3x3
+(torchvision), "2" is full pre-activation, "d" is "1.5" with three 3x3 in the stem and an average
+pool in the shortcut. Basic blocks are the same in "1" and "1.5".
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
 @dataclass(frozen=True)
-class BlockPlan:
+class BlockConfig:
     """One block: what it receives, what it returns, and how."""
 
     name: str
@@ -36,7 +41,9 @@ class BlockPlan:
     inner: int  # channels of the 3x3
     outputs: int  # channels
     stride: int
-    dilations: tuple[int, int]  # of the first and of the second 3x3 (a bottleneck has the first alone)
+    dilations: tuple[
+        int, int
+    ]  # of the first and of the second 3x3 (a bottleneck has the first alone)
     drop: float  # chance that its residual branch is left out while training
     first: bool  # of the network: the stem has already normalised and activated its input
 
@@ -49,12 +56,14 @@ class BlockPlan:
 class ResNetSpec:
     """Everything that shapes a ResNet but its input. Raises ModelError on what cannot be built.
 
-    `width` is the channels of the first stage's 3x3 convolutions; each later stage doubles it. `group_width` is torchvision's
-    width_per_group: a bottleneck's 3x3 has `cardinality * group_width * width / 64` channels in the first stage.
-    `output_stride` (8 or 16 of 32, for instance) trades later strides for dilation, as torchvision does: the first block of
-    such a stage keeps the dilation of the stage before. None keeps every stride.
-    `zero_side` is where shortcut A puts its new channels of zeros: on "both" sides of the old (akamaster), or all "behind"
-    them (MedicalNet, MONAI); the paper leaves it open, and weights of the one mean nothing to the other.
+    `width` is the channels of the first stage's 3x3 convolutions; each later stage doubles it.
+    `group_width` is torchvision's
+    width_per_group: a bottleneck's 3x3 has `cardinality * group_width * width / 64` channels in the
+        first stage. `output_stride` (8 or 16 of 32, for instance) trades later strides for
+        dilation, as torchvision does: the first block of such a stage keeps the dilation of the
+        stage before. None keeps every stride. `zero_side` is where shortcut A puts its new channels
+        of zeros: on "both" sides of the old (akamaster), or all "behind" them (MedicalNet, MONAI);
+        the paper leaves it open, and weights of the one mean nothing to the other.
     """
 
     block: str
@@ -88,7 +97,9 @@ class ResNetSpec:
         if isinstance(self.depths, list):
             object.__setattr__(self, "depths", tuple(self.depths))
         if not isinstance(self.depths, tuple):
-            raise ModelError(f"depths {self.depths!r}: give the blocks of each stage, such as (3, 4, 6, 3)")
+            raise ModelError(
+                f"depths {self.depths!r}: give the blocks of each stage, such as (3, 4, 6, 3)"
+            )
         for depth in self.depths:
             _whole("depths", depth, 1)
         for switch in ("residual", "conv_bias", "zero_gamma", "squeeze_excite"):
@@ -96,7 +107,8 @@ class ResNetSpec:
         stages = 3 if self.stem == "cifar" else 4
         if len(self.depths) != stages:
             raise ModelError(
-                f"depths {self.depths}: stem={self.stem!r} has {stages} stages; give {stages} numbers of blocks"
+                f"depths {self.depths}: stem={self.stem!r} has {stages} stages; give {stages} "
+                f"numbers of blocks"
             )
         if not (_is_number(self.stochastic_depth) and 0 <= self.stochastic_depth < 1):
             raise ModelError(f"stochastic_depth {self.stochastic_depth!r}: give a chance in [0, 1)")
@@ -107,23 +119,31 @@ class ResNetSpec:
     def _check_combinations(self) -> None:
         if self.block == "basic" and (self.cardinality, self.group_width) != (1, 64):
             raise ModelError(
-                f"cardinality={self.cardinality}, group_width={self.group_width}: basic blocks have no grouped convolution; "
+                f"cardinality={self.cardinality}, group_width={self.group_width}: basic blocks "
+                f"have no grouped convolution; "
                 'use block="bottleneck"'
             )
         if self.block == "bottleneck" and self._inner(0) < 1:
             raise ModelError(
-                f"width {self.width} with group_width {self.group_width}: a 3x3 would have no channel; widen it"
+                f"width {self.width} with group_width {self.group_width}: a 3x3 would have no "
+                f"channel; widen it"
             )
         if self.zero_gamma and (self.version == "2" or not self.residual):
             raise ModelError(
-                'zero_gamma=True: version="2" has no normalisation at the end of a branch, and a plain net would '
+                'zero_gamma=True: version="2" has no normalisation at the end of a branch, and a '
+                "plain net would "
                 "give nothing but zeros; leave it False"
             )
         if self.stochastic_depth and not self.residual:
-            raise ModelError("stochastic_depth needs shortcuts: a plain net cannot leave a block out; set it to 0")
+            raise ModelError(
+                "stochastic_depth needs shortcuts: a plain net cannot leave a block out; set it "
+                "to 0"
+            )
         if self.output_stride is not None:
             one_of(
-                "output_stride", self.output_stride, tuple(STEM_STRIDE[self.stem] << i for i in range(len(self.depths)))
+                "output_stride",
+                self.output_stride,
+                tuple(STEM_STRIDE[self.stem] << i for i in range(len(self.depths))),
             )
 
     @property
@@ -133,7 +153,9 @@ class ResNetSpec:
 
     @property
     def depth(self) -> int:
-        """Layers with weights as the paper counts them: stem, convolutions of the branches, classifier."""
+        """Layers with weights as the paper counts them: stem, convolutions of the branches,
+        classifier.
+        """
         return sum(self.depths) * (2 if self.block == "basic" else 3) + 2
 
     @property
@@ -144,9 +166,13 @@ class ResNetSpec:
 
     def _inner(self, stage: int) -> int:
         filters = self.width << stage
-        return filters if self.block == "basic" else filters * self.group_width // 64 * self.cardinality
+        return (
+            filters
+            if self.block == "basic"
+            else filters * self.group_width // 64 * self.cardinality
+        )
 
-    def stages(self) -> Iterator[list[BlockPlan]]:
+    def stages(self) -> Iterator[list[BlockConfig]]:
         """The blocks of each stage in order; named stage1_block1 and so on."""
         channels, dilation, total, done = self.width, 1, STEM_STRIDE[self.stem], 0
         for stage, depth in enumerate(self.depths):
@@ -158,8 +184,10 @@ class ResNetSpec:
             outputs = (self.width << stage) * EXPANSION[self.block]
             blocks = []
             for i in range(depth):
-                drop = self.stochastic_depth * (done + 1) / sum(self.depths)  # linear decay: section 3 of Huang et al.
-                plan = BlockPlan(
+                drop = (
+                    self.stochastic_depth * (done + 1) / sum(self.depths)
+                )  # linear decay: section 3 of Huang et al.
+                plan = BlockConfig(
                     name=f"stage{stage + 1}_block{i + 1}",
                     inputs=channels,
                     inner=self._inner(stage),
@@ -178,7 +206,9 @@ def one_of(what: str, value: object, allowed: tuple) -> None:
     """Raise ModelError where `value` is none of `allowed`; True is not 1, nor 1 True."""
     same = [choice for choice in allowed if isinstance(value, type(choice)) and value == choice]
     if not same or isinstance(value, bool) != isinstance(same[0], bool):
-        raise ModelError(f"{what} {value!r} is unknown: choose from {', '.join(map(repr, allowed))}")
+        raise ModelError(
+            f"{what} {value!r} is unknown: choose from {', '.join(map(repr, allowed))}"
+        )
 
 
 def _whole(what: str, value: object, low: int) -> None:

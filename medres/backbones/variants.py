@@ -37,12 +37,18 @@ def resnet_spec(
     norm: str = "batch",
     **further: Any,
 ) -> ResNetSpec:
-    """The spec of a named variant; `further` are other fields of ResNetSpec. See `medres.backbones.resnet`."""
+    """The spec of a named variant; `further` are other fields of ResNetSpec. See
+    `medres.backbones.resnet`.
+    """
     one_of("stem", stem, STEMS)
-    unknown = set(further) - {field.name for field in fields(ResNetSpec)} | {"depths"} & set(further)
+    unknown = set(further) - {field.name for field in fields(ResNetSpec)} | {"depths"} & set(
+        further
+    )
     if unknown:
         allowed = sorted({field.name for field in fields(ResNetSpec)} - {"depths"})
-        raise ModelError(f"unknown option {', '.join(sorted(unknown))}: choose from {', '.join(allowed)}")
+        raise ModelError(
+            f"unknown option {', '.join(sorted(unknown))}: choose from {', '.join(allowed)}"
+        )
     if stem == "cifar":
         own, depths, row = _cifar(variant, block)
     else:
@@ -64,7 +70,8 @@ def _tabled(variant: int | str) -> tuple[str, tuple[int, ...], dict[str, Any]]:
     name = f"resnet{variant}" if not isinstance(variant, str) or variant.isdigit() else variant
     if name not in VARIANTS:
         raise ModelError(
-            f'variant {variant!r} is unknown: choose from {", ".join(VARIANTS)}, or 6n+2 with stem="cifar"'
+            f"variant {variant!r} is unknown: choose from {', '.join(VARIANTS)}, or 6n+2 with "
+            f'stem="cifar"'
         )
     return VARIANTS[name]
 
@@ -80,6 +87,7 @@ def _cifar(variant: int | str, block: str | None) -> tuple[str, tuple[int, ...],
         low = max(1, (depth - 2) // layers)
         near = f"{layers * low + 2} or {layers * (low + 1) + 2}"
         raise ModelError(
-            f'variant {variant!r}: with stem="cifar" and {block} blocks the depth is {layers}n+2; try {near}'
+            f'variant {variant!r}: with stem="cifar" and {block} blocks the depth is {layers}n+2; '
+            f"try {near}"
         )
     return block, ((depth - 2) // layers,) * 3, {}

@@ -1,25 +1,18 @@
-"""Diagnostic evaluation of any scores table: numbers with intervals, and one page that a person can read.
+"""Diagnostic evaluation of any scores table: numbers with intervals, and one page that people read.
 
-`evaluate(scores)` returns a `DiagnosticReport`. numpy, scipy and pandas only: no TensorFlow is loaded here.
+`evaluate(scores)` returns a `DiagnosticReport`. numpy, scipy and pandas only: nothing here imports
+TensorFlow or any other room of medres but the errors and `svg`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data_pipelines.runtime.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from medres.evaluate.report import DiagnosticReport, evaluate
 
-__all__ = ["DiagnosticReport", "evaluate"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from medres.evaluate import report
-
-        return getattr(report, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__, {"medres.evaluate.report": "DiagnosticReport evaluate"}
+)

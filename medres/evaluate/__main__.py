@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 success, 1 failure, 2 wrong usage)."""
-    from medres.evaluate.command import run
+    from medres.evaluate.cli import run
 
     return run(argv)
 

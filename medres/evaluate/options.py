@@ -14,9 +14,11 @@ SAMPLINGS = ("cohort", "case_control")
 
 
 @dataclass(frozen=True)
-class Options:
-    """level of all intervals; prevalence per finding for PPV, NPV and net benefit; margin of non-inferiority;
-    exact: Clopper-Pearson in place of Wilson where patients do not repeat."""
+class ReportOptions:
+    """level of all intervals; prevalence per finding for PPV, NPV and net benefit; margin of
+    non-inferiority;
+    exact: Clopper-Pearson in place of Wilson where patients do not repeat.
+    """
 
     level: float = 0.95
     margin: float | None = None
@@ -39,22 +41,26 @@ def make_options(
     design: Any,
     subgroups: Any,
     exact: bool,
-) -> Options:
+) -> ReportOptions:
     """Raises EvaluationError for a value out of range or a finding that the table does not have."""
     if not 0.5 <= level < 1.0:
         raise EvaluationError(f"level is {level}; give a confidence level such as 0.95")
     if margin is not None and not 0.0 < margin < 0.5:
-        raise EvaluationError(f"margin is {margin}; give the greatest loss of AUC you accept, such as 0.05")
+        raise EvaluationError(
+            f"margin is {margin}; give the greatest loss of AUC you accept, such as 0.05"
+        )
     plan = read_design(design)
     stated = _prevalences(prevalence, names)
     if "prevalence" in plan:
         stated = _prevalences(plan["prevalence"], names) | stated
     chosen = (subgroups,) if isinstance(subgroups, str) else tuple(subgroups)
-    return Options(level, margin, stated, plan, chosen, exact)
+    return ReportOptions(level, margin, stated, plan, chosen, exact)
 
 
 def read_design(design: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
-    """The study's design, from a mapping, a YAML or a JSON file. `sampling` is cohort unless it says case_control."""
+    """The study's design, from a mapping, a YAML or a JSON file. `sampling` is cohort unless it
+    says case_control.
+    """
     if design is None:
         plan: Any = {}
     elif isinstance(design, Mapping):
@@ -81,7 +87,9 @@ def _read_file(path: Path) -> Any:
     try:
         import yaml
     except ModuleNotFoundError:
-        raise EvaluationError("a YAML design needs PyYAML (pip install pyyaml); or give the design as JSON") from None
+        raise EvaluationError(
+            "a YAML design needs PyYAML (pip install pyyaml); or give the design as JSON"
+        ) from None
     try:
         return yaml.safe_load(text) or {}
     except yaml.YAMLError:
@@ -96,7 +104,11 @@ def _prevalences(given: Any, names: tuple[str, ...]) -> dict[str, float]:
     pairs = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)
     for name, value in pairs.items():
         if name not in names:
-            raise EvaluationError(f"prevalence names the finding {name!r}; the table has {', '.join(names)}")
+            raise EvaluationError(
+                f"prevalence names the finding {name!r}; the table has {', '.join(names)}"
+            )
         if not isinstance(value, int | float) or not 0.0 < value < 1.0:
-            raise EvaluationError(f"the prevalence of {name!r} must lie between 0 and 1, both excluded")
+            raise EvaluationError(
+                f"the prevalence of {name!r} must lie between 0 and 1, both excluded"
+            )
     return {name: float(value) for name, value in pairs.items()}

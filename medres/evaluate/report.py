@@ -1,4 +1,6 @@
-"""`evaluate`: a scores table in, a DiagnosticReport out. The report holds numbers; `html` draws them."""
+"""`evaluate`: a scores table in, a DiagnosticReport out. The report holds numbers; `html` draws
+them.
+"""
 
 from __future__ import annotations
 
@@ -10,46 +12,55 @@ from typing import Any
 
 import pandas as pd
 
-from medres.evaluate.card import model_card
-from medres.evaluate.compare import adjust, align, comparison_numbers, global_comparisons
-from medres.evaluate.crosswalk import crosswalks
-from medres.evaluate.findings import finding_numbers
-from medres.evaluate.gallery import Pictures, draw_worst
-from medres.evaluate.heading import flow as flow_numbers
-from medres.evaluate.heading import heading
-from medres.evaluate.html import embedded, page
-from medres.evaluate.macro import macro_auc
-from medres.evaluate.methods import methods
-from medres.evaluate.multiclass import multiclass_numbers
-from medres.evaluate.options import Options, make_options
-from medres.evaluate.other_unit import other_numbers, other_units
-from medres.evaluate.plain import to_plain
-from medres.evaluate.points import check_tune, choose_points
-from medres.evaluate.provenance import provenance_of
-from medres.evaluate.readers import load_readers, reader_points
-from medres.evaluate.scores import Table, load
-from medres.evaluate.subgroups import subgroup_numbers
-from medres.evaluate.tables import tables
-from medres.evaluate.thresholds import Point
-from medres.evaluate.units import Units, to_units
-from medres.evaluate.words import cautions, summary
-from medres.evaluate.writing import save_report
+from medres.evaluate.analyses.finding import finding_report
+from medres.evaluate.analyses.model_comparison import (
+    adjust,
+    align,
+    comparison_report,
+    global_comparisons,
+)
+from medres.evaluate.analyses.readers import load_readers, reader_points
+from medres.evaluate.analyses.secondary_unit import other_numbers, other_units
+from medres.evaluate.analyses.subgroups import subgroup_report
+from medres.evaluate.analyses.worst_errors import Pictures, draw_worst
+from medres.evaluate.metrics.macro import macro_auc
+from medres.evaluate.metrics.multiclass import multiclass_report
+from medres.evaluate.metrics.operating_point import Threshold
+from medres.evaluate.metrics.thresholds import check_tune, choose_points
+from medres.evaluate.options import ReportOptions, make_options
+from medres.evaluate.reporting.checklists import crosswalks
+from medres.evaluate.reporting.csv_tables import tables
+from medres.evaluate.reporting.header import flow as flow_numbers
+from medres.evaluate.reporting.header import heading
+from medres.evaluate.reporting.html import embedded, page
+from medres.evaluate.reporting.methods_text import methods
+from medres.evaluate.reporting.model_card import model_card_markdown
+from medres.evaluate.reporting.narrative import cautions, summary
+from medres.evaluate.reporting.provenance import provenance_of
+from medres.evaluate.reporting.save import save_report, to_plain
+from medres.evaluate.scores.table import Table, load
+from medres.evaluate.scores.units import AnalysisUnits, to_units
 
-Source = pd.DataFrame | str | Path
+ScoresSource = pd.DataFrame | str | Path
 
 
 @dataclass(frozen=True)
 class DiagnosticReport:
-    """All numbers of an evaluation: `numbers` is what report.json holds (plain dicts, lists, numbers, text).
+    """All numbers of an evaluation: `numbers` is what report.json holds (plain dicts, lists,
+    numbers, text).
 
-    `pictures`: of the gallery's cases, as data URIs by finding and hashed id; they are drawn on the page only.
+    `pictures`: of the gallery's cases, as data URIs by finding and hashed id; they are drawn on the
+        page only.
     """
 
     numbers: dict[str, Any]
     pictures: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
-        return f"DiagnosticReport({self.numbers['title']!r}, {self.numbers['task']}: {', '.join(self.numbers['findings'])})"
+        return (
+            f"DiagnosticReport({self.numbers['title']!r}, {self.numbers['task']}: "
+            f"{', '.join(self.numbers['findings'])})"
+        )
 
     def to_json(self) -> str:
         """report.json as text; never NaN or infinity."""
@@ -61,14 +72,20 @@ class DiagnosticReport:
 
     def to_card(self) -> str:
         """A model card in Markdown."""
-        return model_card(self.numbers)
+        return model_card_markdown(self.numbers)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write report.html, report.json, model_card.md and tables/*.csv into a new folder, all or nothing. Returns the folder.
+        """Write report.html, report.json, model_card.md and tables/*.csv into a new folder, all or
+        nothing. Returns the folder.
 
-        Raises EvaluationError where the folder exists and is not empty; `overwrite` replaces an earlier report only.
+        Raises EvaluationError where the folder exists and is not empty; `overwrite` replaces an
+        earlier report only.
         """
-        texts = {"report.json": self.to_json(), "model_card.md": self.to_card(), "report.html": self.to_html()}
+        texts = {
+            "report.json": self.to_json(),
+            "model_card.md": self.to_card(),
+            "report.html": self.to_html(),
+        }
         return save_report(texts, tables(self.numbers), Path(folder), overwrite=overwrite)
 
     def _repr_html_(self) -> str:
@@ -76,14 +93,14 @@ class DiagnosticReport:
 
 
 def evaluate(
-    scores: Source,
+    scores: ScoresSource,
     *,
-    tune: Source | None = None,
+    tune: ScoresSource | None = None,
     patient: str | None = None,
     unit: str | None = None,
     subgroups: Sequence[str] = (),
-    compare: Source | Sequence[Source] | Mapping[str, Source] | None = None,
-    readers: Source | None = None,
+    compare: ScoresSource | Sequence[ScoresSource] | Mapping[str, ScoresSource] | None = None,
+    readers: ScoresSource | None = None,
     thresholds: Any = None,
     operating_points: Mapping[str, str] | None = None,
     design: Mapping[str, Any] | str | Path | None = None,
@@ -98,31 +115,45 @@ def evaluate(
     pictures: Pictures | None = None,
     title: str | None = None,
 ) -> DiagnosticReport:
-    """Evaluate a scores table (a DataFrame, or the path of a CSV or Parquet file; one row an image).
+    """Evaluate a scores table (a DataFrame, or the path of a CSV or Parquet file; one row an
+    image).
 
     tune: scores of the tuning split; Youden's threshold on it is frozen under the name "default".
     patient: the patient column (default "patient"); patients are the clusters of every interval.
-    unit: image (default), series, study or patient; scores are pooled to it by `pool` (max, mean, noisy_or), labels must
-    agree unless `pool_label` is "any".
-    subgroups: columns to break the figures down by. compare: other tables of the same images, aligned by image id.
-    readers: people's calls (reader, arm, the unit's column, finding, rating 0 or 1), drawn as points on the ROC curve.
-    thresholds: a declared number, {finding: {name: x}}, or frozen points of an artefact, a list of dicts with finding,
-    name, threshold, criterion, split, n_patients, sha256.
-    operating_points: name -> criterion such as {"screening": "sensitivity:0.95"} (see medres.evaluate.criteria), found on the tuning
-    table and frozen; one named "default" takes the place of Youden's.
-    design: mapping or YAML/JSON file (sampling: cohort or case_control, prevalence, reference_standard, setting, ...).
-    prevalence: where the model is to be used, 0..1: a number for all findings, {finding: x}, or a list of both.
-    level: of the intervals. margin: greatest accepted loss of AUC in a comparison. exact: Clopper-Pearson intervals of
-    rates in place of Wilson's.
-    provenance, flow: kept in the report (flow: the counts of ingest.json). pictures: a function (finding, unit of
-    analysis, the unit's id) -> bytes of a PNG or None, asked for the worst errors only, such as a saliency map.
+    unit: image (default), series, study or patient; scores are pooled to it by `pool` (max, mean,
+        noisy_or), labels must agree unless `pool_label` is "any".
+    subgroups: columns to break the figures down by. compare: other tables of the same images,
+        aligned by image id.
+    readers: people's calls (reader, arm, the unit's column, finding, rating 0 or 1), drawn as
+        points on the ROC curve.
+    thresholds: a declared number, {finding: {name: x}}, or frozen points of an artefact, a list of
+        dicts with finding, name, threshold, criterion, split, n_patients, sha256.
+    operating_points: name -> criterion such as {"screening": "sensitivity:0.95"} (see
+        medres.evaluate.metrics.thresholds), found on the tuning table and frozen; one named
+        "default" takes the place of Youden's.
+    design: mapping or YAML/JSON file (sampling: cohort or case_control, prevalence,
+        reference_standard, setting, ...).
+    prevalence: where the model is to be used, 0..1: a number for all findings, {finding: x}, or a
+        list of both.
+    level: of the intervals. margin: greatest accepted loss of AUC in a comparison. exact:
+        Clopper-Pearson intervals of rates in place of Wilson's.
+    provenance, flow: kept in the report (flow: the counts of ingest.json). pictures: a function
+        (finding, unit of analysis, the unit's id) -> bytes of a PNG or None, asked for the worst
+        errors only, such as a saliency map.
 
-    Raises EvaluationError, in one sentence, where the input cannot be evaluated. A finding with one class only does not
+    Raises EvaluationError, in one sentence, where the input cannot be evaluated. A finding with one
+    class only does not
     raise: its figures are null, with the reason.
     """
     table = load(scores, patient=patient)
     options = make_options(
-        table.names, level=level, margin=margin, prevalence=prevalence, design=design, subgroups=subgroups, exact=exact
+        table.names,
+        level=level,
+        margin=margin,
+        prevalence=prevalence,
+        design=design,
+        subgroups=subgroups,
+        exact=exact,
     )
     units = to_units(table, unit, pool, pool_label)
     tune_table = None if tune is None else load(tune, patient=patient, what="tune")
@@ -132,7 +163,9 @@ def evaluate(
     points = choose_points(units, tune_units, sha256, thresholds, operating_points)
     others = [_load_named(name, one, patient) for name, one in _named_tables(compare)]
 
-    numbers = heading(table, units, (pool, pool_label), options, title) | {"flow": flow_numbers(table, units, flow)}
+    numbers = heading(table, units, (pool, pool_label), options, title) | {
+        "flow": flow_numbers(table, units, flow)
+    }
     numbers |= _figures(table, units, points, options)
     if readers is not None:
         calls = load_readers(readers, units)
@@ -142,40 +175,46 @@ def evaluate(
     numbers["provenance"] = provenance_of(table, tune_table, others, options, provenance, apart)
     drawn = {} if pictures is None else draw_worst(units, points, pictures)
     if any(drawn.values()):
-        numbers["provenance"]["explanation"] = "Saliency of the worst errors is shown; its worth is not tested here."
+        numbers["provenance"]["explanation"] = (
+            "Saliency of the worst errors is shown; its worth is not tested here."
+        )
     numbers = to_plain(numbers)
     for finding in numbers["findings"].values():
         finding["summary"] = summary(finding, units.unit)
         if "other_unit" in finding:
-            finding["other_unit"]["summary"] = summary(finding["other_unit"], finding["other_unit"]["unit"])
+            finding["other_unit"]["summary"] = summary(
+                finding["other_unit"], finding["other_unit"]["unit"]
+            )
     numbers |= {"warnings": cautions(numbers), "methods": methods(numbers, options)}
     numbers["crosswalks"] = crosswalks(numbers)
     return DiagnosticReport(numbers, drawn)
 
 
-def _figures(table: Table, units: Units, points: dict[str, list[Point]], options: Options) -> dict[str, Any]:
+def _figures(
+    table: Table, units: AnalysisUnits, points: dict[str, list[Threshold]], options: ReportOptions
+) -> dict[str, Any]:
     findings: dict[str, Any] = {}
     elsewhere = other_units(table, units)
     for name in units.names:
-        findings[name] = finding_numbers(units, name, points[name], options)
+        findings[name] = finding_report(units, name, points[name], options)
         if elsewhere is not None:
             findings[name]["other_unit"] = other_numbers(elsewhere, name, points[name], options)
-        findings[name]["subgroups"] = subgroup_numbers(units, name, points[name], options)
+        findings[name]["subgroups"] = subgroup_report(units, name, points[name], options)
     out: dict[str, Any] = {"findings": findings}
     if len(units.names) > 1:
         out["macro"] = macro_auc(units, options.level)
     if table.task == "multiclass":
         ordinal = options.design.get("ordinal") is True
-        out["multiclass"] = multiclass_numbers(units, options.level, ordinal, options.case_control)
+        out["multiclass"] = multiclass_report(units, options.level, ordinal, options.case_control)
     return out
 
 
-def _load_named(name: str | None, source: Source, patient: str | None) -> Table:
+def _load_named(name: str | None, source: ScoresSource, patient: str | None) -> Table:
     table = load(source, patient=patient, what=name or "compared")
     return table if name is None else replace(table, name=name)
 
 
-def _named_tables(compare: Any) -> list[tuple[str | None, Source]]:
+def _named_tables(compare: Any) -> list[tuple[str | None, ScoresSource]]:
     if compare is None:
         return []
     if isinstance(compare, Mapping):
@@ -186,24 +225,36 @@ def _named_tables(compare: Any) -> list[tuple[str | None, Source]]:
 
 
 def _comparisons(
-    table: Table, others: list[Table], pooling: tuple[Any, Any, Any], points: dict[str, list[Point]], options: Options
+    table: Table,
+    others: list[Table],
+    pooling: tuple[Any, Any, Any],
+    points: dict[str, list[Threshold]],
+    options: ReportOptions,
 ) -> dict[str, Any]:
-    """The keys comparisons and, for three models and more, global_comparisons (on the images that all of them have)."""
+    """The keys comparisons and, for three models and more, global_comparisons (on the images that
+    all of them have).
+    """
     rows: list[dict[str, Any]] = []
     names = _told_apart([table.name, *(o.name for o in others)])
     for other, name in zip(others, names[1:], strict=True):
         a, b = (to_units(one, *pooling) for one in align(table, other))
-        rows += comparison_numbers(a, b, (names[0], name), points, options)
+        rows += comparison_report(a, b, (names[0], name), points, options)
     adjust(rows)
     if len(others) < 2:
         return {"comparisons": rows}
     common = table
     for other in others:
         common = align(common, other)[0]
-    models = [to_units(common, *pooling), *(to_units(align(common, o)[1], *pooling) for o in others)]
+    models = [
+        to_units(common, *pooling),
+        *(to_units(align(common, o)[1], *pooling) for o in others),
+    ]
     return {"comparisons": rows, "global_comparisons": global_comparisons(models, names)}
 
 
 def _told_apart(names: list[str]) -> list[str]:
     """The names of the models; one that stood before gets a number."""
-    return [name if name not in names[:i] else f"{name} ({names[:i].count(name) + 1})" for i, name in enumerate(names)]
+    return [
+        name if name not in names[:i] else f"{name} ({names[:i].count(name) + 1})"
+        for i, name in enumerate(names)
+    ]

@@ -1,19 +1,35 @@
-"""Where a model looked: saliency maps, drawn on the original picture, and what they are worth."""
+"""Where a model looked: saliency maps, drawn on the original image, and tests of what they are
+worth.
+"""
 
 from __future__ import annotations
 
-from medres.explain.checks import Curves, deletion_insertion, rank_correlation_with_shuffled_weights
-from medres.explain.maps import METHODS, Explainer, saliency_map
-from medres.explain.studies import Saliency, explain_study, pictures
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "METHODS",
-    "Curves",
-    "Explainer",
-    "Saliency",
-    "deletion_insertion",
-    "explain_study",
-    "pictures",
-    "rank_correlation_with_shuffled_weights",
-    "saliency_map",
-]
+from data_pipelines.runtime.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from medres.explain.saliency import METHODS, Explainer, saliency_map
+    from medres.explain.sanity_checks import (
+        Curves,
+        deletion_insertion,
+        rank_correlation_with_shuffled_weights,
+    )
+
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "medres.explain.saliency": "Explainer METHODS saliency_map",
+        "medres.explain.sanity_checks": "Curves deletion_insertion "
+        "rank_correlation_with_shuffled_weights",
+        "medres.inference.study_saliency": "Saliency explain_study pictures",
+    },
+    needs_tensorflow=(
+        "Explainer",
+        "METHODS",
+        "saliency_map",
+        "Curves",
+        "deletion_insertion",
+        "rank_correlation_with_shuffled_weights",
+    ),
+)

@@ -1,4 +1,6 @@
-"""Epochs, batches and checkpoints: where a run stands is a checkpoint's content, so it can go on from any of them, bit for bit."""
+"""Epochs, batches and checkpoints: where a run stands is a checkpoint's content, so it can go on
+from any of them, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,17 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from data_pipelines.dataset import Targets, train_batches, training_steps
-from data_pipelines.files import write_atomic
+from data_pipelines.cache.tf_dataset import Targets, train_batches, training_steps
+from data_pipelines.runtime.atomic_files import write_atomic
 from medres.errors import TrainingError
-from medres.progress import Progress
+from medres.progress import ProgressReporter
 from medres.training import checkpoint
-from medres.training.data import Net, TrainingData
-from medres.training.events import Events
-from medres.training.measure import tuning_row
+from medres.training.data import CompiledModel, TrainingData
+from medres.training.loggers.mlflow import Tracked
+from medres.training.loggers.tensorboard import Events
 from medres.training.network import copy_weights
-from medres.training.tracking import Tracked
-from medres.training.trainer import Trainer
+from medres.training.train_step import Trainer
+from medres.training.tuning_metrics import tuning_row
 
 SECONDS = 300.0  # between checkpoints inside an epoch
 CHECK = 20  # batches between looks at the fault flag
@@ -30,21 +32,23 @@ SHOWN = 8  # images named in an error
 
 @dataclass
 class Loop:
-    """One run. targets: what training makes of the labels; kept: tuning images (cache order) that early stopping may see.
+    """One run. targets: what training makes of the labels; kept: tuning images (cache order) that
+    early stopping may see.
 
-    run: a hash of all that decides the result. every: batches between checkpoints inside an epoch; None: by time.
+    run: a hash of all that decides the result. every: batches between checkpoints inside an epoch;
+        None: by time.
     tracked: what is told each epoch's numbers, beside TensorBoard's log.
     """
 
     trainer: Trainer
-    net: Net
+    net: CompiledModel
     data: TrainingData
     targets: Targets
     kept: np.ndarray
     seed: int
     run: str
     out: Path
-    reporter: Progress
+    reporter: ProgressReporter
     every: int | None = None
     tracked: Tracked | None = None
 
@@ -60,7 +64,9 @@ class Loop:
         self.listeners: list[Events | Tracked] = [Events(self.out / "logs")]
         if self.tracked:
             self.listeners.append(self.tracked)
-        while self.state["epoch"] < self.recipe.epochs and not stopped(self.state["history"], self.recipe.patience):
+        while self.state["epoch"] < self.recipe.epochs and not stopped(
+            self.state["history"], self.recipe.patience
+        ):
             self._epoch()
         for listener in self.listeners:
             listener.close()
@@ -84,7 +90,12 @@ class Loop:
         begun, first = time.perf_counter(), self.state["step"]
         wait = self._batches(epoch)
         seconds = time.perf_counter() - begun
-        row = {"epoch": epoch + 1, "learning_rate": rate, **self.trainer.means(), **self._measured(epoch)}
+        row = {
+            "epoch": epoch + 1,
+            "learning_rate": rate,
+            **self.trainer.means(),
+            **self._measured(epoch),
+        }
         row["seconds"] = round(seconds, 3)
         row["images_per_second"] = round((self.steps - first) * self.recipe.batch_size / seconds, 1)
         row["data_wait"] = round(wait / seconds, 3)
@@ -112,7 +123,14 @@ class Loop:
         return wait
 
     def _data(self, epoch: int, start: int) -> tf.data.Dataset:
-        return train_batches(self.data.cache, self.targets, self.recipe.batch_size, self.seed, epoch=epoch, start=start)
+        return train_batches(
+            self.data.cache,
+            self.targets,
+            self.recipe.batch_size,
+            self.seed,
+            epoch=epoch,
+            start=start,
+        )
 
     def _due(self, step: int, saved: float) -> bool:
         return step % self.every == 0 if self.every else time.monotonic() - saved > SECONDS
@@ -128,7 +146,8 @@ class Loop:
         logits = self.net.score(self.data, "tune").take(self.kept)
         if not np.isfinite(logits.scores).all():
             raise TrainingError(
-                f"epoch {epoch + 1}: the logits of the tuning split are not finite; the checkpoints before it are sound. "
+                f"epoch {epoch + 1}: the logits of the tuning split are not finite; the "
+                f"checkpoints before it are sound. "
                 "Lower the learning rate"
             )
         return tuning_row(logits, self.data.unit)
@@ -139,40 +158,59 @@ class Loop:
         self.state |= {"epoch": epoch + 1, "step": 0, "history": history}
         if row["tune_loss"] <= min(r["tune_loss"] for r in history):
             checkpoint.write(
-                self.folder / checkpoint.BEST, self.trainer.weights(), {"epoch": epoch + 1, "run": self.run}
+                self.folder / checkpoint.BEST,
+                self.trainer.weights(),
+                {"epoch": epoch + 1, "run": self.run},
             )
         self._save(epoch)
         self._write_history()
         for listener in self.listeners:
             listener.epoch(row)
         self.reporter.line(epoch_line(row))
-        if epoch == 0 and (text := to_come(row["seconds"], self.recipe.epochs - 1, self.recipe.patience)):
+        if epoch == 0 and (
+            text := eta_line(row["seconds"], self.recipe.epochs - 1, self.recipe.patience)
+        ):
             self.reporter.line(text)
 
     def _write_history(self) -> None:
-        write_atomic(self.out / "history.csv", pd.DataFrame(self.state["history"]).to_csv(index=False).encode())
+        write_atomic(
+            self.out / "history.csv",
+            pd.DataFrame(self.state["history"]).to_csv(index=False).encode(),
+        )
 
     def _require_sound(self, epoch: int) -> None:
-        """Raise TrainingError that names the first batch whose image, loss or gradient was not finite."""
+        """Raise TrainingError that names the first batch whose image, loss or gradient was not
+        finite.
+        """
         number = int(self.trainer.fault.numpy())
         if number < 0:
             return
         inputs, label, weight = next(iter(self._data(epoch, number)))
         rows = inputs["key"].numpy()[:, 1]
         parts = {"image": inputs["image"], "label": label, "weight": weight}
-        bad = [name for name, values in parts.items() if not np.isfinite(np.asarray(values, np.float64)).all()]
+        bad = [
+            name
+            for name, values in parts.items()
+            if not np.isfinite(np.asarray(values, np.float64)).all()
+        ]
         what = f"its {bad[0]}s are" if bad else "its loss or gradient is"
-        images = ", ".join(str(name)[:12] for name in self.data.cache.images["image"].iloc[rows[:SHOWN]])
+        images = ", ".join(
+            str(name)[:12] for name in self.data.cache.images["image"].iloc[rows[:SHOWN]]
+        )
         advice = "ingest the data again" if bad else "lower the learning rate"
         raise TrainingError(
-            f"epoch {epoch + 1}, batch {number + 1}: {what} not finite (cache rows {', '.join(map(str, rows[:SHOWN]))}"
-            f"{', ...' if len(rows) > SHOWN else ''}; images {images}). The checkpoints before it are sound: {advice}"
+            f"epoch {epoch + 1}, batch {number + 1}: {what} not finite (cache rows "
+            f"{', '.join(map(str, rows[:SHOWN]))}"
+            f"{', ...' if len(rows) > SHOWN else ''}; images {images}). The checkpoints before it "
+            f"are sound: {advice}"
         )
 
 
 @dataclass
 class Clock:
-    """What the live line says beside the bar and the time left; made anew twice a second at most."""
+    """What the live line says beside the bar and the time left; made anew twice a second at
+    most.
+    """
 
     loop: Loop
     begun: float
@@ -181,14 +219,17 @@ class Clock:
     told: float = 0.0
 
     def note(self, wait: float) -> str:
-        """Loss so far, the last epoch's tuning AUC, images a second, share of time spent waiting for data, memory."""
+        """Loss so far, the last epoch's tuning AUC, images a second, share of time spent waiting
+        for data, memory.
+        """
         now = time.perf_counter()
         if now - self.told > 0.5:
             self.told, loop = now, self.loop
             auc = loop.state["history"][-1]["tune_auc"] if loop.state["history"] else None
             speed = (loop.state["step"] - self.first) * loop.recipe.batch_size / (now - self.begun)
+            tuned = "" if auc is None else f"  tune AUC {auc:.3f}"
             self.text = (
-                f"loss {loop.trainer.means()['loss']:.4f}{'' if auc is None else f'  tune AUC {auc:.3f}'}  {speed:.0f} images/s  "
+                f"loss {loop.trainer.means()['loss']:.4f}{tuned}  {speed:.0f} images/s  "
                 f"data wait {wait / (now - self.begun):.0%}  {memory_gib():.1f} GiB"
             )
         return self.text
@@ -206,27 +247,43 @@ def memory_gib() -> float:
 
 
 def stopped(history: list[dict[str, Any]], patience: int) -> bool:
-    """Whether the tuning loss was lowest `patience` epochs ago or earlier. A function of the history, so resuming cannot change it."""
+    """Whether the tuning loss was lowest `patience` epochs ago or earlier. A function of the
+    history, so resuming cannot change it.
+    """
     losses = [row["tune_loss"] for row in history]
     return bool(patience) and len(losses) - 1 - int(np.argmin(losses or [0.0])) >= patience
 
 
-def to_come(seconds: float, epochs: int, patience: int) -> str:
-    """How long the epochs to come take at the pace of the first, which also compiled the step; '' where it is hardly a minute."""
+def eta_line(seconds: float, epochs: int, patience: int) -> str:
+    """How long the epochs to come take at the pace of the first, which also compiled the step; ''
+    where it is hardly a minute.
+    """
     if seconds * epochs < 90:
         return ""
     length = (
-        f"{seconds * epochs / 60:.0f} minutes" if seconds * epochs < 7200 else f"{seconds * epochs / 3600:.1f} hours"
+        f"{seconds * epochs / 60:.0f} minutes"
+        if seconds * epochs < 7200
+        else f"{seconds * epochs / 3600:.1f} hours"
     )
     early = f", fewer once the tuning loss has not fallen for {patience} epochs" if patience else ""
-    return f"{epochs} more epochs take {length} or less at this pace{early}; stopped, the same command goes on"
+    return (
+        f"{epochs} more epochs take {length} or less at this pace{early}; stopped, the same "
+        f"command goes on"
+    )
 
 
 def epoch_line(row: dict[str, Any]) -> str:
     """One epoch in a line."""
     parts = [f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}  tune loss {row['tune_loss']:.4f}"]
     if row["tune_auc"] is not None:
-        limits = "" if row["tune_auc_low"] is None else f" ({row['tune_auc_low']:.3f} to {row['tune_auc_high']:.3f})"
+        limits = (
+            ""
+            if row["tune_auc_low"] is None
+            else f" ({row['tune_auc_low']:.3f} to {row['tune_auc_high']:.3f})"
+        )
         parts.append(f"tune AUC {row['tune_auc']:.3f}{limits}")
-    parts.append(f"{row['images_per_second']:.0f} images/s  data wait {row['data_wait']:.0%}  {row['seconds']:.1f} s")
+    parts.append(
+        f"{row['images_per_second']:.0f} images/s  data wait {row['data_wait']:.0%}  "
+        f"{row['seconds']:.1f} s"
+    )
     return "  ".join(parts)

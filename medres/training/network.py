@@ -1,4 +1,6 @@
-"""The two nets of a run: one that trains, and its float32 copy without random layers that is measured and served."""
+"""The two nets of a run: one that trains, and its float32 copy without random layers that is
+measured and served.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from data_pipelines.preprocess import PreprocessSpec
+from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.backbones import training_twin
 from medres.backbones.build import functional
-from medres.backbones.graph import parents
+from medres.backbones.layer_graph import parents
 from medres.errors import ModelError, TrainingError
-from medres.model import classifier, scaled
+from medres.models.classification import classifier, scaled
 
 HEAD = "logits"
-SEED = "seed_generator_state"
+SEED_VARIABLE = "seed_generator_state"
 
 
 def build(
@@ -31,13 +33,25 @@ def build(
     stochastic_depth: float = 0.0,
     backbone: keras.Model | None = None,
 ) -> keras.Model:
-    """Model units -> logits under a dtype policy. network: variant, version, stem, width, windows; backbone: instead of a variant."""
+    """Model units -> logits under a dtype policy. network: variant, version, stem, width, windows;
+    backbone: instead of a variant.
+    """
     with dtype_policy(policy):
         if backbone is not None:
-            return _on(backbone, input_shape(spec), 1 if task == "binary" else len(names), network["windows"])
+            return _on(
+                backbone,
+                input_shape(spec),
+                1 if task == "binary" else len(names),
+                network["windows"],
+            )
         options = {key: network[key] for key in ("version", "stem", "width", "windows")}
         return classifier(
-            network["variant"], input_shape(spec), names, task=task, stochastic_depth=stochastic_depth, **options
+            network["variant"],
+            input_shape(spec),
+            names,
+            task=task,
+            stochastic_depth=stochastic_depth,
+            **options,
         )
 
 
@@ -46,8 +60,12 @@ def input_shape(spec: PreprocessSpec) -> tuple[int, ...]:
     return tuple(spec.shape)
 
 
-def copy_weights(source: keras.Model, target: keras.Model, values: Mapping[str, np.ndarray] | None = None) -> None:
-    """Give `target` the weights of the like-named layers of `source`, or those in `values` (see `weights_of`)."""
+def copy_weights(
+    source: keras.Model, target: keras.Model, values: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Give `target` the weights of the like-named layers of `source`, or those in `values` (see
+    `weights_of`).
+    """
     given = weights_of(source) if values is None else values
     for name, variable in named_variables(target).items():
         variable.assign(given[name])
@@ -60,11 +78,18 @@ def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
 
 def named_variables(model: keras.Model) -> dict[str, Any]:
     """The weights of a model by "layer/variable", in the order of its layers."""
-    return {f"{layer.name}/{v.name}": v for layer in model.layers for v in layer.weights if v.name != SEED}
+    return {
+        f"{layer.name}/{v.name}": v
+        for layer in model.layers
+        for v in layer.weights
+        if v.name != SEED_VARIABLE
+    }
 
 
 def stage_of(layer: str) -> str:
-    """The stage that a layer belongs to: stem, stage1 ... stage4, head, or backbone for layers of other names."""
+    """The stage that a layer belongs to: stem, stage1 ... stage4, head, or backbone for layers of
+    other names.
+    """
     if layer == HEAD:
         return "head"
     if layer.startswith("stem"):
@@ -79,22 +104,29 @@ def stages(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
     for layer in model.layers:
         if layer.weights:
             stage = stage_of(layer.name)
-            if stage == "backbone" and len(found) > 1:  # the last norm of version 2 goes with the last stage
+            if (
+                stage == "backbone" and len(found) > 1
+            ):  # the last norm of version 2 goes with the last stage
                 stage = list(found)[-1]
             found.setdefault(stage, []).append(layer)
     return found
 
 
 def rate_factors(model: keras.Model, decay: float) -> dict[str, float]:
-    """Share of the rate by layer name: decay ** (stages between the layer's and the head, itself included)."""
+    """Share of the rate by layer name: decay ** (stages between the layer's and the head, itself
+    included).
+    """
     groups = list(stages(model).values())
     return {
-        layer.name: decay ** (len(groups) - 1 - depth) for depth, layers in enumerate(groups) for layer in layers
-    }  # fmt: skip
+        layer.name: decay ** (len(groups) - 1 - depth)
+        for depth, layers in enumerate(groups)
+        for layer in layers
+    }
 
 
 def set_trainable(model: keras.Model, epoch: int, unfreeze: int, freeze_norm: bool) -> bool:
-    """Make trainable what the recipe trains in an epoch (from 0). True where that differs from before.
+    """Make trainable what the recipe trains in an epoch (from 0). True where that differs from
+    before.
 
     A frozen norm layer runs on its stored statistics and does not change them.
     """
@@ -110,7 +142,10 @@ def set_trainable(model: keras.Model, epoch: int, unfreeze: int, freeze_norm: bo
 
 def is_norm(layer: keras.layers.Layer) -> bool:
     return isinstance(
-        layer, keras.layers.BatchNormalization | keras.layers.GroupNormalization | keras.layers.LayerNormalization
+        layer,
+        keras.layers.BatchNormalization
+        | keras.layers.GroupNormalization
+        | keras.layers.LayerNormalization,
     )
 
 
@@ -134,9 +169,11 @@ def backbone_sha256(backbone: keras.Model) -> str:
 
 
 def _on(backbone: keras.Model, shape: tuple[int, ...], outputs: int, windows: Any) -> keras.Model:
-    """A copy of a self-made backbone behind the windows, with pooling and head; its weights are copied.
+    """A copy of a self-made backbone behind the windows, with pooling and head; its weights are
+    copied.
 
-    backbone: functional, (batch, H, W, C) in -1..1 -> feature map or vector, C the number of windows (1 without).
+    backbone: functional, (batch, H, W, C) in -1..1 -> feature map or vector, C the number of
+        windows (1 without).
     """
     image = keras.Input(shape, name="image", dtype="float32")
     x = scaled(image, windows)
@@ -146,17 +183,19 @@ def _on(backbone: keras.Model, shape: tuple[int, ...], outputs: int, windows: An
     )
     if len(backbone.inputs) != 1 or len(backbone.outputs) != 1 or not fits:
         raise TrainingError(
-            f"the backbone takes {tuple(wanted)} and the data give {tuple(x.shape)}: build it for one image of that shape"
+            f"the backbone takes {tuple(wanted)} and the data give {tuple(x.shape)}: build it for "
+            f"one image of that shape"
         )
-    x = drawn_on(backbone, x)
+    x = rebuild_on(backbone, x)
     if len(x.shape) > 2:
         x = getattr(keras.layers, f"GlobalAveragePooling{len(x.shape) - 2}D")(name="pooled")(x)
     x = keras.layers.Dense(outputs, dtype="float32", name=HEAD)(x)
     return functional(image, x, f"{backbone.name}_classifier")
 
 
-def drawn_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
-    """The output of `model` drawn anew on a symbolic image, layer by layer: copies with its weights, named prefix + name.
+def rebuild_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
+    """The output of `model` drawn anew on a symbolic image, layer by layer: copies with its
+    weights, named prefix + name.
 
     Raises TrainingError for a model within a model and for a layer that is called more than once.
     """
@@ -176,7 +215,8 @@ def drawn_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
     last = model.outputs[0]._keras_history.operation
     if last.output is not model.outputs[0]:
         raise TrainingError(
-            f"layer {last.name!r} of {model.name!r} is called more than once: give each call a layer of its own"
+            f"layer {last.name!r} of {model.name!r} is called more than once: give each call a "
+            f"layer of its own"
         )
     return made[last.name]
 
@@ -186,5 +226,7 @@ def load_backbone(path: Any) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise TrainingError(f"{path}: Keras cannot open it as a backbone ({type(error).__name__})") from None
+        raise TrainingError(
+            f"{path}: Keras cannot open it as a backbone ({type(error).__name__})"
+        ) from None
     return model

@@ -1,4 +1,6 @@
-"""The optimiser of a recipe: rates as a function of its own step counter, decay on kernels alone, a rate factor by layer."""
+"""The optimiser of a recipe: rates as a function of its own step counter, decay on kernels alone, a
+rate factor by layer.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from medres.training.recipes import Recipe
+from medres.training.config.recipe import Recipe
 
 DECAYED = "kernel"
 
 
-class Rate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0, then a cosine to 0, tenths at 1/2 and 3/4 of all steps, or a constant. `step` counts batches."""
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from 0, then a cosine to 0, tenths at 1/2 and 3/4 of all steps, or a constant.
+    `step` counts batches.
+    """
 
     def __init__(self, kind: str, peak: float, steps: int, warmup: int) -> None:
         self.kind, self.peak, self.steps, self.warmup = kind, peak, steps, warmup
@@ -34,19 +38,26 @@ class Rate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _ByVariable:
-    """Mixed into a Keras optimiser: decay and rate factor of each variable, by its index. Set `plan` after building."""
+    """Mixed into a Keras optimiser: decay and rate factor of each variable, by its index. Set
+    `plan` after building.
+    """
 
     coupled = False
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        return grads_and_vars  # they come summed over the devices, so that clipping sees the whole gradient
+        # they come summed over the devices, so that clipping sees the whole gradient
+        return grads_and_vars
 
     def plan(self, decay: float, factors: Mapping[str, float]) -> None:
-        """decay: of kernels. factors: layer name -> share of the rate; 1 where a layer is not named."""
+        """decay: of kernels. factors: layer name -> share of the rate; 1 where a layer is not
+        named.
+        """
         self.decay = decay
         found = [variable.path.split("/") for variable in self._trainable_variables]  # type: ignore[attr-defined]
         self.decayed = [parts[-1] == DECAYED for parts in found]
-        self.factors = [float(next((factors[p] for p in parts if p in factors), 1.0)) for parts in found]
+        self.factors = [
+            float(next((factors[p] for p in parts if p in factors), 1.0)) for parts in found
+        ]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)  # type: ignore[attr-defined]
@@ -72,15 +83,21 @@ class LambByLayer(_ByVariable, keras.optimizers.Lamb):
 
 
 def optimizer(
-    chosen: Recipe, steps_per_epoch: int, variables: list[Any], factors: Mapping[str, float] | None = None
+    chosen: Recipe,
+    steps_per_epoch: int,
+    variables: list[Any],
+    factors: Mapping[str, float] | None = None,
 ) -> Any:
-    """The optimiser of a recipe, built on `variables`, with its `schedule` (rate by batch); steps_per_epoch counts batches.
+    """The optimiser of a recipe, built on `variables`, with its `schedule` (rate by batch);
+    steps_per_epoch counts batches.
 
     factors: see `_ByVariable.plan`.
     """
-    steps = max(1, chosen.epochs * steps_per_epoch)  # Keras asks for the rate by batches, accumulated or not
+    steps = max(
+        1, chosen.epochs * steps_per_epoch
+    )  # Keras asks for the rate by batches, accumulated or not
     warmup = min(int(chosen.warmup * steps_per_epoch), steps - 1)
-    schedule = Rate(chosen.schedule, chosen.learning_rate, steps, warmup)
+    schedule = Schedule(chosen.schedule, chosen.learning_rate, steps, warmup)
     options: dict[str, Any] = {
         "learning_rate": schedule,
         "global_clipnorm": chosen.clip or None,

@@ -23,14 +23,23 @@ from pydicom.uid import (
 MakeGrey = Callable[..., Dataset]
 ToBytes = Callable[..., bytes]
 
-_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
+_CLASSES = {
+    "CT": CTImageStorage,
+    "MR": MRImageStorage,
+    "PT": PositronEmissionTomographyImageStorage,
+}
 
 
 def make_grey(
-    pixels: np.ndarray, *, syntax: str = ExplicitVRLittleEndian, data: bytes | None = None, **elements
+    pixels: np.ndarray,
+    *,
+    syntax: str = ExplicitVRLittleEndian,
+    data: bytes | None = None,
+    **elements,
 ) -> Dataset:
-    """A grey data set of (rows, columns) or (frames, rows, columns); `data` replaces the native bytes; an element given
-    as None is left out."""
+    """A grey data set of (rows, columns) or (frames, rows, columns); `data` replaces the native
+    bytes; an element given as None is left out.
+    """
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
@@ -88,5 +97,7 @@ def to_bytes() -> ToBytes:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are looked at and prepared here, not in workers of their own: for tests of what is found, not of isolation."""
+    """Files are looked at and prepared here, not in workers of their own: for tests of what is
+    found, not of isolation.
+    """
     work_in_process(monkeypatch)

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.errors import InputError
-from data_pipelines.pseudonyms import PseudonymKey, find_key, normal_id
+from data_pipelines.pseudonyms import PseudonymKey, find_key, normalise_patient_id
 
 SECRET = "0123456789abcdef" * 2
 
 
 def test_pseudonym_is_hmac_sha256() -> None:
     key = PseudonymKey(SECRET.encode(), "file")
-    expected = hmac.new(SECRET.encode(), b"patient\x1fissuer\x1f12", hashlib.sha256).hexdigest()[:32]
+    expected = hmac.new(SECRET.encode(), b"patient\x1fissuer\x1f12", hashlib.sha256).hexdigest()[
+        :32
+    ]
     assert key.pseudonym("patient", "issuer", "12") == expected
 
 
@@ -29,7 +31,9 @@ def test_pseudonyms_tell_kinds_parts_and_keys_apart() -> None:
     assert len(values) == 4
 
 
-def test_key_comes_from_file_then_environment_then_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_comes_from_file_then_environment_then_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MEDRES_KEY", raising=False)
     made = find_key()
     assert made.origin == "made"
@@ -59,8 +63,8 @@ def test_short_or_absent_keys_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("variant", ["ab 12", " AB12 ", "ＡＢ１２", "aB12\x00", "AB 12\t"])
 def test_spelling_variants_are_one_patient(variant: str) -> None:
-    assert normal_id(variant) == normal_id("AB12")
+    assert normalise_patient_id(variant) == normalise_patient_id("AB12")
 
 
 def test_leading_zeros_make_another_patient() -> None:
-    assert normal_id("012") != normal_id("12")
+    assert normalise_patient_id("012") != normalise_patient_id("12")

@@ -1,4 +1,6 @@
-"""No canary in anything that leaves the machine's memory: pages, tables, logs, errors, caches, models, reports."""
+"""No canary in anything that leaves the machine's memory: pages, tables, logs, errors, caches,
+models, reports.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,22 @@ import pytest
 from canaries import CANARIES, forms, with_canaries
 from helpers import fails, medres, work_in_process
 
-from data_pipelines.manifest import Manifest
-from data_pipelines.writing import save, set_pixels
+from data_pipelines.dicom.writer import save, set_pixels
+from data_pipelines.ingestion.manifest import Manifest
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve sound radiographs, copies, look-alikes and spelling variants; a canary in every tag and cell, in no path."""
+    """Twelve sound radiographs, copies, look-alikes and spelling variants; a canary in every tag
+    and cell, in no path.
+    """
     folder = tmp_path_factory.mktemp("privacy") / "in"
     lines = ["sop_instance_uid,x,patient,comment,meta:arm"]
     for number in range(12):
         dataset = with_canaries(number)
-        pixels = np.kron(np.random.default_rng(number).integers(0, 4096, (8, 8)), np.ones((5, 5), int))
+        pixels = np.kron(
+            np.random.default_rng(number).integers(0, 4096, (8, 8)), np.ones((5, 5), int)
+        )
         set_pixels(dataset, pixels.astype(np.uint16), bits=12)
         save(dataset, folder / f"{number}.dcm")
         lines.append(f"{dataset.SOPInstanceUID},{number % 2},CANARY-{number},CANARY,{number % 3}")
@@ -33,7 +39,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 setattr(dataset, name, f"{dataset[name].value}.5")
             dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
             if number < 2:  # looks alike, under another spelling
-                set_pixels(dataset, np.minimum(pixels + 9 * (pixels > 2000), 4095).astype(np.uint16), bits=12)
+                set_pixels(
+                    dataset,
+                    np.minimum(pixels + 9 * (pixels > 2000), 4095).astype(np.uint16),
+                    bits=12,
+                )
             save(dataset, folder / f"again{number}.dcm")
             lines.append(f"{dataset.SOPInstanceUID},{number % 2},CANARY 0{number},,1")
     cut = (folder / "0.dcm").read_bytes()
@@ -65,7 +75,11 @@ def canaries_in(everything: bytes) -> list[bytes]:
 
 
 def test_no_canary_in_audit_page_or_output(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, caplog
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+    caplog,
 ) -> None:
     work_in_process(monkeypatch)
     labels = source.parent / "labels.csv"
@@ -77,23 +91,52 @@ def test_no_canary_in_audit_page_or_output(
         "near_duplicate",
     }
     page = medres("inspect", tmp_path / "work")
-    again = medres("ingest", source, "--labels", labels, "--splits-from", tmp_path / "work", "--out", tmp_path / "two")
+    again = medres(
+        "ingest",
+        source,
+        "--labels",
+        labels,
+        "--splits-from",
+        tmp_path / "work",
+        "--out",
+        tmp_path / "two",
+    )
     assert (page.exit_code, again.exit_code) == (0, 0)
     refused = medres(
-        "ingest", source, "--labels", labels, "--external-site", "meta:arm=CANARY", "--out", tmp_path / "x"
+        "ingest",
+        source,
+        "--labels",
+        labels,
+        "--external-site",
+        "meta:arm=CANARY",
+        "--out",
+        tmp_path / "x",
     )
-    told = fails(refused) + done.output + page.output + again.output + "".join(capfd.readouterr()) + caplog.text
+    told = (
+        fails(refused)
+        + done.output
+        + page.output
+        + again.output
+        + "".join(capfd.readouterr())
+        + caplog.text
+    )
     written = b"".join(contents(p) for p in tmp_path.rglob("*") if p.is_file())
-    tables = Manifest.load(tmp_path / "work").table.to_csv() + json.dumps(Manifest.load(tmp_path / "two").summary)
+    tables = Manifest.load(tmp_path / "work").table.to_csv() + json.dumps(
+        Manifest.load(tmp_path / "two").summary
+    )
     assert canaries_in(written + told.encode() + tables.encode()) == []
 
 
-def test_no_canary_in_the_list_of_leaks(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_canary_in_the_list_of_leaks(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work_in_process(monkeypatch)
     rows = (source.parent / "labels.csv").read_text().splitlines()
     split = [f"{row},{'test' if '.5,' in row else 'train'}" for row in rows[1:]]
     (tmp_path / "labels.csv").write_text("\n".join([f"{rows[0]},split", *split]) + "\n")
-    said = fails(medres("ingest", source, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "work"))
+    said = fails(
+        medres("ingest", source, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "work")
+    )
     assert canaries_in(said.encode() + (tmp_path / "work.leaks.csv").read_bytes()) == []
 
 
@@ -104,7 +147,16 @@ def test_no_canary_in_cache_model_report_or_prediction(
     work, run, report = tmp_path / "work", tmp_path / "run", tmp_path / "report"
     told = b""
     for command in (
-        ("ingest", source, "--labels", source.parent / "labels.csv", "--fractions", "0.4,0.3,0.3", "--out", work),
+        (
+            "ingest",
+            source,
+            "--labels",
+            source.parent / "labels.csv",
+            "--fractions",
+            "0.4,0.3,0.3",
+            "--out",
+            work,
+        ),
         (
             "train",
             work,

@@ -14,7 +14,9 @@ def shell(monkeypatch: pytest.MonkeyPatch, running: object) -> None:
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: running))
 
 
-def test_an_imported_kernel_is_no_notebook(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_an_imported_kernel_is_no_notebook(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
     for running in (None, SimpleNamespace()):  # no shell; a terminal's shell
         shell(monkeypatch, running)

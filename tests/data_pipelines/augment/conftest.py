@@ -33,5 +33,12 @@ def smooth(shape: tuple[int, ...]) -> np.ndarray:
 def moving() -> AugmentSpec:
     """Every way of moving a picture at once."""
     return AugmentSpec(
-        rotation=40, zoom=0.3, shear=0.2, shift=0.1, elastic=0.4, flip_left_right=True, flip_up_down=True, fill=-3.0
+        rotation=40,
+        zoom=0.3,
+        shear=0.2,
+        shift=0.1,
+        elastic=0.4,
+        flip_left_right=True,
+        flip_up_down=True,
+        fill=-3.0,
     )

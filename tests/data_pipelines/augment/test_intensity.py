@@ -5,9 +5,9 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from data_pipelines.augment import AugmentSpec, apply, draw
-from data_pipelines.augment.degrade import LATITUDE
+from data_pipelines.augment.bspline import field, field_at
+from data_pipelines.augment.degradation import LATITUDE
 from data_pipelines.augment.intensity import adjust, box
-from data_pipelines.augment.spline import field, field_at
 
 
 def column(values: list[float]) -> np.ndarray:
@@ -25,10 +25,18 @@ def grey() -> np.ndarray:
 
 
 def test_gamma_contrast_and_offset_of_display_values(grey) -> None:
-    drawn = {"gamma": column([0.3, -0.3]), "contrast": column([0.2, -0.2]), "offset": column([0.05, -0.05])}
+    drawn = {
+        "gamma": column([0.3, -0.3]),
+        "contrast": column([0.2, -0.2]),
+        "offset": column([0.05, -0.05]),
+    }
     got = display(drawn, grey)
     for i, sign in enumerate((1, -1)):
-        want = (grey[i].astype(float) ** np.exp(sign * 0.3) - 0.5) * (1 + sign * 0.2) + 0.5 + sign * 0.05
+        want = (
+            (grey[i].astype(float) ** np.exp(sign * 0.3) - 0.5) * (1 + sign * 0.2)
+            + 0.5
+            + sign * 0.05
+        )
         assert got[i] == pytest.approx(np.clip(want, 0, 1), abs=1e-5)
 
 
@@ -36,7 +44,15 @@ def test_hu_are_scaled_about_water_and_shifted_and_not_cut() -> None:
     hu = np.array([-1024, 0, 3000], np.float32).reshape(1, 3, 1, 1).repeat(2, axis=0)
     spec = AugmentSpec(units="HU", scale=0.1, offset=20, fill=-1024)
     got = np.asarray(
-        adjust(hu, {"key": np.zeros((2, 2), np.int32), "scale": column([0.1, 0]), "offset": column([0, -7])}, spec)
+        adjust(
+            hu,
+            {
+                "key": np.zeros((2, 2), np.int32),
+                "scale": column([0.1, 0]),
+                "offset": column([0, -7]),
+            },
+            spec,
+        )
     )
     assert got[0].ravel() == pytest.approx([-1126.4, 0, 3300], rel=1e-6)
     assert got[1].ravel() == pytest.approx([-1031, -7, 2993], rel=1e-6)
@@ -44,8 +60,14 @@ def test_hu_are_scaled_about_water_and_shifted_and_not_cut() -> None:
 
 def test_the_window_jitter_shows_what_the_moved_window_would() -> None:
     hu = np.linspace(-1000, 1000, 40, dtype=np.float32).reshape(1, 40, 1, 1)
-    spec = AugmentSpec(units="HU", window=(-160, 240), window_centre=30, window_width=0.5, fill=-1024)
-    drawn = {"key": np.zeros((1, 2), np.int32), "window_centre": column([25]), "window_width": column([0.4])}
+    spec = AugmentSpec(
+        units="HU", window=(-160, 240), window_centre=30, window_width=0.5, fill=-1024
+    )
+    drawn = {
+        "key": np.zeros((1, 2), np.int32),
+        "window_centre": column([25]),
+        "window_width": column([0.4]),
+    }
     got = np.asarray(adjust(hu, drawn, spec))
     shown = np.clip((got + 160) / 400, 0, 1)
     want = np.clip((hu - (40 + 25 - 200 * 1.4)) / (400 * 1.4), 0, 1)
@@ -69,7 +91,10 @@ def test_blur_is_scipys_gaussian_with_the_border_left_out(shape) -> None:
     for i, sigma in enumerate((1.3, 0.6)):
         want, ones = image[i].astype(float), np.ones(shape[1:])
         for axis in (len(shape) - 4, len(shape) - 3):
-            want, ones = (gaussian_filter1d(a, sigma, axis=axis, mode="constant", radius=4) for a in (want, ones))
+            want, ones = (
+                gaussian_filter1d(a, sigma, axis=axis, mode="constant", radius=4)
+                for a in (want, ones)
+            )
         assert got[i] == pytest.approx(want / ones, abs=1e-6)
 
 
@@ -77,7 +102,9 @@ def test_low_resolution_leaves_every_second_pixel_and_lines_between_them() -> No
     image = np.random.default_rng(0).random((2, 16, 16, 1)).astype(np.float32)
     got = display({"low_resolution": column([2, 1])}, image, low_resolution=2)
     assert (got[1] == image[1]).all()
-    weights = np.exp(-0.5 * np.arange(-2, 3) ** 2 / 0.25)  # a pixel twice as wide: variance (4 - 1) / 12
+    weights = np.exp(
+        -0.5 * np.arange(-2, 3) ** 2 / 0.25
+    )  # a pixel twice as wide: variance (4 - 1) / 12
     smooth = image[0, ..., 0].astype(float)
     for axis in (0, 1):
         inside = np.apply_along_axis(np.convolve, axis, np.ones((16, 16)), weights, "same")
@@ -92,12 +119,22 @@ def test_low_resolution_leaves_every_second_pixel_and_lines_between_them() -> No
 def test_noise_has_its_sigma_and_quantum_noise_falls_with_exposure() -> None:
     image = np.full((2, 120, 120, 1), 0.5, np.float32)
     image[1, :60], image[1, 60:] = 0.75, 0.25
-    got = display({"noise": column([0.05, 0]), "quantum": column([0, 0.1])}, image, noise=0.05, quantum=0.1) - image
+    got = (
+        display(
+            {"noise": column([0.05, 0]), "quantum": column([0, 0.1])},
+            image,
+            noise=0.05,
+            quantum=0.1,
+        )
+        - image
+    )
     assert got[0].std() == pytest.approx(0.05, rel=0.03)
     assert abs(got[0].mean()) < 0.002
     bright, dark = got[1, :60].std(), got[1, 60:].std()
     assert bright == pytest.approx(0.1 * np.exp(-LATITUDE * 0.25 / 2), rel=0.03)
-    assert (bright / dark) ** 2 == pytest.approx(10, rel=0.1)  # a quarter of the latitude of two decades, twice
+    assert (bright / dark) ** 2 == pytest.approx(
+        10, rel=0.1
+    )  # a quarter of the latitude of two decades, twice
 
 
 def test_bias_is_a_field_of_low_frequency() -> None:
@@ -110,7 +147,9 @@ def test_bias_is_a_field_of_low_frequency() -> None:
 
 
 def test_fields_are_flat_where_their_controls_are_and_defined_between_pixels() -> None:
-    assert np.asarray(field(np.full((1, 7, 5), 3, np.float32), (30, 17))) == pytest.approx(np.full((1, 30, 17), 3))
+    assert np.asarray(field(np.full((1, 7, 5), 3, np.float32), (30, 17))) == pytest.approx(
+        np.full((1, 30, 17), 3)
+    )
     control = np.random.default_rng(0).random((2, 7, 5)).astype(np.float32)
     whole = np.asarray(field(control, (30, 17)))
     points = np.array([[[4, 3], [29, 16], [0, 0]]] * 2, np.float32)

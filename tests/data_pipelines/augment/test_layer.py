@@ -9,7 +9,14 @@ import pytest
 import tensorflow as tf
 
 from data_pipelines import datasets
-from data_pipelines.augment import Augment, AugmentSpec, apply, augment_in_pipeline, augmentation, draw
+from data_pipelines.augment import (
+    Augment,
+    AugmentSpec,
+    apply,
+    augment_in_pipeline,
+    augmentation,
+    draw,
+)
 from data_pipelines.errors import SpecError
 
 STRONG = augmentation("strong", "display")
@@ -20,7 +27,9 @@ def largest_difference(a, b) -> float:
 
 
 def test_the_same_seed_gives_the_same_pixels_everywhere(picture, key) -> None:
-    """Eager, graph, XLA, tf.data, the layer, and a batch replayed in another order: to 1e-4 of the values' range."""
+    """Eager, graph, XLA, tf.data, the layer, and a batch replayed in another order: to 1e-4 of the
+    values' range.
+    """
     drawn = draw(key, STRONG)
     eager = apply(picture, drawn, STRONG)
     assert largest_difference(eager, picture) > 0.3
@@ -30,7 +39,9 @@ def test_the_same_seed_gives_the_same_pixels_everywhere(picture, key) -> None:
 
     assert largest_difference(tf.function(both, autograph=False)(picture, key), eager) < 1e-4
     assert largest_difference(Augment(STRONG)(picture, key, training=True), eager) < 1e-4  # by XLA
-    batches = tf.data.Dataset.from_tensors(({"image": picture, "key": key}, np.zeros((6, 1)), np.ones((6, 1))))
+    batches = tf.data.Dataset.from_tensors(
+        ({"image": picture, "key": key}, np.zeros((6, 1)), np.ones((6, 1)))
+    )
     ((inputs, _, _),) = augment_in_pipeline(batches, STRONG)
     assert largest_difference(inputs["image"], eager) < 1e-4
     replayed = {name: np.asarray(values)[::-1] for name, values in drawn.items()}
@@ -40,21 +51,34 @@ def test_the_same_seed_gives_the_same_pixels_everywhere(picture, key) -> None:
 def test_volumes_under_xla(volume, key) -> None:
     spec, hu = augmentation("ct_volume"), volume * 2000 - 1000
     eager = apply(hu, draw(key, spec, 3), spec, (3.0, 1.0, 1.0))
-    assert largest_difference(Augment(spec, spacing=(3.0, 1.0, 1.0))(hu, key, training=True), eager) < 1e-4 * 2000
+    assert (
+        largest_difference(Augment(spec, spacing=(3.0, 1.0, 1.0))(hu, key, training=True), eager)
+        < 1e-4 * 2000
+    )
 
 
 def test_it_rests_outside_training_and_crops_in_the_middle(picture, key) -> None:
     assert largest_difference(Augment(STRONG)(picture, key, training=False), picture) == 0
-    assert largest_difference(Augment(augmentation("none", "display"))(picture, key, training=True), picture) == 0
+    assert (
+        largest_difference(
+            Augment(augmentation("none", "display"))(picture, key, training=True), picture
+        )
+        == 0
+    )
     crop = Augment(AugmentSpec(crop=(10, 12), rotation=5))
     assert largest_difference(crop(picture, key, training=False), picture[:, 5:15, 6:18]) == 0
     assert crop(picture, key, training=True).shape == (6, 10, 12, 2)
 
 
 def trainer(spec: AugmentSpec, shape: tuple[int, ...], **options) -> keras.Model:
-    inputs = {"image": keras.Input(shape, name="image"), "key": keras.Input((2,), dtype="int32", name="key")}
+    inputs = {
+        "image": keras.Input(shape, name="image"),
+        "key": keras.Input((2,), dtype="int32", name="key"),
+    }
     hidden = keras.layers.GlobalAveragePooling2D()(Augment(spec)(inputs["image"], inputs["key"]))
-    model = keras.Model(inputs, keras.layers.Dense(1, dtype="float32", kernel_initializer="ones")(hidden))
+    model = keras.Model(
+        inputs, keras.layers.Dense(1, dtype="float32", kernel_initializer="ones")(hidden)
+    )
     model.compile(keras.optimizers.SGD(0.1), "mse", **options)
     return model
 
@@ -88,7 +112,10 @@ def test_integers_come_out_as_float32(key) -> None:
     assert layer(hu, key, training=True).dtype == tf.float32
     assert largest_difference(layer(hu, key, training=False), hu) == 0
     assert (
-        largest_difference(layer(hu, key, training=True), hu + np.asarray(draw(key, spec)["offset"])[:, :, None, None])
+        largest_difference(
+            layer(hu, key, training=True),
+            hu + np.asarray(draw(key, spec)["offset"])[:, :, None, None],
+        )
         < 1e-3
     )
 
@@ -102,12 +129,17 @@ picture = np.random.default_rng(0).random((8, 12, 12, 1)).astype("float32")
 key = np.stack([np.full(8, 3), np.arange(8)], 1).astype("int32")
 
 def losses():
-    inputs = {"image": keras.Input((12, 12, 1), name="image"), "key": keras.Input((2,), dtype="int32", name="key")}
-    augmented = Augment(AugmentSpec(rotation=9, shift=0.2, offset=0.2))(inputs["image"], inputs["key"])
+    inputs = {
+        "image": keras.Input((12, 12, 1), name="image"),
+        "key": keras.Input((2,), dtype="int32", name="key"),
+    }
+    augment = Augment(AugmentSpec(rotation=9, shift=0.2, offset=0.2))
+    augmented = augment(inputs["image"], inputs["key"])
     hidden = keras.layers.Dense(1, kernel_initializer="ones")(keras.layers.Flatten()(augmented))
     model = keras.Model(inputs, hidden)
     model.compile(keras.optimizers.SGD(1e-3), "mse")
-    fitted = model.fit({"image": picture, "key": key}, np.zeros((8, 1)), batch_size=4, shuffle=False, epochs=2, verbose=0)
+    given = {"image": picture, "key": key}
+    fitted = model.fit(given, np.zeros((8, 1)), batch_size=4, shuffle=False, epochs=2, verbose=0)
     return fitted.history["loss"]
 
 alone = losses()
@@ -119,7 +151,9 @@ print("alike")
 
 
 def test_two_replicas_see_what_one_sees() -> None:
-    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=240
+    )
     assert done.stdout.strip().endswith("alike"), done.stderr[-2000:]
 
 
@@ -127,15 +161,22 @@ def test_the_batches_of_a_work_folder_in_tf_data(tiny_work) -> None:
     spec = SMALL
     train, _, _ = datasets(tiny_work, "xray-32", 4, 7)
     again, _, _ = datasets(tiny_work, "xray-32", 4, 7)
-    for (inputs, label, _), (want, want_label, _) in zip(augment_in_pipeline(train, spec), again, strict=True):
+    for (inputs, label, _), (want, want_label, _) in zip(
+        augment_in_pipeline(train, spec), again, strict=True
+    ):
         assert (inputs["key"].numpy() == want["key"].numpy()).all()
         assert (label.numpy() == want_label.numpy()).all()
-        assert largest_difference(inputs["image"], apply(want["image"], draw(want["key"], spec), spec)) < 1e-4
+        assert (
+            largest_difference(inputs["image"], apply(want["image"], draw(want["key"], spec), spec))
+            < 1e-4
+        )
 
 
 def test_pairs_are_mixed_in_tf_data_and_masks_of_missing_labels_stay_right(picture, key) -> None:
     weight = np.array([[1.0], [0], [0], [1], [1], [1]], np.float32)
-    batches = tf.data.Dataset.from_tensors(({"image": picture, "key": key}, np.ones((6, 1), np.float32), weight))
+    batches = tf.data.Dataset.from_tensors(
+        ({"image": picture, "key": key}, np.ones((6, 1), np.float32), weight)
+    )
     ((inputs, label, total),) = augment_in_pipeline(batches, AugmentSpec(mixup=1.0))
     assert largest_difference(inputs["image"], picture) > 0.1
     assert total.numpy()[1] == 0

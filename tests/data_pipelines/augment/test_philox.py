@@ -6,14 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from data_pipelines.augment.philox import normals, uniforms, words
+from data_pipelines.augment.philox import normals, philox_words, uniforms
 
 WORD = st.integers(0, 2**32 - 1)
 
 
 def test_the_published_answers() -> None:
     """Random123's kat_vectors for philox4x32-10, all words 0."""
-    assert np.asarray(words(np.zeros((1, 2), np.int32), np.zeros((1, 2)))[0, 0]).tolist() == [
+    assert np.asarray(
+        philox_words(np.zeros((1, 2), np.int32), np.zeros((1, 2)))[0, 0]
+    ).tolist() == [
         0x6627E8D5,
         0xE169C58D,
         0xBC57AC4C,
@@ -25,7 +27,7 @@ def test_the_published_answers() -> None:
 @given(WORD, WORD, WORD, WORD)
 def test_words_are_those_of_tensorflow(k0: int, k1: int, c0: int, c1: int) -> None:
     key = np.array([[k0, k1]], np.uint32).view(np.int32)
-    ours = np.asarray(words(key, np.array([[c0, c1]])))[0, 0]
+    ours = np.asarray(philox_words(key, np.array([[c0, c1]])))[0, 0]
     theirs = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=[4],
         key=tf.constant([k0 + (k1 << 32)], tf.uint64),
@@ -62,5 +64,9 @@ def test_normals_are_normal_and_white() -> None:
     assert found.shape == (20, 50, 40)
     assert stats.kstest(found.ravel(), "norm").pvalue > 1e-3
     assert abs(stats.kurtosis(found.ravel())) < 0.1
-    for shifted in (np.roll(found, 1, axis=0), np.roll(found, 1, axis=1), np.roll(found, 1, axis=2)):
+    for shifted in (
+        np.roll(found, 1, axis=0),
+        np.roll(found, 1, axis=1),
+        np.roll(found, 1, axis=2),
+    ):
         assert abs((found * shifted).mean()) < 0.02

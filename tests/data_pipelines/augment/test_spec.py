@@ -50,7 +50,9 @@ def test_presets_by_name_and_units() -> None:
     assert set(PRESETS) == {"none", "chest_xray", "ct_slice", "ct_volume", "strong"}
     for kinds in PRESETS.values():
         for units, spec in kinds.items():
-            assert AugmentSpec.model_validate(spec.model_dump()) == spec  # model_copy checks nothing
+            assert (
+                AugmentSpec.model_validate(spec.model_dump()) == spec
+            )  # model_copy checks nothing
             assert spec.units == units
             assert spec.fill == (-1024 if units == "HU" else 0)
             assert not spec.mixes
@@ -85,7 +87,9 @@ def test_presets_that_do_not_exist_or_fit(value, units, message: str) -> None:
         (DISPLAY, (None, 16, 16, 1), "float64", "float32"),
     ],
 )
-def test_data_that_a_spec_does_not_fit(spec: AugmentSpec, shape: tuple, dtype: str, message: str) -> None:
+def test_data_that_a_spec_does_not_fit(
+    spec: AugmentSpec, shape: tuple, dtype: str, message: str
+) -> None:
     with pytest.raises(SpecError, match=message):
         check_fits(spec, shape, dtype)
 

@@ -35,7 +35,9 @@ def head(model: keras.Model, classes: int) -> int:
         ("wide_resnet50_2", {}, 68_883_240),
     ],
 )
-def test_trainable_parameters_equal_torchvisions(variant: int | str, options: dict, published: int) -> None:
+def test_trainable_parameters_equal_torchvisions(
+    variant: int | str, options: dict, published: int
+) -> None:
     model = resnet(variant, (64, 64, 3), **options)
     assert count(model.trainable_weights) + head(model, 1000) == published
 
@@ -75,10 +77,25 @@ def test_all_parameters_equal_those_of_keras_applications(variant: int, publishe
     [
         (18, (64, 96, 1), {}, [(16, 24, 64), (8, 12, 128), (4, 6, 256), (2, 3, 512)]),
         (50, (65, 65, 4), {"width": 8}, [(17, 17, 32), (9, 9, 64), (5, 5, 128), (3, 3, 256)]),
-        (50, (64, 64, 1), {"width": 8, "output_stride": 16}, [(16, 16, 32), (8, 8, 64), (4, 4, 128), (4, 4, 256)]),
-        (18, (16, 16, 1), {"stem": "small", "width": 8}, [(16, 16, 8), (8, 8, 16), (4, 4, 32), (2, 2, 64)]),
+        (
+            50,
+            (64, 64, 1),
+            {"width": 8, "output_stride": 16},
+            [(16, 16, 32), (8, 8, 64), (4, 4, 128), (4, 4, 256)],
+        ),
+        (
+            18,
+            (16, 16, 1),
+            {"stem": "small", "width": 8},
+            [(16, 16, 8), (8, 8, 16), (4, 4, 32), (2, 2, 64)],
+        ),
         (20, (33, 33, 3), {"stem": "cifar"}, [(33, 33, 16), (17, 17, 32), (9, 9, 64)]),
-        (10, (32, 48, 64, 1), {"width": 4}, [(8, 12, 16, 4), (4, 6, 8, 8), (2, 3, 4, 16), (1, 2, 2, 32)]),
+        (
+            10,
+            (32, 48, 64, 1),
+            {"width": 4},
+            [(8, 12, 16, 4), (4, 6, 8, 8), (2, 3, 4, 16), (1, 2, 2, 32)],
+        ),
     ],
 )
 @pytest.mark.parametrize("version", ["1", "1.5", "2", "d"])
@@ -91,8 +108,14 @@ def test_shapes_of_the_named_stages(
 
 
 def test_version_decides_which_convolution_strides() -> None:
-    assert _strides(resnet(50, (32, 32, 1), width=4, version="1")) == {"conv1": (2, 2), "conv2": (1, 1)}
-    assert _strides(resnet(50, (32, 32, 1), width=4, version="1.5")) == {"conv1": (1, 1), "conv2": (2, 2)}
+    assert _strides(resnet(50, (32, 32, 1), width=4, version="1")) == {
+        "conv1": (2, 2),
+        "conv2": (1, 1),
+    }
+    assert _strides(resnet(50, (32, 32, 1), width=4, version="1.5")) == {
+        "conv1": (1, 1),
+        "conv2": (2, 2),
+    }
 
 
 def _strides(model: keras.Model) -> dict[str, tuple[int, int]]:
@@ -110,7 +133,8 @@ def test_the_plain_twin_has_no_addition() -> None:
     assert keras.layers.Add not in kinds
 
 
-# One reference, written from the formulae with numpy alone: cross-correlation, batch statistics of inference, zero padding.
+# One reference, written from the formulae with numpy alone: cross-correlation, batch statistics of
+# inference, zero padding.
 
 
 def reference_conv(x: np.ndarray, kernel: np.ndarray, stride: int, pad: int) -> np.ndarray:
@@ -145,7 +169,10 @@ def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
     """Every weight drawn anew, variances positive."""
     random = np.random.default_rng(seed)
     for layer in model.layers:
-        values = [random.normal(0, 1 / np.sqrt(max(1, math.prod(w.shape[:-1]))), w.shape) for w in layer.weights]
+        values = [
+            random.normal(0, 1 / np.sqrt(max(1, math.prod(w.shape[:-1]))), w.shape)
+            for w in layer.weights
+        ]
         if isinstance(layer, keras.layers.BatchNormalization):
             values = [
                 random.uniform(0.5, 1.5, w.shape) if w.name in ("gamma", "moving_variance") else v
@@ -157,7 +184,9 @@ def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
 
 @pytest.mark.parametrize(("shortcut", "zero_side"), [("A", "both"), ("A", "behind"), ("B", "both")])
 def test_a_post_activation_network_is_the_papers_formula(shortcut: str, zero_side: str) -> None:
-    model = randomised(resnet(8, (7, 6, 2), stem="cifar", width=4, shortcut=shortcut, zero_side=zero_side))
+    model = randomised(
+        resnet(8, (7, 6, 2), stem="cifar", width=4, shortcut=shortcut, zero_side=zero_side)
+    )
     image = np.random.default_rng(1).normal(size=(7, 6, 2))
     net = Reference(model)
     x = net.relu_norm(net.conv(image, "stem_conv"), "stem_norm")
@@ -201,7 +230,9 @@ def test_a_3d_network_of_flat_kernels_equals_its_2d_twin_on_a_constant_volume() 
         deep.get_layer(layer.name).set_weights(values)
     image = np.random.default_rng(2).normal(size=(1, 32, 32, 1)).astype("float32")
     volume = np.repeat(image[:, None], 32, axis=1)
-    np.testing.assert_allclose(np.asarray(deep(volume))[0, 1], np.asarray(flat(image))[0], atol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(deep(volume))[0, 1], np.asarray(flat(image))[0], atol=1e-4
+    )
 
 
 def test_dilation_keeps_the_pixels_that_the_stride_would_have_kept() -> None:
@@ -210,8 +241,11 @@ def test_dilation_keeps_the_pixels_that_the_stride_would_have_kept() -> None:
     dilated = resnet(10, (32, 32, 1), output_stride=4, **options)
     dilated.set_weights(strided.get_weights())
     image = np.random.default_rng(3).normal(size=(1, 32, 32, 1)).astype("float32")
-    # The second 3x3 of the stage reads every other pixel in both; the first one differs in nothing but where it is evaluated.
-    np.testing.assert_allclose(np.asarray(dilated(image))[:, ::2, ::2], np.asarray(strided(image)), atol=1e-5)
+    # The second 3x3 of the stage reads every other pixel in both; the first one differs in nothing
+    # but where it is evaluated.
+    np.testing.assert_allclose(
+        np.asarray(dilated(image))[:, ::2, ::2], np.asarray(strided(image)), atol=1e-5
+    )
 
 
 def test_group_norm_and_squeeze_excite_are_where_they_should_be() -> None:
@@ -265,7 +299,9 @@ def test_the_pyramid_gives_the_stages_and_shares_the_weights() -> None:
 
 def test_only_built_in_layers() -> None:
     for version in ("1.5", "2", "d"):
-        spec = resnet_spec(10, version=version, squeeze_excite=True, stochastic_depth=0.1, shortcut="A")
+        spec = resnet_spec(
+            10, version=version, squeeze_excite=True, stochastic_depth=0.1, shortcut="A"
+        )
         for layer in backbone(spec, (32, 32, 1)).layers:
             assert keras.saving.get_registered_name(type(layer)) == type(layer).__name__
             assert getattr(keras.layers, type(layer).__name__) is type(layer)
@@ -290,12 +326,18 @@ def test_an_input_that_cannot_work_is_named(shape: Any, said: list[str]) -> None
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(("version", "block"), [("1", "bottleneck"), ("1.5", "basic"), ("2", "basic")])
+@pytest.mark.parametrize(
+    ("version", "block"), [("1", "bottleneck"), ("1.5", "basic"), ("2", "basic")]
+)
 def test_narrow_nets_have_no_strided_1x1_and_give_what_it_would(version: str, block: str) -> None:
-    """The gradient of one crashes TensorFlow 2.21 on CPUs with AVX-512 where its input has fewer than 16 channels."""
+    """The gradient of one crashes TensorFlow 2.21 on CPUs with AVX-512 where its input has fewer
+    than 16 channels.
+    """
     net = resnet(18, (32, 32, 1), version=version, block=block, stem="small", width=8)
     convs = [layer for layer in net.layers if isinstance(layer, keras.layers.Conv2D)]
-    assert all(c.strides == (1, 1) or c.kernel_size != (1, 1) or c.input.shape[-1] >= 16 for c in convs)
+    assert all(
+        c.strides == (1, 1) or c.kernel_size != (1, 1) or c.input.shape[-1] >= 16 for c in convs
+    )
     picks = [layer for layer in net.layers if layer.name.endswith("_pick")]
     assert bool(picks) == (block == "basic")
     x = np.random.default_rng(0).normal(size=(2, 9, 10, 3)).astype("float32")

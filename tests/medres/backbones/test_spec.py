@@ -29,7 +29,12 @@ def test_strides_channels_and_names_of_the_blocks() -> None:
 def test_output_stride_trades_strides_for_dilation_as_torchvision_does() -> None:
     stages = list(resnet_spec(50, output_stride=8).stages())
     assert [stage[0].stride for stage in stages] == [1, 2, 1, 1]
-    assert [[b.dilations[0] for b in stage][:3] for stage in stages] == [[1, 1, 1], [1, 1, 1], [1, 2, 2], [2, 4, 4]]
+    assert [[b.dilations[0] for b in stage][:3] for stage in stages] == [
+        [1, 1, 1],
+        [1, 1, 1],
+        [1, 2, 2],
+        [2, 4, 4],
+    ]
 
 
 def test_stochastic_depth_rises_linearly_to_its_last_block() -> None:
@@ -65,9 +70,8 @@ def test_the_number_of_stages_must_fit_the_stem() -> None:
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named(field: str, value: object) -> None:
-    with pytest.raises(
-        ModelError, match=f"(?s){field}.*{re.escape(repr(True if field == 'depths' and value != 5 else value))}"
-    ):
+    named = True if field == "depths" and value != 5 else value
+    with pytest.raises(ModelError, match=f"(?s){field}.*{re.escape(repr(named))}"):
         ResNetSpec(**{"block": "basic", "depths": (2, 2, 2, 2), "stem": "small", field: value})  # type: ignore[arg-type]
 
 
@@ -82,7 +86,9 @@ def test_depths_may_be_a_list() -> None:
     width=st.integers(4, 80),
     shift=st.integers(0, 3),
 )
-def test_blocks_fit_onto_each_other(depths: tuple[int, ...], block: str, stem: str, width: int, shift: int) -> None:
+def test_blocks_fit_onto_each_other(
+    depths: tuple[int, ...], block: str, stem: str, width: int, shift: int
+) -> None:
     first = 4 if stem == "imagenet" else 1
     spec = ResNetSpec(block, depths, stem=stem, width=width, output_stride=first << shift)
     stages = list(spec.stages())
@@ -92,4 +98,8 @@ def test_blocks_fit_onto_each_other(depths: tuple[int, ...], block: str, stem: s
     assert first * math.prod(plan.stride for plan in blocks) == spec.total_stride == first << shift
     # What a stage does not stride it dilates: together they always reach as far.
     assert math.prod(plan.stride for plan in blocks) * blocks[-1].dilations[1] == 8
-    assert all(plan.stride == 1 and plan.dilations[0] == plan.dilations[1] for stage in stages for plan in stage[1:])
+    assert all(
+        plan.stride == 1 and plan.dilations[0] == plan.dilations[1]
+        for stage in stages
+        for plan in stage[1:]
+    )

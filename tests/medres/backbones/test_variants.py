@@ -8,7 +8,8 @@ from medres.errors import ModelError
 
 
 @pytest.mark.parametrize(
-    ("variant", "depth"), [(10, 10), (18, 18), (34, 34), (50, 50), (101, 101), (152, 152), (200, 200)]
+    ("variant", "depth"),
+    [(10, 10), (18, 18), (34, 34), (50, 50), (101, 101), (152, 152), (200, 200)],
 )
 def test_a_variants_number_is_its_count_of_weighted_layers(variant: int, depth: int) -> None:
     assert resnet_spec(variant).depth == depth
@@ -63,7 +64,9 @@ def test_every_row_of_the_table_is_a_spec() -> None:
         (18, {"depths": (1, 1, 1, 1)}, ["depths"]),
     ],
 )
-def test_what_cannot_be_built_is_named_with_what_can(variant: int | str, options: dict, said: list[str]) -> None:
+def test_what_cannot_be_built_is_named_with_what_can(
+    variant: int | str, options: dict, said: list[str]
+) -> None:
     with pytest.raises(ModelError) as caught:
         resnet_spec(variant, **options)
     for words in said:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from medres.evaluate import bootstrap, flexible
+from medres.evaluate.metrics import calibration_curve
+from medres.evaluate.statistics import bootstrap
 
 
 @pytest.fixture(scope="module")
@@ -12,6 +13,6 @@ def few_replicates() -> Iterator[None]:
     """Whole reports in a fraction of the time; the bootstrap itself is tested in test_bootstrap."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bootstrap, "REPLICATES", 40)
-        patch.setattr(bootstrap, "LEAST_REPLICATES", 40)
-        patch.setattr(flexible, "ICI_REPLICATES", 20)
+        patch.setattr(bootstrap, "MIN_REPLICATES", 40)
+        patch.setattr(calibration_curve, "ICI_REPLICATES", 20)
         yield

@@ -1,4 +1,6 @@
-"""What people really hand in: every table here ends in a report that is true, or in one clear sentence."""
+"""What people really hand in: every table here ends in a report that is true, or in one clear
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,14 @@ def frame(n: int = 90, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, n)
     return pd.DataFrame(
-        {"image": [f"{seed}-{k}" for k in range(n)], "patient": [f"{seed}-{k // 2}" for k in range(n)], "label": label,
-         "score": 1 / (1 + np.exp(-rng.normal(size=n) - label)), "sex": rng.choice(["F", "M"], n)}
-    )  # fmt: skip
+        {
+            "image": [f"{seed}-{k}" for k in range(n)],
+            "patient": [f"{seed}-{k // 2}" for k in range(n)],
+            "label": label,
+            "score": 1 / (1 + np.exp(-rng.normal(size=n) - label)),
+            "sex": rng.choice(["F", "M"], n),
+        }
+    )
 
 
 def finding(data: pd.DataFrame, **options) -> dict:
@@ -38,14 +45,22 @@ def test_html_and_formulas_in_every_text_cell(tmp_path: Path) -> None:
     for text in (HTML, FORMULA, "+1", "-1", "@a", "\t=1", "&amp;", "{{7*7}}", "a\nb"):
         data = frame()
         for column in ("image", "patient", "study", "series"):
-            data[column] = [f"{text}{k // 2 if column == 'patient' else k}" for k in range(len(data))]
+            data[column] = [
+                f"{text}{k // 2 if column == 'patient' else k}" for k in range(len(data))
+            ]
         for column in ("sex", "site", "view", "manufacturer", "age", "note"):
             data[column] = np.where(np.arange(len(data)) % 4 < 2, text, "b")
         readers = pd.DataFrame({"reader": text, "arm": text, "image": data.image, "rating": 1})
         report = evaluate(
-            data, subgroups=["sex", "site", "age"], compare={text: data.assign(score=1 - data.score)}, readers=readers, title=text,
-            design={"setting": text, "funding": [text]}, thresholds={"positive": {text: 0.5}}, provenance={text: text},
-        )  # fmt: skip
+            data,
+            subgroups=["sex", "site", "age"],
+            compare={text: data.assign(score=1 - data.score)},
+            readers=readers,
+            title=text,
+            design={"setting": text, "funding": [text]},
+            thresholds={"positive": {text: 0.5}},
+            provenance={text: text},
+        )
         folder = report.save(tmp_path / str(abs(hash(text))))
         page = (folder / "report.html").read_text()
         assert "<script>alert" not in page
@@ -92,7 +107,12 @@ def test_scores_outside_0_to_1_rank_all_the_same(shift: float) -> None:
     straight = finding(data, thresholds=0.5)
     assert f["auc"]["estimate"] == straight["auc"]["estimate"]
     assert f["operating_points"][0]["tp"] == straight["operating_points"][0]["tp"]
-    assert f["brier"]["estimate"] is f["calibration"]["slope"]["estimate"] is f["decision_curve"]["model"] is None
+    assert (
+        f["brier"]["estimate"]
+        is f["calibration"]["slope"]["estimate"]
+        is f["decision_curve"]["model"]
+        is None
+    )
     assert "ranks" in f["brier"]["why"]
 
 
@@ -100,7 +120,14 @@ def test_one_patient_gives_numbers_without_intervals_of_width_zero() -> None:
     f = finding(frame().assign(patient="only"))
     assert f["auc"]["estimate"] is not None
     point = f["operating_points"][0]
-    for e in (f["auc_wald"], f["auc_logit"], point["sensitivity"], point["ppv"], f["brier"], f["prevalence"]):
+    for e in (
+        f["auc_wald"],
+        f["auc_logit"],
+        point["sensitivity"],
+        point["ppv"],
+        f["brier"],
+        f["prevalence"],
+    ):
         assert e["ci_low"] is None
         assert e["why"]
 
@@ -140,8 +167,13 @@ def test_comparison_on_other_or_fewer_cases() -> None:
 def test_near_ties_infinite_and_equal_scores() -> None:
     data = frame()
     tight = data.assign(score=0.5 + (data.score - 0.5) * 1e-12)
-    assert finding(tight)["auc"]["estimate"] == pytest.approx(finding(data)["auc"]["estimate"], abs=0.01)
-    assert finding(data.assign(score=np.where(data.label == 1, np.inf, -np.inf)))["auc"]["estimate"] == 1.0
+    assert finding(tight)["auc"]["estimate"] == pytest.approx(
+        finding(data)["auc"]["estimate"], abs=0.01
+    )
+    assert (
+        finding(data.assign(score=np.where(data.label == 1, np.inf, -np.inf)))["auc"]["estimate"]
+        == 1.0
+    )
     flat = finding(data.assign(score=0.5))
     assert flat["auc"]["estimate"] == 0.5
     assert flat["auc"]["ci_low"] < 0.5 < flat["auc"]["ci_high"]
@@ -152,7 +184,8 @@ def test_float32_scores_rank_as_they_are() -> None:
     data = frame()
     single = data.assign(score=data.score.astype(np.float32))
     assert (
-        finding(single)["auc"]["estimate"] == finding(data.assign(score=single.score.astype(float)))["auc"]["estimate"]
+        finding(single)["auc"]["estimate"]
+        == finding(data.assign(score=single.score.astype(float)))["auc"]["estimate"]
     )
 
 
@@ -162,9 +195,13 @@ def test_a_refusal_in_a_subgroup_counts_there() -> None:
     data.loc[gone, ["status", "score"]] = ["refused", np.nan]
     rows = {r["level"]: r for r in finding(data, subgroups=["sex"], thresholds=0.5)["subgroups"]}
     extra = {
-        sex: sum(row["operating_points"][0]["refused_as_error"][k]["denominator"] for k in ("sensitivity", "specificity")) - row["n"]
+        sex: sum(
+            row["operating_points"][0]["refused_as_error"][k]["denominator"]
+            for k in ("sensitivity", "specificity")
+        )
+        - row["n"]
         for sex, row in rows.items()
-    }  # fmt: skip
+    }
     assert extra == {"F": 5, "M": 0}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from medres.errors import EvaluationError
 from medres.evaluate import evaluate
-from medres.evaluate.card import text
+from medres.evaluate.reporting.model_card import text
 
 pytestmark = pytest.mark.usefixtures("few_replicates")
 
@@ -17,9 +17,15 @@ def frame(n: int = 120) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, n)
     return pd.DataFrame(
-        {"image": [f"case-{k}" for k in range(n)], "patient": np.arange(n) // 2, "label": label, "age": np.arange(n) // 2 + 20,
-         "sex": np.where(np.arange(n) % 4 < 2, "F", ""), "score": 1 / (1 + np.exp(-rng.normal(size=n) - label))}
-    )  # fmt: skip
+        {
+            "image": [f"case-{k}" for k in range(n)],
+            "patient": np.arange(n) // 2,
+            "label": label,
+            "age": np.arange(n) // 2 + 20,
+            "sex": np.where(np.arange(n) % 4 < 2, "F", ""),
+            "score": 1 / (1 + np.exp(-rng.normal(size=n) - label)),
+        }
+    )
 
 
 def test_demographics_are_counted_by_patient() -> None:
@@ -55,7 +61,7 @@ def test_model_card_holds_the_figures_and_no_markup_of_others() -> None:
 
 
 def test_plots_are_axes_with_the_numbers(tmp_path) -> None:
-    plots = pytest.importorskip("medres.evaluate.plots")
+    plots = pytest.importorskip("medres.evaluate.reporting.matplotlib")
     pytest.importorskip("matplotlib")
     finding = evaluate(frame(), thresholds=0.5).numbers["findings"]["positive"]
     ax = plots.plot_roc(finding)
@@ -112,7 +118,7 @@ def test_pictures_stop_at_their_share_of_the_page_and_must_be_png() -> None:
 
 
 def test_forests_hold_each_auc_once(tmp_path) -> None:
-    plots = pytest.importorskip("medres.evaluate.plots")
+    plots = pytest.importorskip("medres.evaluate.reporting.matplotlib")
     data = frame(200).assign(site=lambda d: np.where(np.arange(len(d)) % 50 < 2, "few", "many"))
     finding = evaluate(data, subgroups=["site"]).numbers["findings"]["positive"]
     ax = plots.plot_subgroups(finding)

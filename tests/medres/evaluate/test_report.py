@@ -16,13 +16,40 @@ from medres.errors import EvaluationError
 from medres.evaluate import DiagnosticReport, evaluate
 
 CONTRACT_FINDING = {
-    "n", "n_positive", "n_not_assessed", "n_uncertain", "n_refused", "prevalence", "auc", "auc_wald", "auc_logit",
-    "auc_newcombe", "average_precision", "brier", "calibration", "operating_points", "subgroups",
-}  # fmt: skip
+    "n",
+    "n_positive",
+    "n_not_assessed",
+    "n_uncertain",
+    "n_refused",
+    "prevalence",
+    "auc",
+    "auc_wald",
+    "auc_logit",
+    "auc_newcombe",
+    "average_precision",
+    "brier",
+    "calibration",
+    "operating_points",
+    "subgroups",
+}
 CONTRACT_POINT = {
-    "name", "threshold", "origin", "tp", "fp", "fn", "tn", "sensitivity", "specificity", "ppv", "npv", "accuracy",
-    "lr_positive", "lr_negative", "refused_as_error", "predictive_at",
-}  # fmt: skip
+    "name",
+    "threshold",
+    "origin",
+    "tp",
+    "fp",
+    "fn",
+    "tn",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "accuracy",
+    "lr_positive",
+    "lr_negative",
+    "refused_as_error",
+    "predictive_at",
+}
 
 pytestmark = pytest.mark.usefixtures("few_replicates")
 
@@ -33,17 +60,29 @@ def drawn(seed: int = 0, n: int = 200) -> pd.DataFrame:
     score = 1 / (1 + np.exp(-(rng.normal(size=n) + 1.5 * label - 0.7)))
     patient = [f"{seed}-{k // 2}" for k in range(n)]
     return pd.DataFrame(
-        {"image": [f"{seed}-{k}" for k in range(n)], "patient": patient, "label": label, "score": score,
-         "sex": rng.choice(["F", "M"], n)}
-    )  # fmt: skip
+        {
+            "image": [f"{seed}-{k}" for k in range(n)],
+            "patient": patient,
+            "label": label,
+            "score": score,
+            "sex": rng.choice(["F", "M"], n),
+        }
+    )
 
 
 def many(n: int = 200) -> pd.DataFrame:
     rng = np.random.default_rng(8)
     out = {"image": np.arange(n), "patient": np.arange(n) // 2}
     for name in ("A", "B", "Empty"):
-        label = np.zeros(n) if name == "Empty" else rng.choice([0, 1, -1, np.nan], n, p=[0.6, 0.3, 0.05, 0.05])
-        out |= {f"label:{name}": label, f"score:{name}": 1 / (1 + np.exp(-rng.normal(size=n) - (label == 1)))}
+        label = (
+            np.zeros(n)
+            if name == "Empty"
+            else rng.choice([0, 1, -1, np.nan], n, p=[0.6, 0.3, 0.05, 0.05])
+        )
+        out |= {
+            f"label:{name}": label,
+            f"score:{name}": 1 / (1 + np.exp(-rng.normal(size=n) - (label == 1))),
+        }
     return pd.DataFrame(out)
 
 
@@ -59,7 +98,9 @@ def estimates_of(value, path=""):
 
 
 def check(report: DiagnosticReport) -> None:
-    """What must hold of every report: JSON without NaN, and no number without an interval or a reason."""
+    """What must hold of every report: JSON without NaN, and no number without an interval or a
+    reason.
+    """
     again = json.loads(report.to_json(), parse_constant=lambda name: pytest.fail(name))
     for path, e in estimates_of(again):
         assert {"estimate", "ci_low", "ci_high"} <= set(e), path
@@ -97,7 +138,9 @@ def test_binary_report_has_the_names_of_the_contract() -> None:
 def test_figures_are_those_of_scikit_learn() -> None:
     frame = drawn()
     finding = evaluate(frame).numbers["findings"]["positive"]
-    assert finding["auc"]["estimate"] == pytest.approx(roc_auc_score(frame.label, frame.score), abs=1e-12)
+    assert finding["auc"]["estimate"] == pytest.approx(
+        roc_auc_score(frame.label, frame.score), abs=1e-12
+    )
     expected = average_precision_score(frame.label, frame.score)
     assert finding["average_precision"]["estimate"] == pytest.approx(expected, abs=1e-12)
 
@@ -111,7 +154,9 @@ def test_multilabel_masks_counts_and_skips_with_reasons() -> None:
         f = n["findings"][name]
         assert f["n"] + f["n_not_assessed"] + f["n_uncertain"] + f["n_refused"] == 200
     known = frame[frame["label:A"].isin([0, 1])]
-    assert n["findings"]["A"]["auc"]["estimate"] == pytest.approx(roc_auc_score(known["label:A"], known["score:A"]))
+    assert n["findings"]["A"]["auc"]["estimate"] == pytest.approx(
+        roc_auc_score(known["label:A"], known["score:A"])
+    )
     assert n["findings"]["Empty"]["auc"]["estimate"] is None
     assert n["macro"]["findings"] == ["A", "B"]
     assert [s["finding"] for s in n["macro"]["skipped"]] == ["Empty"]
@@ -122,10 +167,15 @@ def test_multilabel_masks_counts_and_skips_with_reasons() -> None:
 def test_macro_interval_agrees_with_a_patient_bootstrap() -> None:
     frame = many(300).drop(columns=["label:Empty", "score:Empty"])
     e = evaluate(frame).numbers["macro"]["auc"]
-    rng, groups = np.random.default_rng(0), [g.to_numpy() for _, g in frame.groupby("patient").groups.items()]
+    rng, groups = (
+        np.random.default_rng(0),
+        [g.to_numpy() for _, g in frame.groupby("patient").groups.items()],
+    )
     draws = []
     for _ in range(300):
-        d = frame.iloc[np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])]
+        d = frame.iloc[
+            np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])
+        ]
         aucs = []
         for k in ("A", "B"):
             known = d[d[f"label:{k}"].isin([0, 1])]
@@ -140,7 +190,9 @@ def test_uncertain_labels_are_bounded_both_ways() -> None:
     for key, value in (("all_negative", 0), ("all_positive", 1)):
         label = frame["label:A"].replace(-1, value)
         use = label.notna()
-        assert bounds[key]["auc"]["estimate"] == pytest.approx(roc_auc_score(label[use], frame["score:A"][use]))
+        assert bounds[key]["auc"]["estimate"] == pytest.approx(
+            roc_auc_score(label[use], frame["score:A"][use])
+        )
 
 
 def test_multiclass_report() -> None:
@@ -158,11 +210,19 @@ def test_case_control_withholds_what_depends_on_prevalence() -> None:
     report = evaluate(drawn(), design={"sampling": "case_control"})
     check(report)
     finding = report.numbers["findings"]["positive"]
-    withheld = [finding["prevalence"], finding["average_precision"], finding["brier"], *finding["calibration"].values()]
+    withheld = [
+        finding["prevalence"],
+        finding["average_precision"],
+        finding["brier"],
+        *finding["calibration"].values(),
+    ]
     assert all(e["estimate"] is None and "sampled apart" in e["why"] for e in withheld)
     assert finding["auc"]["estimate"] is not None
     stated = evaluate(drawn(), design={"sampling": "case_control", "prevalence": 0.05}).numbers
-    assert stated["findings"]["positive"]["operating_points"][0]["predictive_at"][0]["prevalence"] == 0.05
+    assert (
+        stated["findings"]["positive"]["operating_points"][0]["predictive_at"][0]["prevalence"]
+        == 0.05
+    )
 
 
 def test_scores_outside_the_unit_interval_are_ranked_but_not_calibrated() -> None:
@@ -182,7 +242,11 @@ def test_refused_rows_are_counted_and_kept() -> None:
     frame = drawn().assign(status="scored")
     frame.loc[:4, "status"], frame.loc[:4, "score"] = "refused", np.nan
     n = evaluate(frame).numbers
-    assert (n["flow"]["refused"], n["flow"]["scored"], n["findings"]["positive"]["n_refused"]) == (5, 195, 5)
+    assert (n["flow"]["refused"], n["flow"]["scored"], n["findings"]["positive"]["n_refused"]) == (
+        5,
+        195,
+        5,
+    )
     point = n["findings"]["positive"]["operating_points"][0]
     positives = int(frame.label.sum())
     assert point["refused_as_error"]["sensitivity"]["denominator"] == positives
@@ -195,41 +259,68 @@ def test_warnings_say_what_is_weak() -> None:
     assert "below_half" in {
         w["code"] for w in evaluate(drawn().assign(score=lambda d: 1 - d.score)).numbers["warnings"]
     }
-    assert "perfect" in {w["code"] for w in evaluate(drawn().assign(score=lambda d: d.label)).numbers["warnings"]}
-    assert "exploratory" not in {w["code"] for w in evaluate(drawn(), tune=drawn(1)).numbers["warnings"]}
+    assert "perfect" in {
+        w["code"] for w in evaluate(drawn().assign(score=lambda d: d.label)).numbers["warnings"]
+    }
+    assert "exploratory" not in {
+        w["code"] for w in evaluate(drawn(), tune=drawn(1)).numbers["warnings"]
+    }
     guess = drawn().assign(score=np.random.default_rng(5).random(200))
     assert {"chance", "below_half"} & {w["code"] for w in evaluate(guess).numbers["warnings"]}
 
 
-@pytest.mark.parametrize(("n", "shift", "wide"), [(240, 3.4, True), (60, 3.4, False), (240, 1.0, False)])
-def test_a_cell_in_which_the_interval_covers_too_much_is_warned_of(n: int, shift: float, wide: bool) -> None:
+@pytest.mark.parametrize(
+    ("n", "shift", "wide"), [(240, 3.4, True), (60, 3.4, False), (240, 1.0, False)]
+)
+def test_a_cell_in_which_the_interval_covers_too_much_is_warned_of(
+    n: int, shift: float, wide: bool
+) -> None:
     label = np.arange(n) % 2
     frame = pd.DataFrame(
-        {"label": label, "score": np.random.default_rng(2).normal(size=n) + shift * label, "patient": range(n)}
+        {
+            "label": label,
+            "score": np.random.default_rng(2).normal(size=n) + shift * label,
+            "patient": range(n),
+        }
     )
     report = evaluate(frame)
     assert report.numbers["findings"]["positive"]["auc"]["estimate"] < 1
     assert ("wide" in {w["code"] for w in report.numbers["warnings"]}) is wide
 
 
-SCORES = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1), st.floats(allow_nan=False))
+SCORES = st.one_of(
+    st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0, 1), st.floats(allow_nan=False)
+)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
-        st.tuples(st.sampled_from([0, 0, 0, 1, 1, 1, -1, None]), SCORES, st.integers(0, 3), st.sampled_from([False] * 4 + [True])),
-        min_size=1, max_size=14,
+        st.tuples(
+            st.sampled_from([0, 0, 0, 1, 1, 1, -1, None]),
+            SCORES,
+            st.integers(0, 3),
+            st.sampled_from([False] * 4 + [True]),
+        ),
+        min_size=1,
+        max_size=14,
     )
-)  # fmt: skip
+)
 def test_no_small_table_crashes_or_gives_nan_or_a_point_interval(rows) -> None:
     label, score, patient, refused = zip(*rows, strict=True)
-    frame = pd.DataFrame({"label": label, "patient": patient, "status": np.where(refused, "refused", "scored")})
+    frame = pd.DataFrame(
+        {"label": label, "patient": patient, "status": np.where(refused, "refused", "scored")}
+    )
     check(evaluate(frame.assign(score=score), subgroups=["patient"], prevalence=0.2))
 
 
 def test_probabilities_on_the_edges_do_not_crash() -> None:
-    for label, score in (([0, 1], [0, 1]), ([1, 1], [1, 1]), ([0, 0], [0, 0]), ([0, 1, 0, 1], [0, 0, 1, 1])):
+    for label, score in (
+        ([0, 1], [0, 1]),
+        ([1, 1], [1, 1]),
+        ([0, 0], [0, 0]),
+        ([0, 1, 0, 1], [0, 0, 1, 1]),
+    ):
         check(evaluate(pd.DataFrame({"label": label, "score": score}, dtype=float)))
 
 
@@ -248,8 +339,9 @@ def test_folds_are_averaged() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"level": 95}, {"level": 0.0}, {"margin": -0.1}, {"prevalence": 1.0}, {"prevalence": {"other": 0.1}},
-        {"design": {"sampling": "convenience"}}, {"design": "absent.yaml"}, {"unit": "study"}, {"subgroups": ["ward"]},
+        {"level": 95}, {"level": 0.0}, {"margin": -0.1}, {"prevalence": 1.0},
+        {"prevalence": {"other": 0.1}}, {"design": {"sampling": "convenience"}},
+        {"design": "absent.yaml"}, {"unit": "study"}, {"subgroups": ["ward"]},
     ],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(options) -> None:
@@ -262,7 +354,10 @@ def test_design_files(tmp_path) -> None:
     assert evaluate(drawn(), design=tmp_path / "d.json").numbers["design"]["setting"] == "made up"
     pytest.importorskip("yaml", reason="PyYAML is not installed")
     (tmp_path / "d.yaml").write_text("sampling: cohort\nreference_standard: two readers\n")
-    assert evaluate(drawn(), design=tmp_path / "d.yaml").numbers["design"]["reference_standard"] == "two readers"
+    assert (
+        evaluate(drawn(), design=tmp_path / "d.yaml").numbers["design"]["reference_standard"]
+        == "two readers"
+    )
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(EvaluationError, match="not YAML"):
         evaluate(drawn(), design=tmp_path / "bad.yaml")
@@ -273,15 +368,20 @@ def test_two_runs_differ_in_nothing_but_the_date() -> None:
         stamp = re.compile(r"\d{4}-\d\d-\d\dT[\d:]+\+00:00")
         return stamp.sub("", report.to_json()), stamp.sub("", report.to_html())
 
-    runs = [dateless(evaluate(drawn(), tune=drawn(1), subgroups=["sex"], compare=drawn())) for _ in range(2)]
+    runs = [
+        dateless(evaluate(drawn(), tune=drawn(1), subgroups=["sex"], compare=drawn()))
+        for _ in range(2)
+    ]
     assert runs[0] == runs[1]
 
 
 def test_no_tensorflow_is_imported() -> None:
     code = (
         "import sys, pandas as pd; from medres.evaluate import evaluate;"
-        "r = evaluate(pd.DataFrame({'label': [0, 1, 0, 1], 'score': [.1, .9, .3, .2]})); r.to_html();"
-        "bad = {'tensorflow', 'keras', 'torch', 'matplotlib'} & set(sys.modules); sys.exit(repr(bad) if bad else 0)"
+        "r = evaluate(pd.DataFrame({'label': [0, 1, 0, 1], 'score': [.1, .9, .3, .2]})); "
+        "r.to_html();"
+        "bad = {'tensorflow', 'keras', 'torch', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(repr(bad) if bad else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -289,7 +389,13 @@ def test_no_tensorflow_is_imported() -> None:
 
 def test_exact_intervals_on_request_where_patients_do_not_repeat() -> None:
     frame = drawn().assign(patient=lambda d: np.arange(len(d)))
-    point = evaluate(frame, thresholds=0.5, exact=True).numbers["findings"]["positive"]["operating_points"][0]
-    assert {point[k]["method"] for k in ("sensitivity", "specificity", "ppv", "npv", "accuracy")} == {"Clopper-Pearson"}
-    clustered = evaluate(drawn(), thresholds=0.5, exact=True).numbers["findings"]["positive"]["operating_points"][0]
+    point = evaluate(frame, thresholds=0.5, exact=True).numbers["findings"]["positive"][
+        "operating_points"
+    ][0]
+    assert {
+        point[k]["method"] for k in ("sensitivity", "specificity", "ppv", "npv", "accuracy")
+    } == {"Clopper-Pearson"}
+    clustered = evaluate(drawn(), thresholds=0.5, exact=True).numbers["findings"]["positive"][
+        "operating_points"
+    ][0]
     assert clustered["sensitivity"]["method"].startswith("Wilson on n / design effect")

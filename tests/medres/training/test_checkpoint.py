@@ -30,7 +30,9 @@ def test_restored_variables_are_bit_equal(tmp_path: Path) -> None:
     assert all((a == b).all() for a, b in zip(values(first), values(second), strict=True))
 
 
-def test_another_model_another_run_and_a_broken_file_are_refused_and_change_nothing(tmp_path: Path) -> None:
+def test_another_model_another_run_and_a_broken_file_are_refused_and_change_nothing(
+    tmp_path: Path,
+) -> None:
     path, held = tmp_path / "a.npz", groups(4)
     before = values(held)
     checkpoint.save(path, groups(), {"run": "r"})
@@ -56,7 +58,9 @@ def test_the_last_k_are_kept_and_names_sort_by_time(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path) == checkpoint.path_of(tmp_path, 11, 1000)
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     checkpoint.save(tmp_path / "a.npz", groups(), {"run": "r", "epoch": 1})
 
     def full(*_: object) -> None:

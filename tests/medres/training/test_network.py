@@ -11,23 +11,23 @@ import tensorflow as tf
 
 import medres
 from data_pipelines.augment import augmentation, draw_pairs
-from data_pipelines.preprocess import spec_from
+from data_pipelines.preprocessing.spec import spec_from
 from medres.errors import TrainingError
+from medres.training.config.recipe import Recipe, recipe
 from medres.training.losses import Loss
 from medres.training.network import (
     backbone_sha256,
     build,
     copy_weights,
-    drawn_on,
     load_backbone,
     rate_factors,
+    rebuild_on,
     set_trainable,
     stages,
     weights_of,
 )
 from medres.training.optimizers import optimizer
-from medres.training.recipes import Recipe, recipe
-from medres.training.trainer import Trainer
+from medres.training.train_step import Trainer
 
 NETWORK = {"variant": "resnet10", "version": "1.5", "stem": "small", "width": 4, "windows": None}
 STAGES = ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
@@ -47,7 +47,9 @@ def batch(seed: int = 0) -> tuple:
 
 def trained(core: keras.Model, chosen: Recipe, epochs: int = 1) -> Trainer:
     made = optimizer(chosen, 4, core.trainable_variables, rate_factors(core, chosen.layer_decay))
-    trainer = Trainer(core, lambda image, key, training: image, Loss("binary"), made, chosen, jit=False)
+    trainer = Trainer(
+        core, lambda image, key, training: image, Loss("binary"), made, chosen, jit=False
+    )
     for epoch in range(epochs):
         trainer.open(epoch)
         trainer.reset()
@@ -60,28 +62,44 @@ def changed_stages(before: dict, core: keras.Model, *, norms: bool) -> list[str]
     after = weights_of(core)
     moved = {name.split("/")[0] for name in before if not np.array_equal(before[name], after[name])}
     return [
-        stage for stage, layers in stages(core).items()
-        if any(layer.name in moved and isinstance(layer, keras.layers.BatchNormalization) == norms for layer in layers)
-    ]  # fmt: skip
+        stage
+        for stage, layers in stages(core).items()
+        if any(
+            layer.name in moved and isinstance(layer, keras.layers.BatchNormalization) == norms
+            for layer in layers
+        )
+    ]
 
 
 def test_stages_go_from_the_image_to_the_head() -> None:
     assert list(stages(net())) == STAGES
-    assert sum(len(layers) for layers in stages(net()).values()) == sum(bool(layer.weights) for layer in net().layers)
+    assert sum(len(layers) for layers in stages(net()).values()) == sum(
+        bool(layer.weights) for layer in net().layers
+    )
 
 
 def test_layer_decay_by_stage() -> None:
     factors = rate_factors(net(), 0.5)
-    assert (factors["logits"], factors["stage4_block1_conv1"], factors["stage1_block1_norm1"], factors["stem_conv"]) == (
-        1.0, 0.5, 0.5**4, 0.5**5,
-    )  # fmt: skip
+    assert (
+        factors["logits"],
+        factors["stage4_block1_conv1"],
+        factors["stage1_block1_norm1"],
+        factors["stem_conv"],
+    ) == (
+        1.0,
+        0.5,
+        0.5**4,
+        0.5**5,
+    )
 
 
 def test_stages_thaw_from_the_head() -> None:
     core, seen = net(), []
     for epoch in range(14):
         if set_trainable(core, epoch, 2, False):
-            seen.append((epoch, [name for name, layers in stages(core).items() if layers[0].trainable]))
+            seen.append(
+                (epoch, [name for name, layers in stages(core).items() if layers[0].trainable])
+            )
     assert seen == [(0, ["head"]), *((2 * n, STAGES[5 - n :]) for n in range(1, 6))]
 
 
@@ -102,7 +120,9 @@ def test_a_frozen_stage_runs_on_stored_statistics_and_nothing_of_it_moves() -> N
     trainer = trained(core, recipe(unfreeze=1, warmup=0, ema=0.5))
     assert changed_stages(before, core, norms=True) == []
     assert changed_stages(before, core, norms=False) == ["head"]
-    assert [name for name, value in trainer.means().items() if value == 0] == [f"grad_{s}" for s in STAGES[:-1]]
+    assert [name for name, value in trainer.means().items() if value == 0] == [
+        f"grad_{s}" for s in STAGES[:-1]
+    ]
     set_trainable(core, 0, 0, False)
     trained(core, recipe(unfreeze=1, warmup=0), epochs=2)
     assert changed_stages(before, core, norms=True) == ["stage4"]
@@ -121,10 +141,14 @@ def test_the_gradient_norms_are_those_of_a_plain_tape() -> None:
     want: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     for variable, gradient in zip(twin.trainable_variables, gradients, strict=True):
         layer = variable.path.split("/")[-2]
-        want["head" if layer == "logits" else layer.split("_")[0]] += float(tf.reduce_sum(gradient**2))
+        want["head" if layer == "logits" else layer.split("_")[0]] += float(
+            tf.reduce_sum(gradient**2)
+        )
     chosen = recipe()
     made = optimizer(chosen, 4, core.trainable_variables)
-    trainer = Trainer(core, lambda image, key, training: image, Loss("binary"), made, chosen, jit=False)
+    trainer = Trainer(
+        core, lambda image, key, training: image, Loss("binary"), made, chosen, jit=False
+    )
     trainer.open(0)
     trainer.reset()
     trainer.step(batch(), 0)
@@ -139,13 +163,18 @@ def test_the_average_starts_fast_and_covers_norm_statistics() -> None:
     before = weights_of(core)
     chosen = recipe(ema=0.9, warmup=0)
     made = optimizer(chosen, 4, core.trainable_variables)
-    trainer = Trainer(core, lambda image, key, training: image, Loss("binary"), made, chosen, jit=False)
+    trainer = Trainer(
+        core, lambda image, key, training: image, Loss("binary"), made, chosen, jit=False
+    )
     trainer.open(0)
     want = {name: value.astype(np.float64) for name, value in before.items()}
     for number in range(3):
         trainer.step(batch(number), number)
         momentum = min(0.9, (2 + number) / (11 + number))
-        want = {name: momentum * want[name] + (1 - momentum) * value for name, value in weights_of(core).items()}
+        want = {
+            name: momentum * want[name] + (1 - momentum) * value
+            for name, value in weights_of(core).items()
+        }
     found = trainer.weights()
     assert all(np.allclose(found[name], want[name], rtol=1e-4, atol=1e-6) for name in want)
     assert any(not np.allclose(found[n], before[n]) for n in want if n.endswith("moving_mean"))
@@ -170,7 +199,15 @@ def test_mixed_pairs_have_the_loss_of_both_labels() -> None:
     weight = tf.constant([[1.0], [1.0], [0.0], [1.0], [1.0], [1.0]])
     pairs = augmentation("none", "display").model_copy(update={"mixup": 1.0})
     made = optimizer(recipe(), 4, core.trainable_variables)
-    trainer = Trainer(core, lambda image, key, training: image, Loss("binary"), made, recipe(), jit=False, pairs=pairs)
+    trainer = Trainer(
+        core,
+        lambda image, key, training: image,
+        Loss("binary"),
+        made,
+        recipe(),
+        jit=False,
+        pairs=pairs,
+    )
     trainer.open(0)
     trainer.reset()
     trainer.step((inputs, label, weight), 0)
@@ -178,7 +215,9 @@ def test_mixed_pairs_have_the_loss_of_both_labels() -> None:
     assert 0.02 < part.min() < part.max() < 0.98
     image = inputs["image"].numpy()
     own = part[:, None, None, None]
-    logits = np.asarray(twin(own * image + (1 - own) * np.roll(image, -1, axis=0), training=True))[:, 0].astype(float)
+    logits = np.asarray(twin(own * image + (1 - own) * np.roll(image, -1, axis=0), training=True))[
+        :, 0
+    ].astype(float)
 
     def loss(y: np.ndarray) -> np.ndarray:
         return np.logaddexp(0, logits) - y * logits
@@ -193,7 +232,9 @@ def test_mixed_pairs_have_the_loss_of_both_labels() -> None:
 def test_a_step_compiles_with_and_without_xla(jit: bool) -> None:
     core, chosen = net(stochastic_depth=0.2), recipe(ema=0.9, clip=1.0, optimizer="lamb")
     made = optimizer(chosen, 4, core.trainable_variables)
-    trainer = Trainer(core, lambda image, key, training: image, Loss("binary"), made, chosen, jit=jit)
+    trainer = Trainer(
+        core, lambda image, key, training: image, Loss("binary"), made, chosen, jit=jit
+    )
     trainer.open(0)
     trainer.reset()
     trainer.step(batch(), 0)
@@ -205,33 +246,54 @@ def own_backbone(channels: int = 1, name: str = "mine") -> keras.Model:
     image = keras.Input((32, 32, channels))
     x = keras.layers.Conv2D(6, 3, strides=2, padding="same", use_bias=False, name="first")(image)
     x = keras.layers.ReLU(name="bend")(keras.layers.BatchNormalization(name="scale_it")(x))
-    return keras.Model(image, keras.layers.Conv2D(8, 3, strides=2, padding="same", name="second")(x), name=name)
+    return keras.Model(
+        image, keras.layers.Conv2D(8, 3, strides=2, padding="same", name="second")(x), name=name
+    )
 
 
 def test_a_backbone_of_ones_own_is_trained_and_served(tiny_work: Path, tmp_path: Path) -> None:
     backbone = own_backbone()
     start = backbone.get_layer("first").kernel.numpy()
-    options = {"preset": "xray-32", "batch_size": 8, "epochs": 1, "freeze_norm": True, "learning_rate": 1e-9}
+    options = {
+        "preset": "xray-32",
+        "batch_size": 8,
+        "epochs": 1,
+        "freeze_norm": True,
+        "learning_rate": 1e-9,
+    }
     run = medres.train(tiny_work, model=backbone, **options, out=tmp_path / "run")
     model = medres.load(run.artefact).artefact.model
     assert np.allclose(model.get_layer("first").kernel.numpy(), start, atol=1e-6)
     assert (model.get_layer("scale_it").moving_mean.numpy() == 0).all()
-    assert np.array_equal(backbone.get_layer("first").kernel.numpy(), start)  # the one that was given is not touched
+    assert np.array_equal(
+        backbone.get_layer("first").kernel.numpy(), start
+    )  # the one that was given is not touched
     with pytest.raises(TrainingError, match="another model"):
         medres.train(tiny_work, model=own_backbone(), **options, out=tmp_path / "run")
     backbone.save(tmp_path / "mine.keras")
     assert backbone_sha256(load_backbone(tmp_path / "mine.keras")) == backbone_sha256(backbone)
 
 
-def test_backbones_that_cannot_be_served_are_refused_before_the_first_step(tiny_work: Path, tmp_path: Path) -> None:
+def test_backbones_that_cannot_be_served_are_refused_before_the_first_step(
+    tiny_work: Path, tmp_path: Path
+) -> None:
     image = keras.Input((32, 32, 1))
-    odd = keras.Model(image, keras.layers.LayerNormalization()(keras.layers.GaussianNoise(0.1)(image)))
-    for backbone, message in ((odd, "cannot be served"), (own_backbone(3), "build it for one image of that shape")):
+    odd = keras.Model(
+        image, keras.layers.LayerNormalization()(keras.layers.GaussianNoise(0.1)(image))
+    )
+    for backbone, message in (
+        (odd, "cannot be served"),
+        (own_backbone(3), "build it for one image of that shape"),
+    ):
         with pytest.raises(TrainingError, match=message):
-            medres.train(tiny_work, model=backbone, preset="xray-32", epochs=1, out=tmp_path / "run")
+            medres.train(
+                tiny_work, model=backbone, preset="xray-32", epochs=1, out=tmp_path / "run"
+            )
     (tmp_path / "bad.keras").write_text("no model")
     with pytest.raises(TrainingError, match="cannot open it as a backbone"):
-        medres.train(tiny_work, model=tmp_path / "bad.keras", preset="xray-32", out=tmp_path / "run")
+        medres.train(
+            tiny_work, model=tmp_path / "bad.keras", preset="xray-32", out=tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -241,20 +303,33 @@ def test_nested_and_repeated_layers_are_refused() -> None:
     nested = keras.Model(image, inner(image))
     again = keras.layers.Conv2D(1, 3, padding="same", name="twice")
     repeated = keras.Model(image, again(again(image)))
-    for backbone, message in ((nested, "model within a model"), (repeated, "called more than once")):
+    for backbone, message in (
+        (nested, "model within a model"),
+        (repeated, "called more than once"),
+    ):
         with pytest.raises(TrainingError, match=message):
-            drawn_on(backbone, keras.Input((32, 32, 1)))
+            rebuild_on(backbone, keras.Input((32, 32, 1)))
 
 
-def test_a_recipe_that_freezes_wants_weights(tiny_work: Path, tiny_run: Path, tmp_path: Path) -> None:
-    options = {"model": "resnet10", "preset": "xray-32", "width": 8, "batch_size": 8, "epochs": 2, "recipe": "finetune"}
+def test_a_recipe_that_freezes_wants_weights(
+    tiny_work: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    options = {
+        "model": "resnet10",
+        "preset": "xray-32",
+        "width": 8,
+        "batch_size": 8,
+        "epochs": 2,
+        "recipe": "finetune",
+    }
     with pytest.raises(TrainingError, match="random weights"):
         medres.train(tiny_work, **options, out=tmp_path / "run")
     run = medres.train(tiny_work, **options, weights=tiny_run / "model.keras", out=tmp_path / "run")
     start, found = medres.load(tiny_run / "model.keras"), medres.load(run.artefact)
     kept = [
         np.array_equal(
-            start.artefact.model.get_layer(n).kernel.numpy(), found.artefact.model.get_layer(n).kernel.numpy()
+            start.artefact.model.get_layer(n).kernel.numpy(),
+            found.artefact.model.get_layer(n).kernel.numpy(),
         )
         for n in ("stem_conv", "stage4_block1_conv2", "logits")
     ]

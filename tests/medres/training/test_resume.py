@@ -17,22 +17,34 @@ import pytest
 from conftest import rewrite
 
 import medres
-from data_pipelines.manifest import Manifest
-from data_pipelines.preprocess import spec_from
+from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.preprocessing.spec import spec_from
 from medres.errors import TrainingError
-from medres.progress import Progress
+from medres.progress import ProgressReporter
 from medres.training import checkpoint
+from medres.training.config.recipe import Recipe
 from medres.training.data import load_data
-from medres.training.fit import data_hash
-from medres.training.labels import training_targets
 from medres.training.loop import Loop, stopped
-from medres.training.recipes import Recipe
+from medres.training.run import data_hash
+from medres.training.targets import training_targets
 
-# Everything that has a state: random layers, moving averages, accumulated gradients, stages that thaw, early stopping.
+# Everything that has a state: random layers, moving averages, accumulated gradients, stages that
+# thaw, early stopping.
 OPTIONS = {
-    "model": "resnet10", "preset": "xray-32", "width": 8, "batch_size": 4, "seed": 9, "epochs": 3, "ema": 0.9,
-    "stochastic_depth": 0.3, "mixup": 0.3, "accumulate": 3, "clip": 1.0, "patience": 5, "checkpoint_steps": 2,
-}  # fmt: skip
+    "model": "resnet10",
+    "preset": "xray-32",
+    "width": 8,
+    "batch_size": 4,
+    "seed": 9,
+    "epochs": 3,
+    "ema": 0.9,
+    "stochastic_depth": 0.3,
+    "mixup": 0.3,
+    "accumulate": 3,
+    "clip": 1.0,
+    "patience": 5,
+    "checkpoint_steps": 2,
+}
 
 
 def arrays(run: Path) -> dict[str, np.ndarray]:
@@ -41,11 +53,15 @@ def arrays(run: Path) -> dict[str, np.ndarray]:
     for path in (checkpoint.latest(run / "checkpoints"), run / "checkpoints" / "best.npz"):
         found |= {f"{path.name}/{name}": array for name, array in checkpoint.read(path)[0].items()}
     model = medres.load(run / "model.keras").artefact.model
-    return found | {f"{layer.name}/{w.name}": w.numpy() for layer in model.layers for w in layer.weights}
+    return found | {
+        f"{layer.name}/{w.name}": w.numpy() for layer in model.layers for w in layer.weights
+    }
 
 
 def history(run: Path) -> pd.DataFrame:
-    return pd.read_csv(run / "history.csv").drop(columns=["seconds", "images_per_second", "data_wait"])
+    return pd.read_csv(run / "history.csv").drop(
+        columns=["seconds", "images_per_second", "data_wait"]
+    )
 
 
 def assert_equal(one: Path, other: Path) -> None:
@@ -66,10 +82,20 @@ def whole(tiny_work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("epoch", "batch"), [pytest.param(0, 1, marks=pytest.mark.long), (1, 5), pytest.param(2, 9, marks=pytest.mark.long)]
+    ("epoch", "batch"),
+    [
+        pytest.param(0, 1, marks=pytest.mark.long),
+        (1, 5),
+        pytest.param(2, 9, marks=pytest.mark.long),
+    ],
 )
 def test_interrupted_at_a_batch(
-    tiny_work: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int
+    tiny_work: Path,
+    tmp_path: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epoch: int,
+    batch: int,
 ) -> None:
     real = Loop._due
 
@@ -93,17 +119,23 @@ def test_interrupted_at_a_batch(
 SCRIPT = """
 import sys, medres
 from test_resume import OPTIONS
-from medres.progress import Progress
-medres.train(sys.argv[1], **OPTIONS, out=sys.argv[2], progress=Progress())
+from medres.progress import ProgressReporter
+medres.train(sys.argv[1], **OPTIONS, out=sys.argv[2], progress=ProgressReporter())
 """
 
 
-def test_killed_by_the_system_at_a_random_moment(tiny_work: Path, tmp_path: Path, whole: Path) -> None:
+def test_killed_by_the_system_at_a_random_moment(
+    tiny_work: Path, tmp_path: Path, whole: Path
+) -> None:
     """A process of its own gets SIGKILL while it trains; the same command then goes on."""
     out, folder = tmp_path / "run", Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(folder.parents[1]), *sys.path])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(folder), str(folder.parents[1]), *sys.path])
+    }
     command = [sys.executable, "-c", SCRIPT, str(tiny_work), str(out)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     wanted = random.randrange(2, 10)
     while process.poll() is None:
         newest = checkpoint.latest(out / "checkpoints")
@@ -138,7 +170,9 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(
     assert_equal(whole, tmp_path / "run")
 
 
-def test_checkpoints_of_other_data_are_refused(tiny_work: Path, tmp_path: Path, whole: Path) -> None:
+def test_checkpoints_of_other_data_are_refused(
+    tiny_work: Path, tmp_path: Path, whole: Path
+) -> None:
     out = tmp_path / "run"
     shutil.copytree(whole, out)
     shutil.copytree(tiny_work, tmp_path / "work")
@@ -148,11 +182,18 @@ def test_checkpoints_of_other_data_are_refused(tiny_work: Path, tmp_path: Path, 
     with pytest.raises(TrainingError, match="another data_sha256"):
         medres.train(tmp_path / "work", **OPTIONS, out=out)
     config = json.loads((out / "config.json").read_text())
-    data = load_data(tmp_path / "work", spec_from("xray-32"), Manifest.load(tmp_path / "work"), Progress())
+    data = load_data(
+        tmp_path / "work",
+        spec_from("xray-32"),
+        Manifest.load(tmp_path / "work"),
+        ProgressReporter(),
+    )
     recipe = Recipe.model_validate(config["recipe"])
     training = training_targets(data.targets, data.table(), data.part("train")[0], recipe)
     config["data_sha256"] = data_hash(data, training)
-    (out / "config.json").write_text(json.dumps(config))  # as if someone had moved the checkpoints there
+    (out / "config.json").write_text(
+        json.dumps(config)
+    )  # as if someone had moved the checkpoints there
     with pytest.raises(TrainingError, match="other data or settings"):
         medres.train(tmp_path / "work", **OPTIONS, out=out)
 
@@ -172,7 +213,9 @@ def test_early_stopping_is_a_function_of_the_history() -> None:
 @pytest.mark.long
 def test_patience_ends_a_run(tiny_work: Path, tmp_path: Path) -> None:
     run = medres.train(
-        tiny_work, **OPTIONS | {"epochs": 30, "patience": 1, "learning_rate": 3e-2, "ema": 0.0}, out=tmp_path / "run"
+        tiny_work,
+        **OPTIONS | {"epochs": 30, "patience": 1, "learning_rate": 3e-2, "ema": 0.0},
+        out=tmp_path / "run",
     )
     losses = run.history["tune_loss"].tolist()
     assert len(losses) < 30
@@ -202,7 +245,8 @@ def test_a_value_that_is_not_finite_names_its_batch_and_saves_nothing_bad(
 
     monkeypatch.setattr(loop, "train_batches", spoiled)
     with pytest.raises(
-        TrainingError, match=rf"epoch 2, batch 5: its {part}s are not finite \(cache rows \d+, .*images "
+        TrainingError,
+        match=rf"epoch 2, batch 5: its {part}s are not finite \(cache rows \d+, .*images ",
     ) as error:
         medres.train(tiny_work, **OPTIONS, out=tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints"

@@ -1,0 +1,43 @@
+"""Augmentation in tf.data, for when the accelerator is the bottleneck, and for mixup and cutmix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_pipelines.augment.layer import compiled
+from data_pipelines.augment.mixup import draw_pairs, mix
+from data_pipelines.augment.spatial import Spacing
+from data_pipelines.augment.spec import AugmentSpec, check_fits
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+PARALLEL = 2  # batches at a time; each is computed on all cores
+
+
+def augment_in_pipeline(
+    batches: tf.data.Dataset, spec: AugmentSpec, *, spacing: Spacing | None = None
+) -> tf.data.Dataset:
+    """The batches ({"image", "key"}, label, weight) of `data_pipelines.datasets`, augmented; their
+    order stays.
+
+    The pixels are those that the layer Augment gives for the same keys (to 1e-4 of the values'
+    range). With spec.mixup or spec.cutmix images, labels and weights are mixed after that (`mix`).
+    Raises SpecError where the spec does not fit the batches.
+    """
+    image = batches.element_spec[0]["image"]
+    check_fits(spec, tuple(image.shape), image.dtype.name, spacing)
+
+    def augmented(inputs: dict, label, weight) -> tuple:
+        image, key = inputs["image"], inputs["key"]
+        if spec.acts:
+            image = compiled(spec, spacing)(image, key)
+        if spec.mixes:
+            image, label, weight = mix(
+                image, label, weight, draw_pairs(key, spec, len(image.shape) - 2), spec
+            )
+        return inputs | {"image": image}, label, weight
+
+    return batches.map(augmented, num_parallel_calls=PARALLEL, deterministic=True).prefetch(
+        PARALLEL
+    )

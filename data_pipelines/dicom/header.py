@@ -1,0 +1,225 @@
+"""The technical header of an image: an allow-list of fields, read without the pixel data.
+
+Rules: PS3.3 C.7.6.2 (plane), C.7.6.3 (pixels), C.8.2.1 and C.8.15 (CT), C.8.7.3, C.8.11
+(radiographs), PS3.15 Annex E.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+
+from data_pipelines.dicom.elements import Elements
+from data_pipelines.dicom.reader import (
+    DicomSource,
+    ParsedDataset,
+    parse,
+    silence_pydicom,
+    transfer_syntax_of,
+)
+from data_pipelines.dicom.sop_classes import (
+    MEDIA_DIRECTORY,
+    VIEWS,
+)
+from data_pipelines.errors import Ineligible
+
+_KEYWORDS = """
+SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality PresentationIntentType
+Manufacturer ManufacturerModelName PatientID IssuerOfPatientID PatientSex PatientAge
+BodyPartExamined ConvolutionKernel ImagerPixelSpacing EstimatedRadiographicMagnificationFactor
+PixelSpacingCalibrationType FieldOfViewHorizontalFlip FieldOfViewRotation ViewPosition
+ViewCodeSequence StudyInstanceUID SeriesInstanceUID AcquisitionNumber TemporalPositionIndex
+ImagePositionPatient ImageOrientationPatient FrameOfReferenceUID Laterality ImageLaterality
+PatientOrientation SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows Columns
+PixelSpacing PixelAspectRatio BitsAllocated BitsStored HighBit PixelRepresentation
+BurnedInAnnotation PixelIntensityRelationship PixelIntensityRelationshipSign RescaleType
+LossyImageCompression SharedFunctionalGroupsSequence
+"""
+_TAGS = frozenset(tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag is not None)
+
+
+@dataclass(frozen=True)
+class Identifiers:
+    """What names a person or an object. `repr` hides the values; they leave the machine's memory as
+    keyed hashes.
+    """
+
+    sop_instance_uid: str = field(repr=False)
+    series_instance_uid: str = field(repr=False)
+    study_instance_uid: str = field(repr=False)
+    patient_id: str = field(repr=False)
+    issuer_of_patient_id: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Technical fields of one file. '' or None: absent, never guessed. Lengths in mm, (row, column)
+    = (y, x).
+    """
+
+    sop_class_uid: str
+    modality: str
+    transfer_syntax: str
+    rows: int | None
+    columns: int | None
+    frames: int
+    samples_per_pixel: int
+    bits_allocated: int | None
+    bits_stored: int | None
+    high_bit: int | None
+    pixel_representation: int | None
+    photometric: str
+    pixel_spacing: tuple[float, float] | None
+    imager_pixel_spacing: tuple[float, float] | None
+    spacing_calibration: str
+    magnification: float | None
+    pixel_aspect_ratio: tuple[float, float] | None
+    position: tuple[float, float, float] | None
+    orientation: tuple[float, float, float, float, float, float] | None
+    image_type: tuple[str, ...]
+    presentation_intent: str
+    body_part: str
+    view_position: str
+    laterality: str
+    patient_orientation: tuple[str, ...]
+    field_of_view_flip: str
+    field_of_view_rotation: float | None
+    manufacturer: str
+    model_name: str
+    convolution_kernel: str
+    patient_sex: str
+    patient_age_years: float | None
+    burned_in: str
+    lossy: bool
+    rescale_type: str
+    intensity_relationship: str
+    intensity_sign: int | None
+    acquisition_number: int | None
+    temporal_index: int | None
+    frame_of_reference: str = field(repr=False)
+    identifiers: Identifiers
+    repairs: tuple[str, ...]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a reader of results should know of a sound image: derived, secondary, lossy."""
+        said = {
+            "derived": "DERIVED" in self.image_type[:1],
+            "secondary": "SECONDARY" in self.image_type[1:2],
+        }
+        return tuple(flag for flag, true in {**said, "lossy": self.lossy}.items() if true)
+
+
+def read_header(source: DicomSource) -> Header:
+    """Header of a path, bytes or data set, pixel data unread. Raises NotDicom, Unreadable,
+    Ineligible (a DICOMDIR).
+    """
+    return header_of(parse(source, pixels=False, tags=_TAGS))
+
+
+def header_of(parsed: ParsedDataset) -> Header:
+    """Header of a parsed data set; a malformed optional field is absent and named
+    `invalid_<Keyword>` in repairs.
+    """
+    dataset = parsed.dataset
+    meta = getattr(dataset, "file_meta", None) or Dataset()
+    with silence_pydicom():
+        if Elements(meta).text("MediaStorageSOPClassUID") == MEDIA_DIRECTORY:
+            raise Ineligible(
+                "A DICOMDIR lists files and holds no image. Give its folder instead.",
+                code="not_an_image",
+            )
+        e = Elements(dataset)
+        shared = Elements(e.item("SharedFunctionalGroupsSequence") or Dataset())
+        fields: dict[str, Any] = {
+            **_identity(e),
+            **_pixel_fields(e),
+            **_geometry(e, shared),
+            **_acquisition(e),
+        }
+        syntax = transfer_syntax_of(dataset)
+    return Header(
+        **fields, transfer_syntax=syntax, repairs=parsed.repairs + tuple(e.repairs + shared.repairs)
+    )
+
+
+def _identity(e: Elements) -> dict[str, Any]:
+    return {
+        "sop_class_uid": e.text("SOPClassUID"),
+        "frame_of_reference": e.text("FrameOfReferenceUID"),
+        "identifiers": Identifiers(
+            sop_instance_uid=e.text("SOPInstanceUID"),
+            series_instance_uid=e.text("SeriesInstanceUID"),
+            study_instance_uid=e.text("StudyInstanceUID"),
+            patient_id=e.text("PatientID"),
+            issuer_of_patient_id=e.text("IssuerOfPatientID"),
+        ),
+    }
+
+
+def _pixel_fields(e: Elements) -> dict[str, Any]:
+    frames = e.integer("NumberOfFrames")
+    if frames is not None and frames < 1:
+        e.repairs.append("invalid_NumberOfFrames")
+    samples = e.integer("SamplesPerPixel")
+    return {
+        "rows": e.integer("Rows"),
+        "columns": e.integer("Columns"),
+        "frames": max(frames or 1, 1),
+        "samples_per_pixel": 1 if samples is None else samples,
+        "bits_allocated": e.integer("BitsAllocated"),
+        "bits_stored": e.integer("BitsStored"),
+        "high_bit": e.integer("HighBit"),
+        "pixel_representation": e.integer("PixelRepresentation"),
+        "photometric": e.code("PhotometricInterpretation"),
+        "rescale_type": e.text("RescaleType").upper(),
+        "intensity_relationship": e.code("PixelIntensityRelationship"),
+        "intensity_sign": e.integer("PixelIntensityRelationshipSign"),
+    }
+
+
+def _geometry(e: Elements, shared: Elements) -> dict[str, Any]:
+    """Plane and spacing; an enhanced object keeps what all its frames share in the shared
+    functional groups.
+    """
+    measures = Elements(shared.item("PixelMeasuresSequence") or e.dataset)
+    plane = Elements(shared.item("PlaneOrientationSequence") or e.dataset)
+    place = Elements(shared.item("PlanePositionSequence") or e.dataset)
+    fields = {
+        "pixel_spacing": measures.numbers("PixelSpacing", 2, positive=True),
+        "imager_pixel_spacing": e.numbers("ImagerPixelSpacing", 2, positive=True),
+        "spacing_calibration": e.code("PixelSpacingCalibrationType"),
+        "magnification": e.number("EstimatedRadiographicMagnificationFactor"),
+        "pixel_aspect_ratio": e.numbers("PixelAspectRatio", 2, positive=True),
+        "position": place.numbers("ImagePositionPatient", 3),
+        "orientation": plane.numbers("ImageOrientationPatient", 6),
+        "patient_orientation": e.codes("PatientOrientation"),
+        "field_of_view_flip": e.code("FieldOfViewHorizontalFlip"),
+        "field_of_view_rotation": e.number("FieldOfViewRotation"),
+    }
+    e.repairs += measures.repairs + plane.repairs + place.repairs
+    return fields
+
+
+def _acquisition(e: Elements) -> dict[str, Any]:
+    sex, coded = e.code("PatientSex"), Elements(e.item("ViewCodeSequence") or Dataset())
+    return {
+        "modality": e.code("Modality"),
+        "image_type": e.codes("ImageType"),
+        "presentation_intent": e.code("PresentationIntentType"),
+        "body_part": e.code("BodyPartExamined"),
+        "view_position": VIEWS.get(coded.text("CodeValue"), e.code("ViewPosition")),
+        "laterality": e.code("ImageLaterality") or e.code("Laterality"),
+        "manufacturer": e.text("Manufacturer"),
+        "model_name": e.text("ManufacturerModelName"),
+        "convolution_kernel": e.text("ConvolutionKernel"),
+        "patient_sex": sex if sex in ("M", "F", "O") else "",
+        "patient_age_years": e.age_years(),
+        "burned_in": e.code("BurnedInAnnotation"),
+        "lossy": e.code("LossyImageCompression") == "01",
+        "acquisition_number": e.integer("AcquisitionNumber"),
+        "temporal_index": e.integer("TemporalPositionIndex"),
+    }

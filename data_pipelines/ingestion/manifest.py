@@ -1,0 +1,162 @@
+"""The manifest: one table row an accepted image, and a summary of everything that was given.
+
+On disk a WORK folder: manifest.parquet, ingest.json, quarantine.csv, audit.csv and, where no key
+was given, pseudonym.key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_pipelines.errors import ManifestError
+from data_pipelines.runtime.atomic_files import csv_bytes, escape_formula_cell, write_atomic
+
+SCHEMA = "medres.manifest/1"
+SPLITS = ("train", "tune", "test")
+
+COLUMNS: Mapping[str, str] = {
+    **dict.fromkeys(("image", "series", "study", "patient", "source", "path"), "str"),
+    "frame": "int32",
+    **dict.fromkeys(
+        ("form", "status", "repairs", "kind", "modality", "photometric", "transfer_syntax"), "str"
+    ),
+    **dict.fromkeys(
+        ("manufacturer", "model", "body_part", "view", "laterality", "site", "sex"), "str"
+    ),
+    "age": "float64",
+    **dict.fromkeys(("rows", "cols"), "int32"),
+    **dict.fromkeys(("row_spacing", "col_spacing"), "float64"),
+    "order": "int32",
+    **dict.fromkeys(("verdict", "file_sha256", "pixel_sha256", "split"), "str"),
+}
+AUDIT_COLUMNS = ("what", "number", "path", "split", "kept", "patient", "distance", "source")
+QUARANTINE_COLUMNS = ("path", "reason", "message", "source")
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """An ingested cohort. `table`: COLUMNS, label:<finding> or class, meta:*, fold where asked for;
+    `audit`: see audit.audit;
+    `work`: its folder, None if in memory.
+    """
+
+    table: pd.DataFrame
+    summary: dict[str, Any]
+    quarantine: pd.DataFrame
+    work: Path | None = None
+    audit: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(AUDIT_COLUMNS)))
+
+    @classmethod
+    def load(cls, work: Path | str) -> Manifest:
+        """Open a WORK folder. Raises ManifestError where it is none, is damaged, or was changed by
+        hand.
+        """
+        work = Path(work)
+        for name in ("manifest.parquet", "ingest.json", "quarantine.csv", "audit.csv"):
+            if not (work / name).is_file():
+                raise ManifestError(
+                    f"{work} has no {name}: make it with: medres ingest SOURCE --out {work}"
+                )
+        data = (work / "manifest.parquet").read_bytes()
+        try:
+            summary = json.loads((work / "ingest.json").read_bytes())
+            sound = (
+                summary["schema"] == SCHEMA
+                and summary["manifest_sha256"] == hashlib.sha256(data).hexdigest()
+            )
+            table = pd.read_parquet(io.BytesIO(data)) if sound else None
+            quarantine, audit = (
+                pd.read_csv(work / f"{name}.csv", dtype=str, keep_default_na=False)
+                for name in ("quarantine", "audit")
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ManifestError(
+                f"{work} cannot be read ({type(error).__name__}): {_mend(work)}"
+            ) from None
+        if table is None:
+            raise ManifestError(
+                f"{work}: manifest.parquet is not the one that ingest.json describes: {_mend(work)}"
+            )
+        return cls(check_table(table, where=str(work)), summary, quarantine, work, audit)
+
+    def save(self, folder: Path) -> None:
+        """Write manifest.parquet, quarantine.csv, audit.csv and, last, ingest.json into an existing
+        folder.
+        """
+        data = self.table.to_parquet(index=False)
+        write_atomic(folder / "manifest.parquet", data)
+        write_atomic(folder / "quarantine.csv", _guarded(self.quarantine, QUARANTINE_COLUMNS))
+        write_atomic(folder / "audit.csv", _guarded(self.audit, AUDIT_COLUMNS))
+        summary = {
+            "schema": SCHEMA,
+            **self.summary,
+            "manifest_sha256": hashlib.sha256(data).hexdigest(),
+        }
+        write_atomic(
+            folder / "ingest.json", json.dumps(summary, indent=1, allow_nan=False).encode()
+        )
+
+    def _repr_html_(self) -> str:
+        cells = [("split", "patients", "studies", "images", "per class")]
+        for name, counts in self.summary["splits"].items():
+            classes = ", ".join(f"{k}: {_counts(v)}" for k, v in counts["classes"].items())
+            cells.append((name, counts["patients"], counts["studies"], counts["images"], classes))
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(str(c))}</td>" for c in row) + "</tr>"
+            for row in cells
+        )
+        files = {k: self.summary[k] for k in ("given", "ok", "repaired", "quarantined", "skipped")}
+        text = ", ".join(f"{name} {count}" for name, count in files.items())
+        return f"<p>Manifest: {len(self.table)} images. Files: {text}.</p><table>{rows}</table>"
+
+
+def _guarded(table: pd.DataFrame, columns: Sequence[str]) -> bytes:
+    """A CSV whose cells no spreadsheet runs; empty where a value is missing."""
+    records = table.astype(object).where(table.notna(), "").to_dict("records")
+    return csv_bytes(
+        ({str(k): escape_formula_cell(str(v)) for k, v in row.items()} for row in records), columns
+    )
+
+
+def check_table(table: pd.DataFrame, *, where: str) -> pd.DataFrame:
+    """Return `table` if it obeys the schema. Raises ManifestError that names the column at
+    fault.
+    """
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise ManifestError(
+            f"{where}: the manifest lacks the columns {', '.join(missing)}: {_mend(where)}"
+        )
+    for name, kind in COLUMNS.items():
+        text = pd.api.types.is_string_dtype(table[name].dtype) and not table[name].isna().any()
+        if not (text if kind == "str" else table[name].dtype == kind):
+            raise ManifestError(
+                f"{where}: column {name} of the manifest is not {kind}: {_mend(where)}"
+            )
+    if table["image"].duplicated().any():
+        raise ManifestError(
+            f"{where}: column image of the manifest holds a value twice: {_mend(where)}"
+        )
+    if not table["split"].isin(SPLITS).all():
+        raise ManifestError(
+            f"{where}: column split of the manifest holds more than {', '.join(SPLITS)}: "
+            f"{_mend(where)}"
+        )
+    return table
+
+
+def _mend(where: object) -> str:
+    return f"run medres ingest again, into a new folder ({where} is left as it is)."
+
+
+def _counts(value: object) -> str:
+    return "/".join(str(v) for v in value.values()) if isinstance(value, dict) else str(value)

@@ -1,0 +1,80 @@
+"""What a compressed frame says of itself: size, precision, sign, components. Read before any
+decoder touches it.
+
+ISO/IEC 10918-1 B.2.2 (JPEG), 14495-1 C.2.2 (JPEG-LS), 15444-1 A.5.1 (JPEG 2000, HTJ2K).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
+_SIZ = b"\xff\x4f\xff\x51"
+
+
+@dataclass(frozen=True)
+class Codestream:
+    """Rows and columns in pixels, precision in bits a sample; only JPEG 2000 says whether samples
+    are signed.
+    """
+
+    rows: int
+    columns: int
+    precision: int
+    signed: bool | None
+    components: int
+    complete: bool
+
+
+def read_codestream(data: bytes) -> Codestream | None:
+    """Parameters of a JPEG, JPEG-LS or JPEG 2000 stream (also inside a JP2 box); None when it is
+    none of them.
+    """
+    if data[:2] == b"\xff\xd8":
+        return _jpeg(data)
+    start = data[:1024].find(_SIZ)
+    return _jpeg2000(data, start) if start >= 0 else None
+
+
+def _jpeg(data: bytes) -> Codestream | None:
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+        elif marker in _BARE_MARKERS:
+            position += 2
+        elif marker in _FRAME_MARKERS:
+            if position + 10 > len(data):
+                return None
+            precision, rows, columns, components = struct.unpack(
+                ">BHHB", data[position + 4 : position + 10]
+            )
+            return Codestream(rows, columns, precision, None, components, _has_end(data))
+        else:
+            position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
+    return None
+
+
+def _jpeg2000(data: bytes, start: int) -> Codestream | None:
+    if start + 43 > len(data):
+        return None
+    right, bottom, left, top = struct.unpack(">4L", data[start + 8 : start + 24])
+    components, depth = struct.unpack(">HB", data[start + 40 : start + 43])
+    return Codestream(
+        bottom - top,
+        right - left,
+        (depth & 0x7F) + 1,
+        bool(depth & 0x80),
+        components,
+        _has_end(data),
+    )
+
+
+def _has_end(data: bytes) -> bool:
+    """End-of-image mark at the end, before padding. libjpeg fills a stream without it with grey and
+    says nothing.
+    """
+    return b"\xff\xd9" in data[-16:] or data.rstrip(b"\0").endswith(b"\xff\xd9")

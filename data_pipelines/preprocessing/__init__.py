@@ -1,0 +1,35 @@
+"""From read images to the fixed-size integers that training and prediction both consume.
+
+`spec` says what is wanted, `preparation` makes it of one image, `samples` of several slices,
+`study` of a whole study.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_pipelines.runtime.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from data_pipelines.preprocessing.preparation import (
+        prepare,
+        resize_axes,
+        to_integers,
+        to_model_units,
+    )
+    from data_pipelines.preprocessing.resize import AxisResize
+    from data_pipelines.preprocessing.samples import SampleSlices, prepare_units, units_of
+    from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
+    from data_pipelines.preprocessing.study import Study, prepared_study
+
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "data_pipelines.preprocessing.preparation": "prepare resize_axes to_integers "
+        "to_model_units",
+        "data_pipelines.preprocessing.resize": "AxisResize",
+        "data_pipelines.preprocessing.samples": "SampleSlices prepare_units units_of",
+        "data_pipelines.preprocessing.spec": "PreprocessSpec spec_from",
+        "data_pipelines.preprocessing.study": "Study prepared_study",
+    },
+)

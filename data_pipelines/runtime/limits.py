@@ -1,0 +1,89 @@
+"""What one file may cost: seconds, memory, bytes, depth. Bytes from elsewhere may be a bomb; these
+stop it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, replace
+
+from data_pipelines.errors import InputError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one file. `seconds` and `memory` (bytes beyond what the program takes) hold in the
+    decode workers.
+
+    `file`: bytes on the disk; `inflated`: bytes of a deflated data set, of all frames of an image,
+        or of an archive once they are decompressed; `depth`: sequences within sequences.
+    """
+
+    seconds: float = 10.0
+    memory: int = 2 << 30
+    file: int = 1 << 30
+    inflated: int = 512 << 20
+    depth: int = 64
+
+
+_DEFAULT = Limits()
+_current: ContextVar[Limits] = ContextVar("limits")
+
+
+def active_limits() -> Limits:
+    """The limits that hold here and now."""
+    return _current.get(_DEFAULT)
+
+
+@contextlib.contextmanager
+def limited(**changes: float) -> Iterator[Limits]:
+    """Read with other limits inside the block: `with limited(seconds=60): ingest(...)`.
+
+    Raises InputError for an unknown name or a value that is not above 0.
+    """
+    known = asdict(active_limits())
+    for name, value in changes.items():
+        if name not in known:
+            raise InputError(
+                f"limit {name}: there is none of that name. Choose one of {', '.join(known)}.",
+                code="limits",
+            )
+        if not value > 0:
+            raise InputError(f"limit {name}={value:g}: give a number above 0.", code="limits")
+    whole = {name: value if name == "seconds" else int(value) for name, value in changes.items()}
+    token = _current.set(replace(active_limits(), **whole))  # type: ignore[arg-type]
+    try:
+        yield active_limits()
+    finally:
+        _current.reset(token)
+
+
+def install_limits(limits: Limits) -> None:
+    """Let `limits` hold in this process from now on: for workers, which have one task in life."""
+    _current.set(limits)
+
+
+_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def parse_limits(texts: list[str]) -> dict[str, float]:
+    """NAME=VALUE texts as changes for `limited`; bytes may end in KiB, MiB or GiB. Raises
+    InputError.
+    """
+    changes = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        number = value.strip().removesuffix("B").removesuffix("i")
+        unit = number[-1:].upper() if number[-1:].isalpha() else ""
+        try:
+            changes[name.strip()] = float(number[: len(number) - len(unit)]) * _SIZES[unit]
+        except (ValueError, KeyError):
+            equals = ""
+        if not equals:
+            raise InputError(
+                f"limit {text!r}: write NAME=NUMBER, as in seconds=60 or memory=4GiB.",
+                code="limits",
+            )
+    return changes

@@ -1,0 +1,17 @@
+"""A made-up DICOM cohort: its anatomy, and the files that a scanner would have written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_pipelines.runtime.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from data_pipelines.synthetic.cohort import make_cohort
+
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "data_pipelines.synthetic.cohort": "make_cohort",
+    },
+)

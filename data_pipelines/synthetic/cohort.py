@@ -1,0 +1,284 @@
+"""A made-up cohort of DICOM files, honestly labelled synthetic, for the demo and for tests.
+
+Five patients in six have radiographs (CR and DX, several visits), the sixth a CT series. The
+finding is a soft nodule whose contrast varies down to nearly nothing. Manufacturer, gain, view,
+age, sex and site do not depend on it. The folder also
+holds what real folders hold: a localizer, a truncated file, an exact duplicate, a text file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from data_pipelines.dicom.writer import derived_uid, new_dataset, save, set_pixels
+from data_pipelines.errors import InputError
+from data_pipelines.kinds import KindName
+from data_pipelines.runtime.atomic_files import csv_bytes, staged_folder
+from data_pipelines.synthetic.anatomy import Anatomy, Nodule, ct_slice, draw_anatomy, radiograph
+
+MAKERS = ("medres phantom A", "medres phantom B")
+NOTICE = "Synthetic image drawn by medres. Not a patient."
+_XRAY_SYNTAXES = (
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    JPEGLosslessSV1,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+)
+_CT_SYNTAXES = (
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
+_VISITS, _VIEWS = 3, ("PA", "AP")
+_SLICES, _SLICE_STEP_MM = 10, 12.0
+_LUT_BITS = 10
+
+
+@dataclass(frozen=True)
+class _Patient:
+    number: int
+    seed: int
+    age: int
+    sex: str
+    maker: int  # index into MAKERS
+    anatomy: Anatomy
+    nodule: Nodule | None
+
+    @property
+    def id(self) -> str:
+        return f"PHANTOM-{self.number:04d}"
+
+    def uid(self, *parts: object) -> UID:
+        return derived_uid("phantom", self.seed, self.number, *parts)
+
+
+def make_cohort(
+    out: Path, *, patients: int = 72, seed: int = 0, only: KindName | None = None
+) -> Path:
+    """Write the cohort of `patients` (6 or more) to the new or empty folder `out` and return it.
+
+    only: what every patient has. `out/labels.csv` has the columns path, nodule (0 or 1), age, sex,
+        site. Equal arguments give equal bytes; a failure leaves nothing. Raises InputError where
+        `out` holds files or `patients` is under 6.
+    """
+    if patients < 6:
+        raise InputError(f"patients={patients}: a cohort needs at least 6. Give a larger number.")
+    out = Path(out)
+    with staged_folder(out, what="the synthetic cohort") as folder:
+        rows: list[dict[str, object]] = []
+        for number in range(1, patients + 1):
+            patient = _draw_patient(number, seed)
+            ct = number % 6 == 0 if only is None else only == "ct"
+            rows += _write_ct(folder, patient) if ct else _write_radiographs(folder, patient)
+        rows += _write_odd_files(folder, rows, seed)
+        (folder / "labels.csv").write_bytes(csv_bytes(rows, list(rows[0])))
+        (folder / "SYNTHETIC.txt").write_text(
+            f"{NOTICE} Seed {seed}, {patients} made-up patients.\n", encoding="ascii"
+        )
+    return out
+
+
+def _draw_patient(number: int, seed: int) -> _Patient:
+    rng = np.random.default_rng([seed, number])
+    nodule = None
+    if rng.random() < 0.55:
+        nodule = Nodule(
+            side=int(rng.choice([-1, 1])),
+            u=rng.uniform(-0.55, 0.55),
+            v=rng.uniform(-0.6, 0.6),
+            radius=rng.uniform(0.09, 0.14),
+            contrast=rng.uniform(0.25, 1.5),
+        )
+    return _Patient(
+        number=number,
+        seed=seed,
+        age=int(rng.integers(24, 94)),
+        sex=str(rng.choice(["F", "M"])),
+        maker=int(rng.integers(0, 2)),
+        anatomy=draw_anatomy(rng),
+        nodule=nodule,
+    )
+
+
+def _write_radiographs(folder: Path, patient: _Patient) -> Iterator[dict[str, object]]:
+    """Two views at each of three visits; the nodule appears at a visit and is fainter in some
+    pictures than others.
+    """
+    rng = np.random.default_rng([patient.seed, patient.number, 1])
+    onset = int(rng.choice([0, 0, 1]))
+    for visit in range(_VISITS):
+        for view_index, view in enumerate(_VIEWS):
+            nodule = patient.nodule if visit >= onset else None
+            if nodule is not None:
+                nodule = replace(nodule, contrast=nodule.contrast * rng.uniform(0.6, 1.0))
+            picture = radiograph(patient.anatomy, rng, (160, 144)[patient.maker], 144, nodule)
+            syntax = _XRAY_SYNTAXES[(patient.number + 2 * visit + view_index) % len(_XRAY_SYNTAXES)]
+            dataset = _radiograph_dataset(patient, picture, visit, view, syntax)
+            path = f"{patient.id}/visit{visit + 1}_{view}.dcm"
+            save(dataset, folder / path)
+            yield _row(path, nodule is not None, patient)
+
+
+def _radiograph_dataset(
+    patient: _Patient, picture: np.ndarray, visit: int, view: str, syntax: UID
+) -> Dataset:
+    modality = ("CR", "DX")[patient.maker]
+    dataset = _dataset(patient, modality, syntax, study=visit, series=view, instance=1)
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", ""]
+    dataset.BodyPartExamined = "CHEST"
+    dataset.ViewPosition = view
+    dataset.PatientOrientation = ["L", "F"]
+    dataset.PixelIntensityRelationship = "LOG"
+    dataset.PixelIntensityRelationshipSign = -1 if patient.maker else 1
+    dataset.ImagerPixelSpacing = [2.5, 2.5]
+    if modality == "DX":
+        dataset.PresentationIntentType = "FOR PRESENTATION"
+        dataset.ImageLaterality = "U"
+        dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
+        _store_with_lut(dataset, picture**1.15)
+    else:
+        gain = 0.9 + 0.1 * np.cos(patient.number)
+        dataset.WindowCenter, dataset.WindowWidth = 1850.5, 3301  # shows 200..3500
+        set_pixels(dataset, np.round(200 + 3300 * gain * picture).astype(np.uint16), bits=12)
+    return dataset
+
+
+def _store_with_lut(dataset: Dataset, picture: np.ndarray) -> None:
+    """Store MONOCHROME1 pixels whose VOI LUT (C.11.2) leads back to `picture` once the polarity is
+    turned.
+    """
+    top = 2**_LUT_BITS - 1
+    ramp = np.arange(top + 1) / top
+    curve = 0.5 * ramp + 0.5 * (3 * ramp**2 - 2 * ramp**3)
+    stored = np.interp(1 - picture, curve, np.arange(top + 1))
+    lut = Dataset()
+    lut.LUTDescriptor = [top + 1, 0, 12]
+    lut.LUTExplanation = "synthetic"
+    lut.add_new("LUTData", "US", [int(v) for v in np.round(4095 * curve)])
+    dataset.VOILUTSequence = [lut]
+    dataset.PresentationLUTShape = "INVERSE"
+    set_pixels(
+        dataset, np.round(stored).astype(np.uint16), bits=_LUT_BITS, photometric="MONOCHROME1"
+    )
+
+
+def _write_ct(folder: Path, patient: _Patient) -> Iterator[dict[str, object]]:
+    """One series; file names and instance numbers run against the geometry."""
+    rng = np.random.default_rng([patient.seed, patient.number, 2])
+    names = rng.permutation(_SLICES)
+    for index in range(_SLICES):
+        z = (index + 0.5) / _SLICES * 2 - 1
+        picture = ct_slice(patient.anatomy, rng, 128, z, patient.nodule)
+        dataset = _ct_dataset(patient, picture, index, _CT_SYNTAXES[patient.number // 6 % 5])
+        path = f"{patient.id}/ct_{names[index]:03d}.dcm"
+        save(dataset, folder / path)
+        nodule = patient.nodule
+        yield _row(
+            path, nodule is not None and abs(z - nodule.v) / 2 < 0.8 * nodule.radius, patient
+        )
+
+
+def _ct_dataset(patient: _Patient, picture: np.ndarray, index: int, syntax: UID) -> Dataset:
+    dataset = _dataset(patient, "CT", syntax, study=0, series="CT", instance=_SLICES - index)
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.BodyPartExamined = "CHEST"
+    dataset.FrameOfReferenceUID = patient.uid("frame")
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.ImagePositionPatient = [-190.5, -190.5, _SLICE_STEP_MM * index]
+    dataset.PixelSpacing = [3.0, 3.0]
+    dataset.SliceThickness = _SLICE_STEP_MM
+    dataset.KVP = 120
+    dataset.WindowCenter, dataset.WindowWidth = 40, 400
+    dataset.RescaleSlope, dataset.RescaleType = 1, "HU"
+    if patient.maker == 0:
+        dataset.RescaleIntercept = -1024
+        stored = np.round(picture + 1024).clip(0, 4095).astype(np.uint16)
+    else:  # nothing is reconstructed outside of the scanner's circle
+        dataset.RescaleIntercept = 0
+        dataset.add_new("PixelPaddingValue", "SS", -2000)
+        stored = np.round(picture).clip(-1024, 3071).astype(np.int16)
+        y, x = np.mgrid[-1 : 1 : stored.shape[0] * 1j, -1 : 1 : stored.shape[1] * 1j]
+        stored[x**2 + y**2 > 1] = -2000
+    set_pixels(dataset, stored, bits=16)
+    return dataset
+
+
+def _dataset(
+    patient: _Patient, modality: str, syntax: UID, *, study: int, series: str, instance: int
+) -> Dataset:
+    dataset = new_dataset(
+        modality,
+        syntax,
+        patient_id=patient.id,
+        patient=f"PHANTOM^{patient.number:04d}",
+        study=patient.uid("study", study),
+        series=patient.uid("series", study, series),
+        sop=patient.uid("image", study, series, instance),
+    )
+    dataset.IssuerOfPatientID = "medres phantom"
+    dataset.PatientSex = patient.sex
+    dataset.PatientAge = f"{patient.age:03d}Y"
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethod = "synthetic: there is no patient"
+    dataset.Manufacturer = MAKERS[patient.maker]
+    dataset.ManufacturerModelName = f"drawing {modality}"
+    dataset.SeriesDescription = "synthetic phantom"
+    dataset.ImageComments, dataset.BurnedInAnnotation = NOTICE, "NO"
+    dataset.LossyImageCompression, dataset.InstanceNumber = "00", instance
+    return dataset
+
+
+def _write_odd_files(
+    folder: Path, rows: list[dict[str, object]], seed: int
+) -> list[dict[str, object]]:
+    """A localizer, a radiograph cut short and a byte-for-byte copy; returns the label rows of the
+    last two.
+    """
+    patient = _draw_patient(6, seed)
+    picture = ct_slice(patient.anatomy, np.random.default_rng(seed), 128, 0.0)
+    localizer = _ct_dataset(patient, picture, 0, _CT_SYNTAXES[0])
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    localizer.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+    localizer.SeriesInstanceUID = patient.uid("series", 0, "localizer")
+    localizer.SOPInstanceUID = patient.uid("image", 0, "localizer")
+    localizer.file_meta.MediaStorageSOPInstanceUID = localizer.SOPInstanceUID
+    save(localizer, folder / patient.id / "localizer.dcm")
+    extra = []
+    for row, name, share in ((rows[0], "cut_short.dcm", 0.6), (rows[1], "copy.dcm", 1.0)):
+        data = (folder / str(row["path"])).read_bytes()
+        path = PurePosixPath(str(row["path"])).with_name(name)
+        (folder / path).write_bytes(data[: int(len(data) * share)])
+        extra.append({**row, "path": str(path)})
+    return extra
+
+
+def _row(path: str, positive: bool, patient: _Patient) -> dict[str, object]:
+    site = ("north", "south")[patient.number % 2]
+    return {
+        "path": path,
+        "nodule": int(positive),
+        "age": patient.age,
+        "sex": patient.sex,
+        "site": site,
+    }

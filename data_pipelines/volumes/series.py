@@ -1,0 +1,226 @@
+"""Slices to series: which belong together, in which order, and whether they make a volume. Pure
+functions.
+
+PS3.3 C.7.6.2.1.1 (position and orientation). Order, step and tilt come from ImagePositionPatient
+alone: never from InstanceNumber, SliceLocation, file names, SliceThickness or SpacingBetweenSlices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines.volumes.plane import Plane
+
+Verdict = Literal[
+    "SINGLE",
+    "REGULAR",
+    "TILTED",
+    "MISSING",
+    "IRREGULAR",
+    "DUPLICATE",
+    "LOCALIZER",
+    "MIXED_ORIENTATION",
+    "NOT_A_VOLUME",
+]
+Affine = NDArray[np.float64]
+
+COSINE_TOLERANCE = 1e-3
+SPACING_TOLERANCE_MM = 1e-4
+SAME_PLACE_MM = 1e-3
+STEP_TOLERANCE = 0.05
+STEP_TOLERANCE_MM = 0.05
+TILT_TOLERANCE_DEGREES = 0.1
+MIN_SLICES = 3
+
+
+@dataclass(frozen=True)
+class Group:
+    """Slices that share a grid, ascending along row x column, and what they amount to.
+
+    SINGLE: one image. REGULAR: one step throughout, along the normal. TILTED: one step, at an angle
+    (`tilt_degrees`).
+    MISSING: gaps of whole steps, `missing` slices in all. IRREGULAR: other gaps, or a drift within
+    the plane.
+    DUPLICATE: slices at the same place. LOCALIZER. NOT_A_VOLUME: no geometry, one place seen
+    several times, or two slices (a single step, which nothing confirms). `affine` maps (slice, row,
+    column, 1) to LPS mm; None where the steps differ.
+    """
+
+    planes: tuple[Plane, ...]
+    verdict: Verdict
+    missing: int = 0
+    step_mm: float | None = None
+    tilt_degrees: float = 0.0
+    affine: Affine | None = None
+
+    @property
+    def label(self) -> str:
+        """The verdict as people read it: MISSING(2) rather than MISSING."""
+        return f"{self.verdict}({self.missing})" if self.verdict == "MISSING" else self.verdict
+
+
+def group_planes(planes: Sequence[Plane]) -> list[Group]:
+    """Groups that agree in series, frame of reference, orientation, matrix, spacing, ImageType and
+    kernel.
+
+    Slices at the same place are told apart by dimension index, temporal position or acquisition
+    number, where that leaves no duplicate. What is no slice makes a group of its own.
+    """
+    alone = [Group((plane,), _verdict_alone(plane)) for plane in planes if not _has_geometry(plane)]
+    slices = sorted((plane for plane in planes if _has_geometry(plane)), key=_exact_key)
+    groups = []
+    for _, same in groupby(slices, key=_exact_key):
+        for close in _within_tolerance(list(same)):
+            groups += [classify_spacing(part) for part in _split_acquisitions(close)]
+    return groups + alone
+
+
+def series_verdict(groups: Sequence[Group]) -> Verdict:
+    """One verdict for all groups of a series: its own where there is one group, MIXED_ORIENTATION
+    where directions differ, else NOT_A_VOLUME.
+    """
+    slices = [group for group in groups if group.verdict != "LOCALIZER"]
+    if len(slices) <= 1:
+        return (slices or list(groups))[0].verdict
+    orientations = [group.planes[0].orientation for group in slices]
+    known = [np.asarray(o) for o in orientations if o is not None]
+    mixed = any(np.abs(o - known[0]).max() > COSINE_TOLERANCE for o in known)
+    return "MIXED_ORIENTATION" if mixed else "NOT_A_VOLUME"
+
+
+def classify_spacing(planes: Sequence[Plane]) -> Group:
+    """Order and verdict of slices that share orientation and matrix."""
+    axes = np.asarray(planes[0].orientation, np.float64).reshape(2, 3)
+    normal = np.cross(axes[0], axes[1])
+    if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-2):
+        return Group(tuple(planes), "NOT_A_VOLUME")
+    normal /= np.linalg.norm(normal)
+    places = np.asarray([plane.position for plane in planes], np.float64)
+    order = np.argsort(places @ normal, kind="stable")
+    ordered, places = tuple(planes[i] for i in order), places[order]
+    if len(planes) == 1:
+        return Group(ordered, "SINGLE")
+    steps = np.diff(places @ normal)
+    if (steps < SAME_PLACE_MM).any():
+        repeated = len({(p.dimensions, p.temporal, p.acquisition) for p in planes}) == len(planes)
+        return Group(
+            ordered, "NOT_A_VOLUME" if repeated and (steps < SAME_PLACE_MM).all() else "DUPLICATE"
+        )
+    return _assess_steps(ordered, places, normal, axes)
+
+
+def _assess_steps(
+    planes: tuple[Plane, ...],
+    places: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    axes: NDArray[np.float64],
+) -> Group:
+    steps = np.diff(places @ normal)
+    step = float(np.median(steps))
+    counts = np.concatenate([[0], np.cumsum(np.maximum(np.rint(steps / step), 1))])
+    vector = (places[-1] - places[0]) / counts[-1]
+    off_grid = np.linalg.norm(places - places[0] - counts[:, None] * vector, axis=1).max()
+    if off_grid > max(STEP_TOLERANCE * step, min(STEP_TOLERANCE_MM, 0.2 * step)):
+        return Group(planes, "IRREGULAR", step_mm=step)
+    tilt = float(
+        np.degrees(np.arctan2(np.linalg.norm(vector - (vector @ normal) * normal), vector @ normal))
+    )
+    missing = int(counts[-1]) - len(planes) + 1
+    if missing:
+        return Group(planes, "MISSING", missing, step, tilt)
+    if len(planes) < MIN_SLICES:
+        return Group(planes, "NOT_A_VOLUME", step_mm=step, tilt_degrees=tilt)
+    tilted = tilt > TILT_TOLERANCE_DEGREES
+    return Group(
+        planes,
+        "TILTED" if tilted else "REGULAR",
+        0,
+        step,
+        tilt,
+        affine_of(planes[0], axes, places[0], vector),
+    )
+
+
+def affine_of(plane: Plane, axes: NDArray, origin: NDArray, step: NDArray) -> Affine:
+    """(slice, row, column, 1) -> LPS mm: a row index moves along the column cosines by the row
+    spacing. C.7.6.2.1.1.
+    """
+    row_spacing, column_spacing = plane.spacing or (1.0, 1.0)
+    affine = np.eye(4)
+    affine[:3, 0] = step
+    affine[:3, 1] = axes[1] * row_spacing
+    affine[:3, 2] = axes[0] * column_spacing
+    affine[:3, 3] = origin
+    return affine
+
+
+def _has_geometry(plane: Plane) -> bool:
+    placed = (
+        plane.orientation is not None and plane.position is not None and plane.spacing is not None
+    )
+    return placed and not plane.not_a_slice
+
+
+def _verdict_alone(plane: Plane) -> Verdict:
+    if plane.not_a_slice == "localizer":
+        return "LOCALIZER"
+    return "NOT_A_VOLUME" if plane.not_a_slice or plane.modality in ("CT", "MR", "PT") else "SINGLE"
+
+
+def _exact_key(plane: Plane) -> tuple[str, ...]:
+    exact = (
+        plane.series,
+        plane.frame_of_reference,
+        plane.modality,
+        plane.rows,
+        plane.columns,
+        plane.kernel,
+        plane.stack,
+    )
+    return (*map(str, exact), *plane.image_type)
+
+
+def _within_tolerance(planes: list[Plane]) -> list[list[Plane]]:
+    """Split by orientation and spacing, with a tolerance."""
+    found: list[list[Plane]] = []
+    for plane in planes:
+        home = next((group for group in found if _agree(group[0], plane)), None)
+        if home is None:
+            found.append([plane])
+        else:
+            home.append(plane)
+    return found
+
+
+def _agree(a: Plane, b: Plane) -> bool:
+    turned = np.abs(np.subtract(a.orientation, b.orientation)).max()  # type: ignore[arg-type]
+    scaled = np.abs(np.subtract(a.spacing, b.spacing)).max()  # type: ignore[arg-type]
+    return bool(turned <= COSINE_TOLERANCE and scaled <= SPACING_TOLERANCE_MM)
+
+
+def _split_acquisitions(planes: list[Plane]) -> list[list[Plane]]:
+    """Split slices at the same places into the passes that took them; as they are where no number
+    tells them apart.
+    """
+    if classify_spacing(planes).verdict != "DUPLICATE":
+        return [planes]
+    keys: tuple[Callable[[Plane], Hashable], ...] = (
+        lambda plane: plane.dimensions,
+        lambda plane: plane.temporal,
+        lambda plane: plane.acquisition,
+    )
+    for key in keys:
+        parts = [
+            list(part) for _, part in groupby(sorted(planes, key=lambda p: str(key(p))), key=key)
+        ]
+        if len(parts) > 1 and all(
+            classify_spacing(part).verdict not in ("DUPLICATE", "NOT_A_VOLUME") for part in parts
+        ):
+            return parts
+    return [planes]

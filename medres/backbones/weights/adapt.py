@@ -1,0 +1,81 @@
+"""Arithmetic on source weights: what makes them fit another input, another number of dimensions, or
+layers without biases.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medres.errors import WeightsError
+
+Arrays = dict[str, np.ndarray]
+
+# What the source did to x in 0..1, channel by channel in its own order: gain x + shift.
+IMAGENET_MEAN, IMAGENET_DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+CAFFE_MEAN = np.array([103.939, 116.779, 123.68])  # blue, green, red
+SCALINGS = {
+    "imagenet": (1 / IMAGENET_DEVIATION, -IMAGENET_MEAN / IMAGENET_DEVIATION),
+    "caffe": (np.full(3, 255.0), -CAFFE_MEAN),
+}
+
+
+def absorb_scaling(arrays: Arrays, scaling: str, adapted: dict[str, str]) -> Arrays:
+    """The arrays with the source's scaling inside the stem, for an input z = 2 x - 1 in red, green,
+    blue.
+
+    gain x + shift = gain/2 z + (gain/2 + shift): the factor goes into the kernel, the rest into the
+    mean of the batch normalisation behind it. Raises WeightsError where there is no RGB stem with
+    batch normalisation.
+    """
+    name = "stem_conv1" if "stem_conv1/kernel" in arrays else "stem_conv"
+    mean = f"{name.replace('conv', 'norm')}/moving_mean"
+    kernel = arrays.get(f"{name}/kernel", np.zeros((0, 0)))
+    if mean not in arrays or kernel.shape[-2] != 3:
+        raise WeightsError(
+            f"scaling {scaling!r} needs a stem of 3 input channels with batch normalisation; the "
+            f"file has none"
+        )
+    gain, shift = SCALINGS[scaling]
+    turned = kernel * (gain / 2)[:, None]
+    constant = (kernel * (gain / 2 + shift)[:, None]).sum(axis=tuple(range(kernel.ndim - 1)))
+    adapted[mean] = f"the {scaling} scaling of the input was folded in"
+    turned = turned[..., ::-1, :] if scaling == "caffe" else turned
+    return {**arrays, f"{name}/kernel": turned, mean: arrays[mean] - constant}
+
+
+def fold_biases(arrays: Arrays, known: set[str], adapted: dict[str, str]) -> Arrays:
+    """The arrays, with each conv bias that the model lacks moved into the batch normalisation
+    behind it: mean - bias.
+    """
+    arrays = dict(arrays)
+    for name in [
+        name for name in arrays if "conv" in name and name.endswith("/bias") and name not in known
+    ]:
+        mean = name.replace("conv", "norm").replace("/bias", "/moving_mean")
+        if mean in arrays and arrays[mean].shape == arrays[name].shape:
+            arrays[mean] = arrays[mean] - arrays.pop(name)
+            how = "the bias of the convolution before it was folded in"
+            adapted[mean] = f"{adapted[mean]}; {how}" if mean in adapted else how
+    return arrays
+
+
+def adapt_shape(
+    array: np.ndarray, shape: tuple[int, ...], rgb: str | None
+) -> tuple[np.ndarray, str]:
+    """The array inflated from 2D to 3D and, for the stem (rgb given), spread over the model's
+    channels; and how, in words.
+    """
+    how = []
+    if array.ndim == 4 and len(shape) == 5:
+        array = np.repeat(array[None], shape[0], axis=0) / shape[0]
+        how.append(f"inflated to depth {shape[0]}, divided by it")
+    if rgb and array.ndim == len(shape) and array.shape[-2] == 3 != shape[-2]:
+        count = shape[-2]
+        if rgb == "copy":
+            array = np.take(array, np.arange(count) % 3, axis=-2)
+        else:
+            array = np.repeat(
+                array.sum(axis=-2, keepdims=True) / (count if rgb == "sum" else 3), count, axis=-2
+            )
+        how.append(f"3 input channels to {count}, by {rgb}")
+    return array, "; ".join(how)

@@ -1,0 +1,102 @@
+"""A file of weights -> name -> array, whatever wrote it. No model is built and no code of the file
+is run.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from medres.backbones.weights.torch_state_dict import read_safetensors, read_torch
+from medres.errors import WeightsError
+
+SUFFIXES = (".keras", ".h5", ".hdf5", ".safetensors", ".pth", ".pt", ".th")
+# The order in which Keras stores a layer's variables, by their number.
+ORDER = {
+    1: ("kernel",),
+    2: ("kernel", "bias"),
+    4: ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """Name -> array: "layer/variable" from Keras files, dotted names from torch's. Raises
+    WeightsError.
+    """
+    if not path.is_file():
+        raise WeightsError(f"weights file {path} does not exist or is not a file")
+    if path.suffix in (".pth", ".pt", ".th"):
+        return read_torch(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if path.suffix not in SUFFIXES:
+        raise WeightsError(f"weights file {path.name}: the ending is none of {', '.join(SUFFIXES)}")
+    try:
+        if path.suffix == ".keras":
+            with (
+                zipfile.ZipFile(path) as archive,
+                h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file,
+            ):
+                return _keras3(file)
+        with h5py.File(path, "r") as file:
+            return _legacy(file.get("model_weights", file)) or _keras3(file)
+    except (
+        OSError,
+        LookupError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(
+            f"weights file {path.name} is not a whole {path.suffix} file: {error}"
+        ) from error
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _legacy(group: Any) -> dict[str, np.ndarray]:
+    """Keras 2's layout, still written by Model.save("x.h5"): a group a layer, its weight names in
+    an attribute.
+    """
+    found = {}
+    for layer in map(_text, group.attrs.get("layer_names", ())):
+        for name in map(_text, group[layer].attrs["weight_names"]):
+            *path, variable = name.split(":")[0].split("/")
+            found[f"{path[-1] if path else layer}/{variable}"] = group[layer][name][()]
+    return found
+
+
+def _keras3(file: Any) -> dict[str, np.ndarray]:
+    """Keras 3's layout: groups `vars` of numbered variables, with the layer's name in an
+    attribute.
+    """
+    found: dict[str, np.ndarray] = {}
+
+    def visit(path: str, item: Any) -> None:
+        if path.split("/")[-1] != "vars" or not isinstance(item, h5py.Group) or not len(item):
+            return
+        if "name" not in item.attrs:
+            raise WeightsError(
+                "the file does not hold its layers' names; save the model anew with Keras 3.15 or "
+                "later, or as .h5"
+            )
+        layer = _text(item.attrs["name"])
+        names = ORDER.get(len(item), tuple(map(str, range(len(item)))))
+        if len(item) == 2 and item["0"].ndim == 1:
+            names = ("gamma", "beta")
+        found.update({f"{layer}/{name}": item[str(i)][()] for i, name in enumerate(names)})
+
+    file.visititems(visit)
+    return found

@@ -1,0 +1,75 @@
+"""The command line: thin verbs over the same functions that people call from Python.
+
+Exit code 0 on success, 2 on wrong usage, 1 on failure with one clear line on standard error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from medres.cli import (
+    data_commands,
+    experiments_commands,
+    inspect_commands,
+    serve_commands,
+    train_commands,
+)
+from medres.cli.console import DEBUG, verb
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Residual networks for medical images: from DICOM files to a diagnostic report. Research "
+    "use only; not a medical device.",
+)
+study = typer.Typer(
+    no_args_is_help=True, help="Why residual learning works, on one's own pictures."
+)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"
+
+
+@study.callback()
+def studies_of() -> None:
+    """Why residual learning works, on one's own pictures."""
+
+
+def _hang_up(*functions: Callable[..., None]) -> None:
+    for function in functions:
+        app.command()(verb(function))
+
+
+_hang_up(data_commands.ingest, data_commands.cache, train_commands.plan, train_commands.train)
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)
+def evaluate(context: typer.Context) -> None:
+    """The diagnostic report; the same as python -m medres.evaluate."""
+    from medres.evaluate.__main__ import main
+
+    raise typer.Exit(main(context.args))
+
+
+_hang_up(
+    serve_commands.verify, serve_commands.predict, serve_commands.export, serve_commands.parity
+)
+_hang_up(data_commands.wrap, train_commands.demo, inspect_commands.doctor, inspect_commands.inspect)
+app.add_typer(study, name="study")
+study.command()(verb(experiments_commands.depth))
+study.command()(verb(experiments_commands.gradients))

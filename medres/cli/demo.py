@@ -1,0 +1,78 @@
+"""The whole chain on a made-up cohort, through the very same functions as real work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.ingestion.pipeline import ingest
+from data_pipelines.runtime.atomic_files import require_new, write_atomic
+from data_pipelines.synthetic.cohort import make_cohort
+from medres.errors import MedresError
+from medres.evaluate.__main__ import main as evaluate
+from medres.inference.loading import load
+from medres.progress import ProgressReporter
+from medres.training.run import train
+
+MARK = "demo.json"
+PATIENTS = 160
+SETTINGS: dict[str, Any] = {
+    "model": "resnet18",
+    "preset": "xray-64",
+    "width": 16,
+    "batch_size": 16,
+    "epochs": 16,
+}
+
+
+def run(out: Path, *, seed: int = 0, progress: ProgressReporter | None = None) -> dict[str, Any]:
+    """Make a cohort below `out`, ingest, cache, train, evaluate and predict; returns where things
+    are and the AUC found.
+
+    An earlier demo in `out` is replaced; any other content is an error.
+    """
+    out, reporter = Path(out), progress or ProgressReporter()
+    if (out / MARK).exists():
+        shutil.rmtree(out)
+    require_new(out, what="the demo")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / MARK, b"{}")
+    reporter.line("1/5 making a cohort of synthetic DICOM files")
+    make_cohort(out / "dicom", patients=PATIENTS, seed=seed)
+    reporter.line("2/5 ingest: index, check, group, split by patient")
+    with reporter.task("ingest") as update:
+        manifest = ingest(
+            out / "dicom", out / "dicom" / "labels.csv", out / "work", seed=seed, progress=update
+        )
+    reporter.line(
+        "3/5 cache and train a narrow ResNet-18 on the radiographs: "
+        + ", ".join(f"{k} {v}" for k, v in SETTINGS.items())
+    )
+    trained = train(out / "work", **SETTINGS, seed=seed, out=out / "run", progress=reporter)
+    reporter.line("4/5 evaluate the test split")
+    if evaluate([str(trained.artefact), str(out / "work"), "--out", str(out / "report")]) != 0:
+        raise MedresError("the evaluation failed; its message stands above")
+    reporter.line("5/5 predict one test study from its DICOM files")
+    example = _example(manifest)
+    prediction = load(trained.artefact).predict(example)
+    found = json.loads((out / "report" / "report.json").read_text())
+    finding = next(iter(found["findings"].values()))
+    result = {
+        "report": str(out / "report" / "report.html"),
+        "model": str(trained.artefact),
+        "auc": finding["auc"],
+        "example": prediction.as_dict() | {"path": str(example[0].parent)},
+    }
+    write_atomic(out / MARK, json.dumps(result, indent=1).encode())
+    return result
+
+
+def _example(manifest: Manifest) -> list[Path]:
+    """The files of the first radiographic test study."""
+    table = manifest.table
+    rows = table[(table["split"] == "test") & (table["kind"] == "radiograph")]
+    rows = rows[rows["study"] == min(rows["study"])]
+    return [Path(source) / path for source, path in zip(rows["source"], rows["path"], strict=True)]

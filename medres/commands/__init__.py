@@ -1,1 +1,0 @@
-"""The verbs of the command line, one module a room; medres.cli hangs them up."""

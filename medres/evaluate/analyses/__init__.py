@@ -1,0 +1,37 @@
+"""One question per file: a finding, its subgroups, a comparison of models, readers, the worst
+errors.
+
+Combines metrics into parts of the report. May import metrics, scores and statistics.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_pipelines.runtime.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from medres.evaluate.analyses.finding import finding_report
+    from medres.evaluate.analyses.model_comparison import (
+        adjust,
+        align,
+        comparison_report,
+        global_comparisons,
+    )
+    from medres.evaluate.analyses.readers import load_readers, reader_points
+    from medres.evaluate.analyses.secondary_unit import other_numbers, other_units
+    from medres.evaluate.analyses.subgroups import subgroup_report
+    from medres.evaluate.analyses.worst_errors import Pictures, draw_worst, hashed
+
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "medres.evaluate.analyses.finding": "finding_report",
+        "medres.evaluate.analyses.model_comparison": "adjust align comparison_report "
+        "global_comparisons",
+        "medres.evaluate.analyses.readers": "load_readers reader_points",
+        "medres.evaluate.analyses.secondary_unit": "other_numbers other_units",
+        "medres.evaluate.analyses.subgroups": "subgroup_report",
+        "medres.evaluate.analyses.worst_errors": "Pictures draw_worst hashed",
+    },
+)

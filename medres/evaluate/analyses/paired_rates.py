@@ -1,0 +1,124 @@
+"""Two models' calls on the same units: difference of paired proportions (Tango 1998, McNemar),
+clustered where patients repeat; and a global test that three or more AUCs are equal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, stats
+
+from medres.evaluate.metrics.roc import auc_covariance, placements
+from medres.evaluate.scores.sample import Int64Array, Sample
+from medres.evaluate.statistics.estimate import Estimate, undefined
+from medres.evaluate.statistics.intervals import normal_quantile, t_quantile
+
+Bools = NDArray[np.bool_]
+ONE_CLASS = "one class only among the common units"
+
+
+def paired_rates(a: Sample, b: Sample, threshold: float, level: float) -> dict[str, Any]:
+    """sensitivity_difference and specificity_difference (a - b) at a threshold that holds for both,
+    with p-values.
+    """
+    out: dict[str, Any] = {"threshold": threshold}
+    for name, members in (("sensitivity", a.label), ("specificity", ~a.label)):
+        right = [(s.score >= threshold)[members] == a.label[members] for s in (a, b)]
+        estimate, p_value = paired_difference_of_rates(
+            right[0], right[1], a.patient[members], level
+        )
+        out |= {f"{name}_difference": estimate, f"{name}_p": p_value}
+    return out
+
+
+def paired_difference_of_rates(
+    a: Bools, b: Bools, patient: Int64Array, level: float
+) -> tuple[Estimate, float | None]:
+    """Share(a) - share(b) over the same units, and the p-value that they are equal.
+
+    Independent units: Tango's score interval and McNemar's test, exact under 25 discordant pairs.
+    Repeated patients: Wald with the patient sandwich and t.
+    """
+    n = a.size
+    if n == 0:
+        return undefined("no unit in the denominator", n=0), None
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    _, cluster = np.unique(patient, return_inverse=True)
+    groups, difference = int(cluster.max()) + 1, (only_a - only_b) / n
+    if groups == n:
+        limits = tango(only_a, only_b, n, normal_quantile(level))
+        return Estimate(difference, *limits, level, "two", "Tango 1998", n=n), mcnemar(
+            only_a, only_b
+        )
+    deviation = np.bincount(cluster, a.astype(float) - b.astype(float) - difference)
+    variance = groups / (groups - 1) * float(deviation @ deviation) / n**2 if groups > 1 else 0.0
+    if variance < 1e-24:
+        return Estimate(
+            difference, why="the estimated variance is zero: no interval of this kind", n=n
+        ), None
+    error, quantile = math.sqrt(variance), t_quantile(level, groups - 1)
+    low, high = max(-1.0, difference - quantile * error), min(1.0, difference + quantile * error)
+    method = "paired difference, patient sandwich, t"
+    estimate = Estimate(difference, low, high, level, "two", method, n=n, n_clusters=groups)
+    return estimate, float(2.0 * stats.t.sf(abs(difference) / error, groups - 1))
+
+
+def tango(only_a: int, only_b: int, n: int, z: float) -> tuple[float, float]:
+    """Tango 1998 score interval for (only_a - only_b) / n."""
+
+    def statistic(delta: float) -> float:
+        linear = -only_a - only_b + (2 * n - only_a + only_b) * delta
+        q21 = (math.sqrt(max(0.0, linear**2 + 8 * n * only_b * delta * (1 - delta))) - linear) / (
+            4 * n
+        )
+        spread = n * (2 * q21 + delta * (1 - delta))
+        distance = only_a - only_b - n * delta
+        return distance / math.sqrt(max(spread, 1e-20))
+
+    centre, edge = (only_a - only_b) / n, 1.0 - 1e-9
+    low = (
+        -1.0
+        if centre <= -edge
+        else float(optimize.brentq(lambda d: statistic(d) - z, -edge, centre, xtol=1e-12))
+    )
+    high = (
+        1.0
+        if centre >= edge
+        else float(optimize.brentq(lambda d: statistic(d) + z, centre, edge, xtol=1e-12))
+    )
+    return low, high
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided p-value: exact binomial under 25 discordant pairs, else chi-square without
+    correction.
+    """
+    discordant = only_a + only_b
+    if discordant < 25:
+        return float(stats.binomtest(only_a, discordant).pvalue) if discordant else 1.0
+    return float(stats.chi2.sf((only_a - only_b) ** 2 / discordant, 1))
+
+
+def global_test(samples: list[Sample]) -> dict[str, Any]:
+    """Chi-square that k paired AUCs are all equal (DeLong 1988), clustered where patients
+    repeat.
+    """
+    nothing = {"chi_square": None, "df": None, "p_value": None}
+    if samples[0].n_positive == 0 or samples[0].n_negative == 0:
+        return nothing | {"why": ONE_CLASS}
+    try:
+        models = [placements(s) for s in samples]
+        covariance = auc_covariance(models)
+    except ValueError as error:
+        return nothing | {"why": str(error)}
+    contrast = np.diff(np.eye(len(models)), axis=0)
+    difference = contrast @ np.array([m.auc for m in models])
+    spread = contrast @ covariance @ contrast.T
+    df = int(np.linalg.matrix_rank(spread, hermitian=True))
+    if df < len(models) - 1:
+        return nothing | {"why": "two of the models rank alike"}
+    chi_square = float(difference @ np.linalg.solve(spread, difference))
+    return {"chi_square": chi_square, "df": df, "p_value": float(stats.chi2.sf(chi_square, df))}

@@ -1,0 +1,69 @@
+"""Average precision, stepwise (no interpolation), with an interval from the infinitesimal jackknife
+by patient.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from medres.evaluate.scores.sample import Counts, Float64Array, Sample, rank_counts
+from medres.evaluate.statistics.estimate import Estimate, undefined
+from medres.evaluate.statistics.intervals import logit_interval, t_quantile
+
+
+def precision_of(counts: Counts) -> Float64Array:
+    """(k,) precision at each distinct score, from the highest down; 0 where (in a replicate)
+    nothing is called.
+    """
+    return counts.tp / np.maximum(counts.tp + counts.fp, 1)
+
+
+def average_precision(counts: Counts) -> float:
+    """Sum of precision x step in recall (what scikit-learn computes). Needs one positive."""
+    steps = np.diff(counts.tp, prepend=0) / counts.n_positive
+    return float(np.sum(steps * precision_of(counts)))
+
+
+def average_precision_estimate(sample: Sample, level: float) -> Estimate:
+    """Interval on the logit scale; variance from the derivative of AP in each patient's weight; t
+    on patients - 1.
+    """
+    if sample.n_positive == 0:
+        return undefined("no positive unit", n=sample.label.size)
+    counts = rank_counts(sample.label, sample.score)
+    value = average_precision(counts)
+    _, cluster = np.unique(sample.patient, return_inverse=True)
+    groups = int(cluster.max()) + 1
+    known: dict[str, Any] = {
+        "level": level,
+        "n": sample.label.size,
+        "n_clusters": groups if sample.clustered else None,
+    }
+    if sample.n_negative == 0:
+        return Estimate(value, why="no negative unit: the value is 1 whatever the scores", **known)
+    if groups < 2 or sample.n_positive < 2:
+        return Estimate(value, why="an interval needs two patients and two positive units", **known)
+    by_patient = np.bincount(cluster, _influence(sample, counts, value))
+    error = math.sqrt(groups / (groups - 1) * float(by_patient @ by_patient))
+    if error < 1e-12 or not 0.0 < value < 1.0:
+        return Estimate(
+            value, why="the estimated variance is zero: no interval of this kind", **known
+        )
+    limits = logit_interval(value, error, t_quantile(level, groups - 1))
+    return Estimate(value, *limits, sided="two", method="infinitesimal jackknife, logit", **known)
+
+
+def _influence(sample: Sample, counts: Counts, value: float) -> Float64Array:
+    """(n,) derivative of AP in the weight of each unit: its own step, and its part in the precision
+    of those below.
+    """
+    called = (counts.tp + counts.fp).astype(np.float64)
+    steps = np.diff(counts.tp, prepend=0) / counts.n_positive
+    below_if_positive = np.cumsum((steps * counts.fp / called**2)[::-1])[::-1]
+    below_if_negative = np.cumsum((-steps * counts.tp / called**2)[::-1])[::-1]
+    place = np.searchsorted(-counts.threshold, -sample.score)
+    own = (precision_of(counts)[place] - value) / counts.n_positive
+    return np.where(sample.label, own + below_if_positive[place], below_if_negative[place])

@@ -1,0 +1,279 @@
+"""Calibration of probabilities: in-the-large, slope and intercept, O:E, Brier, ECE, the reliability
+curve.
+
+Weak calibration follows Cox 1958 with a sandwich variance by patient. Scores must lie in 0..1; for
+the logit they are clipped to 1e-6 .. 1 - 1e-6, and the page says how many were.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
+from medres.evaluate.statistics.estimate import Estimate, undefined
+from medres.evaluate.statistics.intervals import (
+    mean_in_unit_range,
+    normal_quantile,
+    proportion_estimate,
+    t_quantile,
+)
+
+CLIP = 1e-6
+WIDEST_LOG = 50.0
+ECE_BINS = 10
+
+
+def calibration_estimates(sample: Sample, level: float) -> dict[str, Estimate]:
+    """slope, intercept, in_the_large, oe_ratio and ece of probabilities; each null with its reason
+    where undefined.
+    """
+    logit, groups = clipped_logit(sample.score), _cluster(sample)
+    slope_intercept = _cox(sample, logit, groups, level)
+    return {
+        "slope": slope_intercept[1],
+        "intercept": slope_intercept[0],
+        "in_the_large": _in_the_large(sample, logit, groups, level),
+        "oe_ratio": _observed_over_expected(sample, groups, level),
+        "ece": Estimate(
+            expected_calibration_error(sample.label, sample.score),
+            method=f"{ECE_BINS} bins of equal width",
+            n=sample.label.size,
+            why="no interval: the resampled error is biased away from zero",
+        ),
+    }
+
+
+def brier_estimate(sample: Sample, level: float) -> Estimate:
+    """Mean squared distance of probability and label."""
+    squared = (sample.score - sample.label) ** 2
+    return mean_in_unit_range(squared, sample.patient, level, "mean by patient sandwich, logit")
+
+
+def brier_decomposition(sample: Sample) -> dict[str, float]:
+    """CORP (Dimitriadis, Gneiting & Jordan 2021): Brier = miscalibration - discrimination +
+    uncertainty.
+    """
+    label = sample.label.astype(np.float64)
+    order = np.lexsort((-label, sample.score))
+    fitted = np.empty(label.size)
+    fitted[order] = _pooled(label[order], sample.score[order])
+    score, recalibrated = (
+        float(np.mean((sample.score - label) ** 2)),
+        float(np.mean((fitted - label) ** 2)),
+    )
+    uncertainty = float(label.mean() * (1.0 - label.mean()))
+    return {
+        "miscalibration": score - recalibrated,
+        "discrimination": uncertainty - recalibrated,
+        "uncertainty": uncertainty,
+    }
+
+
+def expected_calibration_error(label: Int64Array | np.ndarray, score: Float64Array) -> float:
+    """Mean |observed - predicted| over equal-width bins [0, .1), ... [.9, 1]; 0 and 1 fall into
+    real bins.
+    """
+    place = np.minimum((score * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    observed = np.bincount(place, label, minlength=ECE_BINS)
+    expected = np.bincount(place, score, minlength=ECE_BINS)
+    return float(np.abs(observed - expected).sum() / score.size)
+
+
+def reliability(sample: Sample, level: float, bins: int = 10) -> list[dict[str, Any]]:
+    """Bins with about as many units each, ties kept together: mean probability, observed share with
+    its interval.
+    """
+    order = np.argsort(sample.score, kind="stable")
+    cuts = sample.score[order][(np.arange(1, bins) * sample.score.size) // bins]
+    place = np.searchsorted(np.unique(cuts), sample.score, "right")
+    out = []
+    for one in np.unique(place):
+        inside = place == one
+        observed = proportion_estimate(sample.label[inside], sample.patient[inside], level)
+        out.append({"predicted": float(sample.score[inside].mean()), "observed": observed})
+    return out
+
+
+def clipped_logit(score: Float64Array) -> Float64Array:
+    p = np.clip(score, CLIP, 1.0 - CLIP)
+    return np.log(p / (1.0 - p))
+
+
+def n_clipped(score: Float64Array) -> int:
+    return int(np.count_nonzero((score < CLIP) | (score > 1.0 - CLIP)))
+
+
+def logistic(
+    design: Float64Array,
+    successes: NDArray[Any],
+    offset: Float64Array,
+    trials: Float64Array | None = None,
+) -> Float64Array | None:
+    """Maximum-likelihood coefficients by Newton's method with halved steps; None where they do not
+    exist (separation).
+
+    successes (n,): labels, or numbers of positives among `trials` (n,).
+    """
+    total = np.ones(design.shape[0]) if trials is None else trials
+    beta = np.zeros(design.shape[1])
+    now = _log_likelihood(design, successes, total, offset, beta)
+    for _ in range(50):
+        mean = expit(design @ beta + offset)
+        information = design.T @ (design * (total * mean * (1.0 - mean))[:, None])
+        if not np.isfinite(information).all() or np.linalg.cond(information) > 1e12:
+            return None
+        step = np.linalg.solve(information, design.T @ (successes - total * mean))
+        after = _log_likelihood(design, successes, total, offset, beta + step)
+        while after < now - 1e-9 and np.abs(step).max() > 1e-12:
+            step = step / 2.0
+            after = _log_likelihood(design, successes, total, offset, beta + step)
+        beta, now = beta + step, after
+        if np.abs(step).max() < 1e-10:
+            return beta
+    return None
+
+
+def sandwich(
+    design: Float64Array,
+    label: np.ndarray,
+    offset: Float64Array,
+    beta: Float64Array,
+    groups: Int64Array,
+) -> Float64Array:
+    """Covariance of the coefficients, robust to dependence inside patients, scaled by g / (g -
+    1).
+    """
+    mean = expit(design @ beta + offset)
+    bread = np.linalg.inv(design.T @ (design * (mean * (1.0 - mean))[:, None]))
+    score = design * (label - mean)[:, None]
+    by_patient = np.stack([np.bincount(groups, column) for column in score.T], axis=1)
+    g = by_patient.shape[0]
+    return bread @ (g / (g - 1) * by_patient.T @ by_patient) @ bread
+
+
+def _cox(
+    sample: Sample, logit: Float64Array, groups: Int64Array, level: float
+) -> tuple[Estimate, Estimate]:
+    """(intercept, slope) of the logistic regression of the label on the logit."""
+    if np.ptp(logit) < 1e-12:
+        null = undefined("every probability is the same: no slope")
+        return null, null
+    centre, spread = (
+        float(logit.mean()),
+        float(logit.std()),
+    )  # fitted on a standard scale: a dead model's logits hardly differ
+    design = np.column_stack([np.ones(logit.size), (logit - centre) / spread])
+    back = np.array([[1.0, -centre / spread], [0.0, 1.0 / spread]])
+    return _fit(
+        sample, design, np.zeros(logit.size), groups, level, ("Cox intercept", "Cox slope"), back
+    )  # type: ignore[return-value]
+
+
+def _in_the_large(
+    sample: Sample, logit: Float64Array, groups: Int64Array, level: float
+) -> Estimate:
+    design = np.ones((logit.size, 1))
+    return _fit(
+        sample, design, logit, groups, level, ("intercept with the slope fixed at 1",), np.eye(1)
+    )[0]
+
+
+def _fit(
+    sample: Sample,
+    design: Float64Array,
+    offset: Float64Array,
+    groups: Int64Array,
+    level: float,
+    names: tuple[str, ...],
+    back: Float64Array,
+) -> tuple[Estimate, ...]:
+    """One estimate a name: the coefficients of the logistic regression, turned by the matrix
+    `back`.
+    """
+    if sample.n_positive == 0 or sample.n_negative == 0:
+        return (undefined("one class only"),) * len(names)
+    beta = logistic(design, sample.label, offset)
+    if beta is None:
+        return (
+            undefined("the classes are separated: the maximum-likelihood estimate does not exist"),
+        ) * len(names)
+    g, n = int(groups.max()) + 1, sample.label.size
+    found = back @ beta
+    if g < 3:
+        return tuple(
+            Estimate(float(b), why="fewer than three patients: no interval", n=n) for b in found
+        )
+    error = np.sqrt(np.diag(back @ sandwich(design, sample.label, offset, beta, groups) @ back.T))
+    half = t_quantile(level, g - 1) * error
+    return tuple(
+        Estimate(
+            float(b),
+            float(b - h),
+            float(b + h),
+            level,
+            "two",
+            f"{name}, patient sandwich, t",
+            n=n,
+            n_clusters=g,
+        )
+        for b, h, name in zip(found, half, names, strict=True)
+    )
+
+
+def _observed_over_expected(sample: Sample, groups: Int64Array, level: float) -> Estimate:
+    """Observed over expected positives; log method on the patients' (observed - ratio x
+    expected).
+    """
+    observed, expected = float(sample.n_positive), float(sample.score.sum())
+    known: dict[str, Any] = {"n": sample.label.size, "numerator": observed, "denominator": expected}
+    if expected < CLIP:
+        return undefined("the probabilities add up to nearly zero", **known)
+    ratio, g = observed / expected, int(groups.max()) + 1
+    if observed == 0.0 or g < 2:
+        return Estimate(ratio, why="the log method needs a positive unit and two patients", **known)
+    by_patient = np.bincount(groups, sample.label - ratio * sample.score)
+    error = math.sqrt(g / (g - 1) * float(by_patient @ by_patient)) / observed
+    if error < 1e-12:
+        return Estimate(
+            ratio, why="the estimated variance is zero: no interval of this kind", **known
+        )
+    half = t_quantile(level, g - 1) * error if sample.clustered else normal_quantile(level) * error
+    if half > WIDEST_LOG:
+        return Estimate(
+            ratio, why="the interval of the logarithm is too wide to mean anything", **known
+        )
+    low, high = ratio * math.exp(-half), ratio * math.exp(half)
+    return Estimate(ratio, low, high, level, "two", "log method by patient", n_clusters=g, **known)
+
+
+def _cluster(sample: Sample) -> Int64Array:
+    return np.unique(sample.patient, return_inverse=True)[1]
+
+
+def _pooled(label: Float64Array, score: Float64Array) -> Float64Array:
+    """Isotonic fit of the labels on the scores; equal scores get one value."""
+    first = np.flatnonzero(np.append(True, score[1:] != score[:-1]))
+    size = np.diff(np.append(first, score.size)).astype(np.float64)
+    means = np.add.reduceat(label, first) / size
+    fit = optimize.isotonic_regression(means, weights=size).x
+    return np.repeat(fit, size.astype(np.int64))
+
+
+def expit(x: Float64Array) -> Float64Array:
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def _log_likelihood(
+    design: Float64Array,
+    successes: NDArray[Any],
+    trials: Float64Array,
+    offset: Float64Array,
+    beta: Float64Array,
+) -> float:
+    eta = design @ beta + offset
+    return float(np.sum(successes * eta - trials * np.logaddexp(0.0, eta)))

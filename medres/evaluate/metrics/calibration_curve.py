@@ -1,0 +1,158 @@
+"""The flexible calibration curve and its index ICI (Austin & Steyerberg 2019).
+
+A logistic regression of the label on a restricted cubic spline of the logit (four knots at the .05,
+.35, .65 and .95 quantiles, Harrell 2015); ICI is the mean distance of its curve from the diagonal.
+Resampling moves the ICI away from zero, so only an upper bound is given. Work is done on groups of
+units with the same (or nearly the same) probability.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medres.evaluate.metrics.calibration import clipped_logit, expit, logistic
+from medres.evaluate.metrics.roc import by_group
+from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
+from medres.evaluate.statistics.estimate import Estimate, undefined
+
+KNOTS = (0.05, 0.35, 0.65, 0.95)
+MAX_GROUPS = 1000
+ICI_REPLICATES = 200
+MIN_FOR_CURVE = 200
+SEED = 20240301
+CURVE_POINTS = 60
+MIN_GAP = 1e-4  # between two knots, in logits: below it there is no curve to speak of
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Units by probability: group (n,) of each unit; probability (k,) its mean in the group; basis
+    (k, 4) of the spline.
+    """
+
+    group: Int64Array
+    probability: Float64Array
+    basis: Float64Array
+    knots: Float64Array
+
+
+def ici_estimate(sample: Sample, level: float) -> Estimate:
+    """Mean |predicted - smoothed observed|, with a one-sided upper bound from a bootstrap of
+    patients.
+    """
+    n = sample.label.size
+    if sample.n_positive == 0 or sample.n_negative == 0:
+        return undefined("one class only", n=n)
+    grouped = grouped_spline(sample.score)
+    if grouped is None:
+        return undefined("too few different probabilities for a curve", n=n)
+    value = _ici(grouped, sample.label.astype(np.float64), np.ones(n))
+    if value is None:
+        return undefined("the classes are separated along the curve: it does not exist", n=n)
+    draws = _draws(grouped, sample)
+    known = draws[~np.isnan(draws)]
+    told: dict[str, Any] = {
+        "replicates": draws.size,
+        "replicates_undefined": draws.size - known.size,
+        "n": n,
+    }
+    if known.size < 0.9 * draws.size:
+        return Estimate(
+            value,
+            why="the curve does not exist in over a tenth of the replicates: no bound",
+            **told,
+        )
+    high = max(value, float(np.quantile(known, (1.0 + level) / 2.0)))
+    method = "spline of four knots; upper bound by bootstrap of patients"
+    return Estimate(value, 0.0, high, level, "one", method, n_clusters=sample.n_patients, **told)
+
+
+def flexible_curve(sample: Sample) -> dict[str, list[float]] | None:
+    """The curve at CURVE_POINTS quantiles of the probability; None under 200 of either class or
+    where it does not exist.
+    """
+    if min(sample.n_positive, sample.n_negative) < MIN_FOR_CURVE:
+        return None
+    grouped = grouped_spline(sample.score)
+    beta = (
+        None
+        if grouped is None
+        else _fit(grouped, sample.label.astype(np.float64), np.ones(sample.label.size))
+    )
+    if grouped is None or beta is None:
+        return None
+    at = np.unique(np.quantile(sample.score, np.linspace(0.005, 0.995, CURVE_POINTS)))
+    return {
+        "predicted": at.tolist(),
+        "observed": expit(spline(clipped_logit(at), grouped.knots) @ beta).tolist(),
+    }
+
+
+def grouped_spline(score: Float64Array) -> Grouped | None:
+    """Groups and spline basis, or None where four knots do not lie apart or would fit
+    everything.
+    """
+    values, group = np.unique(score, return_inverse=True)
+    if values.size > MAX_GROUPS:
+        rank = np.argsort(np.argsort(score, kind="stable"), kind="stable")
+        group = rank * MAX_GROUPS // score.size
+    size = np.bincount(group)
+    probability = by_group(group, score, size.size) / size
+    knots = np.quantile(clipped_logit(score), KNOTS)
+    if probability.size <= len(KNOTS) or np.diff(knots).min() < MIN_GAP:
+        return None
+    return Grouped(group, probability, spline(clipped_logit(probability), knots), knots)
+
+
+def spline(x: Float64Array, knots: Float64Array) -> Float64Array:
+    """(n, 4): intercept, x, and two cubic terms that are linear beyond the outer knots (Harrell's
+    basis).
+    """
+    last, before = knots[-1], knots[-2]
+
+    def cube(knot: float) -> Float64Array:
+        return np.maximum(x - knot, 0.0) ** 3
+
+    columns = [np.ones(x.size), x]
+    for knot in knots[:-2]:
+        term = (
+            cube(knot)
+            - cube(before) * (last - knot) / (last - before)
+            + cube(last) * (before - knot) / (last - before)
+        )
+        columns.append(term / (last - knots[0]) ** 2)
+    return np.column_stack(columns)
+
+
+def _fit(grouped: Grouped, label: Float64Array, weight: Float64Array) -> Float64Array | None:
+    k = grouped.probability.size
+    trials, successes = (
+        by_group(grouped.group, weight, k),
+        by_group(grouped.group, weight * label, k),
+    )
+    return logistic(grouped.basis, successes, np.zeros(k), trials)
+
+
+def _ici(grouped: Grouped, label: Float64Array, weight: Float64Array) -> float | None:
+    beta = _fit(grouped, label, weight)
+    if beta is None:
+        return None
+    trials = by_group(grouped.group, weight, grouped.probability.size)
+    return float(
+        np.average(np.abs(expit(grouped.basis @ beta) - grouped.probability), weights=trials)
+    )
+
+
+def _draws(grouped: Grouped, sample: Sample) -> Float64Array:
+    rng = np.random.default_rng(SEED)
+    cluster = np.unique(sample.patient, return_inverse=True)[1]
+    groups, label = int(cluster.max()) + 1, sample.label.astype(np.float64)
+    out = np.full(ICI_REPLICATES, np.nan)
+    for i in range(ICI_REPLICATES):
+        times = np.bincount(rng.integers(0, groups, groups), minlength=groups)
+        value = _ici(grouped, label, times[cluster].astype(np.float64))
+        out[i] = np.nan if value is None else value
+    return out

@@ -1,0 +1,109 @@
+"""Decision curves (Vickers & Elkin 2006): net benefit of acting on the model, on everyone, on no
+one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medres.evaluate.scores.sample import Float64Array, Sample
+from medres.evaluate.statistics.estimate import Estimate
+from medres.evaluate.statistics.intervals import t_quantile
+
+GRID = tuple(round(0.01 + 0.02 * i, 2) for i in range(50))
+
+
+def decision_curve_report(sample: Sample, prevalence: float | None, level: float) -> dict[str, Any]:
+    """Net benefit per unit at threshold probabilities .01 to .99, for probabilities as scores and
+    both classes.
+
+    `prevalence` reweighs the classes to a stated prevalence; None takes the sample's own.
+    `interventions_avoided`: net reduction per unit against acting on everyone, without missing
+    more.
+    """
+    model, everyone, avoided = [], [], []
+    everybody = np.ones(sample.label.size, dtype=bool)
+    all_acted = _acted(sample, everybody)
+    for threshold in GRID:
+        weight = threshold / (1.0 - threshold)
+        model.append(
+            _net_benefit(
+                sample, _acted(sample, sample.score >= threshold), weight, prevalence, level
+            )
+        )
+        everyone.append(_net_benefit(sample, all_acted, weight, prevalence, level))
+        avoided.append(
+            (float(model[-1].estimate or 0.0) - float(everyone[-1].estimate or 0.0)) / weight
+        )
+    share = sample.n_positive / sample.label.size if prevalence is None else prevalence
+    return {
+        "prevalence": share,
+        "threshold": list(GRID),
+        "model": model,
+        "all": everyone,
+        "interventions_avoided": avoided,
+    }
+
+
+def net_benefit(
+    sample: Sample, acted: NDArray[np.bool_], weight: float, prevalence: float | None, level: float
+) -> Estimate:
+    """True positives less `weight` (odds of the threshold) times false positives, per unit; patient
+    sandwich, t.
+    """
+    return _net_benefit(sample, _acted(sample, acted), weight, prevalence, level)
+
+
+@dataclass(frozen=True)
+class _Acted:
+    """By patient code: true and false positives, units with and without the finding."""
+
+    tp: Float64Array
+    fp: Float64Array
+    positive: Float64Array
+    negative: Float64Array
+
+
+def _acted(sample: Sample, acted: NDArray[np.bool_]) -> _Acted:
+    groups = int(sample.patient.max()) + 1
+
+    def count(chosen: NDArray[np.bool_]) -> Float64Array:
+        return np.bincount(sample.patient[chosen], minlength=groups).astype(np.float64)
+
+    return _Acted(
+        count(acted & sample.label),
+        count(acted & ~sample.label),
+        count(sample.label),
+        count(~sample.label),
+    )
+
+
+def _net_benefit(
+    sample: Sample, acted: _Acted, weight: float, prevalence: float | None, level: float
+) -> Estimate:
+    n, n1, n0 = sample.label.size, sample.n_positive, sample.n_negative
+    tp, fp = float(acted.tp.sum()), float(acted.fp.sum())
+    if prevalence is None:
+        value = (tp - weight * fp) / n
+        influence = (acted.tp - weight * acted.fp - value * (acted.positive + acted.negative)) / n
+    else:
+        harm = (1.0 - prevalence) * weight
+        value = tp / n1 * prevalence - fp / n0 * harm
+        influence = (acted.tp - tp / n1 * acted.positive) * prevalence / n1
+        influence -= (acted.fp - fp / n0 * acted.negative) * harm / n0
+    return _wald(value, influence, sample.n_patients, n, level)
+
+
+def _wald(value: float, by_patient: Float64Array, groups: int, n: int, level: float) -> Estimate:
+    variance = groups / (groups - 1) * float(by_patient @ by_patient) if groups > 1 else 0.0
+    if variance < 1e-24:
+        return Estimate(value, why="the estimated variance is zero: no interval of this kind", n=n)
+    half = t_quantile(level, groups - 1) * math.sqrt(variance)
+    return Estimate(
+        value, value - half, value + half, level, "two", "net benefit, patient sandwich, t", n=n
+    )

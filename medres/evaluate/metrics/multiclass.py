@@ -1,0 +1,161 @@
+"""More than two exclusive classes: confusion matrix, accuracy, kappa, Hand & Till; the most
+probable class is called.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from medres.evaluate.metrics.operating_point import OperatingPointContext, cross_table, rates
+from medres.evaluate.metrics.roc import influence, placements
+from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
+from medres.evaluate.scores.units import AnalysisUnits
+from medres.evaluate.statistics.estimate import Estimate, undefined
+from medres.evaluate.statistics.intervals import (
+    logit_interval,
+    normal_quantile,
+    proportion_estimate,
+    t_quantile,
+)
+
+
+def multiclass_report(
+    units: AnalysisUnits, level: float, ordinal: bool, case_control: bool
+) -> dict[str, Any]:
+    """The "multiclass" part of report.json. Rows of the confusion matrix are the truth, columns the
+    call.
+    """
+    use = units.usable(units.names[0])
+    truth = np.argmax(np.stack([units.label[n][use] for n in units.names]), axis=0)
+    scores = np.stack([units.score[n][use] for n in units.names])
+    called, patient, fold = np.argmax(scores, axis=0), units.patient[use], units.fold[use]
+    k = len(units.names)
+    confusion = np.bincount(truth * k + called, minlength=k * k).reshape(k, k)
+    linear, square = np.zeros((k, k)), np.subtract.outer(np.arange(k), np.arange(k)) ** 2.0
+    linear[~np.eye(k, dtype=bool)] = 1.0
+    not_ordered = undefined("the classes are not said to be ordered (design: ordinal: true)")
+    return {
+        "classes": list(units.names),
+        "confusion": confusion.tolist(),
+        "accuracy": proportion_estimate(truth == called, patient, level),
+        "balanced_accuracy": _balanced_accuracy(truth, called, patient, k, level),
+        "kappa": kappa(truth, called, patient, linear, level),
+        "quadratic_kappa": kappa(truth, called, patient, square, level) if ordinal else not_ordered,
+        "hand_till": hand_till(truth, scores, patient, fold, level),
+        "per_class": [
+            {"class": name}
+            | cross_table(truth == i, called == i)
+            | rates(
+                Sample(truth == i, scores[i], patient, fold),
+                called == i,
+                OperatingPointContext(level, case_control),
+            )
+            for i, name in enumerate(units.names)
+        ],
+    }
+
+
+def kappa(
+    truth: Int64Array,
+    called: Int64Array,
+    patient: Int64Array,
+    disagreement: Float64Array,
+    level: float,
+) -> Estimate:
+    """Cohen's kappa 1 - sum(w p) / sum(w p_row p_col) for weights w of disagreement (0 on the
+    diagonal).
+    """
+    k, n = disagreement.shape[0], truth.size
+    if n == 0:
+        return undefined("no unit")
+    table = np.bincount(truth * k + called, minlength=k * k).reshape(k, k) / n
+    row, column = table.sum(axis=1), table.sum(axis=0)
+    observed, expected = float((disagreement * table).sum()), float(row @ disagreement @ column)
+    if expected == 0.0:
+        return undefined("truth and call hold one and the same class only: kappa is 0 / 0", n=n)
+    part = disagreement[truth, called] - observed
+    chance = (disagreement @ column)[truth] + (row @ disagreement)[called] - 2.0 * expected
+    derivative = -(part / expected - observed * chance / expected**2) / n
+    return _wald(
+        1.0 - observed / expected, derivative, patient, level, "delta method by patient", -1.0, 1.0
+    )
+
+
+def hand_till(
+    truth: Int64Array, scores: Float64Array, patient: Int64Array, fold: Int64Array, level: float
+) -> Estimate:
+    """Hand & Till 2001: the mean over pairs of classes of the two AUCs that tell one from the
+    other.
+    """
+    k, groups, parts = scores.shape[0], int(patient.max(initial=0)) + 1, []
+    for i in range(k):
+        for j in range(k):
+            if i == j:
+                continue
+            pair = (truth == i) | (truth == j)
+            sample = Sample(truth[pair] == i, scores[i][pair], patient[pair], fold[pair])
+            if sample.n_positive == 0 or sample.n_negative == 0:
+                return undefined("a class has no unit", n=truth.size)
+            parts.append(placements(sample, groups))
+    value = float(np.mean([p.auc for p in parts]))
+    try:
+        by_patient = np.mean([influence(p) for p in parts], axis=0)
+    except ValueError as error:
+        return Estimate(value, why=str(error), n=truth.size)
+    error_size = math.sqrt(float(by_patient @ by_patient))
+    if error_size < 1e-12 or not 0.0 < value < 1.0:
+        return Estimate(
+            value, why="the estimated variance is zero: no interval of this kind", n=truth.size
+        )
+    limits = logit_interval(value, error_size, normal_quantile(level))
+    return Estimate(value, *limits, level, "two", "joint influence by patient, logit", n=truth.size)
+
+
+def _balanced_accuracy(
+    truth: Int64Array, called: Int64Array, patient: Int64Array, k: int, level: float
+) -> Estimate:
+    size = np.bincount(truth, minlength=k)
+    if (size == 0).any():
+        return undefined("a class has no unit", n=truth.size)
+    right = (truth == called).astype(np.float64)
+    recall = np.bincount(truth, right, minlength=k) / size
+    derivative = (right - recall[truth]) / size[truth] / k
+    return _wald(
+        float(recall.mean()), derivative, patient, level, "delta method by patient", 0.0, 1.0
+    )
+
+
+def _wald(
+    value: float,
+    derivative: Float64Array,
+    patient: Int64Array,
+    level: float,
+    method: str,
+    low: float,
+    high: float,
+) -> Estimate:
+    _, cluster = np.unique(patient, return_inverse=True)
+    groups = int(cluster.max()) + 1
+    known: dict[str, Any] = {
+        "n": derivative.size,
+        "n_clusters": groups if groups < derivative.size else None,
+    }
+    by_patient = np.bincount(cluster, derivative)
+    variance = groups / (groups - 1) * float(by_patient @ by_patient) if groups > 1 else 0.0
+    if variance < 1e-24:
+        return Estimate(
+            value, why="the estimated variance is zero: no interval of this kind", **known
+        )
+    half = t_quantile(level, groups - 1) * math.sqrt(variance)
+    return Estimate(
+        value,
+        max(low, value - half),
+        min(high, value + half),
+        level,
+        "two",
+        f"{method}, t",
+        **known,
+    )

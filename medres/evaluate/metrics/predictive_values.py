@@ -1,0 +1,91 @@
+"""PPV and NPV at a stated prevalence (Mercaldo, Lau & Zhou 2007): logit PPV = log LR+ + log prior
+odds.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medres.evaluate.scores.sample import Int64Array
+from medres.evaluate.statistics.estimate import Estimate, undefined
+from medres.evaluate.statistics.intervals import logit_interval, normal_quantile, t_quantile
+
+Bools = NDArray[np.bool_]
+
+
+def predictive_values(
+    called: Bools, label: Bools, patient: Int64Array, prevalence: float, level: float
+) -> tuple[Estimate, Estimate]:
+    """(PPV, NPV) of the rule `called` at `prevalence` (0..1, exclusive), with logit intervals.
+
+    Where a cell is empty the interval (not the estimate) uses counts with z^2/2 added to each cell.
+    Where patients repeat the variance is the patient sandwich of the log odds, with t on (patients
+    - 1).
+    """
+    odds = prevalence / (1.0 - prevalence)
+    return (
+        _predictive(called, label, patient, odds, level, "positive"),
+        _predictive(~called, ~label, patient, 1.0 / odds, level, "negative"),
+    )
+
+
+def _predictive(
+    hit: Bools, of: Bools, patient: Int64Array, odds: float, level: float, side: str
+) -> Estimate:
+    """P(of | hit), given hits among `of` and among the others, at prior `odds` of `of`."""
+    n1, n0 = int(of.sum()), int((~of).sum())
+    if n1 == 0 or n0 == 0:
+        return undefined("needs both classes")
+    k1, k0 = int((hit & of).sum()), int((hit & ~of).sum())
+    if k1 + k0 == 0:
+        return undefined(f"no unit is called {side}")
+    _, cluster = np.unique(patient, return_inverse=True)
+    groups = int(cluster.max()) + 1
+    clustered = groups < of.size
+    point = k1 / n1 * odds / (k1 / n1 * odds + k0 / n0)
+    if groups < 2:
+        return Estimate(point, why="all units come from one patient: no interval", n_clusters=1)
+    quantile = t_quantile(level, groups - 1) if clustered else normal_quantile(level)
+    method = "logit (Mercaldo 2007)"
+    if k1 in (0, n1) or k0 in (0, n0):
+        log_ratio, variance = _adjusted(hit, of, cluster, normal_quantile(level) ** 2 / 2.0)
+        method = "adjusted logit (Mercaldo 2007)"
+    elif clustered:
+        log_ratio = math.log((k1 / n1) / (k0 / n0))
+        by_patient = np.bincount(cluster, np.where(of, (hit - k1 / n1) / k1, -(hit - k0 / n0) / k0))
+        variance = groups / (groups - 1) * float(by_patient @ by_patient)
+    else:
+        log_ratio, variance = math.log((k1 / n1) / (k0 / n0)), 1 / k1 - 1 / n1 + 1 / k0 - 1 / n0
+    if variance < 1e-24:
+        return Estimate(
+            point, why="the estimated variance is zero: no interval of this kind", n=n1 + n0
+        )
+    centre = 1.0 / (1.0 + math.exp(-log_ratio) / odds)
+    low, high = logit_interval(centre, math.sqrt(variance) * centre * (1.0 - centre), quantile)
+    return Estimate(
+        point,
+        min(low, point),
+        max(high, point),
+        level,
+        "two",
+        method + (", patients as clusters" if clustered else ""),
+        n=n1 + n0,
+        n_clusters=groups if clustered else None,
+    )
+
+
+def _adjusted(hit: Bools, of: Bools, cluster: Int64Array, shift: float) -> tuple[float, float]:
+    """Log ratio of the two hit rates and its variance, with `shift` added to each cell; a class
+    counts its patients.
+    """
+    log_ratio, variance = 0.0, 0.0
+    for sign, members in ((1.0, of), (-1.0, ~of)):
+        n = float(np.unique(cluster[members]).size)
+        k = float(hit[members].mean()) * n + shift
+        n += 2.0 * shift
+        log_ratio += sign * math.log(k / n)
+        variance += 1.0 / k - 1.0 / n
+    return log_ratio, variance

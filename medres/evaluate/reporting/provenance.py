@@ -1,0 +1,54 @@
+"""Where the numbers come from: hashes, versions, options."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import scipy
+
+from medres.evaluate.metrics import calibration_curve
+from medres.evaluate.options import ReportOptions
+from medres.evaluate.scores.table import Table
+from medres.evaluate.statistics import bootstrap
+
+
+def provenance_of(
+    table: Table,
+    tune: Table | None,
+    others: list[Table],
+    options: ReportOptions,
+    given: Mapping[str, Any] | None,
+    apart: list[str],
+) -> dict[str, Any]:
+    """`created` and `test_openings` alone differ between two runs on the same input. `apart`: the
+    levels (image, patient) at which the tuning table was found to share nothing with the scores.
+    """
+    out: dict[str, Any] = {
+        "created": datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        "scores": _source(table),
+        "tune": None if tune is None else _source(tune) | {"nothing_shared_by": apart},
+        "compared": [_source(other) for other in others],
+        "level": options.level,
+        "seeds": {"bootstrap": bootstrap.SEED, "ici": calibration_curve.SEED},
+        "versions": {
+            "medres": _version("medres"), "python": platform.python_version(),
+            "numpy": np.__version__, "scipy": scipy.__version__,
+        },
+    }  # fmt: skip
+    return out | dict(given or {})
+
+
+def _source(table: Table) -> dict[str, Any]:
+    return {"name": table.name, "rows": table.n_rows, "sha256": table.sha256}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,127 @@
+"""A report on disk: everything is written beside the target and renamed, so nothing half-written is
+ever seen.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medres.errors import EvaluationError
+from medres.evaluate.statistics.estimate import Estimate
+
+
+def check_target(folder: Path, *, overwrite: bool) -> None:
+    """Raises EvaluationError unless the folder is new, empty, or (with overwrite) an earlier
+    report.
+    """
+    if folder.is_file():
+        raise EvaluationError(f"the output {folder.name!r} is a file: name a folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise EvaluationError(
+            f"the output folder {folder.name!r} exists and is not empty: choose another, or add "
+            f"--overwrite to replace "
+            "an earlier report"
+        )
+    if not is_report(folder):
+        raise EvaluationError(
+            f"the output folder {folder.name!r} holds something other than a report: choose another"
+        )
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds a report of ours and nothing else."""
+    if {entry.name for entry in folder.iterdir()} - {
+        "report.html",
+        "report.json",
+        "model_card.md",
+        "tables",
+    }:
+        return False
+    try:
+        schema = json.loads((folder / "report.json").read_text(encoding="utf-8")).get("schema", "")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return str(schema).startswith("medres.report/")
+
+
+def save_report(
+    texts: Mapping[str, str],
+    rows: Mapping[str, list[dict[str, Any]]],
+    folder: Path,
+    *,
+    overwrite: bool,
+) -> Path:
+    """Write the texts (by file name) and tables/, and rename the folder into place. A failure
+    leaves no trace and an earlier report whole.
+    """
+    folder = folder.resolve()
+    check_target(folder, overwrite=overwrite)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fresh = beside / "new"
+        (fresh / "tables").mkdir(parents=True)
+        for name, text in texts.items():
+            (fresh / name).write_text(text, encoding="utf-8")
+        for name, table in rows.items():
+            write_table(fresh / "tables" / f"{name}.csv", table)
+        if folder.exists():
+            folder.replace(beside / "old")
+        fresh.replace(folder)
+    finally:
+        if not folder.exists() and (beside / "old").exists():
+            (beside / "old").replace(folder)
+        shutil.rmtree(beside, ignore_errors=True)
+    return folder
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    """CSV in UTF-8; text that a spreadsheet would run as a formula gets a leading apostrophe."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([escape_formula(name) for name in names])
+        writer.writerows([escape_formula(row.get(name)) for name in names] for row in rows)
+
+
+def escape_formula(value: Any) -> Any:
+    if (
+        isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r"))
+    ) or value == "\t":
+        return "'" + str(value)
+    return "" if value is None else value
+
+
+def to_plain(value: Any) -> Any:
+    """dicts, lists, text, numbers and None; an Estimate becomes its E object, a number that is not
+    finite None.
+    """
+    if isinstance(value, Estimate):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(one) for key, one in value.items()}
+    if isinstance(value, np.ndarray):
+        return to_plain(value.tolist())
+    if isinstance(value, list | tuple | set):
+        return [to_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return str(value)

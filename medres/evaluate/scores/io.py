@@ -1,0 +1,63 @@
+"""A scores table from disk, and what it is told apart by."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from medres.errors import EvaluationError
+
+PARQUET = (".parquet", ".pq")
+
+
+def read_table(path: Path, what: str) -> pd.DataFrame:
+    """A CSV as text cells, or a Parquet file as it is. Raises EvaluationError."""
+    if not path.is_file():
+        raise EvaluationError(f"the {what} table {path.name!r} does not exist or is not a file")
+    try:
+        if path.suffix.lower() in PARQUET:
+            return pd.read_parquet(path)
+        return _read_csv(path, what)
+    except EvaluationError:
+        raise
+    except (ValueError, OSError, csv.Error) as error:
+        raise EvaluationError(
+            f"the {what} table {path.name!r} cannot be read as "
+            f"{'Parquet' if path.suffix.lower() in PARQUET else 'UTF-8 CSV'} "
+            f"({type(error).__name__}): write it again as comma-separated UTF-8 or as Parquet"
+        ) from None
+
+
+def _read_csv(path: Path, what: str) -> pd.DataFrame:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = next(csv.reader(file), [])
+    if not header:
+        raise EvaluationError(
+            f"the {what} table {path.name!r} is empty: it needs a header with label and score "
+            f"columns"
+        )
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        raise EvaluationError(
+            f"the {what} table {path.name!r} is not separated by commas: write it with ',' "
+            f"between columns"
+        )
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    if doubled:
+        raise EvaluationError(
+            f"the {what} table has the column {doubled[0]!r} more than once: keep one of them"
+        )
+    return pd.read_csv(path, encoding="utf-8-sig", dtype="str", keep_default_na=False)
+
+
+def frame_digest(frame: pd.DataFrame) -> str:
+    """SHA-256 over the names and values of the columns."""
+    digest = hashlib.sha256()
+    for name, column in frame.items():
+        plain = column if column.dtype.kind in "fiub" else column.astype("str")
+        digest.update(
+            str(name).encode() + pd.util.hash_pandas_object(plain, index=False).to_numpy().tobytes()
+        )
+    return digest.hexdigest()

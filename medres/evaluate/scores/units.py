@@ -1,0 +1,181 @@
+"""From images to units of analysis: pooling of scores and labels, and the patient as the
+cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from medres.errors import EvaluationError
+from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
+from medres.evaluate.scores.table import LEVELS, Table
+
+POOLS = ("max", "mean", "noisy_or")
+MIXED = "(mixed)"
+
+
+@dataclass(frozen=True)
+class AnalysisUnits:
+    """One row a unit. label, score as in Table; patient (n,) codes from 0 over the whole table (the
+    unit's key where no patient is known); fold (n,) codes; columns: ids and subgroup columns,
+    "(mixed)" where images of a unit differ.
+    """
+
+    task: str
+    unit: str
+    names: tuple[str, ...]
+    label: dict[str, Float64Array]
+    score: dict[str, Float64Array]
+    refused: np.ndarray
+    patient: Int64Array
+    has_patient: bool
+    fold: Int64Array
+    key: np.ndarray
+    columns: pd.DataFrame
+    n_images: int
+    pooled: bool
+
+    @property
+    def n_units(self) -> int:
+        return int(self.patient.size)
+
+    @property
+    def n_patients(self) -> int | None:
+        return int(np.unique(self.patient).size) if self.has_patient else None
+
+    def usable(self, name: str) -> np.ndarray:
+        """(n,) units with a label of 0 or 1 and a score."""
+        return ~self.refused & np.isin(self.label[name], (0.0, 1.0))
+
+    def sample(self, name: str) -> Sample:
+        use = self.usable(name)
+        return Sample(
+            self.label[name][use] == 1.0, self.score[name][use], self.patient[use], self.fold[use]
+        )
+
+
+def to_units(table: Table, unit: str | None, pool: str, pool_label: str | None) -> AnalysisUnits:
+    """Pool a table to `unit` (default image). Raises EvaluationError where labels or patients
+    differ inside a unit.
+    """
+    unit = "image" if unit is None else unit
+    if unit not in LEVELS:
+        raise EvaluationError(f"unit is {unit!r}; it can be {', '.join(LEVELS)}")
+    if pool not in POOLS:
+        raise EvaluationError(f"pool is {pool!r}; it can be {', '.join(POOLS)}")
+    if pool_label not in (None, "any"):
+        raise EvaluationError(f"pool_label is {pool_label!r}; it can be 'any' or left out")
+    columns = table.columns
+    if unit == "image":
+        code: np.ndarray = np.arange(table.n_rows)
+    elif unit not in columns.columns:
+        raise EvaluationError(f"the unit is {unit!r} but the scores table has no column {unit!r}")
+    else:
+        key = [unit, *(c for c in ("seed",) if c in columns.columns)]
+        code = columns.groupby(key, sort=True).ngroup().to_numpy()
+    if code.size == np.unique(code).size:
+        order = np.argsort(code) if unit != "image" else code
+        return _units(
+            table,
+            unit,
+            order,
+            np.arange(code.size),
+            table.label,
+            table.score,
+            table.status != "scored",
+            False,
+        )
+    refused = np.bincount(code, table.status == "scored") == 0
+    label = {n: _pool_label(table.label[n], code, pool_label, unit, n) for n in table.names}
+    score = {n: _pool_score(table.score[n], code, pool, n) for n in table.names}
+    first = np.unique(code, return_index=True)[1]
+    return _units(table, unit, first, code, label, score, refused, True)
+
+
+def _units(
+    table: Table,
+    unit: str,
+    first: np.ndarray,
+    code: np.ndarray,
+    label: dict[str, Float64Array],
+    score: dict[str, Float64Array],
+    refused: np.ndarray,
+    pooled: bool,
+) -> AnalysisUnits:
+    columns = table.columns
+    if not pooled:
+        label, score = (
+            {n: v[first] for n, v in label.items()},
+            {n: v[first] for n, v in score.items()},
+        )
+        refused = refused[first]
+    held = columns.iloc[first].reset_index(drop=True)
+    if pooled:
+        held = held.assign(**{c: _constant(columns[c], held[c], code) for c in columns.columns})
+    has_patient = "patient" in columns.columns
+    if has_patient and pooled and (held["patient"] == MIXED).any():
+        raise EvaluationError(
+            f"a {unit} holds images of several patients: the column {unit!r} or 'patient' is wrong"
+        )
+    key = held[unit].to_numpy() if unit in held.columns else np.arange(len(held)).astype(str)
+    patient = pd.factorize(held["patient"] if has_patient else key, sort=True)[0]
+    splits = [c for c in ("seed", "fold") if c in columns.columns]
+    fold = (
+        held.groupby(splits, sort=True).ngroup().to_numpy()
+        if splits
+        else np.zeros(len(held), dtype=np.int64)
+    )
+    return AnalysisUnits(
+        table.task, unit, table.names, label, score, refused, patient.astype(np.int64), has_patient,
+        fold.astype(np.int64), key, held, table.n_rows, pooled,
+    )  # fmt: skip
+
+
+def _constant(column: pd.Series, first: pd.Series, code: np.ndarray) -> pd.Series:
+    text, start = column.astype(str).to_numpy(), first.astype(str).to_numpy()
+    differs = np.bincount(code, text != start[code]) > 0
+    return first.astype("object").where(~differs, MIXED)
+
+
+def _pool_label(
+    label: Float64Array, code: np.ndarray, rule: str | None, unit: str, name: str
+) -> Float64Array:
+    """The label all known rows of a unit share; with "any", 1 where a row is 1, then -1, then not
+    assessed, then 0.
+    """
+    groups = int(code.max()) + 1
+    has = {v: np.bincount(code, label == v, minlength=groups) > 0 for v in (0.0, 1.0, -1.0)}
+    has_gap = np.bincount(code, np.isnan(label), minlength=groups) > 0
+    if rule == "any":
+        return np.select([has[1.0], has[-1.0], has_gap], [1.0, -1.0, np.nan], 0.0)
+    differ = has[0.0].astype(int) + has[1.0] + has[-1.0] > 1
+    if differ.any():
+        raise EvaluationError(
+            f"labels of {name!r} differ inside {int(differ.sum())} of {groups} units ({unit}): "
+            "use --pool-label any where one positive image makes the unit positive, or a finer "
+            "--unit"
+        )
+    return np.select([has[1.0], has[0.0], has[-1.0]], [1.0, 0.0, -1.0], np.nan)
+
+
+def _pool_score(score: Float64Array, code: np.ndarray, pool: str, name: str) -> Float64Array:
+    """Max, mean or 1 - product(1 - p) over the scored rows of a unit; NaN where it has none."""
+    groups, scored = int(code.max()) + 1, ~np.isnan(score)
+    count = np.bincount(code, scored, minlength=groups)
+    if pool == "max":
+        out = np.full(groups, -np.inf)
+        np.maximum.at(out, code[scored], score[scored])
+    elif pool == "mean":
+        out = np.bincount(code[scored], score[scored], minlength=groups) / np.maximum(count, 1)
+    else:
+        if (score[scored] < 0).any() or (score[scored] > 1).any():
+            raise EvaluationError(
+                f"pool noisy_or needs probabilities; scores of {name!r} leave 0..1"
+            )
+        out = np.ones(groups)
+        np.multiply.at(out, code[scored], 1.0 - score[scored])
+        out = 1.0 - out
+    return np.where(count > 0, out, np.nan)

@@ -1,0 +1,109 @@
+"""Resampling of patients by presorted counts: sort once, then every replicate is two cumulative
+sums.
+
+A statistic is a function of `Counts`; all of them share the same replicates. Only figures without a
+closed form need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample
+from medres.evaluate.statistics.estimate import Estimate
+
+REPLICATES = 2000
+SEED = 20240229
+# units x findings x replicates; above it fewer replicates, never under LEAST_REPLICATES
+MAX_WORK = 200_000_000
+MIN_REPLICATES = 400
+
+Statistic = Callable[[Counts], float]
+
+
+def replicates_for(units: int, findings: int) -> int:
+    """2,000, or fewer where a large table would take minutes."""
+    return max(MIN_REPLICATES, min(REPLICATES, MAX_WORK // max(units * findings, 1)))
+
+
+def resampled(
+    sample: Sample, statistics: Mapping[str, Statistic], replicates: int, seed: int = SEED
+) -> dict[str, Float64Array]:
+    """(replicates,) values of each statistic over draws of patients with replacement; NaN where a
+    class is missing.
+    """
+    order = np.lexsort(
+        (sample.patient, sample.label, -sample.score)
+    )  # the order of rows must not matter
+    score, label = sample.score[order], sample.label[order]
+    cluster, groups = _in_order_of_appearance(sample.patient[order])
+    ends = np.flatnonzero(np.append(score[1:] != score[:-1], True))
+    threshold = score[ends]
+    positive = label.astype(np.int32)
+    rng = np.random.default_rng(seed)
+    out = {name: np.full(replicates, np.nan) for name in statistics}
+    for i in range(replicates):
+        counts = _draw(rng, groups, cluster, positive, ends, threshold)
+        if counts.n_positive and counts.n_negative:
+            for name, statistic in statistics.items():
+                out[name][i] = statistic(counts)
+    return out
+
+
+def percentile_estimate(
+    value: float, draws: Float64Array, level: float, method: str, n: int, n_clusters: int
+) -> Estimate:
+    """Percentile interval; replicates without a class are counted, and too many of them leave no
+    interval.
+    """
+    known = draws[~np.isnan(draws)]
+    undefined = int(draws.size - known.size)
+    told: dict[str, Any] = {"replicates": int(draws.size), "replicates_undefined": undefined}
+    if undefined > draws.size // 10:
+        why = "a class is missing in over a tenth of the replicates: no interval"
+        return Estimate(value, why=why, n=n, n_clusters=n_clusters, **told)
+    low, high = np.quantile(known, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    if not low < high:
+        return Estimate(
+            value,
+            why="the replicates do not differ: no interval",
+            n=n,
+            n_clusters=n_clusters,
+            **told,
+        )
+    low, high = min(float(low), value), max(float(high), value)
+    return Estimate(value, low, high, level, "two", method, n=n, n_clusters=n_clusters, **told)
+
+
+def _in_order_of_appearance(patient: Int64Array) -> tuple[Int64Array | None, int]:
+    """Codes that count up as patients appear, which keeps memory access local; None where each
+    appears once.
+    """
+    _, first, code = np.unique(patient, return_index=True, return_inverse=True)
+    if first.size == patient.size:
+        return None, patient.size
+    rank = np.empty(first.size, dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(first.size)
+    return rank[code], first.size
+
+
+def _draw(
+    rng: np.random.Generator,
+    groups: int,
+    cluster: Int64Array | None,
+    positive: NDArray[np.int32],
+    ends: NDArray[np.intp],
+    threshold: Float64Array,
+) -> Counts:
+    times = np.bincount(rng.integers(0, groups, groups, dtype=np.int32), minlength=groups).astype(
+        np.int32
+    )
+    weight = times if cluster is None else times[cluster]
+    called, tp = np.cumsum(weight, dtype=np.int64), np.cumsum(weight * positive, dtype=np.int64)
+    if ends.size < called.size:
+        called, tp = called[ends], tp[ends]
+    return Counts(threshold, tp, called - tp, int(tp[-1]), int(called[-1] - tp[-1]))

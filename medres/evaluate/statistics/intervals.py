@@ -1,0 +1,178 @@
+"""Intervals for proportions, likelihood ratios and predictive values, with patients as clusters
+where they repeat.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from medres.evaluate.scores.sample import Float64Array, Int64Array
+from medres.evaluate.statistics.estimate import Estimate, undefined
+
+
+def normal_quantile(level: float) -> float:
+    """Two-sided standard normal quantile: 1.96 at level .95."""
+    return float(stats.norm.ppf(0.5 + level / 2.0))
+
+
+def t_quantile(level: float, df: int) -> float:
+    return float(stats.t.ppf(0.5 + level / 2.0, df))
+
+
+def wilson(k: float, n: float, quantile: float) -> tuple[float, float]:
+    """Wilson 1927 score interval for k of n (n may be an effective, fractional number)."""
+    p, z2 = k / n, quantile * quantile
+    centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n)
+    half = quantile / (1.0 + z2 / n) * math.sqrt(p * (1.0 - p) / n + z2 / (4.0 * n * n))
+    low = 0.0 if k == 0 else max(0.0, centre - half)
+    high = 1.0 if k == n else min(1.0, centre + half)
+    return low, high
+
+
+def clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
+    """Clopper & Pearson 1934 exact interval for k of n."""
+    tail = (1.0 - level) / 2.0
+    low = 0.0 if k == 0 else float(stats.beta.ppf(tail, k, n - k + 1))
+    high = 1.0 if k == n else float(stats.beta.ppf(1.0 - tail, k + 1, n - k))
+    return low, high
+
+
+def logit_interval(p: float, standard_error: float, quantile: float) -> tuple[float, float]:
+    """Interval on the logit scale, for 0 < p < 1."""
+    centre, half = math.log(p / (1.0 - p)), quantile * standard_error / (p * (1.0 - p))
+    return _expit(centre - half), _expit(centre + half)
+
+
+def proportion_estimate(
+    hit: NDArray[np.bool_], patient: Int64Array, level: float, *, exact: bool = False
+) -> Estimate:
+    """A proportion of units: Wilson (or Clopper-Pearson with `exact`); clustered Wilson where
+    patients repeat.
+
+    Clustered: Wilson on n / design effect with Student's t on (patients - 1) degrees of freedom;
+    the design effect is that of the ratio estimator, and is never taken under 1. At 0 or 100 % that
+    estimator is blind, and the effective number is the number of patients.
+    """
+    n, k = int(hit.size), int(np.count_nonzero(hit))
+    if n == 0:
+        return undefined("no unit in the denominator", n=0, numerator=0, denominator=0)
+    known: dict[str, Any] = {"level": level, "n": n, "numerator": k, "denominator": n}
+    _, cluster = np.unique(patient, return_inverse=True)
+    groups = int(cluster.max()) + 1
+    if groups == n and exact:
+        return Estimate(
+            k / n, *clopper_pearson(k, n, level), sided="two", method="Clopper-Pearson", **known
+        )
+    if groups == n:
+        return Estimate(
+            k / n, *wilson(k, n, normal_quantile(level)), sided="two", method="Wilson", **known
+        )
+    if groups == 1:
+        return Estimate(
+            k / n, why="all units come from one patient: no interval", n_clusters=1, **known
+        )
+    effect = design_effect(hit.astype(np.float64), cluster)
+    effective = n / effect
+    low, high = wilson(k / n * effective, effective, t_quantile(level, groups - 1))
+    return Estimate(
+        k / n,
+        low,
+        high,
+        sided="two",
+        method="Wilson on n / design effect, patients as clusters, t",
+        n_clusters=groups,
+        design_effect=effect,
+        n_effective=effective,
+        **known,
+    )
+
+
+def design_effect(hit: Float64Array, cluster: Int64Array) -> float:
+    """Variance of a clustered proportion over the binomial one, at least 1; n / patients at 0 and
+    100 %.
+    """
+    n, p = hit.size, float(hit.mean())
+    size = np.bincount(cluster)
+    if p in (0.0, 1.0):
+        return n / size.size
+    deviation = np.bincount(cluster, hit) - p * size
+    variance = size.size / (size.size - 1) * float(deviation @ deviation) / n**2
+    return max(1.0, variance / (p * (1.0 - p) / n))
+
+
+def mean_in_unit_range(
+    value: Float64Array, patient: Int64Array, level: float, method: str
+) -> Estimate:
+    """Mean of per-unit values in 0..1 (Brier): patient-clustered standard error, interval on the
+    logit scale.
+    """
+    n, mean = int(value.size), float(value.mean())
+    _, cluster = np.unique(patient, return_inverse=True)
+    groups = int(cluster.max()) + 1
+    known: dict[str, Any] = {"level": level, "n": n, "n_clusters": groups}
+    if groups < 2:
+        return Estimate(mean, why="one patient: no interval", **known)
+    deviation = np.bincount(cluster, value - mean)
+    error = math.sqrt(groups / (groups - 1) * float(deviation @ deviation)) / n
+    if error == 0.0 or not 0.0 < mean < 1.0:
+        return Estimate(mean, why="no spread between patients: no interval", **known)
+    return Estimate(
+        mean,
+        *logit_interval(mean, error, t_quantile(level, groups - 1)),
+        sided="two",
+        method=method,
+        **known,
+    )
+
+
+def likelihood_ratio(
+    hit: NDArray[np.bool_], label: NDArray[np.bool_], patient: Int64Array, level: float, name: str
+) -> Estimate:
+    """P(hit | positive) / P(hit | negative) by the log method (Simel 1991); patient sandwich where
+    patients repeat.
+    """
+    n1, n0 = int(label.sum()), int((~label).sum())
+    if n1 == 0 or n0 == 0:
+        return undefined(f"{name} needs both classes")
+    k1, k0 = int((hit & label).sum()), int((hit & ~label).sum())
+    if k0 == 0:
+        return undefined(
+            f"{name} is a division by zero: no unit of the negative class on that side of the "
+            f"threshold"
+        )
+    ratio, method = (k1 / n1) / (k0 / n0), "log method (Simel 1991)"
+    if k1 == 0:
+        return Estimate(
+            0.0, why="the log method needs a count above zero", method=method, n=n1 + n0
+        )
+    _, cluster = np.unique(patient, return_inverse=True)
+    groups = int(cluster.max()) + 1
+    if groups == label.size:
+        variance, quantile = 1 / k1 - 1 / n1 + 1 / k0 - 1 / n0, normal_quantile(level)
+    elif groups == 1:
+        return Estimate(
+            ratio, why="all units come from one patient: no interval", n=n1 + n0, n_clusters=1
+        )
+    else:
+        influence = np.where(label, (hit - k1 / n1) / k1, -(hit - k0 / n0) / k0)
+        by_patient = np.bincount(cluster, influence)
+        variance = groups / (groups - 1) * float(by_patient @ by_patient)
+        quantile, method = t_quantile(level, groups - 1), "log method, patients as clusters"
+    if variance <= 0.0:
+        return Estimate(
+            ratio, why="zero variance: every unit is on that side of the threshold", n=n1 + n0
+        )
+    half = quantile * math.sqrt(variance)
+    return Estimate(
+        ratio, ratio * math.exp(-half), ratio * math.exp(half), level, "two", method, n=n1 + n0,
+        n_clusters=groups if groups < label.size else None,
+    )  # fmt: skip
+
+
+def _expit(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))

@@ -1,0 +1,28 @@
+"""The saved model at work: the predictor, whole folders, scoring a split, exports, and the proof
+that all paths agree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_pipelines.runtime.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from medres.inference.batch import predict_all
+    from medres.inference.exporting import FORMATS, export
+    from medres.inference.loading import load
+    from medres.inference.predictor import Prediction, Predictor
+    from medres.inference.scoring import score_split
+
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "medres.inference.batch": "predict_all",
+        "medres.inference.exporting": "FORMATS export",
+        "medres.inference.loading": "load",
+        "medres.inference.predictor": "Prediction Predictor",
+        "medres.inference.scoring": "score_split",
+        "medres.inference.study_saliency": "Saliency explain_study pictures",
+    },
+)

@@ -1,0 +1,28 @@
+"""`medres.load`: a bad model file is refused before anything heavy is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medres.artefact import archive
+from medres.artefact.signature import require_signature
+
+if TYPE_CHECKING:
+    from medres.inference.predictor import Predictor
+
+
+def load(
+    path: Path | str, *, signature: Path | str | None = None, public_key: Path | str | None = None
+) -> Predictor:
+    """Open a model file after its checks (see medres.artefact.archive.load). Raises ArtefactError.
+
+    signature, public_key: files of a detached signature and of the key that it must hold under (see
+        medres.artefact.signature).
+    """
+    if signature is not None or public_key is not None:
+        require_signature(path, signature, public_key)
+    opened = archive.load(path)
+    from medres.inference.predictor import Predictor
+
+    return Predictor(opened)

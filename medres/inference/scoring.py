@@ -1,0 +1,124 @@
+"""A scores table of one split of a work folder, as the report takes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from data_pipelines.cache.store import ensure_cache
+from data_pipelines.cache.tf_dataset import Targets, eval_batches, join_targets, rows_of
+from data_pipelines.errors import SpecError
+from data_pipelines.ingestion.manifest import SPLITS, Manifest
+from data_pipelines.ingestion.test_access_log import log_test_access
+from medres.artefact.archive import Artefact
+from medres.artefact.archive import load as load_artefact
+from medres.artefact.card import Card
+from medres.errors import ArtefactError
+from medres.explain import pictures
+from medres.inference.predictor import BATCH, Predictor
+from medres.progress import ProgressReporter
+
+SUBGROUPS = ("sex", "age", "view", "site", "manufacturer", "model")
+
+
+def score_split(
+    model: Path | str,
+    work: Path | str,
+    split: str = "test",
+    *,
+    progress: ProgressReporter | None = None,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Scores table (one row an image, see the contract) of one split of a work folder, and what the
+    report needs beside it.
+
+    The context holds: frozen (the artefact's operating points, each with its unit), flow
+    (ingest.json), provenance, unit, pool, subgroups, title, pictures (saliency of a unit, drawn
+    when asked for). Each opening of the test split is logged in the work folder and counted in the
+    provenance.
+    Raises ArtefactError where the work folder's labels are not those of the model.
+    """
+    if split not in SPLITS:
+        raise SpecError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+    manifest, artefact, reporter = (
+        Manifest.load(work),
+        load_artefact(model),
+        progress or ProgressReporter(),
+    )
+    with reporter.task("cache") as update:
+        cache = ensure_cache(work, artefact.card.preprocess, progress=update)
+    manifest, targets = join_targets(manifest, cache)
+    _check_names(targets, artefact.card)
+    rows = rows_of(cache, split)
+    if len(rows) == 0:
+        raise SpecError(f"the {split} split holds no image for this model: choose another --split")
+    predictor, scores = Predictor(artefact), []
+    with reporter.task(f"score {split}") as update:
+        for inputs, _, _ in eval_batches(cache, targets, BATCH, split):
+            scores.append(predictor.forward(inputs["image"].numpy()))
+            update(sum(map(len, scores)), len(rows))
+    table = manifest.table.set_index("image").loc[cache.images["image"].iloc[rows]].reset_index()
+    context = _context(artefact, manifest, table, split) | {"pictures": pictures(predictor, work)}
+    if split == "test":
+        opened = log_test_access(
+            work,
+            model_sha256=artefact.sha256,
+            manifest_sha256=str(manifest.summary["manifest_sha256"]),
+        )
+        context["provenance"]["test_openings"] = opened
+    return _scores_table(table, np.concatenate(scores), targets), context
+
+
+def _scores_table(table: pd.DataFrame, scores: np.ndarray, targets: Targets) -> pd.DataFrame:
+    kept = [c for c in table.columns if c in SUBGROUPS or c.startswith("meta:")]
+    out = table[["image", "series", "study", "patient", *kept]].assign(status="scored")
+    if targets.task == "multiclass":
+        out["label"] = table["class"]
+        columns = [f"score:{name}" for name in targets.names]
+    elif targets.task == "binary":
+        out["label"] = table[f"label:{targets.names[0]}"].astype(float)
+        columns = ["score"]
+    else:
+        for name in targets.names:
+            out[f"label:{name}"] = table[f"label:{name}"].astype(float)
+        columns = [f"score:{name}" for name in targets.names]
+    return out.assign(**{column: scores[:, i].astype(float) for i, column in enumerate(columns)})
+
+
+def _context(
+    artefact: Artefact, manifest: Manifest, table: pd.DataFrame, split: str
+) -> dict[str, Any]:
+    card = artefact.card
+    frozen = [point.model_dump() for point in card.operating_points]
+    if card.task == "binary":
+        frozen = [point | {"finding": "positive"} for point in frozen]
+    provenance = {
+        "model_sha256": artefact.sha256,
+        "split": split,
+        "preprocess": card.preprocess.name,
+        "model_versions": card.versions,
+        "kept_epoch": card.training.get("kept_epoch"),
+        "calibration": card.calibration["method"],
+        "finding": card.names[0] if card.task == "binary" else None,
+    }
+    present = [c for c in SUBGROUPS if c != "age" and 1 < table[c].nunique() <= 8]
+    return {
+        "frozen": frozen,
+        "flow": manifest.summary,
+        "provenance": provenance,
+        "unit": manifest.summary["label_level"],
+        "pool": card.pooling,
+        "subgroups": present,
+        "title": f"{', '.join(card.names)}: {split} split",
+    }
+
+
+def _check_names(targets: Targets, card: Card) -> None:
+    if (targets.task, list(targets.names)) != (card.task, list(card.names)):
+        raise ArtefactError(
+            f"the model predicts {card.task} {', '.join(card.names)}, the work folder is labelled "
+            f"{targets.task} "
+            f"{', '.join(targets.names)}: ingest with --finding and labels named as the model's"
+        )

@@ -1,1 +1,0 @@
-"""Looking before training: what this machine can do (doctor), and what a work folder holds (inspect)."""

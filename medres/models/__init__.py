@@ -1,0 +1,19 @@
+"""Models made of backbones: the classifier, and test-time augmentation inside the graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_pipelines.runtime.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from medres.models.classification import WINDOWS, classifier, scaled
+    from medres.models.test_time_augmentation import core_of, with_core, with_views
+
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "medres.models.classification": "WINDOWS classifier scaled",
+        "medres.models.test_time_augmentation": "core_of with_core with_views",
+    },
+)

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.errors import LabelError
+from data_pipelines.labels.table import Labels, read_labels
+
+
+def read(tmp_path: Path, text: str, **options: tuple[str, ...]) -> Labels:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    return read_labels(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("key", "level"),
+    [
+        ("path", "image"),
+        ("sop_instance_uid", "image"),
+        ("series_instance_uid", "series"),
+        ("study_instance_uid", "study"),
+        ("patient_id", "patient"),
+    ],
+)
+def test_key_gives_the_level(tmp_path: Path, key: str, level: str) -> None:
+    labels = read(tmp_path, f"nodule,{key}\n1,a\n0,b\n")
+    assert (labels.key, labels.level, labels.task, labels.findings) == (
+        key,
+        level,
+        "binary",
+        ("nodule",),
+    )
+
+
+def test_the_first_key_of_the_list_wins_and_the_others_are_ignored(tmp_path: Path) -> None:
+    labels = read(tmp_path, "sop_instance_uid,x,path\np,1,a\nq,0,b\n")
+    assert (labels.key, labels.ignored) == ("path", ("sop_instance_uid",))
+
+
+def test_values_of_findings(tmp_path: Path) -> None:
+    labels = read(tmp_path, "path,a,b\n1,1,0\n2,-1,\n3,0.0,1.0\n4,-1.0,0\n")
+    assert labels.task == "multilabel"
+    assert labels.rows["label:a"].tolist() == [1, -1, 0, -1]
+    assert [None if math.isnan(v) else v for v in labels.rows["label:b"]] == [0, None, 1, 0]
+
+
+def test_detection_leaves_other_columns(tmp_path: Path) -> None:
+    labels = read(
+        tmp_path,
+        "path,age,sex,view,site,meta:x,a,count,note,empty\n1,1,M,PA,n,1,1,7,hello,\n2,0,F,AP,s,0,0,1,,\n",
+    )
+    assert labels.findings == ("a",)
+    assert labels.ignored == ("count", "note", "empty")
+    assert set(labels.columns) == {"label:a", "age", "sex", "view", "site", "meta:x"}
+
+
+def test_named_findings(tmp_path: Path) -> None:
+    labels = read(tmp_path, "path,a,b\n1,1,0\n2,0,1\n", findings=("b",))
+    assert (labels.findings, labels.ignored) == (("b",), ("a",))
+    with pytest.raises(LabelError, match=r"no column c\. Its columns: path, a, b"):
+        read(tmp_path, "path,a,b\n1,1,0\n", findings=("c",))
+
+
+def test_classes(tmp_path: Path) -> None:
+    labels = read(tmp_path, "path,class\n1,zebra\n2,ant\n3,\n")
+    assert (labels.task, labels.classes, labels.findings) == ("multiclass", ("ant", "zebra"), ())
+    assert labels.rows["class"].tolist() == ["zebra", "ant", ""]
+
+
+def test_subgroup_columns(tmp_path: Path) -> None:
+    labels = read(tmp_path, "path,a,age,sex\n1,1,89,male\n2,0,89.5,F\n3,1,,unknown\n")
+    assert labels.rows["age"].tolist()[:2] == [89, 90]
+    assert math.isnan(labels.rows["age"].iloc[2])
+    assert labels.rows["sex"].tolist() == ["M", "F", ""]
+
+
+def test_a_coded_sex_is_no_finding(tmp_path: Path) -> None:
+    labels = read(tmp_path, "path,nodule,Gender,Patient Age\nx,1,0,1\ny,0,1,0\n")
+    assert labels.findings == ("nodule",)
+    assert labels.ignored == ("Gender", "Patient Age")
+
+
+def test_equal_rows_count_once(tmp_path: Path) -> None:
+    labels = read(tmp_path, "path,a\nx,1\n./x,1\ny\\z,0\ny/z,0\n")
+    assert labels.rows["key"].tolist() == ["x", "y/z"]
+    assert labels.repeated_rows == 2
+
+
+def test_an_empty_split_column_is_no_split(tmp_path: Path) -> None:
+    assert "split" not in read(tmp_path, "path,a,split\nx,1,\ny,0,\n").columns
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,a\nx,1\n", "none of the key columns .*: rename or add one. Its columns: name, a"),
+        ("Path,a\nx,1\n", "none of the key columns .*: rename its column 'Path' to path"),
+        ("Patient ID,a\nx,1\n", "rename its column 'Patient ID' to patient_id"),
+        ("a,StudyInstanceUID\n1,x\n", "rename its column 'StudyInstanceUID' to study_instance_uid"),
+        ("file name,Gender\nx,1\n", "rename its column 'file name' to path"),
+        ("path,Class\nx,b\n", "none is named class. Rename its column 'Class' to class"),
+        ("path,a\n,1\n", "column path, row 2: the key is empty"),
+        ("path,a\nx,1\ny,0\nz,CANARY\n", "column a, row 4: text where"),
+        ("path,note\nx,CANARY\n", "has no finding"),
+        ("path,class,a\nx,CANARY,1\n", "Choose with --finding"),
+        ("path,a\nx,1\nCANARY,1\nCANARY,0\n", "row 4: an earlier row has the same key"),
+        ("patient_id,a\nCANARY 1,1\ncanary1,0\n", "row 3: an earlier row has the same key"),
+        ("path,a,age\nx,1,CANARY\n", "column age, row 2: not a number"),
+        ("path,a,age\nx,1,131\ny,1,-1\n", r"column age, row 2: .*1 more row"),
+        ("path,a,age\nx,1,nan\n", "column age, row 2"),
+        ("path,a,sex\nx,1,CANARY\n", "column sex, row 2"),
+        ("path,a,split\nx,1,train\ny,0,CANARY\n", "column split, row 3"),
+        ("path,a,split\nx,1,train\ny,0,\n", "column split, row 3"),
+        (
+            "path,class\nx,Canary\ny,b\nz,CANARY\n",
+            "column class, row 2: differs from another row's class by case",
+        ),
+        ("path,class\nx," + "CANARY" * 11 + "\n", "column class, row 2: not a printable name"),
+    ],
+)
+def test_bad_labels_name_column_and_row_and_no_cell(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(LabelError, match=message) as caught:
+        read(tmp_path, text)
+    assert "canary" not in str(caught.value).lower()
+    assert "\n" not in str(caught.value)
+
+
+def test_named_finding_with_text_names_the_cell(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="column note, row 2: not 0, 1, -1 or empty"):
+        read(tmp_path, "path,note\nx,CANARY\n", findings=("note",))

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile import corpus, in_config, in_json, members_of, write
+
+from medres.artefact import golden_vectors, summary
+from medres.artefact.archive import load, read_contents, save
+from medres.artefact.validation import read_members
+from medres.errors import ArtefactError
+
+
+@pytest.fixture
+def members(tiny_run: Path) -> dict[str, bytes]:
+    return members_of(tiny_run / "model.keras")
+
+
+@pytest.fixture(scope="module")
+def hostile(
+    tiny_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[tuple[str, Path, str]]]:
+    folder = tmp_path_factory.mktemp("hostile")
+    yield list(corpus(tiny_run / "model.keras", folder))
+    shutil.rmtree(folder)
+
+
+def test_the_card_says_what_the_weights_do_not(tiny_run: Path) -> None:
+    card = read_contents(tiny_run / "model.keras").card
+    assert (card.task, card.names, card.unit, card.pooling) == (
+        "binary",
+        ["square"],
+        "patient",
+        "max",
+    )
+    assert card.preprocess.name == "xray-32"
+    assert (card.input_units, card.windows) == ("display", None)
+    assert "Not a medical device" in card.intended_use
+    assert {p.unit for p in card.operating_points} == {"patient", "study"}
+    assert all(
+        p.split == "tune" and 0 < p.threshold < 1 and p.n_patients > 0
+        for p in card.operating_points
+    )
+    assert card.domain is not None
+    assert card.domain.modalities == {"CR": card.domain.images}
+    assert card.domain.body_parts == {"CHEST": card.domain.images}
+    assert card.domain.rows == card.domain.cols == (40, 40)
+    assert "TINY" not in card.model_dump_json()
+
+
+def test_every_hostile_file_is_refused_at_once_in_little_memory_without_tensorflow(hostile) -> None:
+    script = """
+import json, sys, time
+from pathlib import Path
+import medres
+from medres.errors import ArtefactError
+from medres.artefact.validation import read_members
+found = []
+for path in json.load(sys.stdin):
+    Path("/proc/self/clear_refs").write_text("5")
+    begun, said = time.process_time(), None
+    try:
+        medres.load(path)
+    except ArtefactError as error:
+        said = str(error)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(l.split()[1]) for l in lines if l.startswith("VmHWM"))
+    found.append([said, time.process_time() - begun, peak / 1024])
+print(json.dumps([found, sorted({"tensorflow", "keras"} & set(sys.modules))]))
+"""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("peak memory can be reset on Linux only")
+    paths = json.dumps([str(path) for _, path, _ in hostile])
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=paths, capture_output=True, text=True, check=True
+    )
+    found, loaded = json.loads(done.stdout)
+    assert loaded == []
+    assert len(found) == len(hostile) >= 40
+    for (name, _, message), (said, seconds, mebibytes) in zip(hostile, found, strict=True):
+        assert said is not None, name
+        assert message in said, (name, said)
+        assert len(said) < 400
+        assert seconds < 1, name
+        assert mebibytes < 100, name
+
+
+def test_the_command_line_refuses_them_in_one_line(hostile) -> None:
+    from typer.testing import CliRunner
+
+    from medres.cli.app import app
+
+    for verb in (["verify"], ["predict"]):
+        done = CliRunner().invoke(
+            app, [*verb, str(hostile[0][1]), *([str(hostile[0][1])] if verb == ["predict"] else [])]
+        )
+        assert done.exit_code == 1
+        assert done.stderr.startswith("medres: 0.keras: it holds a layer")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def changed_golden(members: dict[str, bytes], **change: np.ndarray) -> dict[str, bytes]:
+    with np.load(io.BytesIO(members["golden.npz"])) as arrays:
+        kept = dict(arrays)
+    buffer = io.BytesIO()
+    np.savez(buffer, **(kept | change))
+    return members | {"golden.npz": buffer.getvalue()}
+
+
+larger = in_json("medres.json", preprocess={"kind": "radiograph", "rows": 48, "cols": 48})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (in_config('"scale": 2.0', '"scale": 1.5'), "other probabilities"),
+        (lambda m: changed_golden(m, outputs=np.zeros((2, 1), "f4")), "other probabilities"),
+        (lambda m: changed_golden(m, outputs=np.zeros((2, 3), "f4")), "probabilities where"),
+        (lambda m: changed_golden(m, inputs=np.zeros((2, 5, 5), "<u2")), "golden inputs are not"),
+        (lambda m: changed_golden(larger(m), inputs=np.zeros((2, 48, 48), "<u2")), "do not fit"),
+    ],
+)
+def test_what_computes_otherwise_is_refused(members, change, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match=message):
+        load(write(tmp_path / "model.keras", change(members)))
+
+
+def test_the_page_of_a_model_states_what_its_card_holds(tiny_run: Path) -> None:
+    found = load(tiny_run / "model.keras")
+    card = found.card
+    text = "\n".join(summary.lines(found))
+    assert text.startswith("VERIFIED")
+    for stated in (
+        found.sha256,
+        f"{found.model.count_params():,} parameters",
+        card.preprocess.name,
+        card.names[0],
+        card.intended_use,
+        *card.versions.values(),
+    ):
+        assert stated in text
+    for point in card.operating_points:
+        assert f"{point.threshold:.4g}"[:5] in text
+    odd = dataclasses.replace(found, card=card.model_copy(update={"intended_use": "a\x1b[2Jb\x07"}))
+    assert summary.lines(odd)[-1] == "a[2Jb"
+    told = summary.as_dict(found)
+    assert (told["verified"], told["sha256"], told["card"]["names"]) == (
+        True,
+        found.sha256,
+        card.names,
+    )
+
+
+def leaves(value, path: tuple = ()):
+    """Every place of a JSON value that holds neither an object nor a list, and what it holds."""
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(part, (*path, key))
+    else:
+        yield path, value
+
+
+def test_a_card_of_which_any_value_was_changed_is_refused(members, tmp_path: Path) -> None:
+    """By an editor, not by someone who also writes the checksums anew: that takes a signature to
+    see.
+    """
+    card = json.loads(members["medres.json"])
+    places = list(leaves({key: value for key, value in card.items() if key != "members"}))
+    assert {path[-1] for path, _ in places} > {
+        "rows",
+        "cols",
+        "fit",
+        "kind",
+        "spacing_mm",
+        "threshold",
+        "intended_use",
+    }
+    for path, value in places:
+        changed = json.loads(members["medres.json"])
+        place = changed
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = (
+            not value
+            if isinstance(value, bool)
+            else f"{value}x"
+            if isinstance(value, str)
+            else (value or 0) + 1
+        )
+        file = write(
+            tmp_path / "model.keras",
+            members | {"medres.json": json.dumps(changed).encode()},
+            sign=False,
+        )
+        with pytest.raises(ArtefactError, match=r"medres\.json was altered|another version"):
+            read_members(file)
+    again = json.dumps(
+        card, indent=7, sort_keys=True
+    ).encode()  # other white space and order say the same
+    read_members(write(tmp_path / "model.keras", members | {"medres.json": again}, sign=False))
+
+
+def test_a_fresh_process_with_plain_keras_gives_the_same_probabilities(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    """As `save` does; the fixture that replaces it in all other tests is not used here."""
+    script = f"""
+from pathlib import Path
+import numpy as np
+from medres.artefact import golden_vectors
+from medres.artefact.archive import read_contents
+from medres.errors import ArtefactError
+from medres.artefact.validation import read_members
+path = Path({str(tiny_run / "model.keras")!r})
+found = read_contents(path)
+given = golden_vectors.outputs_in_plain_keras(path, found.inputs, found.card.preprocess)
+print(golden_vectors.compare(given, found.outputs))
+try:
+    golden_vectors.outputs_in_plain_keras(Path("absent.keras"), found.inputs, found.card.preprocess)
+except ArtefactError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
+    )
+    difference, error = done.stdout.splitlines()
+    assert float(difference) <= 1e-6
+    assert "plain Keras cannot open it" in error
+
+
+def test_save_leaves_the_old_file_where_plain_keras_disagrees(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artefact = load(tiny_run / "model.keras")
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"the old one")
+    monkeypatch.setattr(
+        golden_vectors, "outputs_in_plain_keras", lambda path, inputs, spec: np.zeros((2, 1))
+    )
+    with pytest.raises(ArtefactError, match="other probabilities"):
+        save(path, artefact.model, artefact.card)
+    assert path.read_bytes() == b"the old one"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_what_plain_keras_saved_again_is_explained(members, tmp_path: Path) -> None:
+    import keras
+
+    path = write(tmp_path / "model.keras", members)
+    keras.saving.load_model(path).save(tmp_path / "again.keras")
+    with pytest.raises(ArtefactError, match="plain Keras saved again"):
+        load(tmp_path / "again.keras")
+
+
+def test_flipped_bits_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    data = (tiny_run / "model.keras").read_bytes()
+    sound, path = members_of(tiny_run / "model.keras"), tmp_path / "model.keras"
+    refused = 0
+    for place in np.random.default_rng(0).integers(0, len(data), 300):
+        changed = bytearray(data)
+        changed[place] ^= 0x10
+        path.write_bytes(changed)
+        try:
+            read_contents(path)
+        except ArtefactError:
+            refused += 1
+            continue
+        # A bit that the zip format ignores (a time stamp, a flag) may change: the content may not.
+        assert members_of(path) == sound
+    assert refused > 290
+
+
+def test_other_suffixes_and_what_is_no_file_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny_run / "model.keras", tmp_path / "model.h5")
+    (tmp_path / "folder.keras").mkdir()
+    os.mkfifo(tmp_path / "pipe.keras")
+    for name in ("model.h5", "absent.keras", "folder.keras", "pipe.keras"):
+        with pytest.raises(ArtefactError, match=name):
+            load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((32, 32, 1), {"shortcut": "A"}),
+        ((32, 32, 1), {"version": "2", "norm": "group"}),
+        ((32, 32, 3), {"version": "d", "squeeze_excite": True, "stochastic_depth": 0.1}),
+        ((32, 32, 1), {"block": "bottleneck", "cardinality": 4, "group_width": 32}),
+        ((33, 47, 1), {"stem": "imagenet", "version": "1"}),
+        ((16, 16, 16, 1), {"windows": ["lung", "bone"]}),
+    ],
+)
+def test_the_weights_of_everything_that_the_builder_draws_are_foreseen(
+    shape: tuple, options: dict
+) -> None:
+    from collections import Counter
+
+    from medres import classifier
+    from medres.artefact.graph_check import weight_shapes
+
+    options = {"stem": "small"} | options
+    model = classifier("resnet10", shape, 1, width=8, activation="sigmoid", **options)
+    assert weight_shapes(json.loads(model.to_json())) == Counter(
+        tuple(v.shape) for v in model.weights
+    )
+
+
+def test_a_model_inside_a_model_is_foreseen() -> None:
+    from collections import Counter
+
+    import keras
+
+    from medres import classifier
+    from medres.artefact.graph_check import weight_shapes
+
+    parts = [
+        classifier("resnet10", (32, 32, 1), 1, stem="small", width=8, name=f"part{i}")
+        for i in range(2)
+    ]
+    image = keras.Input((32, 32, 1))
+    model = keras.Model(image, keras.layers.Average()([part(image) for part in parts]))
+    assert weight_shapes(json.loads(model.to_json())) == Counter(
+        tuple(v.shape) for v in model.weights
+    )

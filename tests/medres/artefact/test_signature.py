@@ -1,0 +1,79 @@
+"""A signed model opens; one that was altered, or signed by somebody else, does not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import fails, medres
+
+import medres as package
+from medres.artefact.signature import require_signature
+from medres.errors import ArtefactError
+
+signing = pytest.importorskip("model_signing.signing", reason="needs the extra `sign`")
+
+
+def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, pkcs8, plain))
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, spki))
+    return private, public
+
+
+@pytest.fixture
+def signed(tiny_run: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """(model, signature, public key)."""
+    model = tmp_path / "model.keras"
+    shutil.copy(tiny_run / "model.keras", model)
+    private, public = key_pair(tmp_path, "site")
+    signing.Config().use_elliptic_key_signer(private_key=private).sign(
+        model, tmp_path / "model.sig"
+    )
+    return model, tmp_path / "model.sig", public
+
+
+def test_a_signed_model_opens_under_any_name(signed: tuple[Path, Path, Path]) -> None:
+    model, signature, public = signed
+    renamed = model.rename(model.with_name("ward-3.keras"))
+    assert package.load(renamed, signature=signature, public_key=public).card.names == ["square"]
+
+
+def test_a_model_that_was_altered_or_signed_by_another_is_refused(
+    signed: tuple[Path, Path, Path],
+) -> None:
+    model, signature, public = signed
+    _, stranger = key_pair(model.parent, "stranger")
+    with pytest.raises(ArtefactError, match=r"its signature does not hold"):
+        require_signature(model, signature, stranger)
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    with pytest.raises(ArtefactError, match=r"model\.keras: its signature does not hold"):
+        package.load(model, signature=signature, public_key=public)
+
+
+def test_junk_in_place_of_a_signature_or_key_is_refused(signed: tuple[Path, Path, Path]) -> None:
+    model, signature, public = signed
+    junk = model.parent / "junk"
+    for content in (b"", b"{}", b"\xff" * 64, b"[" * 5000):
+        junk.write_bytes(content)
+        for given in ((junk, public), (signature, junk)):
+            with pytest.raises(ArtefactError, match="does not hold"):
+                require_signature(model, *given)
+
+
+def test_half_of_it_is_an_error_of_one_line(signed: tuple[Path, Path, Path]) -> None:
+    model, signature, public = signed
+    assert "give both files" in fails(medres("verify", model, "--signature", signature))
+    told = fails(
+        medres("verify", model, "--signature", model.parent / "none.sig", "--public-key", public)
+    )
+    assert "none.sig: no such file" in told

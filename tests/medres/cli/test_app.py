@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import fails, medres
+
+from data_pipelines.ingestion.manifest import Manifest
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from conftest import make_tiny_cohort
+
+    folder = tmp_path_factory.mktemp("cli")
+    make_tiny_cohort(folder, patients=12)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "verb", ["ingest", "cache", "train", "verify", "predict", "wrap", "demo", "evaluate"]
+)
+def test_every_verb_has_help(verb: str) -> None:
+    done = medres(verb, "--help")
+    assert done.exit_code == 0
+    assert "sage" in done.output
+
+
+def test_help_is_light() -> None:
+    script = (
+        "import sys; from medres.cli.app import app; print(sorted({'tensorflow', 'keras', "
+        "'pandas', 'pydicom'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_ingest_cache_train_predict(cohort: Path, tmp_path: Path) -> None:
+    work, run = tmp_path / "work", tmp_path / "run"
+    done = medres(
+        "ingest", cohort / "images", "--labels", cohort / "labels.csv", "--out", work, "--json"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["given"] == 24
+    done = medres("cache", work, "--preset", "xray-32", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert sum(json.loads(done.stdout)["images"].values()) == 24
+    done = medres(
+        "train",
+        work,
+        "--model",
+        "resnet10",
+        "--width",
+        8,
+        "--preset",
+        "xray-32",
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--out",
+        run,
+    )
+    assert done.exit_code == 0, done.stderr
+    assert (run / "model.keras").is_file()
+    note = tmp_path / "note.txt"
+    note.write_text("no DICOM")
+    done = medres(
+        "predict", run / "model.keras", cohort / "images" / "TINY001-0.dcm", note, "--json"
+    )
+    assert done.exit_code == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    assert first.keys() >= {"path", "probabilities", "decisions", "refused"}
+    assert first["refused"] is None
+    assert 0 <= first["probabilities"]["square"] <= 1
+    assert isinstance(first["decisions"]["square"], bool)
+    assert second["refused"]
+    assert second["probabilities"] == {}
+
+
+def test_an_output_folder_that_exists_is_an_error(cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "mine.txt").write_text("keep")
+    done = medres(
+        "ingest", cohort / "images", "--labels", cohort / "labels.csv", "--out", tmp_path / "work"
+    )
+    assert "exists" in fails(done)
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_without_dicom(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "DICOM" in fails(medres("ingest", tmp_path / "empty", "--out", tmp_path / "work"))
+    assert not (tmp_path / "work").exists()
+
+
+def test_paths_that_are_not_there(tmp_path: Path, tiny_run: Path) -> None:
+    fails(medres("ingest", tmp_path / "absent", "--out", tmp_path / "work"))
+    fails(medres("cache", tmp_path / "absent", "--preset", "xray-32"))
+    fails(medres("train", tmp_path / "absent", "--out", tmp_path / "run"))
+    fails(medres("predict", tmp_path / "absent.keras", tmp_path))
+    fails(medres("predict", tiny_run / "model.keras", tmp_path / "absent.dcm"))
+
+
+def test_wrong_usage_exits_2(tiny_work: Path, tmp_path: Path) -> None:
+    fails(medres("train", tiny_work), code=2)
+    fails(medres("ingest"), code=2)
+    fails(medres("cache", tiny_work), code=2)
+    fails(medres("frobnicate"), code=2)
+    fails(medres("train", tiny_work, "--out", tmp_path / "run", "--epochs", "many"), code=2)
+    fails(
+        medres(
+            "train", tiny_work, "--out", tmp_path / "run", "--preset", "ct-32", "--window", "1,x"
+        ),
+        code=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "mri-9"], "unknown preset"),
+        (["--preset", "ct-32"], "radiograph"),
+        (["--recipe", "magic"], "unknown recipe"),
+        (["--model", "resnet19", "--preset", "xray-32"], "resnet19"),
+        (["--epochs", "0"], "epochs"),
+        (["--augment", "wild", "--preset", "xray-32"], "unknown augmentation"),
+        (
+            ["--augment", "ct_slice", "--preset", "xray-32"],
+            "is for HU values, but the data holds display",
+        ),
+        (["--window", "lung", "--preset", "xray-32"], "windows are for CT"),
+        (["--weights", "absent.h5", "--preset", "xray-32"], "absent.h5"),
+    ],
+)
+def test_settings_that_cannot_be(
+    tiny_work: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    assert message in fails(medres("train", tiny_work, "--out", tmp_path / "run", *arguments))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_a_full_disk_and_ctrl_c(
+    tiny_work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: BaseException,
+    message: str,
+) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(tiny_work, work, ignore=shutil.ignore_patterns("cache"))
+
+    def breaks(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("data_pipelines.cache.builder._write_shard", breaks)
+    done = medres("cache", work, "--preset", "xray-32")
+    assert done.exit_code == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("medres: ")
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert all(
+        found.name.startswith(".") for found in (work / "cache").iterdir()
+    )  # what is kept to go on with
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDRES_DEBUG", "")
+    done = medres("--debug", "cache", tmp_path, "--preset", "xray-32")
+    assert done.exit_code == 1
+    assert isinstance(done.exception, Exception)
+    assert not isinstance(done.exception, SystemExit)
+
+
+def test_a_damaged_manifest_is_one_line(tiny_work: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(tiny_work, work)
+    Manifest.load(work).table.drop(columns="split").to_parquet(work / "manifest.parquet")
+    assert "manifest.parquet" in fails(
+        medres("train", work, "--preset", "xray-32", "--out", tmp_path / "run")
+    )

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medres.errors import EvaluationError
+from medres.evaluate import evaluate
+
+pytestmark = pytest.mark.usefixtures("few_replicates")
+
+LABEL = [1, 1, 1, 0, 0, 0, 0, None]
+SCORES = pd.DataFrame(
+    {"image": list("abcdefgh"), "label": LABEL, "score": np.linspace(0.9, 0.2, 8)}
+)
+CALLS = pd.DataFrame(
+    {
+        "reader": ["R1"] * 8 + ["R2"] * 4,
+        "image": list("abcdefgh") + list("abde"),
+        "rating": [1, 1, 0, 0, 0, 1, 0, 1, 1, 1, 0, 0],
+    }
+)
+
+
+def test_points_by_hand() -> None:
+    first, second = evaluate(SCORES, readers=CALLS).numbers["findings"]["positive"]["readers"]
+    assert (first["reader"], first["arm"], first["n"]) == (
+        "R1",
+        "",
+        7,
+    )  # the unlabelled image does not count
+    assert (first["sensitivity"]["numerator"], first["sensitivity"]["denominator"]) == (2, 3)
+    assert (first["specificity"]["numerator"], first["specificity"]["denominator"]) == (3, 4)
+    assert (second["n"], second["sensitivity"]["estimate"], second["specificity"]["estimate"]) == (
+        4,
+        1.0,
+        1.0,
+    )
+
+
+def test_they_are_drawn_and_listed_and_arms_are_kept_apart() -> None:
+    arms = pd.concat([CALLS.assign(arm="alone"), CALLS.assign(arm="<b>aided")])
+    report = evaluate(SCORES, readers=arms)
+    assert len(report.numbers["findings"]["positive"]["readers"]) == 4
+    page = report.to_html()
+    assert page.count('class="reader"') == 4
+    assert "<b>aided" not in page
+    assert "no inference over readers" in page
+
+
+def test_several_findings_need_names() -> None:
+    many = pd.DataFrame(
+        {
+            "image": list("ab"),
+            "label:A": [1, 0],
+            "score:A": [0.5, 0.1],
+            "label:B": [1, 0],
+            "score:B": [0.5, 0.1],
+        }
+    )
+    calls = pd.DataFrame({"reader": ["R", "R"], "image": ["a", "b"], "rating": ["1", "0"]})
+    with pytest.raises(EvaluationError, match="'finding'"):
+        evaluate(many, readers=calls)
+    found = evaluate(many, readers=calls.assign(finding="B")).numbers["findings"]
+    assert found["A"]["readers"] == []
+    assert found["B"]["readers"][0]["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "needle"),
+    [
+        ({"rating": 2}, "other than 0 or 1"),
+        ({"rating": "Doe^John"}, "other than 0 or 1"),
+        ({"finding": "other"}, "a finding that"),
+        ({"image": "zz"}, "an? image that"),
+        ({"image": "a"}, "stood before"),
+    ],
+)
+def test_bad_tables_are_refused(change, needle) -> None:
+    with pytest.raises(EvaluationError, match=needle) as raised:
+        evaluate(SCORES, readers=CALLS.assign(**change))
+    assert "Doe" not in str(raised.value)
+    with pytest.raises(EvaluationError, match="no column 'rating'"):
+        evaluate(SCORES, readers=CALLS.drop(columns="rating"))

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_cr
+from helpers import medres as medres_command
+
+import medres
+from data_pipelines.errors import InputError
+from data_pipelines.ingestion.manifest import Manifest
+from medres.inference import batch
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run: Path) -> medres.Predictor:
+    return medres.load(tiny_run / "model.keras")
+
+
+@pytest.fixture
+def folder(tiny_work: Path, tmp_path: Path) -> Path:
+    """Studies of two images each, a damaged file, a picture of stripes, a text and a link."""
+    source = Path(Manifest.load(tiny_work).table["source"].iloc[0])
+    folder = tmp_path / "in"
+    folder.mkdir()
+    files = sorted(source.iterdir())[:8]
+    for file in files:
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "cut.dcm").write_bytes(files[0].read_bytes()[:-500])
+    stripes = np.zeros((40, 40))
+    stripes[::2] = 4000
+    write_cr(folder / "odd.dcm", stripes, patient="ODD", study="9")
+    (folder / "=note.txt").write_text("no DICOM")
+    (folder / "link.dcm").symlink_to(files[0])
+    return folder
+
+
+def test_many_studies_are_answered_as_one_by_one_and_every_file_is_accounted_for(
+    predictor, folder: Path, tmp_path: Path
+) -> None:
+    summary = batch.predict_all(predictor, [folder], tmp_path / "out")
+    assert (summary["given"], summary["answered"], summary["quarantined"]) == (7, 3, 4)
+    assert summary["files"] == 11
+    assert summary["reasons"] == {
+        "not_dicom": 1,
+        "refused": 1,
+        "symbolic_link": 1,
+        "truncated_pixels": 1,
+    }
+    assert json.loads((tmp_path / "out" / "predict.json").read_text()) == summary
+    with (tmp_path / "out" / "predictions.csv").open() as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    one_by_one = {p.path: p for p in predictor.predict_many([folder]) if p.refused is None}
+    assert rows.keys() == one_by_one.keys()
+    for path, row in rows.items():
+        assert float(row["probability:square"]) == one_by_one[path].probabilities["square"]
+        assert row["decision:square"] == str(one_by_one[path].decisions["square"])
+        assert row["images"] == "2"
+    with (tmp_path / "out" / "quarantine.csv").open() as file:
+        reasons = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
+    assert reasons["odd.dcm"] == "refused"
+    assert reasons["=note.txt"] == "not_dicom"
+
+
+def test_a_stopped_run_goes_on_after_the_last_whole_line(
+    predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = batch.predict_all(predictor, [folder], tmp_path / "whole")
+    answers = batch._answers
+
+    def stopped(*arguments):
+        for number, record in enumerate(answers(*arguments)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield record
+
+    monkeypatch.setattr(batch, "_answers", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        batch.predict_all(predictor, [folder], tmp_path / "out")
+    with (tmp_path / "out" / batch.LINES).open("a") as file:
+        file.write('{"key": "half a li')
+    asked: list[int] = []
+
+    def counted(predictor, studies):
+        asked.append(len(studies))
+        return answers(predictor, studies)
+
+    monkeypatch.setattr(batch, "_answers", counted)
+    assert batch.predict_all(predictor, [folder], tmp_path / "out") == whole
+    assert asked == [4]
+    for name in ("predictions.csv", "quarantine.csv", "predict.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len((tmp_path / "out" / batch.LINES).read_text().splitlines()) == 1 + 6
+
+
+def test_the_command_writes_tables_or_overlays(
+    tiny_run: Path, folder: Path, tmp_path: Path
+) -> None:
+    from typer.testing import CliRunner
+
+    from medres.cli.app import app
+
+    def run(*arguments: object):
+        return CliRunner().invoke(
+            app, ["predict", str(tiny_run / "model.keras"), *map(str, arguments)]
+        )
+
+    done = run(folder, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("7 studies: 3 answered, 4 quarantined (not_dicom 1, refused 1, ")
+    done = run(folder, "--saliency", tmp_path / "seen", "--method", "gradcam++", "--json")
+    assert done.exit_code == 0, done.stderr
+    answers = json.loads(done.stdout)
+    drawn = [Path(one["saliency"]) for one in answers if one["refused"] is None]
+    assert len(drawn) == 3
+    assert all(
+        path.read_bytes().startswith(b"\x89PNG") and path.with_suffix(".npz").is_file()
+        for path in drawn
+    )
+    done = run(folder, "--saliency", tmp_path / "seen")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "exists" in done.stderr
+    assert run(folder, "--saliency", tmp_path / "a", "--out", tmp_path / "b").exit_code == 2
+
+
+def test_limits_hold_one_by_one_and_in_many(tiny_run: Path, folder: Path, tmp_path: Path) -> None:
+    file = folder / "odd.dcm"
+    limited = ("--limit", "file=1KiB", "--json")
+    (one,) = json.loads(medres_command("predict", tiny_run / "model.keras", file, *limited).stdout)
+    assert "the limit is 1024" in one["refused"]
+    many = json.loads(
+        medres_command(
+            "predict", tiny_run / "model.keras", file, "--out", tmp_path / "out", *limited
+        ).stdout
+    )
+    assert many["reasons"] == {"limit_exceeded": 1}
+
+
+def test_a_folder_of_something_else_is_left_alone(predictor, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(InputError, match="exists"):
+        batch.predict_all(predictor, [folder], tmp_path / "mine")
+    (tmp_path / "mine" / "notes.txt").unlink()
+    (tmp_path / "mine" / batch.LINES).write_text('{"model_sha256": "other"}\n')
+    with pytest.raises(InputError, match="another model"):
+        batch.predict_all(predictor, [folder], tmp_path / "mine")
+    (tmp_path / "mine" / batch.LINES).write_text("nonsense\n")
+    with pytest.raises(InputError, match="damaged"):
+        batch.predict_all(predictor, [folder], tmp_path / "mine")

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from conftest import rewrite
+from PIL import Image
+
+import medres
+from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.ingestion.test_access_log import read_openings
+from data_pipelines.sources.dicom_wrapper import wrap
+from medres.artefact.card import ConformalQuantile
+from medres.errors import ArtefactError, RefusedInput
+from medres.inference.scoring import score_split
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run: Path) -> medres.Predictor:
+    return medres.load(tiny_run / "model.keras")
+
+
+def test_predict_gives_the_probability_of_the_training_pipeline(
+    predictor, tiny_run: Path, tiny_work: Path
+) -> None:
+    scores, context = score_split(tiny_run / "model.keras", tiny_work, "test")
+    table = Manifest.load(tiny_work).table.set_index("image").loc[scores["image"]]
+    for (_, row), score in zip(table.iterrows(), scores["score"], strict=True):
+        got = predictor.predict(Path(row["source"]) / row["path"])
+        assert got.refused is None
+        assert got.probabilities["square"] == pytest.approx(score, abs=1e-6)
+    assert context["provenance"]["test_openings"]["times"] == len(read_openings(tiny_work)) >= 1
+    assert [(p["finding"], p["unit"]) for p in context["frozen"]] == [
+        ("positive", "patient"),
+        ("positive", "study"),
+    ]
+
+
+def test_a_study_is_pooled_by_its_largest_score(predictor, tiny_work: Path) -> None:
+    table = Manifest.load(tiny_work).table
+    rows = table[table["study"] == table["study"].iloc[0]]
+    files = [Path(r.source) / r.path for r in rows.itertuples()]
+    single = [predictor.predict(f).probabilities["square"] for f in files]
+    together = predictor.predict(files)
+    assert len(files) == 2
+    assert together.probabilities["square"] == pytest.approx(max(single), abs=1e-6)
+    threshold = predictor.card.threshold("square", unit="study")
+    assert together.decisions["square"] == (together.probabilities["square"] >= threshold)
+
+
+def test_path_bytes_and_data_set_give_the_same(predictor, tiny_work: Path) -> None:
+    row = Manifest.load(tiny_work).table.iloc[0]
+    path = Path(row["source"]) / row["path"]
+    want = predictor.predict(path).probabilities
+    assert predictor.predict(str(path)).probabilities == want
+    assert predictor.predict(path.read_bytes()).probabilities == want
+    assert predictor.predict(memoryview(bytearray(path.read_bytes()))).probabilities == want
+    assert predictor.predict(pydicom.dcmread(path)).probabilities == want
+
+
+def test_predict_many_yields_one_prediction_a_study(predictor, tiny_work: Path) -> None:
+    source = Path(Manifest.load(tiny_work).table["source"].iloc[0])
+    found = list(predictor.predict_many([source]))
+    assert len(found) == 30
+    assert all(one.refused is None and one.images == 2 for one in found)
+
+
+def test_what_is_no_source_is_a_type_error_with_its_mend(predictor, tiny_work: Path) -> None:
+    for wrong in (io.BytesIO(b"CANARY"), None, 3, [None]):
+        with pytest.raises(
+            TypeError, match=r"a path, the bytes .*; received (BytesIO|NoneType|int)\."
+        ):
+            predictor.predict(wrong)
+
+
+def test_buffers_of_pictures_are_studies_of_their_own(predictor, tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture, "png")
+    one, other = bytearray(picture.getvalue()), memoryview(picture.getvalue() + b"\0")
+    assert "more than one study" in predictor.predict([one, other]).refused
+
+
+def test_two_studies_at_once_are_refused(predictor, tiny_work: Path) -> None:
+    table = Manifest.load(tiny_work).table.drop_duplicates("study")
+    files = [Path(r.source) / r.path for r in table.head(2).itertuples()]
+    assert "more than one study" in predictor.predict(files).refused
+
+
+def test_what_the_model_cannot_read_is_refused_with_a_reason(
+    predictor, tiny_work: Path, tmp_path: Path
+) -> None:
+    row = Manifest.load(tiny_work).table.iloc[0]
+    data = (Path(row["source"]) / row["path"]).read_bytes()
+    (tmp_path / "cut.dcm").write_bytes(data[:-500])
+    (tmp_path / "note.dcm").write_text("no DICOM")
+    dataset = pydicom.dcmread(Path(row["source"]) / row["path"])
+    dataset.Modality, dataset.SOPClassUID = "CT", "1.2.840.10008.5.1.4.1.1.2"
+    for source in (tmp_path / "cut.dcm", tmp_path / "note.dcm", dataset, tmp_path / "absent.dcm"):
+        found = predictor.predict(source)
+        assert found.refused
+        assert found.probabilities == found.decisions == {}
+        assert "TINY" not in found.refused
+
+
+def test_a_split_of_other_labels_is_refused(
+    tiny_run: Path, tiny_work: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(tiny_work, work)
+    table = Manifest.load(work).table.rename(columns={"label:square": "label:circle"})
+    rewrite(work, table, findings=["circle"])
+    with pytest.raises(ArtefactError, match="square"):
+        score_split(tiny_run / "model.keras", work)
+
+
+def test_scores_keep_ids_labels_and_subgroups(tiny_run: Path, tiny_work: Path) -> None:
+    scores, context = score_split(tiny_run / "model.keras", tiny_work, "tune")
+    assert "test_openings" not in context["provenance"]
+    assert {"image", "series", "study", "patient", "label", "score", "status", "site"} <= {
+        *scores.columns
+    }
+    assert scores["image"].is_unique
+    assert np.isfinite(scores["score"]).all()
+    assert context["unit"] == "patient"
+
+
+def test_an_image_has_the_same_digits_alone_and_beside_others(predictor) -> None:
+    images = np.random.default_rng(0).random((37, 32, 32, 1)).astype(np.float32)
+    together, distances = predictor.scored(images)
+    alone = [predictor.scored(images[i : i + 1]) for i in range(len(images))]
+    assert np.array_equal(together, np.concatenate([p for p, _ in alone]))
+    assert distances == pytest.approx(np.concatenate([d for _, d in alone]), rel=1e-9)
+    assert together == pytest.approx(np.asarray(predictor.artefact.model(images)), abs=1e-5)
+
+
+def dataset_of(work: Path) -> pydicom.Dataset:
+    row = Manifest.load(work).table.iloc[0]
+    return pydicom.dcmread(Path(row["source"]) / row["path"])
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"Modality": "MG"}, "another modality"),
+        ({"BodyPartExamined": "HAND"}, "another body part"),
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "colour"),
+        ({"PhotometricInterpretation": None}, "bright may mean thin"),
+        ({"PresentationLUTShape": "INVERSE"}, "contradict"),
+        ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "Neither CT nor"),
+        ({"PixelData": b"\0" * 3200}, "All pixels are equal"),
+    ],
+)
+def test_what_the_model_was_not_trained_on_is_refused_by_name(
+    predictor, tiny_work, elements, message
+) -> None:
+    dataset = dataset_of(tiny_work)
+    for keyword, value in elements.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    found = predictor.predict(dataset)
+    assert message in found.refused
+    assert found.probabilities == found.decisions == found.sets == {}
+    with pytest.raises(RefusedInput):
+        found.saliency()
+
+
+def test_a_picture_of_something_else_is_refused_by_its_features(predictor, tiny_work) -> None:
+    dataset = dataset_of(tiny_work)
+    stripes = np.zeros((40, 40), "<u2")
+    stripes[::2] = 4095
+    dataset.PixelData = stripes.tobytes()
+    found = predictor.predict(dataset)
+    assert "1 of 1 images look unlike" in found.refused
+    assert found.novelty > predictor.card.novelty_threshold
+    usual = predictor.predict(dataset_of(tiny_work))
+    assert usual.novelty <= predictor.card.novelty_threshold
+
+
+def test_two_ct_series_at_once_are_refused(predictor, tiny_work: Path) -> None:
+    from data_pipelines.preprocessing.spec import spec_from
+    from medres.inference.study_reader import read_study
+
+    slices = [dataset_of(tiny_work) for _ in range(2)]
+    for number, dataset in enumerate(slices):
+        dataset.Modality, dataset.SOPClassUID = "CT", "1.2.840.10008.5.1.4.1.1.2"
+        dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.SeriesInstanceUID = f"1.2.{number}"
+    card = predictor.card.model_copy(update={"preprocess": spec_from("ct-32"), "domain": None})
+    assert read_study(slices[:1], card).pixels.shape == (1, 32, 32)
+    with pytest.raises(RefusedInput, match="more than one series"):
+        read_study(slices, card)
+
+
+@pytest.mark.parametrize("requests", [200, pytest.param(5000, marks=pytest.mark.long)])
+def test_many_threads_each_get_their_own_answer(predictor, tiny_work: Path, requests: int) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    table = Manifest.load(tiny_work).table.head(8)
+    files = [(Path(r.source) / r.path).read_bytes() for r in table.itertuples()]
+    want = [predictor.predict(file) for file in files]
+    assert len({p.probabilities["square"] for p in want}) == len(files)
+    order = np.random.default_rng(0).integers(0, len(files), requests)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: predictor.predict(files[i]), order))
+    assert all(found[n] == want[i] for n, i in enumerate(order))
+
+
+def test_a_conformal_set_of_two_labels_is_an_abstention(predictor, tiny_work: Path) -> None:
+    from dataclasses import replace
+
+    records = [
+        ConformalQuantile(finding="square", label=label, alpha=0.1, quantile=q, n_patients=9)
+        for label, q in ((0, 1.0), (1, 1.0))
+    ]
+    card = predictor.card.model_copy(update={"conformal": records})
+    found = medres.Predictor(replace(predictor.artefact, card=card)).predict(dataset_of(tiny_work))
+    assert found.sets == {"square": [0, 1]}
+    assert found.abstained == ["square"]
+    assert found.as_dict()["abstained"] == ["square"]
+
+
+def test_a_picture_is_a_study_of_its_own_and_equals_its_wrapped_twin(
+    predictor, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(2):
+        pixels = np.random.default_rng(n).integers(30, 95, (40, 40)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "in" / f"{n}.png")
+    wrap(tmp_path / "in", tmp_path / "dicom")
+    pictures, twins = (list(predictor.predict_many([tmp_path / name])) for name in ("in", "dicom"))
+    assert [p.refused for p in pictures] == [None, None]
+    for picture, twin in zip(pictures, twins, strict=True):
+        assert picture.probabilities == pytest.approx(twin.probabilities)
+    data = (tmp_path / "in" / "1.png").read_bytes()
+    assert predictor.predict(data).probabilities == pictures[1].probabilities
+    assert "more than one study" in str(predictor.predict(tmp_path / "in").refused)
+
+
+def test_on_a_gpu_a_batch_is_run_as_one(predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    images = np.random.default_rng(0).random((5, 32, 32, 1)).astype(np.float32)
+    alone, distances = predictor.scored(images)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    together, others = medres.Predictor(predictor.artefact).scored(images)
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert others == pytest.approx(distances, rel=1e-3)

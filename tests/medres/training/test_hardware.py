@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from medres.errors import TrainingError
+from medres.training import hardware
+from medres.training.config.recipe import Recipe, recipe
+from medres.training.hardware import BF16, check_devices, compute, largest_batch
+
+LONG = recipe(epochs=100)
+
+
+def steps_of(seconds: dict[str, float], made: list[str]):
+    """Steps that return how long they would take."""
+
+    def make(policy: str, chosen: Recipe):
+        made.append(policy)
+        return lambda: seconds[policy]
+
+    return make
+
+
+@pytest.mark.parametrize(("fast", "want"), [(0.04, BF16), (0.045, "float32")])
+def test_the_faster_policy_is_chosen_and_said(
+    monkeypatch: pytest.MonkeyPatch, fast: float, want: str
+) -> None:
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(hardware, "_seconds", lambda step: step())
+    made: list[str] = []
+    found = compute("auto", LONG, 100, steps_of({"float32": 0.05, BF16: fast}, made))
+    assert found["precision"] == want
+    assert "times as fast as in float32" in found["why"]
+    assert made == ["float32", BF16]
+
+
+def test_nothing_is_tried_where_it_cannot_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    make = steps_of({}, made)
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: True)
+    assert compute("auto", recipe(epochs=1), 100, make)["precision"] == "float32"
+    assert compute(BF16, LONG, 100, make) == {
+        "precision": BF16,
+        "why": "as asked",
+        "jit": False,
+        "devices": 1,
+        "batch_size": 32,
+        "accumulate": 1,
+    }
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: False)
+    assert "does not compute" in compute("auto", LONG, 100, make)["why"]
+    assert made == []
+
+
+def test_the_batch_that_fits_keeps_the_images_of_an_update() -> None:
+    tried: list[int] = []
+
+    def train_one(chosen: Recipe) -> None:
+        tried.append(chosen.batch_size)
+        if chosen.batch_size > 10:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+    found = largest_batch(recipe(batch_size=64, accumulate=2), train_one)
+    assert (found.batch_size, found.accumulate, tried) == (8, 16, [64, 32, 16, 8])
+    with pytest.raises(TrainingError, match="one image does not fit"):
+        largest_batch(
+            recipe(), lambda chosen: train_one(chosen.model_copy(update={"batch_size": 99}))
+        )
+
+
+TWO = """
+import sys
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import medres
+from medres.progress import ProgressReporter
+from medres.training import checkpoint, run as room
+work, folder = sys.argv[1:]
+options = dict(
+    model="resnet10", preset="xray-32", width=4, batch_size=8, epochs=2, seed=1, ema=0.9, clip=0.5,
+    optimizer="sgd",
+)
+for name, names in (("one", ["CPU:0"]), ("two", ["CPU:0", "CPU:1"])):
+    room.devices = lambda: names
+    from medres.training import hardware
+    hardware.devices = room.devices
+    run = medres.train(work, **options, out=f"{folder}/{name}", progress=ProgressReporter())
+    print(run.history[["loss", "grad_head", "tune_loss"]].to_json(orient="values"))
+"""
+
+
+@pytest.mark.long
+def test_two_devices_train_as_one(tiny_work: Path, tmp_path: Path) -> None:
+    """The same images, losses and summed gradients; batch norm sees half a batch on each device,
+    which is the only difference.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", TWO, str(tiny_work), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (np.array(json.loads(line)) for line in done.stdout.splitlines())
+    assert two == pytest.approx(one, rel=0.35)
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert config["compute"]["devices"] == 2
+
+
+def test_devices_that_cannot_share_a_batch_or_differ_from_before() -> None:
+    check_devices(2, {"devices": 2}, recipe())
+    with pytest.raises(TrainingError, match="began on 2 devices and this machine has 1"):
+        check_devices(1, {"devices": 2}, recipe())
+    with pytest.raises(TrainingError, match="must divide by 3"):
+        check_devices(3, {}, recipe())
+    with pytest.raises(TrainingError, match="accumulate must be 1"):
+        check_devices(2, {}, recipe(accumulate=2))
