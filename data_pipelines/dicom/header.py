@@ -21,7 +21,10 @@ from data_pipelines.dicom.reader import (
     transfer_syntax_of,
 )
 from data_pipelines.dicom.sop_classes import (
+    CT_CLASSES,
+    GRAYSCALE_PHOTOMETRICS,
     MEDIA_DIRECTORY,
+    RADIOGRAPH_MODALITIES,
     VIEWS,
 )
 from data_pipelines.errors import Ineligible
@@ -43,8 +46,8 @@ _TAGS = frozenset(tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag 
 
 @dataclass(frozen=True)
 class Identifiers:
-    """What names a person or an object. `repr` hides the values; they leave the machine's memory as
-    keyed hashes.
+    """Identifiers of the patient and of the object. `repr` hides the values; they are stored as
+    keyed hashes only.
     """
 
     sop_instance_uid: str = field(repr=False)
@@ -56,8 +59,9 @@ class Identifiers:
 
 @dataclass(frozen=True)
 class Header:
-    """Technical fields of one file. '' or None: absent, never guessed. Lengths in mm, (row, column)
-    = (y, x).
+    """Technical fields of one file. '' or None means absent; nothing is guessed.
+
+    Lengths are in mm. Pairs are (row, column), that is (y, x).
     """
 
     sop_class_uid: str
@@ -104,32 +108,56 @@ class Header:
     repairs: tuple[str, ...]
 
     @property
+    def has_image(self) -> bool:
+        """Whether Rows, Columns and BitsAllocated are there and above 0."""
+        return bool(self.rows and self.columns and self.bits_allocated)
+
+    @property
+    def is_ct(self) -> bool:
+        """Whether Modality or the SOP class is CT."""
+        return self.modality == "CT" or self.sop_class_uid in CT_CLASSES
+
+    @property
+    def is_radiograph(self) -> bool:
+        """Whether Modality is a projection radiograph (CR, DX, DR, RG, MG, PX, IO)."""
+        return self.modality in RADIOGRAPH_MODALITIES
+
+    @property
+    def is_grayscale(self) -> bool:
+        """Whether a pixel has one sample, and PhotometricInterpretation is grayscale or absent."""
+        return self.samples_per_pixel == 1 and self.photometric in GRAYSCALE_PHOTOMETRICS
+
+    @property
     def flags(self) -> tuple[str, ...]:
-        """What a reader of results should know of a sound image: derived, secondary, lossy."""
-        said = {
+        """Properties of a valid image that a reader of results should know: derived, secondary,
+        lossy.
+        """
+        flags = {
             "derived": "DERIVED" in self.image_type[:1],
             "secondary": "SECONDARY" in self.image_type[1:2],
+            "lossy": self.lossy,
         }
-        return tuple(flag for flag, true in {**said, "lossy": self.lossy}.items() if true)
+        return tuple(flag for flag, present in flags.items() if present)
 
 
 def read_header(source: DicomSource) -> Header:
-    """Header of a path, bytes or data set, pixel data unread. Raises NotDicom, Unreadable,
-    Ineligible (a DICOMDIR).
+    """The header of a path, of a file's bytes or of a data set; pixel data are not read.
+
+    Raises NotDicom, Unreadable, LimitExceeded, or Ineligible (`not_an_image`) for a DICOMDIR.
     """
     return header_of(parse(source, pixels=False, tags=_TAGS))
 
 
 def header_of(parsed: ParsedDataset) -> Header:
-    """Header of a parsed data set; a malformed optional field is absent and named
-    `invalid_<Keyword>` in repairs.
+    """The header of a parsed data set. A malformed optional field counts as absent; `repairs` then
+    has the code `invalid_<Keyword>`.
     """
     dataset = parsed.dataset
     meta = getattr(dataset, "file_meta", None) or Dataset()
     with silence_pydicom():
         if Elements(meta).text("MediaStorageSOPClassUID") == MEDIA_DIRECTORY:
             raise Ineligible(
-                "A DICOMDIR lists files and holds no image. Give its folder instead.",
+                "A DICOMDIR is an index of files and has no image. Give its folder instead.",
                 code="not_an_image",
             )
         e = Elements(dataset)
@@ -182,25 +210,25 @@ def _pixel_fields(e: Elements) -> dict[str, Any]:
 
 
 def _geometry(e: Elements, shared: Elements) -> dict[str, Any]:
-    """Plane and spacing; an enhanced object keeps what all its frames share in the shared
-    functional groups.
+    """Plane and spacing. An enhanced object has what all its frames share in the shared functional
+    groups.
     """
     measures = Elements(shared.item("PixelMeasuresSequence") or e.dataset)
     plane = Elements(shared.item("PlaneOrientationSequence") or e.dataset)
-    place = Elements(shared.item("PlanePositionSequence") or e.dataset)
+    position = Elements(shared.item("PlanePositionSequence") or e.dataset)
     fields = {
         "pixel_spacing": measures.numbers("PixelSpacing", 2, positive=True),
         "imager_pixel_spacing": e.numbers("ImagerPixelSpacing", 2, positive=True),
         "spacing_calibration": e.code("PixelSpacingCalibrationType"),
         "magnification": e.number("EstimatedRadiographicMagnificationFactor"),
         "pixel_aspect_ratio": e.numbers("PixelAspectRatio", 2, positive=True),
-        "position": place.numbers("ImagePositionPatient", 3),
+        "position": position.numbers("ImagePositionPatient", 3),
         "orientation": plane.numbers("ImageOrientationPatient", 6),
         "patient_orientation": e.codes("PatientOrientation"),
         "field_of_view_flip": e.code("FieldOfViewHorizontalFlip"),
         "field_of_view_rotation": e.number("FieldOfViewRotation"),
     }
-    e.repairs += measures.repairs + plane.repairs + place.repairs
+    e.repairs += measures.repairs + plane.repairs + position.repairs
     return fields
 
 

@@ -17,7 +17,8 @@ from pydicom.pixels import apply_modality_lut, apply_rescale, apply_voi
 from data_pipelines.dicom.eligibility import eligible_kind
 from data_pipelines.dicom.header import read_header
 from data_pipelines.errors import DicomError, NoPixelData
-from data_pipelines.pixels.image import AIR_HU, read_image
+from data_pipelines.kinds import AIR_HU
+from data_pipelines.pixels.image import read_image
 from data_pipelines.pixels.stored_values import read_stored
 from data_pipelines.volumes.plane import plane_of
 from data_pipelines.volumes.series import group_planes, series_verdict

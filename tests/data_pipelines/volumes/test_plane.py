@@ -62,7 +62,7 @@ def enhanced(grey, heights: list[float], **top) -> Dataset:
 def test_a_single_slice(grey):
     (found,) = planes(grey(PIXELS, ConvolutionKernel="B30f", AcquisitionNumber=3, **PLACED))
     assert (
-        found.member,
+        found.source_index,
         found.frame,
         found.rows,
         found.columns,
@@ -81,7 +81,7 @@ def test_a_single_slice(grey):
         (1, 2, 3),
         (1, 0, 0, 0, 1, 0),
     )
-    assert found.not_a_slice == ""
+    assert found.non_slice_reason == ""
     assert "1.2.3" not in repr(found)
 
 
@@ -96,7 +96,7 @@ def test_a_single_slice(grey):
 )
 def test_what_is_no_slice(grey, elements, reason):
     (found,) = planes(grey(PIXELS, **PLACED, **elements))
-    assert found.not_a_slice == reason
+    assert found.non_slice_reason == reason
 
 
 def test_frames_of_an_enhanced_object(grey):
@@ -126,7 +126,7 @@ def test_a_parametric_map_among_the_frames_is_no_slice(grey):
     dataset = enhanced(grey, [0.0, 5.0, 10.0])
     frame_type = item(FrameType=["DERIVED", "PRIMARY", "PERFUSION", "RCBF"])
     dataset.SharedFunctionalGroupsSequence[0].CTImageFrameTypeSequence = [frame_type]
-    assert {p.not_a_slice for p in planes(dataset)} == {"parametric_map"}
+    assert {p.non_slice_reason for p in planes(dataset)} == {"parametric_map"}
 
 
 def test_frames_without_functional_groups_have_no_place_of_their_own(grey):
