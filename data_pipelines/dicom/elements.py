@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import MutableSequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
@@ -26,6 +26,9 @@ _CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
 _AGE = re.compile(r"(\d{1,4})([DWMY]?)")
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
 _TEXT_VRS = frozenset({"AS", "CS", "DS", "IS", "LO", "SH", "UI"})
+Position = tuple[float, float, float]
+Orientation = tuple[float, float, float, float, float, float]
+
 OLDEST_YEARS = 90.0
 MAX_PLAUSIBLE_YEARS = 130
 
@@ -33,10 +36,11 @@ MAX_PLAUSIBLE_YEARS = 130
 class Elements:
     """Reads the elements of a data set by keyword and collects the codes of malformed ones."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, repairs: list[str] | None = None) -> None:
+        """repairs: the list to which codes are added; None starts a new one."""
         self.dataset = dataset
         self._tags = dataset.keys()
-        self.repairs: list[str] = []
+        self.repairs: list[str] = [] if repairs is None else repairs
 
     def text(self, keyword: str) -> str:
         """The text, at most 64 printable characters; several values are joined by a backslash, and
@@ -85,6 +89,18 @@ class Elements:
             return numbers
         self._malformed(keyword)
         return None
+
+    def pair(self, keyword: str, *, positive: bool = False) -> tuple[float, float] | None:
+        """Two numbers, as PixelSpacing has; see `numbers`."""
+        return cast("tuple[float, float] | None", self.numbers(keyword, 2, positive=positive))
+
+    def position(self) -> Position | None:
+        """ImagePositionPatient: three numbers; see `numbers`."""
+        return cast("Position | None", self.numbers("ImagePositionPatient", 3))
+
+    def orientation(self) -> Orientation | None:
+        """ImageOrientationPatient: six numbers; see `numbers`."""
+        return cast("Orientation | None", self.numbers("ImageOrientationPatient", 6))
 
     def item(self, keyword: str) -> Dataset | None:
         """The first item of a sequence, or None."""

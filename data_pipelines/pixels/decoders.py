@@ -185,7 +185,7 @@ def _plugin(name: str, package: str, syntax: str) -> Decoder:
 
 def _plugin_function(plugin: str) -> Callable[[bytes, PixelFormat], NDArray[np.integer]]:
     def decode(data: bytes, pixels: PixelFormat) -> NDArray[np.integer]:
-        options: dict[str, Any] = {
+        options: dict[str, Any] = {  # pydicom annotates these as if each were all options
             "rows": pixels.rows,
             "columns": pixels.columns,
             "number_of_frames": 1,

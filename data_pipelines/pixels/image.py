@@ -196,10 +196,8 @@ def _spacing(dataset: Dataset, header: Header, frame: int) -> tuple[float, float
     if header.frames == 1:
         return header.pixel_spacing
     with silence_pydicom():
-        spacing = frame_group(dataset, frame, "PixelMeasuresSequence").numbers(
-            "PixelSpacing", 2, positive=True
-        )
-    return None if spacing is None else (spacing[0], spacing[1])
+        measures = frame_group(dataset, frame, "PixelMeasuresSequence")
+        return measures.pair("PixelSpacing", positive=True)
 
 
 def _aspect(header: Header, spacing: tuple[float, float] | None) -> tuple[float, tuple[str, ...]]:

@@ -5,11 +5,10 @@ C.7.6.2, C.7.6.16, C.7.6.17.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pydicom.dataset import Dataset
 
-from data_pipelines.dicom.elements import Elements
+from data_pipelines.dicom.elements import Elements, Orientation, Position
 from data_pipelines.dicom.eligibility import non_slice_reason
 from data_pipelines.dicom.header import Header
 from data_pipelines.dicom.reader import silence_pydicom
@@ -19,8 +18,6 @@ from data_pipelines.pixels.grayscale_module import frame_group
 #: dimensions that say where a frame is, not when or how it was acquired: ImagePositionPatient,
 #: InStackPositionNumber
 _POSITION_POINTERS = frozenset({0x00200032, 0x00209057})
-
-Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,8 @@ class Plane:
     rows: int
     columns: int
     spacing: tuple[float, float] | None
-    orientation: tuple[float, float, float, float, float, float] | None
-    position: Vector | None
+    orientation: Orientation | None
+    position: Position | None
     image_type: tuple[str, ...]
     kernel: str
     stack: str
@@ -107,17 +104,18 @@ def _frame_plane(dataset: Dataset, shared: Plane, frame: int, non_spatial: list[
     )
     image_type = frame_type.codes("FrameType") or shared.image_type
     indices = [int(index) for index in content.numbers("DimensionIndexValues") or ()]
-    fields: dict[str, Any] = {
-        "spacing": measures.numbers("PixelSpacing", 2, positive=True),
-        "orientation": plane.numbers("ImageOrientationPatient", 6),
-        "position": position.numbers("ImagePositionPatient", 3),
-        "dimensions": tuple(indices[i] for i in non_spatial if i < len(indices)),
-        "temporal": content.integer("TemporalPositionIndex"),
-        "acquisition": content.integer("FrameAcquisitionNumber"),
-        "non_slice_reason": shared.non_slice_reason or non_slice_reason(image_type) or "",
-    }
     return replace(
-        shared, frame=frame, image_type=image_type, stack=content.text("StackID"), **fields
+        shared,
+        frame=frame,
+        image_type=image_type,
+        stack=content.text("StackID"),
+        spacing=measures.pair("PixelSpacing", positive=True),
+        orientation=plane.orientation(),
+        position=position.position(),
+        dimensions=tuple(indices[i] for i in non_spatial if i < len(indices)),
+        temporal=content.integer("TemporalPositionIndex"),
+        acquisition=content.integer("FrameAcquisitionNumber"),
+        non_slice_reason=shared.non_slice_reason or non_slice_reason(image_type) or "",
     )
 
 

@@ -272,8 +272,8 @@ def test_a_voi_lut_wins_over_a_window_and_the_first_window_over_the_others(grey,
     ],
 )
 def test_windows_as_they_are_written(grey, to_bytes, elements, expected, codes):
-    voi, found = voi_of(reread(grey(PIXELS, **elements), to_bytes))
-    assert found == codes
+    voi, problems = voi_of(reread(grey(PIXELS, **elements), to_bytes))
+    assert problems == codes
     assert (None if not voi.alternatives else (voi.center, voi.width, voi.function)) == expected
 
 
@@ -332,13 +332,13 @@ def test_functional_groups_of_the_frame_win_over_the_shared_and_those_over_the_t
         ],
     )
     again = reread(dataset, to_bytes)
-    found = [read_modality(again, frame, signed=True) for frame in range(3)]
-    assert [(m.slope, m.intercept, m.unit) for m in found] == [
+    transforms = [read_modality(again, frame, signed=True) for frame in range(3)]
+    assert [(m.slope, m.intercept, m.unit) for m in transforms] == [
         (2, -10, "US"),
         (1, -1024, "HU"),
         (3, 0, "HU"),
     ]
-    assert read_voi(again, 2, found[2], SIGNED)[0].center == 40
+    assert read_voi(again, 2, transforms[2], SIGNED)[0].center == 40
     assert frame_group(again, 0, "PlanePositionSequence").dataset is again
 
 

@@ -62,9 +62,9 @@ def test_cells_against_bit_arithmetic(data):
     signed = data.draw(st.booleans())
     cells = data.draw(hnp.arrays(f"u{allocated // 8}", (2, 3)))
     layout = PixelFormat(2, 3, 1, allocated, stored, high_bit, signed, "")
-    found = cell_values(cells, layout)
-    assert found.dtype == layout.dtype
-    assert found.tolist() == [
+    result = cell_values(cells, layout)
+    assert result.dtype == layout.dtype
+    assert result.tolist() == [
         [obvious_value(int(c), stored, high_bit, signed) for c in row] for row in cells
     ]
 
@@ -85,10 +85,10 @@ def test_samples_against_bit_arithmetic(data):
     assert sample_values(unsigned_stream, stored, layout).tolist() == values.tolist()
     sign_bit = 1 << (stored - 1)
     signed_stream = ((values & ((1 << stored) - 1)) ^ sign_bit).astype(np.int64) - sign_bit
-    found = sample_values(
+    result = sample_values(
         signed_stream.astype(np.int16 if stored < 16 or signed else np.int32), stored, layout
     )
-    assert found.tolist() == values.tolist()
+    assert result.tolist() == values.tolist()
 
 
 @given(arr=hnp.arrays(np.int16, (3, 4)))
@@ -105,10 +105,10 @@ def test_a_wide_stream_of_sign_extended_values_fits_fewer_stored_bits(arr):
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4"])
 def test_uncompressed_round_trip(grey, to_bytes, syntax, dtype):
     values = RAMP.astype(dtype)
-    found = read_stored(to_bytes(grey(values, syntax=syntax)))
-    assert found.dtype == np.dtype(dtype)
-    assert found.flags.writeable
-    np.testing.assert_array_equal(found, values)
+    result = read_stored(to_bytes(grey(values, syntax=syntax)))
+    assert result.dtype == np.dtype(dtype)
+    assert result.flags.writeable
+    np.testing.assert_array_equal(result, values)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +217,8 @@ def test_an_extended_offset_table_says_which_fragment_is_which_frame(grey, to_by
 def test_rle_by_an_independent_encoder(grey, to_bytes, signed):
     dataset = grey(STACK if signed else STACK.view(np.uint16))
     dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
-    found = read_stored(to_bytes(dataset))
-    np.testing.assert_array_equal(found, STACK if signed else STACK.view(np.uint16))
+    result = read_stored(to_bytes(dataset))
+    np.testing.assert_array_equal(result, STACK if signed else STACK.view(np.uint16))
     assert repairs_of(dataset) == ()
 
 
@@ -410,10 +410,10 @@ def test_junk_in_a_stream_ends_in_a_named_reason(junk):
         )
         dataset.PixelData = encapsulate([junk])
         try:
-            found = read_stored(dataset)
+            result = read_stored(dataset)
         except DicomError:
             continue
-        assert found.shape == (4, 4)
+        assert result.shape == (4, 4)
 
 
 def test_pixel_format_of_a_header(grey):

@@ -98,7 +98,8 @@ def test_hu_come_from_signed_arrays_alone(tmp_path: Path) -> None:
         assert (image.pixels == arrays["val_images"][2]).all()
     for path, units in ((medmnist(tmp_path / "u.npz"), "HU"), (signed, "display")):
         codes = {
-            found.code for _, found in inspect_path(str(path), for_processing=False, units=units)
+            manifest.code
+            for _, manifest in inspect_path(str(path), for_processing=False, units=units)
         }
         assert codes == {"not_hu" if units == "HU" else "not_display"}
     assert reason(save(tmp_path / "p.png", grey(1)[0]), "HU") == "not_hu"
@@ -150,12 +151,12 @@ def test_npz_of_several_classes_and_of_several_findings(tmp_path: Path) -> None:
         for s, n in (("train", 12), ("val", 4), ("test", 6))
     }
     source = medmnist(tmp_path / "m.npz", **many)
-    found = ingest(source, units="display", workers=1)
-    assert (found.summary["task"], found.summary["findings"]) == (
+    manifest = ingest(source, units="display", workers=1)
+    assert (manifest.summary["task"], manifest.summary["findings"]) == (
         "multilabel",
         ["label0", "label1", "label2"],
     )
-    rows = found.table.set_index("path")
+    rows = manifest.table.set_index("path")
     assert (
         rows.loc["m.npz#train/5", [f"label:label{n}" for n in range(3)]].tolist()
         == many["train_labels"][5].tolist()
@@ -213,11 +214,11 @@ def test_copies_across_the_splits_of_an_array_are_refused_or_dropped(tmp_path: P
     assert "3 " in str(caught.value)
     assert "--leaks drop" in str(caught.value)
     assert len((tmp_path / "work.leaks.csv").read_text().splitlines()) == 7
-    kept = ingest(source, units="display", on_leak="drop", workers=1)
-    assert kept.quarantine.set_index("path")["reason"].to_dict() == {
+    manifest = ingest(source, units="display", on_leak="drop", workers=1)
+    assert manifest.quarantine.set_index("path")["reason"].to_dict() == {
         "l.npz#train/3": "split_leak", "l.npz#val/1": "split_leak", "l.npz#train/4": "split_leak",
     }  # fmt: skip
-    assert {k: v["images"] for k, v in kept.summary["splits"].items()} == {
+    assert {k: v["images"] for k, v in manifest.summary["splits"].items()} == {
         "train": 10,
         "tune": 3,
         "test": 6,

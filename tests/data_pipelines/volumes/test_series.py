@@ -16,7 +16,7 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 
 
-def plane(source_index: int, place: tuple[float, float, float], **changes) -> Plane:
+def plane(source_index: int, origin: tuple[float, float, float], **changes) -> Plane:
     base = Plane(
         source_index=source_index,
         frame=0,
@@ -27,7 +27,7 @@ def plane(source_index: int, place: tuple[float, float, float], **changes) -> Pl
         columns=512,
         spacing=(0.7, 0.6),
         orientation=AXIAL,
-        position=place,
+        position=origin,
         image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
         kernel="B30f",
         stack="",

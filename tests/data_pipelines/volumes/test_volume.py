@@ -1,4 +1,4 @@
-"""Volumes read from small made-up series: order, values, affine, policies, refusals."""
+"""Volumes read from small synthetic series: order, values, affine, policies, refusals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RNG = np.random.default_rng(5)
 
 @pytest.fixture
 def write(grey, to_bytes, tmp_path: Path):
-    """Writes a slice: its name, its place and its pixels; gives the folder."""
+    """Writes a slice: its name, its position and its pixels; gives the folder."""
 
     def make(name: str, position: list[float], value: int | np.ndarray = 0, **elements) -> Path:
         pixels = np.full((6, 8), value, np.int16) if isinstance(value, int) else value
@@ -37,10 +37,10 @@ def write(grey, to_bytes, tmp_path: Path):
 
 
 def item(**elements) -> Dataset:
-    made = Dataset()
+    dataset = Dataset()
     for keyword, value in elements.items():
-        setattr(made, keyword, value)
-    return made
+        setattr(dataset, keyword, value)
+    return dataset
 
 
 def refusal(source, **options) -> str:
@@ -110,7 +110,7 @@ def test_a_broken_slice_is_an_error_and_never_a_gap(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("places", "code"),
+    ("positions", "code"),
     [
         ([[0, 0, 0], [0, 0, 5], [0, 0, 15], [0, 0, 20]], "missing"),
         ([[0, 0, 0], [0, 0, 5], [0, 0, 12], [0, 0, 17]], "irregular"),
@@ -119,9 +119,9 @@ def test_a_broken_slice_is_an_error_and_never_a_gap(write, tmp_path):
         ([[0, 0, 0]], "single"),
     ],
 )
-def test_reject_takes_only_a_regular_series(write, places, code):
-    for n, place in enumerate(places):
-        folder = write(f"s{n}", place, n)
+def test_reject_takes_only_a_regular_series(write, positions, code):
+    for n, position in enumerate(positions):
+        folder = write(f"s{n}", position, n)
     assert refusal(folder) == code
     with pytest.raises(SeriesError):
         read_volumes(folder)
@@ -180,9 +180,9 @@ def test_several_groups_are_several_volumes(write):
         write(f"a{n}", [0, 0, 5.0 * n], n)
         folder = write(f"b{n}", [10.0 * n, 0, 0], n, ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
     assert refusal(folder) == "mixed_orientation"
-    found = read_volumes(folder)
-    assert [volume.verdict for volume in found] == ["REGULAR", "REGULAR"]
-    assert {tuple(np.abs(volume.affine[:3, 0])) for volume in found} == {(0, 0, 5), (10, 0, 0)}
+    volumes = read_volumes(folder)
+    assert [volume.verdict for volume in volumes] == ["REGULAR", "REGULAR"]
+    assert {tuple(np.abs(volume.affine[:3, 0])) for volume in volumes} == {(0, 0, 5), (10, 0, 0)}
 
 
 def test_an_enhanced_file_is_a_volume(grey, to_bytes, tmp_path):
