@@ -98,7 +98,7 @@ def slices_of(folder: Path | None, scratch: Path) -> list[Path]:
             header = read_header(path)
         except DicomError:
             continue
-        if header.modality == "CT" and "LOCALIZER" not in header.image_type and header.columns:
+        if header.is_ct and "LOCALIZER" not in header.image_type and header.columns:
             found.append(path)
     return found
 

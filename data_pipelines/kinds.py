@@ -23,6 +23,8 @@ UnitName = Literal["HU", "display", "raw"]
 DeclaredUnitName = Literal["display", "HU"]
 FileFormat = Literal["dicom", "png", "jpeg", "npz"]
 
+AIR_HU = -1024.0
+
 
 @dataclass(frozen=True)
 class PixelUnits:
@@ -31,6 +33,7 @@ class PixelUnits:
     name: as written in manifests, specs and cards. title: for people. suffix: after a number.
     bounds: limits that every value keeps, None where there are none (HU).
     signed: whether integers of an array in these units may be negative.
+    air: the value of air, None where the units do not fix it.
     """
 
     name: UnitName
@@ -38,9 +41,10 @@ class PixelUnits:
     suffix: str
     bounds: tuple[float, float] | None
     signed: bool
+    air: float | None = None
 
 
-HU = PixelUnits("HU", "Hounsfield units", " HU", bounds=None, signed=True)
+HU = PixelUnits("HU", "Hounsfield units", " HU", bounds=None, signed=True, air=AIR_HU)
 DISPLAY = PixelUnits(
     "display", "display values 0 to 1, bright = dense", "", bounds=(0.0, 1.0), signed=False
 )
@@ -82,7 +86,7 @@ CT = ImageKind(
     units=HU,
     dtype=np.dtype("<i2"),
     scale=np.float32(1.0),
-    fill=-1024.0,
+    fill=AIR_HU,
     display_range=(-1024.0, 1536.0),
     file_formats=("dicom", "npz"),
     has_windows=True,

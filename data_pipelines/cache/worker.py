@@ -51,7 +51,7 @@ def prepare_files(item: Item) -> list[np.ndarray]:
         source, path, frame, form, kind, digest = files[n]
         if form == "dicom":
             return image_of(*opened(Path(source) / path, digest), frame, digest=False)
-        return read_row(source, path, frame, form=form, kind=kind, sha256=digest)
+        return read_row(source, path, frame, file_format=form, kind=kind, sha256=digest)
 
     return list(
         prepare_units([SampleSlices(members) for members in units], planes, read, spec_from(spec))

@@ -1,6 +1,6 @@
 """DICOM files as data sets: reading, the technical header, which images are eligible, and writing.
 
-Knows no pixel values. May import errors, kinds and runtime only; loads neither pandas nor
+Does not read pixel values. May import errors, kinds and runtime only; loads neither pandas nor
 TensorFlow.
 """
 
@@ -21,11 +21,7 @@ if TYPE_CHECKING:
         parse,
         silence_pydicom,
     )
-    from data_pipelines.dicom.sop_classes import (
-        CT_CLASSES,
-        QUANTITATIVE_MODALITIES,
-        RADIOGRAPH_MODALITIES,
-    )
+    from data_pipelines.dicom.sop_classes import QUANTITATIVE_MODALITIES, SLICE_MODALITIES
     from data_pipelines.dicom.writer import derived_uid, new_dataset, save, set_pixels
 
 __all__, __getattr__, __dir__ = lazy_exports(
@@ -36,8 +32,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "data_pipelines.dicom.header": "Header header_of read_header",
         "data_pipelines.dicom.reader": "DicomSource PARSER_ERRORS ParsedDataset parse "
         "silence_pydicom",
-        "data_pipelines.dicom.sop_classes": "CT_CLASSES QUANTITATIVE_MODALITIES "
-        "RADIOGRAPH_MODALITIES",
+        "data_pipelines.dicom.sop_classes": "QUANTITATIVE_MODALITIES SLICE_MODALITIES",
         "data_pipelines.dicom.writer": "derived_uid new_dataset save set_pixels",
     },
 )

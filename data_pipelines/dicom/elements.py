@@ -1,8 +1,8 @@
-"""Typed values of single elements: an optional one that is malformed counts as absent, and is named
-in `repairs`.
+"""Typed values of single elements. A malformed optional element counts as absent, and its code is
+added to `repairs`.
 
-No value is echoed anywhere. Code strings keep only what their value representation allows (PS3.5
-section 6.2), so that none can carry free text. Raw ASCII values are read without pydicom's
+No value appears in a message. Code strings keep only what their value representation allows (PS3.5
+section 6.2), so that they cannot contain free text. Raw ASCII values are read without pydicom's
 conversion, which would take most of the time.
 """
 
@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import MutableSequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
@@ -26,20 +26,25 @@ _CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
 _AGE = re.compile(r"(\d{1,4})([DWMY]?)")
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
 _TEXT_VRS = frozenset({"AS", "CS", "DS", "IS", "LO", "SH", "UI"})
+Position = tuple[float, float, float]
+Orientation = tuple[float, float, float, float, float, float]
+
 OLDEST_YEARS = 90.0
+MAX_PLAUSIBLE_YEARS = 130
 
 
 class Elements:
-    """Reads a data set's elements by keyword and collects the code of each that was malformed."""
+    """Reads the elements of a data set by keyword and collects the codes of malformed ones."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, repairs: list[str] | None = None) -> None:
+        """repairs: the list to which codes are added; None starts a new one."""
         self.dataset = dataset
         self._tags = dataset.keys()
-        self.repairs: list[str] = []
+        self.repairs: list[str] = [] if repairs is None else repairs
 
     def text(self, keyword: str) -> str:
-        """Text of at most 64 printable characters, several values joined by a backslash; '' when
-        absent.
+        """The text, at most 64 printable characters; several values are joined by a backslash, and
+        '' means absent.
         """
         joined = "\\".join(str(value) for value in self.values(keyword))
         printable = (
@@ -48,67 +53,79 @@ class Elements:
         return printable.strip()[:64]
 
     def codes(self, keyword: str) -> tuple[str, ...]:
-        """Values of a code string (VR CS), in upper case; one that is no code string becomes ''."""
-        found = [str(value).strip().upper() for value in self.values(keyword)]
-        return tuple(v if _CODE_STRING.fullmatch(v) else "" for v in found) if any(found) else ()
+        """The values of a code string (VR CS) in upper case; an invalid one becomes ''."""
+        codes = [str(value).strip().upper() for value in self.values(keyword)]
+        return tuple(c if _CODE_STRING.fullmatch(c) else "" for c in codes) if any(codes) else ()
 
     def code(self, keyword: str) -> str:
-        """First value of a code string, or ''."""
+        """The first value of a code string, or ''."""
         return next(iter(self.codes(keyword)), "")
 
     def integer(self, keyword: str) -> int | None:
-        """First value as an integer, or None."""
+        """The first value as an integer, or None."""
         number = self.number(keyword)
         return None if number is None else int(number)
 
     def number(self, keyword: str) -> float | None:
-        """First value as a finite number, or None."""
+        """The first value as a finite number, or None."""
         numbers = self.numbers(keyword)
         return numbers[0] if numbers else None
 
     def numbers(
         self, keyword: str, count: int | None = None, *, positive: bool = False
     ) -> tuple[float, ...] | None:
-        """All values, finite; None when absent, of another count, or (`positive`) not above
-        zero.
+        """All values as finite numbers. None where the element is absent, where it has not `count`
+        values, or (`positive`) where one is not above 0.
         """
         values = self.values(keyword)
         if not values or values == [""]:
             return None
         try:
-            found = tuple(float(value) for value in values)
+            numbers = tuple(float(value) for value in values)
         except (TypeError, ValueError):
-            found = ()
-        sound = bool(found) and all(math.isfinite(v) and (v > 0 or not positive) for v in found)
-        if sound and count in (None, len(found)):
-            return found
+            numbers = ()
+        valid = bool(numbers) and all(math.isfinite(n) and (n > 0 or not positive) for n in numbers)
+        if valid and count in (None, len(numbers)):
+            return numbers
         self._malformed(keyword)
         return None
 
+    def pair(self, keyword: str, *, positive: bool = False) -> tuple[float, float] | None:
+        """Two numbers, as PixelSpacing has; see `numbers`."""
+        return cast("tuple[float, float] | None", self.numbers(keyword, 2, positive=positive))
+
+    def position(self) -> Position | None:
+        """ImagePositionPatient: three numbers; see `numbers`."""
+        return cast("Position | None", self.numbers("ImagePositionPatient", 3))
+
+    def orientation(self) -> Orientation | None:
+        """ImageOrientationPatient: six numbers; see `numbers`."""
+        return cast("Orientation | None", self.numbers("ImageOrientationPatient", 6))
+
     def item(self, keyword: str) -> Dataset | None:
-        """First item of a sequence, or None."""
+        """The first item of a sequence, or None."""
         items = self.items(keyword)
         return items[0] if items else None
 
     def items(self, keyword: str) -> list[Dataset]:
-        """Items of a sequence; an empty list when absent."""
+        """The items of a sequence; an empty list where it is absent."""
         return [item for item in self.values(keyword) if isinstance(item, Dataset)]
 
     def age_years(self) -> float | None:
-        """PatientAge (VR AS) in years; over 89 it is given as 90."""
+        """PatientAge (VR AS) in years; an age over 89 becomes 90. None: absent or malformed."""
         text = self.text("PatientAge")
-        found = _AGE.fullmatch(text)
-        years = int(found[1]) * _YEARS[found[2]] if found else math.inf
-        if years > 130:
+        age = _AGE.fullmatch(text)
+        years = int(age[1]) * _YEARS[age[2]] if age else math.inf
+        if years > MAX_PLAUSIBLE_YEARS:
             if text:
                 self._malformed("PatientAge")
             return None
-        if found and not found[2]:
+        if age and not age[2]:
             self.repairs.append("age_without_unit")
         return OLDEST_YEARS if years > 89 else years
 
     def values(self, keyword: str) -> list[Any]:
-        """Values of an element; [] when it is absent, or broken (then named)."""
+        """The values of an element; [] where it is absent, or malformed (see `repairs`)."""
         tag, vr = _tag_and_vr(keyword)
         if tag not in self._tags:
             return []

@@ -1,8 +1,8 @@
-"""A data set that is written as the standard says, cut into raw elements in one pass over its
+"""Splits a data set that is written as the standard says into raw elements, in one pass over its
 bytes.
 
-PS3.5 section 7.1 (elements), 7.5 (sequences), A.4 (fragments). Whatever is written in any other way
-is left to pydicom's reader, which knows how files go wrong; it takes several times as long.
+PS3.5 section 7.1 (elements), 7.5 (sequences), A.4 (fragments). Every other encoding is left to
+pydicom's reader, which handles damaged files but takes several times as long.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ RawElements = dict[BaseTag, DataElement | RawDataElement]
 
 
 class NonCanonicalEncoding(Exception):
-    """The bytes are not written in the plain way, or there are not enough of them: pydicom's reader
-    must look.
+    """The encoding is not the usual one, or the bytes end early. The caller then uses pydicom's
+    reader; users never see this exception.
     """
 
 
 def scan_file(data: bytes, whole: bool, pixels: bool, keep: Container[int] | None) -> Dataset:
-    """Data set of a file's bytes, with its meta header, as pydicom's `read_partial` gives it, but
-    that every sequence is still raw.
+    """The data set of a file's bytes with its meta header, as pydicom's `read_partial` returns it,
+    except that every sequence is still raw.
 
     data: the `whole` file, or its beginning. pixels: False stops before the pixel data. keep: tags
-        of the elements to keep (None: all). Raises Unusual; Unreadable (`duplicate_element`) where
-        an element occurs twice in the data set or in an item of a sequence of it.
+    of the elements to keep (None: all). Raises NonCanonicalEncoding, and Unreadable
+    (`duplicate_element`) where an element occurs twice in the data set or in an item of a sequence.
     """
     if data[128:132] != b"DICM":
         raise NonCanonicalEncoding
-    meta, at = Scanner(data, implicit=False, whole=whole).elements(132, group=2)
+    meta, position = Scanner(data, implicit=False, whole=whole).elements(132, group=2)
     syntax = (meta[_base_tag(_SYNTAX)].value or b"").rstrip(b"\0 ") if _SYNTAX in meta else b""
     if not syntax or syntax in _LEFT_TO_PYDICOM:
         raise NonCanonicalEncoding
     implicit = syntax == ImplicitVRLittleEndian.encode()
-    dataset = scan_dataset(data, at, implicit, pixels, keep, whole=whole)
+    dataset = scan_dataset(data, position, implicit, pixels, keep, whole=whole)
     dataset.file_meta = FileMetaDataset(meta)
     dataset.file_meta.set_original_encoding(False, True, default_encoding)
     return dataset
@@ -72,57 +72,54 @@ def scan_file(data: bytes, whole: bool, pixels: bool, keep: Container[int] | Non
 
 def scan_dataset(
     data: bytes,
-    at: int,
+    position: int,
     implicit: bool,
     pixels: bool,
     keep: Container[int] | None,
     *,
     whole: bool = True,
 ) -> Dataset:
-    """As `scan_file`, from the little endian bytes of a data set from `at` on."""
-    found, _ = Scanner(data, implicit, whole).elements(at, pixels=pixels, keep=keep)
-    dataset = Dataset(found)
-    named = dataset[_CHARACTER_SET].value if _CHARACTER_SET in found else None
+    """As `scan_file`, for a data set in little endian that starts at `position`."""
+    elements, _ = Scanner(data, implicit, whole).elements(position, pixels=pixels, keep=keep)
+    dataset = Dataset(elements)
+    charset = dataset[_CHARACTER_SET].value if _CHARACTER_SET in elements else None
     dataset.set_original_encoding(
-        implicit, True, convert_encodings(named) if named else default_encoding
+        implicit, True, convert_encodings(charset) if charset else default_encoding
     )
     return dataset
 
 
 class Scanner:
-    """Little endian elements of `data`."""
+    """Walks the little endian elements of `data`. Positions are byte offsets in `data`."""
 
     def __init__(self, data: bytes, implicit: bool, whole: bool) -> None:
-        self.data, self.implicit, self.whole, self.depth = (
-            data,
-            implicit,
-            whole,
-            active_limits().depth,
-        )
+        self.data, self.implicit, self.whole = data, implicit, whole
+        self.depth = active_limits().depth
 
     def elements(
         self,
-        at: int,
+        position: int,
         *,
         group: int | None = None,
         pixels: bool = True,
         keep: Container[int] | None = None,
     ) -> tuple[RawElements, int]:
-        """The elements from `at` on, of `group` alone or up to the end, and where they end."""
-        data, last, seen, found = self.data, len(self.data), set[int](), RawElements()
-        behind = False
-        while at < last:
-            if group and data[at : at + 2] != group.to_bytes(2, "little"):
-                return found, at
-            tag, vr, start, length = self._head(at)
+        """The elements from `position` on, of one `group` or up to the end, and where they end."""
+        data, last = self.data, len(self.data)
+        elements, earlier_tags = RawElements(), set[int]()
+        after_pixels = False
+        while position < last:
+            if group and data[position : position + 2] != group.to_bytes(2, "little"):
+                return elements, position
+            tag, vr, start, length = self._head(position)
             if tag in PIXEL_TAGS and not pixels:
-                return found, at
-            if (tag < _FIRST and not group) or (behind and tag not in PIXEL_TAGS):
-                # a command, a second meta header, or something behind the pixels
+                return elements, position
+            if (tag < _FIRST and not group) or (after_pixels and tag not in PIXEL_TAGS):
+                # a command, a second meta header, or an element after the pixel data
                 raise NonCanonicalEncoding
-            behind = behind or tag in PIXEL_TAGS
-            _check_unique(tag, seen)
-            end, at = self._value(tag, vr, start, length, 0)
+            after_pixels = after_pixels or tag in PIXEL_TAGS
+            _check_unique(tag, earlier_tags)
+            end, position = self._value(tag, vr, start, length, 0)
             if keep is None or tag in keep or tag == _CHARACTER_SET:
                 name = "SQ" if length == _UNDEFINED and tag != _PIXEL_DATA else vr
                 value = (
@@ -133,32 +130,33 @@ class Scanner:
                 raw = RawDataElement(
                     _base_tag(tag), name, length, value, start, self.implicit, True
                 )
-                found[raw.tag] = raw
-        if not self.whole or not seen:
+                elements[raw.tag] = raw
+        if not self.whole or not earlier_tags:
             raise NonCanonicalEncoding
-        return found, at
+        return elements, position
 
-    def _head(self, at: int) -> tuple[int, str | None, int, int]:
-        """Tag, value representation (None where it is implicit), start and length of the value."""
+    def _head(self, position: int) -> tuple[int, str | None, int, int]:
+        """Tag, value representation (None for implicit VR), start and length of the value."""
         try:
             if self.implicit:
-                group, number, length = _IMPLICIT(self.data, at)
-                if group == 0xFFFE or _looks_explicit(self.data, at):
+                group, number, length = _IMPLICIT(self.data, position)
+                if group == 0xFFFE or _looks_explicit(self.data, position):
                     raise NonCanonicalEncoding
-                return group << 16 | number, None, at + 8, length
-            group, number, vr, length = _EXPLICIT(self.data, at)
+                return group << 16 | number, None, position + 8, length
+            group, number, vr, length = _EXPLICIT(self.data, position)
             if vr in _SHORT:
-                return group << 16 | number, _SHORT[vr], at + 8, length
+                return group << 16 | number, _SHORT[vr], position + 8, length
             if vr not in _LONG:
                 raise NonCanonicalEncoding
-            return group << 16 | number, _LONG[vr], at + 12, _LENGTH(self.data, at + 8)[0]
+            (length,) = _LENGTH(self.data, position + 8)
+            return group << 16 | number, _LONG[vr], position + 12, length
         except struct.error:
             raise NonCanonicalEncoding from None
 
     def _value(
         self, tag: int, vr: str | None, start: int, length: int, depth: int
     ) -> tuple[int, int]:
-        """Where a value ends, and where the next element starts. Sequences are walked."""
+        """Where a value ends, and where the next element starts. Sequences are walked through."""
         if tag == _PIXEL_DATA and length == _UNDEFINED:
             if self.implicit or vr == "SQ" or depth:
                 raise NonCanonicalEncoding
@@ -170,38 +168,39 @@ class Scanner:
             raise NonCanonicalEncoding
         return start + length, start + length
 
-    def _items(self, at: int, length: int, depth: int, *, fragments: bool) -> tuple[int, int]:
-        """Walk the items of a sequence, or the fragments of a compressed image."""
-        last = len(self.data) if length == _UNDEFINED else at + length
+    def _items(self, position: int, length: int, depth: int, *, fragments: bool) -> tuple[int, int]:
+        """Walk through the items of a sequence, or the fragments of a compressed image."""
+        last = len(self.data) if length == _UNDEFINED else position + length
         if last > len(self.data) or depth >= self.depth:
             raise NonCanonicalEncoding
-        while at < last:
-            tag, size = self._item_head(at)
+        while position < last:
+            tag, size = self._item_head(position)
             if tag == _SEQUENCE_END and length == _UNDEFINED:
-                return at, at + 8
+                return position, position + 8
             if tag != _ITEM or (fragments and size == _UNDEFINED):
                 raise NonCanonicalEncoding
-            at = at + 8 + size if fragments else self._item(at + 8, size, last, depth + 1)
-        if at != last or length == _UNDEFINED:
+            position += 8
+            position = position + size if fragments else self._item(position, size, last, depth + 1)
+        if position != last or length == _UNDEFINED:
             raise NonCanonicalEncoding
-        return at, at
+        return position, position
 
-    def _item(self, at: int, length: int, last: int, depth: int) -> int:
+    def _item(self, position: int, length: int, last: int, depth: int) -> int:
         """Where an item ends. Raises Unreadable where one of its elements occurs twice."""
-        end, seen = last if length == _UNDEFINED else at + length, set[int]()
-        while at < end:
-            if length == _UNDEFINED and self._item_head(at)[0] == _ITEM_END:
-                return at + 8
-            tag, vr, start, size = self._head(at)
-            _check_unique(tag, seen)
-            at = self._value(tag, vr, start, size, depth)[1]
-        if at != end or length == _UNDEFINED:
+        end, earlier_tags = last if length == _UNDEFINED else position + length, set[int]()
+        while position < end:
+            if length == _UNDEFINED and self._item_head(position)[0] == _ITEM_END:
+                return position + 8
+            tag, vr, start, size = self._head(position)
+            _check_unique(tag, earlier_tags)
+            position = self._value(tag, vr, start, size, depth)[1]
+        if position != end or length == _UNDEFINED:
             raise NonCanonicalEncoding
-        return at
+        return position
 
-    def _item_head(self, at: int) -> tuple[int, int]:
+    def _item_head(self, position: int) -> tuple[int, int]:
         try:
-            group, number, size = _IMPLICIT(self.data, at)
+            group, number, size = _IMPLICIT(self.data, position)
         except struct.error:
             raise NonCanonicalEncoding from None
         return group << 16 | number, size
@@ -212,14 +211,20 @@ _EXPLICIT = struct.Struct("<HH2sH").unpack_from
 _LENGTH = struct.Struct("<L").unpack_from
 
 
-def _check_unique(tag: int, seen: set[int]) -> None:
-    if tag in seen:
-        raise Unreadable(
-            "An element occurs twice: which one holds is unknown.", code="duplicate_element"
-        )
-    seen.add(tag)
+def _check_unique(tag: int, earlier_tags: set[int]) -> None:
+    if tag in earlier_tags:
+        raise duplicate_element()
+    earlier_tags.add(tag)
 
 
-def _looks_explicit(data: bytes, at: int) -> bool:
-    """Whether a length starts with two capital letters, as a value representation would."""
-    return data[at + 4 : at + 6] in _SHORT or data[at + 4 : at + 6] in _LONG
+def duplicate_element() -> Unreadable:
+    """The error for an element that occurs twice (PS3.5 section 7.1)."""
+    return Unreadable(
+        "An element occurs twice, and it is unknown which one is valid.", code="duplicate_element"
+    )
+
+
+def _looks_explicit(data: bytes, position: int) -> bool:
+    """Whether the length of an element starts with two letters that are a value representation."""
+    letters = data[position + 4 : position + 6]
+    return letters in _SHORT or letters in _LONG

@@ -7,12 +7,11 @@ Rules: PS3.3 C.7.6.2 (plane), C.7.6.3 (pixels), C.8.2.1 and C.8.15 (CT), C.8.7.3
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
-from data_pipelines.dicom.elements import Elements
+from data_pipelines.dicom.elements import Elements, Orientation, Position
 from data_pipelines.dicom.reader import (
     DicomSource,
     ParsedDataset,
@@ -21,7 +20,10 @@ from data_pipelines.dicom.reader import (
     transfer_syntax_of,
 )
 from data_pipelines.dicom.sop_classes import (
+    CT_CLASSES,
+    GRAYSCALE_PHOTOMETRICS,
     MEDIA_DIRECTORY,
+    RADIOGRAPH_MODALITIES,
     VIEWS,
 )
 from data_pipelines.errors import Ineligible
@@ -43,8 +45,8 @@ _TAGS = frozenset(tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag 
 
 @dataclass(frozen=True)
 class Identifiers:
-    """What names a person or an object. `repr` hides the values; they leave the machine's memory as
-    keyed hashes.
+    """Identifiers of the patient and of the object. `repr` hides the values; they are stored as
+    keyed hashes only.
     """
 
     sop_instance_uid: str = field(repr=False)
@@ -56,8 +58,9 @@ class Identifiers:
 
 @dataclass(frozen=True)
 class Header:
-    """Technical fields of one file. '' or None: absent, never guessed. Lengths in mm, (row, column)
-    = (y, x).
+    """Technical fields of one file. '' or None means absent; nothing is guessed.
+
+    Lengths are in mm. Pairs are (row, column), that is (y, x).
     """
 
     sop_class_uid: str
@@ -77,8 +80,8 @@ class Header:
     spacing_calibration: str
     magnification: float | None
     pixel_aspect_ratio: tuple[float, float] | None
-    position: tuple[float, float, float] | None
-    orientation: tuple[float, float, float, float, float, float] | None
+    position: Position | None
+    orientation: Orientation | None
     image_type: tuple[str, ...]
     presentation_intent: str
     body_part: str
@@ -104,122 +107,132 @@ class Header:
     repairs: tuple[str, ...]
 
     @property
+    def has_image(self) -> bool:
+        """Whether Rows, Columns and BitsAllocated are there and above 0."""
+        return bool(self.rows and self.columns and self.bits_allocated)
+
+    @property
+    def is_ct(self) -> bool:
+        """Whether Modality or the SOP class is CT."""
+        return self.modality == "CT" or self.sop_class_uid in CT_CLASSES
+
+    @property
+    def is_radiograph(self) -> bool:
+        """Whether Modality is a projection radiograph (CR, DX, DR, RG, MG, PX, IO)."""
+        return self.modality in RADIOGRAPH_MODALITIES
+
+    @property
+    def is_grayscale(self) -> bool:
+        """Whether a pixel has one sample, and PhotometricInterpretation is grayscale or absent."""
+        return self.samples_per_pixel == 1 and self.photometric in GRAYSCALE_PHOTOMETRICS
+
+    @property
     def flags(self) -> tuple[str, ...]:
-        """What a reader of results should know of a sound image: derived, secondary, lossy."""
-        said = {
+        """Properties of a valid image that a reader of results should know: derived, secondary,
+        lossy.
+        """
+        flags = {
             "derived": "DERIVED" in self.image_type[:1],
             "secondary": "SECONDARY" in self.image_type[1:2],
+            "lossy": self.lossy,
         }
-        return tuple(flag for flag, true in {**said, "lossy": self.lossy}.items() if true)
+        return tuple(flag for flag, present in flags.items() if present)
 
 
 def read_header(source: DicomSource) -> Header:
-    """Header of a path, bytes or data set, pixel data unread. Raises NotDicom, Unreadable,
-    Ineligible (a DICOMDIR).
+    """The header of a path, of a file's bytes or of a data set; pixel data are not read.
+
+    Raises NotDicom, Unreadable, LimitExceeded, or Ineligible (`not_an_image`) for a DICOMDIR.
     """
     return header_of(parse(source, pixels=False, tags=_TAGS))
 
 
 def header_of(parsed: ParsedDataset) -> Header:
-    """Header of a parsed data set; a malformed optional field is absent and named
-    `invalid_<Keyword>` in repairs.
+    """The header of a parsed data set. A malformed optional field counts as absent; `repairs` then
+    has the code `invalid_<Keyword>`.
     """
     dataset = parsed.dataset
     meta = getattr(dataset, "file_meta", None) or Dataset()
     with silence_pydicom():
         if Elements(meta).text("MediaStorageSOPClassUID") == MEDIA_DIRECTORY:
             raise Ineligible(
-                "A DICOMDIR lists files and holds no image. Give its folder instead.",
+                "A DICOMDIR is an index of files and has no image. Give its folder instead.",
                 code="not_an_image",
             )
-        e = Elements(dataset)
-        shared = Elements(e.item("SharedFunctionalGroupsSequence") or Dataset())
-        fields: dict[str, Any] = {
-            **_identity(e),
-            **_pixel_fields(e),
-            **_geometry(e, shared),
-            **_acquisition(e),
-        }
-        syntax = transfer_syntax_of(dataset)
+        return _header(Elements(dataset), transfer_syntax_of(dataset), parsed.repairs)
+
+
+def _header(e: Elements, transfer_syntax: str, repairs: tuple[str, ...]) -> Header:
+    """An enhanced object has what all its frames share in the shared functional groups."""
+    shared = Elements(e.item("SharedFunctionalGroupsSequence") or Dataset())
+    measures = Elements(shared.item("PixelMeasuresSequence") or e.dataset, e.repairs)
+    plane = Elements(shared.item("PlaneOrientationSequence") or e.dataset, e.repairs)
+    position = Elements(shared.item("PlanePositionSequence") or e.dataset, e.repairs)
+    view = Elements(e.item("ViewCodeSequence") or Dataset())
     return Header(
-        **fields, transfer_syntax=syntax, repairs=parsed.repairs + tuple(e.repairs + shared.repairs)
-    )
-
-
-def _identity(e: Elements) -> dict[str, Any]:
-    return {
-        "sop_class_uid": e.text("SOPClassUID"),
-        "frame_of_reference": e.text("FrameOfReferenceUID"),
-        "identifiers": Identifiers(
+        transfer_syntax=transfer_syntax,
+        sop_class_uid=e.text("SOPClassUID"),
+        frame_of_reference=e.text("FrameOfReferenceUID"),
+        identifiers=Identifiers(
             sop_instance_uid=e.text("SOPInstanceUID"),
             series_instance_uid=e.text("SeriesInstanceUID"),
             study_instance_uid=e.text("StudyInstanceUID"),
             patient_id=e.text("PatientID"),
             issuer_of_patient_id=e.text("IssuerOfPatientID"),
         ),
-    }
+        frames=_frames(e),
+        samples_per_pixel=_samples_per_pixel(e),
+        rows=e.integer("Rows"),
+        columns=e.integer("Columns"),
+        bits_allocated=e.integer("BitsAllocated"),
+        bits_stored=e.integer("BitsStored"),
+        high_bit=e.integer("HighBit"),
+        pixel_representation=e.integer("PixelRepresentation"),
+        photometric=e.code("PhotometricInterpretation"),
+        rescale_type=e.text("RescaleType").upper(),
+        intensity_relationship=e.code("PixelIntensityRelationship"),
+        intensity_sign=e.integer("PixelIntensityRelationshipSign"),
+        imager_pixel_spacing=e.pair("ImagerPixelSpacing", positive=True),
+        spacing_calibration=e.code("PixelSpacingCalibrationType"),
+        magnification=e.number("EstimatedRadiographicMagnificationFactor"),
+        pixel_aspect_ratio=e.pair("PixelAspectRatio", positive=True),
+        patient_orientation=e.codes("PatientOrientation"),
+        field_of_view_flip=e.code("FieldOfViewHorizontalFlip"),
+        field_of_view_rotation=e.number("FieldOfViewRotation"),
+        pixel_spacing=measures.pair("PixelSpacing", positive=True),
+        orientation=plane.orientation(),
+        position=position.position(),
+        patient_sex=_sex(e),
+        modality=e.code("Modality"),
+        image_type=e.codes("ImageType"),
+        presentation_intent=e.code("PresentationIntentType"),
+        body_part=e.code("BodyPartExamined"),
+        view_position=VIEWS.get(view.text("CodeValue"), e.code("ViewPosition")),
+        laterality=e.code("ImageLaterality") or e.code("Laterality"),
+        manufacturer=e.text("Manufacturer"),
+        model_name=e.text("ManufacturerModelName"),
+        convolution_kernel=e.text("ConvolutionKernel"),
+        patient_age_years=e.age_years(),
+        burned_in=e.code("BurnedInAnnotation"),
+        lossy=e.code("LossyImageCompression") == "01",
+        acquisition_number=e.integer("AcquisitionNumber"),
+        temporal_index=e.integer("TemporalPositionIndex"),
+        repairs=repairs + tuple(e.repairs + shared.repairs),
+    )
 
 
-def _pixel_fields(e: Elements) -> dict[str, Any]:
+def _frames(e: Elements) -> int:
     frames = e.integer("NumberOfFrames")
     if frames is not None and frames < 1:
         e.repairs.append("invalid_NumberOfFrames")
+    return max(frames or 1, 1)
+
+
+def _samples_per_pixel(e: Elements) -> int:
     samples = e.integer("SamplesPerPixel")
-    return {
-        "rows": e.integer("Rows"),
-        "columns": e.integer("Columns"),
-        "frames": max(frames or 1, 1),
-        "samples_per_pixel": 1 if samples is None else samples,
-        "bits_allocated": e.integer("BitsAllocated"),
-        "bits_stored": e.integer("BitsStored"),
-        "high_bit": e.integer("HighBit"),
-        "pixel_representation": e.integer("PixelRepresentation"),
-        "photometric": e.code("PhotometricInterpretation"),
-        "rescale_type": e.text("RescaleType").upper(),
-        "intensity_relationship": e.code("PixelIntensityRelationship"),
-        "intensity_sign": e.integer("PixelIntensityRelationshipSign"),
-    }
+    return 1 if samples is None else samples
 
 
-def _geometry(e: Elements, shared: Elements) -> dict[str, Any]:
-    """Plane and spacing; an enhanced object keeps what all its frames share in the shared
-    functional groups.
-    """
-    measures = Elements(shared.item("PixelMeasuresSequence") or e.dataset)
-    plane = Elements(shared.item("PlaneOrientationSequence") or e.dataset)
-    place = Elements(shared.item("PlanePositionSequence") or e.dataset)
-    fields = {
-        "pixel_spacing": measures.numbers("PixelSpacing", 2, positive=True),
-        "imager_pixel_spacing": e.numbers("ImagerPixelSpacing", 2, positive=True),
-        "spacing_calibration": e.code("PixelSpacingCalibrationType"),
-        "magnification": e.number("EstimatedRadiographicMagnificationFactor"),
-        "pixel_aspect_ratio": e.numbers("PixelAspectRatio", 2, positive=True),
-        "position": place.numbers("ImagePositionPatient", 3),
-        "orientation": plane.numbers("ImageOrientationPatient", 6),
-        "patient_orientation": e.codes("PatientOrientation"),
-        "field_of_view_flip": e.code("FieldOfViewHorizontalFlip"),
-        "field_of_view_rotation": e.number("FieldOfViewRotation"),
-    }
-    e.repairs += measures.repairs + plane.repairs + place.repairs
-    return fields
-
-
-def _acquisition(e: Elements) -> dict[str, Any]:
-    sex, coded = e.code("PatientSex"), Elements(e.item("ViewCodeSequence") or Dataset())
-    return {
-        "modality": e.code("Modality"),
-        "image_type": e.codes("ImageType"),
-        "presentation_intent": e.code("PresentationIntentType"),
-        "body_part": e.code("BodyPartExamined"),
-        "view_position": VIEWS.get(coded.text("CodeValue"), e.code("ViewPosition")),
-        "laterality": e.code("ImageLaterality") or e.code("Laterality"),
-        "manufacturer": e.text("Manufacturer"),
-        "model_name": e.text("ManufacturerModelName"),
-        "convolution_kernel": e.text("ConvolutionKernel"),
-        "patient_sex": sex if sex in ("M", "F", "O") else "",
-        "patient_age_years": e.age_years(),
-        "burned_in": e.code("BurnedInAnnotation"),
-        "lossy": e.code("LossyImageCompression") == "01",
-        "acquisition_number": e.integer("AcquisitionNumber"),
-        "temporal_index": e.integer("TemporalPositionIndex"),
-    }
+def _sex(e: Elements) -> str:
+    sex = e.code("PatientSex")
+    return sex if sex in ("M", "F", "O") else ""

@@ -1,5 +1,5 @@
-"""Open a DICOM source: sniff, repair what a missing preamble or meta header costs, inflate with a
-cap, parse.
+"""Opens and parses a DICOM source. Missing preambles and meta headers are repaired, and deflated
+data sets are inflated up to a limit.
 
 PS3.10 section 7 (file format), PS3.5 sections 7, 10 and A.4 (encodings, default transfer syntax).
 """
@@ -34,6 +34,7 @@ from pydicom.uid import (
 from data_pipelines.dicom.fast_reader import (
     PIXEL_TAGS,
     NonCanonicalEncoding,
+    duplicate_element,
     scan_dataset,
     scan_file,
 )
@@ -43,12 +44,11 @@ from data_pipelines.runtime.limits import active_limits
 DicomSource = str | Path | bytes | bytearray | memoryview | Dataset
 
 _DEFLATED_UID = str(DeflatedExplicitVRLittleEndian).encode()
-_HEADER_BYTES = 1 << 16  # read at once: more than the header of most files
+_HEADER_BYTES = 1 << 16  # one read: more than the header of most files
 _KNOWN_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
-_quiet_lock = threading.RLock()
+_pydicom_lock = threading.RLock()
 
-#: What pydicom raises on bytes that are not what they claim to be. Never shown: such messages may
-#: quote element values.
+#: What pydicom raises on damaged bytes. The messages are never shown: they may quote values.
 PARSER_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -70,7 +70,7 @@ PARSER_ERRORS = (
 
 @dataclass(frozen=True)
 class ParsedDataset:
-    """A data set and the codes of what had to be repaired to read it."""
+    """A data set, and the codes of the repairs that reading it needed."""
 
     dataset: Dataset
     repairs: tuple[str, ...]
@@ -78,11 +78,11 @@ class ParsedDataset:
 
 @contextmanager
 def silence_pydicom() -> Iterator[list[warnings.WarningMessage]]:
-    """Collect pydicom's warnings and stop its log: both may quote a patient's data. One thread at a
-    time.
+    """Collect pydicom's warnings and disable its log, since both may quote a patient's data. One
+    thread at a time.
     """
     log = logging.getLogger("pydicom")
-    with _quiet_lock, warnings.catch_warnings(record=True) as caught:
+    with _pydicom_lock, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         disabled, log.disabled = log.disabled, True
         try:
@@ -94,12 +94,12 @@ def silence_pydicom() -> Iterator[list[warnings.WarningMessage]]:
 def parse(
     source: DicomSource, *, pixels: bool, tags: frozenset[int] | None = None
 ) -> ParsedDataset:
-    """Parse a path, the bytes of a file, or pass a data set through.
+    """Parse a path or the bytes of a file; a data set is returned as it is.
 
-    `pixels=False` stops before the pixel data; `tags` keeps only those elements. Raises NotDicom
-    when there is no DICOM at all, Unreadable when the file cannot be opened or parsed,
-    TruncatedPixelData when only the pixel data break off, and LimitExceeded over the limits of
-    file, inflated data set or sequence depth (see limits).
+    pixels: False stops before the pixel data. tags: the elements to keep (None: all). Raises
+    NotDicom when it is not a DICOM file, Unreadable when the file cannot be opened or its header
+    cannot be parsed, TruncatedPixelData when only the pixel data end early, and LimitExceeded above
+    the limits of file size, inflated size or sequence depth (see runtime/limits.py).
     """
     if isinstance(source, Dataset):
         return ParsedDataset(source, ())
@@ -110,13 +110,14 @@ def parse(
             return _parse_file(file, file.seek(0, 2), pixels, tags)
     except OSError as error:
         raise Unreadable(
-            f"The file cannot be opened: {type(error).__name__}. Check the path and its rights."
+            f"The file cannot be opened ({type(error).__name__}). Check the path and its "
+            f"permissions."
         ) from None
 
 
 def transfer_syntax_of(dataset: Dataset) -> str:
-    """Transfer syntax UID; where the meta header lacks it, the uncompressed one that parsed (PS3.5
-    section 10).
+    """The transfer syntax UID. Where the meta header has none, it is the uncompressed syntax in
+    which the data set was parsed (PS3.5 section 10).
     """
     declared = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
     if declared:
@@ -134,16 +135,16 @@ def _parse_file(
 ) -> ParsedDataset:
     if size > active_limits().file:
         raise LimitExceeded(
-            f"The file has {size} bytes; the limit is {active_limits().file}. Split it, or leave "
-            f"it out."
+            f"The file has {size} bytes; the limit is {active_limits().file}. Split the file, or "
+            f"exclude it."
         )
     file.seek(0)
     head = file.read(1024)
     has_preamble = head[128:132] == b"DICM"
     if not has_preamble and head[:2] not in _KNOWN_GROUPS:
         raise NotDicom(
-            "No DICOM file: neither the DICM mark at byte 128 nor a first element of group 0002 "
-            "or 0008."
+            "Not a DICOM file: there is neither DICM at byte 128 nor a first element of group "
+            "0002 or 0008."
         )
     file.seek(0)
     with silence_pydicom() as caught:
@@ -157,7 +158,8 @@ def _parse_file(
         "SOPClassUID" in dataset or ("Modality" in dataset and "Rows" in dataset)
     ):
         raise NotDicom(
-            "No DICOM file: no DICM mark, and no SOP class, or modality and rows, could be parsed."
+            "Not a DICOM file: there is no DICM at byte 128, and neither a SOP class nor a "
+            "modality with rows could be parsed."
         )
     return ParsedDataset(dataset, _repairs(dataset, has_preamble, [str(w.message) for w in caught]))
 
@@ -170,8 +172,8 @@ def _read(file: BinaryIO, head: bytes, pixels: bool, tags: frozenset[int] | None
         return scan_file(data, pixels or len(data) < _HEADER_BYTES, pixels, tags)
     except NonCanonicalEncoding:
         file.seek(0)
-    wanted = None if tags is None else [BaseTag(tag) for tag in tags]
-    dataset = read_partial(file, _StopAtPixels(pixels), force=True, specific_tags=wanted)  # type: ignore[arg-type]
+    keep = None if tags is None else [BaseTag(tag) for tag in tags]
+    dataset = read_partial(file, _StopAtPixels(pixels), force=True, specific_tags=keep)  # type: ignore[arg-type]
     _refuse_deep(dataset)
     return dataset
 
@@ -182,18 +184,18 @@ def _read_deflated(data: bytes, pixels: bool, tags: frozenset[int] | None) -> Da
     start = 144 + length
     meta = dcmread(BytesIO(data[:start]), force=True).file_meta
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    most = active_limits().inflated
-    inflated = inflater.decompress(data[start:], most + 1)
-    if len(inflated) > most:
-        raise LimitExceeded(f"The deflated data set holds more than {most} bytes; it is not read.")
+    limit = active_limits().inflated
+    inflated = inflater.decompress(data[start:], limit + 1)
+    if len(inflated) > limit:
+        raise LimitExceeded(f"The data set inflates to more than {limit} bytes. It is not read.")
     if not inflater.eof:
         raise EOFError
     try:
         dataset = scan_dataset(inflated, 0, False, pixels, tags)
     except NonCanonicalEncoding:
         stop = _StopAtPixels(pixels)
-        wanted = None if tags is None else [BaseTag(tag) for tag in tags]
-        dataset = read_dataset(BytesIO(inflated), False, True, stop_when=stop, specific_tags=wanted)  # type: ignore[arg-type]
+        keep = None if tags is None else [BaseTag(tag) for tag in tags]
+        dataset = read_dataset(BytesIO(inflated), False, True, stop_when=stop, specific_tags=keep)  # type: ignore[arg-type]
         dataset.set_original_encoding(False, True)
         _refuse_deep(dataset)
     dataset.file_meta = meta
@@ -201,44 +203,39 @@ def _read_deflated(data: bytes, pixels: bool, tags: frozenset[int] | None) -> Da
 
 
 def _refuse_deep(dataset: Dataset) -> None:
-    """Raise LimitExceeded over the limit of sequences within sequences. What pydicom left unparsed
-    is left so.
+    """Raise LimitExceeded above the limit of nested sequences. Elements that pydicom has not parsed
+    stay unparsed.
     """
     level = [dataset]
     for _ in range(active_limits().depth + 1):
-        elements = (one.get_item(tag) for one in level for tag in one.keys())  # noqa: SIM118  get_item parses nothing
+        elements = (item.get_item(tag) for item in level for tag in item.keys())  # noqa: SIM118  get_item parses nothing
         level = [
             item
-            for e in elements
-            if isinstance(e, DataElement) and e.VR == "SQ"
-            for item in e.value
+            for element in elements
+            if isinstance(element, DataElement) and element.VR == "SQ"
+            for item in element.value
         ]
         if not level:
             return
     raise LimitExceeded(
-        f"Sequences lie within sequences, more than {active_limits().depth} deep; the file is not "
-        f"read."
+        f"Sequences are nested more than {active_limits().depth} deep. The file is not read."
     )
 
 
 class _StopAtPixels:
-    """Sees each element of a data set go by: stops before the pixel data unless they are wanted,
-    and raises Unreadable (`duplicate_element`) where one occurs twice before them, since nobody can
-    tell which holds (PS3.5 section 7.1).
+    """Called by pydicom for each element of a data set. Stops before the pixel data unless
+    `pixels`, and raises Unreadable (`duplicate_element`) where an element occurs twice before them.
     """
 
     def __init__(self, pixels: bool) -> None:
-        self.pixels, self.seen = pixels, set[int]()
+        self.pixels, self.earlier_tags = pixels, set[int]()
 
     def __call__(self, tag: BaseTag, vr: str | None, length: int) -> bool:
-        probed = self.seen == {
-            tag
-        }  # pydicom looks at the first element twice where it doubts the encoding
-        if tag in self.seen and not probed and tag >> 16 and not self.seen & PIXEL_TAGS:
-            raise Unreadable(
-                "An element occurs twice: which one holds is unknown.", code="duplicate_element"
-            )
-        self.seen.add(tag)
+        earlier = self.earlier_tags
+        probed = earlier == {tag}  # pydicom reads the first element twice to guess the encoding
+        if tag in earlier and not probed and tag >> 16 and not earlier & PIXEL_TAGS:
+            raise duplicate_element()
+        earlier.add(tag)
         return not self.pixels and tag in PIXEL_TAGS
 
 
@@ -250,8 +247,11 @@ def _reading_failure(
     pixels: bool,
     tags: frozenset[int] | None,
 ) -> NotDicom | Unreadable | TruncatedPixelData | LimitExceeded:
+    """The error for a file that pydicom cannot read: the header alone is parsed again, to tell a
+    damaged header from pixel data that end early.
+    """
     if isinstance(error, RecursionError):
-        return LimitExceeded("Sequences lie within sequences, deeper than can be read.")
+        return LimitExceeded("Sequences are nested too deeply to be read.")
     if pixels and has_preamble:
         file.seek(0)
         try:
@@ -260,10 +260,13 @@ def _reading_failure(
             pass
         else:
             return TruncatedPixelData(
-                "The header is sound, but the pixel data break off. Fetch the file again."
+                "The header is complete, but the pixel data end early. Fetch the file again."
             )
     if not has_preamble:
-        return NotDicom("No DICOM file: no DICM mark, and the content cannot be parsed as DICOM.")
+        return NotDicom(
+            "Not a DICOM file: there is no DICM at byte 128, and the content cannot be parsed as "
+            "DICOM."
+        )
     return Unreadable(
         f"The header cannot be parsed ({type(error).__name__}). Fetch the file again from its "
         f"source."
@@ -272,7 +275,7 @@ def _reading_failure(
 
 def _repairs(dataset: Dataset, has_preamble: bool, messages: list[str]) -> tuple[str, ...]:
     meta: Dataset = getattr(dataset, "file_meta", None) or Dataset()
-    found = {
+    repairs = {
         "missing_preamble": not has_preamble,
         "missing_meta": len(meta) == 0,
         "missing_transfer_syntax": len(meta) > 0 and "TransferSyntaxUID" not in meta,
@@ -280,4 +283,4 @@ def _repairs(dataset: Dataset, has_preamble: bool, messages: list[str]) -> tuple
             "found implicit VR" in m or "found explicit VR" in m for m in messages
         ),
     }
-    return tuple(code for code, present in found.items() if present)
+    return tuple(code for code, present in repairs.items() if present)

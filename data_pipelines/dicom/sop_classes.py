@@ -1,5 +1,5 @@
-"""Closed tables of DICOM codes that decide what an image is: SOP classes, modalities, ImageType
-words, views.
+"""Tables of DICOM codes that say what an image is: SOP classes, modalities, photometric
+interpretations, words of ImageType, and views.
 """
 
 from __future__ import annotations
@@ -10,11 +10,21 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ULTRASOUND_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("6", "6.1", "6.2", "3", "3.1")
 )
-RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "DR", "RG", "MG", "PX", "IO"})
-#: modalities whose values are a measurement, not a picture
-QUANTITATIVE_MODALITIES = frozenset({"MR", "PT", "NM", "RTDOSE"})
 
-#: Words of ImageType that say "this is no slice" or "no intensity", and the reason code each gives.
+RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "DR", "RG", "MG", "PX", "IO"})
+#: Modalities whose values are measurements in a unit of their own, not display intensities.
+QUANTITATIVE_MODALITIES = frozenset({"MR", "PT", "NM", "RTDOSE"})
+#: Modalities that consist of slices: an image of them without a position is not a volume.
+SLICE_MODALITIES = frozenset({"CT", "MR", "PT"})
+#: Modalities whose enhanced objects have a <modality>ImageFrameTypeSequence.
+FRAME_TYPE_MODALITIES = frozenset({"CT", "MR"})
+
+#: PhotometricInterpretation (C.7.6.3.1.2) of a grayscale image; pixels/grayscale.py has the rule
+#: that tells the two apart. '' (absent) is accepted here, and refused (`no_photometric`) where
+#: display values are read.
+GRAYSCALE_PHOTOMETRICS = frozenset({"MONOCHROME1", "MONOCHROME2", ""})
+
+#: Words of ImageType that mean "not a slice" or "not an intensity" -> reason code.
 NON_SLICE_IMAGE_TYPES = {
     **dict.fromkeys(("LOCALIZER", "SCOUT", "SURVIEW", "TOPOGRAM"), "localizer"),
     **dict.fromkeys(("MIP", "MINIP", "MIN_IP", "MAX_IP", "PROJECTION IMAGE"), "projection"),
@@ -24,8 +34,8 @@ NON_SLICE_IMAGE_TYPES = {
     **dict.fromkeys(("PERFUSION", "RCBF", "RCBV", "MTT", "TTP"), "parametric_map"),
 }
 
-#: View codes of PS3.16 CID 4010 and CID 4014, SNOMED CT and the older SNOMED RT, as DX ViewPosition
-#: writes them.
+#: View codes of PS3.16 CID 4010 and CID 4014 (SNOMED CT, and the older SNOMED RT) -> the value that
+#: ViewPosition has in a DX image.
 VIEWS = {
     **dict.fromkeys(("272479007", "R-10214", "R-40888"), "PA"),
     **dict.fromkeys(("399348003", "R-10206"), "AP"),

@@ -1,5 +1,6 @@
-"""Writing DICOM files: for made-up cohorts and for wrapped pictures. Reading shares no code with
-this module.
+"""Writes DICOM files, for synthetic cohorts and for wrapped PNG and JPEG images.
+
+The readers share no code with this module, so that tests of reading are independent of it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from data_pipelines.errors import InputError
+
 SOP_CLASSES = {
     "CR": ComputedRadiographyImageStorage,
     "DX": DigitalXRayImageStorageForPresentation,
@@ -35,8 +38,10 @@ _NAMESPACE = uuid.UUID("6f0f0c1e-5d0c-5c3c-9f5b-6d6564726573")
 
 
 def derived_uid(*parts: object) -> UID:
-    """A DICOM UID under 2.25 (PS3.5 B.2) that follows from `parts` alone: the same parts give the
-    same UID.
+    """A DICOM UID under 2.25 (PS3.5 B.2) made from `parts`: equal parts give equal UIDs.
+
+    >>> derived_uid("study", 1) == derived_uid("study", 1) != derived_uid("study", 2)
+    True
     """
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, chr(31).join(map(str, parts))).int}")
 
@@ -44,11 +49,10 @@ def derived_uid(*parts: object) -> UID:
 def new_dataset(
     modality: str, syntax: UID, *, patient_id: str, patient: str, study: UID, series: UID, sop: UID
 ) -> Dataset:
-    """A dataset with its file meta header and the attributes that every image object must have,
-    empty where unknown.
+    """A data set with its file meta header and the attributes that every image object must have.
+    Unknown values are empty.
 
-    `modality` is a key of SOP_CLASSES; `patient` is the PatientName; study, series and sop are
-    UIDs.
+    modality: a key of SOP_CLASSES. patient: the PatientName. study, series, sop: the UIDs.
     """
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SOP_CLASSES[modality]
@@ -81,8 +85,10 @@ def new_dataset(
 def set_pixels(
     dataset: Dataset, pixels: np.ndarray, *, bits: int, photometric: str = "MONOCHROME2"
 ) -> None:
-    """Put 2-D uint8, uint16 or int16 `pixels` of `bits` stored bits into `dataset`, in its transfer
-    syntax.
+    """Encode `pixels` in the transfer syntax of `dataset` and set the pixel module (C.7.6.3).
+
+    pixels: (rows, columns), uint8, uint16 or int16. bits: BitsStored. Raises InputError
+    (`no_encoder`) for a transfer syntax, or a number of bits, that cannot be written.
     """
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = photometric
@@ -103,8 +109,8 @@ def set_pixels(
 
 
 def save(dataset: Dataset, path: Path) -> None:
-    """Write `dataset` as a DICOM file (PS3.10) with preamble and meta header, making the folders of
-    `path`.
+    """Write `dataset` as a DICOM file (PS3.10) with preamble and meta header. The parent folders of
+    `path` are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     dataset.save_as(path, enforce_file_format=True)
@@ -121,25 +127,25 @@ def _encode(pixels: np.ndarray, syntax: UID, bits: int) -> bytes:
         )
     if syntax == HTJ2KLossless and bits == pixels.dtype.itemsize * 8:
         return bytes(imagecodecs.htj2k_encode(pixels, reversible=True))
-    unsigned = pixels.view(f"u{pixels.dtype.itemsize}")  # neither stream below knows a sign
-    if (
-        syntax == JPEGLSLossless and bits == pixels.dtype.itemsize * 8
-    ):  # the encoder writes the full precision only
+    unsigned = pixels.view(f"u{pixels.dtype.itemsize}")  # the streams below have no signed samples
+    if syntax == JPEGLSLossless and bits == pixels.dtype.itemsize * 8:
+        # the JPEG-LS encoder writes the full precision only
         return bytes(imagecodecs.jpegls_encode(unsigned))
     if syntax == JPEGLosslessSV1:
         return bytes(imagecodecs.ljpeg_encode(unsigned, bitspersample=bits))
-    raise ValueError(f"no encoder for transfer syntax {syntax} with {bits} bits")
+    raise InputError(
+        f"There is no encoder for transfer syntax {syntax} with {bits} bits.", code="no_encoder"
+    )
 
 
 def _rle(pixels: np.ndarray) -> bytes:
     """One RLE frame (PS3.5 Annex G): a 64-byte header of segment offsets, then one PackBits segment
-    a byte plane.
+    per byte plane.
     """
     planes = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(*pixels.shape, -1)
     segments = []
-    for index in range(
-        planes.shape[-1]
-    ):  # most significant byte first; each row is encoded on its own (G.3.1)
+    # G.3.1: the most significant byte comes first, and each row is encoded separately
+    for index in range(planes.shape[-1]):
         rows = [bytes(imagecodecs.packbits_encode(row.tobytes())) for row in planes[..., index]]
         segment = b"".join(rows)
         segments.append(segment + b"\0" * (len(segment) % 2))

@@ -14,9 +14,9 @@ from data_pipelines.pixels.image import Image
 from data_pipelines.runtime.atomic_files import file_sha256
 from data_pipelines.sources.acceptance import accepted_images, with_plane
 from data_pipelines.sources.image_source import (
-    array_image,
-    array_members,
-    form_of,
+    file_format_of,
+    npz_image,
+    npz_images,
 )
 from data_pipelines.volumes.plane import Plane
 
@@ -27,7 +27,7 @@ def inspect_path(
     """What one file gives: (what to add to its path, row or reason), one a frame or image. Raises
     DicomError for a file of which nothing can be used. Runs in a worker.
     """
-    if units is not None and form_of(path) == "npz":
+    if units is not None and file_format_of(path) == "npz":
         return [(f"#{name}", found) for name, found in inspect_array(path, units)]
     return [("", row) for row in inspect_file(path, for_processing=for_processing, units=units)]
 
@@ -37,7 +37,7 @@ def inspect_file(
 ) -> list[dict[str, Any]]:
     """Read, decode and describe each frame of a file. Raises DicomError."""
     digest = file_sha256(path)
-    form = "dicom" if units is None else form_of(path)
+    form = "dicom" if units is None else file_format_of(path)
     usable = accepted_images(path, for_processing=for_processing, units=units)
     return [{"file_sha256": digest, "form": form, **_row(*one)} for one in usable]
 
@@ -48,9 +48,9 @@ def inspect_array(path: str, units: UnitName) -> list[tuple[str, dict[str, Any] 
     """
     digest = file_sha256(path)
     found: list[tuple[str, dict[str, Any] | DicomError]] = []
-    for name, member in array_members(path, digest).items():
+    for name, member in npz_images(path, digest).items():
         try:
-            row = _row(*with_plane(array_image(member, units)))
+            row = _row(*with_plane(npz_image(member, units)))
             own = {"own_split": member.split, "own_labels": member.labels}
             found.append((name, {"file_sha256": digest, "form": "npz", **own, **row}))
         except DicomError as error:

@@ -30,7 +30,7 @@ from data_pipelines.labels.table import Labels, read_labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.worker_pool import ProgressCallback
-from data_pipelines.sources.image_source import PICTURE_SUFFIXES
+from data_pipelines.sources.image_source import RASTER_SUFFIXES
 from data_pipelines.splits.assignment import SplitOptions, apply_external_site, assign, folds_of
 from data_pipelines.splits.leakage import crosses_splits, refuse_leaks
 from data_pipelines.splits.stratified import FRACTIONS, check_no_overlap
@@ -248,8 +248,10 @@ def _in_series_order(rows: pd.DataFrame) -> pd.DataFrame:
         pd.Series("SINGLE", index=rows.index, dtype=object),
     )
     for _, series in rows[rows["kind"] == "ct"].groupby("series"):
-        groups = group_planes([replace(plane, member=n) for n, plane in enumerate(series["plane"])])
-        members = series.index[[plane.member for group in groups for plane in group.planes]]
+        groups = group_planes(
+            [replace(plane, source_index=n) for n, plane in enumerate(series["plane"])]
+        )
+        members = series.index[[plane.source_index for group in groups for plane in group.planes]]
         order[members] = np.arange(len(members))
         verdict[members] = series_verdict(groups)
     return rows.assign(order=order, verdict=verdict)
@@ -264,7 +266,7 @@ def _require_enough(
     bad = [r.reason for r in rejected if not r.skipped]
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(Counter(bad).items()))
     if rows.empty and not bad:
-        pictures = sum(PurePosixPath(r.path).suffix.lower() in PICTURE_SUFFIXES for r in rejected)
+        pictures = sum(PurePosixPath(r.path).suffix.lower() in RASTER_SUFFIXES for r in rejected)
         said = (
             f" {pictures} look like pictures or arrays: declare what their values are with --units."
             if pictures

@@ -1,5 +1,5 @@
-"""What a compressed frame says of itself: size, precision, sign, components. Read before any
-decoder touches it.
+"""The parameters that a compressed frame declares: size, precision, sign, components. They are
+checked before a decoder runs.
 
 ISO/IEC 10918-1 B.2.2 (JPEG), 14495-1 C.2.2 (JPEG-LS), 15444-1 A.5.1 (JPEG 2000, HTJ2K).
 """
@@ -16,8 +16,11 @@ _SIZ = b"\xff\x4f\xff\x51"
 
 @dataclass(frozen=True)
 class Codestream:
-    """Rows and columns in pixels, precision in bits a sample; only JPEG 2000 says whether samples
-    are signed.
+    """Parameters of one compressed frame.
+
+    rows, columns: in pixels. precision: bits per sample. signed: None where the format does not say
+    (only JPEG 2000 does). components: samples per pixel. complete: whether the end-of-image marker
+    is there.
     """
 
     rows: int
@@ -29,8 +32,8 @@ class Codestream:
 
 
 def read_codestream(data: bytes) -> Codestream | None:
-    """Parameters of a JPEG, JPEG-LS or JPEG 2000 stream (also inside a JP2 box); None when it is
-    none of them.
+    """Parameters of a JPEG, JPEG-LS or JPEG 2000 stream (also inside a JP2 box); None for anything
+    else.
     """
     if data[:2] == b"\xff\xd8":
         return _jpeg(data)
@@ -74,7 +77,7 @@ def _jpeg2000(data: bytes, start: int) -> Codestream | None:
 
 
 def _has_end(data: bytes) -> bool:
-    """End-of-image mark at the end, before padding. libjpeg fills a stream without it with grey and
-    says nothing.
+    """Whether the end-of-image marker is at the end, before padding. Without this check a truncated
+    stream would pass: libjpeg fills the missing part with gray and reports no error.
     """
     return b"\xff\xd9" in data[-16:] or data.rstrip(b"\0").endswith(b"\xff\xd9")

@@ -1,10 +1,9 @@
 """The decoders of compressed frames, by transfer syntax: imagecodecs first, then pydicom's plugins.
 
-imagecodecs releases the interpreter lock, reads 12-bit JPEG, and was the fastest in every syntax
-measured. GDCM is left
-out: it is slow and writes to the terminal. So is pylibjpeg-rle: damaged data make it panic, past
-    every `except`. Processes 6, 8, 10 and 12 of JPEG (.53, .55) decode to the very values of
-    process 4 on the conformance files, hence their place here.
+imagecodecs releases the interpreter lock, reads 12-bit JPEG, and was the fastest decoder for every
+syntax that was measured. GDCM is not used: it is slow and writes to the terminal. pylibjpeg-rle is
+not used: on damaged data it panics, which no `except` catches. Processes 6, 8, 10 and 12 of JPEG
+(.53, .55) are listed because they give the values of process 4 on the conformance files.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ IMAGECODECS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((f"{_JPEG}.90", f"{_JPEG}.91"), ("jpeg2k",)),
     **dict.fromkeys((f"{_JPEG}.201", f"{_JPEG}.202", f"{_JPEG}.203"), ("htj2k", "jpeg2k")),
 }
-#: transfer syntax -> plugins of pydicom.pixels and the package each needs
+#: transfer syntax -> plugins of pydicom.pixels, and the package that each needs
 PLUGINS: dict[str, tuple[tuple[str, str], ...]] = {
     RLE: (("pydicom", "pydicom"),),
     **dict.fromkeys((f"{_JPEG}.50", f"{_JPEG}.51"), (("pillow", "pillow"),)),
@@ -50,7 +49,7 @@ CODEC_ERRORS = (RuntimeError, ImportError, *PARSER_ERRORS)
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """The pixel module (C.7.6.3) of a single-sample image, checked."""
+    """The pixel module (C.7.6.3) of a grayscale image, after all checks."""
 
     rows: int
     columns: int
@@ -63,9 +62,7 @@ class PixelFormat:
 
     @property
     def dtype(self) -> np.dtype:
-        """The smallest integer that BitsAllocated and PixelRepresentation ask for, in native
-        order.
-        """
+        """The integer type of BitsAllocated and PixelRepresentation, in native byte order."""
         return np.dtype(f"{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
 
     @property
@@ -75,9 +72,7 @@ class PixelFormat:
 
 @dataclass(frozen=True)
 class Decoder:
-    """A named way to decode one frame; `missing` names the package to install when it cannot run
-    here.
-    """
+    """Decodes one frame. `missing` is the package to install, None where the decoder can run."""
 
     name: str
     decode: Callable[[bytes, PixelFormat], NDArray[np.integer]]
@@ -85,10 +80,11 @@ class Decoder:
 
 
 def decode_frame(data: bytes, pixels: PixelFormat) -> tuple[NDArray[np.integer], str]:
-    """Samples (rows, columns) of one compressed frame, and the name of the decoder that gave them.
+    """Decode one compressed frame with the first decoder that succeeds.
 
-    Raises UnsupportedSyntax when no decoder of the syntax is installed, DecodeFailed when each one
-    failed; both name every decoder tried, and the package that is missing.
+    Returns integer samples (rows, columns) and the name of the decoder. Raises UnsupportedSyntax
+    when no decoder of the syntax is installed, and DecodeFailed when every installed one failed;
+    both name all decoders, and the packages that are missing.
     """
     failures = []
     for decoder in decoders_for(pixels.syntax):
@@ -102,22 +98,22 @@ def decode_frame(data: bytes, pixels: PixelFormat) -> tuple[NDArray[np.integer],
             continue
         if samples.shape == (pixels.rows, pixels.columns) and samples.dtype.kind in "iu":
             return samples, decoder.name
-        failures.append(f"{decoder.name}: gave another shape than rows x columns")
+        failures.append(f"{decoder.name}: the shape is not rows x columns")
     kind = (
         DecodeFailed
         if any(not decoder.missing for decoder in decoders_for(pixels.syntax))
         else UnsupportedSyntax
     )
     raise kind(
-        f"Pixel data in {syntax_name(pixels.syntax)} cannot be decoded. Tried "
+        f"Pixel data in {syntax_name(pixels.syntax)} cannot be decoded. Tried: "
         f"{'; '.join(failures)}."
     )
 
 
 @dataclass(frozen=True)
 class Capability:
-    """What this machine can do with one compressed transfer syntax: installed decoders in order,
-    packages not there.
+    """What this machine can decode: the installed decoders of one compressed transfer syntax, in
+    order of preference, and the missing packages.
     """
 
     syntax: str
@@ -127,7 +123,9 @@ class Capability:
 
 
 def capabilities() -> list[Capability]:
-    """One row a compressed transfer syntax that medres knows; uncompressed ones need no decoder."""
+    """One row per compressed transfer syntax that medres can read, in the order of IMAGECODECS.
+    Uncompressed syntaxes need no decoder.
+    """
     return [
         Capability(
             syntax=syntax,
@@ -143,7 +141,7 @@ def capabilities() -> list[Capability]:
 
 @cache
 def decoders_for(syntax: str) -> tuple[Decoder, ...]:
-    """Every decoder of a transfer syntax in order of preference, installed or not."""
+    """All decoders of a transfer syntax in order of preference, installed or not."""
     return tuple(
         [_imagecodecs(name) for name in IMAGECODECS.get(syntax, ())]
         + [_plugin(name, package, syntax) for name, package in PLUGINS.get(syntax, ())]
@@ -187,7 +185,7 @@ def _plugin(name: str, package: str, syntax: str) -> Decoder:
 
 def _plugin_function(plugin: str) -> Callable[[bytes, PixelFormat], NDArray[np.integer]]:
     def decode(data: bytes, pixels: PixelFormat) -> NDArray[np.integer]:
-        options: dict[str, Any] = {
+        options: dict[str, Any] = {  # pydicom annotates these as if each were all options
             "rows": pixels.rows,
             "columns": pixels.columns,
             "number_of_frames": 1,
@@ -208,11 +206,14 @@ def _plugin_function(plugin: str) -> Callable[[bytes, PixelFormat], NDArray[np.i
 
 
 def syntax_name(syntax: str) -> str:
-    """A transfer syntax as messages show it: only registered ones are named, since the tag may hold
-    anything.
+    """A transfer syntax as messages show it. Only registered UIDs are shown, since the element may
+    contain any text.
+
+    >>> syntax_name("1.2.840.10008.1.2.5")
+    'RLE Lossless (1.2.840.10008.1.2.5)'
     """
     return (
         f"{UID_dictionary[syntax][0]} ({syntax})"
         if syntax in UID_dictionary
-        else "a transfer syntax unknown to DICOM"
+        else "a transfer syntax that is not registered in DICOM"
     )

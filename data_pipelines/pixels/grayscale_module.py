@@ -1,7 +1,7 @@
-"""What a data set says about its grey scale: modality transform, VOI and padding of one frame.
+"""Reads the modality transform, the VOI transform and the padding of one frame from a data set.
 
-Enhanced objects keep these in functional groups, per frame or shared (C.7.6.16); a plain data set
-keeps them at its top.
+Enhanced objects have these in functional groups, per frame or shared (C.7.6.16); other data sets
+have them at the top level.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ _FUNCTIONS: dict[str, WindowFunction] = {
 
 @dataclass(frozen=True)
 class Modality:
-    """Modality transform (C.11.1): a LUT, or slope and intercept. `declared` is False where the
-    data set has neither.
+    """Modality transform (C.11.1): a LUT, or slope and intercept.
+
+    unit: the name of the output unit, '' where there is none. declared: False where the data set
+    has no transform.
     """
 
     lut: Lut | None
@@ -50,7 +52,7 @@ class Modality:
     declared: bool
 
     def apply(self, stored: Integers) -> Float32Array:
-        """Modality output, float32, in `unit` ('' when unnamed)."""
+        """The modality output as float32, in `unit`."""
         if self.lut is not None:
             return apply_lut(stored, self.lut).astype(np.float32)
         return rescale(stored, self.slope, self.intercept)
@@ -58,8 +60,8 @@ class Modality:
 
 @dataclass(frozen=True)
 class Voi:
-    """VOI transform (C.11.2): a LUT, or a window, or neither; `alternatives` counts what could have
-    been chosen.
+    """VOI transform (C.11.2): a LUT, a window, or neither. alternatives: how many LUTs or windows
+    the data set has.
     """
 
     lut: Lut | None
@@ -71,7 +73,7 @@ class Voi:
     def apply(
         self, values: Float32Array, padding: Mask | None
     ) -> tuple[Float32Array, dict[str, object]]:
-        """Display values 0..1, and a record of what was applied."""
+        """Display values 0..1, and a record of what was applied (see `Image.voi`)."""
         if self.lut is not None:
             record = {"kind": "lut", "entries": int(self.lut.table.size), "bits": self.lut.bits}
             return lut_display(values, self.lut), {**record, "alternatives": self.alternatives}
@@ -91,8 +93,8 @@ class Voi:
 
 
 def frame_group(dataset: Dataset, frame: int, sequence: str) -> Elements:
-    """Elements of a functional group macro: of the frame, else shared by all, else the data set
-    itself.
+    """The elements of a functional group macro: of the frame, else the shared ones, else those of
+    the data set itself.
     """
     per_frame = Elements(dataset).items("PerFrameFunctionalGroupsSequence")
     for groups in (
@@ -107,11 +109,10 @@ def frame_group(dataset: Dataset, frame: int, sequence: str) -> Elements:
 
 
 def read_modality(dataset: Dataset, frame: int, *, signed: bool) -> Modality:
-    """Modality transform of a frame. A slope without an intercept has 0, an intercept without a
-    slope has 1.
+    """The modality transform of a frame. A missing intercept is 0, a missing slope is 1.
 
-    Raises Unreadable (`bad_modality_transform`) on a slope of 0, on what is not finite, and on a
-    LUT without its entries.
+    Raises Unreadable (`bad_modality_transform`) when the slope is 0, when a number is not finite,
+    and when a LUT has too few entries.
     """
     item = Elements(dataset).item("ModalityLUTSequence")
     if item is not None:
@@ -121,8 +122,8 @@ def read_modality(dataset: Dataset, frame: int, *, signed: bool) -> Modality:
     slope, intercept = group.number("RescaleSlope"), group.number("RescaleIntercept")
     if slope == 0 or any("Rescale" in code for code in group.repairs):
         raise Unreadable(
-            "RescaleSlope or RescaleIntercept (0028,1053/1052) is zero or no finite number: "
-            "values have no meaning.",
+            "RescaleSlope (0028,1053) is 0, or RescaleSlope or RescaleIntercept (0028,1052) is not "
+            "a finite number: the values have no meaning.",
             code="bad_modality_transform",
         )
     declared = slope is not None or intercept is not None
@@ -138,12 +139,12 @@ def read_modality(dataset: Dataset, frame: int, *, signed: bool) -> Modality:
 def read_voi(
     dataset: Dataset, frame: int, modality: Modality, stored_range: tuple[int, int]
 ) -> tuple[Voi, tuple[str, ...]]:
-    """First VOI LUT, else the first usable window, else none; and codes of what had to be passed
-    over.
+    """The first VOI LUT, else the first usable window, else neither; and the codes of what was
+    skipped.
 
-    The first value of a VOI LUT is signed where the modality output may be negative for any value
-    of `stored_range` (least, greatest), which follows PixelRepresentation where there is no
-    modality transform (C.11.2.1.1).
+    The first value of a VOI LUT is signed where the modality output of a value in `stored_range`
+    (minimum, maximum) may be negative. Without a modality transform this is the same as
+    PixelRepresentation (C.11.2.1.1).
     """
     group = frame_group(dataset, frame, "FrameVOILUTSequence")
     tables = group.items("VOILUTSequence")
@@ -162,14 +163,14 @@ def read_voi(
         "unusable_window": usable[:1] != pairs[:1],
     }
     center, width = usable[0] if usable else (0.0, 0.0)
-    codes = tuple(code for code, true in problems.items() if true) + tuple(
-        c for c in group.repairs if "Window" in c
+    codes = tuple(code for code, present in problems.items() if present) + tuple(
+        code for code in group.repairs if "Window" in code
     )
     return Voi(None, center, width, function, len(usable)), codes
 
 
 def read_padding(dataset: Dataset) -> tuple[int | None, int | None]:
-    """PixelPaddingValue and PixelPaddingRangeLimit (C.7.5.1.1.2) as coded; None where absent."""
+    """PixelPaddingValue and PixelPaddingRangeLimit (C.7.5.1.1.2) as written; None where absent."""
     elements = Elements(dataset)
     return elements.integer("PixelPaddingValue"), elements.integer("PixelPaddingRangeLimit")
 
@@ -178,17 +179,17 @@ def _lut(item: Dataset, dataset: Dataset, signed: bool, code: str) -> Lut:
     elements = Elements(item)
     descriptor = elements.numbers("LUTDescriptor", 3)
     if descriptor is None:
-        raise Unreadable("A LUTDescriptor (0028,3002) does not hold three numbers.", code=code)
-    entries, first, bits = (int(v) for v in descriptor)
+        raise Unreadable("LUTDescriptor (0028,3002) does not have three numbers.", code=code)
+    entries, first, bits = (int(number) for number in descriptor)
     data = _lut_data(elements, dataset, entries & 0xFFFF or 65536)
     try:
         return make_lut((entries, first, bits), data, signed=signed)
-    except ValueError as error:
-        raise Unreadable(f"A look-up table is broken: {error}.", code=code) from None
+    except Unreadable as error:
+        raise Unreadable(str(error), code=code) from None
 
 
 def _lut_data(elements: Elements, dataset: Dataset, entries: int) -> NDArray[np.integer]:
-    """LUTData as integers: 16-bit words, or bytes where there is one a entry (PS3.5 8.1,
+    """LUTData as integers: 16-bit words, or bytes where there is one byte per entry (PS3.5 8.1,
     C.11.1.1.1).
     """
     values = elements.values("LUTData")

@@ -1,5 +1,5 @@
-"""One image in model units: CT in HU, a radiograph as display values. Read once, every choice
-recorded.
+"""Reads one image in model units: a CT in HU, a radiograph as display values. Every choice on the
+way is recorded in the result.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from data_pipelines.dicom.elements import Elements
 from data_pipelines.dicom.eligibility import non_slice_reason
 from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import DicomSource, parse, silence_pydicom
-from data_pipelines.dicom.sop_classes import (
-    CT_CLASSES,
-    QUANTITATIVE_MODALITIES,
-    RADIOGRAPH_MODALITIES,
-)
+from data_pipelines.dicom.sop_classes import QUANTITATIVE_MODALITIES
 from data_pipelines.errors import Ineligible, Unreadable
-from data_pipelines.kinds import UnitName
+from data_pipelines.kinds import AIR_HU, CT, DISPLAY, HU, RADIOGRAPH, RAW, KindName, UnitName
 from data_pipelines.pixels.grayscale import (
     Float32Array,
     Integers,
     Mask,
+    apply_polarity,
+    is_inverted,
     mirror_stored_values,
     padding_mask,
     pixel_sha256,
@@ -39,27 +37,30 @@ from data_pipelines.pixels.grayscale_module import (
 )
 from data_pipelines.pixels.stored_values import decode_stored_values
 
-AIR_HU = -1024.0
 MIN_ASPECT = 1 / 16
 
 
 @dataclass(frozen=True)
 class Image:
-    """A single grey image.
+    """One grayscale image.
 
-    `pixels` float32 (rows, columns): HU; or display values 0..1, bright = dense; or the raw
-    modality output (MR and the like, and CT whose unit is not HU). `padding` marks pixels outside
-    the image (None: there are none): they hold -1024
-    HU, display 0, or in raw images what was stored. `spacing_mm`: PixelSpacing (row, column), never
-    the detector's.
-    `aspect`: height of a pixel over its width, 1 where nothing says otherwise.
-    `pixel_sha256`: of the stored values with MONOCHROME1 mirrored. `voi`: what was applied, and
-        among how many.
+    pixels: float32 (rows, columns), in `units`.
+    units: "HU" (CT); "display" (radiographs: values 0..1, bright = dense); "raw" (the modality
+        output of MR, PET and similar modalities, and of a CT whose unit is not HU).
+    kind: "ct", "radiograph" or "other", by the header.
+    spacing_mm: PixelSpacing (row, column); never the spacing at the detector. None where absent.
+    padding: pixels outside the image, None where there are none. They are -1024 HU or display 0;
+        in raw images they have the value that was stored.
+    repairs: codes of what was malformed in the file and handled.
+    voi: which VOI transform was applied, among how many, and whether the polarity was inverted.
+    frame: 0-based index in the file.
+    pixel_sha256: hash of the stored values, equal for both polarities (`mirror_stored_values`).
+    aspect: height of a pixel divided by its width, 1 where the file does not say.
     """
 
     pixels: Float32Array
     units: UnitName
-    kind: Literal["ct", "radiograph", "other"]
+    kind: KindName | Literal["other"]
     spacing_mm: tuple[float, float] | None
     padding: Mask | None
     repairs: tuple[str, ...]
@@ -71,21 +72,25 @@ class Image:
 
 
 def read_image(source: DicomSource, *, frame: int = 0) -> Image:
-    """Read one frame (0-based) of a path, of a file's bytes, or of a data set, in model units.
+    """Read one frame in model units.
 
-    CT: HU, no window. Others but MR, PET, NM and dose: the modality transform, then the first VOI
-    LUT, else the first usable window, else min-max of the unpadded pixels; clipped to 0..1;
-    MONOCHROME1 inverted. Raises ColourImage and the other errors of `read_stored`; Unreadable where
-    the modality transform is broken or pixels would not be finite; Ineligible (`no_photometric`)
-    where a display image does not say what is bright.
+    source: a path, the bytes of a file, or a pydicom data set. frame: 0-based.
+
+    A CT gives HU, without a window. MR, PET, NM and dose give the modality output ("raw"). All
+    others give display values: the modality transform; then the first VOI LUT, else the first
+    usable window, else min-max of the unpadded pixels; clipped to 0..1; then `apply_polarity`.
+
+    Raises ColourImage and the other errors of `read_stored`; Unreadable where the modality
+    transform is invalid or pixels would not be finite; Ineligible (`no_photometric`) where the
+    header does not say whether high values are bright.
     """
     parsed = parse(source, pixels=True)
     return image_of(parsed.dataset, header_of(parsed), frame)
 
 
 def image_of(dataset: Dataset, header: Header, frame: int, *, digest: bool = True) -> Image:
-    """As `read_image`, from a parsed data set and its header; without `digest`, `pixel_sha256` is
-    ''.
+    """As `read_image`, for a parsed data set and its header. digest: False leaves `pixel_sha256`
+    empty, which saves time.
     """
     stored, decoding = decode_stored_values(dataset, header, frame)
     with silence_pydicom():
@@ -95,60 +100,62 @@ def image_of(dataset: Dataset, header: Header, frame: int, *, digest: bool = Tru
     values = modality.apply(stored)
     if not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise Unreadable(
-            "The rescale takes pixels out of the range of float32.", code="bad_modality_transform"
+            "RescaleSlope and RescaleIntercept give values outside the range of float32.",
+            code="bad_modality_transform",
         )
     spacing = _spacing(dataset, header, frame)
     aspect, implausible = _aspect(header, spacing)
     image = Image(
         pixels=values,
-        units="raw",
-        kind=_kind(header),
+        units=RAW.name,
+        kind=_kind_name(header),
         spacing_mm=spacing,
         padding=padding,
         repairs=header.repairs + decoding + implausible,
         voi={"kind": "none"},
         header=header,
         frame=frame,
-        pixel_sha256=pixel_sha256(_upright(stored, header)) if digest else "",
+        pixel_sha256=pixel_sha256(_as_monochrome2(stored, header)) if digest else "",
         aspect=aspect,
     )
-    if image.kind == "ct":
+    if header.is_ct:
         return _hounsfield(image) if is_hounsfield(header, modality) else image
-    return (
-        image if header.modality in QUANTITATIVE_MODALITIES else _display(image, dataset, modality)
-    )
+    if header.modality in QUANTITATIVE_MODALITIES:
+        return image
+    return _display(image, dataset, modality)
 
 
 def is_hounsfield(header: Header, modality: Modality) -> bool:
-    """Whether a CT's modality output is HU: RescaleType says so, or is absent, which says the same
-    (C.8.2.1 requires it for any other unit); never a localizer, projection, rendering or parametric
-    map, never without a rescale.
+    """Whether the modality output of a CT is HU.
+
+    RescaleType is HU, or absent, which means HU (C.8.2.1 requires it for any other unit). Images
+    without a rescale, localizers, projections, renderings and parametric maps are never in HU.
     """
     unit = modality.unit or header.rescale_type
     return (
         modality.declared
         and modality.lut is None
-        and unit in ("", "HU")
+        and unit in ("", HU.name)
         and non_slice_reason(header.image_type) is None
     )
 
 
 def _hounsfield(image: Image) -> Image:
-    """Air where there is no patient. The pixels, which no one else holds yet, are changed in
-    place.
+    """The image in HU, with air outside the field of view. The pixels are changed in place: nothing
+    else refers to them yet.
     """
     pixels, padding = image.pixels, image.padding
     if padding is not None:
         np.copyto(pixels, np.float32(AIR_HU), where=padding)
     fill = undeclared_fill(pixels)
     if fill is None:
-        return replace(image, units="HU")
+        return replace(image, units=HU.name)
     np.copyto(pixels, np.float32(AIR_HU), where=fill)
     return replace(
         image,
         padding=fill if padding is None else fill | padding,
         repairs=(*image.repairs, "undeclared_padding"),
-        units="HU",
+        units=HU.name,
     )
 
 
@@ -156,48 +163,47 @@ def _display(image: Image, dataset: Dataset, modality: Modality) -> Image:
     header = image.header
     if not header.photometric:
         raise Ineligible(
-            "PhotometricInterpretation (0028,0004) is missing: bright may mean thin.",
+            "PhotometricInterpretation (0028,0004) is missing: it is unknown whether high values "
+            "are bright.",
             code="no_photometric",
         )
     with silence_pydicom():
         voi, repairs = read_voi(dataset, image.frame, modality, _stored_range(header))
         shape = Elements(dataset).code("PresentationLUTShape")
     pixels, record = voi.apply(image.pixels, image.padding)
-    inverted = header.photometric == "MONOCHROME1"
+    inverted = is_inverted(header.photometric)
     if shape and (shape == "INVERSE") != inverted:
         repairs += ("presentation_lut_shape_disagrees",)
-    pixels = 1 - pixels if inverted else pixels
+    pixels = apply_polarity(pixels, header.photometric)
     if image.padding is not None:
         pixels = np.where(image.padding, np.float32(0), pixels)
     return replace(
         image,
         pixels=pixels,
-        units="display",
+        units=DISPLAY.name,
         repairs=image.repairs + repairs,
         voi={**record, "inverted": inverted},
     )
 
 
-def _kind(header: Header) -> Literal["ct", "radiograph", "other"]:
-    if header.modality == "CT" or header.sop_class_uid in CT_CLASSES:
-        return "ct"
-    return "radiograph" if header.modality in RADIOGRAPH_MODALITIES else "other"
+def _kind_name(header: Header) -> KindName | Literal["other"]:
+    if header.is_ct:
+        return CT.name
+    return RADIOGRAPH.name if header.is_radiograph else "other"
 
 
 def _spacing(dataset: Dataset, header: Header, frame: int) -> tuple[float, float] | None:
     if header.frames == 1:
         return header.pixel_spacing
     with silence_pydicom():
-        spacing = frame_group(dataset, frame, "PixelMeasuresSequence").numbers(
-            "PixelSpacing", 2, positive=True
-        )
-    return None if spacing is None else (spacing[0], spacing[1])
+        measures = frame_group(dataset, frame, "PixelMeasuresSequence")
+        return measures.pair("PixelSpacing", positive=True)
 
 
 def _aspect(header: Header, spacing: tuple[float, float] | None) -> tuple[float, tuple[str, ...]]:
-    """Height over width of a pixel, and repairs: PixelSpacing, else ImagerPixelSpacing, else
-    PixelAspectRatio (C.7.6.3.1.7), each (row, column). One beyond 1:16 was hardly meant, and counts
-    as 1.
+    """The height of a pixel divided by its width, and repairs. It is taken from PixelSpacing, else
+    ImagerPixelSpacing, else PixelAspectRatio (C.7.6.3.1.7), each (row, column). A ratio beyond 1:16
+    is taken for an error, and 1 is used.
     """
     height, width = (
         spacing or header.imager_pixel_spacing or header.pixel_aspect_ratio or (1.0, 1.0)
@@ -211,6 +217,7 @@ def _stored_range(header: Header) -> tuple[int, int]:
     return (-span // 2, span // 2 - 1) if header.pixel_representation == 1 else (0, span - 1)
 
 
-def _upright(stored: Integers, header: Header) -> Integers:
+def _as_monochrome2(stored: Integers, header: Header) -> Integers:
+    """The stored values for the hash, which is equal for both polarities."""
     bits = header.bits_stored or header.bits_allocated or 16
-    return mirror_stored_values(stored, bits) if header.photometric == "MONOCHROME1" else stored
+    return mirror_stored_values(stored, bits) if is_inverted(header.photometric) else stored

@@ -1,4 +1,4 @@
-"""Stored pixel values, bit-exact: any supported transfer syntax in, plain integers out.
+"""Reads stored pixel values, bit-exact, from every supported transfer syntax.
 
 PS3.3 C.7.6.3 (pixel module), PS3.5 section 8 (encoding of pixels) and Annex A (transfer syntaxes).
 """
@@ -44,18 +44,22 @@ NATIVE = frozenset(
         ),
     )
 )
-_FINDS_ITS_OWN_END = frozenset({"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"})
+#: JPEG 2000: its decoders find the end of the image without the marker
+_END_MARKER_OPTIONAL = frozenset({"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"})
 
 
 def read_stored(source: DicomSource, *, frame: int | None = None) -> Stored:
-    """Stored values of a grey image: sign and unused bits resolved, before any modality or VOI
-    transform.
+    """The stored values of a grayscale image, before any modality or VOI transform. Unused bits are
+    removed and the sign is extended.
 
-    `source`: a path, the bytes of a file, or a data set. Gives (rows, columns) for one frame, or
-        where `frame` (0-based) is given, else (frames, rows, columns); the dtype is the smallest
-        that BitsAllocated and PixelRepresentation ask for.
+    source: a path, the bytes of a file, or a pydicom data set. frame: 0-based; None reads all.
+
+    Returns integers (rows, columns) for a single frame, else (frames, rows, columns). The dtype has
+    the size of BitsAllocated and the sign of PixelRepresentation.
+
     Raises a PixelError (NoPixelData, TruncatedPixelData, UnsupportedSyntax, DecodeFailed,
-    ColourImage, LimitExceeded), or NotDicom, Unreadable, Ineligible from the header.
+    ColourImage, LimitExceeded); NotDicom, Unreadable or Ineligible for the header; InputError
+    (`no_such_frame`) for a frame that the file does not have.
     """
     parsed = parse(source, pixels=True)
     stored, _ = decode_stored_values(parsed.dataset, header_of(parsed), frame)
@@ -65,17 +69,18 @@ def read_stored(source: DicomSource, *, frame: int | None = None) -> Stored:
 def decode_stored_values(
     dataset: Dataset, header: Header, frame: int | None = None
 ) -> tuple[Stored, tuple[str, ...]]:
-    """As `read_stored`, from a parsed data set and its header; also the codes of repairs made while
-    decoding.
+    """As `read_stored`, for a parsed data set and its header. Also returns the codes of repairs
+    that decoding needed.
     """
     pixels, repairs = pixel_format(header)
     if frame is not None and not 0 <= frame < pixels.frames:
         raise InputError(
-            f"Frame {frame} was asked for; the file has frames 0 to {pixels.frames - 1}."
+            f"Frame {frame} does not exist: the file has frames 0 to {pixels.frames - 1}.",
+            code="no_such_frame",
         )
     if pixels.syntax not in NATIVE and not decoders_for(pixels.syntax):
         raise UnsupportedSyntax(
-            f"No decoder is known for {syntax_name(pixels.syntax)}. Convert the file first."
+            f"There is no decoder for {syntax_name(pixels.syntax)}. Convert the file first."
         )
     data, vr, extended = pixel_elements(dataset)
     if pixels.syntax in NATIVE:
@@ -87,24 +92,22 @@ def decode_stored_values(
 
 
 def pixel_format(header: Header) -> tuple[PixelFormat, tuple[str, ...]]:
-    """Check the pixel module. Raises NoPixelData, ColourImage, UnsupportedSyntax, LimitExceeded,
-    DecodeFailed.
+    """Check the pixel module of a header; also returns the codes of repairs. Raises NoPixelData,
+    ColourImage, UnsupportedSyntax, LimitExceeded, DecodeFailed.
     """
     if not (header.rows and header.columns and header.bits_allocated):
         raise NoPixelData(
-            "No image: Rows, Columns or BitsAllocated (0028,0010/0011/0100) are missing."
+            "No image: Rows (0028,0010), Columns (0028,0011) or BitsAllocated (0028,0100) are "
+            "missing."
         )
-    if header.samples_per_pixel != 1 or header.photometric not in (
-        "MONOCHROME1",
-        "MONOCHROME2",
-        "",
-    ):
+    if not header.is_grayscale:
         raise ColourImage(
-            f"A colour image ({header.samples_per_pixel} samples a pixel); only grey images are "
-            f"read."
+            f"Color image ({header.samples_per_pixel} samples per pixel): convert it to grayscale."
         )
     if header.bits_allocated not in (8, 16, 32):
-        raise UnsupportedSyntax(f"BitsAllocated is {header.bits_allocated}; 8, 16 and 32 are read.")
+        raise UnsupportedSyntax(
+            f"BitsAllocated (0028,0100) is {header.bits_allocated}; supported: 8, 16 and 32."
+        )
     if header.pixel_representation not in (0, 1):
         raise DecodeFailed(
             "PixelRepresentation (0028,0103) is neither 0 nor 1: the sign is unknown.",
@@ -115,7 +118,7 @@ def pixel_format(header: Header) -> tuple[PixelFormat, tuple[str, ...]]:
     if not (0 < stored <= high_bit + 1 <= header.bits_allocated):
         raise DecodeFailed(
             f"BitsAllocated {header.bits_allocated}, BitsStored {stored} and HighBit {high_bit} "
-            f"contradict one another.",
+            f"contradict each other.",
             code="bad_pixel_module",
         )
     size = header.rows * header.columns * header.frames * header.bits_allocated // 8
@@ -137,12 +140,12 @@ def pixel_format(header: Header) -> tuple[PixelFormat, tuple[str, ...]]:
         signed=header.pixel_representation == 1,
         syntax=header.transfer_syntax,
     )
-    return pixels, tuple(code for code, true in missing.items() if true)
+    return pixels, tuple(code for code, absent in missing.items() if absent)
 
 
 def cell_values(cells: NDArray[np.unsignedinteger], pixels: PixelFormat) -> Stored:
-    """Values of pixel cells as PS3.5 section 8.1.1 lays them out: drop the unused bits, which may
-    hold anything (an overlay, say), and extend the sign. Two shifts do both.
+    """The values in pixel cells (PS3.5 section 8.1.1): two shifts drop the unused bits, which may
+    contain anything (for example an overlay), and extend the sign.
     """
     left, right = (
         pixels.bits_allocated - 1 - pixels.high_bit,
@@ -153,11 +156,11 @@ def cell_values(cells: NDArray[np.unsignedinteger], pixels: PixelFormat) -> Stor
 
 
 def sample_values(samples: NDArray[np.integer], bits: int, pixels: PixelFormat) -> Stored:
-    """Values of decoded samples of `bits` significant bits, whose sign the codestream may not know
-    (PS3.5 A.4.2-A.4.4).
+    """The values of decoded samples of `bits` significant bits, with the sign of the header (PS3.5
+    A.4.2-A.4.4).
 
-    A stream that calls two's complement samples unsigned is sign-extended from its precision, or
-    from BitsStored where that is less; one that calls unsigned samples signed is masked.
+    A codestream may declare signed samples as unsigned: they are sign-extended from its precision,
+    or from BitsStored where that is less. Unsigned samples that are declared as signed are masked.
     """
     if samples.dtype.kind == pixels.dtype.kind and bits <= pixels.bits_stored:
         return samples.astype(pixels.dtype)
@@ -174,13 +177,13 @@ def _native(
     expected = pixels.frame_bytes * pixels.frames
     if len(data) < expected:
         raise TruncatedPixelData(
-            f"{len(data)} bytes of pixel data where the header needs {expected}. Fetch the file "
-            f"again."
+            f"There are {len(data)} bytes of pixel data; the header describes {expected}. Fetch "
+            f"the file again."
         )
     if len(data) >= expected + pixels.frame_bytes:
         raise DecodeFailed(
-            f"{len(data)} bytes of pixel data, but NumberOfFrames says {pixels.frames} of "
-            f"{pixels.frame_bytes} bytes.",
+            f"There are {len(data)} bytes of pixel data; NumberOfFrames is {pixels.frames}, with "
+            f"{pixels.frame_bytes} bytes per frame. Correct the header.",
             code="frame_count",
         )
     first, count = (0, pixels.frames) if frame is None else (frame, 1)
@@ -194,9 +197,8 @@ def _native(
         offset=first * pixels.frame_bytes,
     ).reshape(count, pixels.rows, pixels.columns)
     native = cells.astype(cells.dtype.newbyteorder("="), copy=False)
-    return cell_values(native, pixels), ("trailing_bytes",) if len(
-        data
-    ) > expected + expected % 2 else ()
+    has_trailing_bytes = len(data) > expected + expected % 2
+    return cell_values(native, pixels), ("trailing_bytes",) if has_trailing_bytes else ()
 
 
 def _encapsulated(
@@ -204,42 +206,44 @@ def _encapsulated(
 ) -> tuple[Stored, tuple[str, ...]]:
     frames, repairs = encapsulated_frames(data, pixels.frames, extended)
     chosen = frames if frame is None else [frames[frame]]
-    found: dict[str, None] = dict.fromkeys(repairs)
+    codes = dict.fromkeys(repairs)
     stored = np.empty((len(chosen), pixels.rows, pixels.columns), pixels.dtype)
     for index, fragments in enumerate(chosen):
-        stored[index], more = _decoded(b"".join(fragments), pixels)
-        found.update(dict.fromkeys(more))
-    return stored, tuple(found)
+        stored[index], more = _decode_frame(b"".join(fragments), pixels)
+        codes |= dict.fromkeys(more)
+    return stored, tuple(codes)
 
 
-def _decoded(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[str, ...]]:
-    """One compressed frame; its codestream is checked against the header before a decoder may
-    allocate.
+def _decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[str, ...]]:
+    """Decode one compressed frame. Its codestream is checked against the header before a decoder
+    allocates memory.
     """
     if pixels.syntax == RLE:
         cells, name = decode_frame(data, pixels)
-        return cell_values(cells.view(f"u{pixels.bits_allocated // 8}"), pixels), _fallback(
-            name, pixels
-        )
+        values = cell_values(cells.view(f"u{pixels.bits_allocated // 8}"), pixels)
+        return values, _fallback(name, pixels)
     stream = read_codestream(data)
     if stream is None:
-        raise DecodeFailed("The frame does not start as a JPEG, JPEG-LS or JPEG 2000 stream does.")
+        raise DecodeFailed("The frame does not start with a JPEG, JPEG-LS or JPEG 2000 codestream.")
     if (stream.rows, stream.columns) != (pixels.rows, pixels.columns):
         raise DecodeFailed(
-            f"The codestream holds {stream.rows} x {stream.columns}, the header {pixels.rows} x "
-            f"{pixels.columns}."
+            f"The codestream has {stream.rows} x {stream.columns} pixels, the header "
+            f"{pixels.rows} x {pixels.columns}."
         )
     if stream.components != 1:
         raise ColourImage(
-            f"The codestream holds {stream.components} components; only grey images are read."
+            f"Color image (the codestream has {stream.components} components): convert it to "
+            f"grayscale."
         )
     if stream.precision > pixels.bits_allocated:
         raise DecodeFailed(
-            f"The codestream holds {stream.precision} bits a sample, BitsAllocated "
+            f"The codestream has {stream.precision} bits per sample, BitsAllocated is "
             f"{pixels.bits_allocated}."
         )
-    if not stream.complete and pixels.syntax not in _FINDS_ITS_OWN_END:
-        raise TruncatedPixelData("The codestream has no end-of-image mark. Fetch the file again.")
+    if not stream.complete and pixels.syntax not in _END_MARKER_OPTIONAL:
+        raise TruncatedPixelData(
+            "The codestream has no end-of-image marker: it ends early. Fetch the file again."
+        )
     samples, name = decode_frame(data, pixels)
     codes = ("codestream_sign",) if stream.signed not in (None, pixels.signed) else ()
     return sample_values(samples, stream.precision, pixels), codes + _fallback(name, pixels)
@@ -250,8 +254,8 @@ def _fallback(name: str, pixels: PixelFormat) -> tuple[str, ...]:
 
 
 def pixel_elements(dataset: Dataset) -> tuple[bytes, str, tuple[bytes, bytes] | None]:
-    """Pixel data, their value representation, and the extended offset table with its lengths if
-    there is one.
+    """The pixel data, their value representation, and the extended offset table with its lengths
+    (None where there is none). Raises NoPixelData, DecodeFailed.
     """
     with silence_pydicom():
         try:
@@ -261,11 +265,12 @@ def pixel_elements(dataset: Dataset) -> tuple[bytes, str, tuple[bytes, bytes] | 
             )
         except PARSER_ERRORS as error:
             raise DecodeFailed(
-                f"PixelData (7FE0,0010) cannot be read: {type(error).__name__}."
+                f"PixelData (7FE0,0010) cannot be read ({type(error).__name__})."
             ) from None
     if not element or not isinstance(element.value, bytes | bytearray):
         raise NoPixelData(
-            "The file holds no PixelData (7FE0,0010): no image, or its pixels were left out."
+            "There is no PixelData (7FE0,0010): the file is not an image, or its pixels were "
+            "removed."
         )
     extended = tables if all(isinstance(table, bytes) and table for table in tables) else None
     return bytes(element.value), element.VR, extended

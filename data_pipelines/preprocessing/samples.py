@@ -60,7 +60,7 @@ def units_of(
         return sorted(units, key=lambda unit: unit.middle), {}
     taken = [group for group in groups if group.verdict in ACCEPTED[spec.policy]]
     left_out = Counter(group.verdict for group in groups if group not in taken)
-    units = [SampleSlices(tuple(plane.member for plane in group.planes)) for group in taken]
+    units = [SampleSlices(tuple(plane.source_index for plane in group.planes)) for group in taken]
     return sorted(units, key=lambda unit: min(unit.members)), dict(sorted(left_out.items()))
 
 
@@ -79,7 +79,7 @@ def prepare_units(
     if spec.form == "volume":
         for unit in units:
             group = classify_spacing([_numbered(planes[n], n) for n in unit.members])
-            yield _volume((read(plane.member) for plane in group.planes), group, spec)
+            yield _volume((read(plane.source_index) for plane in group.planes), group, spec)
         return
     single = lru_cache(maxsize=2 * spec.slices)(lambda n: prepare(read(n), spec))
     for unit in units:
@@ -107,9 +107,9 @@ def _stacks(group: Group, count: int) -> Iterator[SampleSlices]:
                     )
                     or last
                 )
-                found.append(last.member)
+                found.append(last.source_index)
             sides[sign] = found
-        yield SampleSlices((*reversed(sides[-1]), plane.member, *sides[1]))
+        yield SampleSlices((*reversed(sides[-1]), plane.source_index, *sides[1]))
 
 
 def _heights(group: Group) -> np.ndarray:
@@ -135,7 +135,7 @@ def _volume(images: Iterator[Image], group: Group, spec: PreprocessSpec) -> np.n
     checked = (_checked(image, spec) for image in images)
     slices: Iterator[np.ndarray]
     if spec.policy == "resample" and group.verdict != "REGULAR":
-        volume = assemble(group, list(checked), upright=True)
+        volume = assemble(group, list(checked), regular=True)
         slices, affine, count = iter(volume.pixels), volume.affine, len(volume.pixels)
     else:
         slices, affine, count = (
@@ -158,5 +158,5 @@ def _checked(image: Image, spec: PreprocessSpec) -> Image:
     return image
 
 
-def _numbered(plane: Plane, member: int) -> Plane:
-    return replace(plane, member=member)
+def _numbered(plane: Plane, source_index: int) -> Plane:
+    return replace(plane, source_index=source_index)

@@ -88,7 +88,7 @@ def _stacked(
     for n, (image, plane) in enumerate(kept):
         first.setdefault((plane.series, plane.position, image.pixel_sha256), n)
     at = list(first.values())
-    images, planes = [kept[n][0] for n in at], [replace(kept[n][1], member=0) for n in at]
+    images, planes = [kept[n][0] for n in at], [replace(kept[n][1], source_index=0) for n in at]
     units, left_out = units_of(planes, spec)
     if not units:
         verdicts = ", ".join(left_out)

@@ -1,5 +1,5 @@
-"""Files that are no DICOM images yet (PNG, JPEG, NumPy arrays), and the gate through which every
-image enters.
+"""Images of other formats than DICOM (PNG, JPEG, NumPy arrays), and the check that every image must
+pass. Start with `accepted_images` and `read_row`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from data_pipelines.sources.acceptance import accepted_images, with_plane
     from data_pipelines.sources.dicom_wrapper import wrap
     from data_pipelines.sources.image_source import (
-        PICTURE_SUFFIXES,
-        array_image,
-        array_members,
-        form_of,
-        picture_image,
+        RASTER_SUFFIXES,
+        file_format_of,
+        npz_image,
+        npz_images,
+        raster_image,
         read_row,
         study_of,
     )
@@ -26,7 +26,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
     {
         "data_pipelines.sources.acceptance": "accepted_images with_plane",
         "data_pipelines.sources.dicom_wrapper": "wrap",
-        "data_pipelines.sources.image_source": "PICTURE_SUFFIXES array_image "
-        "array_members form_of picture_image read_row study_of",
+        "data_pipelines.sources.image_source": "RASTER_SUFFIXES file_format_of npz_image "
+        "npz_images raster_image read_row study_of",
     },
 )

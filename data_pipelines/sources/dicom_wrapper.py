@@ -1,7 +1,7 @@
-"""Folders of PNG and JPEG pictures as DICOM objects: CR or secondary capture, derived, with the
-lossy history kept.
+"""Writes folders of PNG and JPEG images as DICOM files: derived CR or secondary capture objects,
+with the history of lossy compression.
 
-A wrapped picture claims nothing that it does not know: no pixel spacing, no date, no laterality.
+A wrapped image has no attribute that is unknown: no pixel spacing, no date, no laterality.
 PS3.3 C.7.6.1 (image), C.8.2 (CR), C.8.6 (SC), C.11.2 (window).
 """
 
@@ -20,12 +20,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from data_pipelines.dicom.writer import derived_uid, new_dataset, save, set_pixels
-from data_pipelines.errors import InputError, LabelError
+from data_pipelines.errors import InputError, LabelError, RasterError
 from data_pipelines.labels.csv_reader import read_csv
 from data_pipelines.labels.table import metadata_columns, normalise_key
 from data_pipelines.runtime.atomic_files import csv_bytes, staged_folder
 from data_pipelines.runtime.walk import walk_files
-from data_pipelines.sources.raster import Picture, RasterError, read_picture
+from data_pipelines.sources.raster import RasterImage, read_raster
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 ProgressCallback = Callable[[int, int], None]
@@ -33,7 +33,7 @@ ProgressCallback = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class WrapOptions:
-    """What the caller knows about all the pictures."""
+    """What the caller knows about all images. burned_in: None where it is unknown."""
 
     modality: str
     body_part: str
@@ -57,109 +57,124 @@ def wrap(
     burned_in: Literal["YES", "NO"] | None = None,
     progress: ProgressCallback | None = None,
 ) -> dict[str, object]:
-    """Write each PNG or JPEG below `source` as a DICOM file below the new or empty folder `out`;
-    return the counts.
+    """Write each PNG or JPEG below `source` as a DICOM file below `out`; return the counts.
 
-    `labels` is a labels CSV keyed by `path` (relative to `source`): its `patient` (or `patient_id`)
-    becomes PatientID, its age, sex and view go into the header, and `out/labels.csv` is the same
-    table with the new paths. A picture without a patient gets an id of its own, and the notes say
-    so. `modality` is "CR", or "SC" for secondary capture objects of radiographs. `burned_in`
-    answers "is text burned into the pictures?"; None leaves it unsaid, and ingest refuses a
-    secondary capture that does not deny it. Pictures that cannot be read as one grey image are
-    skipped and counted under `reasons`. Nothing is left behind on failure. Raises InputError for
-    folders and arguments, LabelError for the table.
+    out: a new or empty folder. labels: a labels table keyed by `path` (relative to `source`). Its
+    `patient` (or `patient_id`) becomes PatientID; its age, sex and view go into the header; and
+    `out/labels.csv` is the same table with the new paths. An image without a patient gets a patient
+    ID of its own, and the notes report it. modality: "CR", or "SC" for secondary capture objects of
+    radiographs. burned_in: whether text is burned into the images; ingest excludes a secondary
+    capture unless it is "NO".
+
+    Images that cannot be read as one grayscale image are skipped and counted under `reasons`. On
+    failure nothing is written. Raises InputError for folders and arguments (`wrap_modality`,
+    `body_part`, `no_pictures`) and LabelError for the table (`no_path_column`, `duplicate_key`,
+    `invalid_patient_id`).
     """
     if modality not in ("CR", "SC"):
-        raise InputError(f"modality {modality!r}: give CR, or SC for secondary capture objects.")
+        raise InputError(
+            f"The modality is {modality!r}: give CR, or SC for secondary capture objects.",
+            code="wrap_modality",
+        )
     if not re.fullmatch(r"[A-Z0-9 _]{0,16}", body_part):
         raise InputError(
-            "body_part must be a DICOM code of up to 16 capital letters, digits and spaces, as in "
-            "CHEST."
+            "body_part must be a DICOM code of up to 16 capital letters, digits and spaces, for "
+            "example CHEST.",
+            code="body_part",
         )
     table = None if labels is None else _read_table(Path(labels))
     rows = {} if table is None else {str(row["path"]): row for row in table.to_dict("records")}
-    found = walk_files(source)
-    files = [f for f in found.files if labels is None or found.root / f != Path(labels).resolve()]
+    walk = walk_files(source)
+    files = [f for f in walk.files if labels is None or walk.root / f != Path(labels).resolve()]
     targets = _targets(files)
-    outcomes: dict[str, _Written | str] = dict(found.others)
+    options = WrapOptions(modality, body_part, burned_in)
+    outcomes: dict[str, _Written | str] = dict(walk.others)
     with staged_folder(Path(out), what="the wrapped folder") as folder:
         for number, path in enumerate(files):
-            said = WrapOptions(modality, body_part, burned_in)
             outcomes[path] = _wrap_file(
-                found.root, path, folder / targets[path], rows.get(path, {}), said
+                walk.root, path, folder / targets[path], rows.get(path, {}), options
             )
             if progress is not None:
                 progress(number + 1, len(files))
         if not any(isinstance(outcome, _Written) for outcome in outcomes.values()):
             raise InputError(
-                f"{source} holds no PNG or JPEG that could be wrapped.", code="no_pictures"
+                f"{source} has no PNG or JPEG that can be wrapped.", code="no_pictures"
             )
         if table is not None:
-            mapped: Iterable[dict] = (
+            renamed: Iterable[dict] = (
                 {**row, "path": targets.get(path, path)} for path, row in rows.items()
             )
-            (folder / "labels.csv").write_bytes(csv_bytes(mapped, list(table.columns)))
+            (folder / "labels.csv").write_bytes(csv_bytes(renamed, list(table.columns)))
     return _summary(outcomes, rows, modality, burned_in)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     table = read_csv(path)
     if "path" not in table:
-        raise LabelError(f"{path} has no column path: pictures can be labelled by path only.")
+        raise LabelError(
+            f"{path} has no column path: add it, with paths relative to the folder of the images.",
+            code="no_path_column",
+        )
     table["path"] = table["path"].map(lambda cell: normalise_key("path", cell))
-    kept = metadata_columns(table, path)
-    twice = table["path"].duplicated()
-    if twice.any():
-        raise LabelError(f"{path}, column path, row {twice.idxmax()}: the path occurs twice.")
-    column = "patient" if "patient" in kept else "patient_id"
-    if column in kept:
-        wrong = kept[column].map(
+    metadata = metadata_columns(table, path)
+    repeated = table["path"].duplicated()
+    if repeated.any():
+        raise LabelError(
+            f"{path}, column path, row {repeated.idxmax()}: an earlier row has the same path.",
+            code="duplicate_key",
+        )
+    column = "patient" if "patient" in metadata else "patient_id"
+    if column in metadata:
+        invalid = metadata[column].map(
             lambda cell: len(cell) > 64 or "\\" in cell or not cell.isprintable()
         )
-        if wrong.any():
+        if invalid.any():
             raise LabelError(
-                f"{path}, column {column}, row {wrong.idxmax()}: no PatientID (64 characters, no "
-                f"backslash)."
+                f"{path}, column {column}, row {invalid.idxmax()}: the cell is not a valid "
+                f"PatientID (at most 64 printable characters, no backslash).",
+                code="invalid_patient_id",
             )
     return table
 
 
 def _targets(files: Iterable[str]) -> dict[str, str]:
-    """New path of each picture: its suffix becomes .dcm, unless two would meet; then .dcm is
-    added.
+    """The new path of each image: .dcm replaces its suffix. It is appended where two new paths
+    would be equal.
     """
     files = list(files)
-    replaced = {path: str(PurePosixPath(path).with_suffix(".dcm")) for path in files}
-    count = Counter(replaced.values())
+    new_paths = {path: str(PurePosixPath(path).with_suffix(".dcm")) for path in files}
+    count = Counter(new_paths.values())
     return {
         path: new if count[new] == 1 and new not in files else f"{path}.dcm"
-        for path, new in replaced.items()
+        for path, new in new_paths.items()
     }
 
 
 def _wrap_file(
-    root: Path, path: str, target: Path, row: Mapping, said: WrapOptions
+    root: Path, path: str, target: Path, row: Mapping, options: WrapOptions
 ) -> _Written | str:
-    """Write one picture, or return the reason code why not."""
+    """Write one image, or return the reason code why it is skipped."""
     if PurePosixPath(path).suffix.lower() not in SUFFIXES:
         return "not_a_picture"
     data = (root / path).read_bytes()
     try:
-        picture = read_picture(data)
-    except RasterError as reason:
-        return str(reason)
-    dataset = _dataset(picture, path, data, row, said)
+        image = read_raster(data)
+    except RasterError as error:
+        return error.code
+    dataset = _dataset(image, path, data, row, options)
     save(dataset, target)
-    return _Written(str(dataset.PatientID), picture.lossy, picture.luminance)
+    return _Written(str(dataset.PatientID), image.lossy, image.luminance)
 
 
-def _dataset(picture: Picture, path: str, data: bytes, row: Mapping, said: WrapOptions) -> Dataset:
+def _dataset(
+    image: RasterImage, path: str, data: bytes, row: Mapping, options: WrapOptions
+) -> Dataset:
     identity = (hashlib.sha256(data).hexdigest(), path)
-    own = f"picture-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+    own_id = f"picture-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
     dataset = new_dataset(
-        said.modality,
+        options.modality,
         ExplicitVRLittleEndian,
-        patient_id=_patient(row) or own,
+        patient_id=_patient(row) or own_id,
         patient="",
         study=derived_uid("wrap", "study", *identity),
         series=derived_uid("wrap", "series", *identity),
@@ -167,23 +182,23 @@ def _dataset(picture: Picture, path: str, data: bytes, row: Mapping, said: WrapO
     )
     dataset.Modality = "CR"
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.BodyPartExamined = said.body_part
-    if said.modality == "SC":
+    dataset.BodyPartExamined = options.body_part
+    if options.modality == "SC":
         dataset.ConversionType = "WSD"
-    if said.burned_in is not None:
-        dataset.BurnedInAnnotation = said.burned_in
+    if options.burned_in is not None:
+        dataset.BurnedInAnnotation = options.burned_in
     _describe_patient(dataset, row)
     dataset.DerivationDescription = "; ".join(
-        ("wrapped from a picture file by medres", *picture.changes)
+        ("wrapped from a picture file by medres", *image.changes)
     )
-    dataset.LossyImageCompression = "01" if picture.lossy else "00"
-    if picture.lossy:
+    dataset.LossyImageCompression = "01" if image.lossy else "00"
+    if image.lossy:
         dataset.LossyImageCompressionMethod = "ISO_10918_1"
-        dataset.LossyImageCompressionRatio = f"{picture.pixels.nbytes / len(data):.4g}"
-    bits = picture.pixels.dtype.itemsize * 8
-    if bits == 8:  # it was looked at from 0 to 255; what range a 16-bit picture uses is not known
+        dataset.LossyImageCompressionRatio = f"{image.pixels.nbytes / len(data):.4g}"
+    bits = image.pixels.dtype.itemsize * 8
+    if bits == 8:  # displayed from 0 to 255; the range of a 16-bit image is unknown
         dataset.WindowCenter, dataset.WindowWidth = 128, 256
-    set_pixels(dataset, picture.pixels, bits=bits)
+    set_pixels(dataset, image.pixels, bits=bits)
     return dataset
 
 
@@ -208,11 +223,10 @@ def _summary(
     unnamed = sum(not _patient(rows.get(path, {})) for path in written)
     luminance = sum(outcome.luminance for outcome in written.values())
     notes = {
-        f"{unnamed} pictures have no patient in the labels: each counts as a patient of its own, "
-        f"so several pictures of "
-        "one person may fall into different splits.": unnamed,
-        f"{luminance} pictures had faint colour and were turned to luminance.": luminance,
-        "Ingest will refuse these secondary captures unless burned_in is NO.": modality == "SC"
+        f"{unnamed} images have no patient ID in the labels: each image is treated as its own "
+        "patient; leakage is possible.": unnamed,
+        f"{luminance} images have faint color and were converted to luminance.": luminance,
+        "Ingest will exclude these secondary captures unless burned_in is NO.": modality == "SC"
         and burned_in != "NO",
     }
     return {
@@ -223,5 +237,5 @@ def _summary(
         "lossy": sum(outcome.lossy for outcome in written.values()),
         "patients": len({outcome.patient for outcome in written.values()}),
         "label_rows_without_picture": len(set(rows) - set(written)),
-        "notes": [note for note, true in notes.items() if true],
+        "notes": [note for note, applies in notes.items() if applies],
     }

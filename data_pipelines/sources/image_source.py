@@ -1,10 +1,10 @@
-"""Other doors than DICOM: PNG and JPEG pictures, and .npz arrays in MedMNIST's form, in units that
-a person declared.
+"""Reads images from other formats than DICOM: PNG, JPEG, and .npz arrays in the layout of MedMNIST,
+in units that the user declares.
 
-A picture holds display values, bright as it was saved: 8 bits are divided by 255; of 16 bits the
-range in use is not known, and the least and greatest value of the picture become 0 and 1. HU are
-taken from int16 arrays alone, and only where they
-are declared. Nothing else is claimed: no spacing, no patient, no modality.
+A PNG or JPEG has display values, with the polarity that was saved. 8-bit values are divided by 255.
+The range of 16-bit values is unknown: the minimum and the maximum of the image become 0 and 1. HU
+are read from int16 arrays only, and only where the user declares them. Spacing, patient and
+modality stay unknown.
 """
 
 from __future__ import annotations
@@ -16,25 +16,31 @@ import zipfile
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from pydicom.dataset import Dataset
 
 from data_pipelines.dicom.header import header_of, read_header
 from data_pipelines.dicom.reader import DicomSource, ParsedDataset
-from data_pipelines.errors import CacheError, DicomError, Ineligible, LimitExceeded, Unreadable
-from data_pipelines.kinds import UnitName
+from data_pipelines.errors import (
+    CacheError,
+    DicomError,
+    Ineligible,
+    LimitExceeded,
+    RasterError,
+    Unreadable,
+)
+from data_pipelines.kinds import UNITS, FileFormat, UnitName, image_kind, kind_in_units
 from data_pipelines.pixels.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.pixels.image import Image, read_image
 from data_pipelines.runtime.limits import active_limits
-from data_pipelines.sources.raster import RasterError, read_picture
-
-Form = Literal["dicom", "png", "jpeg", "npz"]
+from data_pipelines.sources.raster import read_raster
 
 WINDOW_8_BITS = (128.0, 256.0)
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz")
-#: names of the splits in MedMNIST's arrays -> ours
+RASTER_FORMATS: tuple[FileFormat, ...] = ("png", "jpeg")
+#: suffixes of the files that are read only where the user declares units
+RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz")
+#: names of the splits in the arrays of MedMNIST -> names in medres
 SPLIT_ALIASES = {"train": "train", "val": "tune", "test": "test"}
 _ARRAY_ERRORS = (
     OSError,
@@ -45,20 +51,11 @@ _ARRAY_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-_SKIPPED = {
-    "unreadable": "The picture is damaged or cut short. Fetch it again.",
-    "too_large": "The picture has more than 2^28 pixels.",
-    "several_frames": "The picture holds several frames. Save each as a picture of its own.",
-    "transparent": "A pixel is transparent: what lies there is unknown.",
-    "colour": "A colour picture: its channels differ by more than 16 of 255.",
-    "format": "Samples of this format are not read: save it as grey PNG of 8 or 16 bits, or as "
-    "JPEG.",
-}
 
 
 @dataclass(frozen=True)
 class NpzImage:
-    """One image of an .npz: `name` is split/number, as in test/17; `labels` its integers."""
+    """One image of an .npz file. name: split/number, for example test/17. labels: its integers."""
 
     name: str
     split: str
@@ -66,9 +63,12 @@ class NpzImage:
     labels: tuple[int, ...]
 
 
-def form_of(source: DicomSource) -> Form:
-    """What a file or its bytes are by the first of them (and, for an .npz, its ending); "dicom"
-    where none of the others.
+def file_format_of(source: DicomSource) -> FileFormat:
+    """The format of a file or of its bytes, by the first bytes (and, for an .npz, by its suffix).
+    "dicom" where it is none of the others.
+
+    >>> file_format_of(b"\\x89PNG\\r\\n\\x1a\\n")
+    'png'
     """
     if isinstance(source, Dataset):
         return "dicom"
@@ -79,98 +79,114 @@ def form_of(source: DicomSource) -> Form:
             with Path(source).open("rb") as file:
                 head = file.read(8)
         except OSError:
-            return "dicom"  # whose reader says what is wrong
+            return "dicom"  # the DICOM reader then raises the error
     if head == b"\x89PNG\r\n\x1a\n":
         return "png"
     if head[:3] == b"\xff\xd8\xff":
         return "jpeg"
-    named = isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz"
-    return "npz" if named and head[:4] == b"PK\x03\x04" else "dicom"
+    is_named_npz = isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz"
+    return "npz" if is_named_npz and head[:4] == b"PK\x03\x04" else "dicom"
 
 
 def study_of(source: DicomSource) -> str:
-    """The study UID of a file, '' where it has none; a picture is a study of its own. Raises
-    NotDicom, Unreadable.
+    """The study UID of a file, '' where it has none. A PNG, JPEG or .npz is a separate study.
+    Raises NotDicom, Unreadable.
     """
-    if form_of(source) == "dicom":
+    if file_format_of(source) == "dicom":
         return read_header(source).identifiers.study_instance_uid
-    return f"picture {hash(source)}"
+    return f"image {hash(source)}"
 
 
-def picture_image(data: bytes, units: UnitName) -> Image:
-    """The bytes of a PNG or JPEG as display values. Raises Unreadable, LimitExceeded or Ineligible
-    with the reason.
+def raster_image(data: bytes, units: UnitName) -> Image:
+    """The bytes of a PNG or JPEG file as display values.
+
+    Raises Unreadable, LimitExceeded, or Ineligible with the code of `read_raster`; Ineligible
+    (`not_hu`) where other units than display values are declared.
     """
     if len(data) > active_limits().file:
         raise LimitExceeded(f"The file has {len(data)} bytes; the limit is {active_limits().file}.")
-    if units != "display":
+    if not set(RASTER_FORMATS) <= set(kind_in_units(units).file_formats):
         raise Ineligible(
-            "A PNG or JPEG holds display values: HU cannot be claimed for it.", code="not_hu"
+            f"A PNG or JPEG file has display values, and {units} are declared for it.",
+            code="not_hu",
         )
     try:
-        picture = read_picture(data)
-    except RasterError as reason:
-        code = str(reason)
-        kind = {"unreadable": Unreadable, "too_large": LimitExceeded}.get(code, Ineligible)
-        raise kind(_SKIPPED[code], code="limit_exceeded" if code == "too_large" else code) from None
-    turned = any("EXIF" in change for change in picture.changes)
-    repairs = ("faint_colour",) * picture.luminance + ("exif_orientation",) * turned
-    return _image(picture.pixels, "display", repairs)
+        raster = read_raster(data)
+    except RasterError as error:
+        if error.code == "unreadable":
+            raise Unreadable(str(error)) from None
+        if error.code == "too_large":
+            raise LimitExceeded(str(error)) from None
+        raise Ineligible(str(error), code=error.code) from None
+    repairs = {"faint_colour": raster.luminance, "exif_orientation": raster.exif_rotated}
+    return _image(raster.pixels, units, tuple(code for code, done in repairs.items() if done))
 
 
-def array_image(member: NpzImage, units: UnitName) -> Image:
-    """One image of an .npz in the declared units. Raises Ineligible where its integers cannot hold
-    them.
+def npz_image(image: NpzImage, units: UnitName) -> Image:
+    """One image of an .npz file in the declared units.
+
+    Raises Ineligible: `not_hu` where HU are declared for another dtype than int16, `not_display`
+    where display values are declared for signed integers.
     """
-    if units == "HU" and member.pixels.dtype != np.int16:
+    signed = UNITS[units].signed
+    if signed and image.pixels.dtype != np.int16:
         raise Ineligible(
-            f"HU are signed: an array of {member.pixels.dtype} cannot hold them.", code="not_hu"
+            f"{units} are declared for an array of {image.pixels.dtype}: give int16.",
+            code="not_hu",
         )
-    if units == "display" and member.pixels.dtype.kind == "i":
+    if not signed and image.pixels.dtype.kind == "i":
         raise Ineligible(
-            "Display values are unsigned: give uint8 or uint16, or declare HU.", code="not_display"
+            f"Display values are declared for an array of {image.pixels.dtype}: give uint8 or "
+            f"uint16, or declare HU.",
+            code="not_display",
         )
-    return _image(member.pixels, units, ())
+    return _image(image.pixels, units, ())
 
 
-def array_members(path: Path | str, sha256: str) -> dict[str, NpzImage]:
-    """Every image of an .npz by its name; the last file is kept in memory.
+def npz_images(path: Path | str, sha256: str) -> dict[str, NpzImage]:
+    """All images of an .npz file by their names. The images of the last file stay in memory.
 
-    Members read: <split>_images, uint8, uint16 or int16 (images, rows, cols), and <split>_labels,
-    integers (images,) or (images, labels), for train, val and test, any of them absent. Raises
-    Unreadable, Ineligible, LimitExceeded; CacheError where the file has another SHA-256.
+    The file has <split>_images, uint8, uint16 or int16 (images, rows, columns), and <split>_labels,
+    integers (images,) or (images, labels), for train, val and test; each of them is optional.
+    Raises Unreadable; Ineligible (`array_shape`, `array_type`); LimitExceeded; CacheError
+    (`source_changed`) where the file has another SHA-256.
     """
-    return _members(str(path), sha256)
+    return _read_npz(str(path), sha256)
 
 
-def read_row(source: str, path: str, frame: int, *, form: str, kind: str, sha256: str) -> Image:
-    """The image of a manifest's row. Raises CacheError where the file is gone, or is not the one
-    that was ingested.
+def read_row(
+    source: str, path: str, frame: int, *, file_format: str, kind: str, sha256: str
+) -> Image:
+    """The image of a row of the manifest; `file_format` is its column `form`.
+
+    Raises CacheError: `source_missing` where the file cannot be read, `source_changed` where it is
+    not the file that was ingested.
     """
-    units: UnitName = "HU" if kind == "ct" else "display"
+    units = image_kind(kind).units.name
     try:
-        if form == "npz":
+        if file_format == "npz":
             file, _, name = path.rpartition("#")
-            return array_image(array_members(Path(source) / file, sha256)[name], units)
+            return npz_image(npz_images(Path(source) / file, sha256)[name], units)
         data = (Path(source) / path).read_bytes()
     except OSError as error:
         raise CacheError(
             f"a source file cannot be read ({type(error).__name__}): put it back where it was "
-            f"ingested from, or run medres ingest again"
+            f"ingested from, or run medres ingest again",
+            code="source_missing",
         ) from None
-    _require_same(data, sha256)
-    return read_image(data, frame=frame) if form == "dicom" else picture_image(data, units)
+    _require_unchanged(data, sha256)
+    return read_image(data, frame=frame) if file_format == "dicom" else raster_image(data, units)
 
 
 @functools.lru_cache(maxsize=1)
-def _members(path: str, sha256: str) -> dict[str, NpzImage]:
+def _read_npz(path: str, sha256: str) -> dict[str, NpzImage]:
     size = Path(path).stat().st_size
     if size > active_limits().file:
         raise LimitExceeded(
             f"The file has {size} bytes; the limit is {active_limits().file}. Split it."
         )
     data = Path(path).read_bytes()
-    _require_same(data, sha256)
+    _require_unchanged(data, sha256)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             inflated = sum(entry.file_size for entry in archive.infolist())
@@ -180,85 +196,87 @@ def _members(path: str, sha256: str) -> dict[str, NpzImage]:
                 f"Split the file."
             )
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            found = {
+            splits = {
                 name: arrays[name] for name in arrays.files if name.endswith(("_images", "_labels"))
             }
     except DicomError:
         raise
     except _ARRAY_ERRORS as error:
         raise Unreadable(
-            f"The .npz cannot be read ({type(error).__name__}). Fetch it again."
+            f"The .npz file cannot be read ({type(error).__name__}). Fetch it again."
         ) from None
-    members: dict[str, NpzImage] = {}
-    for theirs, split in SPLIT_ALIASES.items():
-        if f"{theirs}_images" in found:
-            members |= _split_members(
-                theirs, split, found[f"{theirs}_images"], found.get(f"{theirs}_labels")
+    images: dict[str, NpzImage] = {}
+    for alias, split in SPLIT_ALIASES.items():
+        if f"{alias}_images" in splits:
+            images |= _images_of_split(
+                alias, split, splits[f"{alias}_images"], splits.get(f"{alias}_labels")
             )
-    if not members:
+    if not images:
         raise Unreadable(
-            "The .npz holds no train_images, val_images or test_images with an image in them."
+            "The .npz file has no image in train_images, val_images or test_images. Check the "
+            "names of its arrays."
         )
-    if len({len(member.labels) for member in members.values()}) > 1:
-        raise Unreadable("The splits of the .npz have labels of different numbers of columns.")
-    return members
+    if len({len(image.labels) for image in images.values()}) > 1:
+        raise Unreadable("The labels of the splits have different numbers of columns.")
+    return images
 
 
-def _split_members(
-    theirs: str, split: str, images: np.ndarray, labels: np.ndarray | None
+def _images_of_split(
+    alias: str, split: str, images: np.ndarray, labels: np.ndarray | None
 ) -> dict[str, NpzImage]:
     if images.ndim != 3 or 0 in images.shape[1:]:
         raise Ineligible(
-            f"{theirs}_images has {images.ndim} axes: grey images (images, rows, cols) are read, "
-            f"neither colour nor volumes.",
+            f"{alias}_images has {images.ndim} axes: give grayscale images (images, rows, columns) "
+            f"of at least one pixel. Color images and volumes are not supported.",
             code="array_shape",
         )
     if images.dtype not in (np.uint8, np.uint16, np.int16):
         raise Ineligible(
-            f"{theirs}_images is {images.dtype}: give uint8, uint16 or int16.", code="array_type"
+            f"{alias}_images is {images.dtype}: give uint8, uint16 or int16.", code="array_type"
         )
     if labels is None:
         labels = np.zeros((len(images), 0), np.int64)
     if len(labels) != len(images) or labels.ndim not in (1, 2) or labels.dtype.kind not in "iub":
-        raise Unreadable(f"{theirs}_labels does not hold integers, one row an image.")
+        raise Unreadable(f"{alias}_labels must have one row of integers per image.")
     rows = labels.reshape(len(images), -1).tolist()
     return {
-        f"{theirs}/{n}": NpzImage(f"{theirs}/{n}", split, images[n], tuple(int(v) for v in row))
+        f"{alias}/{n}": NpzImage(f"{alias}/{n}", split, images[n], tuple(int(v) for v in row))
         for n, row in enumerate(rows)
     }
 
 
 def _image(stored: Integers, units: UnitName, repairs: tuple[str, ...]) -> Image:
     record: dict[str, object]
-    if units == "HU":
+    if UNITS[units].bounds is None:
         pixels, record = stored.astype(np.float32), {"kind": "none"}
     elif stored.dtype == np.uint8:
-        pixels = window(
-            stored, *WINDOW_8_BITS
-        )  # value / 255, in the very arithmetic of a DICOM that holds the picture
+        # value / 255, with the arithmetic that the same image has as a wrapped DICOM file
+        pixels = window(stored, *WINDOW_8_BITS)
         record = dict(zip(("kind", "center", "width"), ("window", *WINDOW_8_BITS), strict=True))
     else:
         pixels, low, high = min_max(stored, None)
         record = {"kind": "min_max", "low": low, "high": high}
-    known = Dataset()
-    known.Rows, known.Columns, known.BitsAllocated = *stored.shape, 8 * stored.dtype.itemsize
+    dataset = Dataset()
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.BitsAllocated = 8 * stored.dtype.itemsize
     return Image(
         pixels=pixels,
         units=units,
-        kind="ct" if units == "HU" else "radiograph",
+        kind=kind_in_units(units).name,
         spacing_mm=None,
         padding=None,
         repairs=repairs,
         voi=record,
-        header=replace(header_of(ParsedDataset(known, ())), transfer_syntax=""),
+        header=replace(header_of(ParsedDataset(dataset, ())), transfer_syntax=""),
         frame=0,
         pixel_sha256=pixel_sha256(stored),
     )
 
 
-def _require_same(data: bytes, sha256: str) -> None:
+def _require_unchanged(data: bytes, sha256: str) -> None:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise CacheError(
             "a source file changed since it was ingested: run medres ingest again, into a new "
-            "folder"
+            "folder",
+            code="source_changed",
         )

@@ -1,4 +1,4 @@
-"""Reading a PNG or JPEG as one grey image, or saying why it is none."""
+"""Reads a PNG or JPEG file as one grayscale image, or raises the reason why it is not one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from data_pipelines.errors import RasterError
+
 MAX_PIXELS = 1 << 28
-GREY_TOLERANCE = 16  # of 255: what chroma coding leaves of a grey picture
+GRAY_TOLERANCE = 16  # of 255: how much lossy chroma coding changes a grayscale image
 _ERRORS = (
     OSError,
     ValueError,
@@ -24,78 +26,93 @@ _ERRORS = (
     zlib.error,
     MemoryError,
 )
-
-
-class RasterError(Exception):
-    """The picture is not wrapped; the text is the reason code."""
+_REASONS = {
+    "unreadable": "The image is damaged or truncated. Fetch it again.",
+    "too_large": "The image has more than 2^28 pixels.",
+    "several_frames": "The file has several frames. Save each of them as a separate image.",
+    "transparent": "The image has transparent pixels: their values are unknown.",
+    "colour": "RGB image: convert it to grayscale (the channels differ by more than 16 of 255).",
+    "format": "The sample format is not supported: save the image as grayscale PNG of 8 or 16 "
+    "bits, or as JPEG.",
+}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """`pixels`: uint8 or uint16 (rows, cols), larger = brighter. `changes`: what was done to the
-    stored samples.
+class RasterImage:
+    """A decoded PNG or JPEG.
+
+    pixels: uint8 or uint16 (rows, columns), larger = brighter. lossy: whether it was a JPEG.
+    luminance: whether faint color was converted to luminance. exif_rotated: whether the image was
+    turned as its EXIF orientation says.
     """
 
     pixels: np.ndarray
     lossy: bool
     luminance: bool
-    changes: tuple[str, ...]
+    exif_rotated: bool
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What was done to the stored samples, as DerivationDescription has it."""
+        changes = {
+            "turned upright as its EXIF orientation says": self.exif_rotated,
+            "faint colour turned to luminance (ITU-R BT.601)": self.luminance,
+        }
+        return tuple(change for change, done in changes.items() if done)
 
 
-def read_picture(data: bytes) -> Picture:
-    """Decode the bytes of a PNG or JPEG file. Raises Skipped with one of
+def read_raster(data: bytes) -> RasterImage:
+    """Decode the bytes of a PNG or JPEG file. Raises RasterError, whose `.code` is one of:
 
-    unreadable (damaged, cut short or no picture), too_large (over 2^28 pixels), several_frames,
-    transparent (a pixel is), colour (channels differ by more than 16 of 255), format (another
-    format, CMYK, colour of 16 bits a channel).
+    unreadable (damaged, truncated, or another file format), too_large (more than 2^28 pixels),
+    several_frames, transparent (at least one pixel), colour (channels differ by more than 16 of
+    255), format (CMYK, or color with 16 bits per channel).
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Pillow warns of sizes and of metadata that it skips; both are handled here
+            # Pillow warns about sizes and about metadata that it skips; both are checked here
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "MPO")) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise RasterError("too_large")
+                    raise _refusal("too_large")
                 if getattr(image, "n_frames", 1) > 1:
-                    raise RasterError("several_frames")
-                if (
-                    image.format == "PNG" and data[24] == 16 and data[25] != 0
-                ):  # Pillow would drop eight bits of colour
-                    raise RasterError("format")
-                return _grey(image)
+                    raise _refusal("several_frames")
+                if image.format == "PNG" and data[24] == 16 and data[25] != 0:
+                    # Pillow would drop eight bits of a 16-bit color image
+                    raise _refusal("format")
+                return _to_grayscale(image)
     except UnidentifiedImageError:
-        raise RasterError("unreadable") from None
+        raise _refusal("unreadable") from None
     except Image.DecompressionBombError:
-        raise RasterError("too_large") from None
+        raise _refusal("too_large") from None
     except _ERRORS:
-        raise RasterError("unreadable") from None
+        raise _refusal("unreadable") from None
 
 
-def _grey(image: Image.Image) -> Picture:
-    lossy = image.format != "PNG"
-    changes = []
-    upright = ImageOps.exif_transpose(image)
-    if image.getexif().get(0x0112, 1) != 1:
-        changes.append("turned upright as its EXIF orientation says")
-    if upright.mode.startswith("I"):  # 16-bit grey PNG: modes I;16 and, in older Pillow, I
-        values = np.asarray(upright)
+def _refusal(code: str) -> RasterError:
+    return RasterError(_REASONS[code], code=code)
+
+
+def _to_grayscale(stored: Image.Image) -> RasterImage:
+    lossy = stored.format != "PNG"
+    rotated = stored.getexif().get(0x0112, 1) != 1
+    image = ImageOps.exif_transpose(stored)
+    if image.mode.startswith("I"):  # 16-bit grayscale PNG: modes I;16 and, in older Pillow, I
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise RasterError("format")
-        return Picture(values.astype(np.uint16), lossy, False, tuple(changes))
-    if upright.mode in ("1", "L") and "transparency" not in image.info:
-        return Picture(np.asarray(upright.convert("L")), lossy, False, tuple(changes))
-    if upright.mode not in ("1", "L", "RGB", "RGBA", "LA", "P", "PA"):
-        raise RasterError("format")
-    channels = np.asarray(upright.convert("RGBA"))
+            raise _refusal("format")
+        return RasterImage(values.astype(np.uint16), lossy, False, rotated)
+    if image.mode in ("1", "L") and "transparency" not in stored.info:
+        return RasterImage(np.asarray(image.convert("L")), lossy, False, rotated)
+    if image.mode not in ("1", "L", "RGB", "RGBA", "LA", "P", "PA"):
+        raise _refusal("format")
+    channels = np.asarray(image.convert("RGBA"))
     if channels[..., 3].min() < 255:
-        raise RasterError("transparent")
-    colour = channels[..., :3]
-    spread = int((colour.max(axis=-1) - colour.min(axis=-1)).max())
-    if spread > GREY_TOLERANCE:
-        raise RasterError("colour")
+        raise _refusal("transparent")
+    rgb = channels[..., :3]
+    spread = int((rgb.max(axis=-1) - rgb.min(axis=-1)).max())
+    if spread > GRAY_TOLERANCE:
+        raise _refusal("colour")
     if spread == 0:
-        return Picture(np.ascontiguousarray(colour[..., 0]), lossy, False, tuple(changes))
-    changes.append("faint colour turned to luminance (ITU-R BT.601)")
-    luminance = np.asarray(Image.fromarray(colour).convert("L"))
-    return Picture(luminance, lossy, True, tuple(changes))
+        return RasterImage(np.ascontiguousarray(rgb[..., 0]), lossy, False, rotated)
+    return RasterImage(np.asarray(Image.fromarray(rgb).convert("L")), lossy, True, rotated)

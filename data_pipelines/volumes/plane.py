@@ -1,39 +1,36 @@
-"""Where one slice lies, and what it must share with others to lie in the same volume. PS3.3
+"""The position of one slice, and what it must share with other slices of the same volume. PS3.3
 C.7.6.2, C.7.6.16, C.7.6.17.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pydicom.dataset import Dataset
 
-from data_pipelines.dicom.elements import Elements
+from data_pipelines.dicom.elements import Elements, Orientation, Position
 from data_pipelines.dicom.eligibility import non_slice_reason
 from data_pipelines.dicom.header import Header
 from data_pipelines.dicom.reader import silence_pydicom
+from data_pipelines.dicom.sop_classes import FRAME_TYPE_MODALITIES
 from data_pipelines.pixels.grayscale_module import frame_group
 
-#: dimensions that say where a frame lies, not when or how it was taken: ImagePositionPatient,
+#: dimensions that say where a frame is, not when or how it was acquired: ImagePositionPatient,
 #: InStackPositionNumber
-_PLACE_POINTERS = frozenset({0x00200032, 0x00209057})
-
-_TYPED = frozenset({"CT", "MR"})
-
-Vector = tuple[float, float, float]
+_POSITION_POINTERS = frozenset({0x00200032, 0x00209057})
 
 
 @dataclass(frozen=True)
 class Plane:
-    """One slice: a file, or a frame of one. Lengths in mm, directions as cosines, in the patient's
-    LPS axes.
+    """The plane of one slice: a file, or a frame of a file. Lengths are in mm, directions are
+    cosines, both in the LPS axes of the patient.
 
-    `member` and `frame` lead back to its file; `not_a_slice` is '' or the reason why it is no slice
-    at all; `dimensions`, `temporal` and `acquisition` may tell apart slices at the same place.
+    source_index: index of the file in the caller's list. frame: 0-based index in the file.
+    dimensions, temporal, acquisition: these may differ between slices at the same position.
+    non_slice_reason: the reason code where the image is not a slice, else ''.
     """
 
-    member: int
+    source_index: int
     frame: int
     series: str = field(repr=False)
     frame_of_reference: str = field(repr=False)
@@ -41,21 +38,21 @@ class Plane:
     rows: int
     columns: int
     spacing: tuple[float, float] | None
-    orientation: tuple[float, float, float, float, float, float] | None
-    position: Vector | None
+    orientation: Orientation | None
+    position: Position | None
     image_type: tuple[str, ...]
     kernel: str
     stack: str
     dimensions: tuple[int, ...]
     temporal: int | None
     acquisition: int | None
-    not_a_slice: str
+    non_slice_reason: str
 
 
-def plane_of(header: Header, member: int) -> Plane:
-    """The plane of a single-frame file, or what the frames of a multi-frame one share."""
+def plane_of(header: Header, source_index: int) -> Plane:
+    """The plane of a single-frame file, or what all frames of a multi-frame file share."""
     return Plane(
-        member=member,
+        source_index=source_index,
         frame=0,
         series=header.identifiers.series_instance_uid,
         frame_of_reference=header.frame_of_reference,
@@ -71,69 +68,65 @@ def plane_of(header: Header, member: int) -> Plane:
         dimensions=(),
         temporal=header.temporal_index,
         acquisition=header.acquisition_number,
-        not_a_slice=_reason(header),
+        non_slice_reason=_non_image_reason(header),
     )
 
 
-def _reason(header: Header) -> str:
-    if not (header.rows and header.columns and header.bits_allocated):
+def _non_image_reason(header: Header) -> str:
+    if not header.has_image:
         return "no_image"
-    colour = header.samples_per_pixel != 1 or header.photometric not in (
-        "MONOCHROME1",
-        "MONOCHROME2",
-        "",
-    )
-    return "colour" if colour else non_slice_reason(header.image_type) or ""
+    return (non_slice_reason(header.image_type) or "") if header.is_grayscale else "colour"
 
 
-def planes_of(dataset: Dataset, header: Header, member: int) -> list[Plane]:
-    """The planes of every frame of a parsed file: an enhanced object keeps them in its functional
+def planes_of(dataset: Dataset, header: Header, source_index: int) -> list[Plane]:
+    """The plane of each frame of a parsed file. An enhanced object has them in its functional
     groups.
     """
     if header.frames == 1 and "PerFrameFunctionalGroupsSequence" not in dataset:
-        return [plane_of(header, member)]
+        return [plane_of(header, source_index)]
     with silence_pydicom():
-        kept = _kept_dimensions(dataset)
+        non_spatial = _non_spatial_dimensions(dataset)
         return [
-            _frame_plane(dataset, plane_of(header, member), frame, kept)
+            _frame_plane(dataset, plane_of(header, source_index), frame, non_spatial)
             for frame in range(header.frames)
         ]
 
 
-def _frame_plane(dataset: Dataset, shared: Plane, frame: int, kept: list[int]) -> Plane:
-    place = frame_group(dataset, frame, "PlanePositionSequence")
+def _frame_plane(dataset: Dataset, shared: Plane, frame: int, non_spatial: list[int]) -> Plane:
+    position = frame_group(dataset, frame, "PlanePositionSequence")
     plane = frame_group(dataset, frame, "PlaneOrientationSequence")
     measures = frame_group(dataset, frame, "PixelMeasuresSequence")
     content = frame_group(dataset, frame, "FrameContentSequence")
-    kind = (
+    frame_type = (
         frame_group(dataset, frame, f"{shared.modality}ImageFrameTypeSequence")
-        if shared.modality in _TYPED
-        else place
+        if shared.modality in FRAME_TYPE_MODALITIES
+        else position
     )
-    image_type = kind.codes("FrameType") or shared.image_type
+    image_type = frame_type.codes("FrameType") or shared.image_type
     indices = [int(index) for index in content.numbers("DimensionIndexValues") or ()]
-    fields: dict[str, Any] = {
-        "spacing": measures.numbers("PixelSpacing", 2, positive=True),
-        "orientation": plane.numbers("ImageOrientationPatient", 6),
-        "position": place.numbers("ImagePositionPatient", 3),
-        "dimensions": tuple(indices[at] for at in kept if at < len(indices)),
-        "temporal": content.integer("TemporalPositionIndex"),
-        "acquisition": content.integer("FrameAcquisitionNumber"),
-        "not_a_slice": shared.not_a_slice or non_slice_reason(image_type) or "",
-    }
     return replace(
-        shared, frame=frame, image_type=image_type, stack=content.text("StackID"), **fields
+        shared,
+        frame=frame,
+        image_type=image_type,
+        stack=content.text("StackID"),
+        spacing=measures.pair("PixelSpacing", positive=True),
+        orientation=plane.orientation(),
+        position=position.position(),
+        dimensions=tuple(indices[i] for i in non_spatial if i < len(indices)),
+        temporal=content.integer("TemporalPositionIndex"),
+        acquisition=content.integer("FrameAcquisitionNumber"),
+        non_slice_reason=shared.non_slice_reason or non_slice_reason(image_type) or "",
     )
 
 
-def _kept_dimensions(dataset: Dataset) -> list[int]:
-    """Places, in DimensionIndexValues, of the dimensions that do not say where a frame lies."""
+def _non_spatial_dimensions(dataset: Dataset) -> list[int]:
+    """Indices, in DimensionIndexValues, of the dimensions that do not say where a frame is."""
     pointers = [
         Elements(item).values("DimensionIndexPointer")
         for item in Elements(dataset).items("DimensionIndexSequence")
     ]
     return [
-        at
-        for at, pointer in enumerate(pointers)
-        if not (pointer and int(pointer[0]) in _PLACE_POINTERS)
+        index
+        for index, pointer in enumerate(pointers)
+        if not (pointer and int(pointer[0]) in _POSITION_POINTERS)
     ]

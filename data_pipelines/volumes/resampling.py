@@ -1,7 +1,8 @@
-"""Volumes onto other grids: rectify a stack, change the spacing, crop. Pure functions, linear.
+"""Puts volumes on other grids: a regular grid, another spacing, a crop. Pure functions with linear
+interpolation.
 
-Arrays are (slices, rows, columns) float32; affines map (slice, row, column, 1) to LPS mm and always
-stay exact.
+Arrays are float32 (slices, rows, columns). Affines are 4 x 4 float64, map (slice, row, column, 1)
+to LPS mm, and stay exact.
 """
 
 from __future__ import annotations
@@ -11,62 +12,74 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.errors import SpecError
+
 Voxels = NDArray[np.float32]
 Affine = NDArray[np.float64]
 
 
 def spacing_of(affine: Affine) -> tuple[float, float, float]:
-    """Distance in mm between neighbours along (slice, row, column)."""
+    """The distance in mm between neighboring voxels along (slice, row, column).
+
+    >>> spacing_of(np.diag([5.0, 0.7, 0.7, 1.0]))
+    (5.0, 0.7, 0.7)
+    """
     slices, rows, columns = (float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
     return slices, rows, columns
 
 
 def to_regular_grid(
     pixels: Voxels,
-    places: NDArray[np.float64],
+    positions: NDArray[np.float64],
     axes: NDArray[np.float64],
     spacing: tuple[float, float],
     fill: float,
 ) -> tuple[Voxels, Affine]:
-    """Put a stack whose slices drift (tilt) or leave gaps on a regular grid along the normal.
+    """Put a stack of slices with a tilt or with gaps on a regular grid along the normal.
 
-    `places`: LPS mm of each slice's first pixel, ascending along the normal; `axes`: row and column
-        cosines; `spacing`: (row, column) mm. Every slice is moved within its plane to a common
-        frame, grown to hold them all (`fill` outside), then values between slices are interpolated;
-        the step is the median one, adjusted to end on the last slice.
+    pixels: (slices, rows, columns). positions: (slices, 3), LPS mm of the first pixel of each
+    slice, ascending along the normal. axes: (2, 3), row and column cosines. spacing: (row, column)
+    mm. fill: the value outside the slices.
+
+    Each slice is shifted within its plane to a common frame, which is large enough for all of them.
+    Then values are interpolated between slices. The step is the median step, adjusted so that the
+    grid ends on the last slice. Returns the pixels and their affine.
     """
     normal = np.cross(axes[0], axes[1])
-    heights = (places - places[0]) @ normal
+    heights = (positions - positions[0]) @ normal
     drift = np.stack(
-        [(places - places[0]) @ axes[1] / spacing[0], (places - places[0]) @ axes[0] / spacing[1]],
+        [
+            (positions - positions[0]) @ axes[1] / spacing[0],
+            (positions - positions[0]) @ axes[0] / spacing[1],
+        ],
         axis=1,
     )
-    drift = drift.round(6)  # a drift of rounding errors alone would fill the border
+    drift = drift.round(6)  # otherwise rounding errors alone would enlarge the frame
     first = drift.min(axis=0)
-    grown = np.ceil(drift.max(axis=0) - first).astype(int)
+    margin = np.ceil(drift.max(axis=0) - first).astype(int)
     count = round(float(heights[-1] / np.median(np.diff(heights)))) + 1
     targets = np.linspace(0, heights[-1], count)
     below = np.clip(np.searchsorted(heights, targets, side="right") - 1, 0, len(heights) - 2)
     weight = (targets - heights[below]) / (heights[below + 1] - heights[below])
-    shape = pixels.shape[1] + int(grown[0]), pixels.shape[2] + int(grown[1])
-    moved = lru_cache(maxsize=2)(lambda n: _moved(pixels[n], drift[n] - first, shape, fill))
+    shape = pixels.shape[1] + int(margin[0]), pixels.shape[2] + int(margin[1])
+    shifted = lru_cache(maxsize=2)(lambda n: _shifted(pixels[n], drift[n] - first, shape, fill))
     regular = np.empty((count, *shape), np.float32)
     for out, n, w in zip(regular, below.tolist(), weight.astype(np.float32), strict=True):
-        np.add(moved(n) * (1 - w), moved(n + 1) * w, out=out)
+        np.add(shifted(n) * (1 - w), shifted(n + 1) * w, out=out)
     affine = np.eye(4)
     affine[:3, 0] = normal * heights[-1] / (count - 1)
     affine[:3, 1], affine[:3, 2] = axes[1] * spacing[0], axes[0] * spacing[1]
-    affine[:3, 3] = places[0] + affine[:3, 1] * first[0] + affine[:3, 2] * first[1]
+    affine[:3, 3] = positions[0] + affine[:3, 1] * first[0] + affine[:3, 2] * first[1]
     return regular, affine
 
 
-def _moved(
+def _shifted(
     plane: Voxels, offset: NDArray[np.float64], shape: tuple[int, int], fill: float
 ) -> Voxels:
-    """A slice in a frame of `shape` (rows, columns), moved by its offset in pixels."""
+    """A slice in a frame of `shape` (rows, columns), shifted by `offset` (row, column) pixels."""
     padded = np.full(shape, fill, np.float32)
     padded[: plane.shape[0], : plane.shape[1]] = plane
-    from scipy import ndimage  # a quarter of a worker's start, and slices alone do without
+    from scipy import ndimage  # importing it takes a quarter of a worker's start-up time
 
     return ndimage.shift(padded, offset, order=1, cval=fill)
 
@@ -76,11 +89,13 @@ def resample(
 ) -> tuple[Voxels, Affine]:
     """Linear resampling to a spacing (slice, row, column) in mm over the same extent, edge to edge.
 
-    Where an axis gets coarser it is first smoothed (Gaussian, sigma (ratio - 1) / 2 voxels) against
-    aliasing.
+    An axis that becomes coarser is smoothed first (Gaussian, sigma (ratio - 1) / 2 voxels) to
+    prevent aliasing. Raises SpecError (`bad_spacing`) unless the spacing is three lengths above 0.
     """
     if not all(np.isfinite(s) and s > 0 for s in spacing_mm):
-        raise ValueError(f"a spacing is three lengths above 0 mm, not {spacing_mm}")
+        raise SpecError(
+            f"The spacing is {spacing_mm}: give three lengths above 0 mm.", code="bad_spacing"
+        )
     ratio = np.asarray(spacing_mm) / spacing_of(affine)
     shape = np.maximum(np.rint(np.asarray(pixels.shape) / ratio), 1).astype(int)
     from scipy import ndimage
@@ -90,10 +105,10 @@ def resample(
     grid = ndimage.affine_transform(
         smooth, ratio, offset=start, output_shape=tuple(shape), order=1, mode="nearest"
     )
-    moved = affine.copy()
-    moved[:3, :3] = affine[:3, :3] * ratio
-    moved[:3, 3] += affine[:3, :3] @ start
-    return grid.astype(np.float32), moved
+    new_affine = affine.copy()
+    new_affine[:3, :3] = affine[:3, :3] * ratio
+    new_affine[:3, 3] += affine[:3, :3] @ start
+    return grid.astype(np.float32), new_affine
 
 
 def crop(
@@ -103,7 +118,7 @@ def crop(
     shape: tuple[int, int, int],
     fill: float,
 ) -> tuple[Voxels, Affine]:
-    """A box of `shape` whose first voxel is `start`; it may reach outside, where it holds
+    """The box of `shape` voxels whose first voxel is `start`. Outside the volume it has the value
     `fill`.
     """
     box = np.full(shape, fill, np.float32)
@@ -112,6 +127,6 @@ def crop(
     if all(b > a for a, b in zip(low, high, strict=True)):
         inner = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
         box[inner] = pixels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    moved = affine.copy()
-    moved[:3, 3] += affine[:3, :3] @ np.asarray(start)
-    return box, moved
+    new_affine = affine.copy()
+    new_affine[:3, 3] += affine[:3, :3] @ np.asarray(start)
+    return box, new_affine

@@ -1,8 +1,9 @@
-"""Slices to series: which belong together, in which order, and whether they make a volume. Pure
+"""Groups slices: which slices belong together, in which order, and whether they form a volume. Pure
 functions.
 
-PS3.3 C.7.6.2.1.1 (position and orientation). Order, step and tilt come from ImagePositionPatient
-alone: never from InstanceNumber, SliceLocation, file names, SliceThickness or SpacingBetweenSlices.
+PS3.3 C.7.6.2.1.1 (position and orientation). Order, step and tilt are computed from
+ImagePositionPatient only, never from InstanceNumber, SliceLocation, file names, SliceThickness or
+SpacingBetweenSlices.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.dicom.sop_classes import SLICE_MODALITIES
 from data_pipelines.volumes.plane import Plane
 
 Verdict = Literal[
@@ -32,7 +34,7 @@ Affine = NDArray[np.float64]
 
 COSINE_TOLERANCE = 1e-3
 SPACING_TOLERANCE_MM = 1e-4
-SAME_PLACE_MM = 1e-3
+SAME_POSITION_MM = 1e-3
 STEP_TOLERANCE = 0.05
 STEP_TOLERANCE_MM = 0.05
 TILT_TOLERANCE_DEGREES = 0.1
@@ -41,15 +43,20 @@ MIN_SLICES = 3
 
 @dataclass(frozen=True)
 class Group:
-    """Slices that share a grid, ascending along row x column, and what they amount to.
+    """Slices that share a grid, ascending along row x column, and their verdict:
 
-    SINGLE: one image. REGULAR: one step throughout, along the normal. TILTED: one step, at an angle
-    (`tilt_degrees`).
-    MISSING: gaps of whole steps, `missing` slices in all. IRREGULAR: other gaps, or a drift within
-    the plane.
-    DUPLICATE: slices at the same place. LOCALIZER. NOT_A_VOLUME: no geometry, one place seen
-    several times, or two slices (a single step, which nothing confirms). `affine` maps (slice, row,
-    column, 1) to LPS mm; None where the steps differ.
+    - SINGLE: one image.
+    - REGULAR: one constant step along the normal.
+    - TILTED: one constant step at an angle (`tilt_degrees`) to the normal.
+    - MISSING: gaps of whole steps; `missing` slices in total.
+    - IRREGULAR: other gaps, or slices that are shifted within the plane.
+    - DUPLICATE: several slices at one position.
+    - LOCALIZER: not a slice of the series.
+    - NOT_A_VOLUME: no geometry, one position acquired several times, or only two slices (nothing
+      confirms their step).
+
+    step_mm: None where there is no step. affine: maps (slice, row, column, 1) to LPS mm, None where
+    the steps differ.
     """
 
     planes: tuple[Plane, ...]
@@ -61,71 +68,76 @@ class Group:
 
     @property
     def label(self) -> str:
-        """The verdict as people read it: MISSING(2) rather than MISSING."""
+        """The verdict for people: MISSING(2) instead of MISSING."""
         return f"{self.verdict}({self.missing})" if self.verdict == "MISSING" else self.verdict
 
 
 def group_planes(planes: Sequence[Plane]) -> list[Group]:
-    """Groups that agree in series, frame of reference, orientation, matrix, spacing, ImageType and
-    kernel.
+    """Groups of slices with the same series, frame of reference, orientation, matrix, spacing,
+    ImageType and kernel.
 
-    Slices at the same place are told apart by dimension index, temporal position or acquisition
-    number, where that leaves no duplicate. What is no slice makes a group of its own.
+    Slices at the same position are separated by dimension index, temporal position or acquisition
+    number, where no duplicate remains. An image that is not a slice forms its own group.
     """
-    alone = [Group((plane,), _verdict_alone(plane)) for plane in planes if not _has_geometry(plane)]
+    single = [
+        Group((plane,), _verdict_without_position(plane))
+        for plane in planes
+        if not _has_geometry(plane)
+    ]
     slices = sorted((plane for plane in planes if _has_geometry(plane)), key=_exact_key)
     groups = []
-    for _, same in groupby(slices, key=_exact_key):
-        for close in _within_tolerance(list(same)):
-            groups += [classify_spacing(part) for part in _split_acquisitions(close)]
-    return groups + alone
+    for _, same_key in groupby(slices, key=_exact_key):
+        for same_geometry in _within_tolerance(list(same_key)):
+            groups += [classify_spacing(part) for part in _split_acquisitions(same_geometry)]
+    return groups + single
 
 
 def series_verdict(groups: Sequence[Group]) -> Verdict:
-    """One verdict for all groups of a series: its own where there is one group, MIXED_ORIENTATION
-    where directions differ, else NOT_A_VOLUME.
+    """One verdict for all groups of a series: that of the group where there is only one,
+    MIXED_ORIENTATION where orientations differ, else NOT_A_VOLUME.
     """
     slices = [group for group in groups if group.verdict != "LOCALIZER"]
     if len(slices) <= 1:
         return (slices or list(groups))[0].verdict
     orientations = [group.planes[0].orientation for group in slices]
-    known = [np.asarray(o) for o in orientations if o is not None]
-    mixed = any(np.abs(o - known[0]).max() > COSINE_TOLERANCE for o in known)
+    cosines = [np.asarray(o) for o in orientations if o is not None]
+    mixed = any(np.abs(o - cosines[0]).max() > COSINE_TOLERANCE for o in cosines)
     return "MIXED_ORIENTATION" if mixed else "NOT_A_VOLUME"
 
 
 def classify_spacing(planes: Sequence[Plane]) -> Group:
-    """Order and verdict of slices that share orientation and matrix."""
+    """The order and the verdict of slices that share orientation and matrix."""
     axes = np.asarray(planes[0].orientation, np.float64).reshape(2, 3)
     normal = np.cross(axes[0], axes[1])
     if not np.allclose(axes @ axes.T, np.eye(2), atol=1e-2):
         return Group(tuple(planes), "NOT_A_VOLUME")
     normal /= np.linalg.norm(normal)
-    places = np.asarray([plane.position for plane in planes], np.float64)
-    order = np.argsort(places @ normal, kind="stable")
-    ordered, places = tuple(planes[i] for i in order), places[order]
+    positions = np.asarray([plane.position for plane in planes], np.float64)
+    order = np.argsort(positions @ normal, kind="stable")
+    ordered, positions = tuple(planes[i] for i in order), positions[order]
     if len(planes) == 1:
         return Group(ordered, "SINGLE")
-    steps = np.diff(places @ normal)
-    if (steps < SAME_PLACE_MM).any():
+    steps = np.diff(positions @ normal)
+    if (steps < SAME_POSITION_MM).any():
         repeated = len({(p.dimensions, p.temporal, p.acquisition) for p in planes}) == len(planes)
         return Group(
-            ordered, "NOT_A_VOLUME" if repeated and (steps < SAME_PLACE_MM).all() else "DUPLICATE"
+            ordered,
+            "NOT_A_VOLUME" if repeated and (steps < SAME_POSITION_MM).all() else "DUPLICATE",
         )
-    return _assess_steps(ordered, places, normal, axes)
+    return _classify_steps(ordered, positions, normal, axes)
 
 
-def _assess_steps(
+def _classify_steps(
     planes: tuple[Plane, ...],
-    places: NDArray[np.float64],
+    positions: NDArray[np.float64],
     normal: NDArray[np.float64],
     axes: NDArray[np.float64],
 ) -> Group:
-    steps = np.diff(places @ normal)
+    steps = np.diff(positions @ normal)
     step = float(np.median(steps))
     counts = np.concatenate([[0], np.cumsum(np.maximum(np.rint(steps / step), 1))])
-    vector = (places[-1] - places[0]) / counts[-1]
-    off_grid = np.linalg.norm(places - places[0] - counts[:, None] * vector, axis=1).max()
+    vector = (positions[-1] - positions[0]) / counts[-1]
+    off_grid = np.linalg.norm(positions - positions[0] - counts[:, None] * vector, axis=1).max()
     if off_grid > max(STEP_TOLERANCE * step, min(STEP_TOLERANCE_MM, 0.2 * step)):
         return Group(planes, "IRREGULAR", step_mm=step)
     tilt = float(
@@ -143,13 +155,16 @@ def _assess_steps(
         0,
         step,
         tilt,
-        affine_of(planes[0], axes, places[0], vector),
+        affine_of(planes[0], axes, positions[0], vector),
     )
 
 
 def affine_of(plane: Plane, axes: NDArray, origin: NDArray, step: NDArray) -> Affine:
-    """(slice, row, column, 1) -> LPS mm: a row index moves along the column cosines by the row
-    spacing. C.7.6.2.1.1.
+    """The affine (slice, row, column, 1) -> LPS mm. A step of the row index moves along the column
+    cosines by the row spacing (C.7.6.2.1.1).
+
+    axes: (2, 3), row and column cosines. origin: position of the first voxel. step: vector from one
+    slice to the next, mm.
     """
     row_spacing, column_spacing = plane.spacing or (1.0, 1.0)
     affine = np.eye(4)
@@ -161,16 +176,18 @@ def affine_of(plane: Plane, axes: NDArray, origin: NDArray, step: NDArray) -> Af
 
 
 def _has_geometry(plane: Plane) -> bool:
-    placed = (
+    is_complete = (
         plane.orientation is not None and plane.position is not None and plane.spacing is not None
     )
-    return placed and not plane.not_a_slice
+    return is_complete and not plane.non_slice_reason
 
 
-def _verdict_alone(plane: Plane) -> Verdict:
-    if plane.not_a_slice == "localizer":
+def _verdict_without_position(plane: Plane) -> Verdict:
+    if plane.non_slice_reason == "localizer":
         return "LOCALIZER"
-    return "NOT_A_VOLUME" if plane.not_a_slice or plane.modality in ("CT", "MR", "PT") else "SINGLE"
+    if plane.non_slice_reason or plane.modality in SLICE_MODALITIES:
+        return "NOT_A_VOLUME"
+    return "SINGLE"
 
 
 def _exact_key(plane: Plane) -> tuple[str, ...]:
@@ -188,25 +205,25 @@ def _exact_key(plane: Plane) -> tuple[str, ...]:
 
 def _within_tolerance(planes: list[Plane]) -> list[list[Plane]]:
     """Split by orientation and spacing, with a tolerance."""
-    found: list[list[Plane]] = []
+    groups: list[list[Plane]] = []
     for plane in planes:
-        home = next((group for group in found if _agree(group[0], plane)), None)
-        if home is None:
-            found.append([plane])
+        match = next((group for group in groups if _same_geometry(group[0], plane)), None)
+        if match is None:
+            groups.append([plane])
         else:
-            home.append(plane)
-    return found
+            match.append(plane)
+    return groups
 
 
-def _agree(a: Plane, b: Plane) -> bool:
-    turned = np.abs(np.subtract(a.orientation, b.orientation)).max()  # type: ignore[arg-type]
-    scaled = np.abs(np.subtract(a.spacing, b.spacing)).max()  # type: ignore[arg-type]
-    return bool(turned <= COSINE_TOLERANCE and scaled <= SPACING_TOLERANCE_MM)
+def _same_geometry(a: Plane, b: Plane) -> bool:
+    rotation = np.abs(np.subtract(a.orientation, b.orientation)).max()  # type: ignore[arg-type]
+    scaling = np.abs(np.subtract(a.spacing, b.spacing)).max()  # type: ignore[arg-type]
+    return bool(rotation <= COSINE_TOLERANCE and scaling <= SPACING_TOLERANCE_MM)
 
 
 def _split_acquisitions(planes: list[Plane]) -> list[list[Plane]]:
-    """Split slices at the same places into the passes that took them; as they are where no number
-    tells them apart.
+    """Split slices at the same positions by acquisition. They stay together where no number
+    separates them.
     """
     if classify_spacing(planes).verdict != "DUPLICATE":
         return [planes]

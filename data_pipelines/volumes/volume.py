@@ -1,5 +1,5 @@
-"""Series read as volumes: (slices, rows, columns) in HU with an exact affine, or a named refusal.
-PS3.3 C.7.6.2.1.1.
+"""Reads a series as a volume: (slices, rows, columns) in HU with an exact affine, or an error that
+names the verdict. PS3.3 C.7.6.2.1.1.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import ParsedDataset, parse
 from data_pipelines.errors import Ineligible, LimitExceeded, NotDicom, SeriesError, SpecError
-from data_pipelines.kinds import UnitName
+from data_pipelines.kinds import UNITS, UnitName
 from data_pipelines.pixels.grayscale import Mask
-from data_pipelines.pixels.image import AIR_HU, Image, image_of
+from data_pipelines.pixels.image import Image, image_of
 from data_pipelines.volumes.plane import Plane, planes_of
 from data_pipelines.volumes.resampling import Affine, Voxels, crop, resample, to_regular_grid
 from data_pipelines.volumes.series import (
@@ -32,16 +32,16 @@ from data_pipelines.volumes.series import (
 Policy = Literal["reject", "shear", "resample"]
 
 MAX_VOLUME_BYTES = 4 << 30
-#: policy -> verdicts that it makes a volume of
+#: policy -> the verdicts that it accepts
 ACCEPTED: dict[str, frozenset[str]] = {
     "reject": frozenset({"REGULAR"}),
     "shear": frozenset({"REGULAR", "TILTED"}),
     "resample": frozenset({"REGULAR", "TILTED", "MISSING", "IRREGULAR"}),
 }
-_REMEDY = {
+_REMEDIES = {
     "TILTED": 'policy="shear" keeps the tilt in the affine, policy="resample" removes it',
     "MISSING": 'policy="resample" interpolates across the gaps',
-    "IRREGULAR": 'policy="resample" puts it on a regular grid',
+    "IRREGULAR": 'policy="resample" puts the slices on a regular grid',
 }
 
 
@@ -49,13 +49,16 @@ _REMEDY = {
 class Volume:
     """A stack of slices ascending along row x column.
 
-    `pixels` float32 (slices, rows, columns) in `units`; `affine` 4 x 4 float64, (slice, row,
-    column, 1) -> LPS mm;
-    `sop_instance_uids` and `frames`: the file and frame of each slice (of the nearest one after
-    resampling);
-    `tilt_degrees`: angle between the stack's step and the slices' normal, 0 after resampling;
-        `verdict`: of the series as it was stored; `padding`: pixels outside the image, None where
-        there are none or after resampling.
+    pixels: float32 (slices, rows, columns) in `units`.
+    affine: 4 x 4 float64, maps (slice, row, column, 1) to LPS mm.
+    sop_instance_uids, frames: the file and the frame of each slice; after resampling, of the
+        nearest slice.
+    tilt_degrees: angle between the step of the stack and the normal of the slices; 0 after
+        resampling.
+    verdict: of the series as it was stored (see `Group`).
+    units: "HU", "display" or "raw", as in `Image`.
+    padding: pixels outside the image; None where there are none, and after resampling.
+    repairs: the codes of all slices, and "resampled" or "cropped".
     """
 
     pixels: Voxels
@@ -69,26 +72,27 @@ class Volume:
     repairs: tuple[str, ...]
 
     def resampled(self, spacing_mm: tuple[float, float, float]) -> Volume:
-        """On a grid of `spacing_mm` (slice, row, column) over the same extent; see
+        """The volume on a grid of `spacing_mm` (slice, row, column) over the same extent; see
         data_pipelines.volumes.resampling.resample.
 
-        Each slice keeps the name of the nearest one. Raises SpecError unless the spacing is three
-        lengths above 0 mm.
+        Each slice has the SOP instance UID of the nearest original slice. Raises SpecError
+        (`bad_spacing`) unless the spacing is three lengths above 0 mm.
         """
-        try:
-            pixels, affine = resample(self.pixels, self.affine, spacing_mm)
-        except ValueError as error:
-            raise SpecError(str(error)) from None
-        places = (np.arange(len(pixels)) + 0.5) * len(self.pixels) / len(pixels) - 0.5
-        return self._with_slices(pixels, affine, np.rint(places).astype(int), "resampled")
+        pixels, affine = resample(self.pixels, self.affine, spacing_mm)
+        positions = (np.arange(len(pixels)) + 0.5) * len(self.pixels) / len(pixels) - 0.5
+        return self._with_slices(pixels, affine, np.rint(positions).astype(int), "resampled")
 
     def cropped(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> Volume:
-        """The box of `shape` voxels whose first is `start`; outside the volume it holds air (HU) or
-        the least value, and its slices are named as the nearest one. Raises SpecError where the
-        shape is not above 0.
+        """The box of `shape` voxels whose first voxel is `start`.
+
+        Outside the volume the box has air (HU) or the minimum value. Each slice has the SOP
+        instance UID of the nearest original slice. Raises SpecError (`bad_shape`) unless all three
+        sizes are above 0.
         """
         if min(shape) < 1:
-            raise SpecError(f"a box has a shape above 0, not {shape}")
+            raise SpecError(
+                f"The shape of the box is {shape}: give three sizes above 0.", code="bad_shape"
+            )
         pixels, affine = crop(self.pixels, self.affine, start, shape, self._fill)
         return self._with_slices(
             pixels, affine, np.arange(start[0], start[0] + shape[0]), "cropped"
@@ -96,7 +100,8 @@ class Volume:
 
     @property
     def _fill(self) -> float:
-        return AIR_HU if self.units == "HU" else float(self.pixels.min())
+        air = UNITS[self.units].air
+        return float(self.pixels.min()) if air is None else air
 
     def _with_slices(
         self, pixels: Voxels, affine: Affine, slices: NDArray[np.integer], change: str
@@ -117,27 +122,30 @@ Sources = str | Path | Iterable[str | Path]
 
 
 def read_volume(source: Sources, *, policy: Policy = "reject") -> Volume:
-    """The one volume in a folder, a list of paths, or an enhanced multi-frame file.
+    """Read the single volume in a folder, a list of paths, or an enhanced multi-frame file.
 
-    policy: "reject" takes only a REGULAR series, "shear" a TILTED one too (the tilt stays in the
-        affine), "resample" also MISSING and IRREGULAR ones and puts all on an upright regular grid
-        by linear interpolation. Raises SeriesError, whose code is the verdict in lower case, unless
-        there is exactly one consistent group; files that are no slices (localizers, reports, colour
-        summaries, other formats) are passed over; errors of `read_image` as they come.
+    policy: "reject" accepts only a REGULAR series; "shear" also a TILTED one, and the tilt stays in
+    the affine; "resample" also MISSING and IRREGULAR ones, and interpolates them linearly to a
+    regular grid without tilt.
+
+    Files that are not slices (localizers, reports, color summaries, other formats) are skipped.
+    Raises SeriesError, whose code is the verdict in lower case, unless there is exactly one group
+    of slices and the policy accepts it; SpecError (`unknown_policy`); and the errors of
+    `read_image`.
     """
     stack = _Stack.read(source, policy)
     if len(stack.groups) != 1:
         raise SeriesError(
-            f"{len(stack.groups)} consistent groups of slices, where one volume was asked for. "
-            f"read_volumes gives each.",
+            f"The files have {len(stack.groups)} consistent groups of slices instead of one. Use "
+            f"read_volumes to read each of them.",
             code=series_verdict(stack.groups).lower(),
         )
     return stack.volume(stack.groups[0], policy)
 
 
 def read_volumes(source: Sources, *, policy: Policy = "reject") -> list[Volume]:
-    """As `read_volume`, one volume for each consistent group; SeriesError where the policy refuses
-    any of them.
+    """As `read_volume`, with one volume for each consistent group of slices. Raises SeriesError
+    where the policy refuses one of them.
     """
     stack = _Stack.read(source, policy)
     return [stack.volume(group, policy) for group in stack.groups]
@@ -154,7 +162,10 @@ class _Stack:
     @classmethod
     def read(cls, source: Sources, policy: str) -> _Stack:
         if policy not in ACCEPTED:
-            raise SpecError(f"policy {policy!r} is not known. Give one of {', '.join(ACCEPTED)}.")
+            raise SpecError(
+                f"Unknown policy {policy!r}: give one of {', '.join(ACCEPTED)}.",
+                code="unknown_policy",
+            )
         paths: list[Path] = []
         headers: list[Header] = []
         planes: list[Plane] = []
@@ -168,16 +179,14 @@ class _Stack:
             paths.append(path)
             headers.append(header)
         groups = group_planes(planes)
-        slices = tuple(group for group in groups if not group.planes[0].not_a_slice)
+        slices = tuple(group for group in groups if not group.planes[0].non_slice_reason)
         if not slices:
             code = (
                 "localizer"
                 if any(group.verdict == "LOCALIZER" for group in groups)
                 else "not_a_volume"
             )
-            raise SeriesError(
-                "No slice was found: nothing that has a place in a volume.", code=code
-            )
+            raise SeriesError("The files have no slice with a position in a volume.", code=code)
         return cls(tuple(paths), tuple(headers), slices)
 
     def volume(self, group: Group, policy: str) -> Volume:
@@ -186,7 +195,7 @@ class _Stack:
             images = self._images(group.planes)
             group, images = _without_copies(group, images)
         if group.verdict not in ACCEPTED[policy]:
-            remedy = _REMEDY.get(group.verdict, "No policy makes a volume of it")
+            remedy = _REMEDIES.get(group.verdict, "No policy accepts it")
             raise SeriesError(
                 f"{len(group.planes)} slices are {group.label}; policy {policy!r} refuses it. "
                 f"{remedy}.",
@@ -194,8 +203,8 @@ class _Stack:
             )
         images = images or self._images(group.planes)
         if len({image.units for image in images}) > 1:
-            raise SeriesError("Slices of one series have different units.", code="mixed_units")
-        return assemble(group, images, upright=policy == "resample" and group.verdict != "REGULAR")
+            raise SeriesError("The slices of one series have different units.", code="mixed_units")
+        return assemble(group, images, regular=policy == "resample" and group.verdict != "REGULAR")
 
     def _images(self, planes: Sequence[Plane]) -> list[Image]:
         size = 4 * len(planes) * planes[0].rows * planes[0].columns
@@ -206,17 +215,21 @@ class _Stack:
         parsed: dict[int, ParsedDataset] = {}
         images = []
         for plane in planes:
-            if plane.member not in parsed:
-                parsed = {plane.member: parse(self.paths[plane.member], pixels=True)}
+            if plane.source_index not in parsed:
+                parsed = {plane.source_index: parse(self.paths[plane.source_index], pixels=True)}
             images.append(
-                image_of(parsed[plane.member].dataset, self.headers[plane.member], plane.frame)
+                image_of(
+                    parsed[plane.source_index].dataset,
+                    self.headers[plane.source_index],
+                    plane.frame,
+                )
             )
         return images
 
 
-def assemble(group: Group, images: Sequence[Image], *, upright: bool) -> Volume:
-    """Images of a group's planes, in their order, as a volume; `upright` puts it on a regular grid
-    along the normal.
+def assemble(group: Group, images: Sequence[Image], *, regular: bool) -> Volume:
+    """The images of a group's planes, in their order, as a volume. regular: resample to a regular
+    grid along the normal.
     """
     pixels = np.stack([image.pixels for image in images])
     uids = [image.header.identifiers.sop_instance_uid for image in images]
@@ -235,39 +248,39 @@ def assemble(group: Group, images: Sequence[Image], *, upright: bool) -> Volume:
         padding=np.stack(masks) if any(image.padding is not None for image in images) else None,
         repairs=tuple(dict.fromkeys(code for image in images for code in image.repairs)),
     )
-    return _upright(volume, group) if upright else volume
+    return _regular_grid(volume, group) if regular else volume
 
 
-def _upright(volume: Volume, group: Group) -> Volume:
+def _regular_grid(volume: Volume, group: Group) -> Volume:
     first = group.planes[0]
     axes = np.asarray(first.orientation, np.float64).reshape(2, 3)
-    places = np.asarray([plane.position for plane in group.planes], np.float64)
+    positions = np.asarray([plane.position for plane in group.planes], np.float64)
     pixels, affine = to_regular_grid(
-        volume.pixels, places, axes, first.spacing or (1.0, 1.0), volume._fill
+        volume.pixels, positions, axes, first.spacing or (1.0, 1.0), volume._fill
     )
-    heights = (places - places[0]) @ np.cross(*axes)
+    heights = (positions - positions[0]) @ np.cross(*axes)
     nearest = np.abs(np.linspace(0, heights[-1], len(pixels))[:, None] - heights).argmin(axis=1)
     return replace(volume._with_slices(pixels, affine, nearest, "resampled"), tilt_degrees=0.0)
 
 
 def _without_copies(group: Group, images: list[Image]) -> tuple[Group, list[Image]]:
-    """Drop slices with the same place and the same pixels as an earlier one; judge the rest
-    anew.
+    """Drop slices with the same position and the same pixels as an earlier one, and classify the
+    rest again.
     """
-    kept: dict[tuple[object, str], int] = {}
-    for at, (plane, image) in enumerate(zip(group.planes, images, strict=True)):
-        kept.setdefault((plane.position, image.pixel_sha256), at)
-    left = classify_spacing([group.planes[at] for at in kept.values()])
+    first_copies: dict[tuple[object, str], Plane] = {}
+    for plane, image in zip(group.planes, images, strict=True):
+        first_copies.setdefault((plane.position, image.pixel_sha256), plane)
+    remaining = classify_spacing(list(first_copies.values()))
     by_plane = dict(zip(group.planes, images, strict=True))
-    return left, [by_plane[plane] for plane in left.planes]
+    return remaining, [by_plane[plane] for plane in remaining.planes]
 
 
 def _files(source: Sources) -> list[Path]:
-    """Regular files below a folder in sorted order, or the paths given."""
+    """The regular files below a folder in sorted order, or the paths of a list."""
     if not isinstance(source, str | Path):
         return [Path(path) for path in source]
     root = Path(source)
     if not root.is_dir():
         return [root]
-    found = [Path(folder) / name for folder, _, names in os.walk(root) for name in names]
-    return sorted(path for path in found if path.is_file() and not path.is_symlink())
+    paths = (Path(folder) / name for folder, _, names in os.walk(root) for name in names)
+    return sorted(path for path in paths if path.is_file() and not path.is_symlink())

@@ -16,7 +16,7 @@ import numpy as np
 from data_pipelines.cache.store import ensure_cache
 from data_pipelines.cache.tf_dataset import eval_batches, join_targets
 from data_pipelines.ingestion.manifest import Manifest
-from data_pipelines.sources.image_source import form_of
+from data_pipelines.sources.image_source import file_format_of
 from medres.artefact.archive import load
 from medres.errors import ExportError
 from medres.inference.exporting import FORMATS, TOLERANCE, Format, export, runtime, same_decisions
@@ -116,7 +116,7 @@ def _from_files(
     images_in, places, found = Counter(files), [], []
     with reporter.task("predict from the files") as update:
         for place, file in enumerate(files):
-            if images_in[file] == 1 and file.is_file() and form_of(file) != "npz":
+            if images_in[file] == 1 and file.is_file() and file_format_of(file) != "npz":
                 prediction = predictor.predict(file)
                 if prediction.refused is None and prediction.images == 1:
                     places.append(place)

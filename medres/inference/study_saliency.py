@@ -140,7 +140,9 @@ def pictures(
         name = predictor.card.names[0] if predictor.card.task == "binary" else finding
         try:
             images = [
-                read_row(r.source, r.path, r.frame, form=r.form, kind=r.kind, sha256=r.file_sha256)
+                read_row(
+                    r.source, r.path, r.frame, file_format=r.form, kind=r.kind, sha256=r.file_sha256
+                )
                 for r in cast(Any, table[table[unit] == key].itertuples())
             ]
         except (DicomError, OSError):

@@ -20,10 +20,10 @@ from data_pipelines.pixels.image import Image, read_image
 from data_pipelines.runtime.atomic_files import file_sha256
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 from data_pipelines.sources.image_source import (
-    array_image,
-    array_members,
-    form_of,
-    picture_image,
+    file_format_of,
+    npz_image,
+    npz_images,
+    raster_image,
     read_row,
 )
 
@@ -71,7 +71,7 @@ def look_at_files(
 def look_at_row(item: tuple[str, str, int, str, str, str]) -> Look:
     """Runs in a worker."""
     source, path, frame, form, kind, sha256 = item
-    return _look(read_row(source, path, frame, form=form, kind=kind, sha256=sha256), kind)
+    return _look(read_row(source, path, frame, file_format=form, kind=kind, sha256=sha256), kind)
 
 
 def peek(place: tuple[str, str]) -> Look:
@@ -81,14 +81,14 @@ def peek(place: tuple[str, str]) -> Look:
     source, path = place
     file, _, name = path.rpartition("#") if ".npz#" in path else (path, "", "")
     whole = Path(source) / file
-    form = form_of(whole)
+    form = file_format_of(whole)
     if form == "npz":
-        member = array_members(whole, file_sha256(whole))[name]
-        image = array_image(member, "HU" if member.pixels.dtype.kind == "i" else "display")
+        member = npz_images(whole, file_sha256(whole))[name]
+        image = npz_image(member, "HU" if member.pixels.dtype.kind == "i" else "display")
     elif form == "dicom":
         image = read_image(whole)
     else:
-        image = picture_image(whole.read_bytes(), "display")
+        image = raster_image(whole.read_bytes(), "display")
     return _look(image, "ct" if image.units == "HU" else image.kind)
 
 

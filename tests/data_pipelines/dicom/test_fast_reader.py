@@ -70,12 +70,12 @@ def by_pydicom(data: bytes, *, pixels: bool = True) -> Dataset:
         return read_partial(BytesIO(data), stop, force=True)
 
 
-def assert_same(found: Dataset, expected: Dataset) -> None:
+def assert_same(scanned: Dataset, expected: Dataset) -> None:
     with silence_pydicom():
-        assert Dataset(dict(found.items())) == Dataset(dict(expected.items()))
-        assert found.file_meta == expected.file_meta
-        assert found.original_encoding == expected.original_encoding
-        assert found.original_character_set == expected.original_character_set
+        assert Dataset(dict(scanned.items())) == Dataset(dict(expected.items()))
+        assert scanned.file_meta == expected.file_meta
+        assert scanned.original_encoding == expected.original_encoding
+        assert scanned.original_character_set == expected.original_character_set
 
 
 @pytest.mark.parametrize("pixels", [True, False])
@@ -93,16 +93,16 @@ def test_elements_sequences_and_text_are_those_of_pydicom(
     data = with_sequence(
         to_bytes(dataset), sequence(0x00540220, inner, implicit=implicit, undefined=undefined)
     )
-    found = scan_file(data, True, pixels, None)
-    assert_same(found, by_pydicom(data, pixels=pixels))
-    assert found.ViewCodeSequence[0].CodeValue == "R-10"
-    assert found.PatientID == "é"
-    assert ("PixelData" in found) == pixels
+    scanned = scan_file(data, True, pixels, None)
+    assert_same(scanned, by_pydicom(data, pixels=pixels))
+    assert scanned.ViewCodeSequence[0].CodeValue == "R-10"
+    assert scanned.PatientID == "é"
+    assert ("PixelData" in scanned) == pixels
 
 
 def test_only_the_wanted_elements_are_kept(grey, to_bytes):
-    found = scan_file(to_bytes(grey(PIXELS, PatientID="p")), True, False, frozenset({0x00280010}))
-    assert [int(tag) for tag in found.keys()] in ([0x00280010], [0x00080005, 0x00280010])  # noqa: SIM118
+    scanned = scan_file(to_bytes(grey(PIXELS, PatientID="p")), True, False, frozenset({0x00280010}))
+    assert [int(tag) for tag in scanned.keys()] in ([0x00280010], [0x00080005, 0x00280010])  # noqa: SIM118
 
 
 @pytest.mark.parametrize("syntax", PLAIN)
@@ -111,10 +111,10 @@ def test_a_file_that_breaks_off_is_unusual_or_read_as_far_as_it_goes(grey, to_by
     read = 0
     for length in range(len(whole)):
         try:
-            found = scan_file(whole[:length], True, True, None)
+            scanned = scan_file(whole[:length], True, True, None)
         except NonCanonicalEncoding:
             continue
-        assert_same(found, by_pydicom(whole[:length]))
+        assert_same(scanned, by_pydicom(whole[:length]))
         read += 1
     assert 10 < read < 80  # one at the end of each element
 
@@ -207,11 +207,11 @@ def test_the_conformance_files_are_read_as_pydicom_reads_them(medres_data):
             continue
         data = path.read_bytes()
         try:
-            found = scan_file(data, True, True, None)
+            scanned = scan_file(data, True, True, None)
         except (NonCanonicalEncoding, Unreadable):
             others += 1
             continue
-        assert_same(found, by_pydicom(data))
+        assert_same(scanned, by_pydicom(data))
         plain += 1
     assert plain > others > 0
 

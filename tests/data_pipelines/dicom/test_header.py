@@ -35,6 +35,16 @@ def cr(grey, to_bytes) -> Header:
     return read_header(to_bytes(grey(PIXELS, Modality="CR")))
 
 
+def test_what_kind_of_image_a_header_describes(ct, cr):
+    assert (ct.is_ct, ct.is_radiograph, ct.is_grayscale, ct.has_image) == (True, False, True, True)
+    assert (cr.is_ct, cr.is_radiograph, cr.is_grayscale, cr.has_image) == (False, True, True, True)
+    assert replace(cr, sop_class_uid="1.2.840.10008.5.1.4.1.1.2.1").is_ct
+    assert replace(ct, photometric="MONOCHROME1").is_grayscale
+    assert not replace(ct, photometric="PALETTE COLOR").is_grayscale
+    assert not replace(ct, samples_per_pixel=3).is_grayscale
+    assert not replace(ct, rows=None).has_image
+
+
 def test_every_field_of_a_full_ct_header(grey, to_bytes):
     elements = {
         "PixelSpacing": [0.7, 0.6],

@@ -10,7 +10,7 @@ from data_pipelines.ingestion.exclusions import find_duplicates
 from data_pipelines.volumes.plane import Plane
 
 PLANE = Plane(
-    member=0,
+    source_index=0,
     frame=0,
     series="",
     frame_of_reference="",
@@ -26,7 +26,7 @@ PLANE = Plane(
     dimensions=(),
     temporal=None,
     acquisition=None,
-    not_a_slice="",
+    non_slice_reason="",
 )
 
 

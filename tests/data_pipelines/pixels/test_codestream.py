@@ -61,5 +61,5 @@ def test_what_is_no_stream_gives_none(data):
     data=st.binary(max_size=300), head=st.sampled_from([b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b""])
 )
 def test_any_bytes_are_answered(data, head):
-    found = read_codestream(head + data)
-    assert found is None or found.precision > 0 or head == b"\xff\xd8\xff"
+    stream = read_codestream(head + data)
+    assert stream is None or stream.precision > 0 or head == b"\xff\xd8\xff"

@@ -17,7 +17,8 @@ from pydicom.pixels import apply_modality_lut, apply_rescale, apply_voi
 from data_pipelines.dicom.eligibility import eligible_kind
 from data_pipelines.dicom.header import read_header
 from data_pipelines.errors import DicomError, NoPixelData
-from data_pipelines.pixels.image import AIR_HU, read_image
+from data_pipelines.kinds import AIR_HU
+from data_pipelines.pixels.image import read_image
 from data_pipelines.pixels.stored_values import read_stored
 from data_pipelines.volumes.plane import plane_of
 from data_pipelines.volumes.series import group_planes, series_verdict
@@ -62,9 +63,9 @@ def shipped(name: str) -> str:
 def test_one_ct_in_every_lossless_syntax_is_bit_equal(ctimage, name):
     plain = by_pydicom(ctimage / f"{CT}{PLAIN}.dcm")
     path = ctimage / f"{CT}{name}.dcm"
-    found = read_stored(path)
-    assert found.dtype == np.int16
-    np.testing.assert_array_equal(found, plain)
+    stored = read_stored(path)
+    assert stored.dtype == np.int16
+    np.testing.assert_array_equal(stored, plain)
     assert read_image(path).pixel_sha256 == read_image(ctimage / f"{CT}{PLAIN}.dcm").pixel_sha256
 
 
@@ -119,9 +120,9 @@ def test_fragments_and_offset_tables(conformance):
 
 def test_a_signed_image_in_an_unsigned_jpeg_2000_stream(conformance):
     path = conformance / "codecs" / "J2K_pixelrep_mismatch.dcm"
-    found = read_stored(path)
-    assert (found.dtype, found.min(), found.max()) == (np.int16, -2000, 1896)
-    np.testing.assert_array_equal(found, by_pydicom(path))
+    stored = read_stored(path)
+    assert (stored.dtype, stored.min(), stored.max()) == (np.int16, -2000, 1896)
+    np.testing.assert_array_equal(stored, by_pydicom(path))
     assert "codestream_sign" in read_image(path).repairs
 
 

@@ -36,10 +36,13 @@ frames_strategy = st.lists(
 @given(frames=frames_strategy, fragments=st.integers(1, 4), table=st.booleans())
 def test_sound_data_agree_with_pydicom(frames, fragments, table):
     data = encapsulate(frames, fragments_per_frame=fragments, has_bot=table)
-    found, repairs = encapsulated_frames(data, len(frames))
-    assert [b"".join(f) for f in found] == list(generate_frames(data, number_of_frames=len(frames)))
+    split_frames, repairs = encapsulated_frames(data, len(frames))
+    assert [b"".join(f) for f in split_frames] == list(
+        generate_frames(data, number_of_frames=len(frames))
+    )
     assert [
-        bytes(b"".join(f))[: len(original)] for f, original in zip(found, frames, strict=True)
+        bytes(b"".join(f))[: len(original)]
+        for f, original in zip(split_frames, frames, strict=True)
     ] == frames
     assert repairs == ()
 
@@ -78,8 +81,8 @@ def test_an_empty_last_fragment_and_padding_after_the_delimiter_are_passed_over(
 
 def test_a_wrong_offset_table_is_passed_over_and_named():
     data = item(struct.pack("<2L", 0, 999)) + item(START + b"ab" + END) + item(START + b"cd" + END)
-    found, repairs = encapsulated_frames(data, 2)
-    assert [b"".join(f) for f in found] == [START + b"ab" + END, START + b"cd" + END]
+    split_frames, repairs = encapsulated_frames(data, 2)
+    assert [b"".join(f) for f in split_frames] == [START + b"ab" + END, START + b"cd" + END]
     assert repairs == ("wrong_offset_table",)
 
 
@@ -131,8 +134,8 @@ def test_junk_between_items_is_an_error():
 def test_any_bytes_end_in_frames_or_in_a_named_reason(data, count, start):
     whole = (EMPTY_TABLE if start else b"") + data
     try:
-        found = joined(whole, count)
+        split_frames = joined(whole, count)
     except DicomError:
         return
-    assert len(found) == count
-    assert sum(map(len, found)) <= len(whole)
+    assert len(split_frames) == count
+    assert sum(map(len, split_frames)) <= len(whole)

@@ -7,14 +7,17 @@ import math
 
 import numpy as np
 import pytest
+from helpers import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from data_pipelines.errors import InputError, Unreadable
 from data_pipelines.pixels.grayscale import (
     UNDECLARED_FILL_HU,
     Lut,
     apply_lut,
+    apply_polarity,
     is_window,
     lut_display,
     make_lut,
@@ -55,10 +58,10 @@ def obvious_window(x: float, center: float, width: float, function: str) -> floa
     function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
 )
 def test_windows_against_the_standard(values, center, width, function):
-    found = window(values, center, width, function)
-    assert found.dtype == np.float32
+    result = window(values, center, width, function)
+    assert result.dtype == np.float32
     expected = [[obvious_window(float(x), center, width, function) for x in row] for row in values]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=2e-6)
 
 
 def test_a_window_of_width_one_is_a_step():
@@ -90,7 +93,7 @@ def test_windows_worked_by_hand():
 def test_what_is_a_window(center, width, function, usable):
     assert is_window(center, width, function) == usable
     if not usable:
-        with pytest.raises(ValueError, match="window"):
+        with raises_code(InputError, "bad_window", function):
             window(np.zeros(2), center, width, function)
 
 
@@ -113,9 +116,9 @@ def test_tables_against_the_standard(stored, first, table):
     """C.11.1.1: below the first value its entry, past the end the last entry."""
     expected = []
     for value in stored.ravel():
-        place = int(value) - first
+        index = int(value) - first
         expected.append(
-            int(table[0] if place < 0 else table[-1] if place >= len(table) else table[place])
+            int(table[0] if index < 0 else table[-1] if index >= len(table) else table[index])
         )
     assert apply_lut(stored, Lut(first, table, 16)).ravel().tolist() == expected
     assert apply_lut(stored.astype(np.float32), Lut(first, table, 16)).ravel().tolist() == expected
@@ -171,7 +174,7 @@ def test_display_values_of_a_table():
 
 
 def test_a_table_without_its_entries_is_refused():
-    with pytest.raises(ValueError, match="4 entries, the table holds 3"):
+    with raises_code(Unreadable, "bad_lut", "4", "3"):
         make_lut((4, 0, 8), np.arange(3), signed=False)
 
 
@@ -243,6 +246,14 @@ def test_inversion_of_signed_values(stored):
     ]
 
 
+def test_only_monochrome1_is_inverted_and_display_values_stay_in_range():
+    display = np.array([[0.0, 0.25, 1.0]], np.float32)
+    inverted = apply_polarity(display, "MONOCHROME1")
+    assert inverted.tolist() == [[1.0, 0.75, 0.0]]
+    assert inverted.dtype == np.float32
+    assert apply_polarity(display, "MONOCHROME2") is display
+
+
 def test_equal_pixels_hash_equal_whatever_holds_them():
     values = np.arange(12).reshape(3, 4)
     hashes = {
@@ -311,22 +322,22 @@ def test_rescale_is_the_exact_value_rounded_once(
     """Also just below and above 2^24, where whole numbers stop being exact in float32."""
     info = np.iinfo(dtype)
     stored = np.array([[info.min, info.min + 1, 0, 1, 1234, info.max - 1, info.max]], dtype)
-    found = rescale(stored, slope, intercept)
-    assert found.dtype == np.float32
-    assert found.tolist() == [[float(np.float32(int(v) * slope + intercept)) for v in stored[0]]]
+    result = rescale(stored, slope, intercept)
+    assert result.dtype == np.float32
+    assert result.tolist() == [[float(np.float32(int(v) * slope + intercept)) for v in stored[0]]]
 
 
 def test_display_values_are_float32_and_stay_in_range() -> None:
     values = np.array([[0, 5, 10, 100, -100]], np.int16)
     padding = np.array([[False, False, False, True, True]])
-    shown, low, high = min_max(values, padding)
-    assert (shown.dtype, low, high) == (np.float32, 0.0, 10.0)
-    assert shown.tolist() == [[0.0, 0.5, 1.0, 1.0, 0.0]]
+    display, low, high = min_max(values, padding)
+    assert (display.dtype, low, high) == (np.float32, 0.0, 10.0)
+    assert display.tolist() == [[0.0, 0.5, 1.0, 1.0, 0.0]]
     assert min_max(np.ones((2, 2), np.int16), None)[0].dtype == np.float32
     for function in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        found = window(np.array([[-1e30, 0.0, 1e30]], np.float32), 0.0, 100.0, function)
-        assert found.dtype == np.float32
-        assert (found[0, 0], found[0, 2]) == (pytest.approx(0, abs=1e-30), 1.0)
+        result = window(np.array([[-1e30, 0.0, 1e30]], np.float32), 0.0, 100.0, function)
+        assert result.dtype == np.float32
+        assert (result[0, 0], result[0, 2]) == (pytest.approx(0, abs=1e-30), 1.0)
 
 
 def test_tables_round_fractions_and_keep_whole_numbers_beyond_float32() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import raises_code
 from pydicom.dataset import Dataset
 
 from data_pipelines.dicom.reader import parse
@@ -68,11 +69,8 @@ def test_rescale(grey, to_bytes, elements, slope, intercept, declared):
 @pytest.mark.parametrize("wrong", [b"nan ", b"inf ", b"a.0 ", b"0.0 "])
 def test_a_rescale_without_meaning_is_an_error(grey, to_bytes, wrong):
     data = to_bytes(grey(PIXELS, RescaleSlope="2.0", RescaleIntercept="-100"))
-    with pytest.raises(
-        Unreadable, match=r"^RescaleSlope or RescaleIntercept .* no finite number"
-    ) as caught:
+    with raises_code(Unreadable, "bad_modality_transform", "RescaleSlope"):
         read_modality(parse(data.replace(b"2.0 ", wrong), pixels=True).dataset, 0, signed=True)
-    assert caught.value.code == "bad_modality_transform"
 
 
 def test_a_modality_lut_wins_over_a_rescale(grey, to_bytes):
@@ -160,23 +158,17 @@ def test_an_eight_bit_table_with_more_than_256_entries(grey, to_bytes):
 
 
 @pytest.mark.parametrize(
-    ("descriptor", "message"),
-    [
-        ([4, 0], r"^A LUTDescriptor \(0028,3002\) does not hold three numbers\.$"),
-        ([9, 0, 8], "^A look-up table is broken: "),
-    ],
+    ("descriptor", "mention"), [([4, 0], "(0028,3002)"), ([9, 0, 8], "9 entries")]
 )
-def test_broken_tables_are_refused_by_name(grey, to_bytes, descriptor, message):
+def test_broken_tables_are_refused_by_name(grey, to_bytes, descriptor, mention):
     dataset = reread(
         grey(PIXELS, ModalityLUTSequence=[lut_item(descriptor, [1, 2, 3, 4])]), to_bytes
     )
-    with pytest.raises(Unreadable, match=message) as caught:
+    with raises_code(Unreadable, "bad_modality_transform", mention):
         read_modality(dataset, 0, signed=True)
-    assert caught.value.code == "bad_modality_transform"
     dataset = reread(grey(PIXELS, VOILUTSequence=[lut_item(descriptor, [1, 2, 3, 4])]), to_bytes)
-    with pytest.raises(Unreadable, match=message) as caught:
+    with raises_code(Unreadable, "bad_voi_lut", mention):
         voi_of(dataset)
-    assert caught.value.code == "bad_voi_lut"
 
 
 def test_no_entries_mean_65536(grey, to_bytes):
@@ -280,8 +272,8 @@ def test_a_voi_lut_wins_over_a_window_and_the_first_window_over_the_others(grey,
     ],
 )
 def test_windows_as_they_are_written(grey, to_bytes, elements, expected, codes):
-    voi, found = voi_of(reread(grey(PIXELS, **elements), to_bytes))
-    assert found == codes
+    voi, problems = voi_of(reread(grey(PIXELS, **elements), to_bytes))
+    assert problems == codes
     assert (None if not voi.alternatives else (voi.center, voi.width, voi.function)) == expected
 
 
@@ -340,13 +332,13 @@ def test_functional_groups_of_the_frame_win_over_the_shared_and_those_over_the_t
         ],
     )
     again = reread(dataset, to_bytes)
-    found = [read_modality(again, frame, signed=True) for frame in range(3)]
-    assert [(m.slope, m.intercept, m.unit) for m in found] == [
+    transforms = [read_modality(again, frame, signed=True) for frame in range(3)]
+    assert [(m.slope, m.intercept, m.unit) for m in transforms] == [
         (2, -10, "US"),
         (1, -1024, "HU"),
         (3, 0, "HU"),
     ]
-    assert read_voi(again, 2, found[2], SIGNED)[0].center == 40
+    assert read_voi(again, 2, transforms[2], SIGNED)[0].center == 40
     assert frame_group(again, 0, "PlanePositionSequence").dataset is again
 
 

@@ -7,7 +7,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from data_pipelines.errors import ColourImage, Ineligible, InputError, NoPixelData, Unreadable
-from data_pipelines.pixels.image import AIR_HU, read_image
+from data_pipelines.kinds import AIR_HU
+from data_pipelines.pixels.image import read_image
 
 RAMP = (np.arange(100 * 8, dtype=np.int16) % 2000).reshape(100, 8)
 SMALL = np.array([[0, 10, 20, 30], [40, 50, 60, 100]], np.uint16)

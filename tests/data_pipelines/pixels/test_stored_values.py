@@ -8,6 +8,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from helpers import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -61,9 +62,9 @@ def test_cells_against_bit_arithmetic(data):
     signed = data.draw(st.booleans())
     cells = data.draw(hnp.arrays(f"u{allocated // 8}", (2, 3)))
     layout = PixelFormat(2, 3, 1, allocated, stored, high_bit, signed, "")
-    found = cell_values(cells, layout)
-    assert found.dtype == layout.dtype
-    assert found.tolist() == [
+    result = cell_values(cells, layout)
+    assert result.dtype == layout.dtype
+    assert result.tolist() == [
         [obvious_value(int(c), stored, high_bit, signed) for c in row] for row in cells
     ]
 
@@ -84,10 +85,10 @@ def test_samples_against_bit_arithmetic(data):
     assert sample_values(unsigned_stream, stored, layout).tolist() == values.tolist()
     sign_bit = 1 << (stored - 1)
     signed_stream = ((values & ((1 << stored) - 1)) ^ sign_bit).astype(np.int64) - sign_bit
-    found = sample_values(
+    result = sample_values(
         signed_stream.astype(np.int16 if stored < 16 or signed else np.int32), stored, layout
     )
-    assert found.tolist() == values.tolist()
+    assert result.tolist() == values.tolist()
 
 
 @given(arr=hnp.arrays(np.int16, (3, 4)))
@@ -104,10 +105,10 @@ def test_a_wide_stream_of_sign_extended_values_fits_fewer_stored_bits(arr):
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4"])
 def test_uncompressed_round_trip(grey, to_bytes, syntax, dtype):
     values = RAMP.astype(dtype)
-    found = read_stored(to_bytes(grey(values, syntax=syntax)))
-    assert found.dtype == np.dtype(dtype)
-    assert found.flags.writeable
-    np.testing.assert_array_equal(found, values)
+    result = read_stored(to_bytes(grey(values, syntax=syntax)))
+    assert result.dtype == np.dtype(dtype)
+    assert result.flags.writeable
+    np.testing.assert_array_equal(result, values)
 
 
 @pytest.mark.parametrize(
@@ -149,23 +150,18 @@ def test_frames(grey):
     for index in range(3):
         np.testing.assert_array_equal(read_stored(dataset, frame=index), STACK[index])
     for index in (-1, 3):
-        with pytest.raises(InputError, match="0 to 2"):
+        with raises_code(InputError, "no_such_frame", "0 to 2"):
             read_stored(dataset, frame=index)
     assert read_stored(grey(RAMP[None])).shape == (6, 8)
 
 
 def test_too_few_bytes_are_truncation_and_a_frame_too_many_is_an_error(grey):
     native = STACK.tobytes()
-    with pytest.raises(
-        TruncatedPixelData, match="286 bytes of pixel data where the header needs 288"
-    ):
+    with raises_code(TruncatedPixelData, "truncated_pixels", "286 bytes", "288"):
         read_stored(grey(STACK, data=native[:-2]))
-    with pytest.raises(DecodeFailed) as caught:
+    with raises_code(DecodeFailed, "frame_count"):
         read_stored(grey(RAMP, data=native))
-    assert caught.value.code == "frame_count"
-    with pytest.raises(
-        DecodeFailed, match="192 bytes of pixel data, but NumberOfFrames says 1 of 96 bytes"
-    ):
+    with raises_code(DecodeFailed, "frame_count", "192 bytes", "is 1,", "96 bytes"):
         read_stored(grey(RAMP, data=STACK[:2].tobytes()))
     padded = grey(RAMP, data=RAMP.tobytes() + b"\0" * 10)
     np.testing.assert_array_equal(read_stored(padded), RAMP)
@@ -221,8 +217,8 @@ def test_an_extended_offset_table_says_which_fragment_is_which_frame(grey, to_by
 def test_rle_by_an_independent_encoder(grey, to_bytes, signed):
     dataset = grey(STACK if signed else STACK.view(np.uint16))
     dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
-    found = read_stored(to_bytes(dataset))
-    np.testing.assert_array_equal(found, STACK if signed else STACK.view(np.uint16))
+    result = read_stored(to_bytes(dataset))
+    np.testing.assert_array_equal(result, STACK if signed else STACK.view(np.uint16))
     assert repairs_of(dataset) == ()
 
 
@@ -279,16 +275,16 @@ def test_a_stream_that_breaks_off_is_refused(grey, syntax, share):
 def test_a_stream_larger_than_its_header_is_refused_before_it_is_decoded(grey, monkeypatch):
     stream = encoded(np.zeros((64, 64), np.int16), f"{JPEG}.80")
     monkeypatch.setattr(pixels, "decode_frame", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(DecodeFailed, match="64 x 64"):
+    with raises_code(DecodeFailed, "decode_failed", "64 x 64"):
         read_stored(grey(RAMP, syntax=f"{JPEG}.80", data=encapsulate([stream])))
 
 
 def test_more_bits_than_allocated_and_colour_streams_are_refused(grey):
     wide = encapsulate([encoded(RAMP, f"{JPEG}.80")])
-    with pytest.raises(DecodeFailed, match="16 bits"):
+    with raises_code(DecodeFailed, "decode_failed", "16 bits"):
         read_stored(grey(RAMP.astype(np.int8), syntax=f"{JPEG}.80", data=wide))
     colour = imagecodecs.jpeg8_encode(np.zeros((6, 8, 3), np.uint8))
-    with pytest.raises(ColourImage, match="holds 3 components"):
+    with raises_code(ColourImage, "colour_image", "3 components"):
         read_stored(
             grey(RAMP.astype(np.uint8), syntax=f"{JPEG}.50", data=encapsulate([bytes(colour)]))
         )
@@ -305,64 +301,58 @@ MODULE = "bad_pixel_module"
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "code", "message"),
+    ("change", "error", "code", "mention"),
     [
-        (
-            {"Rows": None},
-            NoPixelData,
-            None,
-            r"^No image: Rows, Columns or BitsAllocated .* missing",
-        ),
-        ({"BitsAllocated": None}, NoPixelData, None, "^No image"),
-        ({"PixelData": None}, NoPixelData, None, r"^The file holds no PixelData \(7FE0,0010\)"),
+        ({"Rows": None}, NoPixelData, "no_pixel_data", "Rows (0028,0010)"),
+        ({"BitsAllocated": None}, NoPixelData, "no_pixel_data", "BitsAllocated (0028,0100)"),
+        ({"PixelData": None}, NoPixelData, "no_pixel_data", "PixelData (7FE0,0010)"),
         (
             {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
             ColourImage,
-            None,
-            r"\(3 samples a pixel\)",
+            "colour_image",
+            "(3 samples",
         ),
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, ColourImage, None, "only grey"),
-        ({"PhotometricInterpretation": "YBR_FULL"}, ColourImage, None, "only grey"),
-        ({"BitsAllocated": 1}, UnsupportedSyntax, None, "BitsAllocated is 1"),
-        ({"BitsAllocated": 64}, UnsupportedSyntax, None, "BitsAllocated is 64"),
         (
-            {"PixelRepresentation": None},
-            DecodeFailed,
-            MODULE,
-            r"^PixelRepresentation .* neither 0 nor 1",
+            {"PhotometricInterpretation": "PALETTE COLOR"},
+            ColourImage,
+            "colour_image",
+            "(1 samples",
         ),
-        ({"PixelRepresentation": 7}, DecodeFailed, MODULE, "neither 0 nor 1"),
+        ({"PhotometricInterpretation": "YBR_FULL"}, ColourImage, "colour_image", "(1 samples"),
+        ({"BitsAllocated": 1}, UnsupportedSyntax, "unsupported_syntax", "is 1;"),
+        ({"BitsAllocated": 64}, UnsupportedSyntax, "unsupported_syntax", "is 64;"),
+        ({"PixelRepresentation": None}, DecodeFailed, MODULE, "PixelRepresentation (0028,0103)"),
+        ({"PixelRepresentation": 7}, DecodeFailed, MODULE, "PixelRepresentation (0028,0103)"),
         (
             {"BitsStored": 17, "HighBit": 16},
             DecodeFailed,
             MODULE,
-            "BitsStored 17 and HighBit 16 contradict",
+            "BitsStored 17 and HighBit 16",
         ),
         (
             {"BitsStored": 12, "HighBit": 3},
             DecodeFailed,
             MODULE,
-            "BitsStored 12 and HighBit 3 contradict",
+            "BitsStored 12 and HighBit 3",
         ),
         (
             {"Rows": 65535, "Columns": 65535},
             LimitExceeded,
-            None,
-            f"would take {65535**2 * 2} bytes",
+            "limit_exceeded",
+            f"{65535**2 * 2} bytes",
         ),
-        ({"NumberOfFrames": 999_999_999}, LimitExceeded, None, "the limit is 536870912"),
+        ({"NumberOfFrames": 999_999_999}, LimitExceeded, "limit_exceeded", "536870912"),
     ],
 )
-def test_pixel_modules_that_make_no_sense_are_refused_by_name(grey, change, error, code, message):
+def test_pixel_modules_that_make_no_sense_are_refused_by_name(grey, change, error, code, mention):
     dataset = grey(RAMP)
     for keyword, value in change.items():
         if value is None:
             delattr(dataset, keyword)
         else:
             setattr(dataset, keyword, value)
-    with pytest.raises(error, match=message) as caught:
+    with raises_code(error, code, mention):
         read_stored(dataset)
-    assert code in (None, caught.value.code)
 
 
 def test_the_limit_is_the_size_of_all_frames(grey):
@@ -392,17 +382,14 @@ def test_missing_bits_stored_is_repaired(grey):
 
 @pytest.mark.parametrize("syntax", [f"{JPEG}.100", f"{JPEG}.102", f"{JPEG}.94"])
 def test_unsupported_syntaxes_are_named(grey, syntax):
-    with pytest.raises(UnsupportedSyntax, match=syntax):
+    with raises_code(UnsupportedSyntax, "unsupported_syntax", syntax):
         read_stored(grey(RAMP, syntax=syntax, data=encapsulate([b"\0" * 20])))
 
 
 def test_what_is_no_stream_or_has_no_end_is_said_to_be_so(grey):
-    with pytest.raises(
-        DecodeFailed,
-        match=r"^The frame does not start as a JPEG, JPEG-LS or JPEG 2000 stream does\.$",
-    ):
+    with raises_code(DecodeFailed, "decode_failed"):
         read_stored(grey(RAMP, syntax=f"{JPEG}.80", data=encapsulate([b"\0" * 20])))
-    with pytest.raises(TruncatedPixelData, match=r"^The codestream has no end-of-image mark\."):
+    with raises_code(TruncatedPixelData, "truncated_pixels"):
         read_stored(
             grey(RAMP, syntax=f"{JPEG}.80", data=encapsulate([encoded(RAMP, f"{JPEG}.80")[:-2]]))
         )
@@ -423,10 +410,10 @@ def test_junk_in_a_stream_ends_in_a_named_reason(junk):
         )
         dataset.PixelData = encapsulate([junk])
         try:
-            found = read_stored(dataset)
+            result = read_stored(dataset)
         except DicomError:
             continue
-        assert found.shape == (4, 4)
+        assert result.shape == (4, 4)
 
 
 def test_pixel_format_of_a_header(grey):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from helpers import raises_code
 from PIL import Image
 
 from data_pipelines.dicom.eligibility import eligible_kind
@@ -124,7 +125,7 @@ def test_labels_travel_with_new_paths(source: Path, tmp_path: Path) -> None:
     summary = wrap(source, tmp_path / "out", labels=labels)
     assert summary["given"] == 4
     assert (summary["patients"], summary["label_rows_without_picture"]) == (2, 1)
-    assert str(summary["notes"]).count("1 pictures have no patient") == 1
+    assert str(summary["notes"]).count("1 images have no patient") == 1
     with (tmp_path / "out" / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == ["a/one.dcm", "a/two.dcm", "gone.png"]
@@ -155,33 +156,41 @@ def test_names_that_would_meet_stay_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "message"),
+    ("table", "code", "mention"),
     [
-        ("patient_id,x\np,1\n", "no column path"),
-        ("path,x\na/one.png,1\na/./one.png,1\n", "row 3: the path occurs twice"),
-        ("path,patient\na/one.png," + "CANARY" * 11 + "\n", "column patient, row 2"),
-        ("path,patient\na/one.png,CAN\\ARY\n", "column patient, row 2"),
-        ("path,age\na/one.png,CANARY\n", "column age, row 2"),
+        ("patient_id,x\np,1\n", "no_path_column", "path"),
+        ("path,x\na/one.png,1\na/./one.png,1\n", "duplicate_key", "row 3"),
+        (
+            "path,patient\na/one.png," + "CANARY" * 11 + "\n",
+            "invalid_patient_id",
+            "column patient, row 2",
+        ),
+        ("path,patient\na/one.png,CAN\\ARY\n", "invalid_patient_id", "column patient, row 2"),
+        ("path,age\na/one.png,CANARY\n", None, "column age, row 2"),
     ],
 )
-def test_bad_labels(source: Path, tmp_path: Path, table: str, message: str) -> None:
+def test_bad_labels(
+    source: Path, tmp_path: Path, table: str, code: str | None, mention: str
+) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text(table)
-    with pytest.raises(LabelError, match=message) as caught:
+    with pytest.raises(LabelError) as caught:
         wrap(source, tmp_path / "out", labels=labels)
+    assert code in (None, caught.value.code)
+    assert mention in str(caught.value)
     assert "CANARY" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_bad_arguments(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="give CR, or SC"):
+    with raises_code(InputError, "wrap_modality", "CR"):
         wrap(source, tmp_path / "out", modality="CT")
-    with pytest.raises(InputError, match="capital letters"):
+    with raises_code(InputError, "body_part"):
         wrap(source, tmp_path / "out", body_part="chest")
-    with pytest.raises(InputError, match="exists already"):
+    with raises_code(InputError, "output_exists"):
         wrap(source, source)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no PNG or JPEG"):
+    with raises_code(InputError, "no_pictures"):
         wrap(tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

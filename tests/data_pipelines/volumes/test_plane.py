@@ -20,10 +20,10 @@ PLACED = {
 
 
 def item(**elements) -> Dataset:
-    made = Dataset()
+    dataset = Dataset()
     for keyword, value in elements.items():
-        setattr(made, keyword, value)
-    return made
+        setattr(dataset, keyword, value)
+    return dataset
 
 
 def planes(dataset: Dataset) -> list[Plane]:
@@ -60,14 +60,14 @@ def enhanced(grey, heights: list[float], **top) -> Dataset:
 
 
 def test_a_single_slice(grey):
-    (found,) = planes(grey(PIXELS, ConvolutionKernel="B30f", AcquisitionNumber=3, **PLACED))
+    (plane,) = planes(grey(PIXELS, ConvolutionKernel="B30f", AcquisitionNumber=3, **PLACED))
     assert (
-        found.member,
-        found.frame,
-        found.rows,
-        found.columns,
-        found.kernel,
-        found.acquisition,
+        plane.source_index,
+        plane.frame,
+        plane.rows,
+        plane.columns,
+        plane.kernel,
+        plane.acquisition,
     ) == (
         7,
         0,
@@ -76,13 +76,13 @@ def test_a_single_slice(grey):
         "B30f",
         3,
     )
-    assert (found.spacing, found.position, found.orientation) == (
+    assert (plane.spacing, plane.position, plane.orientation) == (
         (0.7, 0.6),
         (1, 2, 3),
         (1, 0, 0, 0, 1, 0),
     )
-    assert found.not_a_slice == ""
-    assert "1.2.3" not in repr(found)
+    assert plane.non_slice_reason == ""
+    assert "1.2.3" not in repr(plane)
 
 
 @pytest.mark.parametrize(
@@ -95,20 +95,20 @@ def test_a_single_slice(grey):
     ],
 )
 def test_what_is_no_slice(grey, elements, reason):
-    (found,) = planes(grey(PIXELS, **PLACED, **elements))
-    assert found.not_a_slice == reason
+    (plane,) = planes(grey(PIXELS, **PLACED, **elements))
+    assert plane.non_slice_reason == reason
 
 
 def test_frames_of_an_enhanced_object(grey):
-    found = planes(enhanced(grey, [10.0, 0.0, 5.0]))
-    assert [p.position for p in found] == [(0, 0, 10), (0, 0, 0), (0, 0, 5)]
-    assert {(p.spacing, p.orientation, p.stack) for p in found} == {
+    frame_planes = planes(enhanced(grey, [10.0, 0.0, 5.0]))
+    assert [p.position for p in frame_planes] == [(0, 0, 10), (0, 0, 0), (0, 0, 5)]
+    assert {(p.spacing, p.orientation, p.stack) for p in frame_planes} == {
         ((0.7, 0.6), (1, 0, 0, 0, 1, 0), "1")
     }
-    assert [p.frame for p in found] == [0, 1, 2]
-    assert found[0].image_type == ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
-    assert found[0].dimensions == (1,)
-    (group,) = group_planes(found)
+    assert [p.frame for p in frame_planes] == [0, 1, 2]
+    assert frame_planes[0].image_type == ("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
+    assert frame_planes[0].dimensions == (1,)
+    (group,) = group_planes(frame_planes)
     assert group.verdict == "REGULAR"
     assert [p.frame for p in group.planes] == [1, 2, 0]
 
@@ -126,9 +126,9 @@ def test_a_parametric_map_among_the_frames_is_no_slice(grey):
     dataset = enhanced(grey, [0.0, 5.0, 10.0])
     frame_type = item(FrameType=["DERIVED", "PRIMARY", "PERFUSION", "RCBF"])
     dataset.SharedFunctionalGroupsSequence[0].CTImageFrameTypeSequence = [frame_type]
-    assert {p.not_a_slice for p in planes(dataset)} == {"parametric_map"}
+    assert {p.non_slice_reason for p in planes(dataset)} == {"parametric_map"}
 
 
 def test_frames_without_functional_groups_have_no_place_of_their_own(grey):
-    found = planes(grey(np.stack([PIXELS, PIXELS])))
-    assert [p.position for p in found] == [None, None]
+    frame_planes = planes(grey(np.stack([PIXELS, PIXELS])))
+    assert [p.position for p in frame_planes] == [None, None]

@@ -1,14 +1,16 @@
-"""Grids onto grids: a linear field must come through every step unchanged, at the places that the
-affine states.
+"""Grids onto grids: a linear field must come through every step unchanged, at the positions of the
+affine.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipelines.errors import SpecError
 from data_pipelines.volumes.resampling import crop, resample, spacing_of, to_regular_grid
 
 AXES = np.array([[1.0, 0, 0], [0, 0.9703, -0.2419]])
@@ -34,7 +36,7 @@ def test_spacing():
 def test_rectified_stacks_hold_the_field_at_their_new_places(heights, tilted):
     normal = np.cross(*AXES)
     direction = np.array([0, 0, 1.0]) / normal[2] if tilted else normal
-    places = np.array([-3.0, 4.0, 5.0]) + np.outer(heights, direction)
+    positions = np.array([-3.0, 4.0, 5.0]) + np.outer(heights, direction)
     rows, columns, spacing = 12, 9, (0.8, 0.5)
     stack = np.stack(
         [
@@ -43,10 +45,10 @@ def test_rectified_stacks_hold_the_field_at_their_new_places(heights, tilted):
                 + np.arange(rows)[:, None, None] * AXES[1] * spacing[0]
                 + np.arange(columns)[None, :, None] * AXES[0] * spacing[1]
             )
-            for p in places
+            for p in positions
         ]
     ).astype(np.float32)
-    pixels, affine = to_regular_grid(stack, places, AXES, spacing, np.float32("nan"))
+    pixels, affine = to_regular_grid(stack, positions, AXES, spacing, np.float32("nan"))
     assert len(pixels) == 5
     np.testing.assert_allclose(affine[:3, 0], normal * 5, atol=1e-9)
     assert spacing_of(affine) == pytest.approx((5, 0.8, 0.5))
@@ -68,28 +70,28 @@ def test_resampling_keeps_a_linear_field_and_the_extent(spacing, shape):
     affine[:3, :3] = np.array([[0, 0, 0.9], [0, 1.1, 0], [2.0, 0, 0]])
     affine[:3, 3] = [-10, 20, 30]
     pixels = field(points_of(affine, shape)).astype(np.float32)
-    found, moved = resample(pixels, affine, spacing)
+    resampled, moved = resample(pixels, affine, spacing)
     assert spacing_of(moved) == pytest.approx(spacing)
     for axis in range(3):
-        old, new = shape[axis] * spacing_of(affine)[axis], found.shape[axis] * spacing[axis]
+        old, new = shape[axis] * spacing_of(affine)[axis], resampled.shape[axis] * spacing[axis]
         assert abs(old - new) <= spacing[axis] / 2 + 1e-9
     corner = np.full(3, -0.5)
     np.testing.assert_allclose(
         moved[:3, :3] @ corner + moved[:3, 3], affine[:3, :3] @ corner + affine[:3, 3]
     )
-    expected = field(points_of(moved, found.shape))
+    expected = field(points_of(moved, resampled.shape))
     margin = [
         int(np.ceil(4 * max(s, o) / s)) for s, o in zip(spacing, spacing_of(affine), strict=True)
     ]
-    inner = tuple(slice(m, n - m) for m, n in zip(margin, found.shape, strict=True))
-    np.testing.assert_allclose(found[inner], expected[inner], atol=2e-3)
+    inner = tuple(slice(m, n - m) for m, n in zip(margin, resampled.shape, strict=True))
+    np.testing.assert_allclose(resampled[inner], expected[inner], atol=2e-3)
 
 
 def test_resampling_to_the_same_spacing_changes_nothing():
     pixels = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
     affine = np.diag([2.5, 0.7, 0.6, 1.0])
-    found, moved = resample(pixels, affine, (2.5, 0.7, 0.6))
-    np.testing.assert_allclose(found, pixels, atol=1e-6)
+    resampled, moved = resample(pixels, affine, (2.5, 0.7, 0.6))
+    np.testing.assert_allclose(resampled, pixels, atol=1e-6)
     np.testing.assert_allclose(moved, affine)
 
 
@@ -97,13 +99,13 @@ def test_coarser_resampling_averages_what_would_alias():
     stripes = (
         np.tile(np.array([0.0, 1000.0], np.float32), 40)[None, None, :].repeat(3, 0).repeat(3, 1)
     )
-    found, _ = resample(stripes, np.eye(4), (1.0, 1.0, 4.0))
-    np.testing.assert_allclose(found[:, :, 3:-3], 500, atol=25)
+    resampled, _ = resample(stripes, np.eye(4), (1.0, 1.0, 4.0))
+    np.testing.assert_allclose(resampled[:, :, 3:-3], 500, atol=25)
 
 
 @pytest.mark.parametrize("spacing", [(0, 1, 1), (-1, 1, 1), (np.nan, 1, 1), (1, 1, np.inf)])
 def test_spacings_that_are_no_lengths_are_refused(spacing):
-    with pytest.raises(ValueError, match="three lengths"):
+    with raises_code(SpecError, "bad_spacing"):
         resample(np.zeros((2, 2, 2), np.float32), np.eye(4), spacing)
 
 

@@ -16,9 +16,9 @@ AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 
 
-def plane(member: int, place: tuple[float, float, float], **changes) -> Plane:
+def plane(source_index: int, origin: tuple[float, float, float], **changes) -> Plane:
     base = Plane(
-        member=member,
+        source_index=source_index,
         frame=0,
         series="S",
         frame_of_reference="F",
@@ -27,20 +27,23 @@ def plane(member: int, place: tuple[float, float, float], **changes) -> Plane:
         columns=512,
         spacing=(0.7, 0.6),
         orientation=AXIAL,
-        position=place,
+        position=origin,
         image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
         kernel="B30f",
         stack="",
         dimensions=(),
         temporal=None,
         acquisition=1,
-        not_a_slice="",
+        non_slice_reason="",
     )
     return replace(base, **changes)
 
 
 def axial(heights: list[float], **changes) -> list[Plane]:
-    return [plane(member, (-100.0, -120.0, z), **changes) for member, z in enumerate(heights)]
+    return [
+        plane(source_index, (-100.0, -120.0, z), **changes)
+        for source_index, z in enumerate(heights)
+    ]
 
 
 def only(groups: list[Group]) -> Group:
@@ -49,7 +52,7 @@ def only(groups: list[Group]) -> Group:
 
 
 def members(group: Group) -> list[int]:
-    return [p.member for p in group.planes]
+    return [p.source_index for p in group.planes]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +180,7 @@ def test_drift_within_the_plane_that_is_not_steady_is_irregular():
 def test_slices_that_differ_in_what_must_agree_are_apart(change):
     groups = group_planes(
         axial([0.0, 5.0, 10.0])
-        + [replace(p, member=p.member + 3, **change) for p in axial([15.0, 20.0, 25.0])]
+        + [replace(p, source_index=p.source_index + 3, **change) for p in axial([15.0, 20.0, 25.0])]
     )
     assert sorted(map(members, groups))[0] == [0, 1, 2]
     assert len(groups) == 2
@@ -198,7 +201,7 @@ def test_small_differences_do_not_part_slices():
 )
 def test_passes_over_the_same_places_are_told_apart(tell_apart):
     first = axial([0.0, 5.0, 10.0], dimensions=(1, 1), temporal=1)
-    second = [replace(p, member=p.member + 3, **tell_apart) for p in first]
+    second = [replace(p, source_index=p.source_index + 3, **tell_apart) for p in first]
     groups = group_planes([x for pair in zip(first, second, strict=True) for x in pair])
     assert sorted(map(members, groups)) == [[0, 1, 2], [3, 4, 5]]
     assert {group.verdict for group in groups} == {"REGULAR"}
@@ -217,8 +220,8 @@ def test_acquisitions_that_do_not_overlap_stay_one_series():
 
 
 def test_what_is_no_slice_stands_alone():
-    localizer = plane(3, (0, 0, 5.0), not_a_slice="localizer")
-    summary = plane(4, (0, 0, 5.0), not_a_slice="colour", position=None)
+    localizer = plane(3, (0, 0, 5.0), non_slice_reason="localizer")
+    summary = plane(4, (0, 0, 5.0), non_slice_reason="colour", position=None)
     groups = group_planes([*axial([0.0, 5.0, 10.0]), localizer, summary])
     assert [(members(g), g.verdict) for g in groups] == [
         ([0, 1, 2], "REGULAR"),

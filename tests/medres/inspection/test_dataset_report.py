@@ -153,7 +153,7 @@ def test_a_look_is_the_picture_itself(work: Path) -> None:
     row = Manifest.load(work).table.query("kind == 'ct'").iloc[0]
     item = (row["source"], row["path"], row["frame"], row["form"], row["kind"], row["file_sha256"])
     look = look_at_row(item)
-    image = thumbnails.read_row(*item[:3], form=item[3], kind=item[4], sha256=item[5])
+    image = thumbnails.read_row(*item[:3], file_format=item[3], kind=item[4], sha256=item[5])
     inside = image.pixels if image.padding is None else image.pixels[~image.padding]
     edges = np.linspace(-1024, 1536, 65)
     slow = [((inside >= a) & (inside < b)).sum() for a, b in itertools.pairwise(edges)]
