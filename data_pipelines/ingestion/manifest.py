@@ -18,7 +18,8 @@ from typing import Any
 import pandas as pd
 
 from data_pipelines.errors import ManifestError
-from data_pipelines.runtime.atomic_files import csv_bytes, escape_formula_cell, write_atomic
+from data_pipelines.runtime.atomic_files import csv_bytes, write_atomic
+from data_pipelines.runtime.csv_cells import escape_formula
 
 SCHEMA = "medres.manifest/1"
 SPLITS = ("train", "tune", "test")
@@ -123,7 +124,7 @@ def _guarded(table: pd.DataFrame, columns: Sequence[str]) -> bytes:
     """A CSV whose cells no spreadsheet runs; empty where a value is missing."""
     records = table.astype(object).where(table.notna(), "").to_dict("records")
     return csv_bytes(
-        ({str(k): escape_formula_cell(str(v)) for k, v in row.items()} for row in records), columns
+        ({str(k): escape_formula(str(v)) for k, v in row.items()} for row in records), columns
     )
 
 

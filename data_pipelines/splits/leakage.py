@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from data_pipelines.errors import SplitError
-from data_pipelines.runtime.atomic_files import csv_bytes, escape_formula_cell, write_atomic
+from data_pipelines.runtime.atomic_files import csv_bytes, write_atomic
+from data_pipelines.runtime.csv_cells import escape_formula
 from data_pipelines.splits.stratified import SPLITS, check_no_overlap, overlap
 
 COLUMNS = ("path", "split", "same", "number", "source")
@@ -38,8 +39,7 @@ def refuse_leaks(rows: pd.DataFrame, listed: Path | None) -> None:
             ):
                 found.append((row.path, row.split, what, number + 1, row.source))
         table = (
-            dict(zip(COLUMNS, (escape_formula_cell(str(v)) for v in row), strict=True))
-            for row in found
+            dict(zip(COLUMNS, (escape_formula(str(v)) for v in row), strict=True)) for row in found
         )
         write_atomic(listed, csv_bytes(table, COLUMNS))
         raise SplitError(f"{error} They are listed in {listed}. {_GO_ON}") from None
