@@ -164,13 +164,13 @@ def test_the_split_follows_from_the_seed_and_not_from_the_key(
 ) -> None:
     labels = read_labels(cohort / "labels.csv")
     first, other_key = (
-        build(index, labels, PseudonymKey(k * 64, "made"), plan=SplitOptions(seed=1)).table
+        build(index, labels, PseudonymKey(k * 64, "made"), split_options=SplitOptions(seed=1)).table
         for k in (b"a", b"b")
     )
     assert (first["split"] == other_key["split"]).all()
     assert not set(first["patient"]) & set(other_key["patient"])
     drawn = {
-        tuple(build(index, labels, KEY, plan=SplitOptions(seed=seed)).table["split"])
+        tuple(build(index, labels, KEY, split_options=SplitOptions(seed=seed)).table["split"])
         for seed in range(4)
     }
     assert len(drawn) == 4
@@ -373,7 +373,7 @@ def test_patients_with_identical_pixels_stay_together(
     ]
     rows = [row for row in rows if not ("PHANTOM-0012" in row["path"] and row["patient"] != "twin")]
     for seed in range(6):
-        manifest = labelled(index, tmp_path, table_of(rows), plan=SplitOptions(seed=seed))
+        manifest = labelled(index, tmp_path, table_of(rows), split_options=SplitOptions(seed=seed))
         assert manifest.summary["reasons"]["duplicate_pixels"] == 1
         linked = manifest.table[manifest.table["path"].str.contains("PHANTOM-0001|PHANTOM-0012")]
         assert linked["patient"].nunique() == 2
@@ -497,7 +497,9 @@ def test_the_issuer_is_part_of_the_patient(people: FileIndex) -> None:
 
 def test_one_id_with_and_without_issuer_stays_in_one_split(people: FileIndex) -> None:
     for seed in range(8):
-        table = build(people, None, KEY, plan=SplitOptions(seed=seed)).table.set_index("path")
+        table = build(people, None, KEY, split_options=SplitOptions(seed=seed)).table.set_index(
+            "path"
+        )
         assert table.loc["3.dcm", "patient"] != table.loc["4.dcm", "patient"]
         assert table.loc["3.dcm", "split"] == table.loc["4.dcm", "split"]
 

@@ -45,8 +45,8 @@ def by_patient(rows: pd.DataFrame, splits: np.ndarray) -> dict[str, str]:
 def test_a_hash_moves_nobody_when_patients_are_added() -> None:
     few, many = rows_of(100), rows_of(1000)
     plan = SplitOptions(mode="hash")
-    first, said = assign(few, plan, KEY, given=False)
-    later, _ = assign(many, plan, KEY, given=False)
+    first, said = assign(few, plan, KEY, splits_given=False)
+    later, _ = assign(many, plan, KEY, splits_given=False)
     assert said == {"split_origin": "hash"}
     before, after = by_patient(few, first), by_patient(many, later)
     assert {p: after[p] for p in before} == before
@@ -54,23 +54,25 @@ def test_a_hash_moves_nobody_when_patients_are_added() -> None:
     for split, share in zip(("train", "tune", "test"), plan.fractions, strict=True):
         assert shares[split] == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / 1000))
     assert (
-        by_patient(many, assign(many, SplitOptions(mode="hash", seed=1), KEY, given=False)[0])
+        by_patient(
+            many, assign(many, SplitOptions(mode="hash", seed=1), KEY, splits_given=False)[0]
+        )
         != after
     )
     other = PseudonymKey(b"o" * 64, "file")
-    assert by_patient(many, assign(many, plan, other, given=False)[0]) != after
+    assert by_patient(many, assign(many, plan, other, splits_given=False)[0]) != after
 
 
 def test_a_hash_keeps_linked_patients_together() -> None:
     rows = rows_of(40)
     rows["group"] //= 4
-    splits = rows.assign(split=assign(rows, SplitOptions(mode="hash"), KEY, given=False)[0])
+    splits = rows.assign(split=assign(rows, SplitOptions(mode="hash"), KEY, splits_given=False)[0])
     assert splits.groupby("group")["split"].nunique().max() == 1
 
 
 def test_an_earlier_split_is_frozen_and_newcomers_keep_the_shares_of_each_label() -> None:
     rows = rows_of(40, positive=0.25)
-    splits = assign(rows, SplitOptions(), KEY, given=False)[0]
+    splits = assign(rows, SplitOptions(), KEY, splits_given=False)[0]
     before = by_patient(rows, splits)
     table = rows.assign(split=splits)
     for step in range(1, 41):  # one patient at a time
@@ -78,7 +80,7 @@ def test_an_earlier_split_is_frozen_and_newcomers_keep_the_shares_of_each_label(
         grown = pd.concat(
             [table, rows_of(1, positive=step % 2, first=100 + step)], ignore_index=True
         )
-        new, said = assign(grown.assign(split=""), plan, KEY, given=False)
+        new, said = assign(grown.assign(split=""), plan, KEY, splits_given=False)
         assert said["splits_kept"] == {"patient_groups": 39 + step, "new_patient_groups": 1}
         table = grown.assign(split=new)
     after = by_patient(table, table["split"].to_numpy())
@@ -92,7 +94,7 @@ def test_an_earlier_split_is_frozen_and_newcomers_keep_the_shares_of_each_label(
 def test_an_earlier_split_is_found_by_pixels_where_patients_have_no_name() -> None:
     table = rows_of(20).assign(split="test")
     renamed = table.assign(patient="other" + table["patient"], split="")
-    splits, _ = assign(renamed, SplitOptions(earlier=table), KEY, given=False)
+    splits, _ = assign(renamed, SplitOptions(earlier=table), KEY, splits_given=False)
     assert set(splits) == {"test"}
 
 
@@ -104,11 +106,11 @@ def test_an_earlier_split_that_does_not_fit_is_refused() -> None:
             rows_of(5, first=500).assign(pixel_sha256="y"),
             SplitOptions(earlier=table),
             KEY,
-            given=False,
+            splits_given=False,
         )
     linked = table.assign(split="", group=table["group"].replace(15, 3))
     with pytest.raises(SplitError, match=r"^1 groups of patients lie in two splits"):
-        assign(linked, SplitOptions(earlier=table), KEY, given=False)
+        assign(linked, SplitOptions(earlier=table), KEY, splits_given=False)
 
 
 def test_an_external_site_is_the_test_split() -> None:
@@ -117,7 +119,7 @@ def test_an_external_site_is_the_test_split() -> None:
     marked = apply_external_site(rows, SplitOptions(external=("site", "north")))
     assert marked["excluded"].tolist() == ["", "", "both_sites", ""] + [""] * 76
     kept = marked[marked["excluded"] == ""]
-    splits, said = assign(kept, SplitOptions(external=("site", "north")), KEY, given=False)
+    splits, said = assign(kept, SplitOptions(external=("site", "north")), KEY, splits_given=False)
     assert said["split_origin"] == "external"
     assert ((splits == "test") == kept["site"].str.strip().str.lower().eq("north")).all()
     counts = kept.assign(split=splits).groupby("split")["patient"].nunique()
@@ -144,7 +146,7 @@ def test_external_sites_that_do_not_fit(external: tuple[str, str], message: str)
 def test_folds_hold_whole_groups_every_label_and_no_test_image() -> None:
     rows = rows_of(60)
     rows["group"] //= 2
-    rows = rows.assign(split=assign(rows, SplitOptions(), KEY, given=False)[0])
+    rows = rows.assign(split=assign(rows, SplitOptions(), KEY, splits_given=False)[0])
     folds = folds_of(rows, SplitOptions(folds=4))
     assert ((folds == -1) == (rows["split"] == "test")).all()
     inside = rows.assign(fold=folds)[folds >= 0]
@@ -170,7 +172,7 @@ def test_plans_that_contradict_themselves(plan: SplitOptions, message: str) -> N
 
 def test_given_splits_leave_no_room_for_another_plan() -> None:
     with pytest.raises(SplitError, match="Splits are given"):
-        assign(rows_of(9).assign(split="train"), SplitOptions(mode="hash"), KEY, given=True)
+        assign(rows_of(9).assign(split="train"), SplitOptions(mode="hash"), KEY, splits_given=True)
 
 
 def cohort(folder: Path, numbers: range) -> Path:
