@@ -275,6 +275,7 @@ def _class_names(cells: pd.Series, path: Path) -> tuple[str, ...]:
         path,
         "class",
         "differs from the class of another row in upper and lower case only",
+        code="class_spelling",
     )
     return tuple(names)
 
