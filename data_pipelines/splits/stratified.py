@@ -128,8 +128,8 @@ def split_patients(
     groups: int (rows,), numbered from 0; labels: one text per row. Raises SplitError: fractions, or
     too_few_patients when there are fewer groups than splits.
 
-    >>> split_patients(np.arange(3), ["a", "a", "b"], seed=0).tolist()
-    ['train', 'test', 'tune']
+    >>> split_patients(np.array([0, 0, 1, 2]), ["a", "a", "a", "b"], seed=0).tolist()
+    ['test', 'test', 'tune', 'train']
     """
     check_fractions(fractions)
     n_splits = sum(share > 0 for share in fractions)

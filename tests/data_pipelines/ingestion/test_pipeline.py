@@ -218,6 +218,18 @@ def test_classes(index: FileIndex, tmp_path: Path) -> None:
     )
 
 
+def test_unmatched_label_rows_are_quarantined_or_not_found(
+    index: FileIndex, cohort: Path, tmp_path: Path
+) -> None:
+    rows = rows_of(cohort)  # one of them is about the truncated file
+    rows += [{**rows[0], "path": f"absent{n}.dcm"} for n in (1, 2)]
+    summary = labelled(index, tmp_path, table_of(rows)).summary
+    assert summary["label_rows_unmatched"] == 3
+    (warning,) = (text for text in summary["warnings"] if "unmatched" in text)
+    assert warning.startswith("3 label rows unmatched (1 quarantined, 2 not found): rows ")
+    assert warning.endswith(f", {len(rows)}, {len(rows) + 1}")
+
+
 def test_given_splits_and_a_drawn_tune(index: FileIndex, cohort: Path, tmp_path: Path) -> None:
     rows = [
         {**row, "split": "test" if "0012" in row["path"] or "0001" in row["path"] else "train"}
