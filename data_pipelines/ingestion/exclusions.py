@@ -62,7 +62,7 @@ def excluded_files(rows: pd.DataFrame) -> tuple[tuple[RejectedFile, ...], int]:
 def find_duplicates(rows: pd.DataFrame) -> pd.Series:
     """Return a key of REASONS per row, '' for an image that stays.
 
-    Columns read: pixel_sha256, patient, plane, sop_uid, frame, labelled and the labels. Of equal
+    Columns read: pixel_sha256, patient, plane, sop_uid, frame, labeled and the labels. Of equal
     pixels the first labeled row stays, else the first row; all are excluded when labeled copies
     have different labels. Two slices of one patient with equal pixels at two positions are two
     images.
@@ -71,10 +71,10 @@ def find_duplicates(rows: pd.DataFrame) -> pd.Series:
     reason[_reused_uids(rows)] = "duplicate_uid"
     rest = rows[reason == ""]
     rest = rest.assign(
-        content=_content(rest), labels=_label_text(rest), later=~rest["labelled"].astype(bool)
+        content=_content(rest), labels=_label_text(rest), later=~rest["labeled"].astype(bool)
     ).sort_values("later", kind="stable")
     for _, copies in rest[rest["content"].duplicated(keep=False)].groupby("content", sort=False):
-        if copies["labels"][copies["labelled"].astype(bool)].nunique() > 1:
+        if copies["labels"][copies["labeled"].astype(bool)].nunique() > 1:
             reason[copies.index] = "duplicate_conflict"
         else:
             later = copies.iloc[1:]

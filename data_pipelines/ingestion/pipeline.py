@@ -176,7 +176,7 @@ def build(
             rejected,
             labels,
             unmatched_rows=joined.unmatched_rows,
-            unlabeled_images=int((~images["labelled"].astype(bool)).sum()),
+            unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
             excluded_frames=excluded_frames,
             images_without_patient=int((images["person"] == "").sum()),
             audit_warnings=audit_warnings(audit_counts),

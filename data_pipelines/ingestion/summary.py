@@ -178,7 +178,7 @@ def _label_warnings(
 def _unmatched_warning(
     labels: Labels, rejected: Sequence[RejectedFile], unmatched_rows: Sequence[int]
 ) -> str:
-    """Whether a file is quarantined can be told by its path only: its UIDs are not kept."""
+    """Only a path tells which files are quarantined: their UIDs were not read."""
     why = f"no accepted file has this {labels.key}"
     if labels.key == "path":
         paths = {normalise_key("path", file.path) for file in rejected if not file.skipped}

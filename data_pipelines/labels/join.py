@@ -37,7 +37,7 @@ def join_labels(rows: pd.DataFrame, labels: Labels | None) -> Joined:
     """Give each image its row of the labels table.
 
     Values of age, sex, view, site and patient in the table override those of the header. Adds
-    label:<finding> or class, meta:*, split ('' if not given), labelled (bool), `person` and
+    label:<finding> or class, meta:*, split ('' if not given), labeled (bool), `person` and
     `issuer` (the patient's identifier in normal form). Raises LabelError (labels_unmatched when no
     row of the table matches an image, ambiguous_key when a key stands for two things).
     """
@@ -45,7 +45,7 @@ def join_labels(rows: pd.DataFrame, labels: Labels | None) -> Joined:
         person=rows["patient_id"].map(normalise_patient_id),
         issuer=rows["issuer"].map(normalise_patient_id),
         split="",
-        labelled=False,
+        labeled=False,
     )
     if labels is None:
         return Joined(rows, ())
@@ -66,7 +66,7 @@ def join_labels(rows: pd.DataFrame, labels: Labels | None) -> Joined:
         )
     for name in labels.columns:
         rows = _override(rows, name, table[name].reindex(keys).set_axis(rows.index))
-    rows = rows.assign(labelled=matched)
+    rows = rows.assign(labeled=matched)
     absent = ~labels.rows["key"].isin(keys)
     return Joined(rows, tuple(int(n) for n in labels.rows.index[absent]))
 

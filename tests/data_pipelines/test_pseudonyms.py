@@ -36,10 +36,10 @@ def test_key_comes_from_file_then_environment_then_chance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MEDRES_KEY", raising=False)
-    made = find_key()
-    assert made.origin == "made"
-    assert made.secret != find_key().secret
-    assert len(made.secret) == 64
+    new_key = find_key()
+    assert new_key.origin == "made"
+    assert new_key.secret != find_key().secret
+    assert len(new_key.secret) == 64
     monkeypatch.setenv("MEDRES_KEY", SECRET + "e")
     assert find_key() == PseudonymKey((SECRET + "e").encode(), "environment")
     path = tmp_path / "key"

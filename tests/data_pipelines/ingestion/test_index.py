@@ -157,8 +157,8 @@ def test_a_mixed_folder_gives_every_file_a_row_or_a_reason(tmp_path: Path) -> No
     assert index.rows["path"].tolist() == ["b/good.dcm", "folder.dcm/slice"]
     assert set(index.rows["source"]) == {str(root.resolve())}
     assert {*IDENTIFIERS, "plane"} <= set(index.rows)
-    found = {r.path: (r.reason, r.skipped) for r in index.rejected}
-    assert found == {
+    reasons = {r.path: (r.reason, r.skipped) for r in index.rejected}
+    assert reasons == {
         "cut.dcm": ("truncated_pixels", False),
         "header_cut.dcm": ("no_image", False),
         "empty.dcm": ("not_dicom", True),

@@ -97,8 +97,8 @@ def seeded(tmp_path: Path) -> Path:
 
 def test_every_seeded_leak_is_found(seeded: Path, tmp_path: Path) -> None:
     manifest = ingest(seeded, out=tmp_path / "work", seed=2)
-    found = Manifest.load(tmp_path / "work").audit
-    pairs = found.groupby(["what", "number"])["path"].agg(lambda paths: tuple(sorted(paths)))
+    entries = Manifest.load(tmp_path / "work").audit
+    pairs = entries.groupby(["what", "number"])["path"].agg(lambda paths: tuple(sorted(paths)))
     assert sorted(pairs["patient_spelling"]) == [
         (f"{n:02d}.dcm", f"spelt{n}.dcm") for n in range(5)
     ]
@@ -114,7 +114,7 @@ def test_every_seeded_leak_is_found(seeded: Path, tmp_path: Path) -> None:
     assert (
         counts["patient_spelling"]["across_splits"] == 0
     )  # what may be one patient shares a split
-    near = found[found["what"] == "near_duplicate"]
+    near = entries[entries["what"] == "near_duplicate"]
     crossing = (near.groupby("number")["split"].nunique() > 1).sum()
     assert counts["near_duplicate"]["across_splits"] == crossing > 0
     assert near["distance"].astype(float).between(0.001, 0.16).all()
@@ -122,7 +122,7 @@ def test_every_seeded_leak_is_found(seeded: Path, tmp_path: Path) -> None:
     assert "9 duplicate images across patients" in text
     assert "6 pairs of similar images" in text
     assert "5 patient identifiers with several spellings" in text
-    assert not any(word in text + found.to_csv() for word in ("P-001", "p1,", "COPY1", "NEAR1"))
+    assert not any(word in text + entries.to_csv() for word in ("P-001", "p1,", "COPY1", "NEAR1"))
 
 
 def test_copies_in_other_encodings_across_given_splits_are_refused(
@@ -154,10 +154,10 @@ def test_dropping_leaks_leaves_test_whole(seeded: Path, tmp_path: Path) -> None:
         number = int("".join(c for c in str(row["path"]) if c.isdigit()))
         row["split"] = "test" if "copy" in str(row["path"]) or number >= 10 else "train"
     (tmp_path / "labels.csv").write_bytes(csv_bytes(rows, ["path", "x", "split"]))
-    kept = ingest(seeded, tmp_path / "labels.csv", on_leak="drop")
+    manifest = ingest(seeded, tmp_path / "labels.csv", on_leak="drop")
     test = {str(row["path"]) for row in rows if row["split"] == "test"}
-    assert set(kept.table["path"][kept.table["split"] == "test"]) == test
-    assert kept.summary["reasons"] == {
+    assert set(manifest.table["path"][manifest.table["split"] == "test"]) == test
+    assert manifest.summary["reasons"] == {
         "split_leak": 14
     }  # nine originals and the five under another spelling of theirs
 

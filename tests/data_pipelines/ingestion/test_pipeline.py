@@ -51,7 +51,7 @@ def work(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def labelled(index: FileIndex, tmp_path: Path, text: str, **options: object) -> Manifest:
+def build_with_labels(index: FileIndex, tmp_path: Path, text: str, **options: object) -> Manifest:
     path = tmp_path / "labels.csv"
     path.write_text(text)
     return build(index, read_labels(path), KEY, **options)
@@ -106,16 +106,16 @@ def test_labels_and_headers_arrive(work: Path, cohort: Path) -> None:
     table = Manifest.load(work).table.set_index("path")
     for row in rows_of(cohort):
         if row["path"] in table.index:
-            kept = table.loc[row["path"]]
-            assert kept["label:nodule"] == float(row["nodule"])
-            assert (kept["sex"], kept["site"], kept["age"]) == (
+            image = table.loc[row["path"]]
+            assert image["label:nodule"] == float(row["nodule"])
+            assert (image["sex"], image["site"], image["age"]) == (
                 row["sex"],
                 row["site"],
                 min(90, float(row["age"])),
             )
             dataset = pydicom.dcmread(cohort / row["path"], stop_before_pixels=True)
-            assert kept["manufacturer"] == dataset.Manufacturer
-            assert kept["kind"] == ("ct" if dataset.Modality == "CT" else "radiograph")
+            assert image["manufacturer"] == dataset.Manufacturer
+            assert image["kind"] == ("ct" if dataset.Modality == "CT" else "radiograph")
 
 
 def test_slices_are_in_order_of_position(work: Path, cohort: Path) -> None:
@@ -193,7 +193,7 @@ def test_in_memory_nothing_is_written(cohort: Path, monkeypatch: pytest.MonkeyPa
 
 def test_patient_labels(index: FileIndex, tmp_path: Path) -> None:
     lines = "".join(f"phantom-{n:04d},{n % 2}\n" for n in range(1, 13))
-    manifest = labelled(index, tmp_path, "patient_id,x\n" + lines)
+    manifest = build_with_labels(index, tmp_path, "patient_id,x\n" + lines)
     assert manifest.summary["label_level"] == "patient"
     assert manifest.table.groupby("patient")["label:x"].nunique().max() == 1
     assert set(manifest.table["label:x"]) == {0, 1}
@@ -203,7 +203,7 @@ def test_classes(index: FileIndex, tmp_path: Path) -> None:
     lines = (
         "".join(f"PHANTOM-{n:04d},{'abz'[n % 3]}\n" for n in range(1, 13)) + "PHANTOM-9999,unseen\n"
     )
-    manifest = labelled(index, tmp_path, "patient_id,class\n" + lines)
+    manifest = build_with_labels(index, tmp_path, "patient_id,class\n" + lines)
     assert (manifest.summary["task"], manifest.summary["classes"]) == (
         "multiclass",
         ["a", "b", "z"],
@@ -223,7 +223,7 @@ def test_unmatched_label_rows_are_quarantined_or_not_found(
 ) -> None:
     rows = rows_of(cohort)  # one of them is about the truncated file
     rows += [{**rows[0], "path": f"absent{n}.dcm"} for n in (1, 2)]
-    summary = labelled(index, tmp_path, table_of(rows)).summary
+    summary = build_with_labels(index, tmp_path, table_of(rows)).summary
     assert summary["label_rows_unmatched"] == 3
     (warning,) = (text for text in summary["warnings"] if "unmatched" in text)
     assert warning.startswith("3 label rows unmatched (1 quarantined, 2 not found): rows ")
@@ -235,7 +235,7 @@ def test_given_splits_and_a_drawn_tune(index: FileIndex, cohort: Path, tmp_path:
         {**row, "split": "test" if "0012" in row["path"] or "0001" in row["path"] else "train"}
         for row in rows_of(cohort)
     ]
-    table = labelled(index, tmp_path, table_of(rows)).table
+    table = build_with_labels(index, tmp_path, table_of(rows)).table
     held_out = table["path"].str.contains("0012|0001")
     assert set(table.loc[held_out, "split"]) == {"test"}
     assert set(table.loc[~held_out, "split"]) == {"train", "tune"}
@@ -249,7 +249,7 @@ def test_images_outside_of_the_given_splits_are_quarantined(
         {**row, "split": "test" if int(row["path"][8:12]) % 2 else "train"}
         for row in rows_of(cohort)
     ]
-    manifest = labelled(
+    manifest = build_with_labels(
         index, tmp_path, table_of([row for row in rows if "0007" not in row["path"]])
     )
     assert manifest.summary["reasons"]["no_split"] == 6
@@ -262,7 +262,7 @@ def test_warnings_name_what_is_left(index: FileIndex, cohort: Path, tmp_path: Pa
         for row in rows_of(cohort)
         if "0001" not in row["path"]
     ]
-    warnings = " | ".join(labelled(index, tmp_path, table_of(rows)).summary["warnings"])
+    warnings = " | ".join(build_with_labels(index, tmp_path, table_of(rows)).summary["warnings"])
     assert "not used: comment, Split, File |" in warnings
     assert "column 'Split' is not used. If it is the split, rename it to split" in warnings
     assert "column 'comment'" not in warnings
@@ -324,7 +324,7 @@ def test_an_output_folder_in_use_is_refused_before_any_work(
 )
 def test_labels_of_no_use(index: FileIndex, tmp_path: Path, text: str, code: str) -> None:
     with raises_code(LabelError, code) as caught:
-        labelled(index, tmp_path, text)
+        build_with_labels(index, tmp_path, text)
     assert "CANARY" not in one_line(caught.value)
 
 
@@ -336,7 +336,7 @@ def test_labels_are_read_before_any_image(tmp_path: Path) -> None:
 
 def test_one_of_several_findings_may_be_constant(index: FileIndex, tmp_path: Path) -> None:
     lines = "".join(f"PHANTOM-{n:04d},{n % 2},0\n" for n in range(1, 13))
-    manifest = labelled(index, tmp_path, "patient_id,x,y\n" + lines)
+    manifest = build_with_labels(index, tmp_path, "patient_id,x,y\n" + lines)
     assert (
         "split test of radiograph images lacks a positive image of y"
         in manifest.summary["warnings"]
@@ -350,7 +350,7 @@ def test_a_patient_in_two_given_splits_is_refused_and_listed(
         {**row, "split": "test" if "visit3" in row["path"] else "train"} for row in rows_of(cohort)
     ]
     with raises_code(SplitError, "split_leak", "10 patients and 0 images", "leaks.csv") as caught:
-        labelled(index, tmp_path, table_of(rows), leaks=tmp_path / "leaks.csv")
+        build_with_labels(index, tmp_path, table_of(rows), leaks=tmp_path / "leaks.csv")
     one_line(caught.value)
     leaks = pd.read_csv(tmp_path / "leaks.csv")
     radiographs = [row["path"] for row in rows if "visit" in row["path"] or "copy" in row["path"]]
@@ -366,7 +366,7 @@ def test_identical_pixels_in_two_given_splits_are_refused(
         for row in rows_of(cohort)
     ]
     with raises_code(SplitError, "split_leak", "0 patients and 1 images"):
-        labelled(index, tmp_path, table_of(rows), leaks=tmp_path / "leaks.csv")
+        build_with_labels(index, tmp_path, table_of(rows), leaks=tmp_path / "leaks.csv")
     assert sorted(pd.read_csv(tmp_path / "leaks.csv")["path"]) == [
         "PHANTOM-0001/copy.dcm",
         "PHANTOM-0001/visit1_AP.dcm",
@@ -387,7 +387,9 @@ def test_patients_with_identical_pixels_stay_together(
     ]
     rows = [row for row in rows if not ("PHANTOM-0012" in row["path"] and row["patient"] != "twin")]
     for seed in range(6):
-        manifest = labelled(index, tmp_path, table_of(rows), split_options=SplitOptions(seed=seed))
+        manifest = build_with_labels(
+            index, tmp_path, table_of(rows), split_options=SplitOptions(seed=seed)
+        )
         assert manifest.summary["reasons"]["duplicate_pixels"] == 1
         linked = manifest.table[manifest.table["path"].str.contains("PHANTOM-0001|PHANTOM-0012")]
         assert linked["patient"].nunique() == 2
@@ -401,7 +403,7 @@ def test_copies_with_different_labels_are_all_quarantined(
         {**row, "nodule": 1 - int(row["nodule"]) if "copy" in row["path"] else row["nodule"]}
         for row in rows_of(cohort)
     ]
-    manifest = labelled(index, tmp_path, table_of(rows))
+    manifest = build_with_labels(index, tmp_path, table_of(rows))
     assert manifest.summary["reasons"]["duplicate_conflict"] == 2
 
 
@@ -495,7 +497,7 @@ def test_a_patient_without_an_id_is_quarantined_or_named_by_the_table(
 ) -> None:
     manifest = build(people, None, KEY)
     assert manifest.summary["reasons"] == {"no_patient_id": 1}
-    named = labelled(people, tmp_path, "path,x,patient\n0.dcm,1,New\n1.dcm,0,\n")
+    named = build_with_labels(people, tmp_path, "path,x,patient\n0.dcm,1,New\n1.dcm,0,\n")
     assert named.summary["reasons"] == {}
     assert named.table["patient"].nunique() == 9
 
@@ -580,15 +582,15 @@ def test_no_canary_in_any_output(
     assert manifest.summary["ok"] == 6
     assert manifest.summary["quarantined"] >= 3
     written = b"".join(p.read_bytes() for p in (tmp_path / "out").iterdir())
-    shown = (
+    displayed = (
         "".join(capfd.readouterr())
         + caplog.text
         + manifest._repr_html_()
         + json.dumps(manifest.summary)
     )
-    everything = written + manifest.table.to_csv().encode() + shown.encode()
-    found = [canary for canary in CANARIES if any(form in everything for form in forms(canary))]
-    assert found == []
+    everything = written + manifest.table.to_csv().encode() + displayed.encode()
+    leaked = [canary for canary in CANARIES if any(form in everything for form in forms(canary))]
+    assert leaked == []
 
 
 @pytest.mark.parametrize(

@@ -47,15 +47,15 @@ def joined(tmp_path: Path, text: str, rows: pd.DataFrame = ROWS) -> Joined:
 def test_every_key_finds_its_images(
     tmp_path: Path, text: str, expected: list[float | None]
 ) -> None:
-    found = joined(tmp_path, text).rows["label:x"]
-    assert found.dtype == np.float32
-    assert [None if np.isnan(v) else v for v in found] == expected
+    values = joined(tmp_path, text).rows["label:x"]
+    assert values.dtype == np.float32
+    assert [None if np.isnan(v) else v for v in values] == expected
 
 
 def test_what_does_not_meet_is_counted(tmp_path: Path) -> None:
     result = joined(tmp_path, "path,x\nb.dcm,1\nnone.dcm,0\na.dcm,0\nother.dcm,0\n")
     assert result.unmatched_rows == (3, 5)
-    assert result.rows["labelled"].tolist() == [True, True, False, False]
+    assert result.rows["labeled"].tolist() == [True, True, False, False]
 
 
 def test_the_table_overrides_the_header_where_it_says_something(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_without_labels(tmp_path: Path) -> None:
     result = join_labels(ROWS, None)
     assert result.rows["person"].tolist() == ["p1", "p1", "p1", "p2"]
     assert result.rows["issuer"].tolist() == ["", "", "", "x"]
-    assert not result.rows["labelled"].any()
+    assert not result.rows["labeled"].any()
 
 
 def test_classes_and_splits(tmp_path: Path) -> None:
@@ -114,4 +114,4 @@ def test_keys_that_mean_nothing_or_two_things(
 def test_an_ambiguous_path_that_no_row_names_is_no_error(tmp_path: Path) -> None:
     twin = ROWS.iloc[[0]].assign(source="/t", sop_uid="9")
     result = joined(tmp_path, "path,x\nb.dcm,1\n", pd.concat([ROWS, twin], ignore_index=True))
-    assert result.rows["labelled"].tolist() == [False, True, False, False, False]
+    assert result.rows["labeled"].tolist() == [False, True, False, False, False]

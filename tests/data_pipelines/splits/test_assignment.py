@@ -88,8 +88,8 @@ def test_an_earlier_split_is_frozen_and_newcomers_keep_the_shares_of_each_label(
     assert {p: after[p] for p in before} == before
     for _, part in table.drop_duplicates("patient").groupby("label:a"):
         counts = part["split"].value_counts()
-        wanted = np.array([0.7, 0.15, 0.15]) * len(part)
-        assert np.abs(counts[["train", "tune", "test"]].to_numpy() - wanted).max() <= 1.5
+        expected = np.array([0.7, 0.15, 0.15]) * len(part)
+        assert np.abs(counts[["train", "tune", "test"]].to_numpy() - expected).max() <= 1.5
 
 
 def test_an_earlier_split_is_found_by_pixels_where_patients_have_no_name() -> None:
@@ -119,15 +119,17 @@ def test_an_external_site_is_the_test_split() -> None:
     rows.loc[rows.index[3], "site"] = "NORTH"  # patient 1 was seen at both
     marked = apply_external_site(rows, SplitOptions(external=("site", "north")))
     assert marked["excluded"].tolist() == ["", "", "both_sites", ""] + [""] * 76
-    kept = marked[marked["excluded"] == ""]
-    splits, record = assign(kept, SplitOptions(external=("site", "north")), KEY, splits_given=False)
+    included = marked[marked["excluded"] == ""]
+    splits, record = assign(
+        included, SplitOptions(external=("site", "north")), KEY, splits_given=False
+    )
     assert record["split_origin"] == "external"
-    assert ((splits == "test") == kept["site"].str.strip().str.lower().eq("north")).all()
-    counts = kept.assign(split=splits).groupby("split")["patient"].nunique()
+    assert ((splits == "test") == included["site"].str.strip().str.lower().eq("north")).all()
+    counts = included.assign(split=splits).groupby("split")["patient"].nunique()
     assert counts["tune"] / (counts["train"] + counts["tune"]) == pytest.approx(
         0.15 / 0.85, abs=0.05
     )
-    assert kept.assign(split=splits).groupby("patient")["split"].nunique().max() == 1
+    assert included.assign(split=splits).groupby("patient")["split"].nunique().max() == 1
 
 
 @pytest.mark.parametrize(

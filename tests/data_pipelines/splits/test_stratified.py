@@ -124,8 +124,8 @@ def test_shares_are_kept_in_every_stratum(a: int, b: int, seed: int) -> None:
     strata = ["a"] * a + ["b"] * b
     parts = allocate(strata, (0.7, 0.15, 0.15), seed)
     for name, count in (("a", a), ("b", b)):
-        held = np.bincount(parts[np.array(strata) == name], minlength=3)
-        assert np.abs(held - count * np.array([0.7, 0.15, 0.15])).max() < 1.5
+        sizes = np.bincount(parts[np.array(strata) == name], minlength=3)
+        assert np.abs(sizes - count * np.array([0.7, 0.15, 0.15])).max() < 1.5
     assert (
         np.abs(np.bincount(parts, minlength=3) - (a + b) * np.array([0.7, 0.15, 0.15])).max() < 1.5
     )
@@ -217,7 +217,7 @@ def test_folds_keep_patients_and_identical_pixels_together() -> None:
     folds = group_folds(table, 2, seed=0)
     assert set(folds) == {0, 1}
     by_patient = {p: set(folds[table["patient"] == p]) for p in "abcde"}
-    assert all(len(found) == 1 for found in by_patient.values())
+    assert all(len(patient_splits) == 1 for patient_splits in by_patient.values())
     assert by_patient["a"] == by_patient["e"]
 
 

@@ -142,8 +142,10 @@ def test_a_cohort_of_one_kind(tmp_path: Path, only: str, modalities: set[str]) -
     out = make_cohort(tmp_path / only, patients=6, only=only)
     rows = list(csv.DictReader((out / "labels.csv").read_text().splitlines()))
     assert len({row["path"].split("/")[0] for row in rows}) == 6
-    found = {pydicom.dcmread(out / row["path"], stop_before_pixels=True).Modality for row in rows}
-    assert found == modalities
+    in_headers = {
+        pydicom.dcmread(out / row["path"], stop_before_pixels=True).Modality for row in rows
+    }
+    assert in_headers == modalities
 
 
 def test_nothing_is_left_when_the_disk_fills(
@@ -199,12 +201,12 @@ def test_a_nodule_adds_a_ball_of_its_contrast_at_its_place() -> None:
 
 def test_a_ct_nodule_is_seen_near_its_height_alone() -> None:
     nodule = Nodule(side=-1, u=0.0, v=0.4, radius=0.1, contrast=1.0)
-    seen = [
+    differences = [
         np.abs(
             ct_slice(ANATOMY, np.random.default_rng(1), 64, z, nodule)
             - ct_slice(ANATOMY, np.random.default_rng(1), 64, z)
         ).max()
         for z in (0.0, 0.4, 0.8)
     ]
-    assert seen[0] == 0 == seen[2]
-    assert seen[1] > 700
+    assert differences[0] == 0 == differences[2]
+    assert differences[1] > 700
