@@ -1,7 +1,8 @@
-"""Keyed pseudonyms: what stands for patients, studies, series and images in every output.
+"""Keyed pseudonyms, which replace the identifiers of patients, studies, series and images in every
+output.
 
-HMAC-SHA256 (RFC 2104), 128 bits of it. Without the key nobody can test a guessed identifier; with
-the same key the same patient gets the same pseudonym in every run.
+A pseudonym is the first 128 bits of an HMAC-SHA256 (RFC 2104). Without the key nobody can test a
+guessed identifier; with the same key a patient gets the same pseudonym in every run.
 """
 
 from __future__ import annotations
@@ -19,18 +20,25 @@ from data_pipelines.errors import InputError
 
 ENVIRONMENT = "MEDRES_KEY"
 KEY_NAME = "pseudonym.key"
-_SHORTEST = 32  # characters of key text: 128 bits when they are hexadecimal
+_MIN_LENGTH = 32  # characters of the key: 128 bits if they are hexadecimal
 
 
 @dataclass(frozen=True)
 class PseudonymKey:
-    """The secret and where it came from."""
+    """The secret, and where it came from ("made": it is new and random)."""
 
     secret: bytes = field(repr=False)
     origin: Literal["file", "environment", "made"]
 
     def pseudonym(self, kind: str, *parts: str) -> str:
-        """Return 32 hexadecimal digits for an identifier of one `kind` ('patient', 'image' ...)."""
+        """Return 32 hexadecimal digits for an identifier.
+
+        kind: what the identifier is of, such as 'patient' or 'image'; equal identifiers of two
+        kinds get two pseudonyms. parts: the identifier, for a patient its issuer and itself.
+
+        >>> PseudonymKey(b"k" * 32, "file").pseudonym("patient", "", "p1")
+        'b9e69d29f1cb280614fe5362f3ed1701'
+        """
         message = "\x1f".join((kind, *parts)).encode("utf-8", "surrogatepass")
         return hmac.new(self.secret, message, hashlib.sha256).hexdigest()[:32]
 
@@ -39,17 +47,16 @@ def find_key(key_file: Path | None = None) -> PseudonymKey:
     """Return the key of `key_file`, else of the environment variable MEDRES_KEY, else a new random
     one.
 
-    Raises InputError where the file cannot be read or the key has fewer than 32 characters.
+    Raises InputError: key_file_unreadable, or key_too_short below 32 characters.
     """
     if key_file is not None:
         try:
             text = Path(key_file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
-                f"The key file {key_file} cannot be read ({type(error).__name__}). Name a text "
-                f"file of 32 or more "
-                "characters, such as the pseudonym.key of an earlier WORK folder.",
-                code="key",
+                f"The key file {key_file} cannot be read ({type(error).__name__}). Give a text "
+                f"file with 32 or more characters, such as pseudonym.key of an earlier WORK.",
+                code="key_file_unreadable",
             ) from None
         return PseudonymKey(_secret(text, f"The key file {key_file}"), "file")
     if os.environ.get(ENVIRONMENT):
@@ -63,8 +70,11 @@ def find_key(key_file: Path | None = None) -> PseudonymKey:
 def normalise_patient_id(text: str) -> str:
     """Return the form in which two spellings of one patient identifier are equal.
 
-    Unicode NFKC, case folded, without any white space or control character. Leading zeros are kept:
+    Unicode NFKC, case-folded, without white space and control characters. Leading zeros are kept:
     hospitals do give '12' and '012' to two people.
+
+    >>> normalise_patient_id(" AB 012")
+    'ab012'
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     return "".join(c for c in folded if c.isprintable() and not c.isspace())
@@ -72,10 +82,10 @@ def normalise_patient_id(text: str) -> str:
 
 def _secret(text: str, where: str) -> bytes:
     secret = text.strip()
-    if len(secret) < _SHORTEST:
+    if len(secret) < _MIN_LENGTH:
         raise InputError(
-            f"{where} holds {len(secret)} characters; a key needs at least {_SHORTEST}. "
+            f"{where} has {len(secret)} characters; a key needs at least {_MIN_LENGTH}. "
             "Make one with: python -c 'import secrets; print(secrets.token_hex(32))'",
-            code="key",
+            code="key_too_short",
         )
     return secret.encode()

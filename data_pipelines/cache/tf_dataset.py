@@ -17,13 +17,13 @@ from data_pipelines.cache.record_labels import labels_per_sample
 from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.errors import LabelError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
+from data_pipelines.labels.task import LABEL_TASKS, TaskName
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.backend import require_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Task = Literal["binary", "multilabel", "multiclass"]
 Sampling = Literal["shuffled", "balanced"]
 SHUFFLE_BYTES = 1 << 30
 PARALLEL = 4  # batches parsed ahead, on as many threads
@@ -38,7 +38,7 @@ class Targets:
     multiclass: labels int32 (rows,), weights float32 (rows,).
     """
 
-    task: Task
+    task: TaskName
     names: tuple[str, ...]
     labels: np.ndarray
     weights: np.ndarray
@@ -51,25 +51,26 @@ def targets_of(manifest: Manifest, images: pd.Series) -> Targets:
     """Targets of the given images (pseudonyms), in their order. Raises LabelError where the
     manifest has no labels.
     """
-    task = manifest.summary["task"]
+    task = LABEL_TASKS.get(manifest.summary["task"])
+    if task is None:
+        raise LabelError(
+            "the manifest has no labels: run medres ingest again with --labels labels.csv",
+            code="no_labels",
+        )
     table = manifest.table.set_index("image").loc[images]
-    if task == "multiclass":
+    if task.exclusive:
         names = tuple(manifest.summary["classes"])
         codes = pd.Categorical(
             table["class"].where(table["class"] != ""), categories=list(names)
         ).codes
         return Targets(
-            task, names, np.maximum(codes, 0).astype(np.int32), (codes >= 0).astype(np.float32)
-        )
-    if task not in ("binary", "multilabel"):
-        raise LabelError(
-            "the manifest has no labels: run medres ingest again with --labels labels.csv"
+            task.name, names, np.maximum(codes, 0).astype(np.int32), (codes >= 0).astype(np.float32)
         )
     names = tuple(manifest.summary["findings"])
     values = table[[f"label:{name}" for name in names]].to_numpy(np.float32)
     known = (values == 0) | (values == 1)
     return Targets(
-        task, names, np.where(known, values, 0).astype(np.float32), known.astype(np.float32)
+        task.name, names, np.where(known, values, 0).astype(np.float32), known.astype(np.float32)
     )
 
 

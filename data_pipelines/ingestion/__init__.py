@@ -1,7 +1,7 @@
-"""From folders to a manifest: index, checks, duplicates, patients, leakage audit, splits, summary.
+"""From folders of files to a manifest: index, labels, patients, exclusions, splits, leakage audit
+and summary.
 
-`ingest` is the pipeline; the other files are its steps, in the order in which `pipeline.py` calls
-them.
+`ingest` is the pipeline; `pipeline.build` calls the steps, which are the other files, in order.
 """
 
 from __future__ import annotations

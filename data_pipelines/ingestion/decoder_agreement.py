@@ -1,7 +1,7 @@
-"""A second decoder's opinion on the first file of each (manufacturer, model, transfer syntax).
+"""Decoding the first file of each (manufacturer, model, transfer syntax) with a second decoder.
 
-Decoders of a lossless syntax must give the same values; where two of them do not, nobody knows
-which is right. So every file of that scanner and syntax is then decoded twice, and those on which
+Decoders of a lossless syntax must give the same values. When two of them do not, it is unknown
+which is right: every file of that scanner and syntax is then decoded twice, and the files on which
 the decoders differ are quarantined.
 """
 
@@ -35,80 +35,82 @@ CHECKED = frozenset(
     {RLE, *(f"1.2.840.10008.1.2.4.{n}" for n in ("57", "70", "80", "90", "201", "202"))}
 )
 _SCANNER = ["manufacturer", "model", "transfer_syntax"]
+_FILE = ["source", "path"]
+_MESSAGE = (
+    "Two decoders give different pixels, and it is unknown which is right. Convert the file, or "
+    "fetch it again."
+)
 
 
 def cross_checked(index: FileIndex, workers: int | None = None) -> FileIndex:
-    """The index without the files on which two decoders differ; they are rejected as
+    """Return the index without the files on which two decoders differ; their reason is
     `decoders_disagree`.
     """
     if index.rows.empty:
         return index
-    files = index.rows[index.rows["transfer_syntax"].isin(CHECKED)].drop_duplicates(
-        ["source", "path"]
-    )
-    firsts = files.drop_duplicates(_SCANNER)
-    found = _disagreeing(firsts, workers)
-    if found.empty:
+    checked = index.rows[index.rows["transfer_syntax"].isin(CHECKED)].drop_duplicates(_FILE)
+    first_files = checked.drop_duplicates(_SCANNER)
+    disagreeing = _disagreeing(first_files, workers)
+    if disagreeing.empty:
         return index
-    doubtful = files[
-        pd.MultiIndex.from_frame(files[_SCANNER]).isin(pd.MultiIndex.from_frame(found[_SCANNER]))
-    ]
-    found = pd.concat(
-        [found, _disagreeing(doubtful.drop(index=firsts.index, errors="ignore"), workers)]
-    )
-    gone = pd.MultiIndex.from_frame(found[["source", "path"]])
-    message = (
-        "Two decoders give different pixels for it: which is right is not known. Convert "
-        "the file, or fetch it again."
-    )
+    same_scanner = checked[_among(checked, disagreeing, _SCANNER)]
+    others = same_scanner.drop(index=first_files.index, errors="ignore")
+    disagreeing = pd.concat([disagreeing, _disagreeing(others, workers)])
     rejected = [
-        RejectedFile(source, path, "decoders_disagree", message, skipped=False)
-        for source, path in gone
+        RejectedFile(source, path, "decoders_disagree", _MESSAGE, skipped=False)
+        for source, path in zip(disagreeing["source"], disagreeing["path"], strict=True)
     ]
-    rows = index.rows[~pd.MultiIndex.from_frame(index.rows[["source", "path"]]).isin(gone)]
+    rows = index.rows[~_among(index.rows, disagreeing, _FILE)]
     return replace(index, rows=rows.reset_index(drop=True), rejected=(*index.rejected, *rejected))
 
 
-def _disagreeing(files: pd.DataFrame, workers: int | None) -> pd.DataFrame:
-    paths = [
-        os.path.join(source, path)  # noqa: PTH118
-        for source, path in zip(files["source"], files["path"], strict=True)
-    ]
-    answers = [answer for _, answer in map_isolated(second_opinion, paths, workers=workers)]
-    codes = [answer.code if isinstance(answer, DicomError) else "" for answer in answers]
-    return files[np.array(codes, dtype=object) == "decoders_disagree"]
-
-
 def second_opinion(path: str) -> None:
-    """Decode the first frame with the first two decoders that are installed; runs in a worker.
+    """Decode the first frame with the first two installed decoders; runs in a worker.
 
-    Raises DecodeFailed (`decoders_disagree`) where both give values and these differ.
+    Raises DecodeFailed (code decoders_disagree) when both give values and the values differ.
     """
     parsed = parse(path, pixels=True)
     pixels, _ = pixel_format(header_of(parsed))
     data, _, extended = pixel_elements(parsed.dataset)
     frames, _ = encapsulated_frames(data, pixels.frames, extended)
-    values = _opinions(
-        b"".join(frames[0]),
-        pixels,
-        [each for each in decoders_for(pixels.syntax) if not each.missing],
-    )
+    installed = [decoder for decoder in decoders_for(pixels.syntax) if not decoder.missing]
+    values = _decoded_values(b"".join(frames[0]), pixels, installed)
     if len(values) == 2 and not np.array_equal(values[0], values[1]):
         raise DecodeFailed("Two decoders give different values.", code="decoders_disagree")
 
 
-def _opinions(frame: bytes, pixels: PixelFormat, installed: Sequence[Decoder]) -> list[Stored]:
-    """Values of up to two decoders; one that fails has no opinion."""
-    stream, found = read_codestream(frame), []
+def _disagreeing(files: pd.DataFrame, workers: int | None) -> pd.DataFrame:
+    """The files on which two decoders differ."""
+    paths = [
+        os.path.join(source, path)  # noqa: PTH118
+        for source, path in zip(files["source"], files["path"], strict=True)
+    ]
+    results = [result for _, result in map_isolated(second_opinion, paths, workers=workers)]
+    codes = [result.code if isinstance(result, DicomError) else "" for result in results]
+    return files[np.array(codes, dtype=object) == "decoders_disagree"]
+
+
+def _among(rows: pd.DataFrame, others: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    """Whether each row equals one of the others in these columns."""
+    values = pd.MultiIndex.from_frame(rows[columns])
+    return np.asarray(values.isin(pd.MultiIndex.from_frame(others[columns])))
+
+
+def _decoded_values(
+    frame: bytes, pixels: PixelFormat, installed: Sequence[Decoder]
+) -> list[Stored]:
+    """Values of up to two decoders; a decoder that fails is skipped."""
+    stream = read_codestream(frame)
+    values: list[Stored] = []
     for decoder in installed:
         try:
             samples = decoder.decode(frame, pixels)
         except CODEC_ERRORS:
             continue
         if pixels.syntax == RLE:
-            found.append(cell_values(samples.view(f"u{pixels.bits_allocated // 8}"), pixels))
+            values.append(cell_values(samples.view(f"u{pixels.bits_allocated // 8}"), pixels))
         elif stream is not None:
-            found.append(sample_values(samples, stream.precision, pixels))
-        if len(found) == 2:
+            values.append(sample_values(samples, stream.precision, pixels))
+        if len(values) == 2:
             break
-    return found
+    return values

@@ -1,108 +1,111 @@
-"""Taking out the images that cannot stay: without a patient or a split, leaking, or there
-already.
-"""
+"""Exclusion of images: no patient, no split, a leak between splits, or a duplicate."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from data_pipelines.ingestion.index import RejectedFile
-from data_pipelines.labels.table import Labels
 from data_pipelines.volumes.plane import Plane
 
+#: exclusion reason -> message of quarantine.csv
 REASONS = {
-    "no_patient_id": "PatientID is empty: name the patient in a column patient of the labels "
+    "no_patient_id": "PatientID is empty. Name the patient in a column patient of the labels "
     "table.",
-    "no_split": "The labels table gives splits, and this image none.",
-    "split_leak": "Its patient, or a copy of it, lies in a split that counts more (test, then "
+    "no_split": "The labels table gives splits, but none for this image.",
+    "split_leak": "Its patient, or a copy of the image, lies in a split of higher rank (test, then "
     "tune, then train).",
     "both_sites": "Its patient was also seen at the external site, which is the test split.",
-    "duplicate": "The same pixels of the same patient are kept once already.",
-    "duplicate_pixels": "The same pixels are kept already, under another patient: find out whose "
-    "they are.",
-    "duplicate_conflict": "The same pixels occur with different labels: no copy is kept. Mend the "
+    "duplicate": "Duplicate: the same pixels of the same patient are already included.",
+    "duplicate_pixels": "Duplicate across patients: the same pixels are already included under "
+    "another patient. Find out which patient they belong to.",
+    "duplicate_conflict": "Duplicates with different labels: no copy is included. Correct the "
     "labels.",
-    "duplicate_uid": "The same SOP Instance UID stands on other pixels as well: none of them is "
-    "kept.",
+    "duplicate_uid": "Images with different pixels have the same SOP Instance UID: none of them is "
+    "included.",
 }
 
 
-def exclusion_reasons(rows: pd.DataFrame, labels: Labels | None) -> pd.Series:
-    """A key of REASONS a row, or '' for a row to keep. A column `excluded` holds what was decided
-    before.
+def exclusion_reasons(rows: pd.DataFrame, *, splits_given: bool) -> pd.Series:
+    """Return a key of REASONS per row, '' for an image that stays.
+
+    The column `excluded` holds reasons that were decided before. splits_given: the labels table
+    gives splits, so that a row without one is excluded.
     """
     reason = pd.Series("", index=rows.index, dtype=object)
-    if labels is not None and "split" in labels.columns:
+    if splits_given:
         reason[rows["split"] == ""] = "no_split"
     excluded = rows["excluded"] != ""
     reason[excluded] = rows["excluded"][excluded]
     reason[rows["patient"] == ""] = "no_patient_id"
-    copies = find_duplicates(rows[reason == ""])
-    reason[copies.index] = copies
+    duplicates = find_duplicates(rows[reason == ""])
+    reason[duplicates.index] = duplicates
     return reason
 
 
-def excluded_files(rows: pd.DataFrame, reason: pd.Series) -> tuple[tuple[RejectedFile, ...], int]:
-    """The files that keep no row, each with its reason, and how many rows are lost by files that
-    keep another.
+def excluded_files(rows: pd.DataFrame) -> tuple[tuple[RejectedFile, ...], int]:
+    """Return the files of which every row is excluded, each with its reason, and how many rows are
+    excluded from files that keep another row. Columns read: source, path, reason.
     """
     files = pd.MultiIndex.from_frame(rows[["source", "path"]])
-    gone = rows.assign(reason=reason)[~files.isin(files[reason == ""])]
-    lost_rows = int((reason != "").sum()) - len(gone)
-    gone = gone.drop_duplicates(["source", "path"])
+    of_excluded_files = rows[~files.isin(files[rows["reason"] == ""])]
+    other_rows = int((rows["reason"] != "").sum()) - len(of_excluded_files)
+    first_rows = of_excluded_files.drop_duplicates(["source", "path"])
     rejected = [
         RejectedFile(source, path, code, REASONS[code], skipped=False)
-        for source, path, code in zip(gone["source"], gone["path"], gone["reason"], strict=True)
+        for source, path, code in zip(
+            first_rows["source"], first_rows["path"], first_rows["reason"], strict=True
+        )
     ]
-    return tuple(rejected), lost_rows
+    return tuple(rejected), other_rows
 
 
 def find_duplicates(rows: pd.DataFrame) -> pd.Series:
-    """Return a key of REASONS a row, or '' for a row to keep.
+    """Return a key of REASONS per row, '' for an image that stays.
 
-    Columns read: pixel_sha256, patient, plane, sop_uid, frame, labelled and the labels. Of equal
-    pixels the first labelled row is kept, else the first; all go where labelled copies differ in a
-    label. Two slices of one patient with equal pixels at two places are two slices.
+    Columns read: pixel_sha256, patient, plane, sop_uid, frame, labeled and the labels. Of equal
+    pixels the first labeled row stays, else the first row; all are excluded when labeled copies
+    have different labels. Two slices of one patient with equal pixels at two positions are two
+    images.
     """
     reason = pd.Series("", index=rows.index, dtype=object)
     reason[_reused_uids(rows)] = "duplicate_uid"
     rest = rows[reason == ""]
     rest = rest.assign(
-        content=_content(rest), statement=_statements(rest), later=~rest["labelled"].astype(bool)
+        content=_content(rest), labels=_label_text(rest), later=~rest["labeled"].astype(bool)
     ).sort_values("later", kind="stable")
     for _, copies in rest[rest["content"].duplicated(keep=False)].groupby("content", sort=False):
-        if copies["statement"][copies["labelled"].astype(bool)].nunique() > 1:
+        if copies["labels"][copies["labeled"].astype(bool)].nunique() > 1:
             reason[copies.index] = "duplicate_conflict"
         else:
             later = copies.iloc[1:]
-            other = ~copies["patient"].duplicated().iloc[1:]
-            reason[later.index] = other.map({True: "duplicate_pixels", False: "duplicate"})
+            new_patient = ~copies["patient"].duplicated().iloc[1:]
+            reason[later.index] = new_patient.map({True: "duplicate_pixels", False: "duplicate"})
     return reason
 
 
 def _reused_uids(rows: pd.DataFrame) -> pd.Series:
-    content = rows["pixel_sha256"] + rows["plane"].map(_place)
+    """Whether each row's SOP Instance UID also stands for other pixels or another position."""
+    content = rows["pixel_sha256"] + rows["plane"].map(_position)
     contents = content.groupby([rows["sop_uid"], rows["frame"]]).transform("nunique")
     return (rows["sop_uid"] != "") & rows["sop_uid"].isin(rows["sop_uid"][contents > 1])
 
 
 def _content(rows: pd.DataFrame) -> pd.Series:
-    """Pixels, and the place as well where they belong to one patient alone."""
-    owners = rows.groupby("pixel_sha256")["patient"].transform("nunique")
-    return rows["pixel_sha256"] + rows["plane"].map(_place).where(owners == 1, "")
+    """The pixels; and the position too when only one patient has these pixels."""
+    n_patients = rows.groupby("pixel_sha256")["patient"].transform("nunique")
+    return rows["pixel_sha256"] + rows["plane"].map(_position).where(n_patients == 1, "")
 
 
-def _place(plane: Plane) -> str:
-    """Where in the body a slice lies, to 0.01 mm, '' where that is unknown; frames of one object
-    lie apart.
+def _position(plane: Plane) -> str:
+    """The position of a slice in the body, to 0.01 mm; where it is unknown, the frame number, so
+    that frames of one object differ.
     """
-    return (
-        " ".join(f"{value:.2f}" for value in plane.position)
-        if plane.position
-        else f"#{plane.frame}"
-    )
+    if plane.position:
+        return " ".join(f"{value:.2f}" for value in plane.position)
+    return f"#{plane.frame}"
 
 
-def _statements(rows: pd.DataFrame) -> pd.Series:
+def _label_text(rows: pd.DataFrame) -> pd.Series:
+    """All labels of a row as one text."""
     names = [name for name in rows if str(name).startswith("label:") or name == "class"]
     return rows[names].map(str).agg(" ".join, axis=1) if names else pd.Series("", index=rows.index)

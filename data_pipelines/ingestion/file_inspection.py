@@ -1,10 +1,11 @@
-"""What one file holds that a model may learn from or be asked about. Loads neither pandas nor
-TensorFlow: decode workers run it.
+"""What one file contains that a model may learn from. Runs in decode workers, so it loads neither
+pandas nor TensorFlow.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TypedDict
 
 from data_pipelines.dicom.header import Header
 from data_pipelines.errors import DicomError
@@ -21,58 +22,115 @@ from data_pipelines.sources.image_source import (
 from data_pipelines.volumes.plane import Plane
 
 
-def inspect_path(
-    path: str, *, for_processing: bool, units: UnitName | None
-) -> list[tuple[str, dict[str, Any] | DicomError]]:
-    """What one file gives: (what to add to its path, row or reason), one a frame or image. Raises
-    DicomError for a file of which nothing can be used. Runs in a worker.
-    """
+class TechnicalColumns(TypedDict):
+    """Columns that come from the header."""
+
+    modality: str
+    photometric: str
+    transfer_syntax: str
+    manufacturer: str
+    model: str
+    body_part: str
+    view: str
+    laterality: str
+    site: str
+    sex: str
+    age: float
+
+
+class ImageColumns(TechnicalColumns):
+    """Columns of one image: those of the manifest, raw identifiers, the hashes and the plane."""
+
+    frame: int
+    status: str
+    repairs: str
+    kind: KindName
+    rows: int
+    cols: int
+    row_spacing: float
+    col_spacing: float
+    pixel_sha256: str
+    perceptual_hash: str
+    sop_uid: str
+    series_uid: str
+    study_uid: str
+    patient_id: str
+    issuer: str
+    plane: Plane
+
+
+class IndexRow(ImageColumns, total=False):
+    """A row of the index, without source and path. own_split and own_labels: images of an .npz."""
+
+    file_sha256: str
+    form: str
+    own_split: str
+    own_labels: tuple[int, ...]
+
+
+#: for each image of a file: what to add to the path of the file, and its row or why it is rejected
+Inspection = list[tuple[str, IndexRow | DicomError]]
+
+
+def inspect_path(path: str, *, for_processing: bool, units: UnitName | None) -> Inspection:
+    """Inspect a file in a worker. Raises DicomError when no part of the file can be used."""
     if units is not None and file_format_of(path) == "npz":
-        return [(f"#{name}", found) for name, found in inspect_array(path, units)]
+        return [(f"#{name}", result) for name, result in inspect_array(path, units)]
     return [("", row) for row in inspect_file(path, for_processing=for_processing, units=units)]
 
 
 def inspect_file(
     path: str, *, for_processing: bool = False, units: UnitName | None = None
-) -> list[dict[str, Any]]:
-    """Read, decode and describe each frame of a file. Raises DicomError."""
+) -> list[IndexRow]:
+    """Read, decode and describe each frame of a file. Raises DicomError.
+
+    for_processing: accept raw radiographs. units: of the values of a PNG or JPEG; None accepts
+    DICOM only.
+    """
     digest = file_sha256(path)
     form = "dicom" if units is None else file_format_of(path)
-    usable = accepted_images(path, for_processing=for_processing, units=units)
-    return [{"file_sha256": digest, "form": form, **_row(*one)} for one in usable]
+    images = accepted_images(path, for_processing=for_processing, units=units)
+    return [{"file_sha256": digest, "form": form, **_image_columns(*image)} for image in images]
 
 
-def inspect_array(path: str, units: UnitName) -> list[tuple[str, dict[str, Any] | DicomError]]:
-    """Describe each image of an .npz, or say why it is of no use. Raises DicomError for the whole
+def inspect_array(path: str, units: UnitName) -> Inspection:
+    """Describe each image of an .npz, or say why it is rejected. Raises DicomError for the whole
     file.
     """
     digest = file_sha256(path)
-    found: list[tuple[str, dict[str, Any] | DicomError]] = []
+    results: Inspection = []
     for name, member in npz_images(path, digest).items():
         try:
-            row = _row(*with_plane(npz_image(member, units)))
-            own = {"own_split": member.split, "own_labels": member.labels}
-            found.append((name, {"file_sha256": digest, "form": "npz", **own, **row}))
+            columns = _image_columns(*with_plane(npz_image(member, units)))
         except DicomError as error:
-            found.append((name, error))
-    return found
+            results.append((name, error))
+            continue
+        row: IndexRow = {
+            "file_sha256": digest,
+            "form": "npz",
+            "own_split": member.split,
+            "own_labels": member.labels,
+            **columns,
+        }
+        results.append((name, row))
+    return results
 
 
-def _row(image: Image, kind: KindName, plane: Plane) -> dict[str, Any]:
+def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
     header = image.header
-    spacing = image.spacing_mm or (float("nan"), float("nan"))
+    spacing = image.spacing_mm or (math.nan, math.nan)
     return {
         "frame": image.frame,
         "status": "repaired" if image.repairs else "ok",
         "repairs": ";".join(dict.fromkeys(image.repairs)),
         "kind": kind,
-        **_technical(header),
+        **_technical_columns(header),
         "rows": image.pixels.shape[0],
         "cols": image.pixels.shape[1],
         "row_spacing": spacing[0],
         "col_spacing": spacing[1],
         "pixel_sha256": image.pixel_sha256,
-        "look": perceptual_hash(image.pixels),
+        "perceptual_hash": perceptual_hash(image.pixels),
         "sop_uid": header.identifiers.sop_instance_uid,
         "series_uid": header.identifiers.series_instance_uid,
         "study_uid": header.identifiers.study_instance_uid,
@@ -82,7 +140,7 @@ def _row(image: Image, kind: KindName, plane: Plane) -> dict[str, Any]:
     }
 
 
-def _technical(header: Header) -> dict[str, Any]:
+def _technical_columns(header: Header) -> TechnicalColumns:
     return {
         "modality": header.modality,
         "photometric": header.photometric,
@@ -94,5 +152,5 @@ def _technical(header: Header) -> dict[str, Any]:
         "laterality": header.laterality,
         "site": "",
         "sex": header.patient_sex,
-        "age": float("nan") if header.patient_age_years is None else header.patient_age_years,
+        "age": math.nan if header.patient_age_years is None else header.patient_age_years,
     }

@@ -1,5 +1,5 @@
-"""Looking at every file once: walk, have each file inspected in an isolated worker, give a reason
-or a row.
+"""The index of the files: every file is inspected once in an isolated worker, and gets one row per
+image or a reason why it is rejected.
 """
 
 from __future__ import annotations
@@ -10,27 +10,25 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from data_pipelines.errors import DicomError, InputError, NotDicom
-from data_pipelines.ingestion.file_inspection import inspect_path
+from data_pipelines.ingestion.file_inspection import Inspection, inspect_path
 from data_pipelines.kinds import UnitName
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import walk_files
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 
-#: Raw identifiers that the rows hold besides the manifest's columns; they never leave the process.
+#: Raw identifiers, which the rows hold beside the manifest's columns. They never leave the process.
 IDENTIFIERS = ("sop_uid", "series_uid", "study_uid", "patient_id", "issuer")
 
-
-_ARRAY_BYTES = 1 << 20  # of an .npz, which may take the time of one file
+_BYTES_PER_TIME_LIMIT = 1 << 20  # an .npz may take the time of one file for each MiB
 
 
 @dataclass(frozen=True)
 class RejectedFile:
-    """A file without a row. `skipped`: it is not DICOM at all."""
+    """A file without a row. `skipped`: it is not DICOM at all; otherwise it is quarantined."""
 
     source: str
     path: str
@@ -41,8 +39,8 @@ class RejectedFile:
 
 @dataclass(frozen=True, eq=False)
 class FileIndex:
-    """`rows`: one a frame of each sound file, sorted by source (as given) and path; `rejected`: all
-    other files.
+    """rows: one per frame of each accepted file, sorted by source (in the given order) and path.
+    rejected: all other files.
     """
 
     rows: pd.DataFrame
@@ -58,71 +56,74 @@ def index_sources(
     workers: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> FileIndex:
-    """Look at every file below `sources` but those in `exclude`. Raises InputError where a source
-    is missing or inside another one. `for_processing` accepts raw radiographs; `units` lets PNG,
-    JPEG and .npz in and says what their values are; `progress` is called with (done, total) files.
+    """Inspect every file below `sources`, except those in `exclude`.
 
-    Row columns: the technical ones of the manifest, IDENTIFIERS, look and plane; of an .npz also
-    own_split and own_labels. Its images count as files, by the path FILE.npz#SPLIT/NUMBER.
+    for_processing: accept raw radiographs. units: also accept PNG, JPEG and .npz, with values in
+    these units. progress: called with (done, total) files.
+
+    The columns of the rows are source, path and those of IndexRow. Each image of an .npz counts as
+    a file, with the path FILE.npz#SPLIT/NUMBER. Raises InputError when a source is missing, or lies
+    inside another one (code sources).
     """
     walks = [walk_files(source) for source in sources]
-    _require_apart(
-        [
-            w.root / w.files[0] if Path(s).is_file() else w.root
-            for s, w in zip(sources, walks, strict=True)
-        ]
-    )
-    left_out = {str(Path(path).resolve()) for path in exclude}
-    places = [(str(w.root), path) for w in walks for path in w.files]
-    places = [(root, path) for root, path in places if os.path.join(root, path) not in left_out]  # noqa: PTH118
+    roots = [
+        walk.root / walk.files[0] if Path(source).is_file() else walk.root
+        for source, walk in zip(sources, walks, strict=True)
+    ]
+    _require_disjoint(roots)
+    excluded = {str(Path(path).resolve()) for path in exclude}
+    files = [(str(walk.root), path) for walk in walks for path in walk.files]
+    files = [(root, path) for root, path in files if os.path.join(root, path) not in excluded]  # noqa: PTH118
     rejected = [
         RejectedFile(
-            str(w.root), path, reason, "Not a regular file: it is not opened.", skipped=True
+            str(walk.root), path, reason, "Not a regular file: it is not opened.", skipped=True
         )
-        for w in walks
-        for path, reason in w.others
+        for walk in walks
+        for path, reason in walk.others
     ]
-    items = [os.path.join(root, path) for root, path in places]  # noqa: PTH118
-    rows: list[dict[str, Any]] = []
-    look = functools.partial(inspect_path, for_processing=for_processing, units=units)
-    answers = _answers(look, items, workers, progress)
-    for (root, path), answer in zip(places, answers, strict=True):
-        for name, found in [("", answer)] if isinstance(answer, DicomError) else answer:
-            if isinstance(found, DicomError):
-                skipped = isinstance(found, NotDicom)
-                rejected.append(RejectedFile(root, path + name, found.code, str(found), skipped))
+    rows: list[dict[str, object]] = []
+    inspect = functools.partial(inspect_path, for_processing=for_processing, units=units)
+    paths = [os.path.join(root, path) for root, path in files]  # noqa: PTH118
+    inspections = _inspect_all(inspect, paths, workers, progress)
+    for (root, path), inspection in zip(files, inspections, strict=True):
+        images = [("", inspection)] if isinstance(inspection, DicomError) else inspection
+        for suffix, image in images:
+            if isinstance(image, DicomError):
+                skipped = isinstance(image, NotDicom)
+                rejected.append(RejectedFile(root, path + suffix, image.code, str(image), skipped))
             else:
-                rows.append({"source": root, "path": path + name, **found})
+                rows.append({"source": root, "path": path + suffix, **image})
     return FileIndex(pd.DataFrame(rows), tuple(rejected))
 
 
-def _answers(
-    look: Callable[[str], Any],
-    items: list[str],
+def _inspect_all(
+    inspect: Callable[[str], Inspection],
+    paths: list[str],
     workers: int | None,
     progress: ProgressCallback | None,
-) -> list[Any]:
-    """What each file gives, or the reason, in order. An .npz holds many images: its limit of time
-    grows with its size.
-    """
-    arrays = {n for n, path in enumerate(items) if path.lower().endswith(".npz")}
-    others = [path for n, path in enumerate(items) if n not in arrays]
-    found = iter(
-        [answer for _, answer in map_isolated(look, others, workers=workers, progress=progress)]
+) -> list[Inspection | DicomError]:
+    """What each file contains, or why it is rejected, in the order of `paths`."""
+    arrays = {n for n, path in enumerate(paths) if path.lower().endswith(".npz")}
+    others = [path for n, path in enumerate(paths) if n not in arrays]
+    results = iter(
+        [result for _, result in map_isolated(inspect, others, workers=workers, progress=progress)]
     )
     return [
-        _answer_of_array(look, path) if n in arrays else next(found) for n, path in enumerate(items)
+        _inspect_npz(inspect, path) if n in arrays else next(results)
+        for n, path in enumerate(paths)
     ]
 
 
-def _answer_of_array(look: Callable[[str], Any], path: str) -> Any:
-    seconds = active_limits().seconds * max(1.0, Path(path).stat().st_size / _ARRAY_BYTES)
-    ((_, answer),) = map_isolated(look, [path], workers=1, timeout_s=seconds)
-    return answer
+def _inspect_npz(inspect: Callable[[str], Inspection], path: str) -> Inspection | DicomError:
+    """An .npz holds many images: its time limit grows with its size."""
+    factor = max(1.0, Path(path).stat().st_size / _BYTES_PER_TIME_LIMIT)
+    seconds = active_limits().seconds * factor
+    ((_, result),) = map_isolated(inspect, [path], workers=1, timeout_s=seconds)
+    return result
 
 
-def _require_apart(places: Sequence[Path]) -> None:
-    for a, b in itertools.permutations(places, 2):
+def _require_disjoint(roots: Sequence[Path]) -> None:
+    for a, b in itertools.permutations(roots, 2):
         if a.is_relative_to(b):
             raise InputError(
                 f"SOURCE {a} is given twice or lies inside SOURCE {b}. Give each file once.",

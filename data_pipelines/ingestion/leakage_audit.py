@@ -1,10 +1,10 @@
-"""The leakage audit: who may be one patient under two spellings, and which pictures are there
+"""The leakage audit: which patient identifiers may be two spellings of one, and which images occur
 twice, or nearly.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -15,109 +15,136 @@ from data_pipelines.ingestion.perceptual_hash import MAX_IMAGES, near_duplicate_
 MAX_PAIRS = 1000
 
 
-def audit(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What the rows of an ingest share that they should not: a table of AUDIT_COLUMNS, and its
-    counts.
-
-    Columns read: source, path, patient, person, pixel_sha256, look, alike, split ('' where it is
-    not kept) and reason. Kinds: patient_spelling (identifiers that differ in punctuation or leading
-    zeros alone), identical_pixels (decoded, MONOCHROME1 mirrored, in whatever encoding) and
-    near_duplicate (see looks), the last two of different patients or the same.
+class GroupCounts(TypedDict):
+    """How many groups there are, and how many of them lie under several patients or in several
+    splits.
     """
-    kept = rows[rows["reason"] == ""]
-    found = [_groups("patient_spelling", kept[kept["alike"] != ""], "alike", "person")]
-    refused = (
-        (rows["reason"] != "").groupby(rows["pixel_sha256"]).transform("any")
-    )  # not two empty slices of one patient
-    found.append(_groups("identical_pixels", rows[refused], "pixel_sha256", "place"))
-    pairs, searched = _near(kept)
-    found.append(pairs)
-    table = pd.concat(found, ignore_index=True)
-    counts = {
-        what: _counts(part)
-        for what, part in zip(("patient_spelling", "identical_pixels"), found, strict=False)
-    }
-    near: dict[str, Any] = {"groups": searched, "across_splits": _counts(pairs)["across_splits"]}
-    return table, {
-        **counts,
-        "near_duplicate": near if searched is not None else {"not_searched_over": MAX_IMAGES},
-    }
+
+    groups: int
+    across_patients: int
+    across_splits: int
 
 
-def audit_warnings(counts: dict[str, Any]) -> list[str]:
-    """What the audit found, a sentence each, and how to go on."""
-    spelt, same, near = (
-        counts[what] for what in ("patient_spelling", "identical_pixels", "near_duplicate")
+class PairCounts(TypedDict, total=False):
+    """Near-duplicate pairs; not_searched_over: the limit of images above which none are sought."""
+
+    groups: int
+    across_splits: int
+    not_searched_over: int
+
+
+class AuditCounts(TypedDict):
+    """The audit in numbers, as written to ingest.json."""
+
+    patient_spelling: GroupCounts
+    identical_pixels: GroupCounts
+    near_duplicate: PairCounts
+
+
+def audit(rows: pd.DataFrame) -> tuple[pd.DataFrame, AuditCounts]:
+    """Return what the rows of an ingest share and should not: a table of AUDIT_COLUMNS, and counts.
+
+    Columns read: source, path, patient, person, pixel_sha256, perceptual_hash, similar_id, split
+    ('' if excluded) and reason. Kinds of entries: patient_spelling (identifiers that differ in
+    punctuation or leading zeros only), identical_pixels (after decoding, in whatever encoding and
+    polarity) and near_duplicate (see perceptual_hash; of different patients).
+    """
+    included = rows[rows["reason"] == ""]
+    spelling = _groups(
+        "patient_spelling", included[included["similar_id"] != ""], "similar_id", "person"
     )
-    said = []
-    if spelt["groups"]:
-        said.append(
-            f"{spelt['groups']} patient identifiers occur in several spellings, which differ in "
-            f"punctuation or leading zeros "
-            f"alone ({spelt['across_splits']} across splits): see audit.csv. Where they are one "
-            f"person, write one spelling in a "
-            "column patient of the labels table"
+    # Two empty slices of one patient may be equal: list equal pixels only if one was excluded.
+    has_excluded = (rows["reason"] != "").groupby(rows["pixel_sha256"]).transform("any")
+    pixels = _groups("identical_pixels", rows[has_excluded], "pixel_sha256", "file")
+    pairs, n_pairs = _near_duplicates(included)
+    near: PairCounts = {"not_searched_over": MAX_IMAGES}
+    if n_pairs is not None:
+        near = {"groups": n_pairs, "across_splits": _counts(pairs)["across_splits"]}
+    return pd.concat([spelling, pixels, pairs], ignore_index=True), {
+        "patient_spelling": _counts(spelling),
+        "identical_pixels": _counts(pixels),
+        "near_duplicate": near,
+    }
+
+
+def audit_warnings(counts: AuditCounts) -> list[str]:
+    """Return one sentence per problem: how often it occurs, and what to do."""
+    spelling, pixels = counts["patient_spelling"], counts["identical_pixels"]
+    near = counts["near_duplicate"]
+    warnings = []
+    if spelling["groups"]:
+        warnings.append(
+            f"{counted(spelling['groups'], 'patient identifier')} with several spellings "
+            f"(punctuation, leading zeros), of which {spelling['across_splits']} across splits: "
+            f"see audit.csv. If they are one person, write one spelling in a column patient of the "
+            f"labels table"
         )
-    if same["across_patients"]:
-        said.append(
-            f"{same['across_patients']} pictures occur under several patients: one copy of each "
-            f"is kept, or none where labels "
-            "differ. See audit.csv, and find out whose they are"
+    if pixels["across_patients"]:
+        warnings.append(
+            f"{counted(pixels['across_patients'], 'duplicate image')} across patients: one copy "
+            f"kept (all dropped where labels conflict). See audit.csv, and find out which patient "
+            f"they belong to"
         )
     if near.get("groups"):
-        said.append(
-            f"{near['groups']} pairs of pictures of different patients look alike "
-            f"({near['across_splits']} across splits): see "
-            "audit.csv and look at them. Where they are one picture, or one person, give both the "
-            "same patient and ingest again"
+        warnings.append(
+            f"{counted(near['groups'], 'pair')} of similar images of different patients, of which "
+            f"{near['across_splits']} across splits: see audit.csv and compare them. If they show "
+            f"one person, give both the same patient and ingest again"
         )
     if "not_searched_over" in near:
-        said.append(
+        warnings.append(
             f"near-duplicates were not searched for: there are more than {MAX_IMAGES} images"
         )
-    return said
+    return warnings
 
 
-def _groups(what: str, rows: pd.DataFrame, column: str, differ: str) -> pd.DataFrame:
-    """Rows that share `column` and differ in `differ`, numbered by group."""
-    rows = rows.assign(place=rows["source"] + "\n" + rows["path"])
-    shared = rows[rows.groupby(column)[differ].transform("nunique") > 1] if len(rows) else rows
-    numbers = pd.factorize(shared[column])[0] + 1
-    return _listed(what, shared, numbers, np.full(len(shared), np.nan)).sort_values(
+def counted(count: int, noun: str) -> str:
+    """The count and the noun in the right number.
+
+    >>> counted(1, "image"), counted(3, "image")
+    ('1 image', '3 images')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _groups(what: str, rows: pd.DataFrame, shared: str, different: str) -> pd.DataFrame:
+    """Rows that are equal in the column `shared` and differ in `different`, numbered by group."""
+    rows = rows.assign(file=rows["source"] + "\n" + rows["path"])
+    part = rows[rows.groupby(shared)[different].transform("nunique") > 1] if len(rows) else rows
+    numbers = pd.factorize(part[shared])[0] + 1
+    return _entries(what, part, numbers, np.full(len(part), np.nan)).sort_values(
         "number", kind="stable"
     )
 
 
-def _near(kept: pd.DataFrame) -> tuple[pd.DataFrame, int | None]:
-    """The nearest pairs as rows, two a pair, and how many pairs there are (None: not searched
-    for).
-    """
-    if len(kept) > MAX_IMAGES:
-        return _listed("near_duplicate", kept.iloc[:0], np.zeros(0, int), np.zeros(0)), None
-    pairs = near_duplicate_pairs(list(kept["look"]), pd.factorize(kept["patient"])[0])
-    shown = pairs[:MAX_PAIRS]
-    rows = kept.iloc[[place for i, j, _ in shown for place in (i, j)]]
-    numbers, distances = (
-        np.repeat(np.arange(len(shown)) + 1, 2),
-        np.repeat([pair[2] for pair in shown], 2),
-    )
-    return _listed("near_duplicate", rows, numbers, distances), len(pairs)
+def _near_duplicates(included: pd.DataFrame) -> tuple[pd.DataFrame, int | None]:
+    """The nearest pairs, two rows per pair, and how many pairs there are (None: not searched)."""
+    if len(included) > MAX_IMAGES:
+        return _entries("near_duplicate", included.iloc[:0], np.zeros(0, int), np.zeros(0)), None
+    patients = pd.factorize(included["patient"])[0]
+    pairs = near_duplicate_pairs(list(included["perceptual_hash"]), patients)
+    nearest = pairs[:MAX_PAIRS]
+    rows = included.iloc[[row for i, j, _ in nearest for row in (i, j)]]
+    numbers = np.repeat(np.arange(len(nearest)) + 1, 2)
+    distances = np.repeat([distance for _, _, distance in nearest], 2)
+    return _entries("near_duplicate", rows, numbers, distances), len(pairs)
 
 
-def _listed(
+def _entries(
     what: str, rows: pd.DataFrame, numbers: np.ndarray, distances: np.ndarray
 ) -> pd.DataFrame:
+    """The rows as a table of AUDIT_COLUMNS."""
     kept = np.where(rows["reason"] == "", "yes", "no")
     return pd.DataFrame(rows[["path", "split", "patient", "source"]]).assign(
         what=what, number=numbers, kept=kept, distance=distances
     )[list(AUDIT_COLUMNS)]
 
 
-def _counts(part: pd.DataFrame) -> dict[str, int]:
-    by_number = part.groupby("number")
-    splits = part[part["split"] != ""].groupby("number")["split"].nunique()
+def _counts(entries: pd.DataFrame) -> GroupCounts:
+    by_number = entries.groupby("number")
+    splits = entries[entries["split"] != ""].groupby("number")["split"].nunique()
     return {
-        "groups": int(part["number"].nunique()),
+        "groups": int(entries["number"].nunique()),
         "across_patients": int((by_number["patient"].nunique() > 1).sum()),
         "across_splits": int((splits > 1).sum()),
     }

@@ -1,6 +1,6 @@
-"""The manifest: one table row an accepted image, and a summary of everything that was given.
+"""The manifest: a table with one row per accepted image, and a summary of all files.
 
-On disk a WORK folder: manifest.parquet, ingest.json, quarantine.csv, audit.csv and, where no key
+On disk it is a WORK folder: manifest.parquet, ingest.json, quarantine.csv, audit.csv and, if no key
 was given, pseudonym.key.
 """
 
@@ -18,10 +18,11 @@ from typing import Any
 import pandas as pd
 
 from data_pipelines.errors import ManifestError
-from data_pipelines.runtime.atomic_files import csv_bytes, escape_formula_cell, write_atomic
+from data_pipelines.runtime.atomic_files import csv_bytes, write_atomic
+from data_pipelines.runtime.csv_cells import escape_formula
+from data_pipelines.splits.stratified import SPLITS
 
 SCHEMA = "medres.manifest/1"
-SPLITS = ("train", "tune", "test")
 
 COLUMNS: Mapping[str, str] = {
     **dict.fromkeys(("image", "series", "study", "patient", "source", "path"), "str"),
@@ -44,9 +45,12 @@ QUARANTINE_COLUMNS = ("path", "reason", "message", "source")
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """An ingested cohort. `table`: COLUMNS, label:<finding> or class, meta:*, fold where asked for;
-    `audit`: see audit.audit;
-    `work`: its folder, None if in memory.
+    """An ingested cohort.
+
+    table: one row per accepted image, with COLUMNS, label:<finding> (float32: 1, 0, -1 or NaN) or
+        class, meta:*, and fold if requested.
+    summary: the content of ingest.json. quarantine: QUARANTINE_COLUMNS, one row per rejected file.
+    audit: AUDIT_COLUMNS, see leakage_audit. work: the folder, None if the manifest is in memory.
     """
 
     table: pd.DataFrame
@@ -57,34 +61,39 @@ class Manifest:
 
     @classmethod
     def load(cls, work: Path | str) -> Manifest:
-        """Open a WORK folder. Raises ManifestError where it is none, is damaged, or was changed by
-        hand.
+        """Open a WORK folder.
+
+        Raises ManifestError: no_manifest when a file is missing, manifest_unreadable,
+        manifest_changed when the table is not the one that ingest.json describes, manifest_schema.
         """
         work = Path(work)
         for name in ("manifest.parquet", "ingest.json", "quarantine.csv", "audit.csv"):
             if not (work / name).is_file():
                 raise ManifestError(
-                    f"{work} has no {name}: make it with: medres ingest SOURCE --out {work}"
+                    f"{work} has no {name}: make the folder with medres ingest SOURCE --out {work}",
+                    code="no_manifest",
                 )
         data = (work / "manifest.parquet").read_bytes()
         try:
             summary = json.loads((work / "ingest.json").read_bytes())
-            sound = (
+            unchanged = (
                 summary["schema"] == SCHEMA
                 and summary["manifest_sha256"] == hashlib.sha256(data).hexdigest()
             )
-            table = pd.read_parquet(io.BytesIO(data)) if sound else None
+            table = pd.read_parquet(io.BytesIO(data)) if unchanged else None
             quarantine, audit = (
                 pd.read_csv(work / f"{name}.csv", dtype=str, keep_default_na=False)
                 for name in ("quarantine", "audit")
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ManifestError(
-                f"{work} cannot be read ({type(error).__name__}): {_mend(work)}"
+                f"{work} cannot be read ({type(error).__name__}): {_fix(work)}",
+                code="manifest_unreadable",
             ) from None
         if table is None:
             raise ManifestError(
-                f"{work}: manifest.parquet is not the one that ingest.json describes: {_mend(work)}"
+                f"{work}: manifest.parquet is not the one that ingest.json describes: {_fix(work)}",
+                code="manifest_changed",
             )
         return cls(check_table(table, where=str(work)), summary, quarantine, work, audit)
 
@@ -94,8 +103,8 @@ class Manifest:
         """
         data = self.table.to_parquet(index=False)
         write_atomic(folder / "manifest.parquet", data)
-        write_atomic(folder / "quarantine.csv", _guarded(self.quarantine, QUARANTINE_COLUMNS))
-        write_atomic(folder / "audit.csv", _guarded(self.audit, AUDIT_COLUMNS))
+        write_atomic(folder / "quarantine.csv", _escaped_csv(self.quarantine, QUARANTINE_COLUMNS))
+        write_atomic(folder / "audit.csv", _escaped_csv(self.audit, AUDIT_COLUMNS))
         summary = {
             "schema": SCHEMA,
             **self.summary,
@@ -119,43 +128,39 @@ class Manifest:
         return f"<p>Manifest: {len(self.table)} images. Files: {text}.</p><table>{rows}</table>"
 
 
-def _guarded(table: pd.DataFrame, columns: Sequence[str]) -> bytes:
-    """A CSV whose cells no spreadsheet runs; empty where a value is missing."""
-    records = table.astype(object).where(table.notna(), "").to_dict("records")
-    return csv_bytes(
-        ({str(k): escape_formula_cell(str(v)) for k, v in row.items()} for row in records), columns
-    )
-
-
 def check_table(table: pd.DataFrame, *, where: str) -> pd.DataFrame:
-    """Return `table` if it obeys the schema. Raises ManifestError that names the column at
-    fault.
+    """Return `table` if it follows the schema. Raises ManifestError (code manifest_schema), which
+    names the column.
     """
     missing = [name for name in COLUMNS if name not in table]
     if missing:
-        raise ManifestError(
-            f"{where}: the manifest lacks the columns {', '.join(missing)}: {_mend(where)}"
-        )
-    for name, kind in COLUMNS.items():
-        text = pd.api.types.is_string_dtype(table[name].dtype) and not table[name].isna().any()
-        if not (text if kind == "str" else table[name].dtype == kind):
-            raise ManifestError(
-                f"{where}: column {name} of the manifest is not {kind}: {_mend(where)}"
-            )
+        raise _schema_error(where, f"the manifest lacks the columns {', '.join(missing)}")
+    for name, dtype in COLUMNS.items():
+        is_text = pd.api.types.is_string_dtype(table[name].dtype) and not table[name].isna().any()
+        if not (is_text if dtype == "str" else table[name].dtype == dtype):
+            raise _schema_error(where, f"column {name} of the manifest is not {dtype}")
     if table["image"].duplicated().any():
-        raise ManifestError(
-            f"{where}: column image of the manifest holds a value twice: {_mend(where)}"
-        )
+        raise _schema_error(where, "column image of the manifest has a value twice")
     if not table["split"].isin(SPLITS).all():
-        raise ManifestError(
-            f"{where}: column split of the manifest holds more than {', '.join(SPLITS)}: "
-            f"{_mend(where)}"
-        )
+        splits = ", ".join(SPLITS)
+        raise _schema_error(where, f"column split of the manifest has values other than {splits}")
     return table
 
 
-def _mend(where: object) -> str:
+def _schema_error(where: str, problem: str) -> ManifestError:
+    return ManifestError(f"{where}: {problem}: {_fix(where)}", code="manifest_schema")
+
+
+def _fix(where: object) -> str:
     return f"run medres ingest again, into a new folder ({where} is left as it is)."
+
+
+def _escaped_csv(table: pd.DataFrame, columns: Sequence[str]) -> bytes:
+    """A CSV without formulas; a missing value is an empty cell."""
+    records = table.astype(object).where(table.notna(), "").to_dict("records")
+    return csv_bytes(
+        ({str(k): escape_formula(str(v)) for k, v in row.items()} for row in records), columns
+    )
 
 
 def _counts(value: object) -> str:

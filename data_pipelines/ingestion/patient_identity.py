@@ -1,12 +1,11 @@
-"""Who is who: pseudonyms of images, series, studies and patients, and identifiers that may mean the
-same person.
+"""Pseudonyms of images, series, studies and patients, and identifiers that may mean the same
+person.
 """
 
 from __future__ import annotations
 
 import re
 
-import numpy as np
 import pandas as pd
 
 from data_pipelines.pseudonyms import PseudonymKey
@@ -14,18 +13,17 @@ from data_pipelines.splits.stratified import connected_groups
 
 
 def identify(rows: pd.DataFrame, key: PseudonymKey) -> pd.DataFrame:
-    """Add the pseudonyms image, series, study and patient ('' for a patient who is not named).
+    """Add the pseudonyms image, series, study and patient ('' for a DICOM file without PatientID).
 
-    What lacks a UID is identified by its file: a series or study of one file, and where it is no
-    DICOM at all, a patient.
+    A file without a UID is identified by its path: it is a series and a study of its own and, if it
+    is not DICOM, also a patient of its own.
     """
-    own = rows["source"] + "\n" + rows["path"]
+    file = rows["source"] + "\n" + rows["path"]
 
     def pseudonyms(kind: str, column: str) -> list[str]:
-        known = zip(rows[column], own, strict=True)
         return [
-            key.pseudonym(kind, uid) if uid else key.pseudonym(f"{kind} of file", file)
-            for uid, file in known
+            key.pseudonym(kind, uid) if uid else key.pseudonym(f"{kind} of file", path)
+            for uid, path in zip(rows[column], file, strict=True)
         ]
 
     images = [
@@ -33,46 +31,45 @@ def identify(rows: pd.DataFrame, key: PseudonymKey) -> pd.DataFrame:
         for image, n in zip(pseudonyms("image", "sop_uid"), rows["frame"], strict=True)
     ]
 
-    def patient(issuer: str, person: str, form: str, file: str) -> str:
+    def patient(issuer: str, person: str, form: str, path: str) -> str:
         if person:
             return key.pseudonym("patient", issuer, person)
-        return "" if form == "dicom" else key.pseudonym("patient of file", file)
+        return "" if form == "dicom" else key.pseudonym("patient of file", path)
 
-    people = zip(rows["issuer"], rows["person"], rows["form"], own, strict=True)
+    people = zip(rows["issuer"], rows["person"], rows["form"], file, strict=True)
     return rows.assign(
         image=images,
         series=pseudonyms("series", "series_uid"),
         study=pseudonyms("study", "study_uid"),
-        patient=[patient(*one) for one in people],
+        patient=[patient(*fields) for fields in people],
     )
 
 
-def patient_groups(rows: pd.DataFrame) -> np.ndarray:
-    """A number a row: one for all rows of patients who share an identity, pixels, or an identifier
-    that may be one.
+def link_patients(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add `similar_id` (see similar_ids) and `group`: a number per group of patients who share an
+    identifier, equal pixels, or identifiers that may mean the same person.
     """
-    return connected_groups(
-        list(rows["patient"]),
-        [list(rows["pixel_sha256"]), list(ids_without_issuer(rows)), list(similar_ids(rows))],
-    )
+    similar = similar_ids(rows)
+    links = [list(rows["pixel_sha256"]), list(ids_without_issuer(rows)), list(similar)]
+    return rows.assign(group=connected_groups(list(rows["patient"]), links), similar_id=similar)
 
 
 def ids_without_issuer(rows: pd.DataFrame) -> pd.Series:
-    """Identifiers that occur with an issuer and without one: two patients by rule, perhaps one in
-    truth.
+    """Identifiers that occur with an issuer and without one, else ''. They count as two patients,
+    but may be one person.
     """
-    bare = rows.groupby("person")["issuer"].transform(
+    mixed = rows.groupby("person")["issuer"].transform(
         lambda issuers: (issuers == "").any() and (issuers != "").any()
     )
-    return rows["person"].where(bare.astype(bool), "")
+    return rows["person"].where(mixed.astype(bool), "")
 
 
 def similar_ids(rows: pd.DataFrame) -> pd.Series:
     """The common form of identifiers of one issuer that differ in punctuation or leading zeros
-    alone, else ''.
+    only, else ''.
 
-    'P-001', 'p_1' and 'P 1' may be one patient spelt thrice, or not: hospitals do give '12' and
-    '012' to two people.
+    'P-001', 'p_1' and 'P 1' may be one patient or three: hospitals do give '12' and '012' to two
+    people.
     """
     form = rows["issuer"] + "\n" + rows["person"].map(canonical_spelling)
     several = rows.groupby(form)["person"].transform("nunique") > 1
@@ -80,8 +77,11 @@ def similar_ids(rows: pd.DataFrame) -> pd.Series:
 
 
 def canonical_spelling(person: str) -> str:
-    """A normal identifier without leading zeros of its numbers and without punctuation, but for
-    that between two digits.
+    """An identifier without the leading zeros of its numbers and without punctuation, except
+    between two digits.
+
+    >>> canonical_spelling("p-001"), canonical_spelling("12_03")
+    ('p1', '12-3')
     """
     plain = re.sub(r"[\W_]+", "-", person)
     plain = re.sub(r"(?<!\d)-|-(?!\d)", "", plain)

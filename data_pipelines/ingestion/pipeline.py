@@ -1,5 +1,5 @@
-"""From a folder of files to a manifest: index, label, weed, order, split, give pseudonyms,
-write.
+"""From a folder of files to a manifest. `ingest` reads and writes files; `build` takes the steps in
+between, one line per step.
 """
 
 from __future__ import annotations
@@ -7,11 +7,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from data_pipelines.errors import InputError, ManifestError
@@ -19,8 +17,9 @@ from data_pipelines.ingestion.decoder_agreement import cross_checked
 from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reasons
 from data_pipelines.ingestion.index import FileIndex, RejectedFile, index_sources
 from data_pipelines.ingestion.leakage_audit import audit, audit_warnings
-from data_pipelines.ingestion.manifest import COLUMNS, Manifest, check_table
-from data_pipelines.ingestion.patient_identity import identify, patient_groups, similar_ids
+from data_pipelines.ingestion.manifest import COLUMNS, QUARANTINE_COLUMNS, Manifest, check_table
+from data_pipelines.ingestion.patient_identity import identify, link_patients
+from data_pipelines.ingestion.series_order import in_series_order
 from data_pipelines.ingestion.summary import require_two_classes, summarise
 from data_pipelines.kinds import UnitName
 from data_pipelines.labels.embedded import array_labels, folder_labels
@@ -34,7 +33,6 @@ from data_pipelines.sources.image_source import RASTER_SUFFIXES
 from data_pipelines.splits.assignment import SplitOptions, apply_external_site, assign, folds_of
 from data_pipelines.splits.leakage import crosses_splits, refuse_leaks
 from data_pipelines.splits.stratified import FRACTIONS, check_no_overlap
-from data_pipelines.volumes.series import group_planes, series_verdict
 
 OnLeak = Literal["error", "drop"]
 
@@ -61,49 +59,46 @@ def ingest(
     workers: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Manifest:
-    """Index the DICOM files below `source` (a path or several) and write the new folder `out`
-    (None: memory alone).
+    """Index the DICOM files below `source` and write the manifest to the new folder `out`.
 
-    labels: a CSV (see read_labels); findings: its finding columns; readers: what becomes of rows
-        with one key. seed, fractions, split_mode, external_site (column, value), folds: of the
-        split by patient (train, tune, test), unless the CSV gives one; see SplitPlan. splits_from:
-        an earlier work folder, whose patients keep their split.
-    key_file: key of the pseudonyms; else MEDRES_KEY, else that of `splits_from`, else one is made
-        in `out`.
-    max_bad: greatest share (0..1) of quarantined files among the DICOM files. for_processing:
-        accept raw radiographs.
-    units: let PNG, JPEG and .npz in as well, and say what their values are (HU: int16 arrays
-        alone). class_folders: the folder of each file is its class; see folder_labels. Labels and
-        splits inside an .npz hold unless `labels` is given.
-    on_leak: what becomes of a patient or equal pixels in two given splits: an error, or "drop" them
-        from the lesser split.
+    source: a folder or file, or several. out: None keeps the manifest in memory.
+    labels: a CSV, see read_labels. findings: its finding columns. readers: how several rows of one
+        key are combined.
+    seed, fractions (train, tune, test), split_mode, external_site (column, value), folds: the split
+        by patient, see SplitOptions; the labels may give splits instead. splits_from: an earlier
+        work folder, whose patients keep their split.
+    key_file: key of the pseudonyms; else MEDRES_KEY, else that of `splits_from`, else a new key in
+        `out`.
+    max_bad: largest allowed share (0..1) of quarantined files among the DICOM files.
+    for_processing: also accept raw radiographs.
+    units: also accept PNG, JPEG and .npz, with values in these units (HU: int16 arrays only).
+        Labels and splits inside an .npz are used if `labels` is None.
+    class_folders: the folder of each file is its class, see folder_labels.
+    on_leak: what happens when a patient or equal pixels lie in two given splits: "error", or "drop"
+        them from the split of lower rank (train, then tune).
     progress: called with (done, total) files.
 
-    Raises InputError and its kin, before anything is written: an `out` in use, labels that cannot
-    be read or meet no image (LabelError), a patient or equal pixels in two given splits
-    (SplitError; the list is written beside `out` as <out>.leaks.csv), no image at all
-    (ManifestError).
+    Raises subclasses of InputError before `out` is written: `out` is in use (output_exists), labels
+    that cannot be read or match no image (LabelError), a patient or equal pixels in two given
+    splits (SplitError, code split_leak; they are listed in <out>.leaks.csv), no image at all
+    (ManifestError, codes no_dicom and no_image_left).
     """
     sources = [source] if isinstance(source, Path | str) else list(source)
-    if out is not None:
-        require_new(Path(out), what="a manifest")
+    work = None if out is None else Path(out)
+    if work is not None:
+        require_new(work, what="a manifest")
     if max_bad is not None and not 0 <= max_bad <= 1:
         raise InputError(f"max_bad {max_bad}: give a share from 0 to 1.", code="max_bad")
-    earlier = None if splits_from is None else Manifest.load(splits_from)
-    plan = SplitOptions(
-        seed,
-        fractions,
-        split_mode,
-        None if earlier is None else earlier.table,
-        external_site,
-        folds,
-    )
-    plan.check()
     if labels is not None and class_folders:
         raise InputError(
             "Both a labels table and class_folders are given: choose one.", code="labels"
         )
-    table = None if labels is None else read_labels(labels, findings=findings, readers=readers)
+    earlier = None if splits_from is None else Manifest.load(splits_from).table
+    split_options = SplitOptions(seed, fractions, split_mode, earlier, external_site, folds)
+    split_options.check()
+    label_table = (
+        None if labels is None else read_labels(labels, findings=findings, readers=readers)
+    )
     key = find_key(_key_file(key_file, splits_from))
     index = index_sources(
         sources,
@@ -114,18 +109,18 @@ def ingest(
         progress=progress,
     )
     index = cross_checked(index, workers)
-    if table is None and not index.rows.empty:
-        table = own_labels(index.rows, findings, class_folders=class_folders)
-    work = None if out is None else Path(out)
-    leaks = None if work is None else work.with_name(f"{work.name}.leaks.csv")
-    manifest = build(index, table, key, plan=plan, max_bad=max_bad, on_leak=on_leak, leaks=leaks)
-    if work is None:
-        return manifest
-    with staged_folder(work, what="a manifest") as folder:
-        if key.origin == "made":
-            write_atomic(folder / KEY_NAME, key.secret, mode=0o600)
-        manifest.save(folder)
-    return Manifest.load(work)
+    if label_table is None:
+        label_table = _embedded_labels(index.rows, findings, class_folders=class_folders)
+    manifest = build(
+        index,
+        label_table,
+        key,
+        split_options=split_options,
+        max_bad=max_bad,
+        on_leak=on_leak,
+        leaks=None if work is None else work.with_name(f"{work.name}.leaks.csv"),
+    )
+    return manifest if work is None else _written(manifest, work, key)
 
 
 def build(
@@ -133,156 +128,157 @@ def build(
     labels: Labels | None,
     key: PseudonymKey,
     *,
-    plan: SplitOptions | None = None,
+    split_options: SplitOptions | None = None,
     max_bad: float | None = None,
     on_leak: OnLeak = "error",
     leaks: Path | None = None,
 ) -> Manifest:
-    """Return the manifest of indexed files, in memory; nothing is read and, but for `leaks`,
-    nothing written.
+    """Return the manifest of indexed files, in memory.
 
-    Arguments and errors are those of `ingest`; `leaks` is where the rows that cross given splits
-    are listed.
+    Arguments and errors are those of `ingest`. Nothing is read, and nothing is written except
+    `leaks`, the list of the rows that lie in two given splits.
     """
-    plan = plan or SplitOptions()
-    _require_enough(index.rows, index.rejected, None)
+    split_options = split_options or SplitOptions()
+    splits_given = labels is not None and "split" in labels.columns
+
+    _require_images(index.rows, index.rejected)
     joined = join_labels(index.rows, labels)
-    given = labels is not None and "split" in labels.columns
-    rows = _decided(identify(joined.rows, key), labels, plan, on_leak, leaks, given=given)
-    lost, lost_frames = excluded_files(rows, rows["reason"])
-    rejected = tuple(sorted((*index.rejected, *lost), key=lambda r: (r.source, r.path)))
-    kept = rows[rows["reason"] == ""]
-    _require_enough(kept, rejected, max_bad)
-    kept = _in_series_order(kept)
-    if labels is not None:
-        require_two_classes(kept, labels)
-    splits, said = assign(kept, plan, key, given=given)
-    kept = kept.assign(split=splits)
-    if plan.folds:
-        kept = kept.assign(fold=folds_of(kept, plan))
-    check_no_overlap(kept)
-    findings, counts = audit(rows.assign(split=kept["split"].reindex(rows.index, fill_value="")))
-    table = _table(kept)
-    summary = summarise(
-        table,
-        rejected,
-        labels,
-        unmatched_rows=joined.unmatched_rows,
-        unlabelled=int((~kept["labelled"].astype(bool)).sum()),
-        lost_frames=lost_frames,
-        unnamed=int((kept["person"] == "").sum()),
-        more_warnings=audit_warnings(counts),
-    )
-    summary |= {
-        **said,
-        "seed": plan.seed,
-        "fractions": [float(f) for f in plan.fractions],
-        "folds": plan.folds,
-    }
-    summary |= {"audit": counts, "pseudonym_key": key.origin}
-    entries = [(r.path, r.reason, r.message, r.source) for r in rejected]
-    quarantine = pd.DataFrame(entries, columns=["path", "reason", "message", "source"])
-    return Manifest(table, summary, quarantine, audit=findings)
+    rows = link_patients(identify(joined.rows, key))
 
-
-def _decided(
-    rows: pd.DataFrame,
-    labels: Labels | None,
-    plan: SplitOptions,
-    on_leak: OnLeak,
-    leaks: Path | None,
-    *,
-    given: bool,
-) -> pd.DataFrame:
-    """The rows with their group of patients, and the reason why each cannot stay ('' where it
-    can).
-    """
     if on_leak == "error":
         refuse_leaks(rows, leaks)
-    rows = rows.assign(group=patient_groups(rows), alike=similar_ids(rows), excluded="")
-    if on_leak == "drop":
-        rows = rows.assign(excluded=np.where(crosses_splits(rows), "split_leak", ""))
-    if not given:
-        rows = apply_external_site(rows, plan)
-    return rows.assign(reason=exclusion_reasons(rows, labels))
+    rows = rows.assign(excluded=_dropped_leaks(rows) if on_leak == "drop" else "")
+    if not splits_given:
+        rows = apply_external_site(rows, split_options)
+    rows = rows.assign(reason=exclusion_reasons(rows, splits_given=splits_given))
+    excluded, excluded_frames = excluded_files(rows)
+    rejected = sorted((*index.rejected, *excluded), key=lambda file: (file.source, file.path))
+
+    images = rows[rows["reason"] == ""]
+    _require_images(images, rejected)
+    _require_few_bad(images, rejected, max_bad)
+    images = in_series_order(images)
+    if labels is not None:
+        require_two_classes(images, labels)
+
+    splits, split_record = assign(images, split_options, key, splits_given=splits_given)
+    images = images.assign(split=splits)
+    if split_options.folds:
+        images = images.assign(fold=folds_of(images, split_options))
+    check_no_overlap(images)
+    final_split = images["split"].reindex(rows.index, fill_value="")
+    audit_table, audit_counts = audit(rows.assign(split=final_split))
+
+    table = _manifest_table(images)
+    summary = {
+        **summarise(
+            table,
+            rejected,
+            labels,
+            unmatched_rows=joined.unmatched_rows,
+            unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
+            excluded_frames=excluded_frames,
+            images_without_patient=int((images["person"] == "").sum()),
+            audit_warnings=audit_warnings(audit_counts),
+        ),
+        **split_record,
+        "seed": split_options.seed,
+        "fractions": [float(share) for share in split_options.fractions],
+        "folds": split_options.folds,
+        "audit": audit_counts,
+        "pseudonym_key": key.origin,
+    }
+    return Manifest(table, summary, _quarantine_table(rejected), audit=audit_table)
 
 
-def _table(kept: pd.DataFrame) -> pd.DataFrame:
-    extra = [
-        str(name)
-        for name in kept
-        if str(name).startswith(("label:", "meta:")) or name in ("class", "fold")
-    ]
-    return check_table(
-        kept[[*COLUMNS, *extra]].astype(dict(COLUMNS)).reset_index(drop=True), where="ingest"
-    )
+def _key_file(key_file: Path | str | None, splits_from: Path | str | None) -> Path | None:
+    """The given key file; else, unless the environment has a key, that of the earlier folder."""
+    if key_file is not None:
+        return Path(key_file)
+    if splits_from is None or os.environ.get(ENVIRONMENT):
+        return None
+    earlier = Path(splits_from) / KEY_NAME
+    return earlier if earlier.is_file() else None
 
 
-def own_labels(
+def _embedded_labels(
     rows: pd.DataFrame, findings: Sequence[str], *, class_folders: bool
 ) -> Labels | None:
-    """The labels that come with the files, where no table is given: of class folders if asked for,
-    else inside an .npz.
-    """
+    """Labels that come with the files: of class folders if requested, else inside an .npz."""
+    if rows.empty:
+        return None
     if class_folders:
         return folder_labels(rows, findings)
     return array_labels(rows, findings) if "own_labels" in rows else None
 
 
-def _key_file(key_file: Path | str | None, splits_from: Path | str | None) -> Path | None:
-    """The key file that is named, else the one inside the earlier work folder, unless the
-    environment holds a key.
+def _require_images(rows: pd.DataFrame, rejected: Sequence[RejectedFile]) -> None:
+    """Raise ManifestError when no image is left: no_dicom without any DICOM file, else
+    no_image_left.
     """
-    if key_file is not None or splits_from is None or os.environ.get(ENVIRONMENT):
-        return None if key_file is None else Path(key_file)
-    inside = Path(splits_from) / KEY_NAME
-    return inside if inside.is_file() else None
-
-
-def _in_series_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the place of each CT slice in its series along the normal, and the verdict on the
-    series.
-    """
-    order, verdict = (
-        pd.Series(0, index=rows.index),
-        pd.Series("SINGLE", index=rows.index, dtype=object),
-    )
-    for _, series in rows[rows["kind"] == "ct"].groupby("series"):
-        groups = group_planes(
-            [replace(plane, source_index=n) for n, plane in enumerate(series["plane"])]
+    if not rows.empty:
+        return
+    n_quarantined = sum(not file.skipped for file in rejected)
+    if n_quarantined:
+        raise ManifestError(
+            f"No image is left of {n_quarantined} DICOM files. Reasons: {_reasons(rejected)}.",
+            code="no_image_left",
         )
-        members = series.index[[plane.source_index for group in groups for plane in group.planes]]
-        order[members] = np.arange(len(members))
-        verdict[members] = series_verdict(groups)
-    return rows.assign(order=order, verdict=verdict)
+    suffixes = [PurePosixPath(file.path).suffix.lower() for file in rejected]
+    n_other_images = sum(suffix in RASTER_SUFFIXES for suffix in suffixes)
+    fix = (
+        f"{n_other_images} look like PNG, JPEG or .npz files: declare with --units what their "
+        f"values are."
+        if n_other_images
+        else "Check SOURCE."
+    )
+    raise ManifestError(f"No DICOM file among {len(rejected)} files. {fix}", code="no_dicom")
 
 
-def _require_enough(
+def _require_few_bad(
     rows: pd.DataFrame, rejected: Sequence[RejectedFile], max_bad: float | None
 ) -> None:
-    """Raise ManifestError where no image is left, InputError where the share of quarantined files
-    is over `max_bad`.
-    """
-    bad = [r.reason for r in rejected if not r.skipped]
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(Counter(bad).items()))
-    if rows.empty and not bad:
-        pictures = sum(PurePosixPath(r.path).suffix.lower() in RASTER_SUFFIXES for r in rejected)
-        said = (
-            f" {pictures} look like pictures or arrays: declare what their values are with --units."
-            if pictures
-            else ""
-        )
-        raise ManifestError(
-            f"No DICOM file among the {len(rejected)} files given.{said or ' Check SOURCE.'}"
-        )
-    if rows.empty:
-        raise ManifestError(f"No image is left of {len(bad)} DICOM files: {reasons}.")
-    files = len(bad) + len(rows.drop_duplicates(["source", "path"]))
-    if max_bad is not None and len(bad) > max_bad * files:
+    """Raise InputError (code max_bad) when the share of quarantined files is above `max_bad`."""
+    n_quarantined = sum(not file.skipped for file in rejected)
+    n_files = n_quarantined + len(rows.drop_duplicates(["source", "path"]))
+    if max_bad is not None and n_quarantined > max_bad * n_files:
         raise InputError(
-            f"{len(bad)} of {files} DICOM files are quarantined, more than --max-bad {max_bad:g} "
-            f"allows: {reasons}. "
-            "Nothing was written; without --max-bad the run completes and lists them in "
-            "quarantine.csv.",
+            f"{n_quarantined} of {n_files} DICOM files are quarantined, more than --max-bad "
+            f"{max_bad:g} allows. Reasons: {_reasons(rejected)}. Nothing was written; without "
+            f"--max-bad the run completes and lists these files in quarantine.csv.",
             code="max_bad",
         )
+
+
+def _reasons(rejected: Sequence[RejectedFile]) -> str:
+    counts = Counter(file.reason for file in rejected if not file.skipped)
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+
+
+def _dropped_leaks(rows: pd.DataFrame) -> pd.Series:
+    """The exclusion reason split_leak for the rows to drop, '' for the others."""
+    return crosses_splits(rows).map({True: "split_leak", False: ""}).astype(object)
+
+
+def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
+    more_columns = [
+        str(name)
+        for name in images
+        if str(name).startswith(("label:", "meta:")) or name in ("class", "fold")
+    ]
+    table = images[[*COLUMNS, *more_columns]].astype(dict(COLUMNS)).reset_index(drop=True)
+    return check_table(table, where="ingest")
+
+
+def _quarantine_table(rejected: Sequence[RejectedFile]) -> pd.DataFrame:
+    entries = [(file.path, file.reason, file.message, file.source) for file in rejected]
+    return pd.DataFrame(entries, columns=list(QUARANTINE_COLUMNS))
+
+
+def _written(manifest: Manifest, work: Path, key: PseudonymKey) -> Manifest:
+    """Write the work folder as a whole or not at all, and open it."""
+    with staged_folder(work, what="a manifest") as folder:
+        if key.origin == "made":
+            write_atomic(folder / KEY_NAME, key.secret, mode=0o600)
+        manifest.save(folder)
+    return Manifest.load(work)

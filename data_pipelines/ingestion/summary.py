@@ -1,4 +1,4 @@
-"""What an ingest amounts to, in numbers: the content of ingest.json."""
+"""An ingest in numbers and warnings: the content of ingest.json."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pandas as pd
 
 from data_pipelines.errors import LabelError
 from data_pipelines.ingestion.index import RejectedFile
-from data_pipelines.ingestion.manifest import SPLITS
-from data_pipelines.labels.table import Labels, canonical_column
+from data_pipelines.ingestion.leakage_audit import counted
+from data_pipelines.labels.table import Labels, canonical_column, normalise_key
+from data_pipelines.labels.task import LABEL_TASKS
+from data_pipelines.splits.stratified import SPLITS
 
 _VALUES = {"0": 0.0, "1": 1.0, "-1": -1.0}
 
@@ -22,69 +24,71 @@ def summarise(
     labels: Labels | None,
     *,
     unmatched_rows: Sequence[int],
-    unlabelled: int,
-    lost_frames: int,
-    unnamed: int,
-    more_warnings: Sequence[str] = (),
+    unlabeled_images: int,
+    excluded_frames: int,
+    images_without_patient: int,
+    audit_warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the summary of a finished table. Counts of files: given = ok + repaired + quarantined
-    + skipped.
+    """Return the summary of a finished manifest table.
+
+    Counts of files: given = ok + repaired + quarantined + skipped. unmatched_rows: row numbers of
+    the labels table that match no indexed image. excluded_frames: those of files that keep another
+    frame.
     """
-    files = table.drop_duplicates(["source", "path"])["status"].value_counts()
+    files = table.drop_duplicates(["source", "path"])
+    status = files["status"].value_counts()
     counts = {
-        "ok": int(files.get("ok", 0)),
-        "repaired": int(files.get("repaired", 0)),
-        "quarantined": sum(not r.skipped for r in rejected),
-        "skipped": sum(r.skipped for r in rejected),
+        "ok": int(status.get("ok", 0)),
+        "repaired": int(status.get("repaired", 0)),
+        "quarantined": sum(not file.skipped for file in rejected),
+        "skipped": sum(file.skipped for file in rejected),
     }
-    repairs = Counter(
-        code
-        for codes in table.drop_duplicates(["source", "path"])["repairs"]
-        for code in codes.split(";")
-    )
+    repairs = Counter(code for codes in files["repairs"] for code in codes.split(";"))
+    verdicts = table.groupby("verdict")["series"].nunique()
+    classes = _classes(table)
     return {
         "given": sum(counts.values()),
         **counts,
-        "reasons": dict(sorted(Counter(r.reason for r in rejected).items())),
+        "reasons": dict(sorted(Counter(file.reason for file in rejected).items())),
         "repairs": {code: count for code, count in sorted(repairs.items()) if code},
         "images": len(table),
         "patients": int(table["patient"].nunique()),
         "kinds": {str(kind): int(count) for kind, count in table["kind"].value_counts().items()},
-        "verdicts": {
-            str(v): int(n) for v, n in table.groupby("verdict")["series"].nunique().items()
-        },
+        "verdicts": {str(verdict): int(count) for verdict, count in verdicts.items()},
         "splits": {
-            name: _split_counts(table[table["split"] == name], labels, _classes(table))
-            for name in SPLITS
+            name: _split_counts(table[table["split"] == name], labels, classes) for name in SPLITS
         },
         "task": labels.task if labels else "none",
         "findings": list(labels.findings) if labels else [],
-        "classes": _classes(table),
+        "classes": classes,
         "label_level": labels.level if labels else "image",
-        "label_rows": 0 if labels is None else len(labels.rows),
+        "label_rows": len(labels.rows) if labels else 0,
         "label_rows_unmatched": len(unmatched_rows),
-        "label_rows_repeated": 0 if labels is None else labels.repeated_rows,
+        "label_rows_repeated": labels.repeated_rows if labels else 0,
         "readers": labels.readers if labels else None,
-        "images_unlabelled": unlabelled,
+        "images_unlabelled": unlabeled_images,
         "sources": sorted(set(table["source"])),
         "warnings": [
-            *_counted_warnings(lost_frames, unnamed),
-            *_warnings(table, labels, unmatched_rows, unlabelled),
-            *more_warnings,
+            *_image_warnings(table, excluded_frames, images_without_patient),
+            *_label_warnings(labels, rejected, unmatched_rows, unlabeled_images),
+            *_split_warnings(table, labels, classes),
+            *audit_warnings,
         ],
     }
 
 
 def require_two_classes(rows: pd.DataFrame, labels: Labels) -> None:
-    """Raise LabelError where no finding has both values, or fewer than two classes are left among
-    the images.
+    """Raise LabelError (code one_class) when fewer than two classes are left among the images, or
+    no finding has both 0 and 1.
     """
-    if labels.task == "multiclass":
-        found = set(rows["class"]) - {""}
-        if len(found) < 2:
+    if LABEL_TASKS[labels.task].exclusive:
+        n_classes = len(set(rows["class"]) - {""})
+        if n_classes < 2:
+            number = "one class only" if n_classes else "no class"
             raise LabelError(
-                f"The images have {len(found)} class: two or more are needed to learn or to "
-                f"measure."
+                f"The {len(rows)} accepted images have {number}: two or more classes are needed to "
+                f"train or to evaluate.",
+                code="one_class",
             )
     elif not any(_has_both(rows, name) for name in labels.findings):
         counts = {
@@ -92,9 +96,9 @@ def require_two_classes(rows: pd.DataFrame, labels: Labels) -> None:
             for name in labels.findings
         }
         raise LabelError(
-            f"No finding is both present and absent among the {len(rows)} accepted images: there "
-            f"is one class only, and "
-            f"nothing to learn or to measure. Images by value: {counts}."
+            f"No finding is both present and absent among the {len(rows)} accepted images: with "
+            f"one class only, nothing can be trained or evaluated. Images by value: {counts}.",
+            code="one_class",
         )
 
 
@@ -103,75 +107,103 @@ def _has_both(rows: pd.DataFrame, name: str) -> bool:
 
 
 def _classes(table: pd.DataFrame) -> list[str] | None:
-    """The classes that the images have, sorted; None unless the task is multi-class."""
+    """The classes of the images, sorted; None unless the task is multi-class."""
     return sorted(set(table["class"]) - {""}) if "class" in table else None
 
 
 def _split_counts(
-    part: pd.DataFrame, labels: Labels | None, names: list[str] | None
+    part: pd.DataFrame, labels: Labels | None, classes: list[str] | None
 ) -> dict[str, Any]:
-    classes: dict[str, Any] = {}
-    if "class" in part:
-        classes = {name: int((part["class"] == name).sum()) for name in names or ()}
+    by_class: dict[str, Any] = {}
+    if classes is not None:
+        by_class = {name: int((part["class"] == name).sum()) for name in classes}
     elif labels:
         for name in labels.findings:
             column = part[f"label:{name}"]
-            classes[name] = {text: int((column == value).sum()) for text, value in _VALUES.items()}
-            classes[name]["not_assessed"] = int(column.isna().sum())
+            by_class[name] = {text: int((column == v).sum()) for text, v in _VALUES.items()}
+            by_class[name]["not_assessed"] = int(column.isna().sum())
     return {
         "patients": int(part["patient"].nunique()),
         "studies": int(part["study"].nunique()),
         "images": len(part),
-        "classes": classes,
+        "classes": by_class,
     }
 
 
-def _warnings(
-    table: pd.DataFrame, labels: Labels | None, unmatched: Sequence[int], unlabelled: int
+def _image_warnings(
+    table: pd.DataFrame, excluded_frames: int, images_without_patient: int
 ) -> list[str]:
-    found = [f"split {name} holds no image" for name in SPLITS if name not in set(table["split"])]
+    warnings = []
+    if excluded_frames:
+        warnings.append(
+            f"{counted(excluded_frames, 'frame')} of multi-frame files excluded as copies of others"
+        )
+    if images_without_patient:
+        warnings.append(
+            f"{counted(images_without_patient, 'image')} with no patient ID: each image is treated "
+            f"as its own patient; leakage is possible"
+        )
+    absent = [name for name in SPLITS if name not in set(table["split"])]
+    return warnings + [f"split {name} has no image" for name in absent]
+
+
+def _label_warnings(
+    labels: Labels | None,
+    rejected: Sequence[RejectedFile],
+    unmatched_rows: Sequence[int],
+    unlabeled_images: int,
+) -> list[str]:
     if labels is None:
-        return found
+        return []
+    warnings = []
     if labels.ignored:
-        found.append(f"columns of the labels table that are not used: {', '.join(labels.ignored)}")
-        found += [
-            f"column {name!r} is not used. If it is the {ours}, rename it to {ours} and ingest "
-            f"again"
-            for name in labels.ignored
-            if (ours := canonical_column(name)) is not None
-            and ours not in (name, labels.key, *labels.columns)
-        ]
-    if unmatched:
-        first, more = ", ".join(map(str, unmatched[:5])), " ..." * (len(unmatched) > 5)
-        found.append(
-            f"{len(unmatched)} rows of the labels table meet no readable image: rows {first}{more}"
+        names = ", ".join(labels.ignored)
+        warnings.append(f"columns of the labels table that are not used: {names}")
+    for name in labels.ignored:
+        ours = canonical_column(name)
+        if ours is not None and ours not in (name, labels.key, *labels.columns):
+            warnings.append(
+                f"column {name!r} is not used. If it is the {ours}, rename it to {ours} and ingest "
+                f"again"
+            )
+    if unmatched_rows:
+        warnings.append(_unmatched_warning(labels, rejected, unmatched_rows))
+    if unlabeled_images:
+        warnings.append(
+            f"{counted(unlabeled_images, 'image')} without a row in the labels table: not assessed"
         )
-    if unlabelled:
-        found.append(
-            f"{unlabelled} images have no row in the labels table and count as not assessed"
-        )
-    for split in SPLITS:
-        for kind, part in table[table["split"] == split].groupby("kind"):
-            found += [
-                f"split {split} of {kind} images lacks {gap}"
-                for gap in _gaps(part, labels, _classes(table))
-            ]
-    return found
+    return warnings
 
 
-def _counted_warnings(lost_frames: int, unnamed: int) -> list[str]:
-    said = {
-        f"{lost_frames} frames of multi-frame files are left out as copies of others": lost_frames,
-        f"{unnamed} images name no patient: each counts as a patient of its own, so several "
-        f"images of one person may fall "
-        "into different splits": unnamed,
-    }
-    return [text for text, count in said.items() if count]
+def _unmatched_warning(
+    labels: Labels, rejected: Sequence[RejectedFile], unmatched_rows: Sequence[int]
+) -> str:
+    """Only a path tells which files are quarantined: their UIDs were not read."""
+    why = f"no accepted file has this {labels.key}"
+    if labels.key == "path":
+        paths = {normalise_key("path", file.path) for file in rejected if not file.skipped}
+        quarantined = int(labels.rows.loc[list(unmatched_rows), "key"].isin(paths).sum())
+        why = f"{quarantined} quarantined, {len(unmatched_rows) - quarantined} not found"
+    first = ", ".join(map(str, unmatched_rows[:5])) + " ..." * (len(unmatched_rows) > 5)
+    return f"{counted(len(unmatched_rows), 'label row')} unmatched ({why}): rows {first}"
 
 
-def _gaps(part: pd.DataFrame, labels: Labels, names: list[str] | None) -> list[str]:
-    if names is not None:
-        return [f"class {name}" for name in names if name not in set(part["class"])]
+def _split_warnings(
+    table: pd.DataFrame, labels: Labels | None, classes: list[str] | None
+) -> list[str]:
+    if labels is None:
+        return []
+    return [
+        f"split {split} of {kind} images lacks {missing}"
+        for split in SPLITS
+        for kind, part in table[table["split"] == split].groupby("kind")
+        for missing in _missing_labels(part, labels, classes)
+    ]
+
+
+def _missing_labels(part: pd.DataFrame, labels: Labels, classes: list[str] | None) -> list[str]:
+    if classes is not None:
+        return [f"class {name}" for name in classes if name not in set(part["class"])]
     values = {"a positive": 1.0, "a negative": 0.0}
     return [
         f"{text} image of {name}"

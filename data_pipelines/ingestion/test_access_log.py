@@ -1,8 +1,8 @@
-"""The log of the test split: each time that a model was scored on it, in WORK/test_openings.csv,
-which only grows.
+"""The log of accesses to the test split: WORK/test_openings.csv gets one line each time a model is
+scored on it, and is never shortened.
 
-A test split that many models have been tried on is no longer a test: whoever reads a report should
-see how often.
+A test split on which many models were tried is no longer a test: the reader of a report should see
+how often it was used.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ COLUMNS = ("date", "command", "model_sha256", "manifest_sha256")
 
 
 def log_test_access(work: Path | str, *, model_sha256: str, manifest_sha256: str) -> dict[str, Any]:
-    """Add one line, and return how often the test split has been opened and by how many models,
-    this time included.
+    """Add one line, and return what report.json says: times (how often the test split was used,
+    this time included), models (how many different ones) and first (the first date).
 
-    Where the folder cannot be written, nothing is counted and the answer says so.
+    When the folder cannot be written, nothing is counted and the key not_logged says why.
     """
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat()
     try:
@@ -39,7 +39,7 @@ def log_test_access(work: Path | str, *, model_sha256: str, manifest_sha256: str
 
 
 def read_openings(work: Path | str) -> list[dict[str, str]]:
-    """The lines of the log, oldest first; none where the test split was never opened."""
+    """Return the lines of the log as dicts of COLUMNS, oldest first; [] if there is no log."""
     path = Path(work) / NAME
     if not path.is_file():
         return []
@@ -47,7 +47,7 @@ def read_openings(work: Path | str) -> list[dict[str, str]]:
 
 
 def _append(path: Path, cells: list[str]) -> None:
-    """One write to the end of the file: lines of two processes do not mix (O_APPEND)."""
+    """Append with a single write, so that the lines of two processes do not mix (O_APPEND)."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         text = io.StringIO(newline="")
@@ -62,7 +62,7 @@ def _append(path: Path, cells: list[str]) -> None:
 
 
 def _command() -> str:
-    """The program and its options without their values, which may name people's files."""
+    """The program and its options without their values, which may contain names of people."""
     program = Path(sys.argv[0] or "python")
     name = program.parent.name if program.name == "__main__.py" else program.name
     options = [word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--")]

@@ -1,5 +1,5 @@
-"""The labels table: reading, several raters, labels inside files and folders, and the join with the
-images.
+"""Labels of images: the labels table, several raters, labels inside files and folders, and the join
+with the images.
 """
 
 from __future__ import annotations

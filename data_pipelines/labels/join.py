@@ -1,4 +1,4 @@
-"""Bringing the labels table and the indexed images together."""
+"""Joining the labels table with the indexed images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from data_pipelines.errors import LabelError
 from data_pipelines.labels.table import Labels, normalise_key
 from data_pipelines.pseudonyms import normalise_patient_id
 
-_KEY_COLUMN = {
+#: key of the labels table -> column of the index
+_INDEX_COLUMN = {
     "path": "path",
     "sop_instance_uid": "sop_uid",
     "series_instance_uid": "series_uid",
@@ -22,8 +23,10 @@ _KEY_COLUMN = {
 
 @dataclass(frozen=True, eq=False)
 class Joined:
-    """`rows`: the index's rows with the table's columns; `unmatched_rows`: rows of the table that
-    met no image, as a spreadsheet counts.
+    """The index with labels.
+
+    rows: the rows of the index with the columns of the labels table. unmatched_rows: rows of the
+    labels table that match no image, numbered as a spreadsheet numbers them.
     """
 
     rows: pd.DataFrame
@@ -31,56 +34,57 @@ class Joined:
 
 
 def join_labels(rows: pd.DataFrame, labels: Labels | None) -> Joined:
-    """Give each image its row of the labels table; age, sex, view, site and patient of the table
-    override the header.
+    """Give each image its row of the labels table.
 
-    Adds label:<finding> or class, meta:*, split ('' where not given), labelled, `person` and
-    `issuer` (the normal form of the patient's identifier). Raises LabelError where no row of the
-    table meets an image or a key means two things.
+    Values of age, sex, view, site and patient in the table override those of the header. Adds
+    label:<finding> or class, meta:*, split ('' if not given), labeled (bool), `person` and
+    `issuer` (the patient's identifier in normal form). Raises LabelError (labels_unmatched when no
+    row of the table matches an image, ambiguous_key when a key stands for two things).
     """
     rows = rows.assign(
         person=rows["patient_id"].map(normalise_patient_id),
         issuer=rows["issuer"].map(normalise_patient_id),
         split="",
-        labelled=False,
+        labeled=False,
     )
     if labels is None:
         return Joined(rows, ())
-    keys = rows[_KEY_COLUMN[labels.key]].map(lambda value: normalise_key(labels.key, value))
+    keys = rows[_INDEX_COLUMN[labels.key]].map(lambda value: normalise_key(labels.key, value))
     _require_unambiguous(rows, keys, labels)
     table = labels.rows.set_index("key")
-    met = keys.isin(table.index)
-    if not met.any():
+    matched = keys.isin(table.index)
+    if not matched.any():
+        hint = (
+            "Paths are relative to SOURCE."
+            if labels.key == "path"
+            else "Check that it is the table of these files."
+        )
         raise LabelError(
-            f"None of the {len(table)} rows of the labels table meets one of the {len(rows)} "
-            f"images by {labels.key}. "
-            + (
-                "Paths are relative to SOURCE."
-                if labels.key == "path"
-                else "Is it the table of these files?"
-            )
+            f"None of the {len(table)} rows of the labels table matches one of the {len(rows)} "
+            f"images by {labels.key}. {hint}",
+            code="labels_unmatched",
         )
     for name in labels.columns:
-        found = table[name].reindex(keys).set_axis(rows.index)
-        rows = _override(rows, name, found)
-    rows = rows.assign(labelled=met)
+        rows = _override(rows, name, table[name].reindex(keys).set_axis(rows.index))
+    rows = rows.assign(labeled=matched)
     absent = ~labels.rows["key"].isin(keys)
     return Joined(rows, tuple(int(n) for n in labels.rows.index[absent]))
 
 
-def _override(rows: pd.DataFrame, name: str, found: pd.Series) -> pd.DataFrame:
+def _override(rows: pd.DataFrame, name: str, values: pd.Series) -> pd.DataFrame:
+    """The rows with one column of the labels table; NaN or '' in it keeps what the header says."""
     if name.startswith("label:"):
-        return rows.assign(**{name: found.astype(np.float32)})
+        return rows.assign(**{name: values.astype(np.float32)})
     if name == "age":
-        return rows.assign(age=found.astype(float).fillna(rows["age"]))
-    text = found.fillna("").astype(object)
+        return rows.assign(age=values.astype(float).fillna(rows["age"]))
+    text = values.fillna("").astype(object)
     if name == "patient":
         person = text.map(normalise_patient_id)
-        given = person != ""
+        named = person != ""
         return rows.assign(
-            person=person.where(given, rows["person"]), issuer=rows["issuer"].where(~given, "")
+            person=person.where(named, rows["person"]), issuer=rows["issuer"].where(~named, "")
         )
-    if name == "patient_id":  # a column beside the key: for files that name no patient
+    if name == "patient_id":  # a column beside the key, for files without a patient identifier
         return rows.assign(
             person=rows["person"].where(rows["person"] != "", text.map(normalise_patient_id))
         )
@@ -90,14 +94,12 @@ def _override(rows: pd.DataFrame, name: str, found: pd.Series) -> pd.DataFrame:
 
 
 def _require_unambiguous(rows: pd.DataFrame, keys: pd.Series, labels: Labels) -> None:
-    """A path must lie under one SOURCE, a patient_id under one issuer, for the images that the
-    table names.
-    """
+    """A path of the table must exist under one SOURCE only, a patient_id under one issuer only."""
     column = {"path": "source", "patient_id": "issuer"}.get(labels.key)
     if column is None:
         return
-    named = keys.isin(labels.rows["key"])
-    several = rows[named].groupby(keys[named])[column].nunique() > 1
+    in_table = keys.isin(labels.rows["key"])
+    several = rows[in_table].groupby(keys[in_table])[column].nunique() > 1
     if several.any():
         meaning = (
             "files under two SOURCEs"
@@ -106,7 +108,8 @@ def _require_unambiguous(rows: pd.DataFrame, keys: pd.Series, labels: Labels) ->
         )
         row = labels.rows.index[labels.rows["key"].isin(several.index[several])][0]
         raise LabelError(
-            f"Labels, column {labels.key}, row {row}: it means {meaning} ({int(several.sum())} "
-            f"such rows). "
-            "Ingest one SOURCE at a time, or label by sop_instance_uid."
+            f"Labels table, column {labels.key}, row {row}: the key stands for {meaning} (rows of "
+            f"this kind: {int(several.sum())}). Ingest one SOURCE at a time, or use "
+            f"sop_instance_uid as the key.",
+            code="ambiguous_key",
         )

@@ -1,7 +1,7 @@
-"""The labels table: what a person wrote beside the images, checked cell by cell and never quoted.
+"""The labels table: what a person wrote about the images, checked cell by cell.
 
-Values of a finding: 1 present, 0 absent, -1 uncertain, empty not assessed. Errors name a column and
-a row as a spreadsheet counts them, never a cell.
+Values of a finding: 1 present, 0 absent, -1 uncertain, empty not assessed. An error names a column
+and a row as a spreadsheet counts them; it never quotes a cell.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from data_pipelines.errors import LabelError
 from data_pipelines.labels.csv_reader import read_csv
-from data_pipelines.labels.raters import POLICIES, Readers, reconcile
+from data_pipelines.labels.raters import POLICIES, Readers, ReadersRecord, reconcile
+from data_pipelines.labels.task import TaskName, label_task
 from data_pipelines.pseudonyms import normalise_patient_id
+from data_pipelines.splits.stratified import SPLITS
 
-Task = Literal["binary", "multilabel", "multiclass"]
 Level = Literal["image", "series", "study", "patient"]
 
 KEYS: dict[str, Level] = {
@@ -32,14 +33,13 @@ KEYS: dict[str, Level] = {
     "patient_id": "patient",
 }
 SUBGROUP_COLUMNS = ("age", "sex", "view", "site")
-SPLITS = ("train", "tune", "test")
-#: how people write the three splits -> ours
+#: other names of the three splits -> ours
 SPLIT_ALIASES = {
     **{name: name for name in SPLITS},
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "tune"),
     **{"training": "train", "testing": "test"},
 }
-#: names of our columns and others for them, in small letters without spaces and signs -> ours
+#: names of our columns and other names for them, in lower case without punctuation -> ours
 COLUMN_ALIASES = {
     **{
         n.replace("_", ""): n
@@ -53,7 +53,8 @@ COLUMN_ALIASES = {
     **dict.fromkeys(("viewposition", "projection"), "view"),
     **dict.fromkeys(("subset", "partition"), "split"),
 }
-OLDEST = 90.0
+#: ages over 89 years identify people (HIPAA safe harbor, 45 CFR 164.514): they become this one
+AGE_OVER_89 = 90.0
 _VALUES = {text: float(text) for text in ("0", "1", "-1", "0.0", "1.0", "-1.0", "+1")} | {
     "": math.nan
 }
@@ -74,83 +75,81 @@ _SEXES = {
 class Labels:
     """A checked labels table.
 
-    `rows` has the index of the spreadsheet's rows and the columns key, label:<finding> (float64) or
-    class (str), age (float64), sex, view, site, split, patient, meta:* (str), the optional ones
-    where given. Equal rows are there once.
-    `readers`: how several rows of one key became one; None where they may not differ.
+    rows: one row per key. The index holds the spreadsheet's row numbers; the columns are key,
+        label:<finding> (float64) or class (str), and, where given, age (float64), sex, view, site,
+        split, patient and meta:* (str). Equal rows are kept once.
+    ignored: columns that are not used. repeated_rows: how many equal rows were left out.
+    readers: how several rows of one key were combined; None if they must not differ.
     """
 
     rows: pd.DataFrame
     key: str
     level: Level
-    task: Task
+    task: TaskName
     findings: tuple[str, ...]
     classes: tuple[str, ...] | None
     ignored: tuple[str, ...]
     repeated_rows: int
-    readers: dict[str, Any] | None = None
+    readers: ReadersRecord | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every column but the key."""
+        """Every column except the key."""
         return tuple(str(name) for name in self.rows if name != "key")
 
 
 def read_labels(
     path: Path | str, *, findings: Sequence[str] = (), readers: Readers = "error"
 ) -> Labels:
-    """Read a labels CSV (see the contract's --labels). Raises LabelError.
+    """Read a labels CSV.
 
-    `findings` names the finding columns; `readers` says what becomes of several rows with one key:
-    see reconcile.
+    The key is the first present column of KEYS. `findings` names the finding columns; without it
+    they are the columns that contain only 0, 1, -1 and empty cells, or the text column `class`.
+    `readers` says how several rows of one key are combined: see reconcile.
+
+    Raises LabelError: no_key_column, no_finding, no_such_column, duplicate_key, bad_cell and others
+    name the reason in `.code`; the message names the column and the row, never a cell.
     """
     path = Path(path)
     table = read_csv(path)
-    key = next((name for name in KEYS if name in table), None)
-    if key is None:
-        near = next((name for name in table if canonical_column(name) in KEYS), None)
-        mend = (
-            "rename or add one"
-            if near is None
-            else f"rename its column {near!r} to {canonical_column(near)}"
-        )
-        raise LabelError(
-            f"{path} has none of the key columns {', '.join(KEYS)}: {mend}. Its columns: "
-            f"{', '.join(map(str, table))}."
-        )
-    _require(table[key] != "", path, key, "the key is empty")
-    names = tuple(dict.fromkeys(findings)) or _detect(table, key, path)
+    key = _key_column(table, path)
+    names = tuple(dict.fromkeys(findings)) or _detect_findings(table, path)
     absent = [name for name in names if name not in table]
     if absent:
         raise LabelError(
-            f"{path} has no column {', '.join(absent)}. Its columns: {', '.join(table.columns)}."
+            f"{path} has no column {', '.join(absent)}. Its columns: {', '.join(table.columns)}.",
+            code="no_such_column",
         )
     columns: dict[str, pd.Series] = {"key": table[key].map(lambda cell: normalise_key(key, cell))}
     classes = None
     if names == ("class",):
         columns["class"] = table["class"]
-        classes = _classes(table["class"], path)
+        classes = _class_names(table["class"], path)
     else:
-        columns |= {f"label:{name}": _values(table[name], path) for name in names}
+        columns |= {f"label:{name}": _finding_values(table[name], path) for name in names}
     columns |= metadata_columns(table, path)
     if key == "patient_id":
         columns.pop("patient_id", None)
     used = {*names, key, "reader", *columns}
-    rows, record = pd.DataFrame(columns), None
+    rows = pd.DataFrame(columns)
+    record: ReadersRecord | None = None
     if readers == "error":
         distinct = rows.drop_duplicates()
-        fix = (
-            "an earlier row has the same key and differs elsewhere; for several readers choose "
-            "--readers"
+        _require(
+            ~distinct["key"].duplicated(),
+            path,
+            key,
+            "an earlier row has the same key and other values. If several readers labeled it, "
+            f"choose --readers {', '.join(POLICIES)}",
+            code="duplicate_key",
         )
-        _require(~distinct["key"].duplicated(), path, key, f"{fix} {', '.join(POLICIES)}")
     else:
         distinct, record = reconcile(rows, readers, path)
     return Labels(
         rows=distinct,
         key=key,
         level=KEYS[key],
-        task="multiclass" if classes is not None else "binary" if len(names) == 1 else "multilabel",
+        task=label_task(len(names), classes=classes is not None).name,
         findings=() if classes is not None else names,
         classes=classes,
         ignored=tuple(str(name) for name in table if name not in used),
@@ -160,8 +159,10 @@ def read_labels(
 
 
 def normalise_key(key: str, cell: str) -> str:
-    """Return the form in which a key of the table equals an image's: see normal_id for patients;
-    paths are posix.
+    """Return the form in which a key of the table equals the key of an image.
+
+    >>> normalise_key("path", "./train\\\\a.dcm"), normalise_key("patient_id", " P 1")
+    ('train/a.dcm', 'p1')
     """
     if key == "patient_id":
         return normalise_patient_id(cell)
@@ -169,98 +170,33 @@ def normalise_key(key: str, cell: str) -> str:
 
 
 def canonical_column(name: Hashable) -> str | None:
-    """Return which of our columns another spelling stands for (Patient ID, StudyInstanceUID,
-    Gender), if any.
+    """Return which of our columns a differently written name stands for, if any.
+
+    >>> canonical_column("Patient ID"), canonical_column("Gender"), canonical_column("comment")
+    ('patient_id', 'sex', None)
     """
     return COLUMN_ALIASES.get(re.sub(r"[^a-z0-9]", "", str(name).lower()))
 
 
-def _detect(table: pd.DataFrame, key: str, path: Path) -> tuple[str, ...]:
-    """The finding columns: those of 0, 1, -1 and empty cells alone, or `class`."""
-    found = []
-    for name in table:
-        cells = table[name]
-        if canonical_column(name) or str(name).startswith("meta:") or (cells == "").all():
-            continue
-        known = cells.isin(list(_VALUES))
-        if known.all():
-            found.append(str(name))
-        elif (known & (cells != "")).sum() > (
-            ~known
-        ).sum():  # a finding with a slip of the pen, or a count?
-            _require(
-                known | cells.map(_is_number),
-                path,
-                str(name),
-                "text where 0, 1, -1 or nothing belongs",
-            )
-    if found and "class" in table:
-        raise LabelError(
-            f"{path} has a column class and columns of 0 and 1. Choose with --finding."
-        )
-    if not found and "class" not in table:
-        raise LabelError(
-            f"{path} has no finding: no column holds only 0, 1, -1 and empty cells, and none is "
-            f"named class. "
-            + next(
-                (
-                    f"Rename its column {name!r} to class. "
-                    for name in table
-                    if canonical_column(name) == "class"
-                ),
-                "",
-            )
-            + "Name the finding columns with --finding to see which cell is at fault."
-        )
-    return tuple(found) or ("class",)
-
-
-def _values(cells: pd.Series, path: Path) -> pd.Series:
-    _require(cells.isin(list(_VALUES)), path, str(cells.name), "not 0, 1, -1 or empty")
-    return cells.map(_VALUES).astype(float)
-
-
-def _classes(cells: pd.Series, path: Path) -> tuple[str, ...]:
-    _require(
-        cells.map(lambda c: len(c) <= 64 and c.isprintable()),
-        path,
-        "class",
-        "not a printable name up to 64 long",
-    )
-    names = sorted(set(cells) - {""})
-    folded = cells.str.casefold()
-    first = {name.casefold(): name for name in reversed(names)}
-    _require(
-        cells == folded.map({"": "", **first}),
-        path,
-        "class",
-        "differs from another row's class by case alone",
-    )
-    return tuple(names)
-
-
 def metadata_columns(table: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
-    """Return the checked columns that are kept beside the labels: age, sex, view, site, split,
-    meta:*, and patient, or
+    """Return the checked columns beside the labels: age, sex, view, site, split, patient, meta:*.
 
-    where there is none patient_id, which names the patients of files that name none.
+    Without a column patient, patient_id names the patients of files that have no identifier.
+    Raises LabelError (code bad_cell).
     """
     columns: dict[str, pd.Series] = {}
     if "age" in table:
-        sound = table["age"].map(lambda c: c == "" or (_is_number(c) and 0 <= float(c) <= 130))
-        _require(sound, path, "age", "not a number of years from 0 to 130")
-        columns["age"] = (
-            table["age"]
-            .map(lambda c: float(c) if c else math.nan)
-            .map(lambda a: OLDEST if a > 89 else a)
-        )
+        valid = table["age"].map(lambda c: c == "" or (_is_number(c) and 0 <= float(c) <= 130))
+        _require(valid, path, "age", "not a number of years from 0 to 130")
+        ages = table["age"].map(lambda c: float(c) if c else math.nan)
+        columns["age"] = ages.map(lambda age: AGE_OVER_89 if age > 89 else age)
     if "sex" in table:
         sexes = table["sex"].str.lower()
         _require(sexes.isin(list(_SEXES)), path, "sex", "not M, F, O or empty")
         columns["sex"] = sexes.map(_SEXES)
     if "split" in table and (table["split"] != "").any():
         splits = table["split"].str.lower().map(SPLIT_ALIASES)
-        _require(splits.notna(), path, "split", "not train, tune (or val) or test")
+        _require(splits.notna(), path, "split", "not train, tune (or validation) or test")
         columns["split"] = splits
     patient = "patient" if "patient" in table else "patient_id"
     for name in table:
@@ -269,11 +205,88 @@ def metadata_columns(table: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
     return columns
 
 
-def _require(sound: pd.Series, path: Path, column: str, problem: str) -> None:
-    if not sound.all():
-        wrong = sound.index[~sound.astype(bool)]
-        more = f" (and {len(wrong) - 1} more rows)" if len(wrong) > 1 else ""
-        raise LabelError(f"{path}, column {column}, row {wrong[0]}: {problem}{more}.")
+def _key_column(table: pd.DataFrame, path: Path) -> str:
+    key = next((name for name in KEYS if name in table), None)
+    if key is None:
+        similar = next((name for name in table if canonical_column(name) in KEYS), None)
+        fix = (
+            "rename or add one"
+            if similar is None
+            else f"rename its column {similar!r} to {canonical_column(similar)}"
+        )
+        raise LabelError(
+            f"{path} has none of the key columns {', '.join(KEYS)}: {fix}. Its columns: "
+            f"{', '.join(map(str, table))}.",
+            code="no_key_column",
+        )
+    _require(table[key] != "", path, key, "the key is empty", code="empty_key")
+    return key
+
+
+def _detect_findings(table: pd.DataFrame, path: Path) -> tuple[str, ...]:
+    """The columns that contain only 0, 1, -1 and empty cells, or `class`."""
+    findings = [str(name) for name in table if _is_finding(table[name], path)]
+    if findings and "class" in table:
+        raise LabelError(
+            f"{path} has a column class and also columns of 0 and 1. Choose with --finding.",
+            code="several_tasks",
+        )
+    if not findings and "class" not in table:
+        similar = next((name for name in table if canonical_column(name) == "class"), None)
+        rename = "" if similar is None else f"Rename its column {similar!r} to class. "
+        raise LabelError(
+            f"{path} has no finding: no column contains only 0, 1, -1 and empty cells, and no "
+            f"column is named class. {rename}To see which cell is at fault, name the finding "
+            f"columns with --finding.",
+            code="no_finding",
+        )
+    return tuple(findings) or ("class",)
+
+
+def _is_finding(cells: pd.Series, path: Path) -> bool:
+    name = str(cells.name)
+    if canonical_column(name) or name.startswith("meta:") or (cells == "").all():
+        return False
+    valid = cells.isin(list(_VALUES))
+    if not valid.all() and (valid & (cells != "")).sum() > (~valid).sum():
+        # Mostly 0 and 1: a column of counts is left alone, a typing error is reported.
+        _require(
+            valid | cells.map(_is_number), path, name, "text where 0, 1, -1 or nothing is expected"
+        )
+    return bool(valid.all())
+
+
+def _finding_values(cells: pd.Series, path: Path) -> pd.Series:
+    _require(cells.isin(list(_VALUES)), path, str(cells.name), "not 0, 1, -1 or empty")
+    return cells.map(_VALUES).astype(float)
+
+
+def _class_names(cells: pd.Series, path: Path) -> tuple[str, ...]:
+    _require(
+        cells.map(lambda c: len(c) <= 64 and c.isprintable()),
+        path,
+        "class",
+        "not a printable name of up to 64 characters",
+    )
+    names = sorted(set(cells) - {""})
+    spelling = {"": "", **{name.casefold(): name for name in reversed(names)}}
+    _require(
+        cells == cells.str.casefold().map(spelling),
+        path,
+        "class",
+        "differs from the class of another row in upper and lower case only",
+        code="class_spelling",
+    )
+    return tuple(names)
+
+
+def _require(
+    valid: pd.Series, path: Path, column: str, problem: str, *, code: str = "bad_cell"
+) -> None:
+    if not valid.all():
+        invalid = valid.index[~valid.astype(bool)]
+        more = f" (and {len(invalid) - 1} more rows)" if len(invalid) > 1 else ""
+        raise LabelError(f"{path}, column {column}, row {invalid[0]}: {problem}{more}.", code=code)
 
 
 def _is_number(cell: str) -> bool:

@@ -13,8 +13,12 @@ TaskName = Literal["binary", "multilabel", "multiclass"]
 
 @dataclass(frozen=True)
 class LabelTask:
-    """name: as written in manifests and cards. exclusive: each image has exactly one class, in a
-    text column `class`; else one column of 0, 1, empty and -1 per finding. single: one finding."""
+    """How the labels of one task are written.
+
+    name: as in manifests and cards. exclusive: each image has exactly one class, in a text column
+    `class`; otherwise there is one column of 0, 1, -1 and empty cells per finding. single: there is
+    one finding.
+    """
 
     name: TaskName
     exclusive: bool

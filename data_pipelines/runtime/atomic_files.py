@@ -92,13 +92,6 @@ def csv_bytes(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> b
     return text.getvalue().encode()
 
 
-def escape_formula_cell(text: str) -> str:
-    """Return `text` so that no spreadsheet runs it: an apostrophe before a leading = + - @ tab or
-    carriage return.
-    """
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` survive a power cut; a no-op where folders cannot be opened
     (Windows).

@@ -1,17 +1,16 @@
-"""Which split each patient goes to: as given, as an earlier work folder had it, by a keyed hash, or
+"""Which split each patient goes to: as given, as in an earlier work folder, by a keyed hash, or
 drawn by label.
 
-Whole groups of patients move together (see identity.patient_groups). The external test set and the
-folds are drawn here too.
+Linked patients move together (see ingestion.patient_identity.link_patients). The external test set
+and the folds are made here too.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -37,12 +36,14 @@ EXTERNAL_COLUMNS = ("site", "manufacturer", "model")
 class SplitOptions:
     """How splits are made.
 
-    fractions: train, tune, test. mode: "stratified" draws by label from `seed`; "hash" follows from
-        each patient and the pseudonym key alone, so that patients who come later move nobody.
-        earlier: table of an earlier manifest, whose patients and pictures keep their split;
-        newcomers are drawn. external: (column, value): the images whose site, manufacturer, model
-        or meta:* is that value are the test split. folds: number of folds of the train and tune
-        splits, 0 for none.
+    fractions: shares of train, tune and test.
+    mode: "stratified" draws by label from `seed`; "hash" depends on each patient and the pseudonym
+        key only, so that patients who are added later do not move the others.
+    earlier: table of an earlier manifest. Its patients and images keep their split; new ones are
+        drawn.
+    external: (column, value). The images with this site, manufacturer, model or meta:* are the test
+        split.
+    folds: number of folds of the train and tune splits, 0 for none.
     """
 
     seed: int = 0
@@ -53,126 +54,155 @@ class SplitOptions:
     folds: int = 0
 
     def check(self) -> None:
-        """Raise SplitError where the plan contradicts itself."""
+        """Raise SplitError (codes fractions, folds, split_options) unless the options agree."""
         check_fractions(self.fractions)
         if self.folds < 0 or self.folds == 1:
-            raise SplitError(f"folds {self.folds}: give 2 or more, or 0 for none.")
-        ways = {"split_mode hash": self.mode == "hash", "splits_from": self.earlier is not None}
-        ways["external_site"] = self.external is not None
-        if sum(ways.values()) > 1:
             raise SplitError(
-                f"{' and '.join(k for k, v in ways.items() if v)} exclude each other: choose one."
+                f"folds {self.folds}: give 2 or more, or 0 for no folds.", code="folds"
+            )
+        if len(self.methods) > 1:
+            raise SplitError(
+                f"{' and '.join(self.methods)} exclude each other: choose one.",
+                code="split_options",
             )
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The options that are used instead of a draw by label."""
+        used = {
+            "split_mode hash": self.mode == "hash",
+            "splits_from": self.earlier is not None,
+            "external_site": self.external is not None,
+        }
+        return tuple(name for name, is_used in used.items() if is_used)
 
-def apply_external_site(rows: pd.DataFrame, plan: SplitOptions) -> pd.DataFrame:
-    """Give the rows of the external site the split test, and exclude other rows of the same groups
+
+class SplitRecord(TypedDict, total=False):
+    """What ingest.json says about the splits. external: the column; splits_kept: counts of groups
     of patients.
-
-    Raises SplitError where no row, or every row, is of that site.
     """
-    if plan.external is None:
+
+    split_origin: Literal["given", "external", "hash", "earlier", "drawn"]
+    external: str
+    splits_kept: dict[str, int]
+
+
+def apply_external_site(rows: pd.DataFrame, options: SplitOptions) -> pd.DataFrame:
+    """Give the rows of the external site the split test, and exclude the other rows of the same
+    groups of patients (reason both_sites).
+
+    Raises SplitError (code external_site) when there is no such column, or when no row or every row
+    is of that site.
+    """
+    if options.external is None:
         return rows
-    column, value = plan.external
+    column, value = options.external
     if column not in rows or not (column in EXTERNAL_COLUMNS or column.startswith("meta:")):
-        known = [*EXTERNAL_COLUMNS, *(str(name) for name in rows if str(name).startswith("meta:"))]
+        columns = [*EXTERNAL_COLUMNS, *(str(n) for n in rows if str(n).startswith("meta:"))]
         raise SplitError(
-            f"external_site: there is no column {column}. Choose one of {', '.join(known)}."
+            f"external_site: there is no column {column}. Choose one of {', '.join(columns)}.",
+            code="external_site",
         )
-    outside = rows[column].map(_plain) == _plain(value)
-    if outside.all() or not outside.any():
+    values = rows[column].map(_normal_text)
+    external = values == _normal_text(value)
+    if external.all() or not external.any():
         raise SplitError(
-            f"external_site: {int(outside.sum())} of {len(rows)} images have the value given in "
-            f"column {column}, "
-            f"which has {rows[column].map(_plain).nunique()} values. Some must have it, and some "
-            f"must not."
+            f"external_site: {int(external.sum())} of {len(rows)} images have the given value in "
+            f"column {column}, which has {values.nunique()} different values. Choose a value that "
+            f"some images have and others do not.",
+            code="external_site",
         )
-    seen = outside.groupby(rows["group"]).transform("any")
-    excluded = rows["excluded"].mask(seen & ~outside & (rows["excluded"] == ""), "both_sites")
-    return rows.assign(split=rows["split"].mask(outside, "test"), excluded=excluded)
+    seen_there = external.groupby(rows["group"]).transform("any")
+    both = seen_there & ~external & (rows["excluded"] == "")
+    return rows.assign(
+        split=rows["split"].mask(external, "test"),
+        excluded=rows["excluded"].mask(both, "both_sites"),
+    )
 
 
 def assign(
-    rows: pd.DataFrame, plan: SplitOptions, key: PseudonymKey, *, given: bool
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """The split of each row, and what ingest.json says about it. `given`: the labels table or the
-    files give splits.
+    rows: pd.DataFrame, options: SplitOptions, key: PseudonymKey, *, splits_given: bool
+) -> tuple[np.ndarray, SplitRecord]:
+    """Return the split of each row, and what ingest.json says about it.
 
-    Raises SplitError where there are too few patients, or the plan does not fit.
+    splits_given: the labels table or the files give splits. Columns read: group, split, patient,
+    pixel_sha256, kind and the labels. Raises SplitError: too_few_patients, split_options, or
+    earlier_split when the rows do not fit the earlier work folder.
     """
     groups, strata = pd.factorize(rows["group"])[0], row_strata(rows)
-    if given:
-        if plan.mode == "hash" or plan.earlier is not None or plan.external is not None:
+    seed, fractions = options.seed, options.fractions
+    if splits_given:
+        if options.methods:
             raise SplitError(
-                "Splits are given with the labels: leave split_mode, splits_from and "
-                "external_site out."
+                f"The labels give splits: leave {' and '.join(options.methods)} out.",
+                code="split_options",
             )
-        splits = sample_tune_split(
-            groups, strata, list(rows["split"]), seed=plan.seed, fractions=plan.fractions
-        )
+        given = list(rows["split"])
+        splits = sample_tune_split(groups, strata, given, seed=seed, fractions=fractions)
         return splits, {"split_origin": "given"}
-    if plan.external is not None:
-        return _external(rows, groups, strata, plan), {
-            "split_origin": "external",
-            "external": plan.external[0],
-        }
-    if plan.mode == "hash":
-        return _hashed(rows, groups, plan, key), {"split_origin": "hash"}
-    if plan.earlier is not None:
-        return _extend_earlier_split(rows, groups, strata, plan, plan.earlier)
-    return split_patients(groups, strata, seed=plan.seed, fractions=plan.fractions), {
-        "split_origin": "drawn"
-    }
+    if options.external is not None:
+        splits = _external(rows, groups, strata, options)
+        return splits, {"split_origin": "external", "external": options.external[0]}
+    if options.mode == "hash":
+        return _hashed(rows, groups, options, key), {"split_origin": "hash"}
+    if options.earlier is not None:
+        return _extend_earlier_split(rows, groups, strata, options, options.earlier)
+    splits = split_patients(groups, strata, seed=seed, fractions=fractions)
+    return splits, {"split_origin": "drawn"}
 
 
-def folds_of(rows: pd.DataFrame, plan: SplitOptions) -> np.ndarray:
-    """A fold 0..folds-1 for each row of train and tune, by whole groups and stratified; -1 for the
-    rows of test.
+def folds_of(rows: pd.DataFrame, options: SplitOptions) -> np.ndarray:
+    """Return a fold 0..folds-1 for each row of train and tune, by whole groups and stratified, and
+    -1 for each row of test: int32 (rows,).
     """
     inside = np.flatnonzero(rows["split"] != "test")
     part = rows.iloc[inside]
     folds = np.full(len(rows), -1, np.int32)
     folds[inside] = assign_folds(
-        pd.factorize(part["group"])[0], row_strata(part), plan.folds, plan.seed
+        pd.factorize(part["group"])[0], row_strata(part), options.folds, options.seed
     )
     return folds
 
 
 def _external(
-    rows: pd.DataFrame, groups: np.ndarray, strata: list[str], plan: SplitOptions
+    rows: pd.DataFrame, groups: np.ndarray, strata: list[str], options: SplitOptions
 ) -> np.ndarray:
+    """Train and tune of the rows that are not of the external site."""
     splits = np.array(rows["split"], object)
     inside = np.flatnonzero(splits != "test")
-    train, tune, _ = plan.fractions
-    within = pd.factorize(groups[inside])[0]
-    shares = (train / (train + tune), tune / (train + tune), 0.0)
+    train, tune, _ = options.fractions
     splits[inside] = split_patients(
-        within, [strata[n] for n in inside], seed=plan.seed, fractions=shares
+        pd.factorize(groups[inside])[0],
+        [strata[n] for n in inside],
+        seed=options.seed,
+        fractions=(train / (train + tune), tune / (train + tune), 0.0),
     )
     return splits
 
 
 def _hashed(
-    rows: pd.DataFrame, groups: np.ndarray, plan: SplitOptions, key: PseudonymKey
+    rows: pd.DataFrame, groups: np.ndarray, options: SplitOptions, key: PseudonymKey
 ) -> np.ndarray:
-    """Each group by the least of its patients' keyed hashes: a number from 0 to 1 that no other
-    patient changes.
+    """Each group by the first of its pseudonyms in sorted order: HMAC-SHA256 turns it into a number
+    from 0 to 1, which no other patient changes.
     """
     first = rows.groupby(groups)["patient"].min()
-    train, tune, _ = plan.fractions
+    train, tune, _ = options.fractions
 
     def split(patient: str) -> str:
-        digest = hmac.new(
-            key.secret, f"split\x1f{plan.seed}\x1f{patient}".encode(), "sha256"
-        ).digest()
-        place = int.from_bytes(digest[:8], "big") / 2**64
-        return SPLITS[0] if place < train else SPLITS[1] if place < train + tune else SPLITS[2]
+        message = f"split\x1f{options.seed}\x1f{patient}".encode()
+        digest = hmac.new(key.secret, message, "sha256").digest()
+        position = int.from_bytes(digest[:8], "big") / 2**64
+        return (
+            SPLITS[0] if position < train else SPLITS[1] if position < train + tune else SPLITS[2]
+        )
 
     splits = first.map(split).to_numpy(object)[groups]
     if "train" not in splits:
         raise SplitError(
-            f"{len(first)} patients are too few for a split by hash: none falls to train. Add "
-            f"patients."
+            f"{len(first)} patients are too few for a split by hash: no patient falls into train. "
+            f"Add patients.",
+            code="too_few_patients",
         )
     return splits
 
@@ -181,47 +211,53 @@ def _extend_earlier_split(
     rows: pd.DataFrame,
     groups: np.ndarray,
     strata: list[str],
-    plan: SplitOptions,
+    options: SplitOptions,
     earlier: pd.DataFrame,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Groups with a patient or a picture of the earlier table stay; the others fill up what the
-    fractions ask for.
+) -> tuple[np.ndarray, SplitRecord]:
+    """Groups with a patient or an image of the earlier table keep their split; new groups are drawn
+    so that the totals approach the fractions.
     """
-    known: list[set[str]] = [set() for _ in range(int(groups.max()) + 1)]
-    for column in ("patient", "pixel_sha256"):
-        before = earlier.drop_duplicates(column).set_index(column)["split"]
-        for group, split in zip(groups, rows[column].map(before), strict=True):
-            if isinstance(split, str):
-                known[group].add(split)
-    if not any(known):
-        raise SplitError(
-            "No patient and no picture of the earlier work folder is among these files. Is it the "
-            "same cohort, with the same "
-            "pseudonym key (--key-file EARLIER/pseudonym.key)?"
+    parts = _earlier_parts(rows, groups, earlier)
+    n_new = int((parts < 0).sum())
+    group_stratum = np.array(group_strata(groups, strata), object)
+    for stratum in sorted(set(group_stratum[parts < 0])):
+        same = group_stratum == stratum
+        new = np.flatnonzero(same & (parts < 0))
+        existing = np.bincount(parts[same & (parts >= 0)], minlength=len(SPLITS))
+        parts[new] = allocate(
+            [stratum] * len(new), options.fractions, options.seed, existing=existing
         )
-    torn = sum(len(splits) > 1 for splits in known)
-    if torn:
-        raise SplitError(
-            f"{torn} groups of patients lie in two splits of the earlier work folder: new files "
-            f"show that they belong "
-            "together (the same patient or the same pixels). Leave those files out, or draw new "
-            "splits."
-        )
-    place = {name: number for number, name in enumerate(SPLITS)}
-    parts = np.array([place[next(iter(splits))] if splits else -1 for splits in known])
-    new = np.flatnonzero(parts < 0)
-    by_group = group_strata(groups, strata)
-    for stratum in sorted({by_group[n] for n in new}):
-        same = np.array([name == stratum for name in by_group])
-        fresh = np.flatnonzero(same & (parts < 0))
-        held = np.bincount(parts[same & (parts >= 0)], minlength=len(SPLITS))
-        parts[fresh] = allocate([stratum] * len(fresh), plan.fractions, plan.seed, held=held)
-    count = Counter(bool(splits) for splits in known)
     return np.array(SPLITS, object)[parts[groups]], {
         "split_origin": "earlier",
-        "splits_kept": {"patient_groups": count[True], "new_patient_groups": count[False]},
+        "splits_kept": {"patient_groups": len(parts) - n_new, "new_patient_groups": n_new},
     }
 
 
-def _plain(text: object) -> str:
+def _earlier_parts(rows: pd.DataFrame, groups: np.ndarray, earlier: pd.DataFrame) -> np.ndarray:
+    """The index into SPLITS of each group in the earlier table, -1 for a new group."""
+    splits_of: list[set[str]] = [set() for _ in range(int(groups.max()) + 1)]
+    for column in ("patient", "pixel_sha256"):
+        split_of_value = earlier.drop_duplicates(column).set_index(column)["split"]
+        for group, split in zip(groups, rows[column].map(split_of_value), strict=True):
+            if isinstance(split, str):
+                splits_of[group].add(split)
+    if not any(splits_of):
+        raise SplitError(
+            "No patient and no image of the earlier work folder is among these files. Check that "
+            "it is the same cohort, ingested with the same pseudonym key (--key-file "
+            "EARLIER/pseudonym.key).",
+            code="earlier_split",
+        )
+    n_crossing = sum(len(splits) > 1 for splits in splits_of)
+    if n_crossing:
+        raise SplitError(
+            f"{n_crossing} groups of patients lie in two splits of the earlier work folder: new "
+            f"files show that they belong together (the same patient or the same pixels). Leave "
+            f"those files out, or draw new splits.",
+            code="split_leak",
+        )
+    return np.array([SPLITS.index(next(iter(s))) if s else -1 for s in splits_of])
+
+
+def _normal_text(text: object) -> str:
     return " ".join(str(text).split()).casefold()

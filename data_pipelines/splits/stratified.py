@@ -1,8 +1,8 @@
-"""Splitting patients, never images: seeded, stratified, and checked afterwards.
+"""Stratified splits by patient, never by image: seeded, and checked afterwards.
 
-Everything here is a pure function of its arguments. Patients are taken in the order of their first
-row, so sort the rows by something that does not depend on a secret key (their paths) to get the
-same split from the same seed.
+All functions are pure. Groups are numbered in the order of their first row. So sort the rows by
+something that does not depend on the pseudonym key, such as their paths, to get the same split from
+the same seed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ FRACTIONS = (0.70, 0.15, 0.15)
 
 
 def connected_groups(patients: Sequence[str], links: Iterable[Sequence[str]] = ()) -> np.ndarray:
-    """Return a group number a row: rows share one when they share a patient or a non-empty value of
-    any of `links`.
+    """Return a group number per row: rows share a group when they share a patient or a non-empty
+    value in one of `links`, directly or through other rows.
 
-    Numbers run from 0 in the order of first appearance. Transitive: a-b and b-c put a and c
-    together.
+    patients and each of links: one text per row. Returns int64 (rows,), from 0 in the order of
+    first appearance.
+
+    >>> connected_groups(["a", "b", "c", "a"], [["", "x", "x", ""]]).tolist()
+    [0, 1, 1, 0]
     """
     parent = list(range(len(patients)))
 
@@ -34,34 +37,38 @@ def connected_groups(patients: Sequence[str], links: Iterable[Sequence[str]] = (
         return node
 
     for column in (patients, *links):
-        first: dict[str, int] = {}
+        first_row: dict[str, int] = {}
         for row, value in enumerate(column):
             if value:
-                a, b = sorted((root(row), root(first.setdefault(value, row))))
+                a, b = sorted((root(row), root(first_row.setdefault(value, row))))
                 parent[b] = a
     return pd.factorize(np.array([root(row) for row in range(len(parent))], dtype=int))[0]
 
 
 def group_strata(groups: np.ndarray, labels: Sequence[str]) -> list[str]:
-    """Return one stratum a group: the rarest (in groups) of its rows' labels; ties go to the label
-    that sorts last.
+    """Return one stratum per group: the label of its rows that the fewest groups have.
+
+    Ties go to the label that sorts last.
+
+    >>> group_strata(np.array([0, 0, 1, 2]), ["sick", "healthy", "healthy", "healthy"])
+    ['sick', 'healthy', 'healthy']
     """
-    members = [set[str]() for _ in range(int(groups.max(initial=-1)) + 1)]
+    labels_of = [set[str]() for _ in range(int(groups.max(initial=-1)) + 1)]
     for group, label in zip(groups, labels, strict=True):
-        members[group].add(label)
+        labels_of[group].add(label)
     count = (
-        pd.Series([label for labels_ in members for label in labels_], dtype=object)
+        pd.Series([label for group in labels_of for label in group], dtype=object)
         .value_counts()
         .to_dict()
     )
-    return [max(labels_, key=lambda label: (-count[label], label)) for labels_ in members]
+    return [max(group, key=lambda label: (-count[label], label)) for group in labels_of]
 
 
 def row_strata(table: pd.DataFrame) -> list[str]:
-    """Return the label by which each row of a manifest's table is stratified: its kind, and
+    """Return the label by which each row of a manifest is stratified: its kind and its class.
 
-    its class; or the rarest of its findings that is 1, else 'absent' where any is 0, else ''
-    (uncertain, not assessed).
+    Without classes, the second part is the rarest of its findings that is 1; else 'absent' if one
+    is 0; else '' (uncertain or not assessed).
     """
     if "class" in table:
         labels = table["class"].astype(object)
@@ -80,47 +87,58 @@ def allocate(
     fractions: Sequence[float],
     seed: int,
     *,
-    held: Sequence[int] | np.ndarray = (),
+    existing: Sequence[int] | np.ndarray = (),
 ) -> np.ndarray:
-    """Return a part (index into `fractions`) for each group, drawn at random within its stratum.
+    """Return a part (an index into `fractions`) per group, drawn at random within its stratum.
 
-    Every stratum is dealt out in proportion; one of as many groups as there are parts reaches each
-    of them, a smaller one reaches as many as it can. What rounding leaves goes where the total lags
-    most. No part stays empty where there are groups enough; a part of fraction 0 gets none. `held`:
-    groups that each part has already; they count in the total.
+    Each stratum is divided in proportion. A stratum with at least as many groups as there are parts
+    reaches every part; a smaller one reaches as many parts as it has groups. Rounding favors the
+    part whose total lags most behind. No part stays empty if there are enough groups; a part of
+    fraction 0 gets none. existing: groups that each part already has; they count in the totals.
+    Returns int64 (groups,).
+
+    >>> np.bincount(allocate(["a"] * 20, (0.7, 0.15, 0.15), seed=0)).tolist()
+    [14, 3, 3]
     """
     shares = np.asarray(fractions, float) / np.sum(fractions)
     parts = np.full(len(strata), -1)
-    had = np.zeros(len(shares)) if len(held) == 0 else np.asarray(held, float)
-    have = had.copy()
+    before = np.zeros(len(shares)) if len(existing) == 0 else np.asarray(existing, float)
+    totals = before.copy()
     rng = np.random.default_rng(seed)
-    order = pd.Series(strata, dtype=object).groupby(list(strata)).indices if len(strata) else {}
-    dealt = int(had.sum())
-    for _, members in sorted(order.items(), key=lambda item: (len(item[1]), item[0])):
+    by_stratum = (
+        pd.Series(strata, dtype=object).groupby(list(strata)).indices if len(strata) else {}
+    )
+    allocated = int(before.sum())
+    for _, members in sorted(by_stratum.items(), key=lambda item: (len(item[1]), item[0])):
         members = rng.permutation(np.sort(members))
-        dealt += len(members)
-        counts = _counts(len(members), shares, dealt * shares - have)
+        allocated += len(members)
+        counts = _part_sizes(len(members), shares, allocated * shares - totals)
         parts[members] = np.repeat(np.arange(len(shares)), counts)
-        have += counts
-    if not had.any():
-        _fill_empty(parts, strata, shares)
+        totals += counts
+    if not before.any():
+        _fill_empty_parts(parts, strata, shares)
     return parts
 
 
 def split_patients(
     groups: np.ndarray, labels: Sequence[str], *, seed: int, fractions: Sequence[float] = FRACTIONS
 ) -> np.ndarray:
-    """Return 'train', 'tune' or 'test' a row: whole groups, stratified by their rarest label.
+    """Return 'train', 'tune' or 'test' per row: whole groups, stratified by their rarest label.
 
-    Raises SplitError for bad fractions or for fewer groups than splits.
+    groups: int (rows,), numbered from 0; labels: one text per row. Raises SplitError: fractions, or
+    too_few_patients when there are fewer groups than splits.
+
+    >>> split_patients(np.array([0, 0, 1, 2]), ["a", "a", "a", "b"], seed=0).tolist()
+    ['test', 'test', 'tune', 'train']
     """
     check_fractions(fractions)
-    wanted = sum(share > 0 for share in fractions)
+    n_splits = sum(share > 0 for share in fractions)
     strata = group_strata(groups, labels)
-    if len(strata) < wanted:
+    if len(strata) < n_splits:
         raise SplitError(
-            f"{len(strata)} patients cannot fill {wanted} splits. Add patients, or set a fraction "
-            f"to 0."
+            f"{len(strata)} patients cannot fill {n_splits} splits. Add patients, or set a "
+            f"fraction to 0.",
+            code="too_few_patients",
         )
     return np.array(SPLITS, object)[allocate(strata, fractions, seed)[groups]]
 
@@ -133,65 +151,74 @@ def sample_tune_split(
     seed: int,
     fractions: Sequence[float] = FRACTIONS,
 ) -> np.ndarray:
-    """Return the given splits, with tune drawn from train by group where only train and test are
-    given.
+    """Return the given splits; if they are train and test only, tune is drawn from train by group.
+
+    Raises SplitError: fractions, or too_few_patients when train has a single patient.
     """
     check_fractions(fractions)
     splits = np.array(given, object)
     train = np.flatnonzero(splits == "train")
     if set(splits) != {"train", "test"} or fractions[1] == 0:
         return splits
-    within = pd.factorize(groups[train])[0]
-    strata = group_strata(within, [labels[int(row)] for row in train])
+    train_groups = pd.factorize(groups[train])[0]
+    strata = group_strata(train_groups, [labels[int(row)] for row in train])
     if len(strata) < 2:
         raise SplitError(
-            "The given train split has one patient: none is left to tune on. Give tune rows as "
-            "well."
+            "The given train split has one patient, so there is none for the tune (validation) "
+            "split. Give tune rows as well.",
+            code="too_few_patients",
         )
-    splits[train[allocate(strata, fractions[:2], seed)[within] == 1]] = "tune"
+    splits[train[allocate(strata, fractions[:2], seed)[train_groups] == 1]] = "tune"
     return splits
 
 
 def group_folds(table: pd.DataFrame, k: int, seed: int) -> np.ndarray:
-    """Return a fold 0..k-1 for each row of a manifest's table: whole patients, stratified. Raises
-    SplitError.
+    """Return a fold 0..k-1 per row of a manifest's table: whole patients, stratified.
+
+    Patients with equal pixels share a fold. Raises SplitError (code folds).
     """
     groups = connected_groups(list(table["patient"]), [list(table["pixel_sha256"])])
     return assign_folds(groups, row_strata(table), k, seed)
 
 
 def assign_folds(groups: np.ndarray, labels: Sequence[str], k: int, seed: int) -> np.ndarray:
-    """Return a fold 0..k-1 for each row: whole groups, stratified by their rarest label. Raises
-    SplitError.
+    """Return a fold 0..k-1 per row: whole groups, stratified by their rarest label.
+
+    Raises SplitError (code folds) unless 2 <= k <= the number of groups.
     """
     strata = group_strata(groups, labels)
     if not 2 <= k <= len(strata):
-        way = "2 or more folds" if k < 2 else "fewer folds, at most one a patient"
-        raise SplitError(f"{k} folds of {len(strata)} patients: give {way}.")
+        fix = "2 or more folds" if k < 2 else "fewer folds, at most one per patient"
+        raise SplitError(f"{k} folds of {len(strata)} patients: give {fix}.", code="folds")
     return allocate(strata, [1 / k] * k, seed)[groups]
 
 
 def check_no_overlap(table: pd.DataFrame) -> None:
-    """Raise SplitError where a patient or identical pixels lie in two splits. Columns: split,
-    patient, pixel_sha256.
+    """Raise SplitError (code split_leak) when a patient or equal pixels lie in two splits.
+
+    Columns read: split, patient, pixel_sha256.
     """
     crossing = {name: int(overlap(table, name).nunique()) for name in ("patient", "pixel_sha256")}
     if any(crossing.values()):
         raise SplitError(
-            f"{crossing['patient']} patients and {crossing['pixel_sha256']} pictures with "
-            f"identical pixels lie in two "
-            "splits: scores on them would be too good. Give all rows of a patient, and all "
-            "copies, one split."
+            f"{crossing['patient']} patients and {crossing['pixel_sha256']} images (by identical "
+            f"pixels) lie in two splits: a score on the test split would be too good. Give all "
+            f"rows of a patient, and all copies of an image, the same split.",
+            code="split_leak",
         )
 
 
 def overlap(table: pd.DataFrame, column: str) -> pd.Series:
-    """Return the values of `column` (rows kept) that occur in more than one split."""
+    """Return the values of `column` that occur in more than one split, with the index of their
+    rows.
+    """
     return table[column][table.groupby(column)["split"].transform("nunique") > 1]
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Raise SplitError unless there are three numbers from 0 to 1 with sum 1 and some training."""
+    """Raise SplitError (code fractions) unless there are three numbers from 0 to 1 with sum 1, the
+    first above 0.
+    """
     values = np.asarray(fractions, float)
     if (
         values.shape != (3,)
@@ -200,14 +227,15 @@ def check_fractions(fractions: Sequence[float]) -> None:
         or values[0] == 0
     ):
         raise SplitError(
-            f"fractions {tuple(fractions)}: give train, tune and test with sum 1, as in 0.7, "
-            f"0.15, 0.15."
+            f"fractions {tuple(fractions)}: give the shares of train, tune and test with sum 1, as "
+            f"in 0.7, 0.15, 0.15.",
+            code="fractions",
         )
 
 
-def _counts(n: int, shares: np.ndarray, lag: np.ndarray) -> np.ndarray:
-    """Deal n groups to parts by `shares`; the rest of the rounding follows `lag`, what each part is
-    owed in all.
+def _part_sizes(n: int, shares: np.ndarray, deficit: np.ndarray) -> np.ndarray:
+    """Divide n groups among the parts by `shares`; rounding goes to the part with the largest
+    `deficit`, the groups that it still lacks in total.
     """
     used = shares > 0
     enough = n >= used.sum()
@@ -216,15 +244,15 @@ def _counts(n: int, shares: np.ndarray, lag: np.ndarray) -> np.ndarray:
     while counts.sum() != n:
         step = 1 if counts.sum() < n else -1
         free = (counts + step >= lowest) & (counts + step <= highest)
-        counts[int(np.argmax(np.where(free, step * (lag - counts), -np.inf)))] += step
+        counts[int(np.argmax(np.where(free, step * (deficit - counts), -np.inf)))] += step
     return counts
 
 
-def _fill_empty(parts: np.ndarray, strata: Sequence[str], shares: np.ndarray) -> None:
-    """Give each empty part one group of the commonest stratum of the fullest part."""
+def _fill_empty_parts(parts: np.ndarray, strata: Sequence[str], shares: np.ndarray) -> None:
+    """Give each empty part one group of the most common stratum of the largest part."""
     for part in np.flatnonzero(shares > 0)[::-1]:
-        held = np.bincount(parts, minlength=len(shares))
-        if held[part] == 0 and held.max() > 1:
-            members = np.flatnonzero(parts == held.argmax())
-            count = pd.Series([strata[int(group)] for group in members], dtype=object)
-            parts[members[int(np.argmax(count.map(count.value_counts())))]] = part
+        sizes = np.bincount(parts, minlength=len(shares))
+        if sizes[part] == 0 and sizes.max() > 1:
+            members = np.flatnonzero(parts == sizes.argmax())
+            stratum = pd.Series([strata[int(group)] for group in members], dtype=object)
+            parts[members[int(np.argmax(stratum.map(stratum.value_counts())))]] = part

@@ -1,4 +1,7 @@
-"""A made-up DICOM cohort: its anatomy, and the files that a scanner would have written."""
+"""A synthetic DICOM cohort for the demo and for tests: its anatomy, and its files.
+
+`make_cohort` writes one.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Made-up pictures: a chest radiograph and an axial CT slice drawn from formulas, with a nodule or
-without.
+"""Synthetic images: a chest radiograph and an axial CT slice from formulas, with or without a
+nodule.
 
-They look like anatomy from across the room and are good for testing software, nothing else.
+They resemble anatomy only roughly. They are for testing software, not for training a model.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One made-up patient. Lengths are in half-widths of the picture (x to the right, y down, 0 in
-    the middle).
+    """One synthetic patient. Lengths are in half-widths of the image (x to the right, y down, 0 in
+    the center).
     """
 
     girth: float  # body half-width
@@ -23,13 +23,13 @@ class Anatomy:
     heart: float  # heart half-width
     ribs: float  # phase of the first rib
     lean: float  # asymmetry of the two lungs
-    calibre: float  # strength of the vessels
+    caliber: float  # strength of the vessels
 
 
 @dataclass(frozen=True)
 class Nodule:
-    """A soft ball in a lung: `side` -1 or 1, `u`, `v` its place in that lung (-1..1), `radius`,
-    `contrast` (0..1.5).
+    """A soft ball in a lung: `side` -1 or 1, `u` and `v` its position in that lung (-1..1),
+    `radius`, and `contrast` (0..1.5).
     """
 
     side: int
@@ -40,23 +40,23 @@ class Nodule:
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Return a patient drawn at random."""
+    """Return a random patient."""
     return Anatomy(
         girth=rng.uniform(0.82, 0.95),
         lung=rng.uniform(0.26, 0.33),
         heart=rng.uniform(0.20, 0.30),
         ribs=rng.uniform(0.0, 0.17),
         lean=rng.uniform(-0.06, 0.06),
-        calibre=rng.uniform(0.5, 1.0),
+        caliber=rng.uniform(0.5, 1.0),
     )
 
 
 def radiograph(
     anatomy: Anatomy, rng: np.random.Generator, rows: int, cols: int, nodule: Nodule | None = None
 ) -> np.ndarray:
-    """Return a chest-like picture, float64 (rows, cols), 0..1, bright = dense.
+    """Return a chest-like radiograph: float64 (rows, cols), 0..1, bright = dense.
 
-    `rng` draws position, vessels and noise.
+    `rng` gives the position, the vessels and the noise.
     """
     x, y = _grid(rows, cols, rng.uniform(-0.05, 0.05), rng.uniform(-0.05, 0.05))
     body = _inside((np.abs(x) / anatomy.girth) ** 4 + (np.abs(y - 0.3) / 1.5) ** 4, 0.05)
@@ -69,7 +69,7 @@ def radiograph(
     density = body * (0.68 - 0.42 * lungs * (1 - 0.75 * heart) + 0.10 * heart + 0.10 * spine)
     density += 0.05 * body * _ribs(x, y, anatomy.ribs)
     vessels = gaussian_filter(rng.standard_normal(x.shape), cols / 60) * cols / 60 * 3.5
-    density += 0.028 * anatomy.calibre * lungs * vessels
+    density += 0.028 * anatomy.caliber * lungs * vessels
     if nodule is not None:
         cx, cy, wx, wy = _lung(anatomy, nodule.side)
         d2 = (x - cx - nodule.u * wx) ** 2 + (y - cy - nodule.v * wy) ** 2
@@ -80,10 +80,9 @@ def radiograph(
 def ct_slice(
     anatomy: Anatomy, rng: np.random.Generator, size: int, z: float, nodule: Nodule | None = None
 ) -> np.ndarray:
-    """Return an axial chest slice in HU, float64 (size, size); air -1000. `z` runs from -1 (feet)
-    to 1 (head).
+    """Return an axial chest slice in HU: float64 (size, size), air is -1000.
 
-    The nodule's `v` is its height z; it is seen where the slice cuts its ball.
+    z: from -1 (feet) to 1 (head). The nodule's `v` is its z; it is visible where the slice cuts it.
     """
     x, y = _grid(size, size, 0.0, 0.0)
     body = (x / anatomy.girth) ** 2 + (y / (0.7 * anatomy.girth)) ** 2 < 1
@@ -116,12 +115,12 @@ def _lung(anatomy: Anatomy, side: int) -> tuple[float, float, float, float]:
 
 
 def _inside(level: np.ndarray, softness: float) -> np.ndarray:
-    """1 where level < 1, 0 outside, with a soft edge."""
+    """1 where level < 1, 0 elsewhere, with a soft edge (float64 from 0 to 1)."""
     return 1 / (1 + np.exp(np.clip((level - 1) / softness, -40, 40)))
 
 
 def _ribs(x: np.ndarray, y: np.ndarray, phase: float) -> np.ndarray:
-    """Eight pairs of arcs that fall towards the side."""
+    """Eight pairs of arcs that slope down towards the side."""
     height = (y + 0.9 - phase - 0.45 * x**2) / 0.2
     return np.where(
         (height > -0.5) & (height < 7.5), np.exp(-(((height - np.round(height)) / 0.16) ** 2)), 0.0

@@ -1,9 +1,9 @@
-"""A made-up cohort of DICOM files, honestly labelled synthetic, for the demo and for tests.
+"""A synthetic cohort of DICOM files, marked as synthetic in every header, for the demo and tests.
 
-Five patients in six have radiographs (CR and DX, several visits), the sixth a CT series. The
-finding is a soft nodule whose contrast varies down to nearly nothing. Manufacturer, gain, view,
-age, sex and site do not depend on it. The folder also
-holds what real folders hold: a localizer, a truncated file, an exact duplicate, a text file.
+Five of six patients have radiographs (CR or DX, several visits), the sixth has a CT series. The
+finding is a soft nodule, whose contrast goes down to nearly nothing. Manufacturer, gain, view, age,
+sex and site do not depend on it. As in real folders, there are also a localizer, a truncated file,
+an exact duplicate and a text file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TypedDict
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -28,7 +29,7 @@ from pydicom.uid import (
 
 from data_pipelines.dicom.writer import derived_uid, new_dataset, save, set_pixels
 from data_pipelines.errors import InputError
-from data_pipelines.kinds import KindName
+from data_pipelines.kinds import CT, RADIOGRAPH, KindName, image_kind
 from data_pipelines.runtime.atomic_files import csv_bytes, staged_folder
 from data_pipelines.synthetic.anatomy import Anatomy, Nodule, ct_slice, draw_anatomy, radiograph
 
@@ -55,6 +56,16 @@ _SLICES, _SLICE_STEP_MM = 10, 12.0
 _LUT_BITS = 10
 
 
+class LabelRow(TypedDict):
+    """A row of labels.csv."""
+
+    path: str
+    nodule: int
+    age: int
+    sex: str
+    site: str
+
+
 @dataclass(frozen=True)
 class _Patient:
     number: int
@@ -74,29 +85,34 @@ class _Patient:
 
 
 def make_cohort(
-    out: Path, *, patients: int = 72, seed: int = 0, only: KindName | None = None
+    folder: Path | str, patients: int = 60, seed: int = 0, *, only: KindName | None = None
 ) -> Path:
-    """Write the cohort of `patients` (6 or more) to the new or empty folder `out` and return it.
+    """Write a synthetic cohort to `folder`, which must be new or empty, and return its path.
 
-    only: what every patient has. `out/labels.csv` has the columns path, nodule (0 or 1), age, sex,
-        site. Equal arguments give equal bytes; a failure leaves nothing. Raises InputError where
-        `out` holds files or `patients` is under 6.
+    patients: 6 or more. only: the kind of image of every patient; None mixes both kinds.
+
+    `folder/labels.csv` has the columns path, nodule (0 or 1), age (years), sex and site. Equal
+    arguments give equal bytes; after a failure nothing is left. Raises InputError: output_exists
+    when the folder is in use, too_few_patients when `patients` is below 6.
     """
     if patients < 6:
-        raise InputError(f"patients={patients}: a cohort needs at least 6. Give a larger number.")
-    out = Path(out)
-    with staged_folder(out, what="the synthetic cohort") as folder:
-        rows: list[dict[str, object]] = []
+        raise InputError(
+            f"patients={patients}: a cohort needs at least 6 patients.", code="too_few_patients"
+        )
+    folder = Path(folder)
+    with staged_folder(folder, what="the synthetic cohort") as stage:
+        rows: list[LabelRow] = []
         for number in range(1, patients + 1):
             patient = _draw_patient(number, seed)
-            ct = number % 6 == 0 if only is None else only == "ct"
-            rows += _write_ct(folder, patient) if ct else _write_radiographs(folder, patient)
-        rows += _write_odd_files(folder, rows, seed)
-        (folder / "labels.csv").write_bytes(csv_bytes(rows, list(rows[0])))
-        (folder / "SYNTHETIC.txt").write_text(
+            mixed_kind = CT if number % 6 == 0 else RADIOGRAPH
+            kind = mixed_kind if only is None else image_kind(only)
+            rows += (_write_ct if kind.has_series else _write_radiographs)(stage, patient)
+        rows += _write_odd_files(stage, rows, seed)
+        (stage / "labels.csv").write_bytes(csv_bytes(rows, list(rows[0])))
+        (stage / "SYNTHETIC.txt").write_text(
             f"{NOTICE} Seed {seed}, {patients} made-up patients.\n", encoding="ascii"
         )
-    return out
+    return folder
 
 
 def _draw_patient(number: int, seed: int) -> _Patient:
@@ -121,9 +137,9 @@ def _draw_patient(number: int, seed: int) -> _Patient:
     )
 
 
-def _write_radiographs(folder: Path, patient: _Patient) -> Iterator[dict[str, object]]:
-    """Two views at each of three visits; the nodule appears at a visit and is fainter in some
-    pictures than others.
+def _write_radiographs(folder: Path, patient: _Patient) -> Iterator[LabelRow]:
+    """Two views at each of three visits. The nodule is there from one visit on, and its contrast
+    varies between images.
     """
     rng = np.random.default_rng([patient.seed, patient.number, 1])
     onset = int(rng.choice([0, 0, 1]))
@@ -132,16 +148,16 @@ def _write_radiographs(folder: Path, patient: _Patient) -> Iterator[dict[str, ob
             nodule = patient.nodule if visit >= onset else None
             if nodule is not None:
                 nodule = replace(nodule, contrast=nodule.contrast * rng.uniform(0.6, 1.0))
-            picture = radiograph(patient.anatomy, rng, (160, 144)[patient.maker], 144, nodule)
+            values = radiograph(patient.anatomy, rng, (160, 144)[patient.maker], 144, nodule)
             syntax = _XRAY_SYNTAXES[(patient.number + 2 * visit + view_index) % len(_XRAY_SYNTAXES)]
-            dataset = _radiograph_dataset(patient, picture, visit, view, syntax)
+            dataset = _radiograph_dataset(patient, values, visit, view, syntax)
             path = f"{patient.id}/visit{visit + 1}_{view}.dcm"
             save(dataset, folder / path)
             yield _row(path, nodule is not None, patient)
 
 
 def _radiograph_dataset(
-    patient: _Patient, picture: np.ndarray, visit: int, view: str, syntax: UID
+    patient: _Patient, values: np.ndarray, visit: int, view: str, syntax: UID
 ) -> Dataset:
     modality = ("CR", "DX")[patient.maker]
     dataset = _dataset(patient, modality, syntax, study=visit, series=view, instance=1)
@@ -156,22 +172,22 @@ def _radiograph_dataset(
         dataset.PresentationIntentType = "FOR PRESENTATION"
         dataset.ImageLaterality = "U"
         dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
-        _store_with_lut(dataset, picture**1.15)
+        _store_with_lut(dataset, values**1.15)
     else:
         gain = 0.9 + 0.1 * np.cos(patient.number)
         dataset.WindowCenter, dataset.WindowWidth = 1850.5, 3301  # shows 200..3500
-        set_pixels(dataset, np.round(200 + 3300 * gain * picture).astype(np.uint16), bits=12)
+        set_pixels(dataset, np.round(200 + 3300 * gain * values).astype(np.uint16), bits=12)
     return dataset
 
 
-def _store_with_lut(dataset: Dataset, picture: np.ndarray) -> None:
-    """Store MONOCHROME1 pixels whose VOI LUT (C.11.2) leads back to `picture` once the polarity is
-    turned.
+def _store_with_lut(dataset: Dataset, values: np.ndarray) -> None:
+    """Store MONOCHROME1 pixels from which the VOI LUT (PS3.3 C.11.2) and the inversion of the
+    polarity give back `values` (0..1).
     """
     top = 2**_LUT_BITS - 1
     ramp = np.arange(top + 1) / top
     curve = 0.5 * ramp + 0.5 * (3 * ramp**2 - 2 * ramp**3)
-    stored = np.interp(1 - picture, curve, np.arange(top + 1))
+    stored = np.interp(1 - values, curve, np.arange(top + 1))
     lut = Dataset()
     lut.LUTDescriptor = [top + 1, 0, 12]
     lut.LUTExplanation = "synthetic"
@@ -183,14 +199,14 @@ def _store_with_lut(dataset: Dataset, picture: np.ndarray) -> None:
     )
 
 
-def _write_ct(folder: Path, patient: _Patient) -> Iterator[dict[str, object]]:
-    """One series; file names and instance numbers run against the geometry."""
+def _write_ct(folder: Path, patient: _Patient) -> Iterator[LabelRow]:
+    """One series, whose file names and instance numbers do not follow the slice positions."""
     rng = np.random.default_rng([patient.seed, patient.number, 2])
     names = rng.permutation(_SLICES)
     for index in range(_SLICES):
         z = (index + 0.5) / _SLICES * 2 - 1
-        picture = ct_slice(patient.anatomy, rng, 128, z, patient.nodule)
-        dataset = _ct_dataset(patient, picture, index, _CT_SYNTAXES[patient.number // 6 % 5])
+        hu = ct_slice(patient.anatomy, rng, 128, z, patient.nodule)
+        dataset = _ct_dataset(patient, hu, index, _CT_SYNTAXES[patient.number // 6 % 5])
         path = f"{patient.id}/ct_{names[index]:03d}.dcm"
         save(dataset, folder / path)
         nodule = patient.nodule
@@ -199,7 +215,7 @@ def _write_ct(folder: Path, patient: _Patient) -> Iterator[dict[str, object]]:
         )
 
 
-def _ct_dataset(patient: _Patient, picture: np.ndarray, index: int, syntax: UID) -> Dataset:
+def _ct_dataset(patient: _Patient, hu: np.ndarray, index: int, syntax: UID) -> Dataset:
     dataset = _dataset(patient, "CT", syntax, study=0, series="CT", instance=_SLICES - index)
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.BodyPartExamined = "CHEST"
@@ -213,11 +229,11 @@ def _ct_dataset(patient: _Patient, picture: np.ndarray, index: int, syntax: UID)
     dataset.RescaleSlope, dataset.RescaleType = 1, "HU"
     if patient.maker == 0:
         dataset.RescaleIntercept = -1024
-        stored = np.round(picture + 1024).clip(0, 4095).astype(np.uint16)
-    else:  # nothing is reconstructed outside of the scanner's circle
+        stored = np.round(hu + 1024).clip(0, 4095).astype(np.uint16)
+    else:  # outside the reconstruction circle there is only padding
         dataset.RescaleIntercept = 0
         dataset.add_new("PixelPaddingValue", "SS", -2000)
-        stored = np.round(picture).clip(-1024, 3071).astype(np.int16)
+        stored = np.round(hu).clip(-1024, 3071).astype(np.int16)
         y, x = np.mgrid[-1 : 1 : stored.shape[0] * 1j, -1 : 1 : stored.shape[1] * 1j]
         stored[x**2 + y**2 > 1] = -2000
     set_pixels(dataset, stored, bits=16)
@@ -249,31 +265,29 @@ def _dataset(
     return dataset
 
 
-def _write_odd_files(
-    folder: Path, rows: list[dict[str, object]], seed: int
-) -> list[dict[str, object]]:
-    """A localizer, a radiograph cut short and a byte-for-byte copy; returns the label rows of the
-    last two.
+def _write_odd_files(folder: Path, rows: list[LabelRow], seed: int) -> list[LabelRow]:
+    """Write a localizer, a truncated radiograph and a byte-for-byte copy; return the label rows of
+    the last two.
     """
     patient = _draw_patient(6, seed)
-    picture = ct_slice(patient.anatomy, np.random.default_rng(seed), 128, 0.0)
-    localizer = _ct_dataset(patient, picture, 0, _CT_SYNTAXES[0])
+    hu = ct_slice(patient.anatomy, np.random.default_rng(seed), 128, 0.0)
+    localizer = _ct_dataset(patient, hu, 0, _CT_SYNTAXES[0])
     localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     localizer.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
     localizer.SeriesInstanceUID = patient.uid("series", 0, "localizer")
     localizer.SOPInstanceUID = patient.uid("image", 0, "localizer")
     localizer.file_meta.MediaStorageSOPInstanceUID = localizer.SOPInstanceUID
     save(localizer, folder / patient.id / "localizer.dcm")
-    extra = []
+    copies: list[LabelRow] = []
     for row, name, share in ((rows[0], "cut_short.dcm", 0.6), (rows[1], "copy.dcm", 1.0)):
-        data = (folder / str(row["path"])).read_bytes()
-        path = PurePosixPath(str(row["path"])).with_name(name)
+        data = (folder / row["path"]).read_bytes()
+        path = PurePosixPath(row["path"]).with_name(name)
         (folder / path).write_bytes(data[: int(len(data) * share)])
-        extra.append({**row, "path": str(path)})
-    return extra
+        copies.append({**row, "path": str(path)})
+    return copies
 
 
-def _row(path: str, positive: bool, patient: _Patient) -> dict[str, object]:
+def _row(path: str, positive: bool, patient: _Patient) -> LabelRow:
     site = ("north", "south")[patient.number % 2]
     return {
         "path": path,

@@ -24,7 +24,7 @@ EXPLAINED = (
     "TensorFlow is not installed",
     "both tensorflow and tensorflow-cpu are installed",
     "No image is left of",
-    "rows of the labels table meets one of the",
+    "rows of the labels table matches one of the",
     "separates its columns with semicolons",
     "none of the key columns",
     "has no finding",

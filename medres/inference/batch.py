@@ -23,12 +23,8 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.errors import DicomError, InputError
-from data_pipelines.runtime.atomic_files import (
-    csv_bytes,
-    escape_formula_cell,
-    require_new,
-    write_atomic,
-)
+from data_pipelines.runtime.atomic_files import csv_bytes, require_new, write_atomic
+from data_pipelines.runtime.csv_cells import escape_formula
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import Walk, walk_files
 from data_pipelines.runtime.worker_pool import map_isolated
@@ -183,6 +179,5 @@ def _finish(
 
 def _guarded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {k: escape_formula_cell(v) if isinstance(v, str) else v for k, v in row.items()}
-        for row in rows
+        {k: escape_formula(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows
     ]

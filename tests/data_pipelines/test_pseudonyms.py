@@ -5,6 +5,7 @@ import hmac
 from pathlib import Path
 
 import pytest
+from helpers import raises_code
 
 from data_pipelines.errors import InputError
 from data_pipelines.pseudonyms import PseudonymKey, find_key, normalise_patient_id
@@ -35,10 +36,10 @@ def test_key_comes_from_file_then_environment_then_chance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MEDRES_KEY", raising=False)
-    made = find_key()
-    assert made.origin == "made"
-    assert made.secret != find_key().secret
-    assert len(made.secret) == 64
+    new_key = find_key()
+    assert new_key.origin == "made"
+    assert new_key.secret != find_key().secret
+    assert len(new_key.secret) == 64
     monkeypatch.setenv("MEDRES_KEY", SECRET + "e")
     assert find_key() == PseudonymKey((SECRET + "e").encode(), "environment")
     path = tmp_path / "key"
@@ -52,12 +53,13 @@ def test_key_is_not_shown() -> None:
 
 def test_short_or_absent_keys_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "key").write_text("CANARY")
-    for path in (tmp_path / "key", tmp_path / "absent"):
-        with pytest.raises(InputError) as caught:
-            find_key(path)
+    codes = {"key": "key_too_short", "absent": "key_file_unreadable"}
+    for name, code in codes.items():
+        with raises_code(InputError, code) as caught:
+            find_key(tmp_path / name)
         assert "CANARY" not in str(caught.value)
     monkeypatch.setenv("MEDRES_KEY", "short")
-    with pytest.raises(InputError, match="MEDRES_KEY holds 5 characters"):
+    with raises_code(InputError, "key_too_short", "MEDRES_KEY", "5 characters"):
         find_key()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.runtime.csv_cells import escape_formula
 from medres.errors import EvaluationError
 from medres.evaluate.statistics.estimate import Estimate
 
@@ -92,15 +93,13 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([escape_formula(name) for name in names])
-        writer.writerows([escape_formula(row.get(name)) for name in names] for row in rows)
+        writer.writerow([_cell(name) for name in names])
+        writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
 
 
-def escape_formula(value: Any) -> Any:
-    if (
-        isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@", "\t", "\r"))
-    ) or value == "\t":
-        return "'" + str(value)
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return escape_formula(value)
     return "" if value is None else value
 
 

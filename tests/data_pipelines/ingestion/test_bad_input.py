@@ -25,7 +25,7 @@ HTML = "<script>alert(1)</script>"
 FORMULA = '=HYPERLINK("http://x","y")'
 
 
-def picture(name: str, number: int, **elements: object) -> Dataset:
+def radiograph_dataset(name: str, number: int, **elements: object) -> Dataset:
     uids = {what: derived_uid(what, name) for what in ("study", "series", "sop")}
     dataset = new_dataset("CR", ExplicitVRLittleEndian, patient_id=f"P{number}", patient="", **uids)
     set_pixels(
@@ -39,7 +39,7 @@ def picture(name: str, number: int, **elements: object) -> Dataset:
 
 
 def write(path: Path, number: int, **elements: object) -> bytes:
-    save(picture(path.name, number, **elements), path)
+    save(radiograph_dataset(path.name, number, **elements), path)
     return path.read_bytes()
 
 
@@ -122,10 +122,14 @@ def test_every_file_has_its_end_and_no_output_runs_anything(work: Path) -> None:
     manifest = Manifest.load(work)
     reasons = manifest.quarantine.set_index("path")["reason"].to_dict()
     assert {path: reasons.get(path) for path in EXPECTED} == EXPECTED
-    kept = {f"good{n}.dcm" for n in range(6)} | {"sound.dcm", "spoken.dcm", "folder.dcm/inside.dcm"}
-    assert set(manifest.table["path"]) == kept
+    accepted = {f"good{n}.dcm" for n in range(6)} | {
+        "sound.dcm",
+        "spoken.dcm",
+        "folder.dcm/inside.dcm",
+    }
+    assert set(manifest.table["path"]) == accepted
     summary = json.loads((work / "ingest.json").read_text())
-    assert summary["given"] == len(kept) + len(EXPECTED) + 3
+    assert summary["given"] == len(accepted) + len(EXPECTED) + 3
     assert summary["given"] == sum(summary[k] for k in ("ok", "repaired", "quarantined", "skipped"))
     for name in ("quarantine.csv", "audit.csv"):
         with (work / name).open(newline="") as file:
@@ -133,8 +137,8 @@ def test_every_file_has_its_end_and_no_output_runs_anything(work: Path) -> None:
         assert not [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t", "\r")]
     with (work / "quarantine.csv").open(newline="") as file:
         assert {"'@SUM(A1).dcm"} <= {row["path"] for row in csv.DictReader(file)}
-    shown = Manifest.load(work)._repr_html_() + (work / "ingest.json").read_text()
-    assert HTML not in shown
+    displayed = Manifest.load(work)._repr_html_() + (work / "ingest.json").read_text()
+    assert HTML not in displayed
 
 
 def test_the_page_of_that_folder_holds_no_live_markup(work: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ PLANE = Plane(
 def judge(*rows: tuple[str, str, object], **columns: list) -> list[str]:
     """Rows of (pixels, patient, label), the label None where there is no row in the table."""
     table = pd.DataFrame(rows, columns=["pixel_sha256", "patient", "label:x"])
-    table["labelled"] = table["label:x"].notna()
+    table["labeled"] = table["label:x"].notna()
     table["label:x"] = table["label:x"].astype(np.float32)
     extra = {
         "sop_uid": [str(n) for n in range(len(rows))],
@@ -56,7 +56,7 @@ def test_the_first_copy_of_a_patient_stays() -> None:
     ]
 
 
-def test_a_labelled_copy_stays_before_an_unlabelled_one() -> None:
+def test_a_labeled_copy_stays_before_an_unlabeled_one() -> None:
     assert judge(("1", "a", None), ("1", "a", 1)) == ["duplicate", ""]
 
 
@@ -110,7 +110,7 @@ def test_multi_class_statements() -> None:
             "pixel_sha256": ["1", "1"],
             "patient": ["a", "a"],
             "class": ["cat", "dog"],
-            "labelled": True,
+            "labeled": True,
         }
     )
     table = table.assign(sop_uid=["1", "2"], frame=0, plane=[PLANE, PLANE])

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import raises_code
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
@@ -37,7 +38,7 @@ def test_spellings_that_are_two_persons() -> None:
     )
 
 
-def test_alike_ids_need_one_issuer_and_two_identifiers() -> None:
+def test_similar_ids_need_one_issuer_and_two_identifiers() -> None:
     people = [
         ("p-001", ""),
         ("p1", ""),
@@ -53,7 +54,7 @@ def test_alike_ids_need_one_issuer_and_two_identifiers() -> None:
 
 
 def smooth(number: int) -> np.ndarray:
-    """A soft picture of 12 bits, 48 x 48."""
+    """A smooth image of 12 bits, 48 x 48."""
     small = np.random.default_rng(number).integers(0, 256, (7, 7)).astype(np.uint8)
     large = np.asarray(Image.fromarray(small).resize((48, 48), Image.Resampling.BICUBIC))
     return large.astype(np.uint16) * 16
@@ -75,7 +76,7 @@ def write(
 @pytest.fixture
 def seeded(tmp_path: Path) -> Path:
     """Twenty patients, and twenty leaks: 5 spelling variants, 9 copies in other encodings, 6
-    pictures that look alike.
+    similar images.
     """
     folder = tmp_path / "in"
     for n in range(20):
@@ -96,8 +97,8 @@ def seeded(tmp_path: Path) -> Path:
 
 def test_every_seeded_leak_is_found(seeded: Path, tmp_path: Path) -> None:
     manifest = ingest(seeded, out=tmp_path / "work", seed=2)
-    found = Manifest.load(tmp_path / "work").audit
-    pairs = found.groupby(["what", "number"])["path"].agg(lambda paths: tuple(sorted(paths)))
+    entries = Manifest.load(tmp_path / "work").audit
+    pairs = entries.groupby(["what", "number"])["path"].agg(lambda paths: tuple(sorted(paths)))
     assert sorted(pairs["patient_spelling"]) == [
         (f"{n:02d}.dcm", f"spelt{n}.dcm") for n in range(5)
     ]
@@ -113,15 +114,15 @@ def test_every_seeded_leak_is_found(seeded: Path, tmp_path: Path) -> None:
     assert (
         counts["patient_spelling"]["across_splits"] == 0
     )  # what may be one patient shares a split
-    near = found[found["what"] == "near_duplicate"]
+    near = entries[entries["what"] == "near_duplicate"]
     crossing = (near.groupby("number")["split"].nunique() > 1).sum()
     assert counts["near_duplicate"]["across_splits"] == crossing > 0
     assert near["distance"].astype(float).between(0.001, 0.16).all()
     text = " ".join(manifest.summary["warnings"])
-    assert "9 pictures occur under several patients" in text
-    assert "6 pairs of pictures of different patients look alike" in text
-    assert "5 patient identifiers occur in several spellings" in text
-    assert not any(word in text + found.to_csv() for word in ("P-001", "p1,", "COPY1", "NEAR1"))
+    assert "9 duplicate images across patients" in text
+    assert "6 pairs of similar images" in text
+    assert "5 patient identifiers with several spellings" in text
+    assert not any(word in text + entries.to_csv() for word in ("P-001", "p1,", "COPY1", "NEAR1"))
 
 
 def test_copies_in_other_encodings_across_given_splits_are_refused(
@@ -132,7 +133,7 @@ def test_copies_in_other_encodings_across_given_splits_are_refused(
         for n, p in enumerate(sorted(seeded.glob("*.dcm")))
     ]
     (tmp_path / "labels.csv").write_bytes(csv_bytes(rows, ["path", "x", "split"]))
-    with pytest.raises(SplitError, match=r"^0 patients and 9 pictures .* Go on with --leaks drop"):
+    with raises_code(SplitError, "split_leak", "0 patients and 9 images", "--leaks drop"):
         ingest(seeded, tmp_path / "labels.csv", tmp_path / "work")
     listed = pd.read_csv(tmp_path / "work.leaks.csv")
     assert sorted(listed["path"]) == sorted(
@@ -153,10 +154,10 @@ def test_dropping_leaks_leaves_test_whole(seeded: Path, tmp_path: Path) -> None:
         number = int("".join(c for c in str(row["path"]) if c.isdigit()))
         row["split"] = "test" if "copy" in str(row["path"]) or number >= 10 else "train"
     (tmp_path / "labels.csv").write_bytes(csv_bytes(rows, ["path", "x", "split"]))
-    kept = ingest(seeded, tmp_path / "labels.csv", on_leak="drop")
+    manifest = ingest(seeded, tmp_path / "labels.csv", on_leak="drop")
     test = {str(row["path"]) for row in rows if row["split"] == "test"}
-    assert set(kept.table["path"][kept.table["split"] == "test"]) == test
-    assert kept.summary["reasons"] == {
+    assert set(manifest.table["path"][manifest.table["split"] == "test"]) == test
+    assert manifest.summary["reasons"] == {
         "split_leak": 14
     }  # nine originals and the five under another spelling of theirs
 
@@ -186,7 +187,7 @@ def test_real_split_that_leaks(medres_data: Path, tmp_path: Path) -> None:
     folder = medres_data / "cxr-nih1000"
     table = pd.read_csv(folder / "labels.csv")
     shared = (table.groupby("patient_id")["split"].nunique() > 1).sum()
-    with pytest.raises(SplitError, match=f"^{shared} patients and 0 pictures"):
+    with raises_code(SplitError, "split_leak", f"{shared} patients and 0 images"):
         ingest(folder, folder / "labels.csv", tmp_path / "work", units="display")
     assert shared == 30
     assert read_labels(folder / "labels.csv").ignored == ("finding_labels",)

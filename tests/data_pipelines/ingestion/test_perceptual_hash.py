@@ -14,7 +14,7 @@ from data_pipelines.ingestion.perceptual_hash import (
 
 
 def smooth(seed: int, side: int = 96) -> np.ndarray:
-    """A picture of a few soft blobs, 0 to 255."""
+    """An image of a few soft blobs, 0 to 255."""
     small = np.random.default_rng(seed).integers(0, 256, (9, 9)).astype(np.uint8)
     return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
 
@@ -40,8 +40,8 @@ SAME = {
 
 @pytest.mark.parametrize("change", SAME)
 def test_a_copy_of_other_make_is_near_and_its_like_are_not(change: str) -> None:
-    pictures = [smooth(n) for n in range(40)]
-    hashes = [perceptual_hash(p) for p in [*pictures, *map(SAME[change], pictures)]]
+    images = [smooth(n) for n in range(40)]
+    hashes = [perceptual_hash(p) for p in [*images, *map(SAME[change], images)]]
     pairs = near_duplicate_pairs(hashes, np.arange(80))
     assert sorted((i, j) for i, j, _ in pairs) == [(n, n + 40) for n in range(40)]
 

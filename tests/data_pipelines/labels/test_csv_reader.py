@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from helpers import raises_code
 
 from data_pipelines.errors import LabelError
 from data_pipelines.labels.csv_reader import read_csv
@@ -17,31 +18,31 @@ def test_rows_are_counted_as_a_spreadsheet_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "code", "mentioned"),
     [
-        (b"", "no header"),
-        (b"\n1\n", "no header"),
-        (b"a,b\n", "no rows"),
-        (b"a,b\n,\n", "no rows"),
-        (b"a;b\n1;2\n", "semicolons"),
-        (b"a,a\n1,2\n", "name of its own"),
-        (b"a,\n1,2\n", "name of its own"),
-        (b"a,b\n1,2\n\nCANARY\n", r"row 4: 1 cells under 2 columns"),
-        (b'a,b\n1,"CANARY\n', "never closed"),
-        (b"a,b\n1,\xff\n", "not UTF-8"),
+        (b"", "no_header", ""),
+        (b"\n1\n", "no_header", ""),
+        (b"a,b\n", "no_rows", ""),
+        (b"a,b\n,\n", "no_rows", ""),
+        (b"a;b\n1;2\n", "semicolons", ""),
+        (b"a,a\n1,2\n", "bad_header", ""),
+        (b"a,\n1,2\n", "bad_header", ""),
+        (b"a,b\n1,2\n\nCANARY\n", "ragged_row", "row 4"),
+        (b'a,b\n1,"CANARY\n', "malformed_csv", ""),
+        (b"a,b\n1,\xff\n", "not_utf8", ""),
     ],
 )
 def test_bad_tables_give_one_line_without_cells(
-    tmp_path: Path, content: bytes, message: str
+    tmp_path: Path, content: bytes, code: str, mentioned: str
 ) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(content)
-    with pytest.raises(LabelError, match=message) as caught:
+    with raises_code(LabelError, code, mentioned) as caught:
         read_csv(path)
     assert "CANARY" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_table(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="cannot be read"):
+    with raises_code(LabelError, "unreadable_table"):
         read_csv(tmp_path / "absent.csv")

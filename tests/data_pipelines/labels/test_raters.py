@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import raises_code
 
 from data_pipelines.errors import LabelError
 from data_pipelines.labels.table import Labels, read_labels
@@ -67,17 +68,17 @@ def test_classes(tmp_path: Path) -> None:
         "",
         "dog",
     ]
-    with pytest.raises(LabelError, match="choose majority or uncertain"):
+    with raises_code(LabelError, "policy_not_for_classes"):
         read(tmp_path, text, readers="any")
 
 
 def test_without_a_policy_the_choices_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=r"row 3: .* choose --readers majority, any, uncertain"):
+    with raises_code(LabelError, "duplicate_key", "row 3", "--readers majority, any, uncertain"):
         read(tmp_path, "path,x\na,1\na,0\n")
 
 
 def test_what_no_vote_can_settle(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match="column patient, row 3") as caught:
+    with raises_code(LabelError, "raters_differ", "column patient, row 3") as caught:
         read(tmp_path, "path,x,patient\na,1,CANARY\na,0,CANARY2\nb,0,p\n", readers="any")
     assert "CANARY" not in str(caught.value)
     labels = read(tmp_path, "path,x,meta:who\na,1,A\na,0,B\nb,0,C\n", readers="any")

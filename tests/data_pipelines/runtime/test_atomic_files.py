@@ -11,7 +11,6 @@ import pytest
 from data_pipelines.errors import InputError
 from data_pipelines.runtime.atomic_files import (
     csv_bytes,
-    escape_formula_cell,
     require_new,
     staged_folder,
     write_atomic,
@@ -103,13 +102,3 @@ def test_csv_bytes_survives_a_reader() -> None:
         list(csv.DictReader(io.StringIO(csv_bytes(rows, ["a", "b"]).decode(), newline=""))) == rows
     )
     assert csv_bytes([], ["a", "b"]) == b"a,b\n"
-
-
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"])
-def test_guard_cell_disarms_formulas(text: str) -> None:
-    assert escape_formula_cell(text) == "'" + text
-
-
-def test_guard_cell_leaves_other_text() -> None:
-    assert escape_formula_cell("a=1") == "a=1"
-    assert escape_formula_cell("") == ""

@@ -116,7 +116,7 @@ def test_medmnist_form_keeps_its_split_and_labels_end_to_end(tmp_path: Path) -> 
         "tune": 4,
         "test": 6,
     }
-    assert "22 images name no patient" in " ".join(manifest.summary["warnings"])
+    assert "22 images with no patient ID" in " ".join(manifest.summary["warnings"])
     assert manifest.table["patient"].nunique() == 22
     with np.load(source) as arrays:
         pixels = {
