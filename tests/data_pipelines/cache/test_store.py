@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import rewrite
-from helpers import work_in_process
+from helpers import raises_code, work_in_process
 
 from data_pipelines.cache import builder, plan
 from data_pipelines.cache.builder import load_checksummed
@@ -109,7 +109,7 @@ def test_damage_is_noticed(copied: Path, damage: str) -> None:
         shard.unlink()
     else:
         (folder / "cache.json").write_text("{}")
-    with pytest.raises(CacheError, match="delete the folder"):
+    with raises_code(CacheError, "damaged", str(folder)):
         open_cache(folder)
 
 
@@ -121,14 +121,14 @@ def test_a_source_file_that_changed_after_ingest_is_an_error(work: Path, tmp_pat
     rewrite(work, table)
     files = sorted(images.rglob("*.dcm"))
     files[0].write_bytes(files[1].read_bytes())
-    with pytest.raises(CacheError, match="changed since it was ingested"):
+    with raises_code(CacheError, "source_changed"):
         ensure_cache(work, "xray-32")
     assert not list((work / "cache").glob("xray*"))
     assert not list((work / "cache").glob(".building*"))
 
 
 def test_a_preset_of_another_kind_is_an_error(work: Path) -> None:
-    with pytest.raises(CacheError, match="60 radiograph"):
+    with raises_code(CacheError, "wrong_kind", "60 radiograph"):
         ensure_cache(work, "ct-32")
 
 
@@ -222,13 +222,13 @@ def test_a_build_goes_on_after_its_last_whole_shard(
     )
     seen, lines = [], []
     cache = ensure_cache(
-        work, "xray-32", progress=lambda done, total: seen.append((done, total)), tell=lines.append
+        work, "xray-32", progress=lambda done, total: seen.append((done, total)), log=lines.append
     )
     assert written[0] in again
     assert written[1] not in again
     assert seen[-1] == (60, 60)
     assert seen[0][0] == 20  # nineteen were there
-    assert "there already" in lines[0]
+    assert "already there" in lines[0]
     names = {path.name for path in cache.folder.iterdir()}
     assert names == {path.name for path in next((built / "cache").iterdir()).iterdir()}
     for path in (built / "cache").glob("*/*.tfrecord"):
@@ -239,7 +239,7 @@ def test_a_build_goes_on_after_its_last_whole_shard(
 BUILDER = """
 import sys
 from data_pipelines.cache import ensure_cache
-print(ensure_cache(sys.argv[1], "xray-40", workers=1, tell=print).folder.name)
+print(ensure_cache(sys.argv[1], "xray-40", workers=1, log=print).folder.name)
 """
 
 
@@ -254,7 +254,7 @@ def test_two_processes_may_build_the_same_cache(work: Path) -> None:
     assert [process.returncode for process in pair] == [0, 0], outputs
     lines = [output.splitlines() for output, _ in outputs]
     assert lines[0][-1] == lines[1][-1]
-    assert sum("60 records of xray-40" in line for both in lines for line in both) == 1
+    assert sum("60 samples of xray-40" in line for both in lines for line in both) == 1
     assert [path.name for path in (work / "cache").iterdir()] == [lines[0][-1]]
     assert verify_caches(work) == {lines[0][-1]: []}
 
@@ -266,14 +266,14 @@ def test_a_disk_without_room_is_an_error_before_the_first_byte(
     monkeypatch.setattr(builder.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     monkeypatch.setattr(builder, "map_isolated", None)
     lines: list[str] = []
-    with pytest.raises(CacheError, match=r"needs 0\.5 MiB and the disk has 0\.5 MiB"):
-        ensure_cache(work, "xray-64", tell=lines.append)
-    assert lines == ["60 records of xray-64, 0.5 MiB"]
+    with raises_code(CacheError, "no_space", "0.5 MiB"):
+        ensure_cache(work, "xray-64", log=lines.append)
+    assert lines == ["60 samples of xray-64, 0.5 MiB"]
     assert not [path for folder in (work / "cache").iterdir() for path in folder.iterdir()]
 
 
 def test_the_estimate_is_the_size(built: Path) -> None:
     (folder,) = (built / "cache").iterdir()
     manifest, spec = Manifest.load(built), spec_from("xray-32")
-    planned = plan.plan_records(eligible_rows(manifest.table, spec), spec)
+    planned = plan.plan_samples(eligible_rows(manifest.table, spec), spec)
     assert planned.size == sum(path.stat().st_size for path in folder.glob("*.tfrecord"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import work_in_process
+from helpers import raises_code, work_in_process
 
 from data_pipelines import datasets, ingest, read_volume
 from data_pipelines.cache.record_labels import labels_per_sample
@@ -19,7 +19,7 @@ from data_pipelines.errors import CacheError, Ineligible, LabelError, SeriesErro
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.pixels.image import read_image
 from data_pipelines.preprocessing.preparation import prepare, to_model_units
-from data_pipelines.preprocessing.samples import units_of
+from data_pipelines.preprocessing.samples import samples_of
 from data_pipelines.preprocessing.spec import spec_from
 from data_pipelines.preprocessing.study import prepared_study
 from data_pipelines.sources.acceptance import accepted_images
@@ -187,7 +187,7 @@ def test_a_policy_decides_which_series_are_volumes(work: Path) -> None:
         {"kind": "ct", "form": "volume", "slices": 6, "rows": 24, "cols": 24, "policy": "reject"}
     )
     lines: list[str] = []
-    cache = ensure_cache(work, spec, tell=lines.append)
+    cache = ensure_cache(work, spec, log=lines.append)
     assert (len(cache.images), cache.left_out) == (SERIES - 1, {"MISSING": 1})
     assert "1 series MISSING" in lines[0]
     bridged = spec_from(
@@ -220,10 +220,9 @@ def test_prediction_prepares_what_training_saw(work: Path, preset: str) -> None:
 
 def test_a_study_without_a_volume_is_refused_by_its_verdict(work: Path, tmp_path: Path) -> None:
     files = [file_of(row) for _, row in rows(work, 7).iterrows()]
-    with pytest.raises(SeriesError, match="NOT_A_VOLUME") as caught:
+    with raises_code(SeriesError, "not_a_volume", "NOT_A_VOLUME"):
         prepared_study(files[:2], spec_from("ctvol-16"))
-    assert caught.value.code == "not_a_volume"
-    with pytest.raises(Ineligible, match="no image that this model can read"):
+    with raises_code(Ineligible, "no_image"):
         prepared_study(files, spec_from("xray-16"))
     copied = prepared_study([*files, files[2]], spec_from("ctvol-16"))  # the very same slice twice
     assert (copied.pixels == prepared_study(files, spec_from("ctvol-16")).pixels).all()
@@ -235,7 +234,7 @@ def test_a_cohort_without_a_volume_is_an_error(grey, to_bytes, tmp_path: Path) -
         pixels = 1000 + rng.integers(0, 60, (SIDE, SIDE))
         write_slice(tmp_path / "images", to_bytes, grey, series, 0, pixels, 0.0)
     ingest(tmp_path / "images", None, tmp_path / "work")
-    with pytest.raises(CacheError, match=r"no series makes a volume \(8 series SINGLE\)"):
+    with raises_code(CacheError, "no_volume", "8 series SINGLE"):
         ensure_cache(tmp_path / "work", "ctvol-16")
     assert not list((tmp_path / "work" / "cache").iterdir())
 
@@ -262,23 +261,23 @@ def test_labels_of_a_volume_are_pooled(work: Path) -> None:
         == ["a"] * SERIES
     )
     named.iloc[at[0], -1] = "b"
-    with pytest.raises(LabelError, match="different classes"):
+    with raises_code(LabelError, "mixed_classes"):
         labels_per_sample(replace(manifest, table=named), cache)
 
 
-def test_units_of_images_are_the_images(work: Path) -> None:
+def test_samples_of_images_are_the_images(work: Path) -> None:
     planes = [
         plane
         for _, row in rows(work, 0).iterrows()
         for _, _, plane in accepted_images(file_of(row))
     ]
-    units, left_out = units_of(planes, spec_from("ct-24"))
-    assert [unit.members for unit in units] == [(n,) for n in range(SLICES)]
+    samples, left_out = samples_of(planes, spec_from("ct-24"))
+    assert [sample.slice_indices for sample in samples] == [(n,) for n in range(SLICES)]
     assert left_out == {}
-    lone = units_of(
+    lone = samples_of(
         planes[:1], spec_from({"kind": "ct", "form": "stack", "slices": 5, "rows": 16, "cols": 16})
     )[0]
-    assert lone[0].members == (0,) * 5
+    assert lone[0].slice_indices == (0,) * 5
 
 
 def test_a_three_dimensional_network_learns_from_a_volume_preset(work: Path) -> None:
