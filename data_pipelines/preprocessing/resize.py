@@ -27,8 +27,8 @@ class AxisResize:
     """How one axis of `size` samples becomes `out` samples: it is resized to `inner` samples, then
     padded or cropped about its middle.
 
-    >>> AxisResize(size=4, inner=2, out=4).apply(np.array([0.0, 0.0, 8.0, 8.0]), fill=-1.0)
-    array([-1.,  1.,  7., -1.])
+    >>> AxisResize(size=2, inner=2, out=4).apply(np.array([3.0, 5.0]), fill=-1.0)
+    array([-1.,  3.,  5., -1.])
     """
 
     size: int

@@ -76,7 +76,7 @@ def augmentation_figures(
         name
         for name, kinds in PRESETS.items()
         if units in kinds
-        and kinds[units].acts
+        and kinds[units].is_active
         and (name != "ct_volume" or len(slices) >= MIN_SLICES)
     )
     specs = {name: augmentation(name, units) for name in chosen}

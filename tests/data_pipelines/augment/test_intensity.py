@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter1d
 from data_pipelines.augment import AugmentSpec, apply, draw
 from data_pipelines.augment.bspline import field, field_at
 from data_pipelines.augment.degradation import LATITUDE
-from data_pipelines.augment.intensity import adjust, box
+from data_pipelines.augment.intensity import adjust, box_mask
 
 
 def column(values: list[float]) -> np.ndarray:
@@ -164,7 +164,7 @@ def test_cutout_fills_the_drawn_box() -> None:
     want = image.copy()
     want[0, 3:7, 3:7] = 0.125
     assert (got == want).all()
-    assert np.asarray(box(np.array([[0.0]]), np.array([[1.0]]), (8,))).sum() == 4
+    assert np.asarray(box_mask(np.array([[0.0]]), np.array([[1.0]]), (8,))).sum() == 4
 
 
 def test_display_values_stay_in_their_range(key) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import raises_code
 from scipy import stats
 
 from data_pipelines.augment import AugmentSpec, draw_pairs, mix
@@ -76,5 +77,5 @@ def test_classes_are_mixed_one_hot(batch) -> None:
 
 
 def test_class_numbers_are_refused(batch) -> None:
-    with pytest.raises(SpecError, match="one-hot"):
+    with raises_code(SpecError, "integer_labels", "one-hot"):
         mix(batch[0], np.zeros(4, np.int32), np.ones(4, np.float32), {}, AugmentSpec(mixup=1.0))

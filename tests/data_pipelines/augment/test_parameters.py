@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from data_pipelines.augment import PRESETS, AugmentSpec, draw
+from data_pipelines.augment.parameters import RULES
 
 MANY = np.stack([np.full(3000, 11, np.int32), np.arange(3000, dtype=np.int32)], axis=1)
 GEOMETRY = {
@@ -116,3 +117,30 @@ def test_no_preset_flips() -> None:
         for spec in kinds.values():
             assert not any((spec.flip_left_right, spec.flip_up_down, spec.flip_slices))
             assert "flip" not in draw(MANY[:2], spec, 3)
+
+
+def test_streams_are_those_of_earlier_versions() -> None:
+    """A key gives the same parameters in every version: numbers are appended, never reused."""
+    assert {rule.stream: name for name, rule in RULES.items()} == {
+        0: "rotation",
+        1: "tilt",
+        2: "zoom",
+        3: "shear",
+        4: "shift",
+        5: "flip",
+        6: "elastic",
+        7: "crop",
+        8: "offset",
+        9: "scale",
+        10: "contrast",
+        11: "gamma",
+        12: "window_centre",
+        13: "window_width",
+        14: "blur",
+        15: "low_resolution",
+        16: "noise",
+        17: "quantum",
+        18: "bias",
+        19: "bias_field",
+        20: "cutout",
+    }

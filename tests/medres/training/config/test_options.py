@@ -191,4 +191,4 @@ def test_what_the_command_line_refuses(
 def test_augmentation_fits_what_the_preset_prepares(preset: str, augment: str) -> None:
     spec = spec_from(preset)
     assert spec.default_augmentation == augment
-    assert augment_spec(resolve_settings(None, {"augment": augment})[1], spec).acts
+    assert augment_spec(resolve_settings(None, {"augment": augment})[1], spec).is_active
