@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from helpers import raises_code
 
 from data_pipelines.errors import InputError
 from data_pipelines.runtime.walk import walk_files
@@ -50,5 +51,5 @@ def test_walk_names_what_is_not_utf8(tmp_path: Path) -> None:
 
 
 def test_walk_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither a folder nor a file"):
+    with raises_code(InputError, "no_source", "absent"):
         walk_files(tmp_path / "absent")
