@@ -111,17 +111,18 @@ def datasets(
     """
     cache = ensure_cache(work, preset)
     _, targets = join_targets(Manifest.load(work), cache)
-    options: dict[str, Any] = {
-        "epoch": epoch,
-        "start": start,
-        "sampling": sampling,
-        "context": context,
-    }
-    return (
-        train_batches(cache, targets, batch_size, seed, **options),
-        eval_batches(cache, targets, batch_size, "tune", context=context),
-        eval_batches(cache, targets, batch_size, "test", context=context),
+    train = train_batches(
+        cache,
+        targets,
+        batch_size,
+        seed,
+        epoch=epoch,
+        start=start,
+        sampling=sampling,
+        context=context,
     )
+    tune = eval_batches(cache, targets, batch_size, "tune", context=context)
+    return train, tune, eval_batches(cache, targets, batch_size, "test", context=context)
 
 
 def train_batches(

@@ -1,6 +1,6 @@
 """What becomes of an image before a model sees it: one frozen object, with presets and a hash.
 
-`prepare` (one image) and `prepare_units` (images, stacks and volumes) are all that lies between a
+`prepare` (one image) and `prepare_samples` (images, stacks and volumes) are all that lies between a
 DICOM file and a model; what follows (windows, scaling) is part of the saved model. Training and
 prediction both see the same rounded integers, so they cannot drift apart. Dtype, scale and fill
 of each kind of image: `data_pipelines.kinds`.

@@ -41,9 +41,9 @@ def test_the_loss_is_that_of_both_labels_each_with_its_weight(batch, spec: Augme
             part[:, None, None, None] * image + (1 - part)[:, None, None, None] * other, abs=1e-6
         )
     else:
-        kept = mixed == image
-        assert (mixed == np.where(kept, image, other)).all()
-        part = kept.mean(axis=(1, 2, 3))
+        own = mixed == image
+        assert (mixed == np.where(own, image, other)).all()
+        part = own.mean(axis=(1, 2, 3))
         assert 0 < part.mean() < 1
     probability = np.random.default_rng(1).uniform(0.1, 0.9, label.shape)
     want = part[:, None] * weight * cross_entropy(probability, label)

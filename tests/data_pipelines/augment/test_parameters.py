@@ -69,9 +69,9 @@ def test_degradations_strike_a_share(
     many: dict[str, np.ndarray], name: str, rest: float, most: float
 ) -> None:
     values = many[name][:, 0]
-    struck = values[values != rest]
-    assert stats.binomtest(len(struck), 3000, 0.25).pvalue > 1e-3
-    assert stats.kstest(struck, stats.uniform(rest, most - rest).cdf).pvalue > 1e-3
+    affected = values[values != rest]
+    assert stats.binomtest(len(affected), 3000, 0.25).pvalue > 1e-3
+    assert stats.kstest(affected, stats.uniform(rest, most - rest).cdf).pvalue > 1e-3
 
 
 def test_flips_strike_half_and_only_the_named_axis(many: dict[str, np.ndarray]) -> None:
@@ -80,8 +80,8 @@ def test_flips_strike_half_and_only_the_named_axis(many: dict[str, np.ndarray]) 
 
 
 def test_bias_and_cutout_strike_a_share_and_hold_their_ranges(many: dict[str, np.ndarray]) -> None:
-    struck = np.abs(many["bias"]).max(axis=(1, 2)) > 0
-    assert stats.binomtest(int(struck.sum()), 3000, 0.25).pvalue > 1e-3
+    affected = np.abs(many["bias"]).max(axis=(1, 2)) > 0
+    assert stats.binomtest(int(affected.sum()), 3000, 0.25).pvalue > 1e-3
     assert np.abs(many["bias"]).max() <= 0.4
     sides = many["cutout"][:, 2:]
     assert ((sides == 0) == (sides == 0).all(axis=1, keepdims=True)).all()
@@ -108,8 +108,8 @@ def test_a_parameter_keeps_its_numbers_when_others_are_switched_off() -> None:
 def test_kept_parameters_come_back(tmp_path: Path) -> None:
     drawn = arrays(MANY[:7], ALL)
     np.savez(tmp_path / "drawn.npz", **drawn)
-    with np.load(tmp_path / "drawn.npz") as kept:
-        assert all((kept[name] == values).all() for name, values in drawn.items())
+    with np.load(tmp_path / "drawn.npz") as saved:
+        assert all((saved[name] == values).all() for name, values in drawn.items())
 
 
 def test_no_preset_flips() -> None:

@@ -40,12 +40,12 @@ def work(tiny_work: Path, tmp_path: Path) -> Path:
 def records(folder: Path, spec) -> dict[int, np.ndarray]:
     import tensorflow as tf
 
-    found = {}
+    by_row = {}
     for shard in sorted(folder.glob("*.tfrecord")):
         for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
             row = int(np.frombuffer(record[:4], np.int32)[0])
-            found[row] = np.frombuffer(record[4:], spec.dtype).reshape(spec.rows, spec.cols)
-    return found
+            by_row[row] = np.frombuffer(record[4:], spec.dtype).reshape(spec.rows, spec.cols)
+    return by_row
 
 
 def test_every_record_is_the_prepared_image(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +53,10 @@ def test_every_record_is_the_prepared_image(work: Path, monkeypatch: pytest.Monk
     spec = spec_from("xray-32")
     cache = ensure_cache(work, spec)
     table = Manifest.load(work).table.set_index("image")
-    found = records(cache.folder, spec)
-    assert sorted(found) == list(range(60))
+    by_row = records(cache.folder, spec)
+    assert sorted(by_row) == list(range(60))
     assert len(list(cache.folder.glob("train-*"))) > 1
-    for row, pixels in found.items():
+    for row, pixels in by_row.items():
         line = table.loc[cache.images["image"].iloc[row]]
         assert line["split"] == cache.images["split"].iloc[row]
         assert (pixels == prepare(read_image(Path(line["source"]) / line["path"]), spec)).all()
@@ -157,8 +157,8 @@ def test_verify_finds_every_flip_in_the_index_and_one_in_any_file(copied: Path) 
     rng = np.random.default_rng(0)
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
-        places = {0, len(data) - 1, *rng.integers(0, len(data), 5).tolist()}
-        for at in range(len(data)) if path.name == "cache.json" else places:
+        offsets = {0, len(data) - 1, *rng.integers(0, len(data), 5).tolist()}
+        for at in range(len(data)) if path.name == "cache.json" else offsets:
             changed = bytearray(data)
             changed[at] ^= 1 << int(rng.integers(8))
             path.write_bytes(changed)
@@ -179,12 +179,12 @@ def test_verify_finds_what_is_cut_gone_stale_or_unfinished(copied: Path) -> None
     (folder / "images.parquet").unlink()
     shutil.copy(shards[2], folder / "train-00009.tfrecord")
     (copied / "cache" / ".building-xray-64-0123456789ab").mkdir()
-    found = verify_caches(copied)
+    problems = verify_caches(copied)
     words = ("damaged", "missing", "belongs to no index")
-    said = [next(word for word in words if word in line) for line in found[folder.name]]
-    assert sorted(said) == ["belongs to no index", "damaged", "missing", "missing"]
-    assert "never finished" in found[".building-xray-64-0123456789ab"][0]
-    assert len(found) == 2
+    reasons = [next(word for word in words if word in line) for line in problems[folder.name]]
+    assert sorted(reasons) == ["belongs to no index", "damaged", "missing", "missing"]
+    assert "never finished" in problems[".building-xray-64-0123456789ab"][0]
+    assert len(problems) == 2
 
 
 def test_verify_finds_a_cache_of_another_manifest(copied: Path) -> None:

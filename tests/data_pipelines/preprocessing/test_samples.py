@@ -31,7 +31,7 @@ SERIES = 12
 def write_slice(
     folder: Path, to_bytes, grey, series: int, index: int, pixels: np.ndarray, z: float, **elements
 ) -> Path:
-    given = {
+    tags = {
         "PatientID": f"P{series}",
         "StudyInstanceUID": f"1.2.{series}",
         "SeriesInstanceUID": f"1.2.{series}.1",
@@ -47,7 +47,7 @@ def write_slice(
         folder / f"s{series:02d}" / f"{(7 * index) % 11:02d}.dcm"
     )  # names do not follow positions
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(to_bytes(grey(pixels.astype(np.int16), **given)))
+    path.write_bytes(to_bytes(grey(pixels.astype(np.int16), **tags)))
     return path
 
 
@@ -95,20 +95,20 @@ def batches_by_image(work: Path, preset) -> dict[str, tuple[np.ndarray, float]]:
     """Record (named by its image) -> model input and label, over tune and test and a whole epoch of
     train.
     """
-    cache, found = ensure_cache(work, preset), {}
+    cache, samples = ensure_cache(work, preset), {}
     for dataset in datasets(work, preset, 1, 0):
         for inputs, label, weight in dataset:
             assert weight.numpy().item() == 1
-            found[cache.images["image"].iloc[int(inputs["key"][0, 1])]] = (
+            samples[cache.images["image"].iloc[int(inputs["key"][0, 1])]] = (
                 inputs["image"][0].numpy(),
                 label.numpy().item(),
             )
-    return found
+    return samples
 
 
 def test_a_stack_is_a_slice_between_its_neighbours(work: Path) -> None:
-    spec, found = spec_from("ct25d-24"), batches_by_image(work, "ct25d-24")
-    assert len(found) == SERIES * SLICES
+    spec, samples = spec_from("ct25d-24"), batches_by_image(work, "ct25d-24")
+    assert len(samples) == SERIES * SLICES
     for number in (1, SERIES - 1):
         series = rows(work, number)
         single = [prepare(read_image(file_of(row)), spec) for _, row in series.iterrows()]
@@ -116,7 +116,7 @@ def test_a_stack_is_a_slice_between_its_neighbours(work: Path) -> None:
             below, above = max(at - 1, 0), min(at + 1, SLICES - 1)
             if number == SERIES - 1:  # the gap lies between slices 2 and 3: each side ends there
                 below, above = (3 if at == 3 else below), (2 if at == 2 else above)
-            image, label = found[row["image"]]
+            image, label = samples[row["image"]]
             assert image.shape == (24, 24, 3)
             assert (image == np.stack([single[n] for n in (below, at, above)], axis=-1)).all()
             assert label == row["label:block"]
@@ -139,10 +139,10 @@ def test_a_volume_holds_the_series_at_one_scale(work: Path) -> None:
     """48 x 48 mm in plane and 5 steps of 6 mm: a cube of 16 voxels of 3 mm, 10 of them filled along
     the stack.
     """
-    spec, found = spec_from("ctvol-16"), batches_by_image(work, "ctvol-16")
-    assert len(found) == SERIES
+    spec, samples = spec_from("ctvol-16"), batches_by_image(work, "ctvol-16")
+    assert len(samples) == SERIES
     series = rows(work, 3)
-    image, label = found[series.iloc[SLICES // 2]["image"]]
+    image, label = samples[series.iloc[SLICES // 2]["image"]]
     assert image.shape == (16, 16, 16, 1)
     assert label == 1  # in two of five slices
     assert (image[:3] == -1024).all()
@@ -158,7 +158,7 @@ def test_a_volume_holds_the_series_at_one_scale(work: Path) -> None:
         for n in range(10)
     ]
     assert np.abs(image[3:13, ..., 0] - np.stack(mixed)).max() <= 1.0  # two roundings
-    assert found[rows(work, 4).iloc[2]["image"]][1] == 0
+    assert samples[rows(work, 4).iloc[2]["image"]][1] == 0
     assert ensure_cache(work, spec).left_out == {}
 
 
@@ -202,7 +202,7 @@ def test_a_policy_decides_which_series_are_volumes(work: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["ct-24", "ct25d-24", "ctvol-16"])
 def test_prediction_prepares_what_training_saw(work: Path, preset: str) -> None:
-    spec, found = spec_from(preset), batches_by_image(work, preset)
+    spec, samples = spec_from(preset), batches_by_image(work, preset)
     series = rows(work, 7)
     files = [file_of(row) for _, row in series.iterrows()]
     study = prepared_study(files[::-1], spec)
@@ -214,7 +214,7 @@ def test_prediction_prepares_what_training_saw(work: Path, preset: str) -> None:
     for pixels, slices in zip(study.pixels, study.slices, strict=True):
         uid, frame = slices[len(slices) // 2]
         assert frame == 0
-        assert (to_model_units(pixels, spec) == found[sop[uid]][0]).all()
+        assert (to_model_units(pixels, spec) == samples[sop[uid]][0]).all()
     assert "1.2.7" not in repr(study)
 
 
