@@ -1,12 +1,13 @@
 """Augmentation: batched, fused, on the device, in the units of the images.
 
     spec = augmentation("chest_xray")
-    drawn = draw(key, spec)  # parameters of each image, a function of (seed, epoch, image number)
-    image = apply(image, drawn, spec)  # the same parameters give the same pixels, anywhere
+    params = draw(key, spec)  # of each image, a function of (seed, epoch, image number)
+    image = apply(image, params, spec)  # the same parameters give the same pixels, anywhere
 
-Where it runs is the user's choice: in the training step, `Model(inputs, core(Augment(spec)(image,
+The user decides where it runs: in the training step, `Model(inputs, core(Augment(spec)(image,
 key)))`, of which only `core` is saved, or in tf.data, `augment_in_pipeline(batches, spec)`. Masks,
-points and boxes move along: `warp_mask`, `move_points`, `move_boxes`.
+points and boxes move along: `warp_mask`, `move_points`, `move_boxes`. Imports nothing of the other
+rooms but kinds and errors.
 """
 
 from __future__ import annotations

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 from keras import ops
 
+from data_pipelines.augment.tensors import Tensor
 
-def field(control, sizes: tuple[int, ...]):
+
+def field(control: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Values (batch, *sizes) of the spline over an image of these sizes; control (batch, cells + 3,
-    ... one an axis).
+    ... per axis).
 
-    A cell is size / cells pixels; a control value of 1 everywhere gives 1 everywhere, and no value
-    leaves the control values' range.
+    A cell is size / cells pixels. A control value of 1 everywhere gives 1 everywhere, and no value
+    leaves the range of the control values.
     """
     dims = len(sizes)
     for axis, size in enumerate(sizes):
@@ -26,30 +30,28 @@ def field(control, sizes: tuple[int, ...]):
     return control
 
 
-def field_at(control, points, sizes: tuple[int, ...]):
+def field_at(control: Tensor, points: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """Values (batch, n) at pixel coordinates points (batch, n, dims): `field` between the
     pixels.
     """
     values = ops.expand_dims(control, 1)
     for axis, size in enumerate(sizes):
         count = control.shape[axis + 1]
-        place = (points[..., axis : axis + 1] + 0.5) * ((count - 3) / size) + 1.0
-        weights = _cubic(place - ops.arange(count, dtype="float32"), ops)
-        values = ops.sum(
-            values
-            * ops.reshape(weights, (*weights.shape[:2], count) + (1,) * (len(sizes) - 1 - axis)),
-            2,
-        )
+        position = (points[..., axis : axis + 1] + 0.5) * ((count - 3) / size) + 1.0
+        weights = _cubic(position - ops.arange(count, dtype="float32"), ops)
+        shape = (*weights.shape[:2], count) + (1,) * (len(sizes) - 1 - axis)
+        values = ops.sum(values * ops.reshape(weights, shape), 2)
     return values
 
 
 def _basis_matrix(size: int, count: int) -> np.ndarray:
-    place = (np.arange(size) + 0.5) * ((count - 3) / size) + 1.0
-    return _cubic(place[:, None] - np.arange(count), np).astype(np.float32)
+    """Weight of each control value at each pixel, float32 (size, count)."""
+    position = (np.arange(size) + 0.5) * ((count - 3) / size) + 1.0
+    return _cubic(position[:, None] - np.arange(count), np).astype(np.float32)
 
 
-def _cubic(t, lib):
-    """The cubic B-spline, support -2..2."""
+def _cubic(t: Tensor, lib: ModuleType) -> Tensor:
+    """The cubic B-spline, with support -2..2."""
     t = lib.abs(t)
     inner, outer = 2.0 / 3.0 - t * t * (1.0 - 0.5 * t), lib.maximum(2.0 - t, 0.0) ** 3 / 6.0
     return lib.where(t < 1.0, inner, outer)

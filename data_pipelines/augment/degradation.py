@@ -1,61 +1,63 @@
-"""Losses of a poorer picture: blur, low resolution, noise."""
+"""Losses of image quality: blur, low resolution, noise."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from keras import ops
 
 from data_pipelines.augment.philox import normals
 from data_pipelines.augment.spec import AugmentSpec
+from data_pipelines.augment.tensors import Parameters, Tensor, per_image
 
 #: Exposure behind lung and behind mediastinum or abdomen differ by about two decades on a chest
 #: radiograph.
 LATITUDE = math.log(100.0)
 
 
-def degrade(image, drawn: dict[str, Any], spec: AugmentSpec):
-    """image (batch, [slices,] rows, cols, channels) float32 -> the same shape, in the plane only
+def degrade(image: Tensor, params: Parameters, spec: AugmentSpec) -> Tensor:
+    """image (batch, [slices,] rows, columns, channels) float32 -> the same shape, in the plane only
     (slices do not mix).
 
-    Blur, then low resolution, then noise, as in a detector. At rest the image comes back unchanged,
-    to the bit.
+    Blur, then low resolution, then noise, as in a detector. If every parameter is zero, the image
+    comes back unchanged, to the bit.
     """
     axes = (len(image.shape) - 3, len(image.shape) - 2)
-    factor = drawn["low_resolution"][:, 0] if "low_resolution" in drawn else None
-    if "blur" in drawn or factor is not None:
-        variance = drawn["blur"][:, 0] ** 2 if "blur" in drawn else 0.0
-        if factor is not None:
-            variance = (
-                variance + (factor**2 - 1.0) / 12.0
-            )  # a pixel `factor` wide averages that much more
-        largest = math.sqrt(spec.blur**2 + (spec.low_resolution**2 - 1.0) / 12.0)
+    factor = params["low_resolution"][:, 0] if "low_resolution" in params else None
+    if "blur" in params or factor is not None:
+        variance = params["blur"][:, 0] ** 2 if "blur" in params else 0.0
+        if factor is not None:  # a pixel `factor` wide averages over that much more
+            variance = variance + (factor**2 - 1.0) / 12.0
+        max_sigma = math.sqrt(spec.blur**2 + (spec.low_resolution**2 - 1.0) / 12.0)
+        radius = math.ceil(3.0 * max_sigma)
         for axis in axes:
-            image = _once(image, variance > 0.0, _blurred, variance, math.ceil(3.0 * largest), axis)
+            image = _apply_if_any(image, variance > 0.0, _blurred, variance, radius, axis)
     if factor is not None:
         for axis in axes:
-            image = _once(image, factor > 1.0, _low_resolution, factor, axis)
-    return _noisy(image, drawn, spec)
+            image = _apply_if_any(image, factor > 1.0, _low_resolution, factor, axis)
+    return _noisy(image, params)
 
 
-def _once(image, struck, function: Callable, *arguments):
-    """function(image, *arguments) if any image of the batch is struck, else the images as they are.
+def _apply_if_any(
+    image: Tensor, affected: Tensor, function: Callable[..., Tensor], *arguments: object
+) -> Tensor:
+    """function(image, *arguments) if any image of the batch is affected, otherwise the images as
+    they are. affected: bool (batch,).
 
-    A loop of at most one turn, and no cond: XLA would move what comes before into each of a
-    filter's taps, and do it all once a tap.
+    A loop of at most one turn instead of a `cond`: XLA would move what comes before into each tap
+    of a filter, and compute it again for every tap.
     """
-    turns = ops.cast(ops.any(struck), "int32")
-    done = ops.while_loop(
+    turns = ops.cast(ops.any(affected), "int32")
+    _, result = ops.while_loop(
         lambda turn, _: turn < turns,
-        lambda turn, now: (turn + 1, function(now, *arguments)),
+        lambda turn, current: (turn + 1, function(current, *arguments)),
         (0 * turns, image),
     )
-    return done[1]
+    return result
 
 
-def _blurred(image, variance, radius: int, axis: int):
+def _blurred(image: Tensor, variance: Tensor, radius: int, axis: int) -> Tensor:
     """A sampled Gaussian along one axis, `radius` pixels to each side; weights beyond the border go
     to the pixels inside.
     """
@@ -64,68 +66,65 @@ def _blurred(image, variance, radius: int, axis: int):
         ops.exp(float(k * k) * (-0.5 / ops.maximum(variance, 1e-6))) for k in range(radius + 1)
     ]
 
-    def summed(values, axis: int):
+    def filtered(values: Tensor, axis: int) -> Tensor:
         widths = [(0, 0)] * len(values.shape)
         widths[axis] = (radius, radius)
         padded = ops.pad(values, widths)
-        total: Any = 0.0
+        total: Tensor = 0.0
         for k in range(-radius, radius + 1):
-            cut = [slice(None)] * len(values.shape)
-            cut[axis] = slice(radius + k, radius + k + size)
-            total = total + padded[tuple(cut)] * _column(weights[abs(k)], len(values.shape))
+            window = [slice(None)] * len(values.shape)
+            window[axis] = slice(radius + k, radius + k + size)
+            total = total + padded[tuple(window)] * per_image(weights[abs(k)], len(values.shape))
         return total
 
-    inside = summed(ops.ones((1, size), dtype="float32"), 1)
-    return summed(image, axis) / ops.reshape(
-        inside, (-1,) + (1,) * (axis - 1) + (size,) + (1,) * (rank - 1 - axis)
-    )
+    inside = filtered(ops.ones((1, size), dtype="float32"), 1)
+    return filtered(image, axis) / _along(inside, axis, size, rank)
 
 
-def _low_resolution(image, factor, axis: int):
-    """Linear interpolation along one axis between every factor-th pixel (the nearest one), each
-    image with its own factor.
+def _low_resolution(image: Tensor, factor: Tensor, axis: int) -> Tensor:
+    """Linear interpolation along one axis between every factor-th pixel (the nearest one); each
+    image has its own factor.
     """
     size, rank = image.shape[axis], len(image.shape)
     factor = ops.expand_dims(factor, -1)
-    place = (ops.arange(size, dtype="float32") + 0.5) / factor - 0.5
-    whole = ops.floor(place)
+    position = (ops.arange(size, dtype="float32") + 0.5) / factor - 0.5
+    whole = ops.floor(position)
 
-    def pixel(coarse):
-        near = ops.floor((coarse + 0.5) * factor)
-        return ops.cast(ops.clip(near, 0, size - 1), "int32")
+    def pixel(coarse: Tensor) -> Tensor:
+        nearest = ops.floor((coarse + 0.5) * factor)
+        return ops.cast(ops.clip(nearest, 0, size - 1), "int32")
 
-    weight = ops.reshape(
-        place - whole, (-1,) + (1,) * (axis - 1) + (size,) + (1,) * (rank - 1 - axis)
-    )
-    low, high = (_taken(image, pixel(whole + step), axis) for step in (0.0, 1.0))
+    weight = _along(position - whole, axis, size, rank)
+    low, high = (_take_pixels(image, pixel(whole + step), axis) for step in (0.0, 1.0))
     return low + (high - low) * weight
 
 
-def _taken(image, index, axis: int):
+def _take_pixels(image: Tensor, index: Tensor, axis: int) -> Tensor:
     """image with the pixels index (batch, size) along one axis."""
-    shape = image.shape
+    size = image.shape[axis]
     moved = ops.moveaxis(image, axis, 1)
     rest = moved.shape[2:]
     flat = ops.reshape(moved, (-1, math.prod(rest)))
-    start = ops.arange(ops.shape(index)[0], dtype="int32") * shape[axis]
-    found = ops.take(flat, index + ops.expand_dims(start, -1), axis=0)
-    return ops.moveaxis(ops.reshape(found, (-1, shape[axis], *rest)), 1, axis)
+    start = ops.arange(ops.shape(index)[0], dtype="int32") * size
+    pixels = ops.take(flat, index + ops.expand_dims(start, -1), axis=0)
+    return ops.moveaxis(ops.reshape(pixels, (-1, size, *rest)), 1, axis)
 
 
-def _noisy(image, drawn: dict[str, Any], spec: AugmentSpec):
+def _noisy(image: Tensor, params: Parameters) -> Tensor:
     """White noise; for radiographs also quantum noise, whose sigma falls with the exposure: less
-    where the picture is dark.
+    where the image is dark.
     """
-    if "noise" not in drawn and "quantum" not in drawn:
+    if "noise" not in params and "quantum" not in params:
         return image
     rank, variance = len(image.shape), 0.0
-    if "noise" in drawn:
-        variance = variance + _column(drawn["noise"][:, 0] ** 2, rank)
-    if "quantum" in drawn:
+    if "noise" in params:
+        variance = variance + per_image(params["noise"][:, 0] ** 2, rank)
+    if "quantum" in params:
         exposure = ops.exp(LATITUDE * (ops.clip(image, 0.0, 1.0) - 1.0))
-        variance = variance + _column(drawn["quantum"][:, 0] ** 2, rank) * exposure
-    return image + ops.sqrt(variance) * normals(drawn["key"], tuple(image.shape[1:]))
+        variance = variance + per_image(params["quantum"][:, 0] ** 2, rank) * exposure
+    return image + ops.sqrt(variance) * normals(params["key"], tuple(image.shape[1:]))
 
 
-def _column(value, rank: int):
-    return ops.reshape(value, (-1,) + (1,) * (rank - 1))
+def _along(values: Tensor, axis: int, size: int, rank: int) -> Tensor:
+    """(batch, size) -> the shape that broadcasts along one axis of images of this rank."""
+    return ops.reshape(values, (-1,) + (1,) * (axis - 1) + (size,) + (1,) * (rank - 1 - axis))

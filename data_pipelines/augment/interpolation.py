@@ -1,6 +1,4 @@
-"""Values of an image between its pixels: one gather a corner, the value outside given by a
-border.
-"""
+"""Values of an image between its pixels. A border around the image gives the value outside."""
 
 from __future__ import annotations
 
@@ -9,12 +7,16 @@ import itertools
 import keras
 from keras import ops
 
+from data_pipelines.augment.tensors import Tensor
 
-def sample(image, places: list, fill: float, *, nearest: bool = False):
-    """image (batch, [slices,] rows, cols, channels) at places, pixel coordinates of each axis that
-    broadcast to (batch, *size).
 
-    Linear in each axis, or the nearest pixel; beyond the outermost pixels values go over to `fill`
+def interpolate(
+    image: Tensor, coordinates: list[Tensor], fill: float, *, nearest: bool = False
+) -> Tensor:
+    """image (batch, [slices,] rows, columns, channels) at coordinates, in pixels: one tensor for
+    each axis, and they broadcast to (batch, *size). Returns (batch, *size, channels).
+
+    Linear in each axis, or the nearest pixel. Beyond the outermost pixels values go over to `fill`
     within one pixel. At whole pixels the value is exact.
     """
     sizes, channels = image.shape[1:-1], image.shape[-1]
@@ -27,31 +29,33 @@ def sample(image, places: list, fill: float, *, nearest: bool = False):
         steps.insert(0, steps[0] * side)
     index = _starts(ops.shape(image)[0], sides[0] * steps[0], len(sizes))
     weights = []
-    for place, size, step in zip(places, sizes, steps, strict=True):
-        place = ops.clip(place + 0.5 if nearest else place, -1.0, float(size))
-        whole = ops.floor(place)
-        weights.append(place - whole)
+    for position, size, step in zip(coordinates, sizes, steps, strict=True):
+        position = ops.clip(position + 0.5 if nearest else position, -1.0, float(size))
+        whole = ops.floor(position)
+        weights.append(position - whole)
         index = index + (ops.cast(whole, "int32") + 1) * step
     if nearest:
-        found = _gather(flat, index)
-        return ops.expand_dims(found, -1) if channels == 1 else found
-    values = [
+        values = _gather(flat, index)
+        return ops.expand_dims(values, -1) if channels == 1 else values
+    corners = [
         _gather(flat, index + sum(corner))
         for corner in itertools.product(*[(0, step) for step in steps])
     ]
     for weight in reversed(weights):
         weight = weight if channels == 1 else ops.expand_dims(weight, -1)
-        values = [
-            low + (high - low) * weight for low, high in zip(values[::2], values[1::2], strict=True)
+        corners = [
+            low + (high - low) * weight
+            for low, high in zip(corners[::2], corners[1::2], strict=True)
         ]
-    return ops.expand_dims(values[0], -1) if channels == 1 else values[0]
+    return ops.expand_dims(corners[0], -1) if channels == 1 else corners[0]
 
 
-def _starts(batch, size: int, dims: int):
+def _starts(batch: Tensor, size: int, dims: int) -> Tensor:
+    """Index of the first pixel of each image, (batch, 1, ... per axis)."""
     return ops.reshape(ops.arange(batch, dtype="int32") * size, (-1,) + (1,) * dims)
 
 
-def _gather(flat, index):
+def _gather(flat: Tensor, index: Tensor) -> Tensor:
     if keras.backend.backend() == "tensorflow":  # ops.take would first look for negative numbers
         import tensorflow as tf
 

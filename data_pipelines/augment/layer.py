@@ -14,34 +14,43 @@ from data_pipelines.augment.intensity import adjust, cut_out
 from data_pipelines.augment.parameters import draw
 from data_pipelines.augment.spatial import Spacing, warp
 from data_pipelines.augment.spec import AugmentSpec, check_dtype, check_fits
+from data_pipelines.augment.tensors import Parameters, Tensor
 from data_pipelines.errors import SpecError
 
 
-def apply(image, drawn: dict[str, Any], spec: AugmentSpec, spacing: Spacing | None = None):
-    """Images as drawn: geometry, losses, grey values, cutout.
+def apply(
+    image: Tensor, params: Parameters, spec: AugmentSpec, spacing: Spacing | None = None
+) -> Tensor:
+    """Augmented images: geometry, then degradations, gray values, cutout.
 
-    image: (batch, [slices,] rows, cols, channels) in `spec.units`, float, or int16 HU; the result
-        is float32.
-    drawn: of `draw`; the same parameters give the same pixels, in eager mode, in a graph and under
-        XLA, to 1e-4 of the values' range.
-    spacing: mm between (slices,) rows and columns where they are not alike.
+    image: (batch, [slices,] rows, columns, channels) in `spec.units`, float, or int16 HU; the
+        result is float32.
+    params: from `draw`. The same parameters give the same pixels, in eager mode, in a graph and
+        under XLA, to 1e-4 of the values' range.
+    spacing: mm between (slices,) rows and columns if they differ.
+    Raises SpecError; see `check_dtype` and `check_spacing` in `data_pipelines.augment.spec`.
+
+    >>> import numpy as np
+    >>> spec, key = AugmentSpec(offset=0.1), np.array([[0, 0]], np.int32)
+    >>> apply(np.full((1, 4, 4, 1), 0.5, np.float32), draw(key, spec), spec).shape
+    TensorShape([1, 4, 4, 1])
     """
     check_dtype(spec, _dtype(image))
-    image = ops.cast(image, "float32")
-    return cut_out(
-        adjust(degrade(warp(image, drawn, spec, spacing), drawn, spec), drawn, spec), drawn, spec
-    )
+    image = warp(ops.cast(image, "float32"), params, spec, spacing)
+    image = adjust(degrade(image, params, spec), params, spec)
+    return cut_out(image, params, spec)
 
 
 @functools.lru_cache(maxsize=32)
-def compiled(spec: AugmentSpec, spacing: Spacing | None = None) -> Callable:
-    """image, key -> image: draw and apply, compiled by XLA for itself.
+def compiled(spec: AugmentSpec, spacing: Spacing | None = None) -> Callable[..., Tensor]:
+    """A function (image, key) -> image that draws and applies, compiled by XLA by itself.
 
-    On a CPU Keras does not compile the training step; this part is five times faster when compiled,
-    and it may lie inside a step that is compiled or not, in tf.data, and under tf.distribute.
+    Keras does not compile the training step on a CPU; this part is five times faster when compiled.
+    The function may be called inside a step that is compiled or not, in tf.data, and under
+    tf.distribute.
     """
 
-    def augmented(image, key):
+    def augmented(image: Tensor, key: Tensor) -> Tensor:
         return apply(image, draw(key, spec, len(image.shape) - 2), spec, spacing)
 
     if keras.backend.backend() != "tensorflow":
@@ -52,43 +61,48 @@ def compiled(spec: AugmentSpec, spacing: Spacing | None = None) -> Callable:
 
 
 class Augment(keras.layers.Layer):
-    """Applies an AugmentSpec while training, on the device; outside training it only crops, in the
-    middle.
+    """Applies an AugmentSpec while training, on the device. Outside training it only crops, in the
+    center.
 
-    Call with (image (batch, [slices,] rows, cols, channels) in model units, key int32 (batch, 2));
-    returns float32, whatever the
-    policy: coordinates and HU do not fit into half precision. spacing: mm between (slices,) rows
-        and columns.
-    Raises SpecError when the model is built where the spec does not fit the images, and for pairs,
-    which change labels.
+    Call it with (image (batch, [slices,] rows, columns, channels) in model units, key int32 (batch,
+    2)); it returns float32, whatever the dtype policy, because coordinates and HU do not fit into
+    half precision. spacing: mm between (slices,) rows and columns.
+    Raises SpecError when the model is built if the spec does not fit the images (see `check_fits`),
+    and for pairs, which change labels (code pairs_in_layer).
     """
 
-    def __init__(self, spec: AugmentSpec, *, spacing: Spacing | None = None, **options) -> None:
+    def __init__(
+        self, spec: AugmentSpec, *, spacing: Spacing | None = None, **options: Any
+    ) -> None:
         super().__init__(dtype="float32", autocast=False, **options)
-        if spec.mixes:
+        if spec.mixes_pairs:
             raise SpecError(
-                "mixup and cutmix change labels too: use data_pipelines.augment.augment_in_pipeline"
+                "mixup and cutmix change labels too: use "
+                "data_pipelines.augment.augment_in_pipeline",
+                code="pairs_in_layer",
             )
         self.spec, self.spacing = spec, None if spacing is None else tuple(spacing)
 
-    def call(self, image, key, training=False):
+    def call(self, image: Tensor, key: Tensor, training: bool = False) -> Tensor:
         check_fits(self.spec, tuple(image.shape), _dtype(image), self.spacing)
-        if training and self.spec.acts:
+        if training and self.spec.is_active:
             return compiled(self.spec, self.spacing)(image, key)
         if self.spec.crop is None:
             return ops.cast(image, "float32")
-        sizes = tuple(image.shape[1:-1])
-        starts = [(side - size) // 2 for side, size in zip(sizes, self.spec.crop, strict=True)]
-        cut = tuple(
+        sides = tuple(image.shape[1:-1])
+        starts = [(side - size) // 2 for side, size in zip(sides, self.spec.crop, strict=True)]
+        center = tuple(
             slice(start, start + size) for start, size in zip(starts, self.spec.crop, strict=True)
         )
-        return ops.cast(image[(slice(None), *cut)], "float32")
+        return ops.cast(image[(slice(None), *center)], "float32")
 
-    def compute_output_spec(self, image, key, training=False):
+    def compute_output_spec(
+        self, image: Tensor, key: Tensor, training: bool = False
+    ) -> keras.KerasTensor:
         check_fits(self.spec, tuple(image.shape), _dtype(image), self.spacing)
         shape = (image.shape[0], *self.spec.size(tuple(image.shape[1:-1])), image.shape[-1])
         return keras.KerasTensor(shape, dtype="float32")
 
 
-def _dtype(image) -> str:
+def _dtype(image: Tensor) -> str:
     return keras.backend.standardize_dtype(image.dtype)

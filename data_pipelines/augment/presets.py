@@ -1,17 +1,17 @@
-"""Named ranges, each with its source or reason (`augmentation`). None flips: which side a finding
-is on is a finding.
+"""Named ranges, each with its source or reason (see `augmentation`). No preset flips: on which side
+a finding lies is part of the finding.
 
-Where a reason and no source is given, the range is a choice of this package: small against what a
-reader would remark on.
+Where a reason is given and no source, the range is a choice of this package: small compared with
+what a reader would notice.
 """
 
 from __future__ import annotations
 
 from pydantic import ValidationError
 
-from data_pipelines.augment.spec import AugmentSpec, first_error
+from data_pipelines.augment.spec import AugmentSpec
 from data_pipelines.errors import SpecError
-from data_pipelines.kinds import DeclaredUnitName
+from data_pipelines.kinds import CT, RADIOGRAPH, UnitName
 
 _CHEST_XRAY = AugmentSpec(
     units="display",
@@ -26,7 +26,7 @@ _CHEST_XRAY = AugmentSpec(
     noise=0.01,
     quantum=0.02,
     share=0.5,
-    fill=0.0,
+    fill=RADIOGRAPH.fill,
 )
 _CT_SLICE = AugmentSpec(
     units="HU",
@@ -42,7 +42,7 @@ _CT_SLICE = AugmentSpec(
     noise=15,
     bias=5,
     share=0.5,
-    fill=-1024,
+    fill=CT.fill,
 )
 _CT_VOLUME = _CT_SLICE.model_copy(update={"tilt": 5.0, "elastic": 0.1, "elastic_cells": 4})
 _STRONG = {
@@ -53,33 +53,39 @@ _STRONG = {
     "elastic": 0.25,
     "elastic_cells": 4,
     "blur": 1.5,
+    "low_resolution": 2.5,
+    "cutout": 0.3,
 }
-_STRONG |= {"low_resolution": 2.5, "cutout": 0.3}
+_STRONG_CHEST_XRAY = _STRONG | {
+    "contrast": 0.3,
+    "gamma": 0.5,
+    "noise": 0.03,
+    "quantum": 0.05,
+    "bias": 0.1,
+}
+_STRONG_CT = _STRONG | {"offset": 20.0, "window_width": 0.15, "noise": 40.0, "bias": 20.0}
 
-PRESETS: dict[str, dict[DeclaredUnitName, AugmentSpec]] = {
-    "none": {"display": AugmentSpec(units="display"), "HU": AugmentSpec(units="HU", fill=-1024)},
+#: Name -> units -> ranges.
+PRESETS: dict[str, dict[UnitName, AugmentSpec]] = {
+    "none": {
+        "display": AugmentSpec(units="display", fill=RADIOGRAPH.fill),
+        "HU": AugmentSpec(units="HU", fill=CT.fill),
+    },
     "chest_xray": {"display": _CHEST_XRAY},
     "ct_slice": {"HU": _CT_SLICE},
     "ct_volume": {"HU": _CT_VOLUME},
     "strong": {
-        "display": _CHEST_XRAY.model_copy(
-            update=_STRONG
-            | {"contrast": 0.3, "gamma": 0.5, "noise": 0.03, "quantum": 0.05, "bias": 0.1}
-        ),
-        "HU": _CT_SLICE.model_copy(
-            update=_STRONG | {"offset": 20.0, "window_width": 0.15, "noise": 40.0, "bias": 20.0}
-        ),
+        "display": _CHEST_XRAY.model_copy(update=_STRONG_CHEST_XRAY),
+        "HU": _CT_SLICE.model_copy(update=_STRONG_CT),
     },
 }
 
 
-def augmentation(
-    value: str | dict | AugmentSpec, units: DeclaredUnitName | None = None
-) -> AugmentSpec:
+def augmentation(value: str | dict | AugmentSpec, units: UnitName | None = None) -> AugmentSpec:
     """A spec from a preset's name, a mapping of fields, or a spec itself.
 
-    units: what the data holds, "HU" or "display" (preprocess.UNITS). Needed for `none` and
-        `strong`, which exist for both; for the others it is checked.
+    units: of the data, "HU" or "display" (see `data_pipelines.kinds`). Required for `none` and
+        `strong`, which exist for both; for the other presets they are only checked.
 
     - chest_xray (display values). rotation 7 degrees, zoom 10 %, shift 6 % of the side: patients
       stand freely and collimation follows the body, but a film turned further would be taken again
@@ -99,33 +105,53 @@ def augmentation(
       have more pixels to learn from, with elastic deformation and cutout.
     - none (both).
 
-    Raises SpecError for unknown names and units that do not fit, naming those that exist, and for
-    ranges that cannot be.
+    Raises SpecError with code unknown_augmentation, units_required, wrong_units, or spec (a field
+    is unknown or out of range).
+
+    >>> augmentation("chest_xray").rotation
+    7.0
+    >>> augmentation({"rotation": 5}, "HU").units
+    'HU'
     """
     if isinstance(value, dict):
-        try:
-            value = AugmentSpec.model_validate({"units": units} | value if units else value)
-        except ValidationError as error:
-            raise SpecError(first_error(error.errors())) from None
+        value = _from_fields({"units": units} | value if units else value)
     if isinstance(value, AugmentSpec):
         if units not in (None, value.units):
             raise SpecError(
-                f"the augmentation is for {value.units} values, but the data holds {units}"
+                f"the augmentation is for {value.units} values, but the data holds {units}",
+                code="wrong_units",
             )
         return value
     if value not in PRESETS:
-        raise SpecError(f"unknown augmentation {value!r}: choose one of {', '.join(PRESETS)}")
-    found = PRESETS[value]
-    if units is None:
-        if len(found) > 1:
-            raise SpecError(
-                f"augmentation {value!r} exists for {' and '.join(found)} values: give units"
-            )
-        return next(iter(found.values()))
-    if units not in found:
-        fitting = ", ".join(name for name, kinds in PRESETS.items() if units in kinds)
         raise SpecError(
-            f"augmentation {value!r} is for {next(iter(found))} values, but the data holds "
-            f"{units}: choose one of {fitting}"
+            f"unknown augmentation {value!r}: choose one of {', '.join(PRESETS)}",
+            code="unknown_augmentation",
         )
-    return found[units]
+    by_units = PRESETS[value]
+    if units is None:
+        if len(by_units) > 1:
+            raise SpecError(
+                f"augmentation {value!r} exists for {' and '.join(by_units)} values: give units",
+                code="units_required",
+            )
+        return next(iter(by_units.values()))
+    if units not in by_units:
+        alternatives = ", ".join(name for name, specs in PRESETS.items() if units in specs)
+        raise SpecError(
+            f"augmentation {value!r} is for {next(iter(by_units))} values, but the data holds "
+            f"{units}: choose one of {alternatives}",
+            code="wrong_units",
+        )
+    return by_units[units]
+
+
+def _from_fields(fields: dict) -> AugmentSpec:
+    try:
+        return AugmentSpec.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "spec"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise SpecError(
+            f"augmentation, field {field}: {reason}; received {first['input']!r}"
+        ) from None

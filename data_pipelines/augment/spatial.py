@@ -1,150 +1,153 @@
 """One map of coordinates for rotation, tilt, scale, shear, shift, flips, elastic deformation and
-crop; masks and boxes follow it.
+crop; masks, points and boxes follow it.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import keras
 from keras import ops
 
 from data_pipelines.augment.bspline import field, field_at
-from data_pipelines.augment.interpolation import sample
-from data_pipelines.augment.spec import AugmentSpec, check_fill, check_spacing, pairs
+from data_pipelines.augment.interpolation import interpolate
+from data_pipelines.augment.spec import AugmentSpec, axis_pairs, check_fill, check_spacing
+from data_pipelines.augment.tensors import Parameters, Tensor, per_image
 
 GEOMETRY = ("rotation", "tilt", "zoom", "shear", "shift", "flip", "elastic", "crop")
 DEGREE = 3.141592653589793 / 180.0
 Spacing = tuple[float, ...]
+#: The linear part of a map: rows of entries that are tensors (batch,), or the numbers 0.0 and 1.0,
+#: which are known before anything is drawn.
+Matrix = list[list[Tensor]]
 
 
-def moves(drawn: dict[str, Any]) -> bool:
-    return any(name in drawn for name in GEOMETRY)
+def has_geometry(params: Parameters) -> bool:
+    """Whether the parameters move any pixel."""
+    return any(name in params for name in GEOMETRY)
 
 
-def warp(image, drawn: dict[str, Any], spec: AugmentSpec, spacing: Spacing | None = None):
-    """image (batch, [slices,] rows, cols, channels) float32, moved as drawn with one interpolation;
+def warp(
+    image: Tensor, params: Parameters, spec: AugmentSpec, spacing: Spacing | None = None
+) -> Tensor:
+    """image (batch, [slices,] rows, columns, channels) float32, moved with one interpolation;
     `spec.fill` outside.
 
-    The picture is mirrored, zoomed, sheared, tilted, rotated about its centre, in mm where
-    `spacing` (an axis each) is given, then shifted, deformed, and cropped. With every parameter at
-    rest the image comes back unchanged, to the bit.
+    The image is mirrored, zoomed, sheared, tilted and rotated about its center (in mm if `spacing`
+    gives the length of a pixel along each axis), then shifted, deformed, and cropped. If every
+    parameter is zero, the image comes back unchanged, to the bit.
     """
-    if not moves(drawn):
+    if not has_geometry(params):
         return image
-    places = coordinates(drawn, spec, tuple(image.shape[1:-1]), spacing)
-    return sample(image, places, spec.fill, nearest=spec.interpolation == "nearest")
+    positions = coordinates(params, spec, tuple(image.shape[1:-1]), spacing)
+    return interpolate(image, positions, spec.fill, nearest=spec.interpolation == "nearest")
 
 
 def warp_mask(
-    mask,
-    drawn: dict[str, Any],
+    mask: Tensor,
+    params: Parameters,
     spec: AugmentSpec,
     spacing: Spacing | None = None,
     *,
     fill: float = 0,
-):
-    """mask (batch, [slices,] rows, cols, channels) of any dtype, moved with its image: nearest
+) -> Tensor:
+    """mask (batch, [slices,] rows, columns, channels) of any dtype, moved with its image: nearest
     value, `fill` outside.
 
-    Raises SpecError where the dtype cannot hold the fill value.
+    Raises SpecError (code fill) if the dtype cannot hold the fill value.
     """
     check_fill(fill, keras.backend.standardize_dtype(mask.dtype))
-    if not moves(drawn):
+    if not has_geometry(params):
         return mask
-    return sample(
-        mask, coordinates(drawn, spec, tuple(mask.shape[1:-1]), spacing), fill, nearest=True
-    )
+    positions = coordinates(params, spec, tuple(mask.shape[1:-1]), spacing)
+    return interpolate(mask, positions, fill, nearest=True)
 
 
 def coordinates(
-    drawn: dict[str, Any], spec: AugmentSpec, shape: tuple[int, ...], spacing: Spacing | None = None
-) -> list:
-    """For each axis where each pixel of the result comes from, in pixels of the image: float32,
-    broadcast to (batch, *size).
+    params: Parameters, spec: AugmentSpec, shape: tuple[int, ...], spacing: Spacing | None = None
+) -> list[Tensor]:
+    """For each axis, the position in the image that each pixel of the result comes from, in pixels:
+    float32, broadcast to (batch, *size). shape: spatial size of the image.
     """
     dims, size = len(shape), spec.size(shape)
-    matrix = _matrix(drawn, dims, spacing, inverse=True)
-    centres = [(side - 1) / 2 for side in shape]
-    origin, shift = _origin(drawn, spec, shape), _shift(drawn, shape)
+    matrix = _matrix(params, dims, spacing, inverse=True)
+    centers = [(side - 1) / 2 for side in shape]
+    origin, shift = _origin(params, spec, shape), _shift(params, shape)
     offsets = []
     for axis in range(dims):
-        place = (1,) * (axis + 1) + (size[axis],) + (1,) * (dims - 1 - axis)
-        index = ops.reshape(ops.arange(size[axis], dtype="float32"), place)
-        offsets.append(index - centres[axis] + _column(origin[axis] - shift[axis], dims))
-    found = []
+        along_axis = (1,) * (axis + 1) + (size[axis],) + (1,) * (dims - 1 - axis)
+        index = ops.reshape(ops.arange(size[axis], dtype="float32"), along_axis)
+        offsets.append(index - centers[axis] + _broadcast(origin[axis] - shift[axis], dims))
+    positions = []
     for axis in range(dims):
         terms = [
-            offset if _is(entry, 1.0) else _column(entry, dims) * offset
+            offset if _is(entry, 1.0) else _broadcast(entry, dims) * offset
             for entry, offset in zip(matrix[axis], offsets, strict=True)
             if not _is(entry, 0.0)
         ]
-        place = sum(terms[1:], terms[0]) + centres[axis]
-        if "elastic" in drawn:
-            place = place + field(
-                drawn["elastic"][..., axis] * (size[axis] / spec.elastic_cells), size
-            )
-        found.append(place)
-    return found
+        position = sum(terms[1:], terms[0]) + centers[axis]
+        if "elastic" in params:
+            position = position + field(_displacement(params, spec, size, axis), size)
+        positions.append(position)
+    return positions
 
 
 def move_points(
-    points,
-    drawn: dict[str, Any],
+    points: Tensor,
+    params: Parameters,
     spec: AugmentSpec,
     shape: tuple[int, ...],
     spacing: Spacing | None = None,
-):
+) -> Tensor:
     """Where points (batch, n, dims) in pixels of the image lie in the result: the inverse of
-    `coordinates`, float32.
+    `coordinates`, float32 (batch, n, dims).
 
     shape: spatial size of the image. Exact without elastic deformation; with it, 16 steps of a
-        contraction (error below 0.01 pixel).
+    contraction (error below 0.01 pixel).
     """
     dims, size = len(shape), spec.size(shape)
     points = ops.cast(points, "float32")
-    matrix = _matrix(drawn, dims, spacing, inverse=False)
-    origin, shift = _origin(drawn, spec, shape), _shift(drawn, shape)
+    matrix = _matrix(params, dims, spacing, inverse=False)
+    origin, shift = _origin(params, spec, shape), _shift(params, shape)
 
-    def forward(source):
-        centred = [source[..., axis] - (shape[axis] - 1) / 2 for axis in range(dims)]
-        placed = []
+    def forward(source: Tensor) -> Tensor:
+        centered = [source[..., axis] - (shape[axis] - 1) / 2 for axis in range(dims)]
+        positions = []
         for axis in range(dims):
             total = sum(
-                _column(entry, 1) * value
-                for entry, value in zip(matrix[axis], centred, strict=True)
+                _broadcast(entry, 1) * value
+                for entry, value in zip(matrix[axis], centered, strict=True)
             )
-            placed.append(total + (shape[axis] - 1) / 2 + _column(shift[axis] - origin[axis], 1))
-        return ops.stack(placed, axis=-1)
+            offset = _broadcast(shift[axis] - origin[axis], 1)
+            positions.append(total + (shape[axis] - 1) / 2 + offset)
+        return ops.stack(positions, axis=-1)
 
     moved = forward(points)
-    if "elastic" in drawn:
+    if "elastic" in params:
         for _ in range(16):
-            bent = [
-                field_at(
-                    drawn["elastic"][..., axis] * (size[axis] / spec.elastic_cells), moved, size
-                )
+            bend = [
+                field_at(_displacement(params, spec, size, axis), moved, size)
                 for axis in range(dims)
             ]
-            moved = forward(points - ops.stack(bent, axis=-1))
+            moved = forward(points - ops.stack(bend, axis=-1))
     return moved
 
 
 def move_boxes(
-    boxes,
-    drawn: dict[str, Any],
+    boxes: Tensor,
+    params: Parameters,
     spec: AugmentSpec,
     shape: tuple[int, ...],
     spacing: Spacing | None = None,
-):
+) -> Tensor:
     """Boxes around the moved contents of boxes (batch, n, 2 * dims): the low corner, then the high
-    one, in pixels.
+    corner, in pixels. Returns float32 of the same shape.
 
-    Edges are coordinates of pixel centres: [r0, c0, r1, c1] holds the pixels r0..r1 and c0..c1.
-    Results are cut to the image; a box that has left it has its high corner below its low one.
+    Edges are coordinates of pixel centers: [r0, c0, r1, c1] holds the pixels r0..r1 and c0..c1.
+    Results are clipped to the image; a box that has left it has its high corner below its low one.
+    shape: spatial size of the image.
     """
-    dims, steps = len(shape), 5 if "elastic" in drawn else 2
+    dims, steps = len(shape), 5 if "elastic" in params else 2
     boxes = ops.cast(boxes, "float32")
     low, high = ops.expand_dims(boxes[..., :dims], 2), ops.expand_dims(boxes[..., dims:], 2)
     lattice = ops.convert_to_tensor(
@@ -152,7 +155,7 @@ def move_boxes(
     )
     points = low + (high - low) * ops.cast(lattice, "float32")
     count = points.shape[1] * points.shape[2]
-    moved = move_points(ops.reshape(points, (-1, count, dims)), drawn, spec, shape, spacing)
+    moved = move_points(ops.reshape(points, (-1, count, dims)), params, spec, shape, spacing)
     moved = ops.reshape(moved, (-1, points.shape[1], points.shape[2], dims))
     last = ops.convert_to_tensor([float(side - 1) for side in spec.size(shape)])
     return ops.concatenate(
@@ -160,51 +163,54 @@ def move_boxes(
     )
 
 
-def _origin(drawn: dict[str, Any], spec: AugmentSpec, shape: tuple[int, ...]) -> list:
+def _origin(params: Parameters, spec: AugmentSpec, shape: tuple[int, ...]) -> list[Tensor]:
     """First pixel of the crop along each axis: whole pixels."""
-    if "crop" not in drawn:
+    if "crop" not in params:
         return [0.0] * len(shape)
-    room = [side - size + 1 for side, size in zip(shape, spec.size(shape), strict=True)]
-    return [ops.floor(drawn["crop"][:, axis] * room[axis]) for axis in range(len(shape))]
+    starts = [side - size + 1 for side, size in zip(shape, spec.size(shape), strict=True)]
+    return [ops.floor(params["crop"][:, axis] * starts[axis]) for axis in range(len(shape))]
 
 
-def _shift(drawn: dict[str, Any], shape: tuple[int, ...]) -> list:
-    return [
-        drawn["shift"][:, axis] * side if "shift" in drawn else 0.0
-        for axis, side in enumerate(shape)
-    ]
+def _shift(params: Parameters, shape: tuple[int, ...]) -> list[Tensor]:
+    """Shift along each axis, in pixels."""
+    if "shift" not in params:
+        return [0.0] * len(shape)
+    return [params["shift"][:, axis] * side for axis, side in enumerate(shape)]
 
 
-def _matrix(
-    drawn: dict[str, Any], dims: int, spacing: Spacing | None, *, inverse: bool
-) -> list[list]:
-    """The linear part in pixels, rows of entries that are (batch,) or plain 0.0 and 1.0.
+def _displacement(
+    params: Parameters, spec: AugmentSpec, size: tuple[int, ...], axis: int
+) -> Tensor:
+    """Control values of the elastic deformation along one axis, in pixels."""
+    return params["elastic"][..., axis] * (size[axis] / spec.elastic_cells)
 
-    Entries are added by hand: matrix products may be rounded to TF32 on a GPU, and coordinates need
-    all of float32.
+
+def _matrix(params: Parameters, dims: int, spacing: Spacing | None, *, inverse: bool) -> Matrix:
+    """The linear part of the map, in pixels.
+
+    Entries are added one by one: matrix products may be rounded to TF32 on a GPU, and coordinates
+    need all of float32.
     """
     check_spacing(spacing, dims)
     sign = -1.0 if inverse else 1.0
     factors = []
-    if "rotation" in drawn:
-        factors.append(_turn(dims, dims - 2, dims - 1, sign * drawn["rotation"][:, 0]))
-    if "tilt" in drawn:
-        factors += [_turn(3, 0, axis, sign * drawn["tilt"][:, axis - 1]) for axis in (1, 2)]
-    if "shear" in drawn:
+    if "rotation" in params:
+        factors.append(_rotation(dims, dims - 2, dims - 1, sign * params["rotation"][:, 0]))
+    if "tilt" in params:
+        factors += [_rotation(3, 0, axis, sign * params["tilt"][:, axis - 1]) for axis in (1, 2)]
+    if "shear" in params:
         factors += [
-            _put(_eye(dims), {pair: sign * drawn["shear"][:, i]})
-            for i, pair in enumerate(pairs(dims))
+            _identity(dims, {pair: sign * params["shear"][:, i]})
+            for i, pair in enumerate(axis_pairs(dims))
         ]
-    if "zoom" in drawn:
-        zoom = 1.0 + drawn["zoom"][:, 0]
-        factors.append(
-            _put(_eye(dims), {(i, i): 1.0 / zoom if inverse else zoom for i in range(dims)})
-        )
-    if "flip" in drawn:
-        factors.append(_put(_eye(dims), {(i, i): drawn["flip"][:, i] for i in range(dims)}))
-    product = _eye(dims)
+    if "zoom" in params:
+        zoom = 1.0 + params["zoom"][:, 0]
+        factors.append(_diagonal([1.0 / zoom if inverse else zoom] * dims))
+    if "flip" in params:
+        factors.append(_diagonal([params["flip"][:, axis] for axis in range(dims)]))
+    product = _identity(dims)
     for factor in reversed(factors) if inverse else factors:
-        product = _times(product, factor)
+        product = _multiply(product, factor)
     if spacing is None:
         return product
     return [
@@ -212,42 +218,45 @@ def _matrix(
     ]
 
 
-def _turn(dims: int, i: int, j: int, degrees) -> list[list]:
-    cos, sin = ops.cos(degrees * DEGREE), ops.sin(degrees * DEGREE)
-    return _put(_eye(dims), {(i, i): cos, (i, j): -sin, (j, i): sin, (j, j): cos})
-
-
-def _eye(dims: int) -> list[list]:
-    return [[1.0 if i == j else 0.0 for j in range(dims)] for i in range(dims)]
-
-
-def _put(matrix: list[list], entries: dict) -> list[list]:
-    for (i, j), entry in entries.items():
+def _identity(dims: int, changes: dict[tuple[int, int], Tensor] | None = None) -> Matrix:
+    """The identity, with some entries changed."""
+    matrix: Matrix = [[1.0 if i == j else 0.0 for j in range(dims)] for i in range(dims)]
+    for (i, j), entry in (changes or {}).items():
         matrix[i][j] = entry
     return matrix
 
 
-def _times(a: list[list], b: list[list]) -> list[list]:
+def _diagonal(entries: list[Tensor]) -> Matrix:
+    return _identity(len(entries), {(i, i): entry for i, entry in enumerate(entries)})
+
+
+def _rotation(dims: int, i: int, j: int, degrees: Tensor) -> Matrix:
+    """Rotation in the plane of two axes."""
+    cos, sin = ops.cos(degrees * DEGREE), ops.sin(degrees * DEGREE)
+    return _identity(dims, {(i, i): cos, (i, j): -sin, (j, i): sin, (j, j): cos})
+
+
+def _multiply(a: Matrix, b: Matrix) -> Matrix:
     return [[_dot(row, column) for column in zip(*b, strict=True)] for row in a]
 
 
-def _dot(row: list, column: tuple):
-    total: Any = 0.0
+def _dot(row: list[Tensor], column: tuple[Tensor, ...]) -> Tensor:
+    total: Tensor = 0.0
     for x, y in zip(row, column, strict=True):
         if not (_is(x, 0.0) or _is(y, 0.0)):
             total = x * y if _is(total, 0.0) else total + x * y
     return total
 
 
-def _is(entry, value: float) -> bool:
-    """Is this the plain number, known before anything is drawn?"""
-    return isinstance(entry, float) and entry == value
-
-
-def _scaled(entry, ratio: float):
+def _scaled(entry: Tensor, ratio: float) -> Tensor:
     return entry if ratio == 1.0 else entry * ratio
 
 
-def _column(value, dims: int):
-    """(batch,) -> (batch, 1, ... one an axis); plain numbers as they are."""
-    return value if isinstance(value, float) else ops.reshape(value, (-1,) + (1,) * dims)
+def _is(entry: Tensor, value: float) -> bool:
+    """Whether an entry is this number, known before anything is drawn."""
+    return isinstance(entry, float) and entry == value
+
+
+def _broadcast(value: Tensor, dims: int) -> Tensor:
+    """(batch,) -> (batch, 1, ... per axis); numbers as they are."""
+    return value if isinstance(value, float) else per_image(value, dims + 1)

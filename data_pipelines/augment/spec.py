@@ -1,60 +1,65 @@
-"""What may be drawn: one frozen object of ranges, checked when it is made and against the data
-before training starts.
+"""What may be drawn: one frozen object of ranges. It is checked when it is made, and against the
+data before training starts.
 """
 
 from __future__ import annotations
 
 import itertools
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_pipelines.errors import SpecError
-from data_pipelines.kinds import DeclaredUnitName
+from data_pipelines.kinds import UNITS, DeclaredUnitName, PixelUnits
 
 EXACT_IN_FLOAT32 = ("float32", "float16", "bfloat16", "int8", "int16", "uint8", "uint16", "bool")
 VOLUME_ONLY = ("tilt", "flip_slices")
+_WINDOWED = ("contrast", "gamma", "window_centre", "window_width")
+#: Fields that change nothing by themselves, and those that mix pairs of images.
+_SETTINGS = frozenset({"units", "elastic_cells", "interpolation", "fill", "window", "share"})
+_PAIRS = frozenset({"mixup", "cutmix"})
 
 
 class AugmentSpec(BaseModel):
-    """Ranges of the parameters, each drawn for each image on its own. 0, False and None switch a
-    parameter off.
+    """Ranges of the parameters. Each parameter is drawn for each image independently; 0, False and
+    None switch it off.
 
-    Symmetric ones are uniform in -p..p. The degradations (blur, low_resolution, noise, quantum,
-    bias, cutout) strike a `share` of the images, each on its own, and are uniform from nothing up
-    to p there.
+    Symmetric parameters are uniform in -p..p. The degradations (blur, low_resolution, noise,
+    quantum, bias, cutout) change each image with probability `share`, independently of each other;
+    where they do, they are uniform between nothing and p.
 
-    units: "HU", or "display" (0..1, and kept in that range). Additive parameters are in these
-        units.
+    units: "HU" or "display" (0..1, and kept in that range). Additive parameters are in these units.
 
-    Geometry, all in one map and one interpolation; sides are rows and columns, and slices in a
+    Geometry, all in one map with one interpolation; the sides are rows and columns, and slices in a
     volume:
-    rotation: degrees in the plane, counter-clockwise as displayed. tilt: degrees out of the plane,
-        about the column and the row
-    axis (volumes only). zoom: relative, 0.1 is a scale of 0.9 to 1.1. shear: shift per distance
-    from the centre. shift: fraction of
-    the side. elastic: displacement of the control points of a cubic B-spline, fraction of its cell;
-    up to 0.4 it cannot fold (Choi &
-    Lee 2000). elastic_cells: cells along each side. flip_left_right, flip_up_down, flip_slices:
-    mirror half of the images.
-    crop: size of the result, at a random place; None keeps the size. interpolation: of images;
-        masks are always nearest.
-    fill: model units outside the picture.
+    rotation: degrees in the plane, counter-clockwise as displayed.
+    tilt: degrees out of the plane, about the column axis and the row axis (volumes only).
+    zoom: relative; 0.1 is a scale of 0.9 to 1.1. shear: shift per distance from the center. shift:
+        fraction of the side.
+    elastic: displacement of the control points of a cubic B-spline, as a fraction of its cell; up
+        to 0.4 it cannot fold (Choi & Lee 2000). elastic_cells: cells along each side.
+    flip_left_right, flip_up_down, flip_slices: mirror half of the images.
+    crop: size of the result, at a random position; None keeps the size.
+    interpolation: of images; masks always use the nearest value. fill: value outside the image, in
+        model units.
 
     Intensity:
-    offset: additive. scale: relative, about 0 HU (HU only). window: the (low, high) values between
-        which contrast, gamma and the window's jitter act; 0..1 for display values. contrast:
-        relative, about the window's middle. gamma: exponent exp(-g)..exp(g) inside the
-    window, values outside stay. window_centre, window_width: the image as a window moved by so much
-    and wider by such a part
-    would show it. blur: sigma in pixels. low_resolution: factor, 1 is none. noise: sigma of white
-    noise. quantum: sigma at display value 1 of noise that falls with exposure as in a radiograph
-    (display only). bias: additive field of low frequency.
-    cutout: side of a filled box, fraction of the image's.
+    offset: additive. scale: relative, about 0 HU (units without bounds only).
+    window: the (low, high) values between which contrast, gamma and the jitter of the window act;
+        0..1 for display values. contrast: relative, about the middle of the window. gamma: exponent
+        exp(-g)..exp(g) inside the window; values outside stay. window_centre, window_width: what a
+        window with its center moved by so much, and wider by this fraction, would show.
+    blur: sigma in pixels. low_resolution: factor; 1 is none. noise: sigma of white noise.
+    quantum: sigma, at display value 1, of noise that falls with exposure as in a radiograph
+        (display only). bias: additive field of low frequency. cutout: side of a filled box, as a
+        fraction of the image's side.
 
-    Pairs (change labels: `augment_in_pipeline` or `mix`, not the layer): mixup, cutmix: alpha of
-    the Beta distribution of the other image's part; at most one of them.
+    Pairs change labels, so they need `augment_in_pipeline` or `mix`, not the layer:
+    mixup, cutmix: alpha of the Beta distribution of the other image's part; at most one of them.
+
+    >>> AugmentSpec(rotation=10, noise=0.01).is_active
+    True
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,61 +98,54 @@ class AugmentSpec(BaseModel):
     cutmix: float = Field(0.0, ge=0, le=10)
 
     @model_validator(mode="after")
-    def _agree(self) -> AugmentSpec:
-        windowed = [
-            name
-            for name in ("contrast", "gamma", "window_centre", "window_width")
-            if getattr(self, name)
-        ]
-        if self.units == "HU" and windowed and self.window is None:
+    def _check_fields_agree(self) -> AugmentSpec:
+        bounds = self.unit.bounds
+        windowed = [name for name in _WINDOWED if self.is_on(name)]
+        if bounds is None and windowed and self.window is None:
             raise ValueError(
-                f"{windowed[0]} of HU needs window=(low, high), the HU between which it acts"
+                f"{windowed[0]} of {self.units} values needs window=(low, high), the values "
+                f"between which it acts"
             )
         if self.window is not None and not self.window[0] < self.window[1]:
-            raise ValueError("window is (low, high) with low below high")
-        if self.units == "display" and self.window not in (None, (0.0, 1.0)):
-            raise ValueError("display values have the window (0, 1)")
-        if self.units == "HU" and self.quantum:
-            raise ValueError("quantum is for display values of radiographs; give noise for HU")
-        if self.units == "display" and self.scale:
-            raise ValueError("scale is for HU; give contrast for display values")
+            raise ValueError("window must be (low, high) with low below high")
+        if bounds is not None and self.window not in (None, bounds):
+            raise ValueError(f"{self.units} values have the window {bounds}: leave window out")
+        if bounds is None and self.quantum:
+            raise ValueError(f"quantum is not for {self.units} values: use noise")
+        if bounds is not None and self.scale:
+            raise ValueError(f"scale is not for {self.units} values: use contrast")
         if self.crop is not None and (len(self.crop) not in (2, 3) or min(self.crop) < 1):
-            raise ValueError("crop is (rows, cols) or (slices, rows, cols), each 1 or more")
+            raise ValueError("crop must be (rows, cols) or (slices, rows, cols), each 1 or more")
         if self.mixup and self.cutmix:
             raise ValueError("give mixup or cutmix, not both")
         return self
 
     @property
+    def unit(self) -> PixelUnits:
+        """The units of the images, with their bounds."""
+        return UNITS[self.units]
+
+    @property
     def span(self) -> tuple[float, float]:
-        """The window, 0..1 for display values."""
-        return self.window or (0.0, 1.0)
+        """The window, or the bounds of the units: 0..1 for display values."""
+        return self.window or self.unit.bounds or (0.0, 1.0)
 
     @property
-    def mixes(self) -> bool:
-        return bool(self.mixup or self.cutmix)
+    def mixes_pairs(self) -> bool:
+        """Whether pairs of images are mixed."""
+        return any(self.is_on(name) for name in _PAIRS)
 
     @property
-    def acts(self) -> bool:
-        """Is anything drawn for single images?"""
-        still = {
-            "units",
-            "elastic_cells",
-            "interpolation",
-            "fill",
-            "window",
-            "share",
-            "mixup",
-            "cutmix",
-        }
-        rest = {
-            name: field.default
-            for name, field in type(self).model_fields.items()
-            if name not in still
-        }
-        return any(getattr(self, name) != default for name, default in rest.items())
+    def is_active(self) -> bool:
+        """Whether anything is drawn for single images."""
+        return any(self.is_on(name) for name in type(self).model_fields.keys() - _SETTINGS - _PAIRS)
+
+    def is_on(self, field: str) -> bool:
+        """Whether a parameter is switched on."""
+        return getattr(self, field) != type(self).model_fields[field].default
 
     def flips(self, dims: int) -> tuple[bool, ...]:
-        """One an axis: is it mirrored at random?"""
+        """For each axis, whether it is mirrored at random."""
         return (self.flip_slices, self.flip_up_down, self.flip_left_right)[3 - dims :]
 
     def size(self, spatial: tuple[int, ...]) -> tuple[int, ...]:
@@ -161,63 +159,83 @@ def check_fits(
     dtype: str = "float32",
     spacing: tuple[float, ...] | None = None,
 ) -> None:
-    """Raise SpecError where the spec cannot be applied to images (batch, [slices,] rows, cols,
-    channels) of this dtype.
+    """Raise SpecError if the spec cannot be applied to images of this shape, (batch, [slices,]
+    rows, columns, channels), and dtype.
+
+    Codes: wrong_rank, unknown_size, volumes_only, crop_size, and those of `check_dtype` and
+    `check_spacing`.
     """
     if len(shape) not in (4, 5):
         raise SpecError(
-            f"augmentation takes (batch, rows, cols, channels) or (batch, slices, rows, cols, "
-            f"channels), received {shape}"
+            f"augmentation needs images (batch, rows, columns, channels) or (batch, slices, rows, "
+            f"columns, channels), received shape {shape}",
+            code="wrong_rank",
         )
     if any(size is None for size in shape[1:]):
         raise SpecError(
-            f"augmentation needs fixed sizes, received {shape}: fix them in the preprocessing spec"
+            f"augmentation needs fixed sizes, received {shape}: fix them in the preprocessing spec",
+            code="unknown_size",
         )
     spatial, dims = tuple(size or 0 for size in shape[1:-1]), len(shape) - 2
-    wrong = [name for name in VOLUME_ONLY if getattr(spec, name)] if dims == 2 else []
-    if wrong:
+    only_volumes = [name for name in VOLUME_ONLY if spec.is_on(name)] if dims == 2 else []
+    if only_volumes:
         raise SpecError(
-            f"{wrong[0]} is for volumes, received images {shape[1:]}: leave it out, or use ct_slice"
+            f"{only_volumes[0]} is for volumes, received images {shape[1:]}: set "
+            f"{only_volumes[0]} to 0, or use an augmentation for slices",
+            code="volumes_only",
         )
     if spec.crop is not None and (
-        len(spec.crop) != dims or any(c > s for c, s in zip(spec.crop, spatial, strict=True))
+        len(spec.crop) != dims
+        or any(crop > side for crop, side in zip(spec.crop, spatial, strict=True))
     ):
         raise SpecError(
-            f"crop {spec.crop} does not fit into {spatial}: give {dims} sizes, none larger"
+            f"crop {spec.crop} does not fit into {spatial}: give {dims} sizes, none larger",
+            code="crop_size",
         )
     check_dtype(spec, dtype)
     check_spacing(spacing, dims)
 
 
 def check_spacing(spacing: tuple[float, ...] | None, dims: int) -> None:
-    """Raise SpecError where spacing is not one length in mm for each axis."""
+    """Raise SpecError (code spacing) unless spacing is one length in mm for each axis."""
     if spacing is not None and not (
         len(spacing) == dims and all(0 < length < float("inf") for length in spacing)
     ):
-        raise SpecError(f"spacing takes {dims} lengths in mm, one an axis, received {spacing}")
+        raise SpecError(
+            f"spacing needs {dims} lengths in mm, one for each axis, received {spacing}",
+            code="spacing",
+        )
 
 
 def check_dtype(spec: AugmentSpec, dtype: str) -> None:
-    """Raise SpecError where values of this dtype would be cut, rounded or wrapped."""
+    """Raise SpecError if values of this dtype would be cut, rounded or wrapped.
+
+    Codes: inexact_dtype, unsigned_dtype (HU in unsigned integers), wrong_units (integers that are
+    no display values).
+    """
     if dtype not in EXACT_IN_FLOAT32:
         raise SpecError(
-            f"{dtype} images: float32 does not hold all of its values; cast to float32 or int16 "
-            f"first"
+            f"float32 does not hold all values of {dtype} images: cast them to float32 or int16 "
+            f"first",
+            code="inexact_dtype",
         )
-    if spec.units == "HU" and dtype in ("uint8", "uint16", "bool"):
+    if spec.unit.signed and dtype in ("uint8", "uint16", "bool"):
         raise SpecError(
-            f"{dtype} cannot hold HU below 0: apply the modality transform and give int16 or "
-            f"float32"
+            f"{dtype} cannot hold {spec.units} values below 0: apply the modality transform and "
+            f"use int16 or float32",
+            code="unsigned_dtype",
         )
-    if spec.units == "display" and "int" in dtype:
+    if spec.unit.bounds is not None and "int" in dtype:
+        low, high = spec.unit.bounds
         raise SpecError(
-            f"{dtype} images are no display values 0..1: divide by the full scale "
-            f"(preprocess.to_model_units)"
+            f"{dtype} images do not hold {spec.units} values {low:g}..{high:g}: divide by the full "
+            f"scale (data_pipelines.preprocessing.to_model_units)",
+            code="wrong_units",
         )
 
 
 def check_fill(fill: float, dtype: str) -> None:
-    """Raise SpecError where a mask of this dtype cannot hold the fill value."""
+    """Raise SpecError (code fill) if a mask of this dtype cannot hold the fill value."""
     if dtype == "bool":
         fits = fill in (0, 1)
     elif "int" in dtype:
@@ -227,20 +245,12 @@ def check_fill(fill: float, dtype: str) -> None:
         fits = True
     if not fits:
         raise SpecError(
-            f"fill {fill:g} does not fit into a mask of {dtype}: give a label that it can hold, "
-            f"for instance 0"
+            f"fill {fill:g} does not fit into a {dtype} mask: use a label that the dtype can hold, "
+            f"for instance 0",
+            code="fill",
         )
 
 
-def pairs(dims: int) -> list[tuple[int, int]]:
-    """Pairs of axes: 1 in the plane, 3 in a volume."""
+def axis_pairs(dims: int) -> list[tuple[int, int]]:
+    """Pairs of axes: one in a plane, three in a volume."""
     return list(itertools.combinations(range(dims), 2))
-
-
-def first_error(errors: list[Any]) -> str:
-    """pydantic's first complaint in one line."""
-    where = ".".join(str(part) for part in errors[0]["loc"]) or "spec"
-    return (
-        f"augmentation, field {where}: {errors[0]['msg'].removeprefix('Value error, ')}; "
-        f"received {errors[0]['input']!r}"
-    )

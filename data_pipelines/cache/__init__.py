@@ -2,7 +2,7 @@
 read them.
 
 May import from the rooms of files and tables (ingestion, labels, splits, preprocessing, volumes);
-training reads from here. TensorFlow is imported by `tf_dataset` alone.
+training reads from here. Only writing shards and `tf_dataset` import TensorFlow.
 """
 
 from __future__ import annotations

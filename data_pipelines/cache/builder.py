@@ -1,8 +1,8 @@
-"""Making a cache: records prepared in decode workers and written shard by shard, resumable.
+"""Making a cache: samples prepared in decode workers and written shard by shard, resumable.
 
-A cache grows in WORK/cache/.building-<name>; each shard is written under a temporary name, flushed,
-renamed, and noted in a file of its own. Whoever comes after a crash checks what is noted and goes
-on from there. One process at a time builds below a WORK.
+A cache grows in WORK/cache/.building-<name>. Each shard is written under a temporary name, flushed,
+renamed, and described in its own file. After a crash the next build checks those files and resumes
+from there. Only one process at a time builds below a WORK.
 """
 
 from __future__ import annotations
@@ -20,21 +20,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.plan import CachePlan, format_left_out, plan_records
-from data_pipelines.cache.worker import File, Item, prepare_files
+from data_pipelines.cache.plan import CachePlan, Shard, file_refs, format_left_out, plan_samples
+from data_pipelines.cache.worker import FileRef, WorkItem, prepare_files
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.preprocessing.samples import SampleSlices
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.atomic_files import file_sha256, sync_folder, write_atomic
 from data_pipelines.runtime.backend import require_tensorflow
 from data_pipelines.runtime.limits import active_limits
-from data_pipelines.runtime.worker_pool import map_isolated
+from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 
-SAMPLES_PER_TASK = 32  # records whose slices are read by one worker together
-_SECONDS_A_SLICE = 0.5  # allowed beyond the limit for one file
+SAMPLES_PER_TASK = 32  # samples whose slices one worker reads together
+_SECONDS_PER_SLICE = 0.5  # allowed beyond the limit of one file
 
-ProgressCallback = Callable[[int, int], None]
-Tell = Callable[[str], None]
+LogCallback = Callable[[str], None]
+
+
+class ShardEntry(Shard):
+    """A finished shard, as cache.json names it."""
+
+    bytes: int
+    sha256: str
 
 
 def build(
@@ -45,27 +51,28 @@ def build(
     *,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
-    tell: Tell | None = None,
+    log: LogCallback | None = None,
 ) -> None:
-    """Make the cache `folder`, or wait for the process that is making it; go on where a killed one
-    stopped.
+    """Make the cache `folder`, or wait for the process that is making it. A build that was killed
+    is resumed.
 
-    `index`: what cache.json says besides the shards. Raises CacheError where a source file changed
-        since ingest, and before the first byte where the disk has not the room.
+    index: what cache.json holds besides the shards. log: receives one line of text at a time.
+    Raises CacheError if a source file changed since ingest (code source_changed), and, before the
+    first byte is written, if the disk is too full (code no_space).
     """
-    say = tell or (lambda line: None)
+    log = log or (lambda line: None)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _build_lock(folder, say) as building:
+    with _build_lock(folder, log) as building:
         if folder.exists():
             return
-        plan = plan_records(table, spec, workers)
+        plan = plan_samples(table, spec, workers)
         building.mkdir(exist_ok=True)
         shards = plan.shards()
-        kept = [_finished_shard(building, shard) for shard in shards]
-        _require_room(plan, building, sum(entry["bytes"] for entry in kept if entry), say)
+        finished = [_finished_shard(building, shard) for shard in shards]
+        _require_space(plan, building, sum(entry["bytes"] for entry in finished if entry), log)
         try:
-            entries = _write_missing(plan, building, shards, kept, workers, progress)
-        except CacheError:  # a source that cannot be used: there is nothing to go on with
+            entries = _write_missing(plan, building, shards, finished, workers, progress)
+        except CacheError:  # a source that cannot be used: there is nothing to resume
             shutil.rmtree(building)
             raise
         _finish(plan, building, index, entries)
@@ -73,14 +80,37 @@ def build(
         sync_folder(folder.parent)
 
 
+def dump_checksummed(index: dict[str, Any]) -> bytes:
+    """JSON without white space that ends with the SHA-256 of everything before: no byte of it can
+    change unnoticed.
+    """
+    text = json.dumps(index, separators=(",", ":"), sort_keys=True)
+    return f'{text[:-1]},"zz_sha256":"{hashlib.sha256(text.encode()).hexdigest()}"}}'.encode()
+
+
+def load_checksummed(data: bytes) -> dict[str, Any]:
+    """The index that `dump_checksummed` wrote. Raises ValueError if a byte changed.
+
+    >>> load_checksummed(dump_checksummed({"key": 1}))["key"]
+    1
+    """
+    index = json.loads(data)
+    if (
+        not isinstance(index, dict)
+        or dump_checksummed({k: v for k, v in index.items() if k != "zz_sha256"}) != data
+    ):
+        raise ValueError("the index was changed")
+    return index
+
+
 @contextlib.contextmanager
-def _build_lock(folder: Path, say: Tell) -> Iterator[Path]:
+def _build_lock(folder: Path, log: LogCallback) -> Iterator[Path]:
     """Yield the building folder with the lock on WORK/cache held; the system frees it when the
     process dies.
     """
     try:
         import fcntl
-    except ImportError:  # no such lock on Windows: a folder of its own, which nobody goes on with
+    except ImportError:  # Windows has no such lock: build in a folder that nobody else resumes
         building = folder.with_name(f".building-{folder.name}-{uuid.uuid4().hex[:8]}")
         try:
             yield building
@@ -92,26 +122,28 @@ def _build_lock(folder: Path, say: Tell) -> Iterator[Path]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another process is building a cache here: waiting for it")
+            log("another process is building a cache here: waiting for it")
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield folder.with_name(f".building-{folder.name}")
     finally:
         os.close(handle)
 
 
-def _require_room(plan: CachePlan, building: Path, kept: int, say: Tell) -> None:
-    needed, free = plan.size - kept, shutil.disk_usage(building).free
-    left = f"; left out: {format_left_out(plan.left_out)}" if plan.left_out else ""
-    there = f", {_mib(kept)} of them there already" if kept else ""
-    say(f"{len(plan.units)} records of {plan.spec.name}, {_mib(plan.size)}{there}{left}")
+def _require_space(plan: CachePlan, building: Path, finished: int, log: LogCallback) -> None:
+    """finished: bytes of the shards that are there already."""
+    needed, free = plan.size - finished, shutil.disk_usage(building).free
+    resumed = f", {_mib(finished)} of them already there" if finished else ""
+    left_out = f"; left out: {format_left_out(plan.left_out)}" if plan.left_out else ""
+    log(f"{len(plan.samples)} samples of {plan.spec.name}, {_mib(plan.size)}{resumed}{left_out}")
     if needed > free:
         raise CacheError(
-            f"the cache needs {_mib(needed)} and the disk has {_mib(free)}: make room or choose a "
-            f"smaller preset"
+            f"the cache needs {_mib(needed)} and the disk has {_mib(free)} left: make room or "
+            f"choose a smaller preset",
+            code="no_space",
         )
 
 
-def _finished_shard(building: Path, shard: dict[str, Any]) -> dict[str, Any] | None:
+def _finished_shard(building: Path, shard: Shard) -> ShardEntry | None:
     """The entry of a shard that an earlier process finished, if it is still whole."""
     path = building / shard["file"]
     try:
@@ -127,130 +159,113 @@ def _finished_shard(building: Path, shard: dict[str, Any]) -> dict[str, Any] | N
 def _write_missing(
     plan: CachePlan,
     building: Path,
-    shards: list[dict[str, Any]],
-    kept: list[dict[str, Any] | None],
+    shards: list[Shard],
+    finished: list[ShardEntry | None],
     workers: int | None,
     progress: ProgressCallback | None,
-) -> list[dict[str, Any]]:
-    """Write the shards that nobody finished; returns the entries of all."""
-    missing = [shard for shard, entry in zip(shards, kept, strict=True) if entry is None]
+) -> list[ShardEntry]:
+    """Write the shards that are not finished; returns the entries of all."""
     numbers = [
-        n for shard in missing for n in range(shard["first"], shard["first"] + shard["records"])
+        n
+        for shard, entry in zip(shards, finished, strict=True)
+        if entry is None
+        for n in range(shard["first"], shard["first"] + shard["records"])
     ]
-    total = len(plan.units)
-
-    def ticking() -> Iterator[np.ndarray]:
-        for done, pixels in enumerate(
-            _prepared(plan, numbers, workers), start=total - len(numbers) + 1
-        ):
-            if progress is not None:
-                progress(done, total)
-            yield pixels
-
-    records = ticking()
+    samples = _with_progress(
+        _prepared(plan, numbers, workers), numbers, len(plan.samples), progress
+    )
     return [
-        entry or _write_shard(building, shard, records)
-        for shard, entry in zip(shards, kept, strict=True)
+        entry or _write_shard(building, shard, samples)
+        for shard, entry in zip(shards, finished, strict=True)
     ]
 
 
-def _write_shard(
-    building: Path, shard: dict[str, Any], records: Iterator[np.ndarray]
-) -> dict[str, Any]:
+def _with_progress(
+    samples: Iterator[np.ndarray],
+    numbers: Sequence[int],
+    total: int,
+    progress: ProgressCallback | None,
+) -> Iterator[np.ndarray]:
+    for done, pixels in enumerate(samples, start=total - len(numbers) + 1):
+        if progress is not None:
+            progress(done, total)
+        yield pixels
+
+
+def _write_shard(building: Path, shard: Shard, samples: Iterator[np.ndarray]) -> ShardEntry:
     tf = require_tensorflow()
     path = building / shard["file"]
     partial = path.with_suffix(".partial")
     with tf.io.TFRecordWriter(str(partial)) as writer:
         for row in range(shard["first"], shard["first"] + shard["records"]):
-            writer.write(np.int32(row).tobytes() + next(records).tobytes())
+            writer.write(np.int32(row).tobytes() + next(samples).tobytes())
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
-    entry = {**shard, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    entry: ShardEntry = {**shard, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
     write_atomic(path.with_suffix(".json"), json.dumps(entry).encode())
     return entry
 
 
 def _finish(
-    plan: CachePlan, building: Path, index: dict[str, Any], entries: list[dict[str, Any]]
+    plan: CachePlan, building: Path, index: dict[str, Any], entries: list[ShardEntry]
 ) -> None:
     """Leave the shards, the tables and the index that names them all, and nothing else."""
-    tables = {"images.parquet": plan.images} | (
-        {} if plan.spec.form == "image" else {"slices.parquet": plan.slices}
-    )
+    tables = {"images.parquet": plan.images}
+    if plan.spec.layout != "image":
+        tables["slices.parquet"] = plan.slices
     for name, table in tables.items():
         write_atomic(building / name, table.to_parquet(index=False))
     digests = {name: file_sha256(building / name) for name in tables}
     whole = {**index, "shards": entries, "tables": digests, "left_out": plan.left_out}
     write_atomic(building / "cache.json", dump_checksummed(whole))
-    for path in [
-        *building.glob("*.partial"),
-        *(building / Path(e["file"]).with_suffix(".json") for e in entries),
-    ]:
+    described = [building / Path(entry["file"]).with_suffix(".json") for entry in entries]
+    for path in [*building.glob("*.partial"), *described]:
         path.unlink(missing_ok=True)
 
 
-def dump_checksummed(index: dict[str, Any]) -> bytes:
-    """JSON without white space that ends with the SHA-256 of all before: no byte of it can change
-    unnoticed.
-    """
-    text = json.dumps(index, separators=(",", ":"), sort_keys=True)
-    return f'{text[:-1]},"zz_sha256":"{hashlib.sha256(text.encode()).hexdigest()}"}}'.encode()
-
-
-def load_checksummed(data: bytes) -> dict[str, Any]:
-    """The index of `sealed`. Raises ValueError where a byte changed."""
-    index = json.loads(data)
-    if (
-        not isinstance(index, dict)
-        or dump_checksummed({k: v for k, v in index.items() if k != "zz_sha256"}) != data
-    ):
-        raise ValueError("the index was changed")
-    return index
-
-
 def _prepared(plan: CachePlan, numbers: Sequence[int], workers: int | None) -> Iterator[np.ndarray]:
-    """Prepared integers of the given records, in their order."""
-    items = _items(plan, numbers)
-    longest = max((len(files) for files, _, _ in items), default=0)
-    limit = active_limits().seconds + _SECONDS_A_SLICE * longest
+    """Prepared integers of the samples with these numbers, in their order."""
+    items = _work_items(plan, numbers)
+    longest = max((len(item.files) for item in items), default=0)
+    limit = active_limits().seconds + _SECONDS_PER_SLICE * longest
     for item, answer in map_isolated(prepare_files, items, workers=workers, timeout_s=limit):
         if isinstance(answer, DicomError):
-            where = (
-                "" if len(item[0]) == 1 else f" and the {len(item[0]) - 1} images that go with it"
-            )
-            raise CacheError(f"{item[0][0][1]}{where}: {answer}") from answer
+            others = len(item.files) - 1
+            where = f" and the {others} images that go with it" if others else ""
+            raise CacheError(f"{item.files[0].path}{where}: {answer}", code=answer.code) from answer
         yield from answer
 
 
-def _items(plan: CachePlan, numbers: Sequence[int]) -> list[Item]:
-    """Work for the decode workers: records that need the same files go together, at most RUN of
-    them.
+def _work_items(plan: CachePlan, numbers: Sequence[int]) -> list[WorkItem]:
+    """Work for the decode workers: samples that need the same files go together, at most
+    SAMPLES_PER_TASK of them; each volume is an item of its own.
     """
-    columns = ("source", "path", "frame", "form", "kind", "file_sha256")
-    files: list[File] = list(zip(*(plan.table[column].tolist() for column in columns), strict=True))
+    files = file_refs(plan.table)
+
+    def paths(sample: SampleSlices) -> set[tuple[str, str]]:
+        return {(files[n].source, files[n].path) for n in sample.slice_indices}
+
     runs: list[list[SampleSlices]] = []
-    for unit in (plan.units[n] for n in numbers):
-        known = (
-            {files[m][:2] for m in runs[-1][-1].members}
-            if runs and plan.spec.form != "volume"
-            else set()
+    for sample in (plan.samples[n] for n in numbers):
+        joins = (
+            runs
+            and plan.spec.layout != "volume"
+            and len(runs[-1]) < SAMPLES_PER_TASK
+            and paths(runs[-1][-1]) & paths(sample)
         )
-        if known & {files[m][:2] for m in unit.members} and len(runs[-1]) < SAMPLES_PER_TASK:
-            runs[-1].append(unit)
+        if joins:
+            runs[-1].append(sample)
         else:
-            runs.append([unit])
-    return [_item(run, files, plan.spec.model_dump()) for run in runs]
+            runs.append([sample])
+    return [_work_item(run, files, plan.spec) for run in runs]
 
 
-def _item(run: list[SampleSlices], files: list[File], spec: dict) -> Item:
-    members = sorted({m for unit in run for m in unit.members})
-    place = {m: at for at, m in enumerate(members)}
-    return (
-        tuple(files[m] for m in members),
-        tuple(tuple(place[m] for m in unit.members) for unit in run),
-        spec,
-    )
+def _work_item(run: list[SampleSlices], files: list[FileRef], spec: PreprocessSpec) -> WorkItem:
+    rows = sorted({n for sample in run for n in sample.slice_indices})
+    index = {row: n for n, row in enumerate(rows)}
+    samples = [SampleSlices(tuple(index[n] for n in sample.slice_indices)) for sample in run]
+    return WorkItem(tuple(files[row] for row in rows), tuple(samples), spec)
 
 
 def _mib(size: int) -> str:

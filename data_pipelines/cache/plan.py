@@ -1,18 +1,18 @@
-"""What a cache will hold before it is built: its records, their slices, its shards and its size."""
+"""What a cache will hold, before it is built: samples, their slices, shards and size."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.worker import read_planes
+from data_pipelines.cache.worker import FileRef, read_planes
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.ingestion.manifest import SPLITS
-from data_pipelines.preprocessing.samples import SampleSlices, units_of
+from data_pipelines.preprocessing.samples import SampleSlices, samples_of
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.worker_pool import map_isolated
 from data_pipelines.volumes.plane import Plane
@@ -22,102 +22,115 @@ FRAMING_BYTES = 16  # of a TFRecord: length, and two checksums
 ROW_BYTES = 4
 
 
+class Shard(TypedDict):
+    """One file of a cache: the samples `first` to `first + records` of one split."""
+
+    file: str
+    split: str
+    first: int
+    records: int
+
+
 @dataclass(frozen=True)
 class CachePlan:
-    """Every record of a cache before it is built: `units` hold places in `table`, a split's records
-    follow one another.
+    """Every sample of a cache before it is built. The slice indices of `samples` are row numbers of
+    `table`; the samples of a split follow one another.
     """
 
     table: pd.DataFrame
     spec: PreprocessSpec
-    units: list[SampleSlices]
+    samples: list[SampleSlices]
     left_out: dict[str, int]
 
     @property
     def size(self) -> int:
         """Bytes of all shards."""
-        return len(self.units) * (record_bytes(self.spec) + FRAMING_BYTES)
+        return len(self.samples) * (sample_bytes(self.spec) + FRAMING_BYTES)
 
     @property
     def images(self) -> pd.DataFrame:
-        """image (of the middle slice) and split of each record."""
-        return (
-            self.table[["image", "split"]]
-            .iloc[[unit.middle for unit in self.units]]
-            .reset_index(drop=True)
-        )
+        """image (of the middle slice) and split of each sample."""
+        middle = [sample.middle for sample in self.samples]
+        return self.table[["image", "split"]].iloc[middle].reset_index(drop=True)
 
     @property
     def slices(self) -> pd.DataFrame:
-        """record, slice, image: where each slice of a record comes from."""
+        """record (number of the sample), slice, image: where each slice of a sample comes from."""
         rows = [
-            (number, at, n)
-            for number, unit in enumerate(self.units)
-            for at, n in enumerate(unit.members)
+            (number, position, row)
+            for number, sample in enumerate(self.samples)
+            for position, row in enumerate(sample.slice_indices)
         ]
-        record, at, place = np.array(rows, np.int64).reshape(-1, 3).T
-        return pd.DataFrame(
-            {"record": record, "slice": at, "image": self.table["image"].to_numpy()[place]}
-        )
+        number, position, row = np.array(rows, np.int64).reshape(-1, 3).T
+        images = self.table["image"].to_numpy()[row]
+        return pd.DataFrame({"record": number, "slice": position, "image": images})
 
-    def shards(self) -> list[dict[str, Any]]:
-        """file, split, first record and number of records of each shard."""
-        splits, found = self.images["split"], []
-        per_shard = max(1, SHARD_BYTES // record_bytes(self.spec))
+    def shards(self) -> list[Shard]:
+        """The shards, split by split."""
+        splits, shards = self.images["split"], []
+        per_shard = max(1, SHARD_BYTES // sample_bytes(self.spec))
         for split in SPLITS:
             rows = np.flatnonzero(splits == split)
-            for number, at in enumerate(range(0, len(rows), per_shard)):
-                count = min(per_shard, len(rows) - at)
-                name = f"{split}-{number:05d}.tfrecord"
-                found.append(
-                    {"file": name, "split": split, "first": int(rows[at]), "records": count}
-                )
-        return found
+            for number, start in enumerate(range(0, len(rows), per_shard)):
+                shard: Shard = {
+                    "file": f"{split}-{number:05d}.tfrecord",
+                    "split": split,
+                    "first": int(rows[start]),
+                    "records": min(per_shard, len(rows) - start),
+                }
+                shards.append(shard)
+        return shards
 
 
-def record_bytes(spec: PreprocessSpec) -> int:
-    """Bytes of one record without its framing: the row number, then the integers."""
+def sample_bytes(spec: PreprocessSpec) -> int:
+    """Bytes of one stored sample without its framing: the row number, then the integers."""
     return ROW_BYTES + int(np.prod(spec.prepared_shape)) * spec.dtype.itemsize
 
 
-def plan_records(
+def plan_samples(
     table: pd.DataFrame, spec: PreprocessSpec, workers: int | None = None
 ) -> CachePlan:
-    """Records of the eligible rows; stacks and volumes need the place of every slice, which is read
-    from the headers.
+    """The samples of the eligible rows. Stacks and volumes need the position of every slice, which
+    is read from the headers.
 
-    Raises CacheError where a header cannot be read any more, or no series makes a volume.
+    Raises CacheError if a header can no longer be read (code: that of the reader's error), or if no
+    series makes a volume (code no_volume).
     """
-    if spec.form == "image":
+    if spec.layout == "image":
         return CachePlan(table, spec, [SampleSlices((n,)) for n in range(len(table))], {})
-    places = pd.Series(paths_of(table)).reset_index(drop=True)
+    paths: pd.Series = pd.Series(
+        [
+            os.path.join(source, path)  # noqa: PTH118  a Path per file is slow in large tables
+            for source, path in zip(table["source"], table["path"], strict=True)
+        ]
+    )
     planes: dict[int, Plane] = {}
-    files = [(path, rows.index.to_numpy()) for path, rows in places.groupby(places, sort=False)]
-    answers = map_isolated(read_planes, [path for path, _ in files], workers=workers)
-    for (_, rows), (_, answer) in zip(files, answers, strict=True):
+    rows_of_file = {
+        str(path): rows for path, rows in paths.groupby(paths, sort=False).indices.items()
+    }
+    answers = map_isolated(read_planes, list(rows_of_file), workers=workers)
+    for rows, (_, answer) in zip(rows_of_file.values(), answers, strict=True):
         if isinstance(answer, DicomError):
-            raise CacheError(f"{table['path'].iloc[rows[0]]}: {answer}")
+            raise CacheError(f"{table['path'].iloc[rows[0]]}: {answer}", code=answer.code)
         planes |= {int(n): answer[table["frame"].iloc[n]] for n in rows}
-    units, left_out = units_of([planes[n] for n in range(len(table))], spec)
-    if not units:
+    samples, left_out = samples_of([planes[n] for n in range(len(table))], spec)
+    if not samples:
         raise CacheError(
-            f"preset {spec.name}: no series makes a volume ({format_left_out(left_out)}); policy "
-            f"{spec.policy!r}"
+            f"preset {spec.name}: no series makes a volume ({format_left_out(left_out)}); the "
+            f"policy is {spec.policy!r}",
+            code="no_volume",
         )
-    return CachePlan(table, spec, units, left_out)
+    return CachePlan(table, spec, samples, left_out)
 
 
-def paths_of(table: pd.DataFrame) -> list[str]:
-    """The file of each row."""
-    return [
-        os.path.join(source, path)  # noqa: PTH118
-        for source, path in zip(table["source"], table["path"], strict=True)
-    ]
+def file_refs(table: pd.DataFrame) -> list[FileRef]:
+    """A reference for each row of a manifest's table."""
+    columns = ("source", "path", "frame", "form", "kind", "file_sha256")
+    values = zip(*(table[column].tolist() for column in columns), strict=True)
+    return [FileRef(*row) for row in values]
 
 
 def format_left_out(left_out: dict[str, int]) -> str:
-    """Verdicts left out, for people."""
-    return (
-        ", ".join(f"{count} series {verdict}" for verdict, count in left_out.items())
-        or "nothing left out"
-    )
+    """The series that were left out, for people: "2 series MISSING, 1 series SINGLE"."""
+    parts = [f"{count} series {verdict}" for verdict, count in left_out.items()]
+    return ", ".join(parts) or "nothing left out"

@@ -1,4 +1,4 @@
-"""The manifest by cache record: a volume is one row, with the labels of its slices pooled."""
+"""The manifest by sample of a cache: a volume is one row, with the labels of its slices pooled."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from data_pipelines.ingestion.manifest import Manifest
 
 
 def labels_per_sample(manifest: Manifest, cache: Cache) -> Manifest:
-    """The manifest with one row a record of the cache, in its order; for images and stacks its own
-    rows.
+    """The manifest with one row per sample of the cache, in the cache's order.
 
-    A volume's row is that of its middle slice. A finding is present (1) where it is in any slice;
-    else missing or uncertain (-1) where it is in any; else absent (0). Raises LabelError where
-    slices of a volume are of different classes.
+    The row of a stack or a volume is that of its middle slice. A finding of a volume is present (1)
+    if any slice has it; otherwise uncertain (-1) or missing if it is so in any slice; otherwise
+    absent (0). Raises LabelError (code mixed_classes) if the slices of a volume have different
+    classes.
     """
     table = manifest.table.set_index("image")
     rows = table.loc[cache.images["image"]].reset_index()[list(manifest.table.columns)]
-    if cache.spec.form == "volume":
-        members = table.loc[cache.slices["image"]].reset_index()
-        record = cache.slices["record"].to_numpy()
+    if cache.spec.layout == "volume":
+        slices = table.loc[cache.slices["image"]].reset_index()
+        sample = cache.slices["record"].to_numpy()
         for column in (name for name in rows if str(name).startswith("label:")):
-            rows[column] = members[column].groupby(record).agg(_any).to_numpy()
+            rows[column] = slices[column].groupby(sample).agg(_any_slice).to_numpy()
         if "class" in rows:
-            rows["class"] = members["class"].groupby(record).agg(_one_class).to_numpy()
+            rows["class"] = slices["class"].groupby(sample).agg(_one_class).to_numpy()
     return replace(manifest, table=rows)
 
 
-def _any(labels: pd.Series) -> float:
-    """Or of 0, 1, -1 (uncertain) and missing, in three-valued logic."""
+def _any_slice(labels: pd.Series) -> float:
+    """Logical or of 0, 1, -1 (uncertain) and missing, in three-valued logic."""
     if (labels == 1).any():
         return 1.0
     if (labels == -1).any():
@@ -45,7 +45,8 @@ def _one_class(classes: pd.Series) -> str:
     named = np.unique(classes[classes != ""])
     if len(named) > 1:
         raise LabelError(
-            "slices of one series are of different classes, so that the volume has none: label "
-            "the series"
+            "slices of one series have different classes, so its volume has no class: give one "
+            "label per series",
+            code="mixed_classes",
         )
     return str(named[0]) if len(named) else ""

@@ -3,15 +3,15 @@
     WORK/cache/<preset>-<key>/
         cache.json               spec, key, digests of the tables; for each shard: file, split,
                                  records, bytes, sha256
-        images.parquet           image, split: the row number is the number that each record carries
+        images.parquet           image, split: the row number is the number that each sample carries
         slices.parquet           record, slice, image: where each slice of a stack or a volume comes
                                  from
-        train-00000.tfrecord ... one record: int32 row number, then the integers, little endian
+        train-00000.tfrecord ... per sample: int32 row number, then the integers, little endian
 
 The key is the SHA-256 of spec, code version and, for every image, its pseudonym, source hash, frame
-and split: whatever changes one of them makes another folder, so old pixels are never met. Labels
-    are not in the shards; they are joined by row number. A cache is built under another name and
-    renamed when it is whole. Opening one checks every byte.
+and split: a change of any of them leads to another folder, so outdated pixels are never read.
+Labels are not in the shards; they are joined by row number. A cache is built under another name and
+renamed when it is complete. Opening a cache checks every byte.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.builder import ProgressCallback, Tell, build, load_checksummed
-from data_pipelines.cache.plan import record_bytes
+from data_pipelines.cache.builder import LogCallback, ShardEntry, build, load_checksummed
+from data_pipelines.cache.plan import sample_bytes
 from data_pipelines.errors import CacheError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from data_pipelines.runtime.atomic_files import file_sha256
+from data_pipelines.runtime.worker_pool import ProgressCallback
 
 CODE_VERSION = 2
 SCHEMA = "medres.cache/2"
@@ -38,11 +39,11 @@ SCHEMA = "medres.cache/2"
 
 @dataclass(frozen=True)
 class Cache:
-    """An opened, verified cache. `images` has the columns image and split; record i is row i.
+    """An opened, verified cache. Sample i is row i of `images` (columns image and split).
 
-    Of a stack `image` is the middle slice, of a volume too: it stands for the record. `slices`
-    (record, slice, image) names
-    them all. `left_out`: verdict -> number of series that made no volume.
+    For a stack or a volume, `image` is the middle slice; it represents the sample. `slices`
+    (columns record, slice, image) names all slices; record is the number of the sample.
+    `left_out`: verdict -> number of series that made no volume.
     """
 
     folder: Path
@@ -53,8 +54,9 @@ class Cache:
     left_out: dict[str, int]
 
     @property
-    def record_bytes(self) -> int:
-        return record_bytes(self.spec)
+    def sample_bytes(self) -> int:
+        """Bytes of one stored sample: the row number, then the integers."""
+        return sample_bytes(self.spec)
 
     def files(self, split: str) -> list[str]:
         """Paths of the shards of one split, in order."""
@@ -67,15 +69,16 @@ def ensure_cache(
     *,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
-    tell: Tell | None = None,
+    log: LogCallback | None = None,
 ) -> Cache:
-    """Open the cache of `preset` for WORK's manifest; build it first where there is none.
+    """Open the cache of `preset` for WORK's manifest; build it first if there is none.
 
-    progress(done, total) counts records; tell(line) says how large the cache will be before its
-    first byte is written, and how many series make no volume. A build that was killed goes on from
-    its last whole shard; a second process waits for the first.
-    Raises CacheError where an existing one is damaged, where a source file changed since ingest,
-    where the disk has not the room, or where the manifest holds no image of the preset's kind.
+    progress: called with (done, total) samples. log: receives lines of text: before the first byte
+    is written how large the cache will be, and how many series make no volume. A build that was
+    killed is resumed after its last complete shard; a second process waits for the first.
+    Raises CacheError with code damaged (an existing cache was altered), source_changed (a source
+    file changed since ingest), no_space (the disk is too full), no_volume, or wrong_kind (the
+    manifest holds no image of the preset's kind).
     """
     manifest, spec = Manifest.load(work), spec_from(preset)
     table = eligible_rows(manifest.table, spec)
@@ -83,30 +86,30 @@ def ensure_cache(
     folder = Path(work) / "cache" / f"{spec.name}-{key[:12]}"
     if not folder.exists():
         index = {"schema": SCHEMA, "spec": spec.model_dump(), "key": key}
-        build(table, spec, folder, index, workers=workers, progress=progress, tell=tell)
+        build(table, spec, folder, index, workers=workers, progress=progress, log=log)
     return open_cache(folder)
 
 
 def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
-    """The manifest's rows of the spec's kind (of stacks and volumes: DICOM alone), train first,
-    then tune and test, each series whole and by position.
+    """The rows of a manifest's table that have the spec's kind (for stacks and volumes: only DICOM
+    files), ordered by split (train, tune, test), then by series, then by position in the series.
 
     The order follows paths and positions, never pseudonyms: the same files give the same training
-    with any key.
+    with any key. Raises CacheError (code wrong_kind) if no row is left.
     """
     rows = table[table["kind"] == spec.kind]
-    if spec.form != "image":
-        rows = rows[rows["form"] == "dicom"]  # whose slices have a place
+    if spec.layout != "image":
+        rows = rows[rows["form"] == "dicom"]  # the only format whose slices have a position
     if rows.empty:
         kinds = ", ".join(f"{count} {kind}" for kind, count in table["kind"].value_counts().items())
         raise CacheError(
-            f"preset {spec.name} wants {spec.kind} images, the manifest holds {kinds or 'none'}: "
-            f"choose another preset"
+            f"preset {spec.name} needs {spec.kind} images, the manifest holds {kinds or 'none'}: "
+            f"choose another preset",
+            code="wrong_kind",
         )
-    place = rows["split"].map({name: i for i, name in enumerate(SPLITS)})
     keys = pd.DataFrame(
         {
-            "split": place,
+            "split": rows["split"].map({name: i for i, name in enumerate(SPLITS)}),
             "series": rows.groupby("series", sort=False).ngroup(),
             "order": rows["order"],
         }
@@ -115,83 +118,86 @@ def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
 
 
 def open_cache(folder: Path) -> Cache:
-    """Read and verify a cache folder. Raises CacheError naming the first file that is missing, cut
-    or altered.
+    """Read and verify a cache folder. Raises CacheError (code damaged) naming the first file that
+    is missing, cut or altered.
     """
-    index, spec = _index(folder)
-    shards, tables = index["shards"], index["tables"]
-    for problem in _damage(folder, shards, tables):
-        raise CacheError(f"{problem}: {_mend(folder)}")
+    index = _read_index(folder)
+    for problem in _damage(folder, index):
+        raise CacheError(f"{problem}: {_how_to_rebuild(folder)}", code="damaged")
     images = pd.read_parquet(folder / "images.parquet")
-    each = pd.DataFrame({"record": np.arange(len(images)), "slice": 0, "image": images["image"]})
-    slices = pd.read_parquet(folder / "slices.parquet") if "slices.parquet" in tables else each
-    by_split = {name: [s["file"] for s in shards if s["split"] == name] for name in SPLITS}
-    return Cache(folder, spec, images, slices, by_split, index["left_out"])
+    if "slices.parquet" in index.tables:
+        slices = pd.read_parquet(folder / "slices.parquet")
+    else:
+        slices = pd.DataFrame(
+            {"record": np.arange(len(images)), "slice": 0, "image": images["image"]}
+        )
+    files = {name: [s["file"] for s in index.shards if s["split"] == name] for name in SPLITS}
+    return Cache(folder, index.spec, images, slices, files, index.left_out)
 
 
 def verify_caches(work: Path | str) -> dict[str, list[str]]:
-    """Every problem of every cache of a work folder, by folder name; an empty list where a cache is
-    sound.
+    """Every problem of every cache of a work folder, by folder name; an empty list for a cache
+    without problems.
 
-    Looked for: a byte that changed, a file that is cut, missing or not named by the index (a stale
-    shard), and a cache that the manifest no longer leads to, or that was never finished.
+    It reports a byte that changed; a file that is cut, missing or not named by the index (a stale
+    shard); a cache that belongs to another manifest; and a cache that was never finished.
     """
-    manifest, found = Manifest.load(work), {}
-    for folder in sorted(path for path in (Path(work) / "cache").glob("*") if path.is_dir()):
-        if folder.name.startswith(".building-"):
-            found[folder.name] = [
-                "it was never finished: repeat the command that builds it, or delete the folder"
-            ]
-            continue
-        try:
-            index, spec = _index(folder)
-        except CacheError as error:
-            found[folder.name] = [str(error)]
-            continue
-        problems = [
-            f"{line}: {_mend(folder)}" for line in _damage(folder, index["shards"], index["tables"])
-        ]
-        named = {"cache.json", *index["tables"], *(shard["file"] for shard in index["shards"])}
-        stale = sorted(path.name for path in folder.iterdir() if path.name not in named)
-        problems += [f"{name} of {folder.name} belongs to no index: delete it" for name in stale]
-        try:
-            current = index["key"] == _key(eligible_rows(manifest.table, spec), spec)
-        except CacheError as error:
-            problems.append(f"{folder.name}: {error}")
-        else:
-            if not current:
-                problems.append(
-                    f"{folder.name} was made for another manifest or by another version: delete "
-                    f"the folder"
-                )
-        found[folder.name] = problems
-    return found
+    manifest = Manifest.load(work)
+    folders = sorted(path for path in (Path(work) / "cache").glob("*") if path.is_dir())
+    return {folder.name: _problems(folder, manifest) for folder in folders}
 
 
-def _index(folder: Path) -> tuple[dict[str, Any], PreprocessSpec]:
-    """The content of cache.json, and its spec. Raises CacheError where it is missing, altered or of
-    another schema.
-    """
+class _Index(NamedTuple):
+    """The content of cache.json."""
+
+    spec: PreprocessSpec
+    key: str
+    shards: list[ShardEntry]
+    tables: dict[str, str]
+    left_out: dict[str, int]
+
+
+def _read_index(folder: Path) -> _Index:
+    """Raises CacheError (code damaged) if cache.json is missing, altered or of another schema."""
     try:
         index = load_checksummed((folder / "cache.json").read_bytes())
-        spec = spec_from(index["spec"])
-        if missing := {"key", "shards", "tables", "left_out"} - index.keys():
-            raise KeyError(*missing)
+        fields = (index[name] for name in ("key", "shards", "tables", "left_out"))
+        return _Index(spec_from(index["spec"]), *fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
         raise CacheError(
             f"the cache index of {folder.name} cannot be read ({type(error).__name__}): "
-            f"{_mend(folder)}"
+            f"{_how_to_rebuild(folder)}",
+            code="damaged",
         ) from None
-    return index, spec
 
 
-def _damage(folder: Path, shards: list[dict[str, Any]], tables: dict[str, str]) -> Iterator[str]:
+def _problems(folder: Path, manifest: Manifest) -> list[str]:
+    if folder.name.startswith(".building-"):
+        return ["it was never finished: repeat the command that builds it, or delete the folder"]
+    try:
+        index = _read_index(folder)
+    except CacheError as error:
+        return [str(error)]
+    problems = [f"{problem}: {_how_to_rebuild(folder)}" for problem in _damage(folder, index)]
+    named = {"cache.json", *index.tables, *(shard["file"] for shard in index.shards)}
+    stale = sorted(path.name for path in folder.iterdir() if path.name not in named)
+    problems += [f"{name} of {folder.name} belongs to no index: delete it" for name in stale]
+    try:
+        is_current = index.key == _key(eligible_rows(manifest.table, index.spec), index.spec)
+    except CacheError as error:
+        return [*problems, f"{folder.name}: {error}"]
+    if not is_current:
+        problems.append(
+            f"{folder.name} was made for another manifest or by another version: delete the folder"
+        )
+    return problems
+
+
+def _damage(folder: Path, index: _Index) -> Iterator[str]:
     """What is wrong with the files that an index names."""
-    expected = [("shard", s["file"], s["bytes"], s["sha256"]) for s in shards]
-    for kind, name, size, digest in [
-        *expected,
-        *(("table", name, None, sha) for name, sha in tables.items()),
-    ]:
+    shards = [("shard", s["file"], s["bytes"], s["sha256"]) for s in index.shards]
+    tables = [("table", name, None, digest) for name, digest in index.tables.items()]
+    for kind, name, size, digest in [*shards, *tables]:
         path = folder / name
         if not path.is_file():
             yield f"{kind} {name} of cache {folder.name} is missing"
@@ -204,7 +210,7 @@ def _key(table: pd.DataFrame, spec: PreprocessSpec) -> str:
     return hashlib.sha256(f"{CODE_VERSION}\n{spec.sha256}\n{rows}".encode()).hexdigest()
 
 
-def _mend(folder: Path) -> str:
+def _how_to_rebuild(folder: Path) -> str:
     return (
         f"delete the folder {folder} and run the command again; it is rebuilt from the source files"
     )

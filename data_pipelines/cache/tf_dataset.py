@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 Sampling = Literal["shuffled", "balanced"]
 SHUFFLE_BYTES = 1 << 30
-PARALLEL = 4  # batches parsed ahead, on as many threads
+PARALLEL = 4  # batches that are parsed ahead, each on its own thread
 
 
 @dataclass(frozen=True)
 class Targets:
     """Labels and weights by cache row.
 
-    binary, multilabel: both float32 (rows, findings); weight 0 where a label is missing or
-        uncertain (its value is then 0).
+    binary, multilabel: both float32 (rows, findings). If a label is missing or uncertain, its
+        weight and its value are 0.
     multiclass: labels int32 (rows,), weights float32 (rows,).
     """
 
@@ -44,12 +44,13 @@ class Targets:
     weights: np.ndarray
 
     def take(self, rows: np.ndarray) -> Targets:
+        """The targets of some rows: a boolean mask, or row numbers."""
         return Targets(self.task, self.names, self.labels[rows], self.weights[rows])
 
 
 def targets_of(manifest: Manifest, images: pd.Series) -> Targets:
-    """Targets of the given images (pseudonyms), in their order. Raises LabelError where the
-    manifest has no labels.
+    """Targets of the given images (pseudonyms), in their order. Raises LabelError (code no_labels)
+    if the manifest has no labels.
     """
     task = LABEL_TASKS.get(manifest.summary["task"])
     if task is None:
@@ -60,23 +61,22 @@ def targets_of(manifest: Manifest, images: pd.Series) -> Targets:
     table = manifest.table.set_index("image").loc[images]
     if task.exclusive:
         names = tuple(manifest.summary["classes"])
-        codes = pd.Categorical(
-            table["class"].where(table["class"] != ""), categories=list(names)
-        ).codes
-        return Targets(
-            task.name, names, np.maximum(codes, 0).astype(np.int32), (codes >= 0).astype(np.float32)
-        )
-    names = tuple(manifest.summary["findings"])
-    values = table[[f"label:{name}" for name in names]].to_numpy(np.float32)
-    known = (values == 0) | (values == 1)
-    return Targets(
-        task.name, names, np.where(known, values, 0).astype(np.float32), known.astype(np.float32)
-    )
+        classes = table["class"].where(table["class"] != "")
+        codes = pd.Categorical(classes, categories=list(names)).codes
+        labels, weights = np.maximum(codes, 0).astype(np.int32), codes >= 0
+    else:
+        names = tuple(manifest.summary["findings"])
+        values = table[[f"label:{name}" for name in names]].to_numpy(np.float32)
+        weights = (values == 0) | (values == 1)
+        labels = np.where(weights, values, 0).astype(np.float32)
+    return Targets(task.name, names, labels, weights.astype(np.float32))
 
 
 def join_targets(manifest: Manifest, cache: Cache) -> tuple[Manifest, Targets]:
-    """The manifest by the cache's records, and their targets. Raises LabelError where there are
-    none, or slices contradict.
+    """The manifest by the samples of the cache, and their targets.
+
+    Raises LabelError if there are no labels (code no_labels), or if the slices of a volume have
+    different classes (code mixed_classes).
     """
     manifest = labels_per_sample(manifest, cache)
     return manifest, targets_of(manifest, cache.images["image"])
@@ -93,33 +93,36 @@ def datasets(
     sampling: Sampling = "shuffled",
     context: tf.distribute.InputContext | None = None,
 ) -> tuple[tf.data.Dataset, tf.data.Dataset, tf.data.Dataset]:
-    """Train, tune and test batches of ({"image", "key"}, label, weight); a missing cache is built
-    first.
+    """Train, tune (validation) and test batches of ({"image", "key"}, label, weight). A missing
+    cache is built first.
 
     image: float32 (batch, *spec.shape) in model units (HU, or display values 0..1).
     key: int32 (batch, 2), (hash of seed and epoch, image number): the source of randomness for
         augmentation.
-    label, weight: see Targets. start: number of training batches to skip (restart in the middle of
-        an epoch).
-    sampling: "shuffled" gives each training image once an epoch, "balanced" each class equally
+    label, weight: see Targets. start: number of training batches to skip, to resume in the middle
+        of an epoch.
+    sampling: "shuffled" gives each training image once per epoch, "balanced" each class equally
         often (see `train_batches`).
-    context: of tf.distribute; batch_size is then the global one, and each input pipeline gives its
-        equal share of every batch. The training order depends on (seed, epoch) alone, and its last,
-        incomplete batch is dropped; tune and test keep the cache's order and all their images.
+    context: from tf.distribute. batch_size is then the global batch size, and each input pipeline
+        gives an equal share of every batch.
+    The order of training depends on (seed, epoch) alone, and the last, incomplete batch is dropped;
+    tune and test keep the cache's order and all their images.
+    Raises SpecError (codes batch_size, start, batch_share, unbalanced), LabelError, CacheError.
     """
     cache = ensure_cache(work, preset)
     _, targets = join_targets(Manifest.load(work), cache)
-    options: dict[str, Any] = {
-        "epoch": epoch,
-        "start": start,
-        "sampling": sampling,
-        "context": context,
-    }
-    return (
-        train_batches(cache, targets, batch_size, seed, **options),
-        eval_batches(cache, targets, batch_size, "tune", context=context),
-        eval_batches(cache, targets, batch_size, "test", context=context),
+    train = train_batches(
+        cache,
+        targets,
+        batch_size,
+        seed,
+        epoch=epoch,
+        start=start,
+        sampling=sampling,
+        context=context,
     )
+    tune = eval_batches(cache, targets, batch_size, "tune", context=context)
+    return train, tune, eval_batches(cache, targets, batch_size, "test", context=context)
 
 
 def train_batches(
@@ -136,27 +139,28 @@ def train_batches(
     """Training batches of one epoch, from batch `start` (0-based) on; see `datasets`.
 
     sampling "balanced": every run of as many images as there are classes holds each class once, in
-    random order; rare classes are repeated, images without a label are left out, and the epoch has
-    as many batches as a shuffled one. Raises SpecError where there are several findings, which no
-    sampling can balance together, or where a class has no image.
+    random order. Rare classes are repeated, images without a label are left out, and the epoch has
+    as many batches as a shuffled one. Raises SpecError (code unbalanced) for several findings,
+    which no sampling can balance together, and if a class has no image.
     """
-    own = _per_pipeline_batch(batch_size, context)
+    share = _per_pipeline_batch(batch_size, context)
     if start < 0:
-        raise SpecError(f"start must be 0 or more, received {start}")
+        raise SpecError(f"start must be 0 or more, received {start}", code="start")
     count = len(rows_of(cache, "train"))
     if context is not None and context.num_input_pipelines > 1 and count < batch_size:
         raise SpecError(
-            f"{count} training images cannot be shared out in batches of {batch_size}: lower "
-            f"batch_size"
+            f"{count} training images do not fill one batch of {batch_size} that is shared by "
+            f"{context.num_input_pipelines} input pipelines: use a smaller batch_size",
+            code="batch_share",
         )
-    steps, order = training_steps(count, batch_size), np.random.default_rng([seed, epoch])
+    steps, rng = training_steps(count, batch_size), np.random.default_rng([seed, epoch])
     if sampling == "balanced":
-        records = _balanced(cache, targets, order, steps * batch_size)
+        records = _balanced(cache, targets, rng, steps * batch_size)
     else:
-        records = _shuffled(cache, order)
+        records = _shuffled(cache, rng)
     if context is not None:
         records = records.shard(context.num_input_pipelines, context.input_pipeline_id)
-    batches = records.batch(own, drop_remainder=count >= batch_size).skip(start)
+    batches = records.batch(share, drop_remainder=count >= batch_size).skip(start)
     return _parsed(batches, max(0, steps - start), cache, targets, epoch_key(seed, epoch))
 
 
@@ -168,83 +172,100 @@ def eval_batches(
     *,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """All images of one split in cache order; with a context every n-th of them. See `datasets`."""
+    """Batches of all images of one split, in the cache's order; see `datasets`.
+
+    With a context of n input pipelines, each gives every n-th image. Raises SpecError (code
+    unknown_split, batch_size, batch_share).
+    """
     tf = require_tensorflow()
-    own = _per_pipeline_batch(batch_size, context)
+    share = _per_pipeline_batch(batch_size, context)
     if split not in SPLITS:
-        raise SpecError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+        raise SpecError(
+            f"unknown split {split!r}: choose one of {', '.join(SPLITS)}", code="unknown_split"
+        )
     count, records = len(rows_of(cache, split)), tf.data.TFRecordDataset(cache.files(split))
     if context is not None:
         records = records.shard(context.num_input_pipelines, context.input_pipeline_id)
         count = len(range(context.input_pipeline_id, count, context.num_input_pipelines))
-    return _parsed(records.batch(own), -(-count // own), cache, targets, 0)
+    return _parsed(records.batch(share), -(-count // share), cache, targets, 0)
 
 
 def training_steps(images: int, batch_size: int) -> int:
-    """Batches of one training epoch: the last, incomplete one is dropped unless it is the only
-    one.
+    """Number of batches of one training epoch: the last, incomplete batch is dropped unless it is
+    the only one.
+
+    >>> training_steps(20, 8), training_steps(5, 8)
+    (2, 1)
     """
     return max(1, images // batch_size) if images else 0
 
 
 def rows_of(cache: Cache, split: str) -> np.ndarray:
-    """Cache row numbers of one split, in the order of `eval_batches`."""
+    """Cache row numbers of one split, int64, in the order of `eval_batches`."""
     return np.flatnonzero(cache.images["split"] == split)
 
 
 def epoch_key(seed: int, epoch: int) -> int:
-    """A 31-bit hash of (seed, epoch)."""
+    """A 31-bit hash of (seed, epoch), the first half of each image's key.
+
+    >>> epoch_key(0, 0) == epoch_key(0, 0) != epoch_key(0, 1)
+    True
+    """
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:4], "little") >> 1
 
 
-def _shuffled(cache: Cache, order: np.random.Generator) -> tf.data.Dataset:
+def _shuffled(cache: Cache, rng: np.random.Generator) -> tf.data.Dataset:
     """Each training record once: shards in random order, then a shuffle over SHUFFLE_BYTES of
     records.
     """
     tf = require_tensorflow()
     files = cache.files("train")
-    files = [files[i] for i in order.permutation(len(files))]
-    buffer = max(1, min(len(rows_of(cache, "train")), SHUFFLE_BYTES // cache.record_bytes))
+    files = [files[i] for i in rng.permutation(len(files))]
+    buffer = max(1, min(len(rows_of(cache, "train")), SHUFFLE_BYTES // cache.sample_bytes))
     return tf.data.TFRecordDataset(files).shuffle(
-        buffer, seed=int(order.integers(2**31)), reshuffle_each_iteration=False
+        buffer, seed=int(rng.integers(2**31)), reshuffle_each_iteration=False
     )
 
 
 def _balanced(
-    cache: Cache, targets: Targets, order: np.random.Generator, count: int
+    cache: Cache, targets: Targets, rng: np.random.Generator, count: int
 ) -> tf.data.Dataset:
-    """`count` training records, classes taking turns; within a class shuffled, again and again."""
+    """`count` training records, each class in turn; shuffled and repeated within a class."""
     tf = require_tensorflow()
     if targets.labels.ndim == 2 and targets.labels.shape[1] > 1:
         raise SpecError(
-            'sampling="balanced" needs one finding or classes: balance several findings by class '
-            "weights"
+            'sampling="balanced" needs one finding or classes, received '
+            f"{targets.labels.shape[1]} findings: balance several findings by class weights",
+            code="unbalanced",
         )
-    known = targets.weights.reshape(len(targets.weights)) > 0
-    classes = np.where(known, targets.labels.reshape(len(known)), -1).astype(np.int32)
-    sizes = np.bincount(
-        classes[rows_of(cache, "train")] + 1, minlength=1 + max(2, len(targets.names))
-    )[1:]
+    is_labeled = targets.weights.reshape(len(targets.weights)) > 0
+    labels = targets.labels.reshape(len(is_labeled))
+    classes = np.where(is_labeled, labels, -1).astype(np.int32)
+    train_classes = classes[rows_of(cache, "train")]
+    sizes = np.bincount(train_classes + 1, minlength=1 + max(2, len(targets.names)))[1:]
     if (sizes == 0).any():
-        raise SpecError('sampling="balanced": a class has no labelled image in the train split')
-    of_row, files = tf.constant(classes), cache.files("train")
-    share = max(1, SHUFFLE_BYTES // cache.record_bytes // len(sizes))
-
-    def stream(wanted: int, size: int) -> Any:
-        own = tf.data.TFRecordDataset(files).filter(
-            lambda record: tf.gather(of_row, _row(tf, record))[0] == wanted
+        raise SpecError(
+            'sampling="balanced": a class has no labeled image in the train split: use '
+            'sampling="shuffled", or label images of each class',
+            code="unbalanced",
         )
-        return own.shuffle(min(size, share), seed=int(order.integers(2**31))).repeat()
+    class_of_row, files = tf.constant(classes), cache.files("train")
+    buffer = max(1, SHUFFLE_BYTES // cache.sample_bytes // len(sizes))
 
-    turns = order.permuted(
-        np.tile(np.arange(len(sizes)), (-(-count // len(sizes)), 1)), axis=1
-    ).ravel()[:count]
-    streams = [stream(wanted, int(size)) for wanted, size in enumerate(sizes)]
+    def stream(label: int, size: int) -> Any:
+        records = tf.data.TFRecordDataset(files).filter(
+            lambda record: tf.gather(class_of_row, _row(tf, record))[0] == label
+        )
+        return records.shuffle(min(size, buffer), seed=int(rng.integers(2**31))).repeat()
+
+    rounds = np.tile(np.arange(len(sizes)), (-(-count // len(sizes)), 1))
+    turns = rng.permuted(rounds, axis=1).ravel()[:count]
+    streams = [stream(label, int(size)) for label, size in enumerate(sizes)]
     return tf.data.Dataset.choose_from_datasets(streams, tf.data.Dataset.from_tensor_slices(turns))
 
 
 def _row(tf: ModuleType, records: Any) -> Any:
-    """Row numbers of raw records, int32 (records,)."""
+    """Row numbers of serialized records, int32 (records,)."""
     return tf.reshape(tf.io.decode_raw(tf.strings.substr(records, 0, 4), tf.int32), [-1])
 
 
@@ -258,22 +279,20 @@ def _parsed(
 
     def parse(records: Any) -> tuple:
         row = _row(tf, records)
-        pixels = tf.io.decode_raw(tf.strings.substr(records, 4, cache.record_bytes - 4), dtype)
+        pixels = tf.io.decode_raw(tf.strings.substr(records, 4, cache.sample_bytes - 4), dtype)
         image = tf.cast(tf.reshape(pixels, [-1, *spec.shape]), tf.float32)
         image = image if spec.scale == 1 else image * spec.scale
         inputs = {"image": image, "key": tf.stack([tf.fill(tf.shape(row), key), row], axis=1)}
         return inputs, tf.gather(labels, row), tf.gather(weights, row)
 
-    plain = tf.autograph.experimental.do_not_convert(
-        parse
-    )  # there is nothing to convert, which took 0.4 s to find out
-    parsed = batches.map(plain, num_parallel_calls=PARALLEL, deterministic=True)
+    # AutoGraph would look for Python control flow to convert, which takes 0.4 s and finds nothing.
+    unconverted = tf.autograph.experimental.do_not_convert(parse)
+    parsed = batches.map(unconverted, num_parallel_calls=PARALLEL, deterministic=True)
     options = tf.data.Options()
     # The end of an epoch waits for tf.data's autotuning thread, which sleeps for up to a minute
     # (TensorFlow 2.21).
     options.autotune.enabled = False
-    # The pipelines are told their share by `context`; tf.distribute must not cut the shards once
-    # more.
+    # `context` gives each pipeline its share already; tf.distribute must not shard once more.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return (
         parsed.apply(tf.data.experimental.assert_cardinality(steps))
@@ -283,12 +302,14 @@ def _parsed(
 
 
 def _per_pipeline_batch(batch_size: int, context: tf.distribute.InputContext | None) -> int:
-    """Images that one input pipeline gives to each batch. Raises SpecError."""
+    """Images that one input pipeline gives to each batch."""
     if batch_size < 1:
-        raise SpecError(f"batch_size must be 1 or more, received {batch_size}")
+        raise SpecError(f"batch_size must be 1 or more, received {batch_size}", code="batch_size")
     pipelines = 1 if context is None else context.num_input_pipelines
     if batch_size % pipelines:
         raise SpecError(
-            f"batch_size {batch_size} cannot be shared equally by {pipelines} input pipelines"
+            f"batch_size {batch_size} cannot be shared equally by {pipelines} input pipelines: use "
+            f"a multiple of {pipelines}",
+            code="batch_share",
         )
     return batch_size // pipelines

@@ -1,12 +1,14 @@
-"""What a decode worker does for a cache: planes of a file, and prepared integers of a few records.
+"""What a decode worker does for a cache: planes of a file, and prepared integers of a few samples.
 Loads neither pandas nor TensorFlow.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -15,47 +17,66 @@ from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import CacheError
 from data_pipelines.pixels.image import Image, image_of
-from data_pipelines.preprocessing.samples import SampleSlices, prepare_units
-from data_pipelines.preprocessing.spec import spec_from
+from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples
+from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.sources.image_source import read_row
 from data_pipelines.volumes.plane import Plane, planes_of
 
-File = tuple[str, str, int, str, str, str]  # source, path, frame, form, kind, SHA-256
-Item = tuple[
-    tuple[File, ...], tuple[tuple[int, ...], ...], dict
-]  # files, units of places among them, spec
+
+class FileRef(NamedTuple):
+    """Where one image of the manifest lies: one row of it. path is relative to source; sha256 is
+    that of the file when it was ingested.
+    """
+
+    source: str
+    path: str
+    frame: int
+    file_format: str
+    kind: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """Samples that one worker prepares together; their slice indices are indices into `files`."""
+
+    files: tuple[FileRef, ...]
+    samples: tuple[SampleSlices, ...]
+    spec: PreprocessSpec
 
 
 def read_planes(path: str) -> list[Plane]:
-    """Planes of a file's frames; run in a worker."""
+    """Planes of the frames of a DICOM file. Runs in a worker."""
     parsed = parse(path, pixels=False)
     return planes_of(parsed.dataset, header_of(parsed), 0)
 
 
-def prepare_files(item: Item) -> list[np.ndarray]:
-    """Prepared integers of one item, one array a unit; a file is parsed once for all its frames.
-    Runs in a worker.
+def prepare_files(item: WorkItem) -> list[np.ndarray]:
+    """Prepared integers (*spec.prepared_shape) of each sample of one work item; a file is parsed
+    once for all its frames. Runs in a worker.
 
-    Raises CacheError where a file is not the one that was ingested.
+    Raises CacheError (code source_changed) if a file is not the one that was ingested.
     """
-    files, units, spec = item
-    known, opened = lru_cache(maxsize=1)(read_planes), lru_cache(maxsize=1)(_opened)
-    volume = spec["form"] == "volume"
-    planes = (
-        [known(str(Path(source) / path))[frame] for source, path, frame, *_ in files]
-        if volume
-        else []
-    )
+    planes_of_file, opened = lru_cache(maxsize=1)(read_planes), lru_cache(maxsize=1)(_opened)
+    planes = []
+    if item.spec.layout == "volume":
+        planes = [planes_of_file(str(Path(f.source) / f.path))[f.frame] for f in item.files]
 
-    def read(n: int) -> Image:
-        source, path, frame, form, kind, digest = files[n]
-        if form == "dicom":
-            return image_of(*opened(Path(source) / path, digest), frame, digest=False)
-        return read_row(source, path, frame, file_format=form, kind=kind, sha256=digest)
+    def read(index: int) -> Image:
+        file = item.files[index]
+        if file.file_format == "dicom":
+            dataset, header = opened(Path(file.source) / file.path, file.sha256)
+            return image_of(dataset, header, file.frame, digest=False)
+        return read_row(
+            file.source,
+            file.path,
+            file.frame,
+            file_format=file.file_format,
+            kind=file.kind,
+            sha256=file.sha256,
+        )
 
-    return list(
-        prepare_units([SampleSlices(members) for members in units], planes, read, spec_from(spec))
-    )
+    return list(prepare_samples(item.samples, planes, read, item.spec))
 
 
 def _opened(path: Path, digest: str) -> tuple[Dataset, Header]:
@@ -63,7 +84,8 @@ def _opened(path: Path, digest: str) -> tuple[Dataset, Header]:
     if hashlib.sha256(data).hexdigest() != digest:
         raise CacheError(
             "a source file changed since it was ingested: run medres ingest again, into a new "
-            "folder"
+            "folder",
+            code="source_changed",
         )
     parsed = parse(data, pixels=True)
     return parsed.dataset, header_of(parsed)

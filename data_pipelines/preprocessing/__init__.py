@@ -1,7 +1,7 @@
 """From read images to the fixed-size integers that training and prediction both consume.
 
-`spec` says what is wanted, `preparation` makes it of one image, `samples` of several slices,
-`study` of a whole study.
+`spec` describes the result; `preparation` makes it from one image, `samples` from several slices,
+`study` from a whole study. Imports from the rooms that read images and volumes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         to_model_units,
     )
     from data_pipelines.preprocessing.resize import AxisResize
-    from data_pipelines.preprocessing.samples import SampleSlices, prepare_units, units_of
+    from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples, samples_of
     from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
     from data_pipelines.preprocessing.study import Study, prepared_study
 
@@ -28,7 +28,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "data_pipelines.preprocessing.preparation": "prepare resize_axes to_integers "
         "to_model_units",
         "data_pipelines.preprocessing.resize": "AxisResize",
-        "data_pipelines.preprocessing.samples": "SampleSlices prepare_units units_of",
+        "data_pipelines.preprocessing.samples": "SampleSlices prepare_samples samples_of",
         "data_pipelines.preprocessing.spec": "PreprocessSpec spec_from",
         "data_pipelines.preprocessing.study": "Study prepared_study",
     },

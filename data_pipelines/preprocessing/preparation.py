@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.errors import SpecError
-from data_pipelines.kinds import image_kind
 from data_pipelines.preprocessing.resize import AxisResize, fit_within, resize_image, stretch
 from data_pipelines.preprocessing.spec import PreprocessSpec
 
@@ -17,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def prepare(image: Image, spec: PreprocessSpec) -> np.ndarray:
-    """Resize (antialiased) and round one image to integers in model units.
+    """Resize one image (antialiased) and round it to integers in model units.
 
-    image: float32 (rows, cols), HU for kind "ct", display values 0..1 for "radiograph"; where its
-        pixels are not square, "pad" keeps the proportions of what they show.
+    image: float32 (rows, columns), in HU for kind "ct" and display values 0..1 for "radiograph". If
+        its pixels are not square, "pad" keeps the proportions of the anatomy.
     Returns (spec.rows, spec.cols) of spec.dtype. Values beyond the dtype's range are clipped to it.
-    Raises SpecError where the image is of another kind than the spec, or holds values that are not
-    finite.
+    Raises SpecError if the image has other units than the spec (code wrong_units) or holds values
+    that are not finite (code not_finite).
     """
     check_units(image, spec)
     return to_integers(resize_image(image.pixels, resize_axes(image, spec), spec.fill), spec)
@@ -31,36 +30,44 @@ def prepare(image: Image, spec: PreprocessSpec) -> np.ndarray:
 
 def resize_axes(image: Image, spec: PreprocessSpec) -> list[AxisResize]:
     """How `prepare` puts the rows and columns of an image onto the spec's grid."""
-    sizes, outs = image.pixels.shape, (spec.rows, spec.cols)
-    return (
-        stretch(sizes, outs)
-        if spec.fit == "stretch"
-        else fit_within(sizes, (image.aspect, 1.0), outs)
-    )
+    sizes, output_sizes = image.pixels.shape, (spec.rows, spec.cols)
+    if spec.fit == "stretch":
+        return stretch(sizes, output_sizes)
+    return fit_within(sizes, (image.aspect, 1.0), output_sizes)
 
 
 def check_units(image: Image, spec: PreprocessSpec) -> None:
-    """Raise SpecError unless the image holds finite values in the spec's unit."""
-    if image.units != image_kind(spec.kind).units.name:
+    """Raise SpecError unless the image holds finite values in the spec's units."""
+    expected = spec.image_kind.units.name
+    if image.units != expected:
         raise SpecError(
-            f"preset {spec.name} wants {image_kind(spec.kind).units.name} values, received "
-            f"{image.units}: choose "
-            f"a preset for it"
+            f"preset {spec.name} needs {expected} values, received {image.units}: choose a preset "
+            f"for {image.units} values",
+            code="wrong_units",
         )
     if not (np.isfinite(image.pixels.min()) and np.isfinite(image.pixels.max())):
-        raise SpecError("the image holds values that are not finite after the grey-scale transform")
+        raise SpecError(
+            "the image holds values that are not finite after the grayscale transform: exclude it, "
+            "or correct its rescale and window values",
+            code="not_finite",
+        )
 
 
 def to_integers(values: NDArray[np.floating], spec: PreprocessSpec) -> np.ndarray:
-    """Model units -> prepared integers: rounded, and clipped to the dtype."""
+    """Model units -> prepared integers: rounded, and clipped to the dtype.
+
+    >>> from data_pipelines.preprocessing import spec_from
+    >>> to_integers(np.array([-1000.4, 40.6]), spec_from("ct-256"))
+    array([-1000,    41], dtype=int16)
+    """
     info, steps = np.iinfo(spec.dtype), values / float(spec.scale)
     np.rint(steps, out=steps)
     return np.clip(steps, info.min, info.max, out=steps).astype(spec.dtype)
 
 
 def to_model_units(prepared: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
-    """Prepared integers (..., *prepared_shape) -> float32 (..., *shape) in model units: HU, or
-    display values 0..1.
+    """Prepared integers (..., *spec.prepared_shape) -> float32 (..., *spec.shape) in model units:
+    HU, or display values 0..1.
     """
     values = prepared.astype(np.float32) * spec.scale
-    return values if spec.form == "stack" else values[..., np.newaxis]
+    return values if spec.layout == "stack" else values[..., np.newaxis]

@@ -1,8 +1,8 @@
-"""Pictures and volumes onto a fixed grid: a separable triangle filter, then symmetric padding or a
+"""Images and volumes onto a fixed grid: a separable triangle filter, then symmetric padding or a
 central crop.
 
 Pure functions of numpy and scipy, in float64, independent of thread counts. Grid positions are
-half-pixel centred: the edges of the resized grid are those of the input.
+half-pixel centered: the edges of the resized grid are those of the input.
 """
 
 from __future__ import annotations
@@ -19,75 +19,93 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 FloatArray = NDArray[np.floating]
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class AxisResize:
-    """How one axis of `size` samples becomes `out`: resized to `inner` samples, then padded or
-    cropped about its middle.
+    """How one axis of `size` samples becomes `out` samples: it is resized to `inner` samples, then
+    padded or cropped about its middle.
+
+    >>> AxisResize(size=2, inner=2, out=4).apply(np.array([3.0, 5.0]), fill=-1.0)
+    array([-1.,  3.,  5., -1.])
     """
 
     size: int
     inner: int
     out: int
 
-    def apply(self, values: FloatArray, fill: float) -> NDArray[np.float64]:
+    def apply(self, values: FloatArray, fill: float) -> Float64Array:
         """Values (size, ...) -> (out, ...) float64; `fill` where the input does not reach."""
-        first = (self.inner - self.out) // 2  # of the crop; negative: of the padding
+        offset = (self.inner - self.out) // 2  # of the crop; negative: of the padding
         if self.inner >= self.out:
-            return _resample_axis(self.size, self.inner, first, self.out, values)
+            return _resample_axis(self.size, self.inner, offset, self.out, values)
         grid = np.full((self.out, *values.shape[1:]), fill)
-        grid[-first : -first + self.inner] = _resample_axis(
+        grid[-offset : -offset + self.inner] = _resample_axis(
             self.size, self.inner, 0, self.inner, values
         )
         return grid
 
 
 def fit_within(
-    sizes: Sequence[int], pitches: Sequence[float], outs: Sequence[int]
+    sizes: Sequence[int], spacings: Sequence[float], output_sizes: Sequence[int]
 ) -> list[AxisResize]:
-    """The largest grid of equal steps on all axes that fits: proportions are kept. `pitches`:
-    length of a sample on each axis.
+    """The largest grid that fits into `output_sizes` with equal steps on all axes: proportions are
+    kept.
+
+    sizes: samples of the input on each axis. spacings: distance between samples on each axis, in
+    any common unit.
+
+    >>> fit_within((20, 40), (1.0, 1.0), (40, 40))
+    [AxisResize(size=20, inner=20, out=40), AxisResize(size=40, inner=40, out=40)]
     """
-    ratio = min(out / (size * pitch) for size, pitch, out in zip(sizes, pitches, outs, strict=True))
-    lengths = (size * pitch * ratio for size, pitch in zip(sizes, pitches, strict=True))
-    return [
-        AxisResize(size, max(1, round(n)), out)
-        for size, n, out in zip(sizes, lengths, outs, strict=True)
-    ]
+    ratio = min(
+        out / (size * spacing)
+        for size, spacing, out in zip(sizes, spacings, output_sizes, strict=True)
+    )
+    lengths = [size * spacing * ratio for size, spacing in zip(sizes, spacings, strict=True)]
+    return _resize_to(sizes, lengths, output_sizes)
 
 
 def at_spacing(
-    sizes: Sequence[int], pitches: Sequence[float], outs: Sequence[int], spacing: Sequence[float]
+    sizes: Sequence[int],
+    spacings: Sequence[float],
+    output_sizes: Sequence[int],
+    output_spacings: Sequence[float],
 ) -> list[AxisResize]:
-    """A grid of the given spacing (in the unit of `pitches`), padded or cropped about the
-    middle.
+    """A grid with the given output spacings (in the unit of `spacings`), padded or cropped about
+    its middle.
     """
-    lengths = (
-        size * pitch / step for size, pitch, step in zip(sizes, pitches, spacing, strict=True)
-    )
-    return [
-        AxisResize(size, max(1, round(n)), out)
-        for size, n, out in zip(sizes, lengths, outs, strict=True)
+    lengths = [
+        size * spacing / step
+        for size, spacing, step in zip(sizes, spacings, output_spacings, strict=True)
     ]
+    return _resize_to(sizes, lengths, output_sizes)
 
 
-def stretch(sizes: Sequence[int], outs: Sequence[int]) -> list[AxisResize]:
-    """The whole grid, each axis at a step of its own."""
-    return [AxisResize(size, out, out) for size, out in zip(sizes, outs, strict=True)]
+def stretch(sizes: Sequence[int], output_sizes: Sequence[int]) -> list[AxisResize]:
+    """The whole grid, each axis with its own step: proportions are not kept."""
+    return [AxisResize(size, out, out) for size, out in zip(sizes, output_sizes, strict=True)]
 
 
-def resize_image(
-    pixels: FloatArray, axes: Sequence[AxisResize], fill: float
-) -> NDArray[np.float64]:
-    """(rows, cols) onto the grid of two axes."""
-    rows, cols = axes
-    return np.ascontiguousarray(cols.apply(rows.apply(pixels, fill).T, fill).T)
+def resize_image(pixels: FloatArray, axes: Sequence[AxisResize], fill: float) -> Float64Array:
+    """Pixels (rows, columns) onto the grid of two axes, float64."""
+    rows, columns = axes
+    return np.ascontiguousarray(columns.apply(rows.apply(pixels, fill).T, fill).T)
+
+
+def _resize_to(
+    sizes: Sequence[int], lengths: Sequence[float], output_sizes: Sequence[int]
+) -> list[AxisResize]:
+    return [
+        AxisResize(size, max(1, round(length)), out)
+        for size, length, out in zip(sizes, lengths, output_sizes, strict=True)
+    ]
 
 
 def _resample_axis(
     size: int, inner: int, first: int, count: int, values: FloatArray
-) -> NDArray[np.float64]:
+) -> Float64Array:
     if size == inner:
         return np.asarray(values[first : first + count], np.float64)
     flat = _triangle(size, inner, first, count) @ np.ascontiguousarray(values, np.float64).reshape(
@@ -101,19 +119,19 @@ def _triangle(size_in: int, size_out: int, first: int, count: int) -> csr_array:
     """Interpolation matrix (count, size_in): outputs `first` to `first + count` of `size_out`; each
     row sums to one.
 
-    The filter is as wide as two input samples, or two output samples where those are wider
+    The filter is as wide as two input samples, or as two output samples if those are wider
     (antialiasing).
     """
     from scipy.sparse import csr_array
 
     step = size_in / size_out
     support = max(step, 1.0)
-    centre = (np.arange(first, first + count) + 0.5) * step
+    center = (np.arange(first, first + count) + 0.5) * step
     reach = np.arange(int(np.ceil(2 * support)) + 1)
-    columns = np.floor(centre - support).astype(int)[:, np.newaxis] + reach
-    weights = np.maximum(0.0, 1.0 - np.abs(columns + 0.5 - centre[:, np.newaxis]) / support)
+    columns = np.floor(center - support).astype(int)[:, np.newaxis] + reach
+    weights = np.maximum(0.0, 1.0 - np.abs(columns + 0.5 - center[:, np.newaxis]) / support)
     weights[(columns < 0) | (columns >= size_in)] = 0.0
     weights /= weights.sum(axis=1, keepdims=True)
-    lines = np.broadcast_to(np.arange(count)[:, np.newaxis], columns.shape)
-    kept = weights > 0
-    return csr_array((weights[kept], (lines[kept], columns[kept])), shape=(count, size_in))
+    rows = np.broadcast_to(np.arange(count)[:, np.newaxis], columns.shape)
+    nonzero = weights > 0
+    return csr_array((weights[nonzero], (rows[nonzero], columns[nonzero])), shape=(count, size_in))

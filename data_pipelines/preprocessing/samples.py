@@ -1,7 +1,7 @@
-"""Which slices make one record of a cache, or one input of a model, and the record itself: images,
-2.5D stacks, volumes.
+"""Which slices make one sample (a sample of a cache, or one input of a model), and its integers:
+images, 2.5D stacks, volumes.
 
-Training and prediction both call `units_of` and `prepare_units`: what one sees, the other sees.
+Training and prediction both call `samples_of` and `prepare_samples`, so both see the same samples.
 """
 
 from __future__ import annotations
@@ -22,135 +22,132 @@ from data_pipelines.volumes.resampling import spacing_of
 from data_pipelines.volumes.series import Group, classify_spacing, group_planes
 from data_pipelines.volumes.volume import ACCEPTED, assemble
 
-#: A neighbour may lie this far from where the series' step puts it, in steps; beyond, the slice
-#: before it is repeated.
-NEIGHBOUR_TOLERANCE = 0.25
+#: How far a neighbor may lie from its expected position, in steps of the series. Beyond it, the
+#: slice before the gap is repeated.
+NEIGHBOR_TOLERANCE = 0.25
 
 
 @dataclass(frozen=True)
 class SampleSlices:
-    """The slices of one record, as places in a list of planes.
+    """The slices of one sample, as indices into a list of planes.
 
-    An image: its one slice. A stack: `spec.slices` neighbours around the middle one, repeated where
-    there is none. A volume: all slices of a consistent group, ascending along row x column.
+    An image: its one slice. A stack: `spec.slices` neighbors around the middle slice, repeated at
+    the ends of the series. A volume: all slices of a consistent group, ascending along row x
+    column.
     """
 
-    members: tuple[int, ...]
+    slice_indices: tuple[int, ...]
 
     @property
     def middle(self) -> int:
-        """The slice that stands for the record: itself, or the middle one."""
-        return self.members[len(self.members) // 2]
+        """The slice that represents the sample: the image itself, or the middle slice."""
+        return self.slice_indices[len(self.slice_indices) // 2]
 
 
-def units_of(
+def samples_of(
     planes: Sequence[Plane], spec: PreprocessSpec
 ) -> tuple[list[SampleSlices], dict[str, int]]:
-    """Records of the given slices, in the order of their first slices, and what was left out:
-    verdict -> series.
+    """Samples of the given slices, in the order of their first slices, and the number of series
+    that were left out for each verdict.
 
     Images and stacks leave nothing out; a volume is made of each consistent group that the spec's
     policy accepts.
     """
-    if spec.form == "image":
+    if spec.layout == "image":
         return [SampleSlices((n,)) for n in range(len(planes))], {}
     groups = group_planes([_numbered(plane, n) for n, plane in enumerate(planes)])
-    if spec.form == "stack":
-        units = [unit for group in groups for unit in _stacks(group, spec.slices)]
-        return sorted(units, key=lambda unit: unit.middle), {}
-    taken = [group for group in groups if group.verdict in ACCEPTED[spec.policy]]
-    left_out = Counter(group.verdict for group in groups if group not in taken)
-    units = [SampleSlices(tuple(plane.source_index for plane in group.planes)) for group in taken]
-    return sorted(units, key=lambda unit: min(unit.members)), dict(sorted(left_out.items()))
+    if spec.layout == "stack":
+        samples = [sample for group in groups for sample in _stacks(group, spec.slices)]
+        return sorted(samples, key=lambda sample: sample.middle), {}
+    accepted = [group for group in groups if group.verdict in ACCEPTED[spec.policy]]
+    left_out = Counter(group.verdict for group in groups if group not in accepted)
+    samples = [
+        SampleSlices(tuple(plane.source_index for plane in group.planes)) for group in accepted
+    ]
+    samples.sort(key=lambda sample: min(sample.slice_indices))
+    return samples, dict(sorted(left_out.items()))
 
 
-def prepare_units(
-    units: Sequence[SampleSlices],
+def prepare_samples(
+    samples: Sequence[SampleSlices],
     planes: Sequence[Plane],
     read: Callable[[int], Image],
     spec: PreprocessSpec,
 ) -> Iterator[np.ndarray]:
-    """Prepared integers (*spec.prepared_shape) of each unit; `read` gives the image of a place in
-    `planes`.
+    """Prepared integers (*spec.prepared_shape) of each sample.
 
-    Each image is read once where the units of a series follow one another. Raises SpecError where
-    an image is in another unit than the spec's.
+    planes: only used for volumes. read: gives the image of an index into `planes`; each image is
+        read once if the samples of a series follow one another.
+    Raises SpecError if an image has other units than the spec (code wrong_units), or values that
+    are not finite (code not_finite).
     """
-    if spec.form == "volume":
-        for unit in units:
-            group = classify_spacing([_numbered(planes[n], n) for n in unit.members])
+    if spec.layout == "volume":
+        for sample in samples:
+            group = classify_spacing([_numbered(planes[n], n) for n in sample.slice_indices])
             yield _volume((read(plane.source_index) for plane in group.planes), group, spec)
         return
-    single = lru_cache(maxsize=2 * spec.slices)(lambda n: prepare(read(n), spec))
-    for unit in units:
-        yield (
-            single(unit.members[0])
-            if spec.form == "image"
-            else np.stack([single(n) for n in unit.members], axis=-1)
-        )
+    prepared = lru_cache(maxsize=2 * spec.slices)(lambda n: prepare(read(n), spec))
+    for sample in samples:
+        if spec.layout == "image":
+            yield prepared(sample.slice_indices[0])
+        else:
+            yield np.stack([prepared(n) for n in sample.slice_indices], axis=-1)
 
 
 def _stacks(group: Group, count: int) -> Iterator[SampleSlices]:
     """One stack around each slice. A gap in the series is an edge: the last slice before it is
     repeated.
     """
-    reach = range(1, count // 2 + 1)
-    heights = _heights(group)
-    for at, plane in enumerate(group.planes):
+    heights, step = _heights(group), group.step_mm or 0.0
+    for index, plane in enumerate(group.planes):
         sides = {}
         for sign in (-1, 1):
-            found, last = [], plane
-            for distance in reach:
-                last = (
-                    _at_height(
-                        group, heights, heights[at] + sign * distance * (group.step_mm or 0.0)
-                    )
-                    or last
-                )
-                found.append(last.source_index)
-            sides[sign] = found
+            neighbors, last = [], plane
+            for distance in range(1, count // 2 + 1):
+                height = heights[index] + sign * distance * step
+                last = _at_height(group, heights, height) or last
+                neighbors.append(last.source_index)
+            sides[sign] = neighbors
         yield SampleSlices((*reversed(sides[-1]), plane.source_index, *sides[1]))
 
 
 def _heights(group: Group) -> np.ndarray:
-    """mm along the normal; zeros where the group has no step."""
+    """mm along the normal; zeros if the group has no step."""
     if group.step_mm is None:
         return np.zeros(len(group.planes))
     axes = np.asarray(group.planes[0].orientation, np.float64).reshape(2, 3)
-    return np.asarray([plane.position for plane in group.planes], np.float64) @ np.cross(
-        axes[0], axes[1]
-    )
+    positions = np.asarray([plane.position for plane in group.planes], np.float64)
+    return positions @ np.cross(axes[0], axes[1])
 
 
-def _at_height(group: Group, heights: np.ndarray, wanted: float) -> Plane | None:
+def _at_height(group: Group, heights: np.ndarray, height: float) -> Plane | None:
     if group.step_mm is None:
         return None
-    nearest = int(np.abs(heights - wanted).argmin())
-    near = abs(heights[nearest] - wanted) <= NEIGHBOUR_TOLERANCE * group.step_mm
-    return group.planes[nearest] if near else None
+    nearest = int(np.abs(heights - height).argmin())
+    is_close = abs(heights[nearest] - height) <= NEIGHBOR_TOLERANCE * group.step_mm
+    return group.planes[nearest] if is_close else None
 
 
 def _volume(images: Iterator[Image], group: Group, spec: PreprocessSpec) -> np.ndarray:
-    """Resized within each slice, then along the stack."""
+    """Resized within each slice, then along the slices."""
     checked = (_checked(image, spec) for image in images)
     slices: Iterator[np.ndarray]
     if spec.policy == "resample" and group.verdict != "REGULAR":
         volume = assemble(group, list(checked), regular=True)
         slices, affine, count = iter(volume.pixels), volume.affine, len(volume.pixels)
     else:
-        slices, affine, count = (
-            (image.pixels for image in checked),
-            np.asarray(group.affine),
-            len(group.planes),
-        )
+        slices = (image.pixels for image in checked)
+        affine, count = np.asarray(group.affine), len(group.planes)
     first = next(slices)
-    sizes, pitches, outs = (count, *first.shape), spacing_of(affine), spec.prepared_shape
+    sizes, spacings, output_sizes = (count, *first.shape), spacing_of(affine), spec.prepared_shape
     if spec.spacing_mm is not None:
-        axes = at_spacing(sizes, pitches, outs, spec.spacing_mm)
+        axes = at_spacing(sizes, spacings, output_sizes, spec.spacing_mm)
+    elif spec.fit == "stretch":
+        axes = stretch(sizes, output_sizes)
     else:
-        axes = stretch(sizes, outs) if spec.fit == "stretch" else fit_within(sizes, pitches, outs)
-    flat = np.stack([resize_image(each, axes[1:], spec.fill) for each in (first, *slices)])
-    return to_integers(axes[0].apply(flat, spec.fill), spec)
+        axes = fit_within(sizes, spacings, output_sizes)
+    resized = np.stack([resize_image(each, axes[1:], spec.fill) for each in (first, *slices)])
+    return to_integers(axes[0].apply(resized, spec.fill), spec)
 
 
 def _checked(image: Image, spec: PreprocessSpec) -> Image:
@@ -158,5 +155,5 @@ def _checked(image: Image, spec: PreprocessSpec) -> Image:
     return image
 
 
-def _numbered(plane: Plane, source_index: int) -> Plane:
-    return replace(plane, source_index=source_index)
+def _numbered(plane: Plane, index: int) -> Plane:
+    return replace(plane, source_index=index)

@@ -1,54 +1,48 @@
-"""From a read image to the fixed-size integers that training and prediction both consume.
+"""What becomes of an image before a model sees it: one frozen object, with presets and a hash.
 
-`prepare` (one image) and `data_pipelines.preprocessing.samples.prepare_record` (several slices) are
-all that lies between a DICOM file and a model; what follows (windows, scaling) is part of the saved
-model. Both sides see the same rounded integers, so they cannot drift apart.
-
-| kind       | dtype  | one unit is                      | fill outside the picture |
-|------------|--------|----------------------------------|--------------------------|
-| ct         | int16  | 1 HU                             | -1024 (air)              |
-| radiograph | uint16 | 1/65535 of the display range 0-1 | 0 (dark)                 |
+`prepare` (one image) and `prepare_samples` (images, stacks and volumes) are all that lies between a
+DICOM file and a model; what follows (windows, scaling) is part of the saved model. Training and
+prediction both see the same rounded integers, so they cannot drift apart. Dtype, scale and fill
+of each kind of image: `data_pipelines.kinds`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_pipelines.errors import SpecError
-from data_pipelines.kinds import KindName, image_kind
+from data_pipelines.kinds import KINDS, ImageKind, KindName, Layout, image_kind
 
-if TYPE_CHECKING:
-    pass
-
-_PRESETS: dict[str, dict[str, str | int]] = {
-    "xray": {"kind": "radiograph"},
-    "ct": {"kind": "ct"},
-    "ct25d": {"kind": "ct", "form": "stack", "slices": 3},
-    "ctvol": {"kind": "ct", "form": "volume"},
+#: Prefix of a preset name -> the kind of image and the layout.
+_PRESETS: dict[str, tuple[KindName, Layout]] = {
+    defaults.preset: (kind.name, layout)
+    for kind in KINDS.values()
+    for layout, defaults in kind.layouts.items()
 }
-_PRESET = re.compile(rf"({'|'.join(_PRESETS)})-([0-9]{{1,4}})")
+_PRESET_PATTERN = re.compile(rf"({'|'.join(_PRESETS)})-([0-9]{{1,4}})")
+_MIN_SLICES: dict[Layout, int] = {"image": 1, "stack": 3, "volume": 2}
 _SIZE = Annotated[int, Field(ge=16, le=2048)]
 _SPACING = Annotated[float, Field(gt=0.01, lt=100)]
 
 
 class PreprocessSpec(BaseModel):
-    """What becomes of an image or a series, and nothing else. Two specs with equal fields have
-    equal hashes.
+    """What becomes of an image or a series. Two specs with equal fields have equal hashes.
 
     rows, cols: output size in pixels, 16 to 2048.
-    fit: "pad" keeps the proportions (in mm, or of the pixels where nothing else is known) and fills
-        the border; "stretch" does not.
-    form: "image", each image alone; "stack", a CT slice in the middle of `slices` neighbours as
-        channels (2.5D); "volume", a CT series resampled to `slices` x rows x cols.
+    fit: "pad" keeps the proportions (in mm if the pixel spacing is known, otherwise of the pixels)
+        and fills the border; "stretch" does not keep them.
+    form: the layout of a sample. "image": each image alone; "stack": a CT slice in the middle of
+        `slices` neighbors as channels (2.5D); "volume": a CT series resampled to
+        `slices` x rows x cols.
     slices: 1 for images, odd for stacks.
-    spacing_mm: of volumes, (slice, row, column): resample to it, then crop or pad about the middle;
-        None: the whole series fits.
-    policy: of volumes, which series are accepted, as in `read_volume`.
+    spacing_mm: for volumes, (slice, row, column): the series is resampled to this spacing, then
+        cropped or padded about its middle. None: the whole series is fitted into the volume.
+    policy: for volumes, which series are accepted, as in `read_volume`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,108 +51,135 @@ class PreprocessSpec(BaseModel):
     rows: _SIZE
     cols: _SIZE
     fit: Literal["pad", "stretch"] = "pad"
-    form: Literal["image", "stack", "volume"] = "image"
+    form: Layout = "image"
     slices: Annotated[int, Field(ge=1, le=512)] = 1
     spacing_mm: tuple[_SPACING, _SPACING, _SPACING] | None = None
     policy: Literal["reject", "shear", "resample"] = "resample"
     version: Literal[1] = 1
 
     @model_validator(mode="after")
-    def _agree(self) -> PreprocessSpec:
-        fewest = {"image": 1, "stack": 3, "volume": 2}[self.form]
-        if self.form != "image" and self.kind != "ct":
-            raise ValueError("only CT slices make stacks and volumes")
-        if self.slices < fewest or (self.form == "image" and self.slices > 1):
+    def _check_fields_agree(self) -> PreprocessSpec:
+        minimum = _MIN_SLICES[self.layout]
+        if self.layout not in self.image_kind.layouts:
             raise ValueError(
-                f"form {self.form} takes {'1 slice' if fewest == 1 else f'{fewest} slices or more'}"
+                f"form {self.form} is not available for {self.kind} images: write "
+                f"{' or '.join(self.image_kind.layouts)}"
             )
-        if self.form == "stack" and self.slices % 2 == 0:
+        if self.slices < minimum or (self.layout == "image" and self.slices > 1):
+            count = "exactly 1 slice" if minimum == 1 else f"{minimum} slices or more"
+            raise ValueError(f"form {self.form} needs {count}")
+        if self.layout == "stack" and self.slices % 2 == 0:
             raise ValueError("a stack has a slice in its middle: slices must be odd")
-        if self.form != "volume" and (self.spacing_mm is not None or self.policy != "resample"):
-            raise ValueError("spacing_mm and policy are for volumes")
+        if self.layout != "volume" and (self.spacing_mm is not None or self.policy != "resample"):
+            raise ValueError("spacing_mm and policy are for volumes only")
         if self.spacing_mm is not None and self.fit != "pad":
             raise ValueError('with spacing_mm, fit must be "pad"')
         return self
 
     @property
+    def layout(self) -> Layout:
+        """What one sample is made of; saved as the field `form`."""
+        return self.form
+
+    @property
+    def image_kind(self) -> ImageKind:
+        """The kind of image, with its units and defaults."""
+        return image_kind(self.kind)
+
+    @property
     def name(self) -> str:
-        prefix = {
-            "image": "xray" if self.kind == "radiograph" else "ct",
-            "stack": "ct25d",
-            "volume": "ctvol",
-        }[self.form]
-        sides = (
-            [self.slices, self.rows, self.cols] if self.form == "volume" else [self.rows, self.cols]
-        )
+        """A short name that tells specs apart, for instance "ct25d-256-5slices"."""
+        sides = [self.rows, self.cols]
+        if self.layout == "volume":
+            sides.insert(0, self.slices)
         size = str(sides[0]) if len({*sides}) == 1 else "x".join(map(str, sides))
-        count = f"-{self.slices}slices" if self.form == "stack" and self.slices != 3 else ""
-        at = (
-            ""
-            if self.spacing_mm is None
-            else f"-at{'x'.join(f'{mm:g}' for mm in self.spacing_mm)}mm"
-        )
-        kept = "" if self.policy == "resample" else f"-{self.policy}"
-        return f"{prefix}-{size}{count}{at}{kept}" + ("" if self.fit == "pad" else f"-{self.fit}")
+        parts = [self.image_kind.layouts[self.layout].preset, size]
+        if self.layout == "stack" and self.slices != 3:
+            parts.append(f"{self.slices}slices")
+        if self.spacing_mm is not None:
+            parts.append(f"at{'x'.join(f'{mm:g}' for mm in self.spacing_mm)}mm")
+        if self.policy != "resample":
+            parts.append(self.policy)
+        if self.fit != "pad":
+            parts.append(self.fit)
+        return "-".join(parts)
 
     @property
     def dtype(self) -> np.dtype:
         """Little-endian dtype of the prepared integers."""
-        return image_kind(self.kind).dtype
+        return self.image_kind.dtype
 
     @property
     def scale(self) -> np.float32:
         """Model units per integer."""
-        return image_kind(self.kind).scale
+        return self.image_kind.scale
 
     @property
     def fill(self) -> float:
-        """What lies outside the picture, in model units: air, or dark."""
-        return image_kind(self.kind).fill
+        """The value outside the image, in model units: air for CT, dark for radiographs."""
+        return self.image_kind.fill
+
+    @property
+    def default_augmentation(self) -> str:
+        """Name of the augmentation preset that training uses by default."""
+        return self.image_kind.layouts[self.layout].augmentation
 
     @property
     def prepared_shape(self) -> tuple[int, ...]:
-        """Shape of one prepared record: (rows, cols), of a stack (rows, cols, slices), of a volume
-        (slices, rows, cols).
+        """Shape of one prepared sample: (rows, columns) of an image, (rows, columns, slices) of a
+        stack, (slices, rows, columns) of a volume.
         """
         plane = (self.rows, self.cols)
-        return {"image": plane, "stack": (*plane, self.slices), "volume": (self.slices, *plane)}[
-            self.form
-        ]
+        if self.layout == "stack":
+            return (*plane, self.slices)
+        return (self.slices, *plane) if self.layout == "volume" else plane
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one model input: the prepared shape, with a channel axis at the end."""
-        return self.prepared_shape if self.form == "stack" else (*self.prepared_shape, 1)
+        return self.prepared_shape if self.layout == "stack" else (*self.prepared_shape, 1)
 
     @property
     def sha256(self) -> str:
+        """SHA-256 of all fields, in hex: part of the key of a cache."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 def spec_from(value: str | dict | PreprocessSpec) -> PreprocessSpec:
-    """A spec from a preset name, a mapping, or a spec itself.
+    """A spec from a preset name, a mapping of fields, or a spec itself.
 
-    Presets: kind and side in pixels, "xray-224", "ct-128"; "ct25d-256" (a CT slice between its two
-    neighbours); "ctvol-64" (a CT series as a cube). Raises SpecError where the name or a field is
-    unknown or out of range.
+    A preset name is a kind and a side in pixels: "xray-224", "ct-128"; "ct25d-256" (a CT slice
+    between its two neighbors); "ctvol-64" (a CT series as a cube). Raises SpecError with code
+    unknown_preset, or with code spec if a field is unknown or out of range.
+
+    >>> spec_from("xray-224").shape
+    (224, 224, 1)
+    >>> spec_from("ct25d-256").shape
+    (256, 256, 3)
     """
     if isinstance(value, PreprocessSpec):
         return value
-    if isinstance(value, str):
-        match = _PRESET.fullmatch(value)
-        if match is None:
-            raise SpecError(
-                f"unknown preset {value!r}: write "
-                f"{', '.join(f'{name}-SIZE' for name in _PRESETS)}, for instance xray-224"
-            )
-        side = int(match[2])
-        value = {**_PRESETS[match[1]], "rows": side, "cols": side}
-        value |= {"slices": side} if match[1] == "ctvol" else {}
     try:
-        return PreprocessSpec.model_validate(value)
+        return PreprocessSpec.model_validate(
+            _preset_fields(value) if isinstance(value, str) else value
+        )
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "form"
+        field = ".".join(str(part) for part in first["loc"]) or "form"
         raise SpecError(
-            f"preprocessing spec, field {where}: {first['msg']}; received {first['input']!r}"
+            f"preprocessing spec, field {field}: {first['msg']}; received {first['input']!r}"
         ) from None
+
+
+def _preset_fields(name: str) -> dict[str, str | int]:
+    match = _PRESET_PATTERN.fullmatch(name)
+    if match is None:
+        raise SpecError(
+            f"unknown preset {name!r}: write {', '.join(f'{prefix}-SIZE' for prefix in _PRESETS)}, "
+            f"for instance xray-224",
+            code="unknown_preset",
+        )
+    kind, layout = _PRESETS[match[1]]
+    side = int(match[2])
+    slices = side if layout == "volume" else _MIN_SLICES[layout]
+    return {"kind": kind, "form": layout, "rows": side, "cols": side, "slices": slices}

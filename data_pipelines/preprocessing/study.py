@@ -1,5 +1,5 @@
-"""One study for a model: its files through ingest's gate and the cache's preparation, in one
-function that prediction calls.
+"""One study for a model: its files pass the checks of ingest and the preparation of the cache, in
+one function that prediction calls.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import numpy as np
 
 from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.errors import Ineligible, SeriesError
-from data_pipelines.kinds import image_kind
 from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.preparation import prepare
-from data_pipelines.preprocessing.samples import prepare_units, units_of
+from data_pipelines.preprocessing.samples import prepare_samples, samples_of
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.sources.acceptance import accepted_images
 from data_pipelines.volumes.plane import Plane
@@ -24,9 +23,9 @@ from data_pipelines.volumes.plane import Plane
 class Study:
     """What a model receives for one study.
 
-    pixels: prepared integers (records, *spec.prepared_shape). slices: for each record (SOP instance
-        UID, frame) of each of its slices, in order, so that a prediction can be drawn back on them;
-        a stack's are its neighbours.
+    pixels: prepared integers (samples, *spec.prepared_shape). slices: for each sample, the (SOP
+        instance UID, frame) of each of its slices, in order, so that a prediction can be drawn on
+        them; those of a stack are its neighbors.
     """
 
     pixels: np.ndarray
@@ -39,63 +38,67 @@ def prepared_study(
     *,
     check: Callable[[Image], None] | None = None,
 ) -> Study:
-    """Every record that the images of a study make for a spec: each image, each slice with its
-    neighbours, or each volume.
+    """Every sample that the images of a study give for a spec: each image, each slice with its
+    neighbors, or each volume.
 
-    Localizers, images of another kind and the like are passed over. check: called with each image
-    that is used; what it raises comes through. Raises Ineligible where no image is left,
-    SeriesError (code: the verdict in lower case) where none of the series makes a volume, and
-    DicomError where a file cannot be read.
+    Localizers, images of another kind and similar files are ignored. check: called with each image
+    that is used; its exceptions are passed on. Raises Ineligible (code no_image) if no image is
+    left, SeriesError (code: the verdict in lower case) if no series makes a volume, and DicomError
+    if a file cannot be read.
     """
-    single = spec.form == "image"
+    single = spec.layout == "image"
     pixels: list[np.ndarray] = []
-    kept: list[tuple[Image, Plane]] = []
-    places: list[tuple[str, int]] = []
-    passed_over = "there is none"
+    slices: list[tuple[Image, Plane]] = []
+    origins: list[tuple[str, int]] = []
+    reason = "the study has no image"
     for file in files:
         try:
-            usable = accepted_images(
-                file, units=image_kind(spec.kind).units.name, digest=not single
-            )
+            accepted = accepted_images(file, units=spec.image_kind.units.name, digest=not single)
         except Ineligible as error:
-            passed_over = str(error)
+            reason = str(error)
             continue
-        of_kind = [(image, plane) for image, kind, plane in usable if kind == spec.kind]
+        of_kind = [(image, plane) for image, kind, plane in accepted if kind == spec.kind]
         if not of_kind:
-            passed_over = f"the model was trained on {spec.kind} images, and this is another kind"
+            reason = (
+                f"the model was trained on {spec.kind} images, and this is another kind of image"
+            )
         for image, plane in of_kind:
             if check is not None:
                 check(image)
-            places.append((image.header.identifiers.sop_instance_uid, image.frame))
+            origins.append((image.header.identifiers.sop_instance_uid, image.frame))
             if single:
                 pixels.append(prepare(image, spec))
             else:
-                kept.append((image, plane))
-    if not places:
-        raise Ineligible(f"no image that this model can read: {passed_over}", code="no_image")
+                slices.append((image, plane))
+    if not origins:
+        raise Ineligible(f"no image that this model can read: {reason}", code="no_image")
     if single:
-        return Study(np.stack(pixels), tuple((place,) for place in places))
-    return _stacked(kept, places, spec)
+        return Study(np.stack(pixels), tuple((origin,) for origin in origins))
+    return _of_series(slices, origins, spec)
 
 
-def _stacked(
-    kept: list[tuple[Image, Plane]], places: list[tuple[str, int]], spec: PreprocessSpec
+def _of_series(
+    slices: list[tuple[Image, Plane]], origins: list[tuple[str, int]], spec: PreprocessSpec
 ) -> Study:
-    """Stacks or volumes; as ingest does, of slices with equal pixels in one place the first is
-    kept.
+    """Stacks or volumes. Of slices with equal pixels at the same position only the first is used,
+    as in ingest.
     """
     first: dict[tuple[object, ...], int] = {}
-    for n, (image, plane) in enumerate(kept):
+    for n, (image, plane) in enumerate(slices):
         first.setdefault((plane.series, plane.position, image.pixel_sha256), n)
-    at = list(first.values())
-    images, planes = [kept[n][0] for n in at], [replace(kept[n][1], source_index=0) for n in at]
-    units, left_out = units_of(planes, spec)
-    if not units:
+    indices = list(first.values())
+    images = [slices[n][0] for n in indices]
+    planes = [replace(slices[n][1], source_index=0) for n in indices]
+    samples, left_out = samples_of(planes, spec)
+    if not samples:
         verdicts = ", ".join(left_out)
         raise SeriesError(
             f"no series of the study makes a volume: {verdicts}; the model's policy is "
             f"{spec.policy!r}",
             code=next(iter(left_out)).lower(),
         )
-    pixels = np.stack(list(prepare_units(units, planes, images.__getitem__, spec)))
-    return Study(pixels, tuple(tuple(places[at[n]] for n in unit.members) for unit in units))
+    pixels = np.stack(list(prepare_samples(samples, planes, images.__getitem__, spec)))
+    return Study(
+        pixels,
+        tuple(tuple(origins[indices[n]] for n in sample.slice_indices) for sample in samples),
+    )

@@ -1,7 +1,7 @@
-"""What the machine gives: limits, isolated workers, atomic files, folder walks, the presence of
-TensorFlow.
+"""Services of the machine: limits, isolated workers, atomic files, folder walks, whether TensorFlow
+is installed.
 
-Imports nothing of the other rooms but the errors.
+Imports nothing from the other rooms except the errors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writing that leaves the old file, the new file, or nothing: never half a file.
+"""Writing files so that a crash leaves the old file, the new file, or nothing: never half a file.
 
 A temporary name in the same folder, fsync, rename, fsync of the folder (rename(2) is atomic within
 a file system).
@@ -22,13 +22,14 @@ from data_pipelines.errors import InputError
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to `path`: a reader sees the old bytes or all of the new ones.
 
-    `mode` is the permission of a new file before the umask. Raises OSError (a full disk, a missing
-    folder); the temporary file is gone then and an earlier `path` is untouched.
+    mode: permissions of a new file before the umask. Raises OSError (a full disk, a missing
+    folder); the temporary file is then removed, and an earlier `path` is untouched.
     """
     path = Path(path)
+    # mkstemp creates the file with mode 0600
     handle, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=".partial"
-    )  # made with 0600
+    )
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -44,10 +45,10 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 @contextlib.contextmanager
 def staged_folder(out: Path, *, what: str) -> Iterator[Path]:
-    """Yield a temporary folder beside `out`: it becomes `out` when the block ends well and is
-    removed when it does not.
+    """Yield a temporary folder beside `out`. It becomes `out` if the block succeeds and is removed
+    if it fails.
 
-    `what` names the content in the error. Raises InputError (code output_exists) where `out` exists
+    what: the content, for the error message. Raises InputError (code output_exists) if `out` exists
     and is not an empty folder.
     """
     out = Path(out)
@@ -77,14 +78,18 @@ def require_new(out: Path, *, what: str) -> None:
         return
     if os.path.lexists(out):
         raise InputError(
-            f"{out} exists already: {what} is written to a new or empty folder. Name another one, "
-            f"or remove this one.",
+            f"{out} exists already, but {what} is written to a new or empty folder only. Choose "
+            f"another folder, or remove this one.",
             code="output_exists",
         )
 
 
 def csv_bytes(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> bytes:
-    """Return `rows` as a UTF-8 CSV with a header of `columns`."""
+    r"""Return `rows` as a UTF-8 CSV with `columns` as the header.
+
+    >>> csv_bytes([{"a": 1, "b": "x, y"}], ["a", "b"])
+    b'a,b\n1,"x, y"\n'
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -93,8 +98,8 @@ def csv_bytes(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> b
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut; a no-op where folders cannot be opened
-    (Windows).
+    """Make a rename inside `folder` survive a power cut. Does nothing on Windows, where folders
+    cannot be opened.
     """
     if os.name != "posix":
         return

@@ -1,7 +1,6 @@
 """Public names of a room that are imported when they are first used, and modules that have moved.
 
-An import of a room then costs nothing: no pandas in a decode worker, no TensorFlow in `import
-medres`.
+Importing a room then costs nothing: no pandas in a decode worker, no TensorFlow in `import medres`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,8 @@ def lazy_exports(
     """`__all__`, `__getattr__` and `__dir__` of a package.
 
     package: its `__name__`. homes: module -> its public names, separated by spaces.
-    needs_tensorflow: names whose use without TensorFlow is reported in one sentence (BackendError).
+    needs_tensorflow: names that raise BackendError, in one sentence, if TensorFlow is not
+        installed.
 
     >>> exports = {"data_pipelines.runtime.limits": "limited"}
     >>> names, get, _ = lazy_exports("data_pipelines.runtime", exports)
@@ -46,14 +46,14 @@ def lazy_exports(
 
 
 def redirect_modules(moved: Mapping[str, str], *, deprecated: bool = True) -> None:
-    """Keep old module paths importable: {old: new}. Where deprecated, an import warns and names the
-    new path.
+    """Keep old module paths importable: {old path: new path}. If deprecated, an import warns and
+    names the new path.
     """
-    sys.meta_path.append(_MovedModules(moved, deprecated))
+    sys.meta_path.append(_MovedModuleFinder(moved, deprecated))
 
 
-class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the old paths; Python asks it last, after every module that exists."""
+class _MovedModuleFinder(importlib.abc.MetaPathFinder):
+    """Finds old module paths. Python asks it last, after every module that exists."""
 
     def __init__(self, moved: Mapping[str, str], deprecated: bool) -> None:
         self.moved, self.deprecated = dict(moved), deprecated
@@ -61,27 +61,26 @@ class _MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if self._new_path(fullname) is None:
-            return None
-        return importlib.util.spec_from_loader(fullname, self, is_package=fullname in self.moved)
+        for old, new in self.moved.items():
+            if fullname == old or fullname.startswith(f"{old}."):
+                loader = _MovedModuleLoader(new + fullname[len(old) :], self.deprecated)
+                return importlib.util.spec_from_loader(fullname, loader, is_package=fullname == old)
+        return None
+
+
+class _MovedModuleLoader(importlib.abc.Loader):
+    """Makes an old module whose names are those of the new one."""
+
+    def __init__(self, new: str, deprecated: bool) -> None:
+        self.new, self.deprecated = new, deprecated
 
     def exec_module(self, module: ModuleType) -> None:
-        new = self._new_path(module.__name__)
-        if new is None:
-            raise ImportError(f"no new path for {module.__name__}")
         if self.deprecated:
             warnings.warn(
-                f"{module.__name__} has moved to {new}; the old path goes with the next version",
+                f"{module.__name__} has moved to {self.new}; the next version removes the old path",
                 DeprecationWarning,
                 stacklevel=2,
             )
-        home = importlib.import_module(new)
+        home = importlib.import_module(self.new)
         module.__doc__ = home.__doc__
         module.__getattr__ = lambda name: getattr(home, name)  # type: ignore[method-assign]
-
-    def _new_path(self, fullname: str) -> str | None:
-        """The new path of an old module, or of one inside it."""
-        for old, new in self.moved.items():
-            if fullname == old or fullname.startswith(f"{old}."):
-                return new + fullname[len(old) :]
-        return None

@@ -1,5 +1,5 @@
-"""What one file may cost: seconds, memory, bytes, depth. Bytes from elsewhere may be a bomb; these
-stop it.
+"""What one file may cost: seconds, memory, bytes, depth. A file from elsewhere may be a
+decompression bomb; these limits stop it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from data_pipelines.errors import InputError
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one file. `seconds` and `memory` (bytes beyond what the program takes) hold in the
-    decode workers.
+    """Limits of one file. `seconds` and `memory` (bytes beyond those of the program itself) apply
+    in the decode workers.
 
-    `file`: bytes on the disk; `inflated`: bytes of a deflated data set, of all frames of an image,
-        or of an archive once they are decompressed; `depth`: sequences within sequences.
+    file: bytes on disk. inflated: bytes after decompression, of a deflated data set, of all frames
+    of an image, or of an archive. depth: sequences within sequences.
     """
 
     seconds: float = 10.0
@@ -33,7 +33,7 @@ _current: ContextVar[Limits] = ContextVar("limits")
 
 
 def active_limits() -> Limits:
-    """The limits that hold here and now."""
+    """The limits that apply here and now."""
     return _current.get(_DEFAULT)
 
 
@@ -41,17 +41,20 @@ def active_limits() -> Limits:
 def limited(**changes: float) -> Iterator[Limits]:
     """Read with other limits inside the block: `with limited(seconds=60): ingest(...)`.
 
-    Raises InputError for an unknown name or a value that is not above 0.
+    Raises InputError (code limits) for an unknown name or a value that is not above 0.
+
+    >>> with limited(seconds=60) as limits:
+    ...     limits.seconds
+    60
     """
-    known = asdict(active_limits())
+    names = asdict(active_limits())
     for name, value in changes.items():
-        if name not in known:
+        if name not in names:
             raise InputError(
-                f"limit {name}: there is none of that name. Choose one of {', '.join(known)}.",
-                code="limits",
+                f"unknown limit {name!r}. Choose one of {', '.join(names)}.", code="limits"
             )
         if not value > 0:
-            raise InputError(f"limit {name}={value:g}: give a number above 0.", code="limits")
+            raise InputError(f"limit {name}={value:g}: use a number above 0.", code="limits")
     whole = {name: value if name == "seconds" else int(value) for name, value in changes.items()}
     token = _current.set(replace(active_limits(), **whole))  # type: ignore[arg-type]
     try:
@@ -61,7 +64,7 @@ def limited(**changes: float) -> Iterator[Limits]:
 
 
 def install_limits(limits: Limits) -> None:
-    """Let `limits` hold in this process from now on: for workers, which have one task in life."""
+    """Apply `limits` in this process from now on: for workers, which have a single task."""
     _current.set(limits)
 
 
@@ -69,8 +72,12 @@ _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def parse_limits(texts: list[str]) -> dict[str, float]:
-    """NAME=VALUE texts as changes for `limited`; bytes may end in KiB, MiB or GiB. Raises
-    InputError.
+    """NAME=VALUE texts as changes for `limited`; bytes may end in KiB, MiB or GiB.
+
+    Raises InputError (code limits) for a text of another form.
+
+    >>> parse_limits(["seconds=60", "memory=4GiB"])
+    {'seconds': 60.0, 'memory': 4294967296.0}
     """
     changes = {}
     for text in texts:
@@ -83,7 +90,7 @@ def parse_limits(texts: list[str]) -> dict[str, float]:
             equals = ""
         if not equals:
             raise InputError(
-                f"limit {text!r}: write NAME=NUMBER, as in seconds=60 or memory=4GiB.",
+                f"limit {text!r}: write NAME=NUMBER, for instance seconds=60 or memory=4GiB.",
                 code="limits",
             )
     return changes

@@ -1,5 +1,5 @@
-"""Walking a folder without following anything: links, pipes and devices are listed, never
-opened.
+"""Lists the files of a folder without following anything: links, pipes and devices are listed but
+never opened.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from data_pipelines.errors import InputError
 
 @dataclass(frozen=True)
 class Walk:
-    """`files`: paths of regular files relative to `root`, posix, sorted. `others`: (path, reason)
-    of what is no file.
+    """files: paths of regular files relative to `root`, in posix form, sorted. others: (path,
+    reason) of everything that is not a regular file.
     """
 
     root: Path
@@ -24,10 +24,11 @@ class Walk:
 
 
 def walk_files(source: Path | str) -> Walk:
-    """List everything below a folder, or one file. Raises InputError where `source` is neither.
+    """List everything below a folder, or one file. Raises InputError (code no_source) if `source`
+    is neither.
 
-    Reasons: symbolic_link, special_file (a pipe, socket or device), unreadable_folder, file_name
-    (not UTF-8).
+    Reasons of `others`: symbolic_link, special_file (a pipe, socket or device), unreadable_folder,
+    file_name (not UTF-8).
     """
     source = Path(source)
     if source.is_file():
@@ -45,7 +46,7 @@ def walk_files(source: Path | str) -> Walk:
 
     for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=False):
         for name in [*names, *(f for f in folders if Path(folder, f).is_symlink())]:
-            path = os.path.join(folder, name)  # noqa: PTH118  a Path a file is slow in large folders
+            path = os.path.join(folder, name)  # noqa: PTH118  a Path per file is slow in large folders
             relative = _relative(root, path)
             reason = _reason(path)
             if reason is None:
@@ -56,7 +57,7 @@ def walk_files(source: Path | str) -> Walk:
 
 
 def _relative(root: Path, path: str) -> str:
-    """Posix path below root; bytes that are no UTF-8 are written as backslash escapes."""
+    """Posix path below root; bytes that are not UTF-8 are written as backslash escapes."""
     relative = Path(path).relative_to(root).as_posix()
     return relative.encode("utf-8", "backslashreplace").decode()
 

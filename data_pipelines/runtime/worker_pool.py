@@ -1,9 +1,9 @@
 """A pool of spawned, long-lived worker processes in which a crash, a hang or a memory bomb costs
 one item.
 
-Codecs are native code fed with untrusted bytes: they may crash, loop or allocate without end, and
-none of that can be caught inside the process. Each worker is held to a time limit by its parent and
-to a memory limit by the system.
+Codecs are native code that reads untrusted bytes: they may crash, loop or allocate without end, and
+none of that can be caught inside the process. The parent enforces a time limit on each worker, and
+the system a memory limit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ProgressCallback = Callable[[int, int], None]
 
 _START_S = 120.0
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # of malloc.h
-# items given out per worker beyond the next one to be yielded, so that results in order stay few
+#: Items submitted per worker beyond the next result to be yielded: few results wait in memory.
 PREFETCH = 4
 
 
@@ -43,7 +43,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     deadline: float
-    index: int | None = None  # of the item it works on
+    index: int | None = None  # of the item that it works on
     ready: bool = False
 
 
@@ -55,23 +55,24 @@ def map_isolated(
     timeout_s: float | None = None,
     progress: ProgressCallback | None = None,
 ) -> Iterator[tuple[Item, Result | DicomError]]:
-    """Yield (item, result or DicomError) in the order of `items`; `function` is importable by name,
-    its values pickle.
+    """Yield (item, result or DicomError) in the order of `items`.
 
-    What `function` raises is the result: a DicomError as it is, anything else as DecodeFailed with
-    the exception's name alone (its message may quote a patient's data). Codes of lost workers:
-    decoder_crashed, time_limit, memory_limit. Limits of time, memory and the rest are those in
-    force at the first item (see limits); `timeout_s` is another limit of
-    time, for items of several files. Workers: one a processor unless given; none outlives the
-    iterator. `progress` is called with (done, total). Raises DicomError (code workers) where none
-    can be started.
+    function: importable by name; its results must be picklable. An exception that it raises is the
+        result of the item: a DicomError unchanged, any other as DecodeFailed with only the name of
+        the exception (its message may quote a patient's data). Codes if a worker is lost:
+        decoder_crashed, time_limit, memory_limit.
+    workers: by default one per processor; none outlives the iterator.
+    timeout_s: time limit per item, for items of several files. The other limits are those that
+        apply at the first item (see `limits`).
+    progress: called with (done, total).
+    Raises DicomError (code workers) if a worker cannot be started.
     """
     count = min(workers or _processors(), len(items))
     limits = active_limits() if timeout_s is None else replace(active_limits(), seconds=timeout_s)
     start = functools.partial(_start, function, limits)
     pool = [start() for _ in range(count)]
     results: dict[int, Result | DicomError] = {}
-    given = 0
+    submitted = 0
     try:
         for index, item in enumerate(items):
             while index not in results:
@@ -79,10 +80,10 @@ def map_isolated(
                     if (
                         worker.ready
                         and worker.index is None
-                        and given < min(len(items), index + PREFETCH * count)
+                        and submitted < min(len(items), index + PREFETCH * count)
                     ):
-                        _submit(worker, given, items[given], limits.seconds)
-                        given += 1
+                        _submit(worker, submitted, items[submitted], limits.seconds)
+                        submitted += 1
                 _collect(pool, results, start, limits.seconds)
             yield item, results.pop(index)
             if progress is not None:
@@ -98,49 +99,50 @@ def map_isolated(
 def _collect(
     pool: list[_Worker], results: dict[int, Any], start: Callable[[], _Worker], timeout_s: float
 ) -> None:
-    """Wait for the next message, death or deadline, and take what has come in."""
+    """Wait for the next message, crash or deadline, and collect the results that have arrived."""
     busy = [worker for worker in pool if worker.index is not None or not worker.ready]
     pause = min(worker.deadline for worker in busy) - time.monotonic()
-    talking = set(wait([worker.pipe for worker in busy], max(0.0, pause)))
-    for place, worker in enumerate(pool):
-        if worker.pipe in talking:
+    readable = set(wait([worker.pipe for worker in busy], max(0.0, pause)))
+    for position, worker in enumerate(pool):
+        if worker.pipe in readable:
             try:
                 answer = worker.pipe.recv()
             except (EOFError, OSError):
-                _replace(pool, place, results, start, _crashed(worker))
+                _replace(pool, position, results, start, _crashed(worker))
                 continue
             if worker.ready and worker.index is not None:
                 results[worker.index] = answer
                 worker.index = None
             worker.ready = True
         elif worker in busy and time.monotonic() >= worker.deadline:
-            said = (
-                f"Decoding took longer than {timeout_s:g} s and was stopped; more is given by "
-                f"--limit seconds=N."
+            error = LimitExceeded(
+                f"Decoding took longer than {timeout_s:g} s and was stopped. Raise the limit with "
+                f"--limit seconds=N.",
+                code="time_limit",
             )
-            limit = LimitExceeded(said, code="time_limit")
-            _replace(pool, place, results, start, limit)
+            _replace(pool, position, results, start, error)
 
 
 def _replace(
     pool: list[_Worker],
-    place: int,
+    position: int,
     results: dict[int, Any],
     start: Callable[[], _Worker],
-    reason: DicomError,
+    error: DicomError,
 ) -> None:
-    worker = pool[place]
+    """Replace a lost worker; `error` is the result of its item."""
+    worker = pool[position]
     worker.process.kill()
     worker.process.join()
     worker.pipe.close()
     if worker.index is None:
         raise DicomError(
-            f"A decode worker did not start (exit code {worker.process.exitcode}). Is there "
-            f"memory left?",
+            f"A decode worker did not start (exit code {worker.process.exitcode}). Check that "
+            f"enough memory is free.",
             code="workers",
         )
-    results[worker.index] = reason
-    pool[place] = start()
+    results[worker.index] = error
+    pool[position] = start()
 
 
 def _crashed(worker: _Worker) -> DicomError:
@@ -153,7 +155,7 @@ def _crashed(worker: _Worker) -> DicomError:
 def _submit(worker: _Worker, index: int, item: object, timeout_s: float) -> None:
     worker.index = index
     worker.deadline = time.monotonic() + timeout_s
-    with contextlib.suppress(OSError):  # it died meanwhile: its pipe says so at the next look
+    with contextlib.suppress(OSError):  # it has crashed: _collect finds its pipe closed
         worker.pipe.send(item)
 
 
@@ -170,7 +172,7 @@ def _start(function: Callable, limits: Limits) -> _Worker:
 @contextlib.contextmanager
 def _blank_main() -> Iterator[None]:
     """Keep `spawn` from running the user's script again in each worker: it imports __main__ unless
-    that has no file.
+    __main__ has no file.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
@@ -181,15 +183,13 @@ def _blank_main() -> Iterator[None]:
 
 
 def _worker_main(pipe: Connection, function: Callable[[Any], Any], limits: Limits) -> None:
-    """Work until the parent closes the pipe or dies. A hang ends by an alarm should the parent not
-    be there to end it.
+    """Work until the parent closes the pipe or ends. An alarm ends a worker that hangs after the
+    parent has ended.
     """
-    alarm = getattr(
-        signal, "alarm", lambda seconds: 0
-    )  # its default action ends the process, whatever it is doing
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the parent ends its workers
+    # The default action of an alarm ends the process, whatever it is doing.
+    alarm = getattr(signal, "alarm", lambda seconds: 0)
+    # Ctrl-C reaches the whole process group; the parent ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _silence()
     install_limits(limits)
     _limit_memory(limits.memory)
@@ -213,24 +213,24 @@ def _outcome(function: Callable[[Any], Any], item: object) -> object:
         return error
     except MemoryError:
         return LimitExceeded(
-            "Decoding needed more memory than a file may take; more is given by --limit "
+            "Decoding needed more memory than the limit of one file. Raise the limit with --limit "
             "memory=NGiB.",
             code="memory_limit",
         )
-    except Exception as error:  # noqa: BLE001  process boundary: one item fails, by the name of its exception
+    except Exception as error:  # noqa: BLE001  process boundary: only this item fails
         return DecodeFailed(f"Decoding failed with {type(error).__name__}.")
 
 
 def _silence() -> None:
-    """Send what native code prints (it may quote the file) to nowhere."""
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+    """Discard what native code prints: it may quote the file."""
+    with Path(os.devnull).open("w") as null:
+        os.dup2(null.fileno(), 1)
+        os.dup2(null.fileno(), 2)
 
 
 def _limit_memory(extra_bytes: int) -> None:
-    """Allow `extra_bytes` of address space beyond what the imports took, where the system knows
-    such limits (Linux).
+    """Allow `extra_bytes` of address space beyond what the imports use. Linux only: other systems
+    have no such limit.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -242,8 +242,8 @@ def _limit_memory(extra_bytes: int) -> None:
 
 
 def _tune_malloc() -> None:
-    """Have glibc keep what it frees for the next file (mallopt(3)): fresh pages took a third of the
-    time of a file. No-op elsewhere.
+    """Make glibc keep freed memory for the next file (mallopt(3)): fresh pages took a third of the
+    time per file. Does nothing without glibc.
     """
     mallopt = (
         getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None

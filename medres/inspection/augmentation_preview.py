@@ -17,13 +17,14 @@ from matplotlib.figure import Figure, SubFigure
 
 from data_pipelines.augment import PRESETS, AugmentSpec, apply, augmentation, draw
 from data_pipelines.augment.spatial import GEOMETRY, coordinates
+from data_pipelines.cache.plan import file_refs
 from data_pipelines.cache.store import eligible_rows
 from data_pipelines.cache.tf_dataset import epoch_key
-from data_pipelines.cache.worker import prepare_files
+from data_pipelines.cache.worker import WorkItem, prepare_files
 from data_pipelines.errors import SpecError
 from data_pipelines.ingestion.manifest import Manifest
-from data_pipelines.kinds import UNITS
 from data_pipelines.preprocessing.preparation import to_model_units
+from data_pipelines.preprocessing.samples import SampleSlices
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from medres.inspection.augmentation_captions import MINUS, captions, ends
 from medres.inspection.dataset_report import Figure as Shown
@@ -70,12 +71,12 @@ def augmentation_figures(
     """
     size = spec_from(preset)
     rows = eligible_rows(Manifest.load(work).table, size).reset_index(drop=True)
-    units, slices = UNITS[size.kind], _series(rows)
+    units, slices = size.image_kind.units.name, _series(rows)
     chosen = names or tuple(
         name
         for name, kinds in PRESETS.items()
         if units in kinds
-        and kinds[units].acts
+        and kinds[units].is_active
         and (name != "ct_volume" or len(slices) >= MIN_SLICES)
     )
     specs = {name: augmentation(name, units) for name in chosen}
@@ -184,11 +185,9 @@ def _read(
     rows: pd.DataFrame, which: list[int], size: PreprocessSpec
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, rows, cols, 1) in model units, and their numbers in the cache."""
-    columns = ["source", "path", "frame", "form", "kind", "file_sha256"]
-    items = rows.loc[which, columns].itertuples(index=False, name=None)
-    integers = prepare_files(
-        (tuple(items), tuple((n,) for n in range(len(which))), size.model_dump())
-    )
+    files = tuple(file_refs(rows.loc[which]))
+    samples = tuple(SampleSlices((n,)) for n in range(len(which)))
+    integers = prepare_files(WorkItem(files, samples, size))
     return to_model_units(np.stack(integers), size), np.array(which)
 
 

@@ -262,7 +262,9 @@ def _trainer(core: keras.Model, chosen: Recipe, data: TrainingData, *, jit: bool
     spec = augment_spec(chosen, data.cache.spec)
     loss = Loss(data.targets.task, chosen.smoothing, chosen.focal, order)
     alone = Augment(spec.model_copy(update={"mixup": 0.0, "cutmix": 0.0}), name="augment")
-    return Trainer(core, alone, loss, made, chosen, jit=jit, pairs=spec if spec.mixes else None)
+    return Trainer(
+        core, alone, loss, made, chosen, jit=jit, pairs=spec if spec.mixes_pairs else None
+    )
 
 
 def _check_servable(served: keras.Model, data: TrainingData, settings: dict[str, Any]) -> None:

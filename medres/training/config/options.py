@@ -129,7 +129,7 @@ def preprocessing(preset: str | dict | PreprocessSpec | None, manifest: Manifest
             "the work folder holds radiographs and CT: say which to train on, for instance "
             "--preset xray-224 or --preset ct-256"
         )
-    return spec_from("xray-224" if kinds[0] == "radiograph" else "ct-256")
+    return spec_from(image_kind(kinds[0]).default_preset)
 
 
 def configuration(
@@ -166,7 +166,7 @@ def configuration(
     network["windows"] = DEFAULT_WINDOWS if spec.kind == "ct" and windows is None else windows
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
-    augment = fitting_augment(spec) if chosen.augment == "auto" else chosen.augment
+    augment = spec.default_augmentation if chosen.augment == "auto" else chosen.augment
     augment_spec(chosen.model_copy(update={"augment": augment}), spec)
     return {
         "schema": "medres.run/1",
@@ -178,13 +178,6 @@ def configuration(
         "scaling": options.scaling,
         "after": options.model_dump(include={"calibration", "operating_points", "alpha", "views"}),
     }
-
-
-def fitting_augment(spec: PreprocessSpec) -> str:
-    """The preset of augmentation that suits what the spec prepares."""
-    if spec.kind == "radiograph":
-        return "chest_xray"
-    return "ct_volume" if spec.form == "volume" else "ct_slice"
 
 
 def augment_spec(chosen: Recipe, spec: PreprocessSpec) -> AugmentSpec:

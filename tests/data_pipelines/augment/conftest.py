@@ -12,7 +12,7 @@ def key() -> np.ndarray:
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """(6, 20, 24, 2), smooth enough that small errors of coordinates are small errors of values."""
     return smooth((6, 20, 24, 2))
 
@@ -31,7 +31,7 @@ def smooth(shape: tuple[int, ...]) -> np.ndarray:
 
 @pytest.fixture
 def moving() -> AugmentSpec:
-    """Every way of moving a picture at once."""
+    """Every way of moving an image at once."""
     return AugmentSpec(
         rotation=40,
         zoom=0.3,

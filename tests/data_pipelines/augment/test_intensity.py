@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter1d
 from data_pipelines.augment import AugmentSpec, apply, draw
 from data_pipelines.augment.bspline import field, field_at
 from data_pipelines.augment.degradation import LATITUDE
-from data_pipelines.augment.intensity import adjust, box
+from data_pipelines.augment.intensity import adjust, box_mask
 
 
 def column(values: list[float]) -> np.ndarray:
@@ -69,9 +69,9 @@ def test_the_window_jitter_shows_what_the_moved_window_would() -> None:
         "window_width": column([0.4]),
     }
     got = np.asarray(adjust(hu, drawn, spec))
-    shown = np.clip((got + 160) / 400, 0, 1)
+    displayed = np.clip((got + 160) / 400, 0, 1)
     want = np.clip((hu - (40 + 25 - 200 * 1.4)) / (400 * 1.4), 0, 1)
-    assert shown == pytest.approx(want, abs=1e-6)
+    assert displayed == pytest.approx(want, abs=1e-6)
 
 
 def test_gamma_of_hu_acts_inside_the_window_alone() -> None:
@@ -110,9 +110,9 @@ def test_low_resolution_leaves_every_second_pixel_and_lines_between_them() -> No
         inside = np.apply_along_axis(np.convolve, axis, np.ones((16, 16)), weights, "same")
         smooth = np.apply_along_axis(np.convolve, axis, smooth, weights, "same") / inside
     coarse = smooth[1::2, 1::2]
-    place = (np.arange(16) + 0.5) / 2 - 0.5
-    lines = np.stack([np.interp(place, np.arange(8), line) for line in coarse])
-    want = np.stack([np.interp(place, np.arange(8), line) for line in lines.T]).T
+    position = (np.arange(16) + 0.5) / 2 - 0.5
+    lines = np.stack([np.interp(position, np.arange(8), line) for line in coarse])
+    want = np.stack([np.interp(position, np.arange(8), line) for line in lines.T]).T
     assert got[0, 1:-1, 1:-1, 0] == pytest.approx(want[1:-1, 1:-1], abs=2e-3)
 
 
@@ -164,7 +164,7 @@ def test_cutout_fills_the_drawn_box() -> None:
     want = image.copy()
     want[0, 3:7, 3:7] = 0.125
     assert (got == want).all()
-    assert np.asarray(box(np.array([[0.0]]), np.array([[1.0]]), (8,))).sum() == 4
+    assert np.asarray(box_mask(np.array([[0.0]]), np.array([[1.0]]), (8,))).sum() == 4
 
 
 def test_display_values_stay_in_their_range(key) -> None:

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from data_pipelines.augment import PRESETS, AugmentSpec, draw
+from data_pipelines.augment.parameters import RULES
 
 MANY = np.stack([np.full(3000, 11, np.int32), np.arange(3000, dtype=np.int32)], axis=1)
 GEOMETRY = {
@@ -68,9 +69,9 @@ def test_degradations_strike_a_share(
     many: dict[str, np.ndarray], name: str, rest: float, most: float
 ) -> None:
     values = many[name][:, 0]
-    struck = values[values != rest]
-    assert stats.binomtest(len(struck), 3000, 0.25).pvalue > 1e-3
-    assert stats.kstest(struck, stats.uniform(rest, most - rest).cdf).pvalue > 1e-3
+    affected = values[values != rest]
+    assert stats.binomtest(len(affected), 3000, 0.25).pvalue > 1e-3
+    assert stats.kstest(affected, stats.uniform(rest, most - rest).cdf).pvalue > 1e-3
 
 
 def test_flips_strike_half_and_only_the_named_axis(many: dict[str, np.ndarray]) -> None:
@@ -79,8 +80,8 @@ def test_flips_strike_half_and_only_the_named_axis(many: dict[str, np.ndarray]) 
 
 
 def test_bias_and_cutout_strike_a_share_and_hold_their_ranges(many: dict[str, np.ndarray]) -> None:
-    struck = np.abs(many["bias"]).max(axis=(1, 2)) > 0
-    assert stats.binomtest(int(struck.sum()), 3000, 0.25).pvalue > 1e-3
+    affected = np.abs(many["bias"]).max(axis=(1, 2)) > 0
+    assert stats.binomtest(int(affected.sum()), 3000, 0.25).pvalue > 1e-3
     assert np.abs(many["bias"]).max() <= 0.4
     sides = many["cutout"][:, 2:]
     assert ((sides == 0) == (sides == 0).all(axis=1, keepdims=True)).all()
@@ -107,8 +108,8 @@ def test_a_parameter_keeps_its_numbers_when_others_are_switched_off() -> None:
 def test_kept_parameters_come_back(tmp_path: Path) -> None:
     drawn = arrays(MANY[:7], ALL)
     np.savez(tmp_path / "drawn.npz", **drawn)
-    with np.load(tmp_path / "drawn.npz") as kept:
-        assert all((kept[name] == values).all() for name, values in drawn.items())
+    with np.load(tmp_path / "drawn.npz") as saved:
+        assert all((saved[name] == values).all() for name, values in drawn.items())
 
 
 def test_no_preset_flips() -> None:
@@ -116,3 +117,30 @@ def test_no_preset_flips() -> None:
         for spec in kinds.values():
             assert not any((spec.flip_left_right, spec.flip_up_down, spec.flip_slices))
             assert "flip" not in draw(MANY[:2], spec, 3)
+
+
+def test_streams_are_those_of_earlier_versions() -> None:
+    """A key gives the same parameters in every version: numbers are appended, never reused."""
+    assert {rule.stream: name for name, rule in RULES.items()} == {
+        0: "rotation",
+        1: "tilt",
+        2: "zoom",
+        3: "shear",
+        4: "shift",
+        5: "flip",
+        6: "elastic",
+        7: "crop",
+        8: "offset",
+        9: "scale",
+        10: "contrast",
+        11: "gamma",
+        12: "window_centre",
+        13: "window_width",
+        14: "blur",
+        15: "low_resolution",
+        16: "noise",
+        17: "quantum",
+        18: "bias",
+        19: "bias_field",
+        20: "cutout",
+    }

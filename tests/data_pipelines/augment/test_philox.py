@@ -60,13 +60,13 @@ def test_a_stream_does_not_depend_on_the_others() -> None:
 
 
 def test_normals_are_normal_and_white() -> None:
-    found = np.asarray(normals(keys(20), (50, 40)))
-    assert found.shape == (20, 50, 40)
-    assert stats.kstest(found.ravel(), "norm").pvalue > 1e-3
-    assert abs(stats.kurtosis(found.ravel())) < 0.1
+    values = np.asarray(normals(keys(20), (50, 40)))
+    assert values.shape == (20, 50, 40)
+    assert stats.kstest(values.ravel(), "norm").pvalue > 1e-3
+    assert abs(stats.kurtosis(values.ravel())) < 0.1
     for shifted in (
-        np.roll(found, 1, axis=0),
-        np.roll(found, 1, axis=1),
-        np.roll(found, 1, axis=2),
+        np.roll(values, 1, axis=0),
+        np.roll(values, 1, axis=1),
+        np.roll(values, 1, axis=2),
     ):
-        assert abs((found * shifted).mean()) < 0.02
+        assert abs((values * shifted).mean()) < 0.02

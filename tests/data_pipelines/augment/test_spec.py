@@ -3,6 +3,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from helpers import raises_code
 from pydantic import ValidationError
 
 from data_pipelines.augment import PRESETS, Augment, AugmentSpec, apply, augmentation, draw
@@ -13,7 +14,7 @@ DISPLAY, HU = AugmentSpec(), AugmentSpec(units="HU")
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "field"),
     [
         ({"rotation": -1}, "rotation"),
         ({"rotation": 181}, "rotation"),
@@ -27,16 +28,16 @@ DISPLAY, HU = AugmentSpec(), AugmentSpec(units="HU")
         ({"spin": 3}, "spin"),
         ({"crop": (5,)}, "crop"),
         ({"crop": (0, 5)}, "crop"),
-        ({"units": "HU", "gamma": 0.1}, "gamma of HU needs window"),
-        ({"units": "HU", "window": (100, 100), "gamma": 0.1}, "low below high"),
-        ({"units": "HU", "quantum": 0.1}, "quantum is for display"),
-        ({"scale": 0.1}, "scale is for HU"),
-        ({"window": (0, 2), "gamma": 0.1}, "window \\(0, 1\\)"),
-        ({"mixup": 1, "cutmix": 1}, "not both"),
+        ({"units": "HU", "gamma": 0.1}, "gamma of HU"),
+        ({"units": "HU", "window": (100, 100), "gamma": 0.1}, "window"),
+        ({"units": "HU", "quantum": 0.1}, "quantum"),
+        ({"scale": 0.1}, "scale"),
+        ({"window": (0, 2), "gamma": 0.1}, "(0.0, 1.0)"),
+        ({"mixup": 1, "cutmix": 1}, "cutmix"),
     ],
 )
-def test_ranges_that_cannot_be(fields: dict, message: str) -> None:
-    with pytest.raises(SpecError, match=message):
+def test_ranges_that_cannot_be(fields: dict, field: str) -> None:
+    with raises_code(SpecError, "spec", field):
         augmentation(fields)
     with pytest.raises(ValidationError):
         AugmentSpec(**fields)
@@ -55,65 +56,72 @@ def test_presets_by_name_and_units() -> None:
             )  # model_copy checks nothing
             assert spec.units == units
             assert spec.fill == (-1024 if units == "HU" else 0)
-            assert not spec.mixes
+            assert not spec.mixes_pairs
 
 
 @pytest.mark.parametrize(
-    ("value", "units", "message"),
+    ("value", "units", "code", "names"),
     [
-        ("wild", None, "none, chest_xray, ct_slice, ct_volume, strong"),
-        ("strong", None, "give units"),
-        ("chest_xray", "HU", "choose one of none, ct_slice, ct_volume, strong"),
-        (DISPLAY, "HU", "the data holds HU"),
+        ("wild", None, "unknown_augmentation", "none, chest_xray, ct_slice, ct_volume, strong"),
+        ("strong", None, "units_required", "display and HU"),
+        ("chest_xray", "HU", "wrong_units", "none, ct_slice, ct_volume, strong"),
+        (DISPLAY, "HU", "wrong_units", "HU"),
     ],
 )
-def test_presets_that_do_not_exist_or_fit(value, units, message: str) -> None:
-    with pytest.raises(SpecError, match=message):
+def test_presets_that_do_not_exist_or_fit(value, units, code: str, names: str) -> None:
+    with raises_code(SpecError, code, names):
         augmentation(value, units)
 
 
 @pytest.mark.parametrize(
-    ("spec", "shape", "dtype", "message"),
+    ("spec", "shape", "dtype", "code", "value"),
     [
-        (augmentation("ct_volume"), (None, 16, 16, 1), "float32", "tilt is for volumes"),
-        (AugmentSpec(flip_slices=True), (None, 16, 16, 1), "float32", "flip_slices is for volumes"),
-        (AugmentSpec(crop=(4, 4, 4)), (None, 16, 16, 1), "float32", "does not fit"),
-        (AugmentSpec(crop=(17, 4)), (None, 16, 16, 1), "float32", "does not fit"),
-        (DISPLAY, (None, None, 16, 1), "float32", "fixed sizes"),
-        (DISPLAY, (None, 16, 16), "float32", "takes"),
-        (HU, (None, 16, 16, 1), "int32", "does not hold all"),
-        (HU, (None, 16, 16, 1), "uint16", "HU below 0"),
-        (DISPLAY, (None, 16, 16, 1), "uint16", "no display values"),
-        (DISPLAY, (None, 16, 16, 1), "float64", "float32"),
+        (augmentation("ct_volume"), (None, 16, 16, 1), "float32", "volumes_only", "tilt"),
+        (
+            AugmentSpec(flip_slices=True),
+            (None, 16, 16, 1),
+            "float32",
+            "volumes_only",
+            "flip_slices",
+        ),
+        (AugmentSpec(crop=(4, 4, 4)), (None, 16, 16, 1), "float32", "crop_size", "(4, 4, 4)"),
+        (AugmentSpec(crop=(17, 4)), (None, 16, 16, 1), "float32", "crop_size", "(17, 4)"),
+        (DISPLAY, (None, None, 16, 1), "float32", "unknown_size", "(None, None, 16, 1)"),
+        (DISPLAY, (None, 16, 16), "float32", "wrong_rank", "(None, 16, 16)"),
+        (HU, (None, 16, 16, 1), "int32", "inexact_dtype", "int32"),
+        (HU, (None, 16, 16, 1), "uint16", "unsigned_dtype", "uint16"),
+        (DISPLAY, (None, 16, 16, 1), "uint16", "wrong_units", "display"),
+        (DISPLAY, (None, 16, 16, 1), "float64", "inexact_dtype", "float64"),
     ],
 )
 def test_data_that_a_spec_does_not_fit(
-    spec: AugmentSpec, shape: tuple, dtype: str, message: str
+    spec: AugmentSpec, shape: tuple, dtype: str, code: str, value: str
 ) -> None:
-    with pytest.raises(SpecError, match=message):
+    with raises_code(SpecError, code, value):
         check_fits(spec, shape, dtype)
 
 
 def test_the_error_comes_when_the_model_is_built() -> None:
+    """Keras raises a new exception of the same class, without the narrower code."""
     key = keras.Input((2,), dtype="int32")
-    with pytest.raises(SpecError, match="tilt is for volumes"):
+    with raises_code(SpecError, SpecError.code, "tilt"):
         Augment(augmentation("ct_volume"))(keras.Input((16, 16, 1)), key)
-    with pytest.raises(SpecError, match="augment_in_pipeline"):
+    with raises_code(SpecError, "pairs_in_layer", "augment_in_pipeline"):
         Augment(AugmentSpec(mixup=0.2))
-    with pytest.raises(SpecError, match="HU below 0"):
+    with raises_code(SpecError, SpecError.code, "uint16"):
         Augment(HU)(keras.Input((16, 16, 1), dtype="uint16"), key)
 
 
 @pytest.mark.parametrize("spacing", [(1.0,), (1.0, 1.0, 2.0), (0.0, 1.0), (1.0, float("nan"))])
 def test_spacing_is_one_length_an_axis(spacing: tuple[float, ...]) -> None:
     spec, key = AugmentSpec(rotation=3), np.zeros((1, 2), np.int32)
-    with pytest.raises(SpecError, match="2 lengths in mm"):
+    with raises_code(SpecError, "spacing", "2 lengths"):
         apply(np.zeros((1, 4, 4, 1), np.float32), draw(key, spec), spec, spacing)
-    with pytest.raises(SpecError, match="2 lengths in mm"):
+    with raises_code(SpecError, SpecError.code, "2 lengths"):
         Augment(spec, spacing=spacing)(keras.Input((4, 4, 1)), keras.Input((2,), dtype="int32"))
 
 
 def test_apply_checks_the_dtype_too() -> None:
     key = np.zeros((1, 2), np.int32)
-    with pytest.raises(SpecError, match="no display values"):
+    with raises_code(SpecError, "wrong_units", "uint16"):
         apply(np.zeros((1, 4, 4, 1), np.uint16), draw(key, DISPLAY), DISPLAY)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import rewrite
-from helpers import work_in_process
+from helpers import raises_code, work_in_process
 
 from data_pipelines.cache import builder, plan
 from data_pipelines.cache.builder import load_checksummed
@@ -40,12 +40,12 @@ def work(tiny_work: Path, tmp_path: Path) -> Path:
 def records(folder: Path, spec) -> dict[int, np.ndarray]:
     import tensorflow as tf
 
-    found = {}
+    by_row = {}
     for shard in sorted(folder.glob("*.tfrecord")):
         for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
             row = int(np.frombuffer(record[:4], np.int32)[0])
-            found[row] = np.frombuffer(record[4:], spec.dtype).reshape(spec.rows, spec.cols)
-    return found
+            by_row[row] = np.frombuffer(record[4:], spec.dtype).reshape(spec.rows, spec.cols)
+    return by_row
 
 
 def test_every_record_is_the_prepared_image(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +53,10 @@ def test_every_record_is_the_prepared_image(work: Path, monkeypatch: pytest.Monk
     spec = spec_from("xray-32")
     cache = ensure_cache(work, spec)
     table = Manifest.load(work).table.set_index("image")
-    found = records(cache.folder, spec)
-    assert sorted(found) == list(range(60))
+    by_row = records(cache.folder, spec)
+    assert sorted(by_row) == list(range(60))
     assert len(list(cache.folder.glob("train-*"))) > 1
-    for row, pixels in found.items():
+    for row, pixels in by_row.items():
         line = table.loc[cache.images["image"].iloc[row]]
         assert line["split"] == cache.images["split"].iloc[row]
         assert (pixels == prepare(read_image(Path(line["source"]) / line["path"]), spec)).all()
@@ -109,7 +109,7 @@ def test_damage_is_noticed(copied: Path, damage: str) -> None:
         shard.unlink()
     else:
         (folder / "cache.json").write_text("{}")
-    with pytest.raises(CacheError, match="delete the folder"):
+    with raises_code(CacheError, "damaged", str(folder)):
         open_cache(folder)
 
 
@@ -121,14 +121,14 @@ def test_a_source_file_that_changed_after_ingest_is_an_error(work: Path, tmp_pat
     rewrite(work, table)
     files = sorted(images.rglob("*.dcm"))
     files[0].write_bytes(files[1].read_bytes())
-    with pytest.raises(CacheError, match="changed since it was ingested"):
+    with raises_code(CacheError, "source_changed"):
         ensure_cache(work, "xray-32")
     assert not list((work / "cache").glob("xray*"))
     assert not list((work / "cache").glob(".building*"))
 
 
 def test_a_preset_of_another_kind_is_an_error(work: Path) -> None:
-    with pytest.raises(CacheError, match="60 radiograph"):
+    with raises_code(CacheError, "wrong_kind", "60 radiograph"):
         ensure_cache(work, "ct-32")
 
 
@@ -157,8 +157,8 @@ def test_verify_finds_every_flip_in_the_index_and_one_in_any_file(copied: Path) 
     rng = np.random.default_rng(0)
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
-        places = {0, len(data) - 1, *rng.integers(0, len(data), 5).tolist()}
-        for at in range(len(data)) if path.name == "cache.json" else places:
+        offsets = {0, len(data) - 1, *rng.integers(0, len(data), 5).tolist()}
+        for at in range(len(data)) if path.name == "cache.json" else offsets:
             changed = bytearray(data)
             changed[at] ^= 1 << int(rng.integers(8))
             path.write_bytes(changed)
@@ -179,12 +179,12 @@ def test_verify_finds_what_is_cut_gone_stale_or_unfinished(copied: Path) -> None
     (folder / "images.parquet").unlink()
     shutil.copy(shards[2], folder / "train-00009.tfrecord")
     (copied / "cache" / ".building-xray-64-0123456789ab").mkdir()
-    found = verify_caches(copied)
+    problems = verify_caches(copied)
     words = ("damaged", "missing", "belongs to no index")
-    said = [next(word for word in words if word in line) for line in found[folder.name]]
-    assert sorted(said) == ["belongs to no index", "damaged", "missing", "missing"]
-    assert "never finished" in found[".building-xray-64-0123456789ab"][0]
-    assert len(found) == 2
+    reasons = [next(word for word in words if word in line) for line in problems[folder.name]]
+    assert sorted(reasons) == ["belongs to no index", "damaged", "missing", "missing"]
+    assert "never finished" in problems[".building-xray-64-0123456789ab"][0]
+    assert len(problems) == 2
 
 
 def test_verify_finds_a_cache_of_another_manifest(copied: Path) -> None:
@@ -222,13 +222,13 @@ def test_a_build_goes_on_after_its_last_whole_shard(
     )
     seen, lines = [], []
     cache = ensure_cache(
-        work, "xray-32", progress=lambda done, total: seen.append((done, total)), tell=lines.append
+        work, "xray-32", progress=lambda done, total: seen.append((done, total)), log=lines.append
     )
     assert written[0] in again
     assert written[1] not in again
     assert seen[-1] == (60, 60)
     assert seen[0][0] == 20  # nineteen were there
-    assert "there already" in lines[0]
+    assert "already there" in lines[0]
     names = {path.name for path in cache.folder.iterdir()}
     assert names == {path.name for path in next((built / "cache").iterdir()).iterdir()}
     for path in (built / "cache").glob("*/*.tfrecord"):
@@ -239,7 +239,7 @@ def test_a_build_goes_on_after_its_last_whole_shard(
 BUILDER = """
 import sys
 from data_pipelines.cache import ensure_cache
-print(ensure_cache(sys.argv[1], "xray-40", workers=1, tell=print).folder.name)
+print(ensure_cache(sys.argv[1], "xray-40", workers=1, log=print).folder.name)
 """
 
 
@@ -254,7 +254,7 @@ def test_two_processes_may_build_the_same_cache(work: Path) -> None:
     assert [process.returncode for process in pair] == [0, 0], outputs
     lines = [output.splitlines() for output, _ in outputs]
     assert lines[0][-1] == lines[1][-1]
-    assert sum("60 records of xray-40" in line for both in lines for line in both) == 1
+    assert sum("60 samples of xray-40" in line for both in lines for line in both) == 1
     assert [path.name for path in (work / "cache").iterdir()] == [lines[0][-1]]
     assert verify_caches(work) == {lines[0][-1]: []}
 
@@ -266,14 +266,14 @@ def test_a_disk_without_room_is_an_error_before_the_first_byte(
     monkeypatch.setattr(builder.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     monkeypatch.setattr(builder, "map_isolated", None)
     lines: list[str] = []
-    with pytest.raises(CacheError, match=r"needs 0\.5 MiB and the disk has 0\.5 MiB"):
-        ensure_cache(work, "xray-64", tell=lines.append)
-    assert lines == ["60 records of xray-64, 0.5 MiB"]
+    with raises_code(CacheError, "no_space", "0.5 MiB"):
+        ensure_cache(work, "xray-64", log=lines.append)
+    assert lines == ["60 samples of xray-64, 0.5 MiB"]
     assert not [path for folder in (work / "cache").iterdir() for path in folder.iterdir()]
 
 
 def test_the_estimate_is_the_size(built: Path) -> None:
     (folder,) = (built / "cache").iterdir()
     manifest, spec = Manifest.load(built), spec_from("xray-32")
-    planned = plan.plan_records(eligible_rows(manifest.table, spec), spec)
+    planned = plan.plan_samples(eligible_rows(manifest.table, spec), spec)
     assert planned.size == sum(path.stat().st_size for path in folder.glob("*.tfrecord"))

@@ -1,23 +1,21 @@
 from __future__ import annotations
 
 import pytest
+from helpers import raises_code
 
 from data_pipelines.errors import BackendError
 from data_pipelines.runtime import backend
 
 
 @pytest.mark.parametrize(
-    ("installed", "message"),
-    [
-        (set(), 'TensorFlow is not installed: run pip install "medres[cpu]"'),
-        ({"tensorflow", "tensorflow-cpu"}, "both tensorflow and tensorflow-cpu are installed"),
-    ],
+    ("installed", "code"),
+    [(set(), "no_tensorflow"), ({"tensorflow", "tensorflow-cpu"}, "two_tensorflows")],
 )
 def test_none_or_two_are_one_clear_sentence(
-    monkeypatch: pytest.MonkeyPatch, installed: set[str], message: str
+    monkeypatch: pytest.MonkeyPatch, installed: set[str], code: str
 ) -> None:
     monkeypatch.setattr(backend, "_version", lambda name: "2.21.0" if name in installed else None)
-    with pytest.raises(BackendError, match="^" + message.replace("[", r"\[").replace("]", r"\]")):
+    with raises_code(BackendError, code, "medres[cpu]"):
         backend.require_tensorflow()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from helpers import raises_code
 
 from data_pipelines.errors import InputError
 from data_pipelines.runtime.limits import Limits, active_limits, limited, parse_limits
@@ -19,7 +20,7 @@ def test_limits_hold_inside_the_block_and_nest() -> None:
     "changes", [{"CPU": 1}, {"seconds": 0}, {"memory": -5}, {"depth": float("nan")}]
 )
 def test_limits_that_mean_nothing(changes: dict) -> None:
-    with pytest.raises(InputError, match="limit"), limited(**changes):
+    with raises_code(InputError, "limits", *changes), limited(**changes):
         pass
     assert active_limits() == Limits()
 
@@ -34,5 +35,5 @@ def test_texts_of_the_command_line() -> None:
         "depth": 3,
     }
     for text in ("seconds", "seconds=", "seconds=x", "memory=4TiB", "=3G="):
-        with pytest.raises(InputError, match="write NAME=NUMBER"):
+        with raises_code(InputError, "limits", repr(text)):
             parse_limits([text])

@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from helpers import raises_code
 
 from data_pipelines.errors import InputError
 from data_pipelines.runtime.walk import walk_files
@@ -22,12 +23,12 @@ def test_walk_lists_files_and_opens_nothing_else(tmp_path: Path) -> None:
     os.chdir(tmp_path)
     try:
         listener.bind("socket")
-        found = walk_files(tmp_path)
+        walk = walk_files(tmp_path)
     finally:
         os.chdir(before)
         listener.close()
-    assert found.files == ("a", "b.dcm/x")
-    assert found.others == (
+    assert walk.files == ("a", "b.dcm/x")
+    assert walk.others == (
         ("device", "symbolic_link"),
         ("loop", "symbolic_link"),
         ("pipe", "special_file"),
@@ -37,8 +38,8 @@ def test_walk_lists_files_and_opens_nothing_else(tmp_path: Path) -> None:
 
 def test_walk_of_one_file(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
-    found = walk_files(tmp_path / "a")
-    assert (found.root, found.files, found.others) == (tmp_path.resolve(), ("a",), ())
+    walk = walk_files(tmp_path / "a")
+    assert (walk.root, walk.files, walk.others) == (tmp_path.resolve(), ("a",), ())
 
 
 def test_walk_names_what_is_not_utf8(tmp_path: Path) -> None:
@@ -50,5 +51,5 @@ def test_walk_names_what_is_not_utf8(tmp_path: Path) -> None:
 
 
 def test_walk_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither a folder nor a file"):
+    with raises_code(InputError, "no_source", "absent"):
         walk_files(tmp_path / "absent")

@@ -11,12 +11,13 @@ from PIL import Image as Pillow
 
 from data_pipelines.cache.store import ensure_cache
 from data_pipelines.cache.tf_dataset import datasets
-from data_pipelines.cache.worker import prepare_files
+from data_pipelines.cache.worker import FileRef, WorkItem, prepare_files
 from data_pipelines.errors import CacheError, DicomError, LabelError, ManifestError, SplitError
 from data_pipelines.ingestion.file_inspection import inspect_path
 from data_pipelines.ingestion.index import index_sources
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.ingestion.pipeline import ingest
+from data_pipelines.preprocessing.samples import SampleSlices
 from data_pipelines.preprocessing.spec import spec_from
 from data_pipelines.runtime.limits import limited
 from data_pipelines.sources.dicom_wrapper import wrap
@@ -336,9 +337,9 @@ def test_a_changed_file_is_never_prepared(tmp_path: Path) -> None:
     row = ingest(path, units="display", workers=1).table.iloc[0]
     medmnist(path)
     npz_images(path, hashlib.sha256(path.read_bytes()).hexdigest())
-    file = (row["source"], row["path"], 0, "npz", "radiograph", row["file_sha256"])
+    file = FileRef(row["source"], row["path"], 0, "npz", "radiograph", row["file_sha256"])
     with raises_code(CacheError, "source_changed"):
-        prepare_files(((file,), ((0,),), spec_from("xray-28").model_dump()))
+        prepare_files(WorkItem((file,), (SampleSlices((0,)),), spec_from("xray-28")))
 
 
 def test_no_cell_or_name_travels_in_an_error(tmp_path: Path) -> None:

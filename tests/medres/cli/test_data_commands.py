@@ -149,7 +149,7 @@ def test_cache_tells_its_size_and_is_verified(folders: Path, tmp_path: Path) -> 
     assert medres("cache", work, "--verify").stdout.startswith("no cache in")
     done = medres("cache", work, "--preset", "xray-16")
     assert done.exit_code == 0, done.stderr
-    assert "24 records of xray-16, 0.0 MiB" in done.stderr
+    assert "24 samples of xray-16, 0.0 MiB" in done.stderr
     assert "24 images in" in done.stdout
     assert medres("cache", work, "--verify").stdout.strip().endswith(": sound")
     shard = next(work.glob("cache/*/train-*.tfrecord"))

@@ -16,7 +16,7 @@ from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.preprocessing.spec import spec_from
 from medres.cli.app import app
 from medres.errors import TrainingError
-from medres.training.config.options import augment_spec, fitting_augment, resolve_settings
+from medres.training.config.options import augment_spec, resolve_settings
 
 BASE = {"model": "resnet10", "preset": "xray-32", "width": 8, "batch_size": 8, "epochs": 1}
 
@@ -190,5 +190,5 @@ def test_what_the_command_line_refuses(
 )
 def test_augmentation_fits_what_the_preset_prepares(preset: str, augment: str) -> None:
     spec = spec_from(preset)
-    assert fitting_augment(spec) == augment
-    assert augment_spec(resolve_settings(None, {"augment": augment})[1], spec).acts
+    assert spec.default_augmentation == augment
+    assert augment_spec(resolve_settings(None, {"augment": augment})[1], spec).is_active
