@@ -9,6 +9,7 @@ interval otherwise. At AUC 1 or 0 a one-sided bound.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,31 +29,40 @@ HIGH_AUC = 0.95
 WIDE_AUC, WIDE_CLASS = 0.97, 50
 
 
-def auc_estimates(sample: Sample, level: float) -> dict[str, Estimate]:
-    """The keys auc, auc_wald, auc_logit, auc_newcombe and, where patients repeat,
-    auc_patient_weighted.
-    """
+@dataclass(frozen=True)
+class AucEstimates:
+    """The same AUC with each interval, the headline first; `auc_patient_weighted` is None unless
+    patients repeat."""
+
+    auc: Estimate
+    auc_wald: Estimate
+    auc_logit: Estimate
+    auc_newcombe: Estimate
+    auc_patient_weighted: Estimate | None = None
+
+
+def auc_estimates(sample: Sample, level: float) -> AucEstimates:
+    """The AUC with its intervals; without a number, and with the reason, where a class is
+    missing."""
     if sample.n_positive == 0 or sample.n_negative == 0:
         missing = "positive" if sample.n_positive == 0 else "negative"
         null = undefined(f"one class only: no {missing} unit", n=sample.label.size)
-        return dict.fromkeys(("auc", "auc_wald", "auc_logit", "auc_newcombe"), null)
+        return AucEstimates(null, null, null, null)
     try:
         base = placements(sample)
     except ValueError as error:
-        return dict.fromkeys(
-            ("auc", "auc_wald", "auc_logit", "auc_newcombe"),
-            undefined(str(error), n=sample.label.size),
-        )
+        null = undefined(str(error), n=sample.label.size)
+        return AucEstimates(null, null, null, null)
     wald, logit = delong_estimates(base, sample, level)
     newcombe = newcombe_estimate(base, sample, level)
-    out = {"auc": _headline(sample, base.auc, logit, newcombe, level)}
-    out |= {"auc_wald": wald, "auc_logit": logit, "auc_newcombe": newcombe}
-    if sample.clustered:
-        weighted = placements(sample, patient_weighted=True)
-        out["auc_patient_weighted"] = delong_estimates(
-            weighted, sample, level, "each patient weighs the same"
-        )[1]
-    return out
+    headline = _headline(sample, base.auc, logit, newcombe, level)
+    if not sample.clustered:
+        return AucEstimates(headline, wald, logit, newcombe)
+    weighted = placements(sample, patient_weighted=True)
+    note = "each patient weighs the same"
+    return AucEstimates(
+        headline, wald, logit, newcombe, delong_estimates(weighted, sample, level, note)[1]
+    )
 
 
 def delong_estimates(

@@ -8,12 +8,14 @@ the logit they are clipped to 1e-6 .. 1 - 1e-6, and the page says how many were.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+from medres.evaluate.metrics.results import BrierDecomposition, ReliabilityBin
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import (
@@ -28,24 +30,35 @@ WIDEST_LOG = 50.0
 ECE_BINS = 10
 
 
-def calibration_estimates(sample: Sample, level: float) -> dict[str, Estimate]:
-    """slope, intercept, in_the_large, oe_ratio and ece of probabilities; each null with its reason
-    where undefined.
+@dataclass(frozen=True)
+class CalibrationEstimates:
+    """What calibration.py itself estimates; the ICI comes from calibration_curve.py."""
+
+    slope: Estimate
+    intercept: Estimate
+    in_the_large: Estimate
+    oe_ratio: Estimate
+    ece: Estimate
+
+
+def calibration_estimates(sample: Sample, level: float) -> CalibrationEstimates:
+    """Slope, intercept, calibration in the large, O:E ratio and ECE of probabilities; without a
+    number, and with the reason, where one is undefined.
     """
     logit, groups = clipped_logit(sample.score), _cluster(sample)
-    slope_intercept = _cox(sample, logit, groups, level)
-    return {
-        "slope": slope_intercept[1],
-        "intercept": slope_intercept[0],
-        "in_the_large": _in_the_large(sample, logit, groups, level),
-        "oe_ratio": _observed_over_expected(sample, groups, level),
-        "ece": Estimate(
+    intercept, slope = _cox(sample, logit, groups, level)
+    return CalibrationEstimates(
+        slope=slope,
+        intercept=intercept,
+        in_the_large=_in_the_large(sample, logit, groups, level),
+        oe_ratio=_observed_over_expected(sample, groups, level),
+        ece=Estimate(
             expected_calibration_error(sample.label, sample.score),
             method=f"{ECE_BINS} bins of equal width",
             n=sample.label.size,
             why="no interval: the resampled error is biased away from zero",
         ),
-    }
+    )
 
 
 def brier_estimate(sample: Sample, level: float) -> Estimate:
@@ -54,7 +67,7 @@ def brier_estimate(sample: Sample, level: float) -> Estimate:
     return mean_in_unit_range(squared, sample.patient, level, "mean by patient sandwich, logit")
 
 
-def brier_decomposition(sample: Sample) -> dict[str, float]:
+def brier_decomposition(sample: Sample) -> BrierDecomposition:
     """CORP (Dimitriadis, Gneiting & Jordan 2021): Brier = miscalibration - discrimination +
     uncertainty.
     """
@@ -67,11 +80,11 @@ def brier_decomposition(sample: Sample) -> dict[str, float]:
         float(np.mean((fitted - label) ** 2)),
     )
     uncertainty = float(label.mean() * (1.0 - label.mean()))
-    return {
-        "miscalibration": score - recalibrated,
-        "discrimination": uncertainty - recalibrated,
-        "uncertainty": uncertainty,
-    }
+    return BrierDecomposition(
+        miscalibration=score - recalibrated,
+        discrimination=uncertainty - recalibrated,
+        uncertainty=uncertainty,
+    )
 
 
 def expected_calibration_error(label: Int64Array | np.ndarray, score: Float64Array) -> float:
@@ -84,7 +97,7 @@ def expected_calibration_error(label: Int64Array | np.ndarray, score: Float64Arr
     return float(np.abs(observed - expected).sum() / score.size)
 
 
-def reliability(sample: Sample, level: float, bins: int = 10) -> list[dict[str, Any]]:
+def reliability(sample: Sample, level: float, bins: int = 10) -> list[ReliabilityBin]:
     """Bins with about as many units each, ties kept together: mean probability, observed share with
     its interval.
     """
@@ -95,7 +108,7 @@ def reliability(sample: Sample, level: float, bins: int = 10) -> list[dict[str, 
     for one in np.unique(place):
         inside = place == one
         observed = proportion_estimate(sample.label[inside], sample.patient[inside], level)
-        out.append({"predicted": float(sample.score[inside].mean()), "observed": observed})
+        out.append(ReliabilityBin(float(sample.score[inside].mean()), observed))
     return out
 
 
@@ -169,9 +182,10 @@ def _cox(
     )  # fitted on a standard scale: a dead model's logits hardly differ
     design = np.column_stack([np.ones(logit.size), (logit - centre) / spread])
     back = np.array([[1.0, -centre / spread], [0.0, 1.0 / spread]])
-    return _fit(
+    intercept, slope = _fit(
         sample, design, np.zeros(logit.size), groups, level, ("Cox intercept", "Cox slope"), back
-    )  # type: ignore[return-value]
+    )
+    return intercept, slope
 
 
 def _in_the_large(

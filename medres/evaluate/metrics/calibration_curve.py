@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from medres.evaluate.metrics.calibration import clipped_logit, expit, logistic
+from medres.evaluate.metrics.results import FlexibleCurve
 from medres.evaluate.metrics.roc import by_group
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined
@@ -70,7 +71,7 @@ def ici_estimate(sample: Sample, level: float) -> Estimate:
     return Estimate(value, 0.0, high, level, "one", method, n_clusters=sample.n_patients, **told)
 
 
-def flexible_curve(sample: Sample) -> dict[str, list[float]] | None:
+def flexible_curve(sample: Sample) -> FlexibleCurve | None:
     """The curve at CURVE_POINTS quantiles of the probability; None under 200 of either class or
     where it does not exist.
     """
@@ -85,10 +86,8 @@ def flexible_curve(sample: Sample) -> dict[str, list[float]] | None:
     if grouped is None or beta is None:
         return None
     at = np.unique(np.quantile(sample.score, np.linspace(0.005, 0.995, CURVE_POINTS)))
-    return {
-        "predicted": at.tolist(),
-        "observed": expit(spline(clipped_logit(at), grouped.knots) @ beta).tolist(),
-    }
+    observed = expit(spline(clipped_logit(at), grouped.knots) @ beta)
+    return FlexibleCurve(at.tolist(), observed.tolist())
 
 
 def grouped_spline(score: Float64Array) -> Grouped | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from medres.evaluate.metrics.operating_point import OperatingPointContext, cross_table, rates
+from medres.evaluate.metrics.results import ClassFigures, Multiclass
 from medres.evaluate.metrics.roc import influence, placements
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.scores.units import AnalysisUnits
@@ -24,10 +25,8 @@ from medres.evaluate.statistics.intervals import (
 
 def multiclass_report(
     units: AnalysisUnits, level: float, ordinal: bool, case_control: bool
-) -> dict[str, Any]:
-    """The "multiclass" part of report.json. Rows of the confusion matrix are the truth, columns the
-    call.
-    """
+) -> Multiclass:
+    """The figures of all classes together, and of each class against the rest."""
     use = units.usable(units.names[0])
     truth = np.argmax(np.stack([units.label[n][use] for n in units.names]), axis=0)
     scores = np.stack([units.score[n][use] for n in units.names])
@@ -37,25 +36,24 @@ def multiclass_report(
     linear, square = np.zeros((k, k)), np.subtract.outer(np.arange(k), np.arange(k)) ** 2.0
     linear[~np.eye(k, dtype=bool)] = 1.0
     not_ordered = undefined("the classes are not said to be ordered (design: ordinal: true)")
-    return {
-        "classes": list(units.names),
-        "confusion": confusion.tolist(),
-        "accuracy": proportion_estimate(truth == called, patient, level),
-        "balanced_accuracy": _balanced_accuracy(truth, called, patient, k, level),
-        "kappa": kappa(truth, called, patient, linear, level),
-        "quadratic_kappa": kappa(truth, called, patient, square, level) if ordinal else not_ordered,
-        "hand_till": hand_till(truth, scores, patient, fold, level),
-        "per_class": [
-            {"class": name}
-            | cross_table(truth == i, called == i)
-            | rates(
-                Sample(truth == i, scores[i], patient, fold),
-                called == i,
-                OperatingPointContext(level, case_control),
+    context = OperatingPointContext(level, case_control)
+    return Multiclass(
+        classes=list(units.names),
+        confusion=confusion.tolist(),
+        accuracy=proportion_estimate(truth == called, patient, level),
+        balanced_accuracy=_balanced_accuracy(truth, called, patient, k, level),
+        kappa=kappa(truth, called, patient, linear, level),
+        quadratic_kappa=kappa(truth, called, patient, square, level) if ordinal else not_ordered,
+        hand_till=hand_till(truth, scores, patient, fold, level),
+        per_class=[
+            ClassFigures(
+                name,
+                cross_table(truth == i, called == i),
+                rates(Sample(truth == i, scores[i], patient, fold), called == i, context),
             )
             for i, name in enumerate(units.names)
         ],
-    }
+    )
 
 
 def kappa(

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from medres.evaluate.metrics.results import TwoRates
 from medres.evaluate.scores.sample import Counts, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import percentile_estimate, resampled
-from medres.evaluate.statistics.estimate import Estimate
 
 
-def optimism_corrected(sample: Sample, level: float, replicates: int) -> dict[str, Estimate]:
+def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRates:
     """Sensitivity and specificity at Youden's point less the optimism (Harrell 1996); interval
     shifted by it (Noma 2021).
 
@@ -35,16 +35,16 @@ def optimism_corrected(sample: Sample, level: float, replicates: int) -> dict[st
         "sensitivity": float(original.tp[best] / original.n_positive),
         "specificity": float(1.0 - original.fp[best] / original.n_negative),
     }
-    out = {}
+    corrected = {}
     for name, rates in there.items():
         optimism = float(np.mean(places[name][known] - rates)) if known.any() else 0.0
         draws = np.clip(places[name] - optimism, 0.0, 1.0)
         value = min(1.0, max(0.0, apparent[name] - optimism))
         method = "bootstrap of patients, threshold chosen anew, shifted by the optimism"
-        out[name] = percentile_estimate(
+        corrected[name] = percentile_estimate(
             value, draws, level, method, sample.label.size, sample.n_patients
         )
-    return out
+    return TwoRates(corrected["sensitivity"], corrected["specificity"])
 
 
 def _youden_place(counts: Counts) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medres.evaluate.metrics.results import Curve
 from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample
 
 
@@ -172,15 +173,13 @@ def _midrank(tie: Int64Array, weight: Float64Array) -> Float64Array:
 MAX_CURVE_POINTS = 400
 
 
-def thin_curve(counts: Counts, most: int = MAX_CURVE_POINTS) -> dict[str, list[Any]]:
+def thin_curve(counts: Counts, most: int = MAX_CURVE_POINTS) -> Curve:
     """Cumulative counts at no more than `most` thresholds, evenly spread along the ROC curve."""
     along = counts.tp / max(counts.n_positive, 1) + counts.fp / max(counts.n_negative, 1)
     keep = np.arange(along.size)
     if along.size > most:
         keep = np.unique(np.searchsorted(along, np.linspace(along[0], along[-1], most)))
     keep = np.minimum(keep, along.size - 1)
-    return {
-        "threshold": counts.threshold[keep].tolist(),
-        "tp": counts.tp[keep].tolist(),
-        "fp": counts.fp[keep].tolist(),
-    }
+    return Curve(
+        counts.threshold[keep].tolist(), counts.tp[keep].tolist(), counts.fp[keep].tolist()
+    )
