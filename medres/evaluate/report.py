@@ -54,7 +54,7 @@ from medres.evaluate.serialization import JsonObject, to_plain
 from medres.tasks import task_named
 
 ScoresSource = pd.DataFrame | str | Path
-EXPLANATION = "Saliency of the worst errors is shown; its worth is not tested here."
+EXPLANATION = "Saliency of the worst errors is shown; whether it is useful is not tested here."
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,11 @@ class DiagnosticReport:
         return model_card_markdown(self.numbers)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write report.html, report.json, model_card.md and tables/*.csv into a new folder, all or
-        nothing. Returns the folder.
+        """Write report.html, report.json, model_card.md and tables/*.csv into a new folder: all of
+        them, or after a failure none. Returns the folder.
 
-        Raises EvaluationError where the folder exists and is not empty; `overwrite` replaces an
-        earlier report only.
+        Raises EvaluationError if the folder exists and is not empty. `overwrite` replaces an
+        earlier report, and nothing else.
         """
         texts = {
             "report.json": self.to_json(),
@@ -133,35 +133,39 @@ def evaluate(
     pictures: Pictures | None = None,
     title: str | None = None,
 ) -> DiagnosticReport:
-    """Evaluate a scores table (a DataFrame, or the path of a CSV or Parquet file; one row an
-    image).
+    """Evaluate a scores table: a DataFrame, or the path of a CSV or Parquet file, with one row per
+    image.
 
-    tune: scores of the tuning split; Youden's threshold on it is frozen under the name "default".
-    patient: the patient column (default "patient"); patients are the clusters of every interval.
-    unit: image (default), series, study or patient; scores are pooled to it by `pool` (max, mean,
-        noisy_or), labels must agree unless `pool_label` is "any".
-    subgroups: columns to break the figures down by. compare: other tables of the same images,
-        aligned by image id.
-    readers: people's calls (reader, arm, the unit's column, finding, rating 0 or 1), drawn as
-        points on the ROC curve.
-    thresholds: a declared number, {finding: {name: x}}, or frozen points of an artefact, a list of
-        dicts with finding, name, threshold, criterion, split, n_patients, sha256.
-    operating_points: name -> criterion such as {"screening": "sensitivity:0.95"} (see
-        medres.evaluate.metrics.thresholds), found on the tuning table and frozen; one named
-        "default" takes the place of Youden's.
-    design: mapping or YAML/JSON file (sampling: cohort or case_control, prevalence,
+    tune: scores of the tuning (validation) split; Youden's threshold on it is frozen under the name
+        "default".
+    patient: the patient column (default: "patient"). Patients are the clusters of every interval.
+    unit: image (default), series, study or patient. Scores are pooled to it by `pool` (max, mean or
+        noisy_or); labels must agree unless `pool_label` is "any".
+    subgroups: columns whose levels are evaluated separately.
+    compare: other models' tables of the same images, matched by image id.
+    readers: human readers' calls (reader, arm, the id of the unit, finding, rating 0 or 1), drawn
+        as points on the ROC curve.
+    thresholds: a declared number, {finding: {name: x}}, or frozen thresholds of a model file, as a
+        list of dicts with finding, name, threshold, criterion, split, n_patients and sha256.
+    operating_points: name -> criterion, such as {"screening": "sensitivity:0.95"} (see
+        medres.evaluate.metrics.thresholds). The thresholds are found on the tuning table and
+        frozen; one named "default" replaces Youden's.
+    design: a mapping, or a YAML or JSON file (sampling: cohort or case_control, prevalence,
         reference_standard, setting, ...).
-    prevalence: where the model is to be used, 0..1: a number for all findings, {finding: x}, or a
-        list of both.
-    level: of the intervals. margin: greatest accepted loss of AUC in a comparison. exact:
-        Clopper-Pearson intervals of rates in place of Wilson's.
-    provenance, flow: kept in the report (flow: the counts of ingest.json). pictures: a function
-        (finding, unit of analysis, the unit's id) -> bytes of a PNG or None, asked for the worst
-        errors only, such as a saliency map.
+    prevalence: in the population where the model is to be used, 0..1: a number for all findings,
+        {finding: x}, or a list of both.
+    level: of all confidence intervals. margin: the greatest accepted loss of AUC in a comparison.
+    exact: Clopper-Pearson intervals of rates instead of Wilson's.
+    provenance, flow: kept in the report (flow: the counts of ingest.json).
+    pictures: a function (finding, unit of analysis, id of the unit) -> bytes of a PNG or None, such
+        as a saliency map. It is called for the worst errors only.
 
-    Raises EvaluationError, in one sentence, where the input cannot be evaluated. A finding with one
-    class only does not
-    raise: its figures are null, with the reason.
+    Raises EvaluationError, in one sentence, if the input cannot be evaluated. A finding with only
+    one class is not an error: its figures are null, with the reason.
+
+    >>> scores = pd.DataFrame({"label": [1, 1, 0, 0], "score": [0.9, 0.4, 0.6, 0.1]})
+    >>> evaluate(scores).report.findings["positive"].auc.estimate
+    0.75
     """
     table = load(scores, patient=patient)
     options = make_options(

@@ -27,8 +27,8 @@ JsonObject = dict[str, Any]  # what a file or a caller gives, and what report.js
 def to_plain(value: object) -> Any:
     """What `json.dumps` takes, from the objects of this file, estimates, arrays and mappings.
 
-    >>> to_plain(ErrorCase("1f", math.inf))
-    {'id': '1f', 'score': None}
+    >>> to_plain({"n": np.int64(3), "scores": (0.5, math.inf)})
+    {'n': 3, 'scores': [0.5, None]}
     """
     if isinstance(value, Estimate):
         return value.to_dict()

@@ -48,10 +48,11 @@ from medres.evaluate.statistics.bootstrap import replicates_for
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import normal_quantile, proportion_estimate, t_quantile
 
-NOT_PROBABILITIES = "scores leave 0..1: they are ranks, not probabilities"
+NOT_PROBABILITIES = "some scores are outside 0..1: they are ranks, not probabilities"
 HISTOGRAM_BINS = 40
 CASE_CONTROL = (
-    "cases and controls were sampled apart, so the share of positives says nothing of the clinic's"
+    "cases and controls were sampled separately, so the proportion of positives is not that of the "
+    "clinic"
 )
 
 

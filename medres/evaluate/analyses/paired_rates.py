@@ -87,16 +87,16 @@ def tango(only_a: int, only_b: int, n: int, z: float) -> tuple[float, float]:
         distance = only_a - only_b - n * delta
         return distance / math.sqrt(max(spread, 1e-20))
 
-    centre, edge = (only_a - only_b) / n, 1.0 - 1e-9
+    center, edge = (only_a - only_b) / n, 1.0 - 1e-9
     low = (
         -1.0
-        if centre <= -edge
-        else float(optimize.brentq(lambda d: statistic(d) - z, -edge, centre, xtol=1e-12))
+        if center <= -edge
+        else float(optimize.brentq(lambda d: statistic(d) - z, -edge, center, xtol=1e-12))
     )
     high = (
         1.0
-        if centre >= edge
-        else float(optimize.brentq(lambda d: statistic(d) + z, centre, edge, xtol=1e-12))
+        if center >= edge
+        else float(optimize.brentq(lambda d: statistic(d) + z, center, edge, xtol=1e-12))
     )
     return low, high
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,9 @@ def expected_calibration_error(label: Int64Array | np.ndarray, score: Float64Arr
     """Mean |observed - predicted| over equal-width bins [0, .1), ... [.9, 1]; 0 and 1 fall into
     real bins.
     """
-    place = np.minimum((score * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    observed = np.bincount(place, label, minlength=ECE_BINS)
-    expected = np.bincount(place, score, minlength=ECE_BINS)
+    bin_of = np.minimum((score * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    observed = np.bincount(bin_of, label, minlength=ECE_BINS)
+    expected = np.bincount(bin_of, score, minlength=ECE_BINS)
     return float(np.abs(observed - expected).sum() / score.size)
 
 
@@ -103,13 +104,13 @@ def reliability(sample: Sample, level: float, bins: int = 10) -> list[Reliabilit
     """
     order = np.argsort(sample.score, kind="stable")
     cuts = sample.score[order][(np.arange(1, bins) * sample.score.size) // bins]
-    place = np.searchsorted(np.unique(cuts), sample.score, "right")
-    out = []
-    for one in np.unique(place):
-        inside = place == one
+    bin_of = np.searchsorted(np.unique(cuts), sample.score, "right")
+    curve = []
+    for i in np.unique(bin_of):
+        inside = bin_of == i
         observed = proportion_estimate(sample.label[inside], sample.patient[inside], level)
-        out.append(ReliabilityBin(float(sample.score[inside].mean()), observed))
-    return out
+        curve.append(ReliabilityBin(float(sample.score[inside].mean()), observed))
+    return curve
 
 
 def clipped_logit(score: Float64Array) -> Float64Array:
@@ -127,7 +128,7 @@ def logistic(
     offset: Float64Array,
     trials: Float64Array | None = None,
 ) -> Float64Array | None:
-    """Maximum-likelihood coefficients by Newton's method with halved steps; None where they do not
+    """Maximum-likelihood coefficients by Newton's method with halved steps; None if they do not
     exist (separation).
 
     successes (n,): labels, or numbers of positives among `trials` (n,).
@@ -176,12 +177,10 @@ def _cox(
     if np.ptp(logit) < 1e-12:
         null = undefined("every probability is the same: no slope")
         return null, null
-    centre, spread = (
-        float(logit.mean()),
-        float(logit.std()),
-    )  # fitted on a standard scale: a dead model's logits hardly differ
-    design = np.column_stack([np.ones(logit.size), (logit - centre) / spread])
-    back = np.array([[1.0, -centre / spread], [0.0, 1.0 / spread]])
+    # fitted on a standard scale, because the logits of a dead model hardly differ
+    center, spread = float(logit.mean()), float(logit.std())
+    design = np.column_stack([np.ones(logit.size), (logit - center) / spread])
+    back = np.array([[1.0, -center / spread], [0.0, 1.0 / spread]])
     intercept, slope = _fit(
         sample, design, np.zeros(logit.size), groups, level, ("Cox intercept", "Cox slope"), back
     )
@@ -206,7 +205,7 @@ def _fit(
     names: tuple[str, ...],
     back: Float64Array,
 ) -> tuple[Estimate, ...]:
-    """One estimate a name: the coefficients of the logistic regression, turned by the matrix
+    """One estimate per name: the coefficients of the logistic regression, transformed by the matrix
     `back`.
     """
     if sample.n_positive == 0 or sample.n_negative == 0:
@@ -217,10 +216,11 @@ def _fit(
             undefined("the classes are separated: the maximum-likelihood estimate does not exist"),
         ) * len(names)
     g, n = int(groups.max()) + 1, sample.label.size
-    found = back @ beta
+    coefficients = back @ beta
     if g < 3:
         return tuple(
-            Estimate(float(b), why="fewer than three patients: no interval", n=n) for b in found
+            Estimate(float(b), why="fewer than three patients: no interval", n=n)
+            for b in coefficients
         )
     error = np.sqrt(np.diag(back @ sandwich(design, sample.label, offset, beta, groups) @ back.T))
     half = t_quantile(level, g - 1) * error
@@ -235,7 +235,7 @@ def _fit(
             n=n,
             n_clusters=g,
         )
-        for b, h, name in zip(found, half, names, strict=True)
+        for b, h, name in zip(coefficients, half, names, strict=True)
     )
 
 
@@ -244,25 +244,23 @@ def _observed_over_expected(sample: Sample, groups: Int64Array, level: float) ->
     expected).
     """
     observed, expected = float(sample.n_positive), float(sample.score.sum())
-    known: dict[str, Any] = {"n": sample.label.size, "numerator": observed, "denominator": expected}
+    n = sample.label.size
     if expected < CLIP:
-        return undefined("the probabilities add up to nearly zero", **known)
+        why = "the probabilities add up to nearly zero"
+        return undefined(why, n=n, numerator=observed, denominator=expected)
     ratio, g = observed / expected, int(groups.max()) + 1
+    estimate = partial(Estimate, ratio, n=n, numerator=observed, denominator=expected)
     if observed == 0.0 or g < 2:
-        return Estimate(ratio, why="the log method needs a positive unit and two patients", **known)
+        return estimate(why="the log method needs a positive unit and two patients")
     by_patient = np.bincount(groups, sample.label - ratio * sample.score)
     error = math.sqrt(g / (g - 1) * float(by_patient @ by_patient)) / observed
     if error < 1e-12:
-        return Estimate(
-            ratio, why="the estimated variance is zero: no interval of this kind", **known
-        )
+        return estimate(why="the estimated variance is zero: no interval of this kind")
     half = t_quantile(level, g - 1) * error if sample.clustered else normal_quantile(level) * error
     if half > WIDEST_LOG:
-        return Estimate(
-            ratio, why="the interval of the logarithm is too wide to mean anything", **known
-        )
+        return estimate(why="the interval of the logarithm is too wide to mean anything")
     low, high = ratio * math.exp(-half), ratio * math.exp(half)
-    return Estimate(ratio, low, high, level, "two", "log method by patient", n_clusters=g, **known)
+    return estimate(low, high, level, "two", "log method by patient", n_clusters=g)
 
 
 def _cluster(sample: Sample) -> Int64Array:

@@ -5,7 +5,7 @@ influence.
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -41,16 +41,13 @@ def macro_auc(units: AnalysisUnits, level: float) -> Macro:
     value = float(np.mean([p.auc for p in parts]))
     counted = np.logical_or.reduce([units.usable(name) for name in findings])
     patients = int(np.unique(units.patient[counted]).size) if units.has_patient else None
-    known: dict[str, Any] = {"n": int(counted.sum()), "n_clusters": patients}
+    estimate = partial(Estimate, value, n=int(counted.sum()), n_clusters=patients)
     by_patient = np.mean([influence(p) for p in parts], axis=0)
     error_size = math.sqrt(float(by_patient @ by_patient))
     if error_size < 1e-12 or not 0.0 < value < 1.0:
-        estimate = Estimate(
-            value, why="the estimated variance is zero: no interval of this kind", **known
-        )
+        auc = estimate(why="the estimated variance is zero: no interval of this kind")
     else:
+        method = "mean of AUCs, joint influence by patient, logit"
         limits = logit_interval(value, error_size, normal_quantile(level))
-        estimate = Estimate(
-            value, *limits, level, "two", "mean of AUCs, joint influence by patient, logit", **known
-        )
-    return Macro(estimate, findings, skipped)
+        auc = estimate(*limits, level, "two", method)
+    return Macro(auc, findings, skipped)

@@ -27,7 +27,11 @@ from medres.evaluate.statistics.intervals import likelihood_ratio, proportion_es
 
 @dataclass(frozen=True)
 class OperatingPointContext:
-    """What every operating point of a finding needs to know beside the sample."""
+    """What every operating point of a finding needs besides the sample.
+
+    sampled_on_label: case-control, so that PPV, NPV and accuracy have no meaning. prevalences:
+    stated, for `predictive_at`. refused_label, refused_patient (k,): labeled units without a score.
+    """
 
     level: float
     sampled_on_label: bool = False
@@ -85,8 +89,8 @@ def rates(sample: Sample, called: NDArray[np.bool_], context: OperatingPointCont
 
     if context.sampled_on_label:
         why = (
-            "cases and controls were sampled apart: the share of positives is the sampler's, "
-            "not the clinic's"
+            "cases and controls were sampled separately: the proportion of positives is not that "
+            "of the clinic"
         )
         ppv = npv = accuracy = undefined(why + "; see predictive_at")
     else:

@@ -1,12 +1,12 @@
-"""Parts of the ROC curve: partial areas, and sensitivity where specificity is fixed (and the
+"""Parts of the ROC curve: partial areas, and sensitivity at a fixed specificity (and the
 reverse).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -76,18 +76,18 @@ def partial_auc_report(
 
 
 def _statistics() -> dict[str, Statistic]:
-    out: dict[str, Statistic] = {
+    statistics: dict[str, Statistic] = {
         f"area {axis}": partial(partial_auc, axis=axis, low=low, high=high)
         for axis, low, high in RANGES
     }
     for axis, value in FIXED:
         rate = sensitivity_at if axis == "specificity" else specificity_at
-        out[f"fixed {axis}"] = partial(_at, rate=rate, value=value)
-    return out
+        statistics[f"fixed {axis}"] = partial(_at, rate=rate, value=value)
+    return statistics
 
 
-def _at(counts: Counts, rate: Any, value: float) -> float:
-    return float(rate(counts, value))
+def _at(counts: Counts, rate: Callable[[Counts, float], float], value: float) -> float:
+    return rate(counts, value)
 
 
 def _shaped(estimates: dict[str, Estimate]) -> tuple[list[PartialAuc], list[RateAtFixed]]:
@@ -107,12 +107,15 @@ def _shaped(estimates: dict[str, Estimate]) -> tuple[list[PartialAuc], list[Rate
 
 
 def _standardised(raw: Estimate, low: float, high: float) -> Estimate:
-    moved: dict[str, Any] = {
-        key: standardised(value, low, high)
-        for key in ("estimate", "ci_low", "ci_high")
-        if (value := getattr(raw, key)) is not None
-    }
-    return replace(raw, **moved)
+    def rescaled(value: float | None) -> float | None:
+        return None if value is None else standardised(value, low, high)
+
+    return replace(
+        raw,
+        estimate=rescaled(raw.estimate),
+        ci_low=rescaled(raw.ci_low),
+        ci_high=rescaled(raw.ci_high),
+    )
 
 
 def _area(

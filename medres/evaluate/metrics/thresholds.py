@@ -161,14 +161,15 @@ def choose_thresholds(
             code="no_tune_table",
         )
     chosen: dict[str, list[Threshold]] = {name: [] for name in units.names}
-    for finding, one in [] if declared is None else _read(declared, units.names, units.unit):
+    pairs = [] if declared is None else _read(declared, units.names, units.unit)
+    for finding, chosen_threshold in pairs:
         if finding not in chosen:
             raise EvaluationError(
                 f"a threshold names the finding {finding!r}; the table has "
                 f"{', '.join(units.names)}",
                 code="unknown_finding",
             )
-        chosen[finding].append(one)
+        chosen[finding].append(chosen_threshold)
     for name, thresholds in chosen.items():
         if tune is not None:
             thresholds[:0] = _frozen(tune.sample(name), name, criteria or {}, tune_sha256)
@@ -283,8 +284,8 @@ def _read(declared: Any, names: tuple[str, ...], unit: str) -> list[tuple[str, T
     if isinstance(declared, Sequence) and not isinstance(declared, str):
         return [
             pair
-            for one in declared
-            for pair in (_read_frozen(one, unit) if _is_frozen(one) else _read(one, names, unit))
+            for item in declared
+            for pair in (_read_frozen(item, unit) if _is_frozen(item) else _read(item, names, unit))
         ]
     raise EvaluationError(
         "thresholds must be a number, {finding: {name: x}} or a list of them",
@@ -292,19 +293,19 @@ def _read(declared: Any, names: tuple[str, ...], unit: str) -> list[tuple[str, T
     )
 
 
-def _is_frozen(given: Any) -> bool:
-    return isinstance(given, Mapping) and {"finding", "threshold"} <= set(given)
+def _is_frozen(item: Any) -> bool:
+    return isinstance(item, Mapping) and {"finding", "threshold"} <= set(item)
 
 
-def _read_frozen(given: Mapping[str, Any], unit: str) -> list[tuple[str, Threshold]]:
-    if given.get("unit", unit) != unit:
+def _read_frozen(item: Mapping[str, Any], unit: str) -> list[tuple[str, Threshold]]:
+    if item.get("unit", unit) != unit:
         return []
     source = ThresholdSource()
     for key in ("criterion", "split", "n_patients", "sha256"):
-        if given.get(key) is not None:
-            source[key] = given[key]
-    value, name = _number(given["threshold"]), str(given.get("name", FROZEN_NAME))
-    return [(given["finding"], Threshold(name, value, "frozen", source))]
+        if item.get(key) is not None:
+            source[key] = item[key]
+    value, name = _number(item["threshold"]), str(item.get("name", FROZEN_NAME))
+    return [(item["finding"], Threshold(name, value, "frozen", source))]
 
 
 def _number(value: Any) -> float:

@@ -217,7 +217,7 @@ def test_case_control_withholds_what_depends_on_prevalence() -> None:
         finding["brier"],
         *finding["calibration"].values(),
     ]
-    assert all(e["estimate"] is None and "sampled apart" in e["why"] for e in withheld)
+    assert all(e["estimate"] is None and "sampled separately" in e["why"] for e in withheld)
     assert finding["auc"]["estimate"] is not None
     stated = evaluate(drawn(), design={"sampling": "case_control", "prevalence": 0.05}).numbers
     assert (

@@ -102,7 +102,7 @@ def test_kappa_says_what_it_is_and_stays_within_minus_one_and_one() -> None:
     assert (pairs.ci_low, pairs.n_clusters) == (pytest.approx(once.ci_low), 6)
     assert kappa(truth[:0], called[:0], patient[:0], weights, 0.9) == undefined("no unit")
     flat = kappa(truth * 0, called * 0, patient, weights, 0.9)
-    assert flat == undefined("truth and call hold one and the same class only: kappa is 0 / 0", n=6)
+    assert flat == undefined("all labels and calls are of one class: kappa is 0 / 0", n=6)
     single = kappa(truth, called, patient * 0, weights, 0.9)
     zero = "the estimated variance is zero: no interval of this kind"
     assert single == Estimate(e.estimate, why=zero, n=6, n_clusters=1)
@@ -195,7 +195,8 @@ def test_missing_class_and_unordered_classes_have_reasons() -> None:
     assert "no unit" in out.hand_till.why
     assert out.balanced_accuracy == undefined("a class has no unit", n=out.accuracy.n)
     assert (
-        out.quadratic_kappa.why == "the classes are not said to be ordered (design: ordinal: true)"
+        out.quadratic_kappa.why
+        == "the design does not state that the classes are ordered (ordinal: true)"
     )
     one = numbers_of(frame[frame.label == "a"].assign(**{"score:a": 2.0}))
     assert "0 / 0" in one.kappa.why

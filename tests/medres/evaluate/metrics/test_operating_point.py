@@ -159,8 +159,8 @@ def test_case_control_leaves_out_what_depends_on_prevalence() -> None:
         sample, Threshold("a", 0.5, "declared"), OperatingPointContext(0.95, True, (0.1,))
     )
     why = (
-        "cases and controls were sampled apart: the share of positives is the sampler's, not "
-        "the clinic's"
+        "cases and controls were sampled separately: the proportion of positives is not that of "
+        "the clinic"
     )
     assert [(e.estimate, e.why) for e in (out.rates.ppv, out.rates.npv, out.rates.accuracy)] == [
         (None, f"{why}; see predictive_at")
