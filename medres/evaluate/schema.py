@@ -103,7 +103,7 @@ class Subgroup:
 
 @dataclass(frozen=True)
 class Pooling:
-    """How scores and labels of images became those of a unit; null where a unit is an image."""
+    """How scores and labels of images became those of a unit; null if a unit is an image."""
 
     score: str | None
     label: str | None
@@ -289,7 +289,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ReportWarning:
-    """`finding` is None where the warning concerns the whole table."""
+    """`finding` is None if the warning concerns the whole table."""
 
     code: str
     finding: str | None
@@ -298,7 +298,7 @@ class ReportWarning:
 
 @dataclass(frozen=True)
 class ChecklistItem:
-    """An item of a reporting guideline; `answer` is None where it stays open."""
+    """An item of a reporting guideline; `answer` is None if the item stays open."""
 
     item: str
     about: str

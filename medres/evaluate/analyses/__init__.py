@@ -1,7 +1,8 @@
-"""One question per file: a finding, its subgroups, a comparison of models, readers, the worst
+"""One question per file: a finding, its subgroups, a comparison of models, human readers, the worst
 errors.
 
-Combines metrics into parts of the report. May import metrics, scores and statistics.
+Combines metrics into the parts of the report that schema.py defines. May import metrics, scores,
+statistics and the schema.
 """
 
 from __future__ import annotations

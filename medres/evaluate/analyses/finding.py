@@ -1,4 +1,4 @@
-"""All figures of one finding: where a new metric of a finding is called."""
+"""All figures of one finding. A new metric is called here and stored in a field of `Finding`."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def adjust(comparisons: list[Comparison]) -> list[Comparison]:
 
 
 def _noninferior(pair: list[Sample], margin: float) -> bool | None:
-    """Whether the one-sided 97.5 % lower limit of a - b lies above -margin; None where there is no
+    """Whether the one-sided 97.5 % lower limit of a - b is above -margin; None if there is no
     interval.
     """
     one_sided, _ = paired_difference(pair[0], pair[1], 0.95)

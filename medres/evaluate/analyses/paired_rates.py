@@ -1,5 +1,5 @@
 """Two models' calls on the same units: difference of paired proportions (Tango 1998, McNemar),
-clustered where patients repeat; and a global test that three or more AUCs are equal.
+clustered if patients repeat; and a global test that three or more AUCs are equal.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def global_test(samples: list[Sample]) -> ChiSquareTest:
-    """Chi-square test that k paired AUCs are all equal (DeLong 1988), clustered where patients
+    """Chi-square test that k paired AUCs are all equal (DeLong 1988), clustered if patients
     repeat.
     """
     if samples[0].n_positive == 0 or samples[0].n_negative == 0:

@@ -1,7 +1,7 @@
-"""The headline of each finding at another unit of analysis: by patient where images were evaluated,
+"""The headline of each finding at a second unit of analysis: by patient if images were evaluated,
 and the reverse.
 
-A patient counts as flagged where any image is (scores pooled by max) and as positive where any
+A patient counts as called positive if any image is (scores pooled by max), and as positive if any
 image is. The thresholds are those of the report; they were not chosen at this unit.
 """
 
@@ -24,8 +24,8 @@ from medres.tasks import task_named
 
 
 def other_units(table: Table, units: AnalysisUnits) -> AnalysisUnits | None:
-    """Patients where these are repeated in the units, else images where these were pooled; None
-    where nothing differs.
+    """Patients if they repeat in the units, else images if these were pooled; None if there is no
+    second unit.
     """
     if task_named(table.task).exclusive:
         return None

@@ -23,7 +23,7 @@ from medres.evaluate.schema import Subgroup
 from medres.evaluate.scores.sample import Sample, rank_counts
 from medres.evaluate.scores.units import AnalysisUnits
 
-SMALLEST = 10
+MIN_PATIENTS = 10
 MAX_LEVELS = 12
 OVERLAY_POINTS = 80
 AGE_EDGES = (0, 18, 40, 65, 80, 200)
@@ -33,7 +33,7 @@ UNKNOWN = "(unknown)"
 def subgroup_report(
     units: AnalysisUnits, name: str, thresholds: list[Threshold], options: ReportOptions
 ) -> list[Subgroup]:
-    """One row per level of each column in `options.subgroups`; figures are left out where a class
+    """One row per level of each column in `options.subgroups`; figures are left out if a class
     has fewer than 10 patients.
     """
     use, sample = units.usable(name), units.sample(name)
@@ -134,7 +134,7 @@ def _row(
         n_positive=part.n_positive,
         n_positive_patients=positive,
         n_negative_patients=negative,
-        suppressed=min(positive, negative) < SMALLEST,
+        suppressed=min(positive, negative) < MIN_PATIENTS,
     )
     if row.suppressed:
         return row

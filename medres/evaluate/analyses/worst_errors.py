@@ -14,7 +14,7 @@ from medres.evaluate.schema import ErrorCase, WorstErrors
 from medres.evaluate.scores.sample import Int64Array
 from medres.evaluate.scores.units import AnalysisUnits
 
-WORST = 10
+MAX_PER_KIND = 10
 MAX_BYTES = 1_000_000  # of all images of a page together
 MAX_IMAGES = 40
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -88,6 +88,6 @@ def _worst_rows(units: AnalysisUnits, name: str, threshold: float) -> tuple[Int6
     missed = np.flatnonzero(label & (score < threshold))
     alarms = np.flatnonzero(~label & (score >= threshold))
     return (
-        use[missed[np.argsort(score[missed], kind="stable")]][:WORST],
-        use[alarms[np.argsort(-score[alarms], kind="stable")]][:WORST],
+        use[missed[np.argsort(score[missed], kind="stable")]][:MAX_PER_KIND],
+        use[alarms[np.argsort(-score[alarms], kind="stable")]][:MAX_PER_KIND],
     )

@@ -1,5 +1,5 @@
-"""One measure per file, each an estimate with its interval. May import scores and statistics; numpy
-and scipy only.
+"""One measure per file, each an estimate with its interval; results.py has the types of measures
+that are more than one estimate. May import scores and statistics; numpy and scipy only.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class AucEstimates:
 
 
 def auc_estimates(sample: Sample, level: float) -> AucEstimates:
-    """The AUC with its intervals; without a number, and with the reason, where a class is
+    """The AUC with its intervals; without a number, and with the reason, if a class is
     missing."""
     if sample.n_positive == 0 or sample.n_negative == 0:
         missing = "positive" if sample.n_positive == 0 else "negative"

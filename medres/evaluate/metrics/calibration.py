@@ -27,7 +27,7 @@ from medres.evaluate.statistics.intervals import (
 )
 
 CLIP = 1e-6
-WIDEST_LOG = 50.0
+MAX_LOG_HALF_WIDTH = 50.0
 ECE_BINS = 10
 
 
@@ -44,7 +44,7 @@ class CalibrationEstimates:
 
 def calibration_estimates(sample: Sample, level: float) -> CalibrationEstimates:
     """Slope, intercept, calibration in the large, O:E ratio and ECE of probabilities; without a
-    number, and with the reason, where one is undefined.
+    number, and with the reason, if one is undefined.
     """
     logit, groups = clipped_logit(sample.score), _cluster(sample)
     intercept, slope = _cox(sample, logit, groups, level)
@@ -257,7 +257,7 @@ def _observed_over_expected(sample: Sample, groups: Int64Array, level: float) ->
     if error < 1e-12:
         return estimate(why="the estimated variance is zero: no interval of this kind")
     half = t_quantile(level, g - 1) * error if sample.clustered else normal_quantile(level) * error
-    if half > WIDEST_LOG:
+    if half > MAX_LOG_HALF_WIDTH:
         return estimate(why="the interval of the logarithm is too wide to mean anything")
     low, high = ratio * math.exp(-half), ratio * math.exp(half)
     return estimate(low, high, level, "two", "log method by patient", n_clusters=g)

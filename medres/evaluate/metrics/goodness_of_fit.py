@@ -1,9 +1,9 @@
 """Goodness-of-fit tests of probabilities, for the appendix: Hosmer & Lemeshow 1980 and
 Spiegelhalter 1986.
 
-Both take units as independent, so they are left out where patients repeat. The model was made
-elsewhere, so the Hosmer-Lemeshow statistic has as many degrees of freedom as groups (two fewer only
-where the model was fitted here).
+Both assume independent units, so they are left out if patients repeat. The model was fitted on
+other data, so the Hosmer-Lemeshow statistic has as many degrees of freedom as groups (two fewer
+would apply to a model that was fitted on these data).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLUSTERED = "patients repeat: the test takes units as independent"
 
 
 def goodness_of_fit_report(sample: Sample) -> GoodnessOfFit:
-    """Both tests (p-values two-sided), or None with the reason where patients repeat."""
+    """Both tests (p-values two-sided), or None with the reason if patients repeat."""
     if sample.clustered:
         return GoodnessOfFit(
             ChiSquareTest(None, None, None, why=CLUSTERED), ZTest(None, None, why=CLUSTERED)

@@ -53,7 +53,7 @@ def specificity_at(counts: Counts, sensitivity: float) -> float:
 def partial_auc_report(
     sample: Sample, level: float, replicates: int
 ) -> tuple[list[PartialAuc], list[RateAtFixed]]:
-    """Partial areas (RANGES), and rates where the other one is fixed (FIXED), with percentile
+    """Partial areas (RANGES), and rates at a fixed value of the other (FIXED), with percentile
     intervals over patients.
     """
     if sample.n_positive == 0 or sample.n_negative == 0:

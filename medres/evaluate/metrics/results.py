@@ -56,7 +56,7 @@ class RateAtFixed:
 
 
 class ThresholdSource(TypedDict, total=False):
-    """Where a threshold comes from; a key that is not known is left out."""
+    """Where a threshold comes from; an unknown key is left out."""
 
     criterion: str
     split: str

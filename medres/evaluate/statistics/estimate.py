@@ -47,7 +47,7 @@ class Estimate:
             raise ValueError("an Estimate without a number or an interval needs `why`")
 
     def to_dict(self) -> dict[str, Any]:
-        """The E object: estimate and limits always present, the rest where it has a meaning."""
+        """The E object: estimate and limits always, the other keys if they have a value."""
         always = ("estimate", "ci_low", "ci_high")
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {
