@@ -204,7 +204,9 @@ def check(cell: Cell, batch: Batch, found: dict[str, tuple[np.ndarray, np.ndarra
             sample_of(batch, i, cell.probability(batch.score)),
         )
         called = sample.score >= cell.shift / 2.0
-        own = auc_estimates(sample, LEVEL) | rates(sample, called, OperatingPointContext(LEVEL))
+        own = vars(auc_estimates(sample, LEVEL)) | vars(
+            rates(sample, called, OperatingPointContext(LEVEL))
+        )
         own["ppv_at"], own["npv_at"] = predictive_values(
             called, sample.label, sample.patient, ELSEWHERE, LEVEL
         )
@@ -227,7 +229,7 @@ def calibration(cell: Cell, batch: Batch, most: int) -> dict[str, tuple[np.ndarr
     for i in range(min(most, len(batch.label))):
         own = calibration_estimates(sample_of(batch, i, cell.probability(batch.score)), LEVEL)
         for kind, limits in out.items():
-            e = own[kind]
+            e = getattr(own, kind)
             limits.append(
                 (np.nan, np.nan) if e.ci_low is None or e.ci_high is None else (e.ci_low, e.ci_high)
             )

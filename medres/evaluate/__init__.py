@@ -1,7 +1,8 @@
 """Diagnostic evaluation of any scores table: numbers with intervals, and one page that people read.
 
-`evaluate(scores)` returns a `DiagnosticReport`. numpy, scipy and pandas only: nothing here imports
-TensorFlow or any other room of medres but the errors and `svg`.
+`evaluate(scores)` returns a `DiagnosticReport`; its `.report` has the types of schema.py, its
+`.numbers` is the same as plain dicts. numpy, scipy and pandas only: nothing here imports
+TensorFlow, and of medres only the errors, the tasks and `svg`.
 """
 
 from __future__ import annotations

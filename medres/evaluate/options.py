@@ -1,4 +1,4 @@
-"""What a person may ask of a report, checked once."""
+"""What a person may choose for a report, checked once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SAMPLINGS = ("cohort", "case_control")
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """level of all intervals; prevalence per finding for PPV, NPV and net benefit; margin of
-    non-inferiority;
-    exact: Clopper-Pearson in place of Wilson where patients do not repeat.
+    """level: of all confidence intervals. margin: of non-inferiority, in AUC. prevalence: stated,
+    by finding, for PPV, NPV and net benefit. design: what the design file says. subgroups: names of
+    columns. exact: Clopper-Pearson intervals of rates instead of Wilson's, unless patients repeat.
     """
 
     level: float = 0.95
@@ -29,7 +29,13 @@ class ReportOptions:
 
     @property
     def case_control(self) -> bool:
+        """Whether cases and controls were sampled apart, so that prevalence has no meaning."""
         return self.design["sampling"] == "case_control"
+
+    @property
+    def ordinal(self) -> bool:
+        """Whether the design says that the classes are ordered."""
+        return self.design.get("ordinal") is True
 
 
 def make_options(
@@ -44,71 +50,90 @@ def make_options(
 ) -> ReportOptions:
     """Raises EvaluationError for a value out of range or a finding that the table does not have."""
     if not 0.5 <= level < 1.0:
-        raise EvaluationError(f"level is {level}; give a confidence level such as 0.95")
+        raise EvaluationError(
+            f"level is {level}; give a confidence level such as 0.95 (from 0.5 to below 1)",
+            code="out_of_range",
+        )
     if margin is not None and not 0.0 < margin < 0.5:
         raise EvaluationError(
-            f"margin is {margin}; give the greatest loss of AUC you accept, such as 0.05"
+            f"margin is {margin}; give the greatest loss of AUC that you accept, such as 0.05 "
+            "(between 0 and 0.5)",
+            code="out_of_range",
         )
-    plan = read_design(design)
+    answers = read_design(design)
     stated = _prevalences(prevalence, names)
-    if "prevalence" in plan:
-        stated = _prevalences(plan["prevalence"], names) | stated
-    chosen = (subgroups,) if isinstance(subgroups, str) else tuple(subgroups)
-    return ReportOptions(level, margin, stated, plan, chosen, exact)
+    if "prevalence" in answers:
+        stated = _prevalences(answers["prevalence"], names) | stated
+    columns = (subgroups,) if isinstance(subgroups, str) else tuple(subgroups)
+    return ReportOptions(level, margin, stated, answers, columns, exact)
 
 
 def read_design(design: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
-    """The study's design, from a mapping, a YAML or a JSON file. `sampling` is cohort unless it
-    says case_control.
+    """The design of the evaluation, from a mapping, a YAML or a JSON file. `sampling` is cohort
+    unless the design says case_control.
+
+    >>> read_design({"setting": "one clinic"})
+    {'setting': 'one clinic', 'sampling': 'cohort'}
     """
     if design is None:
-        plan: Any = {}
+        answers: Any = {}
     elif isinstance(design, Mapping):
-        plan = dict(design)
+        answers = dict(design)
     else:
-        plan = _read_file(Path(design))
-    if not isinstance(plan, dict):
-        raise EvaluationError("the design must be a mapping such as 'sampling: cohort'")
-    plan.setdefault("sampling", "cohort")
-    if plan["sampling"] not in SAMPLINGS:
-        raise EvaluationError(f"design: sampling must be {' or '.join(SAMPLINGS)}")
-    return plan
+        answers = _read_file(Path(design))
+    if not isinstance(answers, dict):
+        raise EvaluationError(
+            "the design must be a mapping such as 'sampling: cohort'", code="design"
+        )
+    answers.setdefault("sampling", "cohort")
+    if answers["sampling"] not in SAMPLINGS:
+        raise EvaluationError(
+            f"design: sampling must be {' or '.join(SAMPLINGS)}, not {answers['sampling']!r}",
+            code="design",
+        )
+    return answers
 
 
 def _read_file(path: Path) -> Any:
     if not path.is_file():
-        raise EvaluationError(f"the design file {path.name!r} does not exist")
+        raise EvaluationError(f"the design file {path.name!r} does not exist", code="no_file")
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
         try:
             return json.loads(text)
         except ValueError:
-            raise EvaluationError(f"the design file {path.name!r} is not JSON") from None
+            raise EvaluationError(
+                f"the design file {path.name!r} is not valid JSON", code="design"
+            ) from None
     try:
         import yaml
     except ModuleNotFoundError:
         raise EvaluationError(
-            "a YAML design needs PyYAML (pip install pyyaml); or give the design as JSON"
+            "a design in YAML needs PyYAML (pip install pyyaml); or give the design as JSON",
+            code="no_pyyaml",
         ) from None
     try:
         return yaml.safe_load(text) or {}
     except yaml.YAMLError:
-        raise EvaluationError(f"the design file {path.name!r} is not YAML") from None
+        raise EvaluationError(
+            f"the design file {path.name!r} is not valid YAML", code="design"
+        ) from None
 
 
 def _prevalences(given: Any, names: tuple[str, ...]) -> dict[str, float]:
     if given is None:
         return {}
     if isinstance(given, list):
-        return {name: value for one in given for name, value in _prevalences(one, names).items()}
+        return {name: value for item in given for name, value in _prevalences(item, names).items()}
     pairs = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)
     for name, value in pairs.items():
         if name not in names:
             raise EvaluationError(
-                f"prevalence names the finding {name!r}; the table has {', '.join(names)}"
+                f"a prevalence names the finding {name!r}; the table has {', '.join(names)}",
+                code="unknown_finding",
             )
         if not isinstance(value, int | float) or not 0.0 < value < 1.0:
             raise EvaluationError(
-                f"the prevalence of {name!r} must lie between 0 and 1, both excluded"
+                f"the prevalence of {name!r} must be above 0 and below 1", code="out_of_range"
             )
     return {name: float(value) for name, value in pairs.items()}

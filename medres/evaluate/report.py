@@ -1,15 +1,15 @@
-"""`evaluate`: a scores table in, a DiagnosticReport out. The report holds numbers; `html` draws
-them.
-"""
+"""`evaluate`: a scores table in, a `DiagnosticReport` out."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from medres.evaluate.analyses.finding import finding_report
@@ -20,46 +20,64 @@ from medres.evaluate.analyses.model_comparison import (
     global_comparisons,
 )
 from medres.evaluate.analyses.readers import load_readers, reader_points
-from medres.evaluate.analyses.secondary_unit import other_numbers, other_units
+from medres.evaluate.analyses.secondary_unit import other_unit_report, other_units
 from medres.evaluate.analyses.subgroups import subgroup_report
 from medres.evaluate.analyses.worst_errors import Pictures, draw_worst
 from medres.evaluate.metrics.macro import macro_auc
 from medres.evaluate.metrics.multiclass import multiclass_report
-from medres.evaluate.metrics.operating_point import Threshold
-from medres.evaluate.metrics.thresholds import check_tune, choose_points
+from medres.evaluate.metrics.thresholds import Threshold, check_tune, choose_thresholds
 from medres.evaluate.options import ReportOptions, make_options
 from medres.evaluate.reporting.checklists import crosswalks
 from medres.evaluate.reporting.csv_tables import tables
-from medres.evaluate.reporting.header import flow as flow_numbers
-from medres.evaluate.reporting.header import heading
+from medres.evaluate.reporting.header import flow as participant_flow
+from medres.evaluate.reporting.header import sample_size
 from medres.evaluate.reporting.html import embedded, page
 from medres.evaluate.reporting.methods_text import methods
 from medres.evaluate.reporting.model_card import model_card_markdown
 from medres.evaluate.reporting.narrative import cautions, summary
 from medres.evaluate.reporting.provenance import provenance_of
-from medres.evaluate.reporting.save import save_report, to_plain
+from medres.evaluate.reporting.save import save_report
+from medres.evaluate.schema import (
+    Checklist,
+    ChecklistItem,
+    Comparison,
+    Design,
+    Finding,
+    GlobalComparison,
+    Pooling,
+    Report,
+    ReportWarning,
+)
 from medres.evaluate.scores.table import Table, load
 from medres.evaluate.scores.units import AnalysisUnits, to_units
+from medres.evaluate.serialization import JsonObject, to_plain
+from medres.tasks import task_named
 
 ScoresSource = pd.DataFrame | str | Path
+EXPLANATION = "Saliency of the worst errors is shown; whether it is useful is not tested here."
 
 
 @dataclass(frozen=True)
 class DiagnosticReport:
-    """All numbers of an evaluation: `numbers` is what report.json holds (plain dicts, lists,
-    numbers, text).
+    """All results of an evaluation.
 
-    `pictures`: of the gallery's cases, as data URIs by finding and hashed id; they are drawn on the
-        page only.
+    report: typed objects, see medres.evaluate.schema.
+    pictures: the images of the worst errors, as data URIs by finding and hashed id; only the page
+        shows them.
     """
 
-    numbers: dict[str, Any]
+    report: Report
     pictures: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def numbers(self) -> JsonObject:
+        """What report.json holds: plain dicts, lists, numbers and texts."""
+        return self.report.to_json()
 
     def __repr__(self) -> str:
         return (
-            f"DiagnosticReport({self.numbers['title']!r}, {self.numbers['task']}: "
-            f"{', '.join(self.numbers['findings'])})"
+            f"DiagnosticReport({self.report.title!r}, {self.report.task}: "
+            f"{', '.join(self.report.findings)})"
         )
 
     def to_json(self) -> str:
@@ -75,11 +93,11 @@ class DiagnosticReport:
         return model_card_markdown(self.numbers)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write report.html, report.json, model_card.md and tables/*.csv into a new folder, all or
-        nothing. Returns the folder.
+        """Write report.html, report.json, model_card.md and tables/*.csv into a new folder: all of
+        them, or after a failure none. Returns the folder.
 
-        Raises EvaluationError where the folder exists and is not empty; `overwrite` replaces an
-        earlier report only.
+        Raises EvaluationError if the folder exists and is not empty. `overwrite` replaces an
+        earlier report, and nothing else.
         """
         texts = {
             "report.json": self.to_json(),
@@ -115,35 +133,39 @@ def evaluate(
     pictures: Pictures | None = None,
     title: str | None = None,
 ) -> DiagnosticReport:
-    """Evaluate a scores table (a DataFrame, or the path of a CSV or Parquet file; one row an
-    image).
+    """Evaluate a scores table: a DataFrame, or the path of a CSV or Parquet file, with one row per
+    image.
 
-    tune: scores of the tuning split; Youden's threshold on it is frozen under the name "default".
-    patient: the patient column (default "patient"); patients are the clusters of every interval.
-    unit: image (default), series, study or patient; scores are pooled to it by `pool` (max, mean,
-        noisy_or), labels must agree unless `pool_label` is "any".
-    subgroups: columns to break the figures down by. compare: other tables of the same images,
-        aligned by image id.
-    readers: people's calls (reader, arm, the unit's column, finding, rating 0 or 1), drawn as
-        points on the ROC curve.
-    thresholds: a declared number, {finding: {name: x}}, or frozen points of an artefact, a list of
-        dicts with finding, name, threshold, criterion, split, n_patients, sha256.
-    operating_points: name -> criterion such as {"screening": "sensitivity:0.95"} (see
-        medres.evaluate.metrics.thresholds), found on the tuning table and frozen; one named
-        "default" takes the place of Youden's.
-    design: mapping or YAML/JSON file (sampling: cohort or case_control, prevalence,
+    tune: scores of the tuning (validation) split; Youden's threshold on it is frozen under the name
+        "default".
+    patient: the patient column (default: "patient"). Patients are the clusters of every interval.
+    unit: image (default), series, study or patient. Scores are pooled to it by `pool` (max, mean or
+        noisy_or); labels must agree unless `pool_label` is "any".
+    subgroups: columns whose levels are evaluated separately.
+    compare: other models' tables of the same images, matched by image id.
+    readers: human readers' calls (reader, arm, the id of the unit, finding, rating 0 or 1), drawn
+        as points on the ROC curve.
+    thresholds: a declared number, {finding: {name: x}}, or frozen thresholds of a model file, as a
+        list of dicts with finding, name, threshold, criterion, split, n_patients and sha256.
+    operating_points: name -> criterion, such as {"screening": "sensitivity:0.95"} (see
+        medres.evaluate.metrics.thresholds). The thresholds are found on the tuning table and
+        frozen; one named "default" replaces Youden's.
+    design: a mapping, or a YAML or JSON file (sampling: cohort or case_control, prevalence,
         reference_standard, setting, ...).
-    prevalence: where the model is to be used, 0..1: a number for all findings, {finding: x}, or a
-        list of both.
-    level: of the intervals. margin: greatest accepted loss of AUC in a comparison. exact:
-        Clopper-Pearson intervals of rates in place of Wilson's.
-    provenance, flow: kept in the report (flow: the counts of ingest.json). pictures: a function
-        (finding, unit of analysis, the unit's id) -> bytes of a PNG or None, asked for the worst
-        errors only, such as a saliency map.
+    prevalence: in the population where the model is to be used, 0..1: a number for all findings,
+        {finding: x}, or a list of both.
+    level: of all confidence intervals. margin: the greatest accepted loss of AUC in a comparison.
+    exact: Clopper-Pearson intervals of rates instead of Wilson's.
+    provenance, flow: kept in the report (flow: the counts of ingest.json).
+    pictures: a function (finding, unit of analysis, id of the unit) -> bytes of a PNG or None, such
+        as a saliency map. It is called for the worst errors only.
 
-    Raises EvaluationError, in one sentence, where the input cannot be evaluated. A finding with one
-    class only does not
-    raise: its figures are null, with the reason.
+    Raises EvaluationError, in one sentence, if the input cannot be evaluated. A finding with only
+    one class is not an error: its figures are null, with the reason.
+
+    >>> scores = pd.DataFrame({"label": [1, 1, 0, 0], "score": [0.9, 0.4, 0.6, 0.1]})
+    >>> evaluate(scores).report.findings["positive"].auc.estimate
+    0.75
     """
     table = load(scores, patient=patient)
     options = make_options(
@@ -155,58 +177,113 @@ def evaluate(
         subgroups=subgroups,
         exact=exact,
     )
-    units = to_units(table, unit, pool, pool_label)
+    pooling = _PoolingRule(unit, pool, pool_label)
+    units = pooling.apply(table)
     tune_table = None if tune is None else load(tune, patient=patient, what="tune")
-    apart = [] if tune_table is None else check_tune(tune_table, table)
-    tune_units = None if tune_table is None else to_units(tune_table, unit, pool, pool_label)
-    sha256 = tune_table.sha256 if tune_table else None
-    points = choose_points(units, tune_units, sha256, thresholds, operating_points)
-    others = [_load_named(name, one, patient) for name, one in _named_tables(compare)]
-
-    numbers = heading(table, units, (pool, pool_label), options, title) | {
-        "flow": flow_numbers(table, units, flow)
-    }
-    numbers |= _figures(table, units, points, options)
+    disjoint_by = [] if tune_table is None else check_tune(tune_table, table)
+    chosen = choose_thresholds(
+        units,
+        None if tune_table is None else pooling.apply(tune_table),
+        None if tune_table is None else tune_table.sha256,
+        thresholds,
+        operating_points,
+    )
+    others = [_load_named(name, source, patient) for name, source in _named_tables(compare)]
+    findings = _findings(table, units, chosen, options)
     if readers is not None:
         calls = load_readers(readers, units)
-        for name, finding in numbers["findings"].items():
-            finding["readers"] = reader_points(calls, units, name, level)
-    numbers |= _comparisons(table, others, (unit, pool, pool_label), points, options)
-    numbers["provenance"] = provenance_of(table, tune_table, others, options, provenance, apart)
-    drawn = {} if pictures is None else draw_worst(units, points, pictures)
-    if any(drawn.values()):
-        numbers["provenance"]["explanation"] = (
-            "Saliency of the worst errors is shown; its worth is not tested here."
-        )
-    numbers = to_plain(numbers)
-    for finding in numbers["findings"].values():
-        finding["summary"] = summary(finding, units.unit)
-        if "other_unit" in finding:
-            finding["other_unit"]["summary"] = summary(
-                finding["other_unit"], finding["other_unit"]["unit"]
-            )
-    numbers |= {"warnings": cautions(numbers), "methods": methods(numbers, options)}
-    numbers["crosswalks"] = crosswalks(numbers)
-    return DiagnosticReport(numbers, drawn)
+        findings = {
+            name: replace(finding, readers=reader_points(calls, units, name, level))
+            for name, finding in findings.items()
+        }
+    comparisons, global_tests = _comparisons(table, others, pooling, chosen, options)
+    images = {} if pictures is None else draw_worst(units, chosen, pictures)
+    n_folds = int(np.unique(units.fold).size)
+    report = Report(
+        title=title or "Diagnostic evaluation",
+        task=table.task,
+        analysis_unit=units.unit,
+        cluster="patient" if units.has_patient else None,
+        pooling=Pooling(pool, pool_label or "equal") if units.pooled else Pooling(None, None),
+        folds=n_folds if n_folds > 1 else None,
+        design=Design(options.design, options.prevalence or None),
+        n=sample_size(table, units),
+        flow=participant_flow(table, units, flow),
+        findings=findings,
+        macro=macro_auc(units, level) if len(units.names) > 1 else None,
+        multiclass=(
+            multiclass_report(units, level, options.ordinal, options.case_control)
+            if task_named(table.task).exclusive
+            else None
+        ),
+        comparisons=comparisons,
+        global_comparisons=global_tests,
+        provenance=replace(
+            provenance_of(table, tune_table, others, options, provenance, disjoint_by),
+            explanation=EXPLANATION if any(images.values()) else None,
+        ),
+    )
+    return DiagnosticReport(_with_texts(report, options), images)
 
 
-def _figures(
-    table: Table, units: AnalysisUnits, points: dict[str, list[Threshold]], options: ReportOptions
-) -> dict[str, Any]:
-    findings: dict[str, Any] = {}
-    elsewhere = other_units(table, units)
+@dataclass(frozen=True)
+class _PoolingRule:
+    """How every table of a report is pooled."""
+
+    unit: str | None
+    score: str
+    label: str | None
+
+    def apply(self, table: Table) -> AnalysisUnits:
+        return to_units(table, self.unit, self.score, self.label)
+
+
+def _findings(
+    table: Table,
+    units: AnalysisUnits,
+    thresholds: dict[str, list[Threshold]],
+    options: ReportOptions,
+) -> dict[str, Finding]:
+    second_units = other_units(table, units)
+    findings = {}
     for name in units.names:
-        findings[name] = finding_report(units, name, points[name], options)
-        if elsewhere is not None:
-            findings[name]["other_unit"] = other_numbers(elsewhere, name, points[name], options)
-        findings[name]["subgroups"] = subgroup_report(units, name, points[name], options)
-    out: dict[str, Any] = {"findings": findings}
-    if len(units.names) > 1:
-        out["macro"] = macro_auc(units, options.level)
-    if table.task == "multiclass":
-        ordinal = options.design.get("ordinal") is True
-        out["multiclass"] = multiclass_report(units, options.level, ordinal, options.case_control)
-    return out
+        other = None
+        if second_units is not None:
+            other = other_unit_report(second_units, name, thresholds[name], options)
+        findings[name] = replace(
+            finding_report(units, name, thresholds[name], options),
+            other_unit=other,
+            subgroups=subgroup_report(units, name, thresholds[name], options),
+        )
+    return findings
+
+
+def _with_texts(report: Report, options: ReportOptions) -> Report:
+    """The report with its sentences: summaries, warnings, methods and checklists."""
+    findings = {name: _with_summary(f, report.analysis_unit) for name, f in report.findings.items()}
+    report = replace(report, findings=findings)
+    numbers = report.to_json()
+    report = replace(
+        report,
+        warnings=[ReportWarning(**warning) for warning in cautions(numbers)],
+        methods=methods(numbers, options),
+    )
+    checklists = [
+        Checklist(
+            checklist["guideline"],
+            checklist["source"],
+            [ChecklistItem(**row) for row in checklist["rows"]],
+        )
+        for checklist in crosswalks(report.to_json())
+    ]
+    return replace(report, crosswalks=checklists)
+
+
+def _with_summary(finding: Finding, unit: str) -> Finding:
+    other = finding.other_unit
+    if other is not None:
+        other = replace(other, summary=summary(to_plain(other), other.unit))
+    return replace(finding, other_unit=other, summary=summary(to_plain(finding), unit))
 
 
 def _load_named(name: str | None, source: ScoresSource, patient: str | None) -> Table:
@@ -214,46 +291,45 @@ def _load_named(name: str | None, source: ScoresSource, patient: str | None) -> 
     return table if name is None else replace(table, name=name)
 
 
-def _named_tables(compare: Any) -> list[tuple[str | None, ScoresSource]]:
+def _named_tables(
+    compare: ScoresSource | Sequence[ScoresSource] | Mapping[str, ScoresSource] | None,
+) -> list[tuple[str | None, ScoresSource]]:
     if compare is None:
         return []
     if isinstance(compare, Mapping):
-        return [(str(name), one) for name, one in compare.items()]
+        return [(str(name), source) for name, source in compare.items()]
     if isinstance(compare, pd.DataFrame | str | Path):
         return [(None, compare)]
-    return [(None, one) for one in compare]
+    return [(None, source) for source in compare]
 
 
 def _comparisons(
     table: Table,
     others: list[Table],
-    pooling: tuple[Any, Any, Any],
-    points: dict[str, list[Threshold]],
+    pooling: _PoolingRule,
+    thresholds: dict[str, list[Threshold]],
     options: ReportOptions,
-) -> dict[str, Any]:
-    """The keys comparisons and, for three models and more, global_comparisons (on the images that
-    all of them have).
+) -> tuple[list[Comparison], list[GlobalComparison] | None]:
+    """Each other model against this one; and for three models and more, tests of all of them on the
+    images that they share.
     """
-    rows: list[dict[str, Any]] = []
-    names = _told_apart([table.name, *(o.name for o in others)])
+    comparisons: list[Comparison] = []
+    names = _unique_names([table.name, *(other.name for other in others)])
     for other, name in zip(others, names[1:], strict=True):
-        a, b = (to_units(one, *pooling) for one in align(table, other))
-        rows += comparison_report(a, b, (names[0], name), points, options)
-    adjust(rows)
+        a, b = (pooling.apply(aligned) for aligned in align(table, other))
+        comparisons += comparison_report(a, b, (names[0], name), thresholds, options)
+    comparisons = adjust(comparisons)
     if len(others) < 2:
-        return {"comparisons": rows}
+        return comparisons, None
     common = table
     for other in others:
         common = align(common, other)[0]
-    models = [
-        to_units(common, *pooling),
-        *(to_units(align(common, o)[1], *pooling) for o in others),
-    ]
-    return {"comparisons": rows, "global_comparisons": global_comparisons(models, names)}
+    models = [common, *(align(common, other)[1] for other in others)]
+    return comparisons, global_comparisons([pooling.apply(model) for model in models], names)
 
 
-def _told_apart(names: list[str]) -> list[str]:
-    """The names of the models; one that stood before gets a number."""
+def _unique_names(names: list[str]) -> list[str]:
+    """The names of the models; a name that was used before gets a number."""
     return [
         name if name not in names[:i] else f"{name} ({names[:i].count(name) + 1})"
         for i, name in enumerate(names)

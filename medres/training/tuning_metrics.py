@@ -42,8 +42,8 @@ def tuning_auc(logits: ScoredImages, unit: str) -> Estimate:
 def units_auc(units: AnalysisUnits) -> Estimate:
     """Of the finding, or the mean over findings or classes."""
     if len(units.names) == 1:
-        return auc_estimates(units.sample(units.names[0]), LEVEL)["auc"]
-    return macro_auc(units, LEVEL)["auc"]
+        return auc_estimates(units.sample(units.names[0]), LEVEL).auc
+    return macro_auc(units, LEVEL).auc
 
 
 def probabilities(logits: ScoredImages) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""One question per file: a finding, its subgroups, a comparison of models, readers, the worst
+"""One question per file: a finding, its subgroups, a comparison of models, human readers, the worst
 errors.
 
-Combines metrics into parts of the report. May import metrics, scores and statistics.
+Combines metrics into the parts of the report that schema.py defines. May import metrics, scores,
+statistics and the schema.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
         global_comparisons,
     )
     from medres.evaluate.analyses.readers import load_readers, reader_points
-    from medres.evaluate.analyses.secondary_unit import other_numbers, other_units
+    from medres.evaluate.analyses.secondary_unit import other_unit_report, other_units
     from medres.evaluate.analyses.subgroups import subgroup_report
     from medres.evaluate.analyses.worst_errors import Pictures, draw_worst, hashed
 
@@ -30,7 +31,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "medres.evaluate.analyses.model_comparison": "adjust align comparison_report "
         "global_comparisons",
         "medres.evaluate.analyses.readers": "load_readers reader_points",
-        "medres.evaluate.analyses.secondary_unit": "other_numbers other_units",
+        "medres.evaluate.analyses.secondary_unit": "other_unit_report other_units",
         "medres.evaluate.analyses.subgroups": "subgroup_report",
         "medres.evaluate.analyses.worst_errors": "Pictures draw_worst hashed",
     },

@@ -1,8 +1,9 @@
-"""All figures of one finding, in the order of report.json."""
+"""All figures of one finding. A new metric is called here and stored in a field of `Finding`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,84 +21,141 @@ from medres.evaluate.metrics.calibration_curve import flexible_curve, ici_estima
 from medres.evaluate.metrics.decision_curve import decision_curve_report
 from medres.evaluate.metrics.goodness_of_fit import goodness_of_fit_report
 from medres.evaluate.metrics.operating_point import (
-    Threshold,
     operating_point_context,
     operating_point_report,
 )
 from medres.evaluate.metrics.optimism import optimism_corrected
 from medres.evaluate.metrics.partial_auc import partial_auc_report
+from medres.evaluate.metrics.results import (
+    BrierDecomposition,
+    Calibration,
+    CalibrationCurves,
+    DecisionCurve,
+    GoodnessOfFit,
+    Histogram,
+    NoCalibration,
+    OperatingPoint,
+    WilsonTerms,
+)
 from medres.evaluate.metrics.roc import thin_curve
 from medres.evaluate.metrics.sample_size import sample_size_report
+from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
+from medres.evaluate.schema import Bound, Curves, Finding, UncertainBounds
 from medres.evaluate.scores.sample import Sample, rank_counts
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.bootstrap import replicates_for
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import normal_quantile, proportion_estimate, t_quantile
 
-NOT_PROBABILITIES = "scores leave 0..1: they are ranks, not probabilities"
+NOT_PROBABILITIES = "some scores are outside 0..1: they are ranks, not probabilities"
 HISTOGRAM_BINS = 40
 CASE_CONTROL = (
-    "cases and controls were sampled apart, so the share of positives says nothing of the clinic's"
+    "cases and controls were sampled separately, so the proportion of positives is not that of the "
+    "clinic"
 )
 
 
 def finding_report(
-    units: AnalysisUnits, name: str, points: list[Threshold], options: ReportOptions
-) -> dict[str, Any]:
-    """n's, AUC, average precision, Brier, calibration, operating points and curves of one finding
-    (values: Estimates).
+    units: AnalysisUnits, name: str, thresholds: list[Threshold], options: ReportOptions
+) -> Finding:
+    """Counts, discrimination, calibration, operating points and curves of one finding. Subgroups,
+    readers and the other unit of analysis are added by the report.
     """
     sample, label = units.sample(name), units.label[name]
-    known = np.isin(label, (0.0, 1.0))
-    out: dict[str, Any] = {
-        "n": sample.label.size,
-        "n_positive": sample.n_positive,
-        "n_not_assessed": int(np.isnan(label).sum()),
-        "n_uncertain": int((label == -1.0).sum()),
-        "n_refused": int((units.refused & known).sum()),
-        "n_positive_patients": sample.patients_with(True) if units.has_patient else None,
-        "n_negative_patients": sample.patients_with(False) if units.has_patient else None,
-    }
-    out["prevalence"] = _unless_case_control(
-        options, lambda: proportion_estimate(sample.label, sample.patient, options.level)
-    )
-    out |= auc_estimates(sample, options.level)
+    assessed = np.isin(label, (0.0, 1.0))
     positives, negatives = sample.patients_with(True), sample.patients_with(False)
-    out["precision"] = sample_size_report(
-        out["auc"], positives, negatives, options.margin, options.level
-    )
-    out["average_precision"] = _unless_case_control(
-        options, lambda: average_precision_estimate(sample, options.level)
-    )
-    out |= _probability_figures(sample, options)
-    context = operating_point_context(units, name, options)
-    out["operating_points"] = [operating_point_report(sample, point, context) for point in points]
+    auc = auc_estimates(sample, options.level)
     replicates = replicates_for(units.n_units, len(units.names))
-    out |= partial_auc_report(sample, options.level, replicates)
-    for point in out["operating_points"]:
-        if point["origin"] == "exploratory":
-            point["optimism_corrected"] = optimism_corrected(sample, options.level, replicates)
-    out["decision_curve"] = _decision_curve(sample, options.prevalence.get(name), options)
-    if out["n_uncertain"]:
-        out["uncertain_bounds"] = _uncertain_bounds(units, name, options)
-    if points:
-        out["worst_errors"] = worst_errors(units, name, points[0].threshold)
-    if sample.label.size:
-        out["curves"] = _curves(sample, out, options)
-    return out
+    context = operating_point_context(units, name, options)
+    points = [operating_point_report(sample, threshold, context) for threshold in thresholds]
+    partial_auc, at_fixed = partial_auc_report(sample, options.level, replicates)
+    probability = _probability_figures(sample, options)
+    n_uncertain = int((label == -1.0).sum())
+    return Finding(
+        n=sample.label.size,
+        n_positive=sample.n_positive,
+        n_not_assessed=int(np.isnan(label).sum()),
+        n_uncertain=n_uncertain,
+        n_refused=int((units.refused & assessed).sum()),
+        n_positive_patients=positives if units.has_patient else None,
+        n_negative_patients=negatives if units.has_patient else None,
+        prevalence=_unless_case_control(
+            options, lambda: proportion_estimate(sample.label, sample.patient, options.level)
+        ),
+        auc=auc.auc,
+        auc_wald=auc.auc_wald,
+        auc_logit=auc.auc_logit,
+        auc_newcombe=auc.auc_newcombe,
+        auc_patient_weighted=auc.auc_patient_weighted,
+        precision=sample_size_report(auc.auc, positives, negatives, options.margin, options.level),
+        average_precision=_unless_case_control(
+            options, lambda: average_precision_estimate(sample, options.level)
+        ),
+        brier=probability.brier,
+        brier_decomposition=probability.decomposition,
+        goodness_of_fit=probability.goodness_of_fit,
+        calibration=probability.calibration,
+        operating_points=[
+            _less_optimism(point, sample, options.level, replicates) for point in points
+        ],
+        partial_auc=partial_auc,
+        at_fixed=at_fixed,
+        decision_curve=_decision_curve(sample, options.prevalence.get(name), options),
+        uncertain_bounds=_uncertain_bounds(units, name, options) if n_uncertain else None,
+        worst_errors=worst_errors(units, name, thresholds[0].value) if thresholds else None,
+        curves=(
+            _curves(sample, points, options, calibrated=probability.brier.estimate is not None)
+            if sample.label.size
+            else None
+        ),
+    )
 
 
 def is_probability(sample: Sample) -> bool:
     return bool(np.all((sample.score >= 0.0) & (sample.score <= 1.0)))
 
 
-def _unless_case_control(options: ReportOptions, compute: Any) -> Estimate:
-    return undefined(CASE_CONTROL) if options.case_control else compute()
+def wilson_terms(points: list[OperatingPoint], level: float) -> WilsonTerms:
+    """Design effects and quantiles of sensitivity and specificity at the first point, for the
+    page's live intervals.
+    """
+    rates = [points[0].rates.sensitivity, points[0].rates.specificity] if points else []
+    return WilsonTerms(
+        [rate.design_effect or 1.0 for rate in rates],
+        [
+            t_quantile(level, rate.n_clusters - 1)
+            if rate.design_effect and rate.n_clusters
+            else normal_quantile(level)
+            for rate in rates
+        ],
+    )
 
 
-def _probability_figures(sample: Sample, options: ReportOptions) -> dict[str, Any]:
-    """Brier and calibration, or the reason why they are left out."""
+def _unless_case_control(options: ReportOptions, estimate: Callable[[], Estimate]) -> Estimate:
+    return undefined(CASE_CONTROL) if options.case_control else estimate()
+
+
+def _less_optimism(
+    point: OperatingPoint, sample: Sample, level: float, replicates: int
+) -> OperatingPoint:
+    if point.origin != "exploratory":
+        return point
+    return replace(point, optimism_corrected=optimism_corrected(sample, level, replicates))
+
+
+@dataclass(frozen=True)
+class _ProbabilityFigures:
+    """What needs scores that are probabilities."""
+
+    brier: Estimate
+    calibration: Calibration | NoCalibration
+    decomposition: BrierDecomposition | None = None
+    goodness_of_fit: GoodnessOfFit | None = None
+
+
+def _probability_figures(sample: Sample, options: ReportOptions) -> _ProbabilityFigures:
+    """Brier score and calibration, or the reason why they are left out."""
     why = None
     if options.case_control:
         why = CASE_CONTROL
@@ -106,20 +164,32 @@ def _probability_figures(sample: Sample, options: ReportOptions) -> dict[str, An
     elif not is_probability(sample):
         why = NOT_PROBABILITIES
     if why is not None:
-        names = ("slope", "intercept", "in_the_large", "oe_ratio", "ici", "ece")
-        return {"brier": undefined(why), "calibration": dict.fromkeys(names, undefined(why))}
-    return {
-        "brier": brier_estimate(sample, options.level),
-        "brier_decomposition": brier_decomposition(sample),
-        "goodness_of_fit": goodness_of_fit_report(sample),
-        "calibration": calibration_estimates(sample, options.level)
-        | {"ici": ici_estimate(sample, options.level), "n_clipped": n_clipped(sample.score)},
-    }
+        null = undefined(why)
+        missing = NoCalibration(
+            slope=null, intercept=null, in_the_large=null, oe_ratio=null, ici=null, ece=null
+        )
+        return _ProbabilityFigures(null, missing)
+    estimates = calibration_estimates(sample, options.level)
+    calibration = Calibration(
+        slope=estimates.slope,
+        intercept=estimates.intercept,
+        in_the_large=estimates.in_the_large,
+        oe_ratio=estimates.oe_ratio,
+        ece=estimates.ece,
+        ici=ici_estimate(sample, options.level),
+        n_clipped=n_clipped(sample.score),
+    )
+    return _ProbabilityFigures(
+        brier_estimate(sample, options.level),
+        calibration,
+        brier_decomposition(sample),
+        goodness_of_fit_report(sample),
+    )
 
 
 def _decision_curve(
     sample: Sample, prevalence: float | None, options: ReportOptions
-) -> dict[str, Any]:
+) -> DecisionCurve:
     why = None
     if sample.n_positive == 0 or sample.n_negative == 0:
         why = "one class only"
@@ -128,52 +198,39 @@ def _decision_curve(
     elif options.case_control and prevalence is None:
         why = CASE_CONTROL + ": state one with --prevalence"
     if why is not None:
-        return {"prevalence": prevalence, "threshold": None, "model": None, "all": None, "why": why}
+        return DecisionCurve(prevalence, None, None, None, why=why)
     return decision_curve_report(sample, prevalence, options.level)
 
 
-def _uncertain_bounds(units: AnalysisUnits, name: str, options: ReportOptions) -> dict[str, Any]:
+def _uncertain_bounds(units: AnalysisUnits, name: str, options: ReportOptions) -> UncertainBounds:
     """The AUC with every uncertain unit taken as negative, then as positive."""
-    out: dict[str, Any] = {}
-    for key, value in (("all_negative", 0.0), ("all_positive", 1.0)):
+
+    def bound(value: float) -> Bound:
         label = np.where(units.label[name] == -1.0, value, units.label[name])
         use = ~units.refused & np.isin(label, (0.0, 1.0))
         sample = Sample(
             label[use] == 1.0, units.score[name][use], units.patient[use], units.fold[use]
         )
-        out[key] = {
-            "n_positive": sample.n_positive,
-            "auc": auc_estimates(sample, options.level)["auc"],
-        }
-    return out
+        return Bound(sample.n_positive, auc_estimates(sample, options.level).auc)
+
+    return UncertainBounds(all_negative=bound(0.0), all_positive=bound(1.0))
 
 
-def _curves(sample: Sample, numbers: dict[str, Any], options: ReportOptions) -> dict[str, Any]:
-    counts = rank_counts(sample.label, sample.score)
-    out: dict[str, Any] = {"counts": thin_curve(counts), "histogram": _histogram(sample)}
-    out["wilson"] = wilson_terms(numbers, options.level)
-    if numbers["brier"].estimate is not None:
-        out["reliability"] = reliability(sample, options.level)
-        out["flexible"] = flexible_curve(sample)
-    return out
+def _curves(
+    sample: Sample, points: list[OperatingPoint], options: ReportOptions, *, calibrated: bool
+) -> Curves:
+    calibration = None
+    if calibrated:
+        calibration = CalibrationCurves(reliability(sample, options.level), flexible_curve(sample))
+    return Curves(
+        counts=thin_curve(rank_counts(sample.label, sample.score)),
+        histogram=_histogram(sample),
+        wilson=wilson_terms(points, options.level),
+        calibration=calibration,
+    )
 
 
-def wilson_terms(numbers: dict[str, Any], level: float) -> dict[str, list[float]]:
-    """Design effects and quantiles of sensitivity and specificity at the first point, for the
-    page's live intervals.
-    """
-    first = numbers["operating_points"][0] if numbers["operating_points"] else {}
-    rates = [first[key] for key in ("sensitivity", "specificity") if key in first]
-    return {
-        "effects": [rate.design_effect or 1.0 for rate in rates],
-        "quantiles": [
-            t_quantile(level, rate.n_clusters - 1) if rate.design_effect else normal_quantile(level)
-            for rate in rates
-        ],
-    }
-
-
-def _histogram(sample: Sample) -> dict[str, list[Any]]:
+def _histogram(sample: Sample) -> Histogram:
     """Units by score and label, infinite scores in the outermost bins."""
     finite = sample.score[np.isfinite(sample.score)]
     low, high = (
@@ -184,9 +241,9 @@ def _histogram(sample: Sample) -> dict[str, list[Any]]:
     if low == high:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, HISTOGRAM_BINS + 1)
-    inside = np.clip(sample.score, low, high)
-    return {
-        "edges": edges.tolist(),
-        "positive": np.histogram(inside[sample.label], edges)[0].tolist(),
-        "negative": np.histogram(inside[~sample.label], edges)[0].tolist(),
-    }
+    clipped = np.clip(sample.score, low, high)
+    return Histogram(
+        edges.tolist(),
+        positive=np.histogram(clipped[sample.label], edges)[0].tolist(),
+        negative=np.histogram(clipped[~sample.label], edges)[0].tolist(),
+    )

@@ -1,12 +1,9 @@
-"""Two models on the same images: paired difference of AUCs, with patients as clusters where they
-repeat.
-"""
+"""Two models on the same images: the paired difference of their AUCs, with patients as clusters."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +12,10 @@ from scipy import stats
 from medres.errors import EvaluationError
 from medres.evaluate.analyses.paired_rates import ONE_CLASS, global_test, paired_rates
 from medres.evaluate.analyses.subgroups import OVERLAY_POINTS, holm
-from medres.evaluate.metrics.operating_point import Threshold
 from medres.evaluate.metrics.roc import auc_covariance, placements, thin_curve
+from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
+from medres.evaluate.schema import Comparison, GlobalComparison, Noninferiority
 from medres.evaluate.scores.sample import Sample, rank_counts
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
@@ -32,39 +30,53 @@ def align(a: Table, b: Table) -> tuple[Table, Table]:
     for table in (a, b):
         if "image" not in table.columns:
             raise EvaluationError(
-                f"the {table.name!r} table has no column 'image': rows are compared by image id"
+                f"the table {table.name!r} has no column 'image', which is needed because rows are "
+                "matched by image id",
+                code="missing_column",
             )
         if "seed" in table.columns:
             raise EvaluationError(
-                "a table with several seeds cannot be compared: give one seed a table"
+                f"the table {table.name!r} has several seeds and cannot be compared: give one "
+                "table per seed",
+                code="several_seeds",
             )
     if a.task != b.task or set(a.names) != set(b.names):
-        raise EvaluationError(f"the table {b.name!r} has other findings than {a.name!r}")
-    place = (
+        raise EvaluationError(
+            f"the table {b.name!r} has the findings {', '.join(b.names)}, the table {a.name!r} "
+            f"{', '.join(a.names)}: give the same columns in both",
+            code="findings_differ",
+        )
+    row_in_b = (
         pd.Series(np.arange(b.n_rows), index=b.columns["image"])
         .reindex(a.columns["image"])
         .to_numpy()
     )
-    common = np.flatnonzero(~np.isnan(place))
+    common = np.flatnonzero(~np.isnan(row_in_b))
     if common.size == 0:
-        raise EvaluationError(f"{a.name!r} and {b.name!r} have no image in common")
-    there = place[common].astype(np.int64)
+        raise EvaluationError(
+            f"the tables {a.name!r} and {b.name!r} have no image in common: give the scores of the "
+            "same images, with the same ids",
+            code="no_common_image",
+        )
+    rows = row_in_b[common].astype(np.int64)
     for name in a.names:
-        if not np.array_equal(a.label[name][common], b.label[name][there], equal_nan=True):
+        if not np.array_equal(a.label[name][common], b.label[name][rows], equal_nan=True):
             raise EvaluationError(
-                f"the labels of {name!r} in {b.name!r} differ from those in {a.name!r}"
+                f"the labels of {name!r} in {b.name!r} differ from those in {a.name!r}: give both "
+                "tables the same labels",
+                code="labels_differ",
             )
-    kept = replace(
+    aligned = replace(
         a,
         label={n: v[common] for n, v in a.label.items()},
         score={n: v[common] for n, v in a.score.items()},
         status=a.status[common],
         columns=a.columns.iloc[common].reset_index(drop=True),
     )
-    return kept, replace(
-        kept,
-        score={n: b.score[n][there] for n in a.names},
-        status=b.status[there],
+    return aligned, replace(
+        aligned,
+        score={n: b.score[n][rows] for n in a.names},
+        status=b.status[rows],
         sha256=b.sha256,
         name=b.name,
     )
@@ -74,14 +86,14 @@ def comparison_report(
     a: AnalysisUnits,
     b: AnalysisUnits,
     names: tuple[str, str],
-    points: dict[str, list[Threshold]],
+    thresholds: dict[str, list[Threshold]],
     options: ReportOptions,
-) -> list[dict[str, Any]]:
-    """One dict a finding. Sensitivity and specificity are compared at a declared threshold, which
-    holds for both models (a frozen one belongs to its own model). p_adjusted (Holm) is filled in by
-    `adjust` at the end.
+) -> list[Comparison]:
+    """One comparison per finding. Sensitivity and specificity are compared at a declared threshold,
+    which holds for both models (a frozen one belongs to its own model). `adjust` fills in
+    p_adjusted at the end.
     """
-    out = []
+    comparisons = []
     for finding in a.names:
         use = a.usable(finding) & b.usable(finding)
         pair = [
@@ -89,50 +101,47 @@ def comparison_report(
             for u in (a, b)
         ]
         difference, p_value = paired_difference(pair[0], pair[1], options.level)
-        row: dict[str, Any] = {
-            "finding": finding,
-            "a": names[0],
-            "b": names[1],
-            "direction": "a-b",
-            "n_common": int(use.sum()),
-            "auc_difference": difference,
-            "p_value": p_value,
-            "method": "paired Obuchowski" if pair[0].clustered else "paired DeLong",
-            "alternative": "two-sided",
-        }
+        b_curve = rates = noninferiority = None
         if pair[1].label.size:
-            row["b_counts"] = thin_curve(rank_counts(pair[1].label, pair[1].score), OVERLAY_POINTS)
-            row["n_positive"] = pair[1].n_positive
-        declared = [p for p in points[finding] if p.origin == "declared"]
+            b_curve = thin_curve(rank_counts(pair[1].label, pair[1].score), OVERLAY_POINTS)
+        declared = [t for t in thresholds[finding] if t.origin == "declared"]
         if declared:
-            row |= {"operating_point": declared[0].name} | paired_rates(
-                pair[0], pair[1], declared[0].threshold, options.level
-            )
+            rates = paired_rates(pair[0], pair[1], declared[0], options.level)
         if options.margin is not None:
-            row |= {
-                "margin": options.margin,
-                "reference": names[1],
-                "noninferior": _noninferior(pair, options.margin),
-            }
-        out.append(row)
-    return out
+            noninferiority = Noninferiority(
+                options.margin, names[1], _noninferior(pair, options.margin)
+            )
+        comparisons.append(
+            Comparison(
+                finding=finding,
+                a=names[0],
+                b=names[1],
+                n_common=int(use.sum()),
+                auc_difference=difference,
+                p_value=p_value,
+                method="paired Obuchowski" if pair[0].clustered else "paired DeLong",
+                b_counts=b_curve,
+                n_positive=None if b_curve is None else pair[1].n_positive,
+                rates=rates,
+                noninferiority=noninferiority,
+            )
+        )
+    return comparisons
 
 
-def global_comparisons(models: list[AnalysisUnits], names: list[str]) -> list[dict[str, Any]]:
-    """One dict a finding: whether three or more models, on their common units, have the same
+def global_comparisons(models: list[AnalysisUnits], names: list[str]) -> list[GlobalComparison]:
+    """One test per finding: whether three or more models, on their common units, have the same
     AUC.
     """
-    out = []
+    comparisons = []
     for finding in models[0].names:
         use = np.logical_and.reduce([units.usable(finding) for units in models])
         samples = [
             Sample(u.label[finding][use] == 1.0, u.score[finding][use], u.patient[use], u.fold[use])
             for u in models
         ]
-        out.append(
-            {"finding": finding, "models": names, "n_common": int(use.sum())} | global_test(samples)
-        )
-    return out
+        comparisons.append(GlobalComparison(finding, names, int(use.sum()), global_test(samples)))
+    return comparisons
 
 
 def paired_difference(a: Sample, b: Sample, level: float) -> tuple[Estimate, float | None]:
@@ -169,17 +178,16 @@ def paired_difference(a: Sample, b: Sample, level: float) -> tuple[Estimate, flo
     return estimate, float(2.0 * stats.norm.sf(abs(difference) / error_size))
 
 
-def adjust(rows: list[dict[str, Any]]) -> None:
-    """Holm over every comparison in the report."""
+def adjust(comparisons: list[Comparison]) -> list[Comparison]:
+    """The same with p_adjusted: Holm over every comparison of the report."""
     adjusted = holm(
-        {str(i): row["p_value"] for i, row in enumerate(rows) if row["p_value"] is not None}
+        {str(i): row.p_value for i, row in enumerate(comparisons) if row.p_value is not None}
     )
-    for i, row in enumerate(rows):
-        row["p_adjusted"] = adjusted.get(str(i))
+    return [replace(row, p_adjusted=adjusted.get(str(i))) for i, row in enumerate(comparisons)]
 
 
 def _noninferior(pair: list[Sample], margin: float) -> bool | None:
-    """Whether the one-sided 97.5 % lower limit of a - b lies above -margin; None where there is no
+    """Whether the one-sided 97.5 % lower limit of a - b is above -margin; None if there is no
     interval.
     """
     one_sided, _ = paired_difference(pair[0], pair[1], 0.95)

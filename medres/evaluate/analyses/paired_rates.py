@@ -1,17 +1,19 @@
 """Two models' calls on the same units: difference of paired proportions (Tango 1998, McNemar),
-clustered where patients repeat; and a global test that three or more AUCs are equal.
+clustered if patients repeat; and a global test that three or more AUCs are equal.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from medres.evaluate.metrics.results import ChiSquareTest
 from medres.evaluate.metrics.roc import auc_covariance, placements
+from medres.evaluate.metrics.thresholds import Threshold
+from medres.evaluate.schema import PairedRates
 from medres.evaluate.scores.sample import Int64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import normal_quantile, t_quantile
@@ -20,18 +22,25 @@ Bools = NDArray[np.bool_]
 ONE_CLASS = "one class only among the common units"
 
 
-def paired_rates(a: Sample, b: Sample, threshold: float, level: float) -> dict[str, Any]:
-    """sensitivity_difference and specificity_difference (a - b) at a threshold that holds for both,
+def paired_rates(a: Sample, b: Sample, threshold: Threshold, level: float) -> PairedRates:
+    """Differences of sensitivity and of specificity (a - b) at a threshold that holds for both,
     with p-values.
     """
-    out: dict[str, Any] = {"threshold": threshold}
-    for name, members in (("sensitivity", a.label), ("specificity", ~a.label)):
-        right = [(s.score >= threshold)[members] == a.label[members] for s in (a, b)]
-        estimate, p_value = paired_difference_of_rates(
-            right[0], right[1], a.patient[members], level
+    differences = []
+    for members in (a.label, ~a.label):
+        right = [(s.score >= threshold.value)[members] == a.label[members] for s in (a, b)]
+        differences.append(
+            paired_difference_of_rates(right[0], right[1], a.patient[members], level)
         )
-        out |= {f"{name}_difference": estimate, f"{name}_p": p_value}
-    return out
+    (sensitivity, sensitivity_p), (specificity, specificity_p) = differences
+    return PairedRates(
+        operating_point=threshold.name,
+        threshold=threshold.value,
+        sensitivity_difference=sensitivity,
+        sensitivity_p=sensitivity_p,
+        specificity_difference=specificity,
+        specificity_p=specificity_p,
+    )
 
 
 def paired_difference_of_rates(
@@ -78,16 +87,16 @@ def tango(only_a: int, only_b: int, n: int, z: float) -> tuple[float, float]:
         distance = only_a - only_b - n * delta
         return distance / math.sqrt(max(spread, 1e-20))
 
-    centre, edge = (only_a - only_b) / n, 1.0 - 1e-9
+    center, edge = (only_a - only_b) / n, 1.0 - 1e-9
     low = (
         -1.0
-        if centre <= -edge
-        else float(optimize.brentq(lambda d: statistic(d) - z, -edge, centre, xtol=1e-12))
+        if center <= -edge
+        else float(optimize.brentq(lambda d: statistic(d) - z, -edge, center, xtol=1e-12))
     )
     high = (
         1.0
-        if centre >= edge
-        else float(optimize.brentq(lambda d: statistic(d) + z, centre, edge, xtol=1e-12))
+        if center >= edge
+        else float(optimize.brentq(lambda d: statistic(d) + z, center, edge, xtol=1e-12))
     )
     return low, high
 
@@ -102,23 +111,22 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return float(stats.chi2.sf((only_a - only_b) ** 2 / discordant, 1))
 
 
-def global_test(samples: list[Sample]) -> dict[str, Any]:
-    """Chi-square that k paired AUCs are all equal (DeLong 1988), clustered where patients
+def global_test(samples: list[Sample]) -> ChiSquareTest:
+    """Chi-square test that k paired AUCs are all equal (DeLong 1988), clustered if patients
     repeat.
     """
-    nothing = {"chi_square": None, "df": None, "p_value": None}
     if samples[0].n_positive == 0 or samples[0].n_negative == 0:
-        return nothing | {"why": ONE_CLASS}
+        return ChiSquareTest(None, None, None, why=ONE_CLASS)
     try:
         models = [placements(s) for s in samples]
         covariance = auc_covariance(models)
     except ValueError as error:
-        return nothing | {"why": str(error)}
+        return ChiSquareTest(None, None, None, why=str(error))
     contrast = np.diff(np.eye(len(models)), axis=0)
     difference = contrast @ np.array([m.auc for m in models])
     spread = contrast @ covariance @ contrast.T
     df = int(np.linalg.matrix_rank(spread, hermitian=True))
     if df < len(models) - 1:
-        return nothing | {"why": "two of the models rank alike"}
+        return ChiSquareTest(None, None, None, why="two of the models rank alike")
     chi_square = float(difference @ np.linalg.solve(spread, difference))
-    return {"chi_square": chi_square, "df": df, "p_value": float(stats.chi2.sf(chi_square, df))}
+    return ChiSquareTest(chi_square, df, float(stats.chi2.sf(chi_square, df)))

@@ -1,27 +1,27 @@
-"""People's calls on the same units, as points beside the ROC curve. Inference over readers is not
-done here.
+"""Human readers' calls on the same units, as points beside the ROC curve. Inference over readers is
+not done here.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medres.errors import EvaluationError
+from medres.evaluate.schema import ReaderPoint
 from medres.evaluate.scores.io import read_table
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.intervals import proportion_estimate
 
 
 def load_readers(source: pd.DataFrame | str | Path, units: AnalysisUnits) -> pd.DataFrame:
-    """Rows reader, arm, unit key, finding, rating (0 or 1). `arm` and, for one finding, `finding`
-    may be left out.
+    """A table of reader, arm, key (the id of the unit), finding and rating (0 or 1). The source may
+    lack `arm` and, if there is only one finding, `finding`.
 
-    Raises EvaluationError: a missing column, a rating that is not 0 or 1, an unknown finding or
-    unit, a doubled row.
+    Raises EvaluationError for a missing column, a rating that is not 0 or 1, an unknown finding or
+    unit, and a repeated row.
     """
     table = (
         source.copy() if isinstance(source, pd.DataFrame) else read_table(Path(source), "readers")
@@ -30,12 +30,15 @@ def load_readers(source: pd.DataFrame | str | Path, units: AnalysisUnits) -> pd.
         if column not in table.columns:
             raise EvaluationError(
                 f"the readers table has no column {column!r}; the unit of analysis is "
-                f"{units.unit!r}"
+                f"{units.unit!r}",
+                code="missing_column",
             )
     if "finding" not in table.columns:
         if len(units.names) > 1:
             raise EvaluationError(
-                "the readers table needs a column 'finding', since the scores have several"
+                "the readers table needs a column 'finding', because the scores have several "
+                "findings",
+                code="missing_column",
             )
         table["finding"] = units.names[0]
     if "arm" not in table.columns:
@@ -44,46 +47,43 @@ def load_readers(source: pd.DataFrame | str | Path, units: AnalysisUnits) -> pd.
         columns={units.unit: "key"}
     )
     rating = pd.to_numeric(table["rating"], errors="coerce")
-    checks = {
-        "a rating other than 0 or 1 (not flagged, flagged)": ~rating.isin([0, 1]),
-        "a finding that the scores do not have": ~table["finding"].isin(units.names),
-        f"a {units.unit} that the scores do not have": ~table["key"]
-        .astype(str)
-        .isin(units.key.astype(str)),
-        "a reader, arm, finding and unit that stood before": table.duplicated(
-            ["reader", "arm", "key", "finding"]
+    unknown_unit = ~table["key"].astype(str).isin(units.key.astype(str))
+    repeated = table.duplicated(["reader", "arm", "key", "finding"])
+    checks = (
+        ("bad_rating", "a rating other than 0 (negative) or 1 (positive)", ~rating.isin([0, 1])),
+        (
+            "unknown_finding",
+            "a finding that the scores do not have",
+            ~table["finding"].isin(units.names),
         ),
-    }
-    for what, wrong in checks.items():
-        if wrong.any():
-            rows = int(wrong.sum())
+        ("unknown_unit", f"an id ({units.unit}) that the scores do not have", unknown_unit),
+        ("duplicate_rating", "a second rating by the same reader and arm", repeated),
+    )
+    for code, problem, affected in checks:
+        if affected.any():
+            count = int(affected.sum())
             raise EvaluationError(
-                f"the readers table holds {what}: {rows} rows, first: row "
-                f"{int(np.argmax(wrong)) + 1}"
+                f"the readers table has {problem}: {count} row{'s' if count > 1 else ''} (first: "
+                f"row {int(np.argmax(affected)) + 1})",
+                code=code,
             )
     return table.assign(rating=rating.astype(int), key=table["key"].astype(str))
 
 
 def reader_points(
     readers: pd.DataFrame, units: AnalysisUnits, name: str, level: float
-) -> list[dict[str, Any]]:
-    """[{"reader", "arm", "n", "sensitivity", "specificity"}] over the units that a reader rated and
-    that have a label.
-    """
-    place = pd.Series(np.arange(units.n_units), index=units.key.astype(str))
-    out = []
+) -> list[ReaderPoint]:
+    """One point per reader and arm, over the units that the reader rated and that have a label."""
+    row_of_key = pd.Series(np.arange(units.n_units), index=units.key.astype(str))
+    points = []
     for (reader, arm), rows in readers[readers["finding"] == name].groupby(
         ["reader", "arm"], sort=True
     ):
-        at = place.loc[rows["key"]].to_numpy()
-        known = np.isin(units.label[name][at], (0.0, 1.0))
-        at, flagged = at[known], rows["rating"].to_numpy()[known] == 1
+        at = row_of_key.loc[rows["key"]].to_numpy()
+        assessed = np.isin(units.label[name][at], (0.0, 1.0))
+        at, flagged = at[assessed], rows["rating"].to_numpy()[assessed] == 1
         label, patient = units.label[name][at] == 1.0, units.patient[at]
-        out.append(
-            {
-                "reader": str(reader), "arm": str(arm), "n": int(label.size),
-                "sensitivity": proportion_estimate(flagged[label], patient[label], level),
-                "specificity": proportion_estimate(~flagged[~label], patient[~label], level),
-            }
-        )  # fmt: skip
-    return out
+        sensitivity = proportion_estimate(flagged[label], patient[label], level)
+        specificity = proportion_estimate(~flagged[~label], patient[~label], level)
+        points.append(ReaderPoint(str(reader), str(arm), int(label.size), sensitivity, specificity))
+    return points

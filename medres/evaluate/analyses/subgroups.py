@@ -1,11 +1,9 @@
-"""The same figures in parts of the patients, with a test whether the AUC differs between the
-parts.
-"""
+"""The same figures in subgroups, with a test of whether the AUC differs between them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,16 +13,17 @@ from medres.errors import EvaluationError
 from medres.evaluate.metrics.auc import auc_estimates
 from medres.evaluate.metrics.operating_point import (
     OperatingPointContext,
-    Threshold,
     operating_point_context,
     operating_point_report,
 )
 from medres.evaluate.metrics.roc import influence, placements, thin_curve
+from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
+from medres.evaluate.schema import Subgroup
 from medres.evaluate.scores.sample import Sample, rank_counts
 from medres.evaluate.scores.units import AnalysisUnits
 
-SMALLEST = 10
+MIN_PATIENTS = 10
 MAX_LEVELS = 12
 OVERLAY_POINTS = 80
 AGE_EDGES = (0, 18, 40, 65, 80, 200)
@@ -32,45 +31,43 @@ UNKNOWN = "(unknown)"
 
 
 def subgroup_report(
-    units: AnalysisUnits, name: str, points: list[Threshold], options: ReportOptions
-) -> list[dict[str, Any]]:
-    """One dict a level of each column in `options.subgroups`; figures left out where a class has
-    under 10 patients.
+    units: AnalysisUnits, name: str, thresholds: list[Threshold], options: ReportOptions
+) -> list[Subgroup]:
+    """One row per level of each column in `options.subgroups`; figures are left out if a class
+    has fewer than 10 patients.
     """
-    use, sample, rows = units.usable(name), units.sample(name), []
+    use, sample = units.usable(name), units.sample(name)
+    rows: list[Subgroup] = []
     p_values: dict[str, float] = {}
     for column in options.subgroups:
         every = levels(units.columns, column)
-        level_of, kept = every[use], []
+        level_of, compared = every[use], []
         for level in sorted(set(level_of)):
-            part, context = (
-                sample.take(level_of == level),
-                operating_point_context(units, name, options, every == level),
-            )
-            row = _row(part, column, str(level), points, context)
+            part = sample.take(level_of == level)
+            context = operating_point_context(units, name, options, every == level)
+            row = _row(part, column, str(level), thresholds, context)
             rows.append(row)
-            if not row["suppressed"] and level != UNKNOWN:
-                kept.append(part)
-        p_value = interaction(kept, int(sample.patient.max(initial=0)) + 1)
+            if not row.suppressed and level != UNKNOWN:
+                compared.append(part)
+        p_value = interaction(compared, int(sample.patient.max(initial=0)) + 1)
         if p_value is not None:
             p_values[column] = p_value
     adjusted = holm(p_values)
-    for row in rows:
-        row["interaction_p"], row["p_holm"] = (
-            p_values.get(row["column"]),
-            adjusted.get(row["column"]),
-        )
-    return rows
+    return [
+        replace(row, interaction_p=p_values.get(row.column), p_holm=adjusted.get(row.column))
+        for row in rows
+    ]
 
 
 def levels(columns: pd.DataFrame, column: str) -> np.ndarray:
-    """(n,) text levels; ages in years fall into fixed bands. Raises EvaluationError for an unknown
-    or endless column.
+    """(n,) text levels; ages in years are binned. Raises EvaluationError for an unknown column and
+    for one with more than MAX_LEVELS levels.
     """
     if column not in columns.columns:
         raise EvaluationError(
-            f"there is no column {column!r} for a subgroup; the table has "
-            f"{', '.join(columns.columns)}"
+            f"there is no column {column!r} for subgroups; the table has "
+            f"{', '.join(columns.columns)}",
+            code="missing_column",
         )
     text = (
         columns[column].astype("object").where(columns[column].notna(), "").astype(str).str.strip()
@@ -85,8 +82,9 @@ def levels(columns: pd.DataFrame, column: str) -> np.ndarray:
     out = text.where(text != "", UNKNOWN).to_numpy().astype(str)
     if len(set(out)) > MAX_LEVELS:
         raise EvaluationError(
-            f"the subgroup column {column!r} has {len(set(out))} levels, over {MAX_LEVELS}: put "
-            f"it into bands beforehand"
+            f"the subgroup column {column!r} has {len(set(out))} categories, more than "
+            f"{MAX_LEVELS}: merge some, or bin a numeric column",
+            code="too_many_levels",
         )
     return out
 
@@ -122,16 +120,29 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
 
 
 def _row(
-    part: Sample, column: str, level: str, points: list[Threshold], context: OperatingPointContext
-) -> dict[str, Any]:
+    part: Sample,
+    column: str,
+    level: str,
+    thresholds: list[Threshold],
+    context: OperatingPointContext,
+) -> Subgroup:
     positive, negative = part.patients_with(True), part.patients_with(False)
-    row: dict[str, Any] = {
-        "column": column, "level": level, "n": part.label.size, "n_positive": part.n_positive,
-        "n_positive_patients": positive, "n_negative_patients": negative,
-        "suppressed": min(positive, negative) < SMALLEST,
-    }  # fmt: skip
-    if not row["suppressed"]:
-        row["auc"] = auc_estimates(part, context.level)["auc"]
-        row["counts"] = thin_curve(rank_counts(part.label, part.score), OVERLAY_POINTS)
-        row["operating_points"] = [operating_point_report(part, point, context) for point in points]
-    return row
+    row = Subgroup(
+        column=column,
+        level=level,
+        n=part.label.size,
+        n_positive=part.n_positive,
+        n_positive_patients=positive,
+        n_negative_patients=negative,
+        suppressed=min(positive, negative) < MIN_PATIENTS,
+    )
+    if row.suppressed:
+        return row
+    return replace(
+        row,
+        auc=auc_estimates(part, context.level).auc,
+        counts=thin_curve(rank_counts(part.label, part.score), OVERLAY_POINTS),
+        operating_points=[
+            operating_point_report(part, threshold, context) for threshold in thresholds
+        ],
+    )

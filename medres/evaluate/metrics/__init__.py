@@ -1,5 +1,5 @@
-"""One measure per file, each an estimate with its interval. May import scores and statistics; numpy
-and scipy only.
+"""One measure per file, each an estimate with its interval; results.py has the types of measures
+that are more than one estimate. May import scores and statistics; numpy and scipy only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from medres.evaluate.metrics.multiclass import multiclass_report
     from medres.evaluate.metrics.operating_point import (
         OperatingPointContext,
-        Threshold,
         operating_point_context,
         operating_point_report,
     )
@@ -34,7 +33,14 @@ if TYPE_CHECKING:
     from medres.evaluate.metrics.partial_auc import partial_auc_report
     from medres.evaluate.metrics.roc import auc_covariance, influence, placements, thin_curve
     from medres.evaluate.metrics.sample_size import sample_size_report
-    from medres.evaluate.metrics.thresholds import check_tune, choose_points, criterion, threshold
+    from medres.evaluate.metrics.thresholds import (
+        Criterion,
+        Threshold,
+        check_tune,
+        choose_thresholds,
+        criterion,
+        threshold,
+    )
 
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -48,12 +54,13 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "medres.evaluate.metrics.goodness_of_fit": "goodness_of_fit_report",
         "medres.evaluate.metrics.macro": "macro_auc",
         "medres.evaluate.metrics.multiclass": "multiclass_report",
-        "medres.evaluate.metrics.operating_point": "OperatingPointContext Threshold "
-        "operating_point_context operating_point_report",
+        "medres.evaluate.metrics.operating_point": "OperatingPointContext operating_point_context "
+        "operating_point_report",
         "medres.evaluate.metrics.optimism": "optimism_corrected",
         "medres.evaluate.metrics.partial_auc": "partial_auc_report",
         "medres.evaluate.metrics.roc": "auc_covariance influence placements thin_curve",
         "medres.evaluate.metrics.sample_size": "sample_size_report",
-        "medres.evaluate.metrics.thresholds": "check_tune choose_points criterion threshold",
+        "medres.evaluate.metrics.thresholds": "Criterion Threshold check_tune choose_thresholds "
+        "criterion threshold",
     },
 )

@@ -1,15 +1,17 @@
 """The AUC with its three intervals, and which of them is the headline.
 
-Wald (what pROC prints), logit, and Newcombe 2006 method 5. No single one covers everywhere:
-simulated, the Wald interval covers far too little near AUC 1 and for small classes, so Newcombe's
-is the headline where either class has fewer than 100 patients or the AUC is beyond .95; the logit
-interval otherwise. At AUC 1 or 0 a one-sided bound.
+Wald (what pROC prints), logit, and Newcombe 2006 method 5. No single interval has its nominal
+coverage everywhere: in simulations the Wald interval covers far too little near AUC 1 and for small
+classes. So Newcombe's interval is the headline if either class has fewer than 100 patients or the
+AUC is beyond .95, and the logit interval otherwise. At AUC 1 or 0 the headline is a one-sided
+bound.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import optimize
@@ -21,70 +23,76 @@ from medres.evaluate.statistics.intervals import logit_interval, normal_quantile
 
 SMALL_CLASS = 100
 HIGH_AUC = 0.95
-# Where simulated coverage of Newcombe's interval passes 99 % (benchmarks/coverage.py): the variance
-# that method 5 takes
-# for granted is about twice that of normal scores near AUC .99, which shows with 50 patients a
-# class and more.
+# Beyond these, the simulated coverage of Newcombe's interval is over 99 % (benchmarks/coverage.py):
+# the variance that method 5 assumes is about twice that of normal scores near AUC .99, which shows
+# with 50 or more patients per class.
 WIDE_AUC, WIDE_CLASS = 0.97, 50
 
 
-def auc_estimates(sample: Sample, level: float) -> dict[str, Estimate]:
-    """The keys auc, auc_wald, auc_logit, auc_newcombe and, where patients repeat,
-    auc_patient_weighted.
-    """
+@dataclass(frozen=True)
+class AucEstimates:
+    """The same AUC with each interval, the headline first; `auc_patient_weighted` is None unless
+    patients repeat."""
+
+    auc: Estimate
+    auc_wald: Estimate
+    auc_logit: Estimate
+    auc_newcombe: Estimate
+    auc_patient_weighted: Estimate | None = None
+
+
+def auc_estimates(sample: Sample, level: float) -> AucEstimates:
+    """The AUC with its intervals; without a number, and with the reason, if a class is
+    missing."""
     if sample.n_positive == 0 or sample.n_negative == 0:
         missing = "positive" if sample.n_positive == 0 else "negative"
         null = undefined(f"one class only: no {missing} unit", n=sample.label.size)
-        return dict.fromkeys(("auc", "auc_wald", "auc_logit", "auc_newcombe"), null)
+        return AucEstimates(null, null, null, null)
     try:
         base = placements(sample)
     except ValueError as error:
-        return dict.fromkeys(
-            ("auc", "auc_wald", "auc_logit", "auc_newcombe"),
-            undefined(str(error), n=sample.label.size),
-        )
+        null = undefined(str(error), n=sample.label.size)
+        return AucEstimates(null, null, null, null)
     wald, logit = delong_estimates(base, sample, level)
     newcombe = newcombe_estimate(base, sample, level)
-    out = {"auc": _headline(sample, base.auc, logit, newcombe, level)}
-    out |= {"auc_wald": wald, "auc_logit": logit, "auc_newcombe": newcombe}
-    if sample.clustered:
-        weighted = placements(sample, patient_weighted=True)
-        out["auc_patient_weighted"] = delong_estimates(
-            weighted, sample, level, "each patient weighs the same"
-        )[1]
-    return out
+    headline = _headline(sample, base.auc, logit, newcombe, level)
+    if not sample.clustered:
+        return AucEstimates(headline, wald, logit, newcombe)
+    weighted = placements(sample, patient_weighted=True)
+    note = "each patient weighs the same"
+    return AucEstimates(
+        headline, wald, logit, newcombe, delong_estimates(weighted, sample, level, note)[1]
+    )
 
 
 def delong_estimates(
     base: Placements, sample: Sample, level: float, note: str = ""
 ) -> tuple[Estimate, Estimate]:
-    """The two intervals from the DeLong or Obuchowski variance; null limits, with the reason, where
-    it is useless.
+    """(Wald, logit): the two intervals from the DeLong or Obuchowski variance; without limits, and
+    with the reason, if that variance is zero or undefined.
     """
     name = "Obuchowski 1997, patients as clusters" if sample.clustered else "DeLong 1988"
-    known: dict[str, Any] = {
-        "n": sample.label.size,
-        "n_clusters": sample.n_patients if sample.clustered else None,
-        "design_effect": _design_effect(base, sample) if sample.clustered else None,
-    }
+    estimate = partial(
+        Estimate,
+        base.auc,
+        n=sample.label.size,
+        n_clusters=sample.n_patients if sample.clustered else None,
+        design_effect=_design_effect(base, sample) if sample.clustered else None,
+    )
     suffix = (f", {note}" if note else "") + (", mean over folds" if np.ptp(sample.fold) else "")
     try:
         variance = float(auc_covariance([base])[0, 0])
     except ValueError as error:
-        null = Estimate(base.auc, why=str(error), **known)
+        null = estimate(why=str(error))
         return null, null
     if variance <= 1e-24 or base.auc in (0.0, 1.0):
-        null = Estimate(
-            base.auc, why="the estimated variance is zero: no interval of this kind", **known
-        )
+        null = estimate(why="the estimated variance is zero: no interval of this kind")
         return null, null
     z, error_size = normal_quantile(level), math.sqrt(variance)
     low, high = max(0.0, base.auc - z * error_size), min(1.0, base.auc + z * error_size)
-    wald = Estimate(
-        base.auc, low, high, level, "two", f"{name}, Wald, truncated to 0..1{suffix}", **known
-    )
+    wald = estimate(low, high, level, "two", f"{name}, Wald, truncated to 0..1{suffix}")
     low, high = logit_interval(base.auc, error_size, z)
-    return wald, Estimate(base.auc, low, high, level, "two", f"{name}, logit{suffix}", **known)
+    return wald, estimate(low, high, level, "two", f"{name}, logit{suffix}")
 
 
 def newcombe_limits(auc: float, m: float, n: float, z: float) -> tuple[float, float]:
@@ -139,13 +147,13 @@ def perfect_bound(sample: Sample, auc: float, level: float) -> Estimate:
     patient.
     """
     pairs = disjoint_pairs(sample)
-    known: dict[str, Any] = {"n": sample.label.size, "n_clusters": sample.n_patients}
+    estimate = partial(Estimate, auc, n=sample.label.size, n_clusters=sample.n_patients)
     if pairs == 0:
-        return Estimate(auc, why="one patient: no bound", **known)
+        return estimate(why="one patient: no bound")
     bound = ((1.0 - level) / 2.0) ** (1.0 / pairs)
     low, high = (bound, 1.0) if auc == 1.0 else (0.0, 1.0 - bound)
     method = f"exact one-sided {50.0 * (1.0 + level):g}% bound on {pairs} disjoint patient pairs"
-    return Estimate(auc, low, high, level, "one", method, **known)
+    return estimate(low, high, level, "one", method)
 
 
 def _headline(
@@ -160,15 +168,15 @@ def _headline(
 
 
 def _design_effect(base: Placements, sample: Sample) -> float | None:
-    """Clustered variance of the AUC over DeLong's on the same units; None where either is not
+    """Clustered variance of the AUC divided by DeLong's on the same units; None if either is not
     estimable.
     """
-    alone = Sample(
+    unclustered = Sample(
         sample.label, sample.score, np.arange(sample.label.size, dtype=np.int64), sample.fold
     )
     try:
         clustered = float(auc_covariance([base])[0, 0])
-        independent = float(auc_covariance([placements(alone)])[0, 0])
+        independent = float(auc_covariance([placements(unclustered)])[0, 0])
     except ValueError:
         return None
     return clustered / independent if independent > 1e-24 and clustered > 1e-24 else None

@@ -5,7 +5,7 @@ by patient.
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from medres.evaluate.statistics.intervals import logit_interval, t_quantile
 
 
 def precision_of(counts: Counts) -> Float64Array:
-    """(k,) precision at each distinct score, from the highest down; 0 where (in a replicate)
-    nothing is called.
+    """(k,) precision at each distinct score, from the highest down; 0 if (in a replicate) no unit
+    is called positive.
     """
     return counts.tp / np.maximum(counts.tp + counts.fp, 1)
 
@@ -37,23 +37,23 @@ def average_precision_estimate(sample: Sample, level: float) -> Estimate:
     value = average_precision(counts)
     _, cluster = np.unique(sample.patient, return_inverse=True)
     groups = int(cluster.max()) + 1
-    known: dict[str, Any] = {
-        "level": level,
-        "n": sample.label.size,
-        "n_clusters": groups if sample.clustered else None,
-    }
+    estimate = partial(
+        Estimate,
+        value,
+        level=level,
+        n=sample.label.size,
+        n_clusters=groups if sample.clustered else None,
+    )
     if sample.n_negative == 0:
-        return Estimate(value, why="no negative unit: the value is 1 whatever the scores", **known)
+        return estimate(why="no negative unit: the value is 1 whatever the scores")
     if groups < 2 or sample.n_positive < 2:
-        return Estimate(value, why="an interval needs two patients and two positive units", **known)
+        return estimate(why="an interval needs two patients and two positive units")
     by_patient = np.bincount(cluster, _influence(sample, counts, value))
     error = math.sqrt(groups / (groups - 1) * float(by_patient @ by_patient))
     if error < 1e-12 or not 0.0 < value < 1.0:
-        return Estimate(
-            value, why="the estimated variance is zero: no interval of this kind", **known
-        )
+        return estimate(why="the estimated variance is zero: no interval of this kind")
     limits = logit_interval(value, error, t_quantile(level, groups - 1))
-    return Estimate(value, *limits, sided="two", method="infinitesimal jackknife, logit", **known)
+    return estimate(*limits, sided="two", method="infinitesimal jackknife, logit")
 
 
 def _influence(sample: Sample, counts: Counts, value: float) -> Float64Array:
@@ -64,6 +64,6 @@ def _influence(sample: Sample, counts: Counts, value: float) -> Float64Array:
     steps = np.diff(counts.tp, prepend=0) / counts.n_positive
     below_if_positive = np.cumsum((steps * counts.fp / called**2)[::-1])[::-1]
     below_if_negative = np.cumsum((-steps * counts.tp / called**2)[::-1])[::-1]
-    place = np.searchsorted(-counts.threshold, -sample.score)
-    own = (precision_of(counts)[place] - value) / counts.n_positive
-    return np.where(sample.label, own + below_if_positive[place], below_if_negative[place])
+    index = np.searchsorted(-counts.threshold, -sample.score)
+    own = (precision_of(counts)[index] - value) / counts.n_positive
+    return np.where(sample.label, own + below_if_positive[index], below_if_negative[index])

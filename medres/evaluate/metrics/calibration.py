@@ -8,12 +8,15 @@ the logit they are clipped to 1e-6 .. 1 - 1e-6, and the page says how many were.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
+from medres.evaluate.metrics.results import BrierDecomposition, ReliabilityBin
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import (
@@ -24,28 +27,39 @@ from medres.evaluate.statistics.intervals import (
 )
 
 CLIP = 1e-6
-WIDEST_LOG = 50.0
+MAX_LOG_HALF_WIDTH = 50.0
 ECE_BINS = 10
 
 
-def calibration_estimates(sample: Sample, level: float) -> dict[str, Estimate]:
-    """slope, intercept, in_the_large, oe_ratio and ece of probabilities; each null with its reason
-    where undefined.
+@dataclass(frozen=True)
+class CalibrationEstimates:
+    """What calibration.py itself estimates; the ICI comes from calibration_curve.py."""
+
+    slope: Estimate
+    intercept: Estimate
+    in_the_large: Estimate
+    oe_ratio: Estimate
+    ece: Estimate
+
+
+def calibration_estimates(sample: Sample, level: float) -> CalibrationEstimates:
+    """Slope, intercept, calibration in the large, O:E ratio and ECE of probabilities; without a
+    number, and with the reason, if one is undefined.
     """
     logit, groups = clipped_logit(sample.score), _cluster(sample)
-    slope_intercept = _cox(sample, logit, groups, level)
-    return {
-        "slope": slope_intercept[1],
-        "intercept": slope_intercept[0],
-        "in_the_large": _in_the_large(sample, logit, groups, level),
-        "oe_ratio": _observed_over_expected(sample, groups, level),
-        "ece": Estimate(
+    intercept, slope = _cox(sample, logit, groups, level)
+    return CalibrationEstimates(
+        slope=slope,
+        intercept=intercept,
+        in_the_large=_in_the_large(sample, logit, groups, level),
+        oe_ratio=_observed_over_expected(sample, groups, level),
+        ece=Estimate(
             expected_calibration_error(sample.label, sample.score),
             method=f"{ECE_BINS} bins of equal width",
             n=sample.label.size,
             why="no interval: the resampled error is biased away from zero",
         ),
-    }
+    )
 
 
 def brier_estimate(sample: Sample, level: float) -> Estimate:
@@ -54,7 +68,7 @@ def brier_estimate(sample: Sample, level: float) -> Estimate:
     return mean_in_unit_range(squared, sample.patient, level, "mean by patient sandwich, logit")
 
 
-def brier_decomposition(sample: Sample) -> dict[str, float]:
+def brier_decomposition(sample: Sample) -> BrierDecomposition:
     """CORP (Dimitriadis, Gneiting & Jordan 2021): Brier = miscalibration - discrimination +
     uncertainty.
     """
@@ -67,36 +81,36 @@ def brier_decomposition(sample: Sample) -> dict[str, float]:
         float(np.mean((fitted - label) ** 2)),
     )
     uncertainty = float(label.mean() * (1.0 - label.mean()))
-    return {
-        "miscalibration": score - recalibrated,
-        "discrimination": uncertainty - recalibrated,
-        "uncertainty": uncertainty,
-    }
+    return BrierDecomposition(
+        miscalibration=score - recalibrated,
+        discrimination=uncertainty - recalibrated,
+        uncertainty=uncertainty,
+    )
 
 
 def expected_calibration_error(label: Int64Array | np.ndarray, score: Float64Array) -> float:
     """Mean |observed - predicted| over equal-width bins [0, .1), ... [.9, 1]; 0 and 1 fall into
     real bins.
     """
-    place = np.minimum((score * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    observed = np.bincount(place, label, minlength=ECE_BINS)
-    expected = np.bincount(place, score, minlength=ECE_BINS)
+    bin_of = np.minimum((score * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    observed = np.bincount(bin_of, label, minlength=ECE_BINS)
+    expected = np.bincount(bin_of, score, minlength=ECE_BINS)
     return float(np.abs(observed - expected).sum() / score.size)
 
 
-def reliability(sample: Sample, level: float, bins: int = 10) -> list[dict[str, Any]]:
+def reliability(sample: Sample, level: float, bins: int = 10) -> list[ReliabilityBin]:
     """Bins with about as many units each, ties kept together: mean probability, observed share with
     its interval.
     """
     order = np.argsort(sample.score, kind="stable")
     cuts = sample.score[order][(np.arange(1, bins) * sample.score.size) // bins]
-    place = np.searchsorted(np.unique(cuts), sample.score, "right")
-    out = []
-    for one in np.unique(place):
-        inside = place == one
+    bin_of = np.searchsorted(np.unique(cuts), sample.score, "right")
+    curve = []
+    for i in np.unique(bin_of):
+        inside = bin_of == i
         observed = proportion_estimate(sample.label[inside], sample.patient[inside], level)
-        out.append({"predicted": float(sample.score[inside].mean()), "observed": observed})
-    return out
+        curve.append(ReliabilityBin(float(sample.score[inside].mean()), observed))
+    return curve
 
 
 def clipped_logit(score: Float64Array) -> Float64Array:
@@ -114,7 +128,7 @@ def logistic(
     offset: Float64Array,
     trials: Float64Array | None = None,
 ) -> Float64Array | None:
-    """Maximum-likelihood coefficients by Newton's method with halved steps; None where they do not
+    """Maximum-likelihood coefficients by Newton's method with halved steps; None if they do not
     exist (separation).
 
     successes (n,): labels, or numbers of positives among `trials` (n,).
@@ -163,15 +177,14 @@ def _cox(
     if np.ptp(logit) < 1e-12:
         null = undefined("every probability is the same: no slope")
         return null, null
-    centre, spread = (
-        float(logit.mean()),
-        float(logit.std()),
-    )  # fitted on a standard scale: a dead model's logits hardly differ
-    design = np.column_stack([np.ones(logit.size), (logit - centre) / spread])
-    back = np.array([[1.0, -centre / spread], [0.0, 1.0 / spread]])
-    return _fit(
+    # fitted on a standard scale, because the logits of a dead model hardly differ
+    center, spread = float(logit.mean()), float(logit.std())
+    design = np.column_stack([np.ones(logit.size), (logit - center) / spread])
+    back = np.array([[1.0, -center / spread], [0.0, 1.0 / spread]])
+    intercept, slope = _fit(
         sample, design, np.zeros(logit.size), groups, level, ("Cox intercept", "Cox slope"), back
-    )  # type: ignore[return-value]
+    )
+    return intercept, slope
 
 
 def _in_the_large(
@@ -192,7 +205,7 @@ def _fit(
     names: tuple[str, ...],
     back: Float64Array,
 ) -> tuple[Estimate, ...]:
-    """One estimate a name: the coefficients of the logistic regression, turned by the matrix
+    """One estimate per name: the coefficients of the logistic regression, transformed by the matrix
     `back`.
     """
     if sample.n_positive == 0 or sample.n_negative == 0:
@@ -203,10 +216,11 @@ def _fit(
             undefined("the classes are separated: the maximum-likelihood estimate does not exist"),
         ) * len(names)
     g, n = int(groups.max()) + 1, sample.label.size
-    found = back @ beta
+    coefficients = back @ beta
     if g < 3:
         return tuple(
-            Estimate(float(b), why="fewer than three patients: no interval", n=n) for b in found
+            Estimate(float(b), why="fewer than three patients: no interval", n=n)
+            for b in coefficients
         )
     error = np.sqrt(np.diag(back @ sandwich(design, sample.label, offset, beta, groups) @ back.T))
     half = t_quantile(level, g - 1) * error
@@ -221,7 +235,7 @@ def _fit(
             n=n,
             n_clusters=g,
         )
-        for b, h, name in zip(found, half, names, strict=True)
+        for b, h, name in zip(coefficients, half, names, strict=True)
     )
 
 
@@ -230,25 +244,23 @@ def _observed_over_expected(sample: Sample, groups: Int64Array, level: float) ->
     expected).
     """
     observed, expected = float(sample.n_positive), float(sample.score.sum())
-    known: dict[str, Any] = {"n": sample.label.size, "numerator": observed, "denominator": expected}
+    n = sample.label.size
     if expected < CLIP:
-        return undefined("the probabilities add up to nearly zero", **known)
+        why = "the probabilities add up to nearly zero"
+        return undefined(why, n=n, numerator=observed, denominator=expected)
     ratio, g = observed / expected, int(groups.max()) + 1
+    estimate = partial(Estimate, ratio, n=n, numerator=observed, denominator=expected)
     if observed == 0.0 or g < 2:
-        return Estimate(ratio, why="the log method needs a positive unit and two patients", **known)
+        return estimate(why="the log method needs a positive unit and two patients")
     by_patient = np.bincount(groups, sample.label - ratio * sample.score)
     error = math.sqrt(g / (g - 1) * float(by_patient @ by_patient)) / observed
     if error < 1e-12:
-        return Estimate(
-            ratio, why="the estimated variance is zero: no interval of this kind", **known
-        )
+        return estimate(why="the estimated variance is zero: no interval of this kind")
     half = t_quantile(level, g - 1) * error if sample.clustered else normal_quantile(level) * error
-    if half > WIDEST_LOG:
-        return Estimate(
-            ratio, why="the interval of the logarithm is too wide to mean anything", **known
-        )
+    if half > MAX_LOG_HALF_WIDTH:
+        return estimate(why="the interval of the logarithm is too wide to mean anything")
     low, high = ratio * math.exp(-half), ratio * math.exp(half)
-    return Estimate(ratio, low, high, level, "two", "log method by patient", n_clusters=g, **known)
+    return estimate(low, high, level, "two", "log method by patient", n_clusters=g)
 
 
 def _cluster(sample: Sample) -> Int64Array:

@@ -2,18 +2,19 @@
 
 A logistic regression of the label on a restricted cubic spline of the logit (four knots at the .05,
 .35, .65 and .95 quantiles, Harrell 2015); ICI is the mean distance of its curve from the diagonal.
-Resampling moves the ICI away from zero, so only an upper bound is given. Work is done on groups of
-units with the same (or nearly the same) probability.
+Resampling moves the ICI away from zero, so only an upper bound is given. Units with the same (or
+nearly the same) probability are grouped for speed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from medres.evaluate.metrics.calibration import clipped_logit, expit, logistic
+from medres.evaluate.metrics.results import FlexibleCurve
 from medres.evaluate.metrics.roc import by_group
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined
@@ -24,13 +25,13 @@ ICI_REPLICATES = 200
 MIN_FOR_CURVE = 200
 SEED = 20240301
 CURVE_POINTS = 60
-MIN_GAP = 1e-4  # between two knots, in logits: below it there is no curve to speak of
+MIN_GAP = 1e-4  # between two knots, in logits: below it there is no useful curve
 
 
 @dataclass(frozen=True)
 class Grouped:
-    """Units by probability: group (n,) of each unit; probability (k,) its mean in the group; basis
-    (k, 4) of the spline.
+    """Units by probability: group (n,) of each unit; probability (k,), the mean in each group;
+    basis (k, 4) of the spline.
     """
 
     group: Int64Array
@@ -53,26 +54,24 @@ def ici_estimate(sample: Sample, level: float) -> Estimate:
     if value is None:
         return undefined("the classes are separated along the curve: it does not exist", n=n)
     draws = _draws(grouped, sample)
-    known = draws[~np.isnan(draws)]
-    told: dict[str, Any] = {
-        "replicates": draws.size,
-        "replicates_undefined": draws.size - known.size,
-        "n": n,
-    }
-    if known.size < 0.9 * draws.size:
-        return Estimate(
-            value,
-            why="the curve does not exist in over a tenth of the replicates: no bound",
-            **told,
-        )
-    high = max(value, float(np.quantile(known, (1.0 + level) / 2.0)))
+    defined = draws[~np.isnan(draws)]
+    estimate = partial(
+        Estimate,
+        value,
+        replicates=draws.size,
+        replicates_undefined=draws.size - defined.size,
+        n=n,
+    )
+    if defined.size < 0.9 * draws.size:
+        return estimate(why="the curve does not exist in over a tenth of the replicates: no bound")
+    high = max(value, float(np.quantile(defined, (1.0 + level) / 2.0)))
     method = "spline of four knots; upper bound by bootstrap of patients"
-    return Estimate(value, 0.0, high, level, "one", method, n_clusters=sample.n_patients, **told)
+    return estimate(0.0, high, level, "one", method, n_clusters=sample.n_patients)
 
 
-def flexible_curve(sample: Sample) -> dict[str, list[float]] | None:
-    """The curve at CURVE_POINTS quantiles of the probability; None under 200 of either class or
-    where it does not exist.
+def flexible_curve(sample: Sample) -> FlexibleCurve | None:
+    """The curve at CURVE_POINTS quantiles of the probability; None if a class has fewer than 200
+    units or the curve does not exist.
     """
     if min(sample.n_positive, sample.n_negative) < MIN_FOR_CURVE:
         return None
@@ -85,14 +84,12 @@ def flexible_curve(sample: Sample) -> dict[str, list[float]] | None:
     if grouped is None or beta is None:
         return None
     at = np.unique(np.quantile(sample.score, np.linspace(0.005, 0.995, CURVE_POINTS)))
-    return {
-        "predicted": at.tolist(),
-        "observed": expit(spline(clipped_logit(at), grouped.knots) @ beta).tolist(),
-    }
+    observed = expit(spline(clipped_logit(at), grouped.knots) @ beta)
+    return FlexibleCurve(at.tolist(), observed.tolist())
 
 
 def grouped_spline(score: Float64Array) -> Grouped | None:
-    """Groups and spline basis, or None where four knots do not lie apart or would fit
+    """Groups and spline basis, or None if the four knots are not distinct or would fit
     everything.
     """
     values, group = np.unique(score, return_inverse=True)
@@ -152,7 +149,7 @@ def _draws(grouped: Grouped, sample: Sample) -> Float64Array:
     groups, label = int(cluster.max()) + 1, sample.label.astype(np.float64)
     out = np.full(ICI_REPLICATES, np.nan)
     for i in range(ICI_REPLICATES):
-        times = np.bincount(rng.integers(0, groups, groups), minlength=groups)
-        value = _ici(grouped, label, times[cluster].astype(np.float64))
+        multiplicity = np.bincount(rng.integers(0, groups, groups), minlength=groups)
+        value = _ici(grouped, label, multiplicity[cluster].astype(np.float64))
         out[i] = np.nan if value is None else value
     return out

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medres.evaluate.metrics.results import DecisionCurve
 from medres.evaluate.scores.sample import Float64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate
 from medres.evaluate.statistics.intervals import t_quantile
@@ -18,7 +18,7 @@ from medres.evaluate.statistics.intervals import t_quantile
 GRID = tuple(round(0.01 + 0.02 * i, 2) for i in range(50))
 
 
-def decision_curve_report(sample: Sample, prevalence: float | None, level: float) -> dict[str, Any]:
+def decision_curve_report(sample: Sample, prevalence: float | None, level: float) -> DecisionCurve:
     """Net benefit per unit at threshold probabilities .01 to .99, for probabilities as scores and
     both classes.
 
@@ -41,13 +41,7 @@ def decision_curve_report(sample: Sample, prevalence: float | None, level: float
             (float(model[-1].estimate or 0.0) - float(everyone[-1].estimate or 0.0)) / weight
         )
     share = sample.n_positive / sample.label.size if prevalence is None else prevalence
-    return {
-        "prevalence": share,
-        "threshold": list(GRID),
-        "model": model,
-        "all": everyone,
-        "interventions_avoided": avoided,
-    }
+    return DecisionCurve(share, list(GRID), model, everyone, interventions_avoided=avoided)
 
 
 def net_benefit(

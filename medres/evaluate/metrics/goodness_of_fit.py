@@ -1,38 +1,35 @@
 """Goodness-of-fit tests of probabilities, for the appendix: Hosmer & Lemeshow 1980 and
 Spiegelhalter 1986.
 
-Both take units as independent, so they are left out where patients repeat. The model was made
-elsewhere, so the Hosmer-Lemeshow statistic has as many degrees of freedom as groups (two fewer only
-where the model was fitted here).
+Both assume independent units, so they are left out if patients repeat. The model was fitted on
+other data, so the Hosmer-Lemeshow statistic has as many degrees of freedom as groups (two fewer
+would apply to a model that was fitted on these data).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from medres.evaluate.metrics.results import ChiSquareTest, GoodnessOfFit, ZTest
 from medres.evaluate.scores.sample import Sample
 
 GROUPS = 10
 CLUSTERED = "patients repeat: the test takes units as independent"
 
 
-def goodness_of_fit_report(sample: Sample) -> dict[str, dict[str, Any]]:
-    """hosmer_lemeshow: chi_square, df, p_value; spiegelhalter: z, p_value (two-sided); or nulls
-    with why.
-    """
+def goodness_of_fit_report(sample: Sample) -> GoodnessOfFit:
+    """Both tests (p-values two-sided), or None with the reason if patients repeat."""
     if sample.clustered:
-        return {
-            "hosmer_lemeshow": _null(("chi_square", "df"), CLUSTERED),
-            "spiegelhalter": _null(("z",), CLUSTERED),
-        }
-    return {"hosmer_lemeshow": hosmer_lemeshow(sample), "spiegelhalter": spiegelhalter(sample)}
+        return GoodnessOfFit(
+            ChiSquareTest(None, None, None, why=CLUSTERED), ZTest(None, None, why=CLUSTERED)
+        )
+    return GoodnessOfFit(hosmer_lemeshow(sample), spiegelhalter(sample))
 
 
-def hosmer_lemeshow(sample: Sample) -> dict[str, Any]:
+def hosmer_lemeshow(sample: Sample) -> ChiSquareTest:
     """Ten groups of about equal size by probability, equal probabilities kept together."""
     edges = np.unique(np.quantile(sample.score, np.arange(1, GROUPS) / GROUPS))
     group = np.searchsorted(edges, sample.score, "left")
@@ -41,24 +38,19 @@ def hosmer_lemeshow(sample: Sample) -> dict[str, Any]:
     expected, size = expected[size > 0], size[size > 0]
     variance = expected * (1.0 - expected / size)
     if (variance < 1e-12).any():
-        return _null(("chi_square", "df"), "a group expects no event, or nothing but events")
+        why = "a group expects no event, or nothing but events"
+        return ChiSquareTest(None, None, None, why=why)
     chi_square = float(np.sum((observed - expected) ** 2 / variance))
-    return {
-        "chi_square": chi_square,
-        "df": int(size.size),
-        "p_value": float(stats.chi2.sf(chi_square, size.size)),
-    }
+    return ChiSquareTest(
+        chi_square, df=int(size.size), p_value=float(stats.chi2.sf(chi_square, size.size))
+    )
 
 
-def spiegelhalter(sample: Sample) -> dict[str, Any]:
+def spiegelhalter(sample: Sample) -> ZTest:
     """Whether the Brier score is what well calibrated probabilities would give."""
     p, label = sample.score, sample.label.astype(np.float64)
     variance = float(np.sum((1.0 - 2.0 * p) ** 2 * p * (1.0 - p)))
     if variance < 1e-12:
-        return _null(("z",), "every probability is 0, .5 or 1")
+        return ZTest(None, None, why="every probability is 0, .5 or 1")
     z = float(np.sum((label - p) * (1.0 - 2.0 * p))) / math.sqrt(variance)
-    return {"z": z, "p_value": float(2.0 * stats.norm.sf(abs(z)))}
-
-
-def _null(names: tuple[str, ...], why: str) -> dict[str, Any]:
-    return dict.fromkeys((*names, "p_value")) | {"why": why}
+    return ZTest(z, p_value=float(2.0 * stats.norm.sf(abs(z))))

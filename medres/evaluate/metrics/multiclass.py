@@ -1,15 +1,16 @@
-"""More than two exclusive classes: confusion matrix, accuracy, kappa, Hand & Till; the most
-probable class is called.
+"""Exclusive classes: confusion matrix, accuracy, kappa, Hand & Till. The class with the highest
+score is called.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from medres.evaluate.metrics.operating_point import OperatingPointContext, cross_table, rates
+from medres.evaluate.metrics.results import ClassFigures, Multiclass
 from medres.evaluate.metrics.roc import influence, placements
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.scores.units import AnalysisUnits
@@ -24,10 +25,8 @@ from medres.evaluate.statistics.intervals import (
 
 def multiclass_report(
     units: AnalysisUnits, level: float, ordinal: bool, case_control: bool
-) -> dict[str, Any]:
-    """The "multiclass" part of report.json. Rows of the confusion matrix are the truth, columns the
-    call.
-    """
+) -> Multiclass:
+    """The figures of all classes together, and of each class against the rest."""
     use = units.usable(units.names[0])
     truth = np.argmax(np.stack([units.label[n][use] for n in units.names]), axis=0)
     scores = np.stack([units.score[n][use] for n in units.names])
@@ -36,26 +35,27 @@ def multiclass_report(
     confusion = np.bincount(truth * k + called, minlength=k * k).reshape(k, k)
     linear, square = np.zeros((k, k)), np.subtract.outer(np.arange(k), np.arange(k)) ** 2.0
     linear[~np.eye(k, dtype=bool)] = 1.0
-    not_ordered = undefined("the classes are not said to be ordered (design: ordinal: true)")
-    return {
-        "classes": list(units.names),
-        "confusion": confusion.tolist(),
-        "accuracy": proportion_estimate(truth == called, patient, level),
-        "balanced_accuracy": _balanced_accuracy(truth, called, patient, k, level),
-        "kappa": kappa(truth, called, patient, linear, level),
-        "quadratic_kappa": kappa(truth, called, patient, square, level) if ordinal else not_ordered,
-        "hand_till": hand_till(truth, scores, patient, fold, level),
-        "per_class": [
-            {"class": name}
-            | cross_table(truth == i, called == i)
-            | rates(
-                Sample(truth == i, scores[i], patient, fold),
-                called == i,
-                OperatingPointContext(level, case_control),
+    not_ordered = undefined(
+        "the design does not state that the classes are ordered (ordinal: true)"
+    )
+    context = OperatingPointContext(level, case_control)
+    return Multiclass(
+        classes=list(units.names),
+        confusion=confusion.tolist(),
+        accuracy=proportion_estimate(truth == called, patient, level),
+        balanced_accuracy=_balanced_accuracy(truth, called, patient, k, level),
+        kappa=kappa(truth, called, patient, linear, level),
+        quadratic_kappa=kappa(truth, called, patient, square, level) if ordinal else not_ordered,
+        hand_till=hand_till(truth, scores, patient, fold, level),
+        per_class=[
+            ClassFigures(
+                name,
+                cross_table(truth == i, called == i),
+                rates(Sample(truth == i, scores[i], patient, fold), called == i, context),
             )
             for i, name in enumerate(units.names)
         ],
-    }
+    )
 
 
 def kappa(
@@ -75,7 +75,7 @@ def kappa(
     row, column = table.sum(axis=1), table.sum(axis=0)
     observed, expected = float((disagreement * table).sum()), float(row @ disagreement @ column)
     if expected == 0.0:
-        return undefined("truth and call hold one and the same class only: kappa is 0 / 0", n=n)
+        return undefined("all labels and calls are of one class: kappa is 0 / 0", n=n)
     part = disagreement[truth, called] - observed
     chance = (disagreement @ column)[truth] + (row @ disagreement)[called] - 2.0 * expected
     derivative = -(part / expected - observed * chance / expected**2) / n
@@ -87,9 +87,7 @@ def kappa(
 def hand_till(
     truth: Int64Array, scores: Float64Array, patient: Int64Array, fold: Int64Array, level: float
 ) -> Estimate:
-    """Hand & Till 2001: the mean over pairs of classes of the two AUCs that tell one from the
-    other.
-    """
+    """Hand & Till 2001: the mean over pairs of classes of the two AUCs that separate them."""
     k, groups, parts = scores.shape[0], int(patient.max(initial=0)) + 1, []
     for i in range(k):
         for j in range(k):
@@ -139,23 +137,11 @@ def _wald(
 ) -> Estimate:
     _, cluster = np.unique(patient, return_inverse=True)
     groups = int(cluster.max()) + 1
-    known: dict[str, Any] = {
-        "n": derivative.size,
-        "n_clusters": groups if groups < derivative.size else None,
-    }
+    n_clusters = groups if groups < derivative.size else None
+    estimate = partial(Estimate, value, n=derivative.size, n_clusters=n_clusters)
     by_patient = np.bincount(cluster, derivative)
     variance = groups / (groups - 1) * float(by_patient @ by_patient) if groups > 1 else 0.0
     if variance < 1e-24:
-        return Estimate(
-            value, why="the estimated variance is zero: no interval of this kind", **known
-        )
+        return estimate(why="the estimated variance is zero: no interval of this kind")
     half = t_quantile(level, groups - 1) * math.sqrt(variance)
-    return Estimate(
-        value,
-        max(low, value - half),
-        min(high, value + half),
-        level,
-        "two",
-        f"{method}, t",
-        **known,
-    )
+    return estimate(max(low, value - half), min(high, value + half), level, "two", f"{method}, t")

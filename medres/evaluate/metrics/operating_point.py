@@ -1,40 +1,37 @@
-"""Operating points: where a threshold comes from, and the cross table it gives. `score >=
+"""Operating points: the cross table that a threshold gives, and what follows from it. `score >=
 threshold` is positive.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medres.evaluate.metrics.predictive_values import predictive_values
+from medres.evaluate.metrics.results import (
+    CrossTable,
+    OperatingPoint,
+    PredictiveValues,
+    Rates,
+    TwoRates,
+)
+from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
-from medres.evaluate.scores.sample import Counts, Sample, rank_counts
+from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import likelihood_ratio, proportion_estimate
 
-Origin = Literal["frozen", "declared", "exploratory"]
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A named threshold. Only one from the artefact or a tuning table is frozen; `source` says
-    which.
-    """
-
-    name: str
-    threshold: float
-    origin: Origin
-    source: dict[str, Any] = field(default_factory=dict)
-
 
 @dataclass(frozen=True)
 class OperatingPointContext:
-    """What every operating point of a finding needs to know beside the sample."""
+    """What every operating point of a finding needs besides the sample.
+
+    sampled_on_label: case-control, so that PPV, NPV and accuracy have no meaning. prevalences:
+    stated, for `predictive_at`. refused_label, refused_patient (k,): labeled units without a score.
+    """
 
     level: float
     sampled_on_label: bool = False
@@ -44,106 +41,86 @@ class OperatingPointContext:
     exact: bool = False
 
 
-def youden(counts: Counts) -> float:
-    """The threshold with the greatest sensitivity + specificity; of equals the highest. Needs both
-    classes.
-    """
-    gain = counts.tp / counts.n_positive - counts.fp / counts.n_negative
-    return float(counts.threshold[int(np.argmax(gain))])
-
-
-def youden_point(
-    sample: Sample, origin: Origin, name: str, source: dict[str, Any]
-) -> Threshold | None:
-    """Youden's point of a sample with both classes, else None."""
-    if sample.n_positive == 0 or sample.n_negative == 0:
-        return None
-    threshold = youden(rank_counts(sample.label, sample.score))
-    return Threshold(name, threshold, origin, {"criterion": "youden", **source})
-
-
 def operating_point_report(
-    sample: Sample, point: Threshold, context: OperatingPointContext
-) -> dict[str, Any]:
-    """The cross table of a threshold with all its figures, as in report.json (values are
-    Estimates).
+    sample: Sample, threshold: Threshold, context: OperatingPointContext
+) -> OperatingPoint:
+    """The cross table of a threshold with all its figures."""
+    called = sample.score >= threshold.value
+    return OperatingPoint(
+        name=threshold.name,
+        threshold=threshold.value,
+        origin=threshold.origin,
+        source=threshold.source or None,
+        table=cross_table(sample.label, called),
+        rates=rates(sample, called, context),
+        refused_as_error=_refused_as_error(sample, called, context),
+        predictive_at=[
+            PredictiveValues(
+                prevalence,
+                *predictive_values(called, sample.label, sample.patient, prevalence, context.level),
+            )
+            for prevalence in context.prevalences
+        ],
+    )
+
+
+def cross_table(label: NDArray[np.bool_], called: NDArray[np.bool_]) -> CrossTable:
+    """Units by label and call, of two arrays (n,).
+
+    >>> cross_table(np.array([True, True, False]), np.array([True, False, False]))
+    CrossTable(tp=1, fp=0, fn=1, tn=1)
     """
-    label, called = sample.label, sample.score >= point.threshold
-    out: dict[str, Any] = {"name": point.name, "threshold": point.threshold, "origin": point.origin}
-    if point.source:
-        out["source"] = point.source
-    out |= cross_table(label, called) | rates(sample, called, context)
-    out["refused_as_error"] = _refused_as_error(sample, called, context)
-    out["predictive_at"] = [
-        _predictive_at(sample, called, prevalence, context) for prevalence in context.prevalences
-    ]
-    return out
+    return CrossTable(
+        tp=int((called & label).sum()),
+        fp=int((called & ~label).sum()),
+        fn=int((~called & label).sum()),
+        tn=int((~called & ~label).sum()),
+    )
 
 
-def cross_table(label: NDArray[np.bool_], called: NDArray[np.bool_]) -> dict[str, int]:
-    """Units by truth and call: tp, fp, fn, tn."""
-    return {
-        "tp": int((called & label).sum()), "fp": int((called & ~label).sum()),
-        "fn": int((~called & label).sum()), "tn": int((~called & ~label).sum()),
-    }  # fmt: skip
-
-
-def rates(
-    sample: Sample, called: NDArray[np.bool_], context: OperatingPointContext
-) -> dict[str, Estimate]:
+def rates(sample: Sample, called: NDArray[np.bool_], context: OperatingPointContext) -> Rates:
     """Sensitivity, specificity, PPV, NPV, accuracy, LR+ and LR- of a rule that calls `called`
     positive.
     """
     label, patient, level = sample.label, sample.patient, context.level
-    out = {
-        "sensitivity": proportion_estimate(
-            called[label], patient[label], level, exact=context.exact
-        ),
-        "specificity": proportion_estimate(
-            ~called[~label], patient[~label], level, exact=context.exact
-        ),
-    }
+
+    def share(hit: NDArray[np.bool_], of: NDArray[np.bool_]) -> Estimate:
+        return proportion_estimate(hit[of], patient[of], level, exact=context.exact)
+
     if context.sampled_on_label:
         why = (
-            "cases and controls were sampled apart: the share of positives is the sampler's, "
-            "not the clinic's"
+            "cases and controls were sampled separately: the proportion of positives is not that "
+            "of the clinic"
         )
-        out |= dict.fromkeys(("ppv", "npv", "accuracy"), undefined(why + "; see predictive_at"))
+        ppv = npv = accuracy = undefined(why + "; see predictive_at")
     else:
-        out["ppv"] = proportion_estimate(label[called], patient[called], level, exact=context.exact)
-        out["npv"] = proportion_estimate(
-            ~label[~called], patient[~called], level, exact=context.exact
-        )
-        out["accuracy"] = proportion_estimate(called == label, patient, level, exact=context.exact)
-    out["lr_positive"] = likelihood_ratio(called, label, patient, level, "LR+")
-    out["lr_negative"] = likelihood_ratio(~called, label, patient, level, "LR-")
-    return out
+        ppv, npv = share(label, called), share(~label, ~called)
+        accuracy = share(called == label, np.ones(label.size, dtype=bool))
+    return Rates(
+        sensitivity=share(called, label),
+        specificity=share(~called, ~label),
+        ppv=ppv,
+        npv=npv,
+        accuracy=accuracy,
+        lr_positive=likelihood_ratio(called, label, patient, level, "LR+"),
+        lr_negative=likelihood_ratio(~called, label, patient, level, "LR-"),
+    )
 
 
 def _refused_as_error(
     sample: Sample, called: NDArray[np.bool_], context: OperatingPointContext
-) -> dict[str, Estimate]:
+) -> TwoRates:
     """Sensitivity and specificity with every refused or failed unit counted as wrong."""
     label = np.concatenate([sample.label, context.refused_label])
     right = np.concatenate(
         [called == sample.label, np.zeros(context.refused_label.size, dtype=bool)]
     )
     patient = np.concatenate([sample.patient, context.refused_patient])
-    return {
-        "sensitivity": proportion_estimate(
-            right[label], patient[label], context.level, exact=context.exact
-        ),
-        "specificity": proportion_estimate(
-            right[~label], patient[~label], context.level, exact=context.exact
-        ),
-    }
-
-
-def _predictive_at(
-    sample: Sample, called: NDArray[np.bool_], prevalence: float, context: OperatingPointContext
-) -> dict[str, Any]:
-    ppv, npv = predictive_values(called, sample.label, sample.patient, prevalence, context.level)
-    return {"prevalence": prevalence, "ppv": ppv, "npv": npv}
+    sensitivity, specificity = (
+        proportion_estimate(right[of], patient[of], context.level, exact=context.exact)
+        for of in (label, ~label)
+    )
+    return TwoRates(sensitivity, specificity)
 
 
 def operating_point_context(

@@ -1,59 +1,59 @@
-"""A threshold chosen on the data it is judged on: how much too good it looks, by choosing it anew
-in every replicate.
+"""Optimism of a threshold that was chosen on the evaluated data, estimated by choosing it anew in
+every bootstrap replicate.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from medres.evaluate.metrics.results import TwoRates
 from medres.evaluate.scores.sample import Counts, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import percentile_estimate, resampled
-from medres.evaluate.statistics.estimate import Estimate
 
 
-def optimism_corrected(sample: Sample, level: float, replicates: int) -> dict[str, Estimate]:
-    """Sensitivity and specificity at Youden's point less the optimism (Harrell 1996); interval
-    shifted by it (Noma 2021).
+def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRates:
+    """Sensitivity and specificity at Youden's point minus the optimism (Harrell 1996); the interval
+    is shifted by it (Noma 2021).
 
-    The optimism is the mean over replicates of: the rate at the replicate's own Youden point in the
-    replicate, less the rate at that same threshold in the original sample. Needs both classes.
+    The optimism is the mean over replicates of the rate at the replicate's own Youden point in the
+    replicate, minus the rate at that same threshold in the original sample. Needs both classes.
     """
     original = rank_counts(sample.label, sample.score)
-    places = resampled(
+    draws = resampled(
         sample,
-        {"place": _youden_place, "sensitivity": _sensitivity, "specificity": _specificity},
+        {"index": _youden_index, "sensitivity": _sensitivity, "specificity": _specificity},
         replicates,
     )
-    known = ~np.isnan(places["place"])
-    place = places["place"][known].astype(np.int64)
-    there = {
-        "sensitivity": original.tp[place] / original.n_positive,
-        "specificity": 1.0 - original.fp[place] / original.n_negative,
+    defined = ~np.isnan(draws["index"])
+    index = draws["index"][defined].astype(np.int64)
+    in_original = {
+        "sensitivity": original.tp[index] / original.n_positive,
+        "specificity": 1.0 - original.fp[index] / original.n_negative,
     }
-    best = int(_youden_place(original))
+    best = int(_youden_index(original))
     apparent = {
         "sensitivity": float(original.tp[best] / original.n_positive),
         "specificity": float(1.0 - original.fp[best] / original.n_negative),
     }
-    out = {}
-    for name, rates in there.items():
-        optimism = float(np.mean(places[name][known] - rates)) if known.any() else 0.0
-        draws = np.clip(places[name] - optimism, 0.0, 1.0)
+    corrected = {}
+    for name, rates in in_original.items():
+        optimism = float(np.mean(draws[name][defined] - rates)) if defined.any() else 0.0
+        shifted = np.clip(draws[name] - optimism, 0.0, 1.0)
         value = min(1.0, max(0.0, apparent[name] - optimism))
         method = "bootstrap of patients, threshold chosen anew, shifted by the optimism"
-        out[name] = percentile_estimate(
-            value, draws, level, method, sample.label.size, sample.n_patients
+        corrected[name] = percentile_estimate(
+            value, shifted, level, method, sample.label.size, sample.n_patients
         )
-    return out
+    return TwoRates(corrected["sensitivity"], corrected["specificity"])
 
 
-def _youden_place(counts: Counts) -> float:
+def _youden_index(counts: Counts) -> float:
     return float(np.argmax(counts.tp / counts.n_positive - counts.fp / counts.n_negative))
 
 
 def _sensitivity(counts: Counts) -> float:
-    return float(counts.tp[int(_youden_place(counts))] / counts.n_positive)
+    return float(counts.tp[int(_youden_index(counts))] / counts.n_positive)
 
 
 def _specificity(counts: Counts) -> float:
-    return 1.0 - float(counts.fp[int(_youden_place(counts))] / counts.n_negative)
+    return 1.0 - float(counts.fp[int(_youden_index(counts))] / counts.n_negative)

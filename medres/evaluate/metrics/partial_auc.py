@@ -1,15 +1,16 @@
-"""Parts of the ROC curve: partial areas, and sensitivity where specificity is fixed (and the
+"""Parts of the ROC curve: partial areas, and sensitivity at a fixed specificity (and the
 reverse).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from medres.evaluate.metrics.results import PartialAuc, RateAtFixed
 from medres.evaluate.scores.sample import Counts, Int64Array, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import Statistic, percentile_estimate, resampled
 from medres.evaluate.statistics.estimate import Estimate, undefined
@@ -49,8 +50,12 @@ def specificity_at(counts: Counts, sensitivity: float) -> float:
     return 1.0 - float(counts.fp[allowed].min()) / counts.n_negative
 
 
-def partial_auc_report(sample: Sample, level: float, replicates: int) -> dict[str, Any]:
-    """The keys partial_auc and at_fixed of report.json, with percentile intervals over patients."""
+def partial_auc_report(
+    sample: Sample, level: float, replicates: int
+) -> tuple[list[PartialAuc], list[RateAtFixed]]:
+    """Partial areas (RANGES), and rates at a fixed value of the other (FIXED), with percentile
+    intervals over patients.
+    """
     if sample.n_positive == 0 or sample.n_negative == 0:
         null = undefined("one class only", n=sample.label.size)
         return _shaped(dict.fromkeys(_statistics(), null))
@@ -71,41 +76,46 @@ def partial_auc_report(sample: Sample, level: float, replicates: int) -> dict[st
 
 
 def _statistics() -> dict[str, Statistic]:
-    out: dict[str, Statistic] = {
+    statistics: dict[str, Statistic] = {
         f"area {axis}": partial(partial_auc, axis=axis, low=low, high=high)
         for axis, low, high in RANGES
     }
     for axis, value in FIXED:
         rate = sensitivity_at if axis == "specificity" else specificity_at
-        out[f"fixed {axis}"] = partial(_at, rate=rate, value=value)
-    return out
+        statistics[f"fixed {axis}"] = partial(_at, rate=rate, value=value)
+    return statistics
 
 
-def _at(counts: Counts, rate: Any, value: float) -> float:
-    return float(rate(counts, value))
+def _at(counts: Counts, rate: Callable[[Counts, float], float], value: float) -> float:
+    return rate(counts, value)
 
 
-def _shaped(estimates: dict[str, Estimate]) -> dict[str, Any]:
+def _shaped(estimates: dict[str, Estimate]) -> tuple[list[PartialAuc], list[RateAtFixed]]:
     areas = [
-        {"axis": axis, "low": low, "high": high, "raw": estimates[f"area {axis}"],
-         "standardised": _standardised(estimates[f"area {axis}"], low, high)}
+        PartialAuc(axis, low, high, raw, _standardised(raw, low, high))
         for axis, low, high in RANGES
-    ]  # fmt: skip
-    other = {"specificity": "sensitivity", "sensitivity": "specificity"}
-    fixed = [
-        {"fixed": axis, "value": value, other[axis]: estimates[f"fixed {axis}"]}
-        for axis, value in FIXED
+        for raw in (estimates[f"area {axis}"],)
     ]
-    return {"partial_auc": areas, "at_fixed": fixed}
+    rates = []
+    for axis, value in FIXED:
+        rate = estimates[f"fixed {axis}"]
+        if axis == "specificity":
+            rates.append(RateAtFixed(axis, value, sensitivity=rate))
+        else:
+            rates.append(RateAtFixed(axis, value, specificity=rate))
+    return areas, rates
 
 
 def _standardised(raw: Estimate, low: float, high: float) -> Estimate:
-    moved: dict[str, Any] = {
-        key: standardised(value, low, high)
-        for key in ("estimate", "ci_low", "ci_high")
-        if (value := getattr(raw, key)) is not None
-    }
-    return replace(raw, **moved)
+    def rescaled(value: float | None) -> float | None:
+        return None if value is None else standardised(value, low, high)
+
+    return replace(
+        raw,
+        estimate=rescaled(raw.estimate),
+        ci_low=rescaled(raw.ci_low),
+        ci_high=rescaled(raw.ci_high),
+    )
 
 
 def _area(

@@ -21,9 +21,9 @@ def predictive_values(
 ) -> tuple[Estimate, Estimate]:
     """(PPV, NPV) of the rule `called` at `prevalence` (0..1, exclusive), with logit intervals.
 
-    Where a cell is empty the interval (not the estimate) uses counts with z^2/2 added to each cell.
-    Where patients repeat the variance is the patient sandwich of the log odds, with t on (patients
-    - 1).
+    If a cell is empty, the interval (not the estimate) uses counts with z^2/2 added to each cell.
+    If patients repeat, the variance is the patient sandwich of the log odds, with t on (patients
+    - 1) degrees of freedom.
     """
     odds = prevalence / (1.0 - prevalence)
     return (
@@ -63,8 +63,8 @@ def _predictive(
         return Estimate(
             point, why="the estimated variance is zero: no interval of this kind", n=n1 + n0
         )
-    centre = 1.0 / (1.0 + math.exp(-log_ratio) / odds)
-    low, high = logit_interval(centre, math.sqrt(variance) * centre * (1.0 - centre), quantile)
+    center = 1.0 / (1.0 + math.exp(-log_ratio) / odds)
+    low, high = logit_interval(center, math.sqrt(variance) * center * (1.0 - center), quantile)
     return Estimate(
         point,
         min(low, point),

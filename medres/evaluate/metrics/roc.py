@@ -1,7 +1,7 @@
-"""One sort gives the counts; the counts give the ROC curve, the AUC and its variance.
+"""The ROC curve, the AUC and its variance, from one sort of the scores.
 
-Everywhere `score >= threshold` is positive. Direction is never flipped: an AUC under .5 stays under
-.5.
+A score equal to or above the threshold is positive. The direction is never flipped: an AUC below .5
+stays below .5.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medres.evaluate.metrics.results import Curve
 from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample
+
+MAX_CURVE_POINTS = 400
 
 
 def auc_from_counts(counts: Counts) -> float:
-    """Trapezoidal area = P(positive scores higher) + P(tie) / 2. Needs both classes."""
+    """Trapezoidal area = P(positive scores higher) + P(tie) / 2. Needs both classes.
+
+    >>> from medres.evaluate.scores.sample import rank_counts
+    >>> auc_from_counts(rank_counts(np.array([True, False, True]), np.array([0.9, 0.5, 0.5])))
+    0.75
+    """
     tp, step = counts.tp, np.diff(counts.fp, prepend=0)
     twice = int(np.sum(step[1:] * (tp[1:] + tp[:-1]))) + int(step[0]) * int(tp[0])
     return twice / 2 / counts.n_positive / counts.n_negative
@@ -27,8 +35,8 @@ class Placements:
     """The AUC as a sum over patients.
 
     auc: the (weighted) estimate. positive, negative (g,): summed weighted deviations of a patient's
-        placements, so that positive + negative is the patient's influence; n_clusters_positive,
-        n_clusters_negative: patients with at least one unit of the class; n_clusters: patients with
+        placements, so that positive + negative is the patient's influence. n_clusters_positive,
+        n_clusters_negative: patients with at least one unit of the class. n_clusters: patients with
         any unit.
     """
 
@@ -49,7 +57,7 @@ def placements(
         every patient with units of a class the same weight in that class, however many units it
         holds. With several folds: the mean of the within-fold AUCs (LeDell, Petersen & van der Laan
         2015), over folds that hold both classes.
-    Raises ValueError where no fold holds both classes.
+    Raises ValueError if no fold has both classes.
     """
     groups = int(sample.patient.max()) + 1 if n_patients is None else n_patients
     folds = (
@@ -58,9 +66,9 @@ def placements(
         else [sample]
     )
     parts = [
-        _placements(one, groups, patient_weighted)
-        for one in folds
-        if one.n_positive and one.n_negative
+        _placements(fold, groups, patient_weighted)
+        for fold in folds
+        if fold.n_positive and fold.n_negative
     ]
     if not parts:
         raise ValueError("no fold holds both classes")
@@ -99,11 +107,10 @@ def _placements(sample: Sample, groups: int, patient_weighted: bool) -> Placemen
 
 
 def auc_covariance(models: list[Placements]) -> Float64Array:
-    """(k, k) covariance of k AUCs on the same units: Obuchowski 1997; with one unit a patient,
+    """(k, k) covariance of k AUCs on the same units: Obuchowski 1997; with one unit per patient,
     DeLong 1988 exactly.
 
-    Raises ValueError where either class has fewer than two patients: the variance is then
-    undefined.
+    Raises ValueError if either class has fewer than two patients: the variance is then undefined.
     """
     i10, i01, total = (
         models[0].n_clusters_positive,
@@ -126,8 +133,8 @@ def influence(model: Placements) -> Float64Array:
     """(g,) patients' parts of the AUC, scaled so that sums of products over patients are
     (co)variances.
 
-    For AUCs on different units of the same patients: findings, subgroups, pairs of classes. Needs
-    two patients a class.
+    For AUCs on different units of the same patients: findings, subgroups, pairs of classes. Raises
+    ValueError if a class has fewer than two patients.
     """
     i10, i01 = model.n_clusters_positive, model.n_clusters_negative
     if i10 < 2 or i01 < 2:
@@ -136,10 +143,24 @@ def influence(model: Placements) -> Float64Array:
 
 
 def disjoint_pairs(sample: Sample) -> int:
-    """The most disjoint pairs of a patient with a positive and another with a negative unit."""
+    """The largest number of disjoint pairs of one patient with a positive unit and another with a
+    negative unit.
+    """
     with_positive = set(np.unique(sample.patient[sample.label]).tolist())
     with_negative = set(np.unique(sample.patient[~sample.label]).tolist())
     return min(len(with_positive), len(with_negative), len(with_positive | with_negative) // 2)
+
+
+def thin_curve(counts: Counts, most: int = MAX_CURVE_POINTS) -> Curve:
+    """Cumulative counts at up to `most` thresholds, evenly spread along the ROC curve."""
+    along = counts.tp / max(counts.n_positive, 1) + counts.fp / max(counts.n_negative, 1)
+    keep = np.arange(along.size)
+    if along.size > most:
+        keep = np.unique(np.searchsorted(along, np.linspace(along[0], along[-1], most)))
+    keep = np.minimum(keep, along.size - 1)
+    return Curve(
+        counts.threshold[keep].tolist(), counts.tp[keep].tolist(), counts.fp[keep].tolist()
+    )
 
 
 def by_group(code: Int64Array, value: NDArray[Any], groups: int) -> Float64Array:
@@ -165,22 +186,5 @@ def _midrank(tie: Int64Array, weight: Float64Array) -> Float64Array:
     """For each unit (in rising order of score) the weight below its score plus half the weight at
     its score.
     """
-    at = np.bincount(tie, weight)
-    return (np.cumsum(at) - at / 2.0)[tie]
-
-
-MAX_CURVE_POINTS = 400
-
-
-def thin_curve(counts: Counts, most: int = MAX_CURVE_POINTS) -> dict[str, list[Any]]:
-    """Cumulative counts at no more than `most` thresholds, evenly spread along the ROC curve."""
-    along = counts.tp / max(counts.n_positive, 1) + counts.fp / max(counts.n_negative, 1)
-    keep = np.arange(along.size)
-    if along.size > most:
-        keep = np.unique(np.searchsorted(along, np.linspace(along[0], along[-1], most)))
-    keep = np.minimum(keep, along.size - 1)
-    return {
-        "threshold": counts.threshold[keep].tolist(),
-        "tp": counts.tp[keep].tolist(),
-        "fp": counts.fp[keep].tolist(),
-    }
+    tied = np.bincount(tie, weight)
+    return (np.cumsum(tied) - tied / 2.0)[tie]

@@ -5,36 +5,30 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from scipy import stats
 
+from medres.evaluate.metrics.results import IntervalWidth
 from medres.evaluate.statistics.estimate import Estimate
 from medres.evaluate.statistics.intervals import normal_quantile
 
 
 def sample_size_report(
     auc: Estimate, n_positive: int, n_negative: int, margin: float | None, level: float
-) -> dict[str, Any]:
-    """half_width of the headline interval; with a margin, the patients with the finding needed for
-    that half-width.
+) -> IntervalWidth:
+    """Half the width of the headline interval; with a margin, the numbers of patients with and
+    without the finding that such a half-width needs.
     """
     if auc.estimate is None or auc.ci_low is None or auc.ci_high is None:
-        return {"half_width": None, "why": auc.why}
+        return IntervalWidth(None, why=auc.why)
     if auc.sided == "one":
-        return {"half_width": None, "why": "a one-sided bound has no half-width"}
-    out: dict[str, Any] = {"half_width": (auc.ci_high - auc.ci_low) / 2.0}
-    if margin is not None and 0.0 < auc.estimate < 1.0:
-        ratio = n_negative / n_positive
-        needed = patients_for_half_width(
-            max(auc.estimate, 1.0 - auc.estimate), ratio, margin, level
-        )
-        out |= {
-            "margin": margin,
-            "positives_needed": needed,
-            "negatives_needed": math.ceil(needed * ratio),
-        }
-    return out
+        return IntervalWidth(None, why="a one-sided bound has no half-width")
+    half_width = (auc.ci_high - auc.ci_low) / 2.0
+    if margin is None or not 0.0 < auc.estimate < 1.0:
+        return IntervalWidth(half_width)
+    ratio = n_negative / n_positive
+    needed = patients_for_half_width(max(auc.estimate, 1.0 - auc.estimate), ratio, margin, level)
+    return IntervalWidth(half_width, margin, needed, math.ceil(needed * ratio))
 
 
 def patients_for_half_width(auc: float, ratio: float, half_width: float, level: float) -> int:

@@ -1,46 +1,48 @@
-"""Operating points from tuning scores. Pure numpy; `score >= threshold` is positive.
+"""Thresholds: what a criterion means, which threshold meets it, and the thresholds of a report.
 
-A criterion is written NAME or NAME:VALUE:
+A score equal to or above the threshold is positive. A criterion is written NAME or NAME:VALUE:
 
     youden                 greatest sensitivity + specificity (Youden 1950)
     sensitivity:0.95       the highest threshold whose sensitivity is at least that
     specificity:0.90       the lowest threshold whose specificity is at least that
-    sensitivity_low:0.90   the same for the lower limit of its 95 % interval, which counts patients
-    specificity_low:0.90
-    cost:5                 fewest false positives + 5 x false negatives, at the tuning split's
-                           prevalence
+    sensitivity_low:0.90   the same for the lower limit of its 95 % interval, with patients as
+    specificity_low:0.90   clusters
+    cost:5                 fewest false positives + 5 x false negatives, at the prevalence of the
+                           tuning split
     net_benefit:0.2        greatest net benefit at a threshold probability of 0.2 (Vickers & Elkin
                            2006)
 
-The threshold lies midway between two neighbouring scores, so that a last digit that differs
-elsewhere changes no decision.
+A threshold found by a criterion lies midway between two neighboring scores, so that a last digit
+that differs elsewhere changes no decision. Youden's point of a report is an observed score.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from medres.errors import EvaluationError
-from medres.evaluate.metrics.operating_point import Threshold, youden_point
+from medres.evaluate.metrics.results import Origin, ThresholdSource
 from medres.evaluate.scores.sample import Counts, Sample, rank_counts
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.intervals import proportion_estimate
 
 LEVEL = 0.95
+FROZEN_NAME = "default"
 _RANGES = {
     "sensitivity": (0.0, 1.0),
     "specificity": (0.0, 1.0),
     "sensitivity_low": (0.0, 1.0),
     "specificity_low": (0.0, 1.0),
-    "cost": (0.0, float("inf")),
+    "cost": (0.0, math.inf),
     "net_benefit": (0.0, 1.0),
 }
+_MAY_BE_ONE = ("sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
@@ -51,30 +53,50 @@ class Criterion:
     value: float = 0.0
 
 
+@dataclass(frozen=True)
+class Threshold:
+    """A named threshold of a finding. Only one from a model file or a tuning table is frozen;
+    `source` says which.
+    """
+
+    name: str
+    value: float
+    origin: Origin
+    source: ThresholdSource = field(default_factory=ThresholdSource)
+
+
 def criterion(text: str, name: str = "operating point") -> Criterion:
-    """Read NAME or NAME:VALUE. Raises EvaluationError that lists what there is."""
+    """Read NAME or NAME:VALUE. Raises EvaluationError that lists the criteria.
+
+    >>> criterion("sensitivity:0.95")
+    Criterion(name='sensitivity', value=0.95)
+    """
     kind, _, number = str(text).partition(":")
     if kind == "youden" and not number:
         return Criterion("youden")
     try:
         value = float(number)
     except ValueError:
-        value = float("nan")
+        value = math.nan
     low, high = _RANGES.get(kind, (1.0, 0.0))
-    if not low < value < high and not (
-        value == high == 1.0 and kind in ("sensitivity", "specificity")
-    ):
-        known = ", ".join(["youden", *(f"{k}:VALUE" for k in _RANGES)])
-        raise EvaluationError(
-            f"{name}: {text!r} is no criterion: write one of {known}; shares lie between 0 and 1, "
-            f"costs above 0"
-        )
-    return Criterion(kind, value)
+    if low < value < high or (value == 1.0 and kind in _MAY_BE_ONE):
+        return Criterion(kind, value)
+    criteria = ", ".join(["youden", *(f"{kind}:VALUE" for kind in _RANGES)])
+    raise EvaluationError(
+        f"{name}: {text!r} is not a criterion; write one of {criteria}. A rate lies between 0 and "
+        "1, a cost above 0",
+        code="criterion",
+    )
 
 
 def threshold(sample: Sample, wanted: Criterion) -> float | None:
-    """The threshold of a sample with both classes; None where no threshold reaches what is
-    wanted.
+    """The threshold that meets a criterion in a sample with both classes; None if none does.
+
+    >>> scores = np.array([0.9, 0.6, 0.4, 0.1])
+    >>> no_clusters, one_fold = np.arange(4), np.zeros(4, dtype=np.int64)
+    >>> sample = Sample(np.array([True, True, False, False]), scores, no_clusters, one_fold)
+    >>> threshold(sample, criterion("youden"))
+    0.5
     """
     counts = rank_counts(sample.label, sample.score)
     best = _best(sample, counts, wanted)
@@ -82,27 +104,115 @@ def threshold(sample: Sample, wanted: Criterion) -> float | None:
 
 
 def midway(counts: Counts, index: int) -> float:
-    """Half-way from the index-th score (from the highest; -1: above all, calling no one) to the
-    next lower one.
+    """Midway from the index-th score (0: the highest; -1: above all scores, so that no unit is
+    positive) to the next lower score.
 
-    Beyond the lowest score it lies half-way to 0, and beyond the highest half-way to 1.
+    Beyond the lowest score it lies midway to 0, and beyond the highest midway to 1.
     """
     upper = 1.0 if index < 0 else float(counts.threshold[index])
     if index + 1 == len(counts.threshold):
         return upper / 2.0
     lower = float(counts.threshold[index + 1])
-    found = (upper + lower) / 2.0
-    return found if found > lower else float(np.nextafter(lower, np.inf))
+    middle = (upper + lower) / 2.0
+    return middle if middle > lower else float(np.nextafter(lower, np.inf))
+
+
+def youden(counts: Counts) -> float:
+    """The observed score with the greatest sensitivity + specificity; of equals the highest. Needs
+    both classes.
+    """
+    gain = counts.tp / counts.n_positive - counts.fp / counts.n_negative
+    return float(counts.threshold[int(np.argmax(gain))])
+
+
+def youden_point(
+    sample: Sample, origin: Origin, name: str, source: ThresholdSource
+) -> Threshold | None:
+    """Youden's point of a sample with both classes, else None."""
+    if sample.n_positive == 0 or sample.n_negative == 0:
+        return None
+    value = youden(rank_counts(sample.label, sample.score))
+    return Threshold(name, value, origin, {"criterion": "youden", **source})
+
+
+def choose_thresholds(
+    units: AnalysisUnits,
+    tune: AnalysisUnits | None,
+    tune_sha256: str | None,
+    declared: Any,
+    criteria: Mapping[str, str] | None = None,
+) -> dict[str, list[Threshold]]:
+    """The thresholds of each finding, frozen ones first.
+
+    declared: a number, {finding: {name: x}}, a list of these, or frozen thresholds of a model file
+        as dicts. Those that were chosen at another unit of analysis would not be frozen here and
+        are left out.
+    criteria: name -> criterion; such thresholds are found on `tune`, beside Youden's.
+
+    Without any threshold, Youden's point of the evaluated units is given as exploratory. Raises
+    EvaluationError for a finding that the table does not have, a threshold that is not a number, a
+    text that is not a criterion, a criterion that no threshold of the tuning table meets, and
+    criteria without such a table.
+    """
+    if criteria and tune is None:
+        raise EvaluationError(
+            "an operating point by a criterion needs a tuning table to find it on: add --tune, or "
+            "declare a number with --threshold",
+            code="no_tune_table",
+        )
+    chosen: dict[str, list[Threshold]] = {name: [] for name in units.names}
+    pairs = [] if declared is None else _read(declared, units.names, units.unit)
+    for finding, chosen_threshold in pairs:
+        if finding not in chosen:
+            raise EvaluationError(
+                f"a threshold names the finding {finding!r}; the table has "
+                f"{', '.join(units.names)}",
+                code="unknown_finding",
+            )
+        chosen[finding].append(chosen_threshold)
+    for name, thresholds in chosen.items():
+        if tune is not None:
+            thresholds[:0] = _frozen(tune.sample(name), name, criteria or {}, tune_sha256)
+        if not thresholds:
+            sample = units.sample(name)
+            source = ThresholdSource(split="the rows evaluated here", n_patients=sample.n_patients)
+            best = youden_point(sample, "exploratory", "youden", source)
+            thresholds += [best] if best else []
+        thresholds.sort(key=lambda t: t.origin != "frozen")
+    return chosen
+
+
+def check_tune(tune: Table, table: Table) -> list[str]:
+    """The tuning table must hold the same findings and none of the evaluated images or patients.
+    Returns the levels at which this could be checked (image, patient). Raises EvaluationError.
+    """
+    if tune.names != table.names or tune.task != table.task:
+        raise EvaluationError(
+            f"the tune table has the findings {', '.join(tune.names)}, the scores table "
+            f"{', '.join(table.names)}: give the same columns in both",
+            code="findings_differ",
+        )
+    checked = [
+        level for level in ("image", "patient") if level in tune.columns and level in table.columns
+    ]
+    for level in checked:
+        shared = len(set(tune.columns[level]) & set(table.columns[level]))
+        if shared:
+            raise EvaluationError(
+                f"{shared} {level}{'s are' if shared > 1 else ' is'} in both the tune and the "
+                "scores table, so a threshold chosen there is not independent of these rows: "
+                "split by patient, or leave out --tune",
+                code="split_leak",
+            )
+    return checked
 
 
 def _best(sample: Sample, counts: Counts, wanted: Criterion) -> int | None:
-    """Index of the lowest score that is called positive; -1 for no one; None where nothing will
-    do.
+    """Index of the lowest score that is called positive; -1 if none is; None if no threshold meets
+    the criterion.
     """
-    tp, fp = (
-        np.append(0, counts.tp),
-        np.append(0, counts.fp),
-    )  # entry i + 1: index i; entry 0: no one
+    # entry i + 1 belongs to index i; entry 0: no unit is called positive
+    tp, fp = np.append(0, counts.tp), np.append(0, counts.fp)
     sensitivity, specificity = tp / counts.n_positive, 1.0 - fp / counts.n_negative
     if wanted.name == "youden":
         return int(np.argmax((sensitivity + specificity)[1:]))
@@ -113,156 +223,92 @@ def _best(sample: Sample, counts: Counts, wanted: Criterion) -> int | None:
         return int(np.argmax(sensitivity >= wanted.value - 1e-12)) - 1
     if wanted.name == "specificity":
         return int(np.flatnonzero(specificity >= wanted.value - 1e-12)[-1]) - 1
-    side = wanted.name == "sensitivity_low"
-    order = range(len(tp)) if side else reversed(range(len(tp)))
-    return next(
-        (i - 1 for i in order if _lower_limit(sample, counts, i - 1, side) >= wanted.value), None
-    )
+    of_sensitivity = wanted.name == "sensitivity_low"
+    order = range(len(tp)) if of_sensitivity else reversed(range(len(tp)))
+    limits = ((i - 1, _lower_limit(sample, counts, i - 1, of_sensitivity)) for i in order)
+    return next((index for index, limit in limits if limit >= wanted.value), None)
 
 
 def _lower_limit(sample: Sample, counts: Counts, index: int, of_sensitivity: bool) -> float:
-    """Lower limit of the sensitivity (or specificity) of calling positive what scores at least the
-    index-th score.
+    """Lower limit of the sensitivity (or specificity) if every unit with at least the index-th
+    score is called positive.
     """
     called = (
         np.zeros(len(sample.label), dtype=bool)
         if index < 0
         else sample.score >= counts.threshold[index]
     )
-    chosen = sample.label if of_sensitivity else ~sample.label
-    hit = called[chosen] if of_sensitivity else ~called[chosen]
-    found = proportion_estimate(hit, sample.patient[chosen], LEVEL).ci_low
-    return 0.0 if found is None else found
-
-
-FROZEN_NAME = "default"
-
-
-def choose_points(
-    units: AnalysisUnits,
-    tune: AnalysisUnits | None,
-    tune_sha256: str | None,
-    thresholds: Any,
-    criteria: Mapping[str, str] | None = None,
-) -> dict[str, list[Threshold]]:
-    """Points by finding. `thresholds`: a number, {finding: {name: x}}, or frozen dicts from an
-    artefact; of those, the ones that were chosen at another unit than that of this analysis would
-    be no frozen ones here and are left out.
-    `criteria`: name -> criterion, found on `tune` beside Youden's.
-
-    Raises EvaluationError for a finding that the table does not have, a threshold that is not a
-    number, a criterion that is none or that no threshold of the tuning table reaches, and criteria
-    without such a table.
-    """
-    if criteria and tune is None:
-        raise EvaluationError(
-            "an operating point by a criterion is found on a tune table: give one, or a threshold"
-        )
-    points: dict[str, list[Threshold]] = {name: [] for name in units.names}
-    for finding, point in [] if thresholds is None else _given(thresholds, units.names, units.unit):
-        if finding not in points:
-            raise EvaluationError(
-                f"a threshold names the finding {finding!r}; the table has {', '.join(units.names)}"
-            )
-        points[finding].append(point)
-    for name in units.names:
-        if tune is not None:
-            source = {
-                "split": "tune",
-                "sha256": tune_sha256,
-                "n_patients": tune.sample(name).n_patients,
-            }
-            points[name][:0] = _frozen(tune.sample(name), name, criteria or {}, source)
-        if not points[name]:
-            sample = units.sample(name)
-            source = {"split": "the rows evaluated here", "n_patients": sample.n_patients}
-            found = youden_point(sample, "exploratory", "youden", source)
-            points[name] = [found] if found else []
-        points[name].sort(key=lambda p: p.origin != "frozen")
-    return points
-
-
-def check_tune(tune: Table, table: Table) -> list[str]:
-    """The tuning table must hold the same findings and none of the images that are evaluated.
-    Returns the levels at which this could be checked (image, patient).
-    """
-    if tune.names != table.names or tune.task != table.task:
-        raise EvaluationError("the tune table has other findings than the scores table")
-    checked = [
-        level for level in ("image", "patient") if level in tune.columns and level in table.columns
-    ]
-    for level in checked:
-        shared = len(set(tune.columns[level]) & set(table.columns[level]))
-        if shared:
-            raise EvaluationError(
-                f"{shared} {level}s stand in both the tune and the scores table: a threshold "
-                f"chosen on them is not "
-                "frozen; split by patient, or leave --tune out"
-            )
-    return checked
+    of = sample.label if of_sensitivity else ~sample.label
+    hit = called[of] if of_sensitivity else ~called[of]
+    low = proportion_estimate(hit, sample.patient[of], LEVEL).ci_low
+    return 0.0 if low is None else low
 
 
 def _frozen(
-    sample: Sample, finding: str, criteria: Mapping[str, str], source: dict[str, Any]
+    sample: Sample, finding: str, criteria: Mapping[str, str], sha256: str | None
 ) -> list[Threshold]:
-    """Youden's point under the name "default", unless a criterion has that name, and those of the
-    criteria.
+    """Youden's point under the name "default", unless a criterion has that name, and the thresholds
+    of the criteria.
     """
-    wanted = {name: criterion(text, name) for name, text in criteria.items()}
-    if sample.n_positive == 0 or sample.n_negative == 0:
+    parsed = {name: criterion(text, name) for name, text in criteria.items()}
+    source = ThresholdSource(split="tune", sha256=sha256, n_patients=sample.n_patients)
+    best = youden_point(sample, "frozen", FROZEN_NAME, source)
+    if best is None:
         return []
-    youden = youden_point(sample, "frozen", FROZEN_NAME, source)
-    points = [youden] if youden and FROZEN_NAME not in wanted else []
-    for name, one in wanted.items():
-        found = threshold(sample, one)
-        if found is None:
+    thresholds = [] if FROZEN_NAME in parsed else [best]
+    for name, wanted in parsed.items():
+        value = threshold(sample, wanted)
+        if value is None:
             raise EvaluationError(
-                f"{finding}: no threshold on the tune table reaches {name}={criteria[name]} "
-                f"({sample.n_positive} positive, {sample.n_negative} negative): ask for less"
+                f"{finding}: no threshold on the tune table meets {name}={criteria[name]} "
+                f"({sample.n_positive} positive, {sample.n_negative} negative): choose a less "
+                "strict criterion, or give a larger tune table",
+                code="criterion_unmet",
             )
-        points.append(Threshold(name, found, "frozen", {"criterion": criteria[name], **source}))
-    return points
+        thresholds.append(Threshold(name, value, "frozen", {"criterion": criteria[name], **source}))
+    return thresholds
 
 
-def _given(thresholds: Any, names: tuple[str, ...], unit: str) -> list[tuple[str, Threshold]]:
-    if isinstance(thresholds, Mapping):
+def _read(declared: Any, names: tuple[str, ...], unit: str) -> list[tuple[str, Threshold]]:
+    """(finding, threshold) of whatever a caller may give as `thresholds`."""
+    if isinstance(declared, Mapping):
         return [
             (finding, Threshold(str(name), _number(value), "declared"))
-            for finding, named in thresholds.items()
+            for finding, named in declared.items()
             for name, value in (
                 named.items() if isinstance(named, Mapping) else {f"{named:g}": named}.items()
             )
         ]
-    if isinstance(thresholds, int | float) and not isinstance(thresholds, bool):
+    if isinstance(declared, int | float) and not isinstance(declared, bool):
+        return [(name, Threshold(f"{declared:g}", _number(declared), "declared")) for name in names]
+    if isinstance(declared, Sequence) and not isinstance(declared, str):
         return [
-            (name, Threshold(f"{thresholds:g}", _number(thresholds), "declared")) for name in names
+            pair
+            for item in declared
+            for pair in (_read_frozen(item, unit) if _is_frozen(item) else _read(item, names, unit))
         ]
-    if isinstance(thresholds, Sequence) and not isinstance(thresholds, str):
-        return [pair for one in thresholds for pair in _one(one, names, unit)]
-    raise EvaluationError("thresholds must be a number, {finding: {name: x}} or a list of them")
+    raise EvaluationError(
+        "thresholds must be a number, {finding: {name: x}} or a list of them",
+        code="not_a_threshold",
+    )
 
 
-def _one(one: Any, names: tuple[str, ...], unit: str) -> list[tuple[str, Threshold]]:
-    if not (isinstance(one, Mapping) and {"finding", "threshold"} <= set(one)):
-        return _given(one, names, unit)
-    if one.get("unit", unit) != unit:
+def _is_frozen(item: Any) -> bool:
+    return isinstance(item, Mapping) and {"finding", "threshold"} <= set(item)
+
+
+def _read_frozen(item: Mapping[str, Any], unit: str) -> list[tuple[str, Threshold]]:
+    if item.get("unit", unit) != unit:
         return []
-    source = {
-        key: one[key]
-        for key in ("criterion", "split", "n_patients", "sha256")
-        if one.get(key) is not None
-    }
-    return [
-        (
-            one["finding"],
-            Threshold(
-                str(one.get("name", FROZEN_NAME)), _number(one["threshold"]), "frozen", source
-            ),
-        )
-    ]
+    source = ThresholdSource()
+    for key in ("criterion", "split", "n_patients", "sha256"):
+        if item.get(key) is not None:
+            source[key] = item[key]
+    value, name = _number(item["threshold"]), str(item.get("name", FROZEN_NAME))
+    return [(item["finding"], Threshold(name, value, "frozen", source))]
 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise EvaluationError("a threshold must be a finite number")
+        raise EvaluationError("a threshold must be a finite number", code="not_a_threshold")
     return float(value)

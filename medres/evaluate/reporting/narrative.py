@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from medres.evaluate.metrics.auc import SMALL_CLASS, WIDE_AUC, WIDE_CLASS
+from medres.evaluate.scores.table import UNIT_PLURAL
 
 ENRICHED = 0.3
-UNIT_PLURAL = {"image": "images", "series": "series", "study": "studies", "patient": "patients"}
 
 
 def percent(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -13,6 +14,7 @@ import scipy
 
 from medres.evaluate.metrics import calibration_curve
 from medres.evaluate.options import ReportOptions
+from medres.evaluate.schema import Provenance, TableSource
 from medres.evaluate.scores.table import Table
 from medres.evaluate.statistics import bootstrap
 
@@ -24,27 +26,29 @@ def provenance_of(
     options: ReportOptions,
     given: Mapping[str, Any] | None,
     apart: list[str],
-) -> dict[str, Any]:
+) -> Provenance:
     """`created` and `test_openings` alone differ between two runs on the same input. `apart`: the
     levels (image, patient) at which the tuning table was found to share nothing with the scores.
     """
-    out: dict[str, Any] = {
-        "created": datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
-        "scores": _source(table),
-        "tune": None if tune is None else _source(tune) | {"nothing_shared_by": apart},
-        "compared": [_source(other) for other in others],
-        "level": options.level,
-        "seeds": {"bootstrap": bootstrap.SEED, "ici": calibration_curve.SEED},
-        "versions": {
-            "medres": _version("medres"), "python": platform.python_version(),
-            "numpy": np.__version__, "scipy": scipy.__version__,
+    return Provenance(
+        created=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        scores=_source(table),
+        tune=None if tune is None else replace(_source(tune), nothing_shared_by=apart),
+        compared=[_source(other) for other in others],
+        level=options.level,
+        seeds={"bootstrap": bootstrap.SEED, "ici": calibration_curve.SEED},
+        versions={
+            "medres": _version("medres"),
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
         },
-    }  # fmt: skip
-    return out | dict(given or {})
+        further=dict(given or {}),
+    )
 
 
-def _source(table: Table) -> dict[str, Any]:
-    return {"name": table.name, "rows": table.n_rows, "sha256": table.sha256}
+def _source(table: Table) -> TableSource:
+    return TableSource(table.name, table.n_rows, table.sha256)
 
 
 def _version(package: str) -> str | None:

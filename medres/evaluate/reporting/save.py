@@ -5,20 +5,15 @@ ever seen.
 from __future__ import annotations
 
 import csv
-import datetime
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_pipelines.runtime.csv_cells import escape_formula
 from medres.errors import EvaluationError
-from medres.evaluate.statistics.estimate import Estimate
 
 
 def check_target(folder: Path, *, overwrite: bool) -> None:
@@ -101,26 +96,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str):
         return escape_formula(value)
     return "" if value is None else value
-
-
-def to_plain(value: Any) -> Any:
-    """dicts, lists, text, numbers and None; an Estimate becomes its E object, a number that is not
-    finite None.
-    """
-    if isinstance(value, Estimate):
-        return value.to_dict()
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(one) for key, one in value.items()}
-    if isinstance(value, np.ndarray):
-        return to_plain(value.tolist())
-    if isinstance(value, list | tuple | set):
-        return [to_plain(one) for one in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, datetime.date):
-        return value.isoformat()
-    return str(value)

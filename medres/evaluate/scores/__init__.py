@@ -1,4 +1,4 @@
-"""The scores table: reading, checking, pooling to units, and the labelled sample of one finding."""
+"""The scores table: reading, checking, pooling to units, and the labeled sample of one finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scores table from disk, and what it is told apart by."""
+"""Reading a scores table from disk, and the digest that identifies it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ PARQUET = (".parquet", ".pq")
 
 
 def read_table(path: Path, what: str) -> pd.DataFrame:
-    """A CSV as text cells, or a Parquet file as it is. Raises EvaluationError."""
+    """A CSV with all cells as text, or a Parquet file with its own types. Raises EvaluationError.
+
+    what: the name of the table in messages, such as "scores" or "tune".
+    """
     if not path.is_file():
-        raise EvaluationError(f"the {what} table {path.name!r} does not exist or is not a file")
+        raise EvaluationError(
+            f"the {what} table {path.name!r} does not exist or is not a file", code="no_file"
+        )
     try:
         if path.suffix.lower() in PARQUET:
             return pd.read_parquet(path)
@@ -27,7 +32,8 @@ def read_table(path: Path, what: str) -> pd.DataFrame:
         raise EvaluationError(
             f"the {what} table {path.name!r} cannot be read as "
             f"{'Parquet' if path.suffix.lower() in PARQUET else 'UTF-8 CSV'} "
-            f"({type(error).__name__}): write it again as comma-separated UTF-8 or as Parquet"
+            f"({type(error).__name__}): save it again as comma-separated UTF-8 or as Parquet",
+            code="unreadable_table",
         ) from None
 
 
@@ -37,17 +43,20 @@ def _read_csv(path: Path, what: str) -> pd.DataFrame:
     if not header:
         raise EvaluationError(
             f"the {what} table {path.name!r} is empty: it needs a header with label and score "
-            f"columns"
+            "columns",
+            code="empty_table",
         )
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise EvaluationError(
-            f"the {what} table {path.name!r} is not separated by commas: write it with ',' "
-            f"between columns"
+            f"the {what} table {path.name!r} separates its columns with "
+            f"{'semicolons' if ';' in header[0] else 'tabs'}: save it with commas",
+            code="semicolons",
         )
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
         raise EvaluationError(
-            f"the {what} table has the column {doubled[0]!r} more than once: keep one of them"
+            f"the {what} table has the column {repeated[0]!r} more than once: keep one of them",
+            code="duplicate_column",
         )
     return pd.read_csv(path, encoding="utf-8-sig", dtype="str", keep_default_na=False)
 

@@ -1,4 +1,4 @@
-"""The labelled, scored units of one finding, and the counts that one sort of them gives."""
+"""The labeled, scored units of one finding, and the counts that sorting them once gives."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64Array = NDArray[np.float64]
-
-
 Int64Array = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Labelled, scored units of one finding.
+    """Labeled, scored units of one finding.
 
-    label (n,) bool; score (n,) float64, no NaN, infinities allowed; patient (n,) int64 codes from
-    0, one a cluster;
-    fold (n,) int64 codes: scores are compared inside a fold only.
+    label (n,) bool. score (n,) float64: no NaN, infinities allowed. patient (n,) int64: codes from
+    0, one per cluster. fold (n,) int64: codes; scores are only compared within a fold.
     """
 
     label: NDArray[np.bool_]
@@ -42,13 +39,15 @@ class Sample:
 
     @cached_property
     def clustered(self) -> bool:
-        """Whether a patient holds more than one unit."""
+        """Whether a patient has more than one unit."""
         return self.n_patients < self.label.size
 
     def patients_with(self, label: bool) -> int:
+        """Patients with at least one unit of that label."""
         return int(np.count_nonzero(np.bincount(self.patient[self.label == label])))
 
     def take(self, mask: NDArray[np.bool_]) -> Sample:
+        """The units where `mask` (n,) is True."""
         return Sample(self.label[mask], self.score[mask], self.patient[mask], self.fold[mask])
 
 
@@ -64,7 +63,12 @@ class Counts:
 
 
 def rank_counts(label: NDArray[np.bool_], score: Float64Array) -> Counts:
-    """Sort once. tp[i] and fp[i] count the units with score >= threshold[i]. O(n log n)."""
+    """tp[i] and fp[i] count the units with score >= threshold[i]; one sort, O(n log n).
+
+    >>> counts = rank_counts(np.array([True, False, True]), np.array([0.9, 0.5, 0.5]))
+    >>> counts.threshold.tolist(), counts.tp.tolist(), counts.fp.tolist()
+    ([0.9, 0.5], [1, 2], [0, 1])
+    """
     order = np.argsort(-score, kind="stable")
     sorted_score, sorted_label = score[order], label[order]
     last_of_tie = np.flatnonzero(np.append(sorted_score[1:] != sorted_score[:-1], True))

@@ -1,9 +1,8 @@
-"""The scores table: what may stand in it, reading CSV or Parquet, and one clear sentence where it
-is wrong.
+"""The scores table: its columns, reading CSV or Parquet, and one clear sentence for each mistake.
 
 Columns: `label` and `score` (binary); `label:<finding>` and `score:<finding>` (several findings);
-`label` and `score:<class>` (multi-class). Messages name columns and row numbers (1 = first row
-under the header), never a cell.
+`label` and `score:<class>` (multi-class). Messages name columns and row numbers (1 is the first row
+below the header), never the content of a cell.
 """
 
 from __future__ import annotations
@@ -16,26 +15,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_pipelines.labels.task import LabelTask, TaskName, label_task
 from medres.errors import EvaluationError
 from medres.evaluate.scores.io import frame_digest, read_table
 from medres.evaluate.scores.sample import Float64Array
 
 LEVELS = ("image", "series", "study", "patient")
+UNIT_PLURAL = {"image": "images", "series": "series", "study": "studies", "patient": "patients"}
 STATUSES = ("scored", "refused", "failed")
 BINARY_FINDING = "positive"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A checked table, one row an image.
+    """A checked table with one row per image.
 
-    task: binary, multilabel or multiclass; names: findings or classes; label[name] (n,): 0, 1, -1
-        uncertain, NaN not assessed (multi-class: 1 for the row's own class, 0 for the others);
-        score[name] (n,): NaN where refused;
-    status (n,): scored, refused, failed; columns: ids and whatever else, as text.
+    task: name of a task of medres.tasks. names: findings or classes.
+    label[name] (n,) float64: 0, 1, -1 (uncertain) or NaN (not assessed); for classes 1 in the row's
+        own class and 0 in the others.
+    score[name] (n,) float64: NaN unless the status is "scored".
+    status (n,): "scored", "refused" or "failed". columns: ids and all other columns.
+    sha256: of the file, or of the values of a DataFrame. name: of the table in a report.
     """
 
-    task: str
+    task: TaskName
     names: tuple[str, ...]
     label: dict[str, Float64Array]
     score: dict[str, Float64Array]
@@ -52,7 +55,12 @@ class Table:
 def load(
     source: pd.DataFrame | str | Path, *, patient: str | None = None, what: str = "scores"
 ) -> Table:
-    """Read and check a table. `patient` names the patient column. Raises EvaluationError."""
+    """Read and check a table. `patient` is the name of the patient column. Raises EvaluationError.
+
+    >>> table = load(pd.DataFrame({"label": [1, 0], "score": [0.8, 0.3]}))
+    >>> table.task, table.names, table.label["positive"].tolist()
+    ('binary', ('positive',), [1.0, 0.0])
+    """
     if isinstance(source, pd.DataFrame):
         frame, digest, name = source.reset_index(drop=True), frame_digest(source), what
     else:
@@ -65,7 +73,8 @@ def load(
     frame = _named(frame, patient, what)
     if frame.empty:
         raise EvaluationError(
-            f"the {what} table has no rows: give at least one row with a label and a score"
+            f"the {what} table has no rows: give at least one row with a label and a score",
+            code="empty_table",
         )
     return _checked(frame, digest, name, what)
 
@@ -75,21 +84,24 @@ def _named(frame: pd.DataFrame, patient: str | None, what: str) -> pd.DataFrame:
     frame.columns = pd.Index([str(name) for name in frame.columns])
     if not frame.columns.is_unique:
         raise EvaluationError(
-            f"the {what} table has a column more than once: keep one of each name"
+            f"the {what} table has two columns of the same name: keep one of them",
+            code="duplicate_column",
         )
     if patient is not None and patient != "patient":
         if patient not in frame.columns:
             raise EvaluationError(
                 f"the {what} table has no column {patient!r} for the patient; it has "
-                f"{_listed(frame)}"
+                f"{_listed(frame)}",
+                code="missing_column",
             )
         frame = frame.drop(columns="patient", errors="ignore").rename(columns={patient: "patient"})
     for unsupported in ("stratum", "weight"):
         if unsupported in frame.columns:
             raise EvaluationError(
-                f"the {what} table has a column {unsupported!r}, which is not supported: "
-                f"unweighted figures would be "
-                "wrong for such a sample; rename the column if it means something else"
+                f"the {what} table has a column {unsupported!r}, but stratified and weighted "
+                "samples are not supported, and unweighted figures would be wrong; rename the "
+                "column if it means something else",
+                code="unsupported_column",
             )
     return frame
 
@@ -97,7 +109,7 @@ def _named(frame: pd.DataFrame, patient: str | None, what: str) -> pd.DataFrame:
 def _checked(frame: pd.DataFrame, digest: str, name: str, what: str) -> Table:
     task, names = _task(frame, what)
     status = _status(frame, what)
-    if task == "multiclass":
+    if task.exclusive:
         label = _class_labels(frame, names, what)
     elif "label" in frame.columns:
         label = {BINARY_FINDING: _labels(frame["label"], "label", what)}
@@ -107,37 +119,39 @@ def _checked(frame: pd.DataFrame, digest: str, name: str, what: str) -> Table:
             for finding in names
         }
     score = {}
-    for one in names:
-        column = "score" if "score" in frame.columns else f"score:{one}"
-        score[one] = _scores(frame[column], column, status, what)
+    for finding in names:
+        column = "score" if "score" in frame.columns else f"score:{finding}"
+        score[finding] = _scores(frame[column], column, status, what)
     used = [
         c for c in frame.columns if c in ("label", "score") or c.startswith(("label:", "score:"))
     ]
     columns = frame.drop(columns=used)
     _check_ids(columns, what)
-    return Table(task, names, label, score, status, columns, digest, name)
+    return Table(task.name, names, label, score, status, columns, digest, name)
 
 
-def _task(frame: pd.DataFrame, what: str) -> tuple[str, tuple[str, ...]]:
+def _task(frame: pd.DataFrame, what: str) -> tuple[LabelTask, tuple[str, ...]]:
+    """The task that the names of the columns tell, and its findings or classes."""
     findings = [c.removeprefix("label:") for c in frame.columns if c.startswith("label:")]
     scored = [c.removeprefix("score:") for c in frame.columns if c.startswith("score:")]
     has_label, has_score = "label" in frame.columns, "score" in frame.columns
     if has_label and has_score and not findings and not scored:
-        return "binary", (BINARY_FINDING,)
+        return label_task(1), (BINARY_FINDING,)
     if has_label and not has_score and not findings and len(scored) >= 2:
-        return "multiclass", tuple(scored)
+        return label_task(0, classes=True), tuple(scored)
     if findings and not has_label and not has_score:
-        lonely = sorted(set(findings) ^ set(scored))
-        if lonely:
+        unpaired = sorted(set(findings) ^ set(scored))
+        if unpaired:
             raise EvaluationError(
-                f"{lonely[0]!r} has only one of label:{lonely[0]} and score:{lonely[0]} in the "
-                f"{what} table"
+                f"the {what} table has only one of label:{unpaired[0]} and score:{unpaired[0]}: "
+                "add the other one",
+                code="unpaired_column",
             )
-        return ("multilabel" if len(findings) > 1 else "binary"), tuple(findings)
+        return label_task(len(findings)), tuple(findings)
     raise EvaluationError(
         f"the {what} table needs the columns label and score, or label:<finding> and "
-        f"score:<finding>, "
-        f"or label and two or more score:<class>; it has {_listed(frame)}"
+        f"score:<finding>, or label and two or more score:<class>; it has {_listed(frame)}",
+        code="missing_column",
     )
 
 
@@ -145,32 +159,37 @@ def _status(frame: pd.DataFrame, what: str) -> np.ndarray:
     if "status" not in frame.columns:
         return np.full(len(frame), "scored", dtype=object)
     status = frame["status"].astype("object").to_numpy()
-    wrong = ~np.isin(status.astype(str), STATUSES)
-    if wrong.any():
+    invalid = ~np.isin(status.astype(str), STATUSES)
+    if invalid.any():
         raise EvaluationError(
-            f"{_where(wrong, 'status', what)} something other than scored, refused or failed"
+            f"{_where(invalid, 'status', what)} something other than scored, refused or failed",
+            code="bad_status",
         )
     return status
 
 
 def _labels(column: pd.Series, name: str, what: str) -> Float64Array:
-    """0, 1, -1 and NaN; text that spells these numbers is taken, anything else refused."""
+    """0, 1, -1 and NaN. Text that spells one of these numbers is read as the number; everything
+    else is an error.
+    """
     codes, values = pd.factorize(column.astype("object"), use_na_sentinel=True)
     numbers = np.full(len(values) + 1, np.nan)
     bad = np.zeros(len(values) + 1, dtype=bool)
-    for place, value in enumerate(values):
+    for i, value in enumerate(values):
         text = str(value).strip()
         if text == "":
             continue
         try:
-            numbers[place] = float(value if isinstance(value, bool) else text)
+            numbers[i] = float(value if isinstance(value, bool) else text)
         except ValueError:
-            bad[place] = True
-        bad[place] |= numbers[place] not in (0.0, 1.0, -1.0)
-    wrong = bad[codes]
-    if wrong.any():
+            bad[i] = True
+        bad[i] |= numbers[i] not in (0.0, 1.0, -1.0)
+    invalid = bad[codes]
+    if invalid.any():
         raise EvaluationError(
-            f"{_where(wrong, name, what)} something other than 0, 1, -1 (uncertain) or nothing"
+            f"{_where(invalid, name, what)} something other than 0, 1, -1 (uncertain) or an empty "
+            "cell (not assessed)",
+            code="bad_label",
         )
     return numbers[codes]
 
@@ -180,10 +199,11 @@ def _class_labels(
 ) -> dict[str, Float64Array]:
     column = frame["label"].convert_dtypes() if frame["label"].dtype.kind == "f" else frame["label"]
     text = column.astype("object").where(column.notna(), "").astype(str).str.strip().to_numpy()
-    wrong = ~np.isin(text, ("", *names))
-    if wrong.any():
+    unknown = ~np.isin(text, ("", *names))
+    if unknown.any():
         raise EvaluationError(
-            f"{_where(wrong, 'label', what)} a class without a score:<class> column"
+            f"{_where(unknown, 'label', what)} a class that has no score:<class> column",
+            code="unknown_class",
         )
     return {name: np.where(text == "", np.nan, (text == name).astype(np.float64)) for name in names}
 
@@ -194,13 +214,15 @@ def _scores(column: pd.Series, name: str, status: np.ndarray, what: str) -> Floa
     else:
         values, text = _parsed(column.astype("object").to_numpy())
         if text.any():
-            raise EvaluationError(f"{_where(text, name, what)} something that is not a number")
+            raise EvaluationError(
+                f"{_where(text, name, what)} something that is not a number", code="bad_score"
+            )
     missing = np.isnan(values) & (status == "scored")
     if missing.any():
         raise EvaluationError(
-            f"{_where(missing, name, what)} no score (empty or NaN): score these rows, or mark "
-            f"them with a column "
-            "status = refused or failed, so that they are counted"
+            f"{_where(missing, name, what)} no score (empty or NaN): score these rows, or add a "
+            "column status with refused or failed in them, so that they are counted",
+            code="missing_score",
         )
     return np.where(status == "scored", values, np.nan)
 
@@ -211,8 +233,8 @@ def _parsed(cells: np.ndarray) -> tuple[Float64Array, np.ndarray]:
     try:
         return filled.astype(np.float64), np.zeros(cells.size, dtype=bool)
     except ValueError:
-        wrong = np.array([not _is_number(cell) for cell in filled])
-        return np.where(wrong, "nan", filled).astype(np.float64), wrong
+        invalid = np.array([not _is_number(cell) for cell in filled])
+        return np.where(invalid, "nan", filled).astype(np.float64), invalid
 
 
 def _is_number(cell: object) -> bool:
@@ -227,28 +249,30 @@ def _check_ids(columns: pd.DataFrame, what: str) -> None:
     for level in LEVELS:
         if level in columns.columns:
             text = columns[level].astype("object")
-            wrong = (text.isna() | (text.astype(str).str.strip() == "")).to_numpy()
-            if wrong.any():
+            empty = (text.isna() | (text.astype(str).str.strip() == "")).to_numpy()
+            if empty.any():
                 raise EvaluationError(
-                    f"{_where(wrong, level, what)} no id: fill it in, or leave the column out"
+                    f"{_where(empty, level, what)} no id: fill it in, or leave out the column",
+                    code="missing_id",
                 )
             columns[level] = text.astype(str)
     if "image" in columns.columns:
         key = ["image", "seed"] if "seed" in columns.columns else ["image"]
-        wrong = columns.duplicated(key).to_numpy()
-        if wrong.any():
+        repeated = columns.duplicated(key).to_numpy()
+        if repeated.any():
             raise EvaluationError(
-                f"{_where(wrong, 'image', what)} an image that was listed before: one row an image "
-                "(and a column 'seed' where a model was trained several times)"
+                f"{_where(repeated, 'image', what)} an image that an earlier row has: keep one row "
+                "per image (and seed, if there is a column 'seed')",
+                code="duplicate_image",
             )
 
 
-def _where(wrong: np.ndarray, column: str, what: str) -> str:
-    count = int(wrong.sum())
+def _where(affected: np.ndarray, column: str, what: str) -> str:
+    count = int(affected.sum())
     rows = "row" if count == 1 else "rows"
     return (
         f"column {column!r} of the {what} table: {count} {rows} (first: row "
-        f"{int(np.argmax(wrong)) + 1}) with"
+        f"{int(np.argmax(affected)) + 1}) with"
     )
 
 

@@ -1,6 +1,4 @@
-"""From images to units of analysis: pooling of scores and labels, and the patient as the
-cluster.
-"""
+"""From images to units of analysis: scores and labels are pooled; the patient is the cluster."""
 
 from __future__ import annotations
 
@@ -9,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from data_pipelines.labels.task import TaskName
 from medres.errors import EvaluationError
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
-from medres.evaluate.scores.table import LEVELS, Table
+from medres.evaluate.scores.table import LEVELS, UNIT_PLURAL, Table
 
 POOLS = ("max", "mean", "noisy_or")
 MIXED = "(mixed)"
@@ -19,12 +18,15 @@ MIXED = "(mixed)"
 
 @dataclass(frozen=True)
 class AnalysisUnits:
-    """One row a unit. label, score as in Table; patient (n,) codes from 0 over the whole table (the
-    unit's key where no patient is known); fold (n,) codes; columns: ids and subgroup columns,
-    "(mixed)" where images of a unit differ.
+    """A table with one row per unit of analysis.
+
+    label, score: as in Table. refused (n,) bool: units without a score. patient (n,) int64: codes
+    from 0 over the whole table (of the unit if no patient is known). fold (n,) int64: codes.
+    key (n,): the ids of the units. columns: ids and subgroup columns, "(mixed)" if images of a unit
+    differ. pooled: whether units have more than one image.
     """
 
-    task: str
+    task: TaskName
     unit: str
     names: tuple[str, ...]
     label: dict[str, Float64Array]
@@ -58,21 +60,33 @@ class AnalysisUnits:
 
 
 def to_units(table: Table, unit: str | None, pool: str, pool_label: str | None) -> AnalysisUnits:
-    """Pool a table to `unit` (default image). Raises EvaluationError where labels or patients
-    differ inside a unit.
+    """Pool a table to `unit` (default: image). Raises EvaluationError if labels or patients differ
+    inside a unit.
+
+    pool: how scores are pooled: max, mean or noisy_or (1 - product of 1 - p).
+    pool_label: None (labels must agree) or "any" (one positive image makes the unit positive).
     """
     unit = "image" if unit is None else unit
     if unit not in LEVELS:
-        raise EvaluationError(f"unit is {unit!r}; it can be {', '.join(LEVELS)}")
+        raise EvaluationError(
+            f"unit is {unit!r}; it can be {', '.join(LEVELS)}", code="unknown_option"
+        )
     if pool not in POOLS:
-        raise EvaluationError(f"pool is {pool!r}; it can be {', '.join(POOLS)}")
+        raise EvaluationError(
+            f"pool is {pool!r}; it can be {', '.join(POOLS)}", code="unknown_option"
+        )
     if pool_label not in (None, "any"):
-        raise EvaluationError(f"pool_label is {pool_label!r}; it can be 'any' or left out")
+        raise EvaluationError(
+            f"pool_label is {pool_label!r}; it can be 'any' or left out", code="unknown_option"
+        )
     columns = table.columns
     if unit == "image":
         code: np.ndarray = np.arange(table.n_rows)
     elif unit not in columns.columns:
-        raise EvaluationError(f"the unit is {unit!r} but the scores table has no column {unit!r}")
+        raise EvaluationError(
+            f"the unit of analysis is {unit!r}, but the scores table has no column {unit!r}",
+            code="missing_column",
+        )
     else:
         key = [unit, *(c for c in ("seed",) if c in columns.columns)]
         code = columns.groupby(key, sort=True).ngroup().to_numpy()
@@ -112,25 +126,27 @@ def _units(
             {n: v[first] for n, v in score.items()},
         )
         refused = refused[first]
-    held = columns.iloc[first].reset_index(drop=True)
+    rows = columns.iloc[first].reset_index(drop=True)
     if pooled:
-        held = held.assign(**{c: _constant(columns[c], held[c], code) for c in columns.columns})
+        rows = rows.assign(**{c: _constant(columns[c], rows[c], code) for c in columns.columns})
     has_patient = "patient" in columns.columns
-    if has_patient and pooled and (held["patient"] == MIXED).any():
+    if has_patient and pooled and (rows["patient"] == MIXED).any():
         raise EvaluationError(
-            f"a {unit} holds images of several patients: the column {unit!r} or 'patient' is wrong"
+            f"{int((rows['patient'] == MIXED).sum())} of {len(rows)} {UNIT_PLURAL[unit]} contain "
+            f"images of several patients: correct the column {unit!r} or 'patient'",
+            code="mixed_patients",
         )
-    key = held[unit].to_numpy() if unit in held.columns else np.arange(len(held)).astype(str)
-    patient = pd.factorize(held["patient"] if has_patient else key, sort=True)[0]
+    key = rows[unit].to_numpy() if unit in rows.columns else np.arange(len(rows)).astype(str)
+    patient = pd.factorize(rows["patient"] if has_patient else key, sort=True)[0]
     splits = [c for c in ("seed", "fold") if c in columns.columns]
     fold = (
-        held.groupby(splits, sort=True).ngroup().to_numpy()
+        rows.groupby(splits, sort=True).ngroup().to_numpy()
         if splits
-        else np.zeros(len(held), dtype=np.int64)
+        else np.zeros(len(rows), dtype=np.int64)
     )
     return AnalysisUnits(
         table.task, unit, table.names, label, score, refused, patient.astype(np.int64), has_patient,
-        fold.astype(np.int64), key, held, table.n_rows, pooled,
+        fold.astype(np.int64), key, rows, table.n_rows, pooled,
     )  # fmt: skip
 
 
@@ -143,8 +159,8 @@ def _constant(column: pd.Series, first: pd.Series, code: np.ndarray) -> pd.Serie
 def _pool_label(
     label: Float64Array, code: np.ndarray, rule: str | None, unit: str, name: str
 ) -> Float64Array:
-    """The label all known rows of a unit share; with "any", 1 where a row is 1, then -1, then not
-    assessed, then 0.
+    """The label that all assessed rows of a unit share. With "any": 1 if a row is 1, else -1 if a
+    row is -1, else NaN if a row is not assessed, else 0.
     """
     groups = int(code.max()) + 1
     has = {v: np.bincount(code, label == v, minlength=groups) > 0 for v in (0.0, 1.0, -1.0)}
@@ -153,16 +169,19 @@ def _pool_label(
         return np.select([has[1.0], has[-1.0], has_gap], [1.0, -1.0, np.nan], 0.0)
     differ = has[0.0].astype(int) + has[1.0] + has[-1.0] > 1
     if differ.any():
+        both = bool((has[0.0] & has[1.0])[differ].all())
+        labels = "both positive and negative images" if both else "images with different labels"
         raise EvaluationError(
-            f"labels of {name!r} differ inside {int(differ.sum())} of {groups} units ({unit}): "
-            "use --pool-label any where one positive image makes the unit positive, or a finer "
-            "--unit"
+            f"{int(differ.sum())} of {groups} {UNIT_PLURAL[unit]} have {labels} for {name}: add "
+            f"--pool-label any if one positive image makes the {unit} positive, or choose a finer "
+            "--unit",
+            code="mixed_labels",
         )
     return np.select([has[1.0], has[0.0], has[-1.0]], [1.0, 0.0, -1.0], np.nan)
 
 
 def _pool_score(score: Float64Array, code: np.ndarray, pool: str, name: str) -> Float64Array:
-    """Max, mean or 1 - product(1 - p) over the scored rows of a unit; NaN where it has none."""
+    """Max, mean or 1 - product(1 - p) over the scored rows of a unit; NaN if it has none."""
     groups, scored = int(code.max()) + 1, ~np.isnan(score)
     count = np.bincount(code, scored, minlength=groups)
     if pool == "max":
@@ -173,7 +192,9 @@ def _pool_score(score: Float64Array, code: np.ndarray, pool: str, name: str) -> 
     else:
         if (score[scored] < 0).any() or (score[scored] > 1).any():
             raise EvaluationError(
-                f"pool noisy_or needs probabilities; scores of {name!r} leave 0..1"
+                f"pool noisy_or needs probabilities, but scores of {name!r} are outside 0..1: use "
+                "max or mean",
+                code="not_probabilities",
             )
         out = np.ones(groups)
         np.multiply.at(out, code[scored], 1.0 - score[scored])

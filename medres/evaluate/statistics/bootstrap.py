@@ -1,14 +1,14 @@
-"""Resampling of patients by presorted counts: sort once, then every replicate is two cumulative
-sums.
+"""Bootstrap of patients on presorted counts: units are sorted once, then every replicate is two
+cumulative sums.
 
-A statistic is a function of `Counts`; all of them share the same replicates. Only figures without a
-closed form need it.
+A statistic is a function of `Counts`; all statistics share the same replicates. Only figures
+without a closed form use it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from medres.evaluate.statistics.estimate import Estimate
 
 REPLICATES = 2000
 SEED = 20240229
-# units x findings x replicates; above it fewer replicates, never under LEAST_REPLICATES
+# units x findings x replicates; above it there are fewer replicates, but at least MIN_REPLICATES
 MAX_WORK = 200_000_000
 MIN_REPLICATES = 400
 
@@ -26,15 +26,19 @@ Statistic = Callable[[Counts], float]
 
 
 def replicates_for(units: int, findings: int) -> int:
-    """2,000, or fewer where a large table would take minutes."""
+    """2,000, or fewer if a large table would take minutes.
+
+    >>> replicates_for(1000, 1), replicates_for(1_000_000, 14)
+    (2000, 400)
+    """
     return max(MIN_REPLICATES, min(REPLICATES, MAX_WORK // max(units * findings, 1)))
 
 
 def resampled(
     sample: Sample, statistics: Mapping[str, Statistic], replicates: int, seed: int = SEED
 ) -> dict[str, Float64Array]:
-    """(replicates,) values of each statistic over draws of patients with replacement; NaN where a
-    class is missing.
+    """(replicates,) values of each statistic over draws of patients with replacement; NaN if a
+    class is missing in the draw.
     """
     order = np.lexsort(
         (sample.patient, sample.label, -sample.score)
@@ -57,31 +61,31 @@ def resampled(
 def percentile_estimate(
     value: float, draws: Float64Array, level: float, method: str, n: int, n_clusters: int
 ) -> Estimate:
-    """Percentile interval; replicates without a class are counted, and too many of them leave no
-    interval.
+    """Percentile interval. Replicates without a class are counted; if they are more than a tenth,
+    there is no interval.
     """
-    known = draws[~np.isnan(draws)]
-    undefined = int(draws.size - known.size)
-    told: dict[str, Any] = {"replicates": int(draws.size), "replicates_undefined": undefined}
-    if undefined > draws.size // 10:
-        why = "a class is missing in over a tenth of the replicates: no interval"
-        return Estimate(value, why=why, n=n, n_clusters=n_clusters, **told)
-    low, high = np.quantile(known, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    defined = draws[~np.isnan(draws)]
+    n_undefined = int(draws.size - defined.size)
+    estimate = partial(
+        Estimate,
+        value,
+        n=n,
+        n_clusters=n_clusters,
+        replicates=int(draws.size),
+        replicates_undefined=n_undefined,
+    )
+    if n_undefined > draws.size // 10:
+        return estimate(why="a class is missing in over a tenth of the replicates: no interval")
+    low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     if not low < high:
-        return Estimate(
-            value,
-            why="the replicates do not differ: no interval",
-            n=n,
-            n_clusters=n_clusters,
-            **told,
-        )
+        return estimate(why="the replicates do not differ: no interval")
     low, high = min(float(low), value), max(float(high), value)
-    return Estimate(value, low, high, level, "two", method, n=n, n_clusters=n_clusters, **told)
+    return estimate(low, high, level, "two", method)
 
 
 def _in_order_of_appearance(patient: Int64Array) -> tuple[Int64Array | None, int]:
-    """Codes that count up as patients appear, which keeps memory access local; None where each
-    appears once.
+    """Codes that count up as patients appear, which keeps memory access local (None if each patient
+    appears once), and the number of patients.
     """
     _, first, code = np.unique(patient, return_index=True, return_inverse=True)
     if first.size == patient.size:
@@ -99,10 +103,9 @@ def _draw(
     ends: NDArray[np.intp],
     threshold: Float64Array,
 ) -> Counts:
-    times = np.bincount(rng.integers(0, groups, groups, dtype=np.int32), minlength=groups).astype(
-        np.int32
-    )
-    weight = times if cluster is None else times[cluster]
+    drawn = rng.integers(0, groups, groups, dtype=np.int32)
+    multiplicity = np.bincount(drawn, minlength=groups).astype(np.int32)
+    weight = multiplicity if cluster is None else multiplicity[cluster]
     called, tp = np.cumsum(weight, dtype=np.int64), np.cumsum(weight * positive, dtype=np.int64)
     if ends.size < called.size:
         called, tp = called[ends], tp[ends]

@@ -9,11 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate, or None with `why`. Fields without meaning stay None and are left out of the
-    JSON.
+    """An estimate, or None with the reason in `why`. A field that has no meaning for the estimate
+    stays None and is left out of the JSON.
 
-    `sided` is "two" or "one"; `n` counts units of analysis; `n_clusters` patients; `n_effective` is
-    n / `design_effect`.
+    ci_low, ci_high: the interval; None with the reason in `why`. level: of confidence, 0..1.
+    sided: "two" or "one". n: units of analysis. numerator, denominator: of a proportion or ratio.
+    n_clusters: patients. n_effective: n / design_effect. replicates: of the bootstrap.
+
+    >>> Estimate(0.8, 0.7, 0.9, level=0.95, sided="two").to_dict()
+    {'estimate': 0.8, 'ci_low': 0.7, 'ci_high': 0.9, 'level': 0.95, 'sided': 'two'}
     """
 
     estimate: float | None
@@ -43,7 +47,7 @@ class Estimate:
             raise ValueError("an Estimate without a number or an interval needs `why`")
 
     def to_dict(self) -> dict[str, Any]:
-        """The E object: estimate and limits always present, the rest where it has a meaning."""
+        """The E object: estimate and limits always, the other keys if they have a value."""
         always = ("estimate", "ci_low", "ci_high")
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {
@@ -53,9 +57,15 @@ class Estimate:
         }
 
 
-def undefined(why: str, **known: Any) -> Estimate:
+def undefined(
+    why: str,
+    *,
+    n: int | None = None,
+    numerator: float | None = None,
+    denominator: float | None = None,
+) -> Estimate:
     """An Estimate without a number, and the reason."""
-    return Estimate(None, why=why, **known)
+    return Estimate(None, why=why, n=n, numerator=numerator, denominator=denominator)
 
 
 def plain(value: Any) -> Any:

@@ -1,11 +1,11 @@
-"""Intervals for proportions, likelihood ratios and predictive values, with patients as clusters
-where they repeat.
+"""Intervals for proportions, means and likelihood ratios, with patients as clusters if they
+repeat.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,10 @@ def t_quantile(level: float, df: int) -> float:
 def wilson(k: float, n: float, quantile: float) -> tuple[float, float]:
     """Wilson 1927 score interval for k of n (n may be an effective, fractional number)."""
     p, z2 = k / n, quantile * quantile
-    centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n)
+    center = (p + z2 / (2.0 * n)) / (1.0 + z2 / n)
     half = quantile / (1.0 + z2 / n) * math.sqrt(p * (1.0 - p) / n + z2 / (4.0 * n * n))
-    low = 0.0 if k == 0 else max(0.0, centre - half)
-    high = 1.0 if k == n else min(1.0, centre + half)
+    low = 0.0 if k == 0 else max(0.0, center - half)
+    high = 1.0 if k == n else min(1.0, center + half)
     return low, high
 
 
@@ -44,43 +44,40 @@ def clopper_pearson(k: int, n: int, level: float) -> tuple[float, float]:
 
 def logit_interval(p: float, standard_error: float, quantile: float) -> tuple[float, float]:
     """Interval on the logit scale, for 0 < p < 1."""
-    centre, half = math.log(p / (1.0 - p)), quantile * standard_error / (p * (1.0 - p))
-    return _expit(centre - half), _expit(centre + half)
+    center, half = math.log(p / (1.0 - p)), quantile * standard_error / (p * (1.0 - p))
+    return _expit(center - half), _expit(center + half)
 
 
 def proportion_estimate(
     hit: NDArray[np.bool_], patient: Int64Array, level: float, *, exact: bool = False
 ) -> Estimate:
-    """A proportion of units: Wilson (or Clopper-Pearson with `exact`); clustered Wilson where
-    patients repeat.
+    """The proportion of units with `hit` (n,): Wilson (or Clopper-Pearson with `exact`); clustered
+    Wilson if patients repeat.
 
-    Clustered: Wilson on n / design effect with Student's t on (patients - 1) degrees of freedom;
-    the design effect is that of the ratio estimator, and is never taken under 1. At 0 or 100 % that
-    estimator is blind, and the effective number is the number of patients.
+    Clustered: Wilson on n / design effect with Student's t on (patients - 1) degrees of freedom.
+    The design effect is that of the ratio estimator, and at least 1. At 0 or 100 % that estimator
+    is not informative, and the effective number is the number of patients.
+
+    >>> rate = proportion_estimate(np.array([True, True, True, False]), np.arange(4), 0.95)
+    >>> rate.estimate, round(rate.ci_low, 2), round(rate.ci_high, 2), rate.method
+    (0.75, 0.3, 0.95, 'Wilson')
     """
     n, k = int(hit.size), int(np.count_nonzero(hit))
     if n == 0:
         return undefined("no unit in the denominator", n=0, numerator=0, denominator=0)
-    known: dict[str, Any] = {"level": level, "n": n, "numerator": k, "denominator": n}
+    estimate = partial(Estimate, k / n, level=level, n=n, numerator=k, denominator=n)
     _, cluster = np.unique(patient, return_inverse=True)
     groups = int(cluster.max()) + 1
     if groups == n and exact:
-        return Estimate(
-            k / n, *clopper_pearson(k, n, level), sided="two", method="Clopper-Pearson", **known
-        )
+        return estimate(*clopper_pearson(k, n, level), sided="two", method="Clopper-Pearson")
     if groups == n:
-        return Estimate(
-            k / n, *wilson(k, n, normal_quantile(level)), sided="two", method="Wilson", **known
-        )
+        return estimate(*wilson(k, n, normal_quantile(level)), sided="two", method="Wilson")
     if groups == 1:
-        return Estimate(
-            k / n, why="all units come from one patient: no interval", n_clusters=1, **known
-        )
+        return estimate(why="all units come from one patient: no interval", n_clusters=1)
     effect = design_effect(hit.astype(np.float64), cluster)
     effective = n / effect
     low, high = wilson(k / n * effective, effective, t_quantile(level, groups - 1))
-    return Estimate(
-        k / n,
+    return estimate(
         low,
         high,
         sided="two",
@@ -88,13 +85,12 @@ def proportion_estimate(
         n_clusters=groups,
         design_effect=effect,
         n_effective=effective,
-        **known,
     )
 
 
 def design_effect(hit: Float64Array, cluster: Int64Array) -> float:
-    """Variance of a clustered proportion over the binomial one, at least 1; n / patients at 0 and
-    100 %.
+    """Variance of a clustered proportion divided by the binomial variance, at least 1; n / patients
+    at 0 and 100 %.
     """
     n, p = hit.size, float(hit.mean())
     size = np.bincount(cluster)
@@ -114,27 +110,22 @@ def mean_in_unit_range(
     n, mean = int(value.size), float(value.mean())
     _, cluster = np.unique(patient, return_inverse=True)
     groups = int(cluster.max()) + 1
-    known: dict[str, Any] = {"level": level, "n": n, "n_clusters": groups}
+    estimate = partial(Estimate, mean, level=level, n=n, n_clusters=groups)
     if groups < 2:
-        return Estimate(mean, why="one patient: no interval", **known)
+        return estimate(why="one patient: no interval")
     deviation = np.bincount(cluster, value - mean)
     error = math.sqrt(groups / (groups - 1) * float(deviation @ deviation)) / n
     if error == 0.0 or not 0.0 < mean < 1.0:
-        return Estimate(mean, why="no spread between patients: no interval", **known)
-    return Estimate(
-        mean,
-        *logit_interval(mean, error, t_quantile(level, groups - 1)),
-        sided="two",
-        method=method,
-        **known,
-    )
+        return estimate(why="no spread between patients: no interval")
+    limits = logit_interval(mean, error, t_quantile(level, groups - 1))
+    return estimate(*limits, sided="two", method=method)
 
 
 def likelihood_ratio(
     hit: NDArray[np.bool_], label: NDArray[np.bool_], patient: Int64Array, level: float, name: str
 ) -> Estimate:
-    """P(hit | positive) / P(hit | negative) by the log method (Simel 1991); patient sandwich where
-    patients repeat.
+    """P(hit | positive) / P(hit | negative) by the log method (Simel 1991); with the patient
+    sandwich if patients repeat. `name` (LR+ or LR-) is for the reason of a missing number.
     """
     n1, n0 = int(label.sum()), int((~label).sum())
     if n1 == 0 or n0 == 0:
@@ -142,8 +133,7 @@ def likelihood_ratio(
     k1, k0 = int((hit & label).sum()), int((hit & ~label).sum())
     if k0 == 0:
         return undefined(
-            f"{name} is a division by zero: no unit of the negative class on that side of the "
-            f"threshold"
+            f"{name} is a division by zero: no negative unit is on that side of the threshold"
         )
     ratio, method = (k1 / n1) / (k0 / n0), "log method (Simel 1991)"
     if k1 == 0:

@@ -50,7 +50,7 @@ def ovarian() -> dict[str, Sample]:
 )
 def test_delong_areas(name: str, area: float, error: float, low: float, high: float) -> None:
     sample = ovarian()[name]
-    e = auc_estimates(sample, 0.95)["auc_wald"]
+    e = auc_estimates(sample, 0.95).auc_wald
     assert (e.estimate, e.ci_low, e.ci_high) == pytest.approx((area, low, high), abs=5e-5)
     assert math.sqrt(auc_covariance([placements(sample)])[0, 0]) == pytest.approx(error, abs=5e-5)
 
@@ -70,7 +70,7 @@ def test_delong_differences_from_the_k_g_score(
 
 def test_delong_global_test_of_three_areas() -> None:
     told = global_test(list(ovarian().values()))
-    assert (told["chi_square"], told["df"], told["p_value"]) == (
+    assert (told.chi_square, told.df, told.p_value) == (
         pytest.approx(2.5340, abs=5e-5), 2, pytest.approx(0.2817, abs=5e-5)
     )  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_subarachnoid_haemorrhage() -> None:
     sample = Sample(
         np.repeat([False, True], [72, 41]), grade, np.arange(113), np.zeros(113, dtype=np.int64)
     )
-    e = auc_estimates(sample, 0.95)["auc_wald"]
+    e = auc_estimates(sample, 0.95).auc_wald
     assert (e.estimate, e.ci_low, e.ci_high) == pytest.approx((0.8237, 0.7485, 0.8988), abs=5e-5)
 
 

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import raises_code
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -216,7 +217,7 @@ def test_case_control_withholds_what_depends_on_prevalence() -> None:
         finding["brier"],
         *finding["calibration"].values(),
     ]
-    assert all(e["estimate"] is None and "sampled apart" in e["why"] for e in withheld)
+    assert all(e["estimate"] is None and "sampled separately" in e["why"] for e in withheld)
     assert finding["auc"]["estimate"] is not None
     stated = evaluate(drawn(), design={"sampling": "case_control", "prevalence": 0.05}).numbers
     assert (
@@ -337,15 +338,21 @@ def test_folds_are_averaged() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "code"),
     [
-        {"level": 95}, {"level": 0.0}, {"margin": -0.1}, {"prevalence": 1.0},
-        {"prevalence": {"other": 0.1}}, {"design": {"sampling": "convenience"}},
-        {"design": "absent.yaml"}, {"unit": "study"}, {"subgroups": ["ward"]},
+        ({"level": 95}, "out_of_range"),
+        ({"level": 0.0}, "out_of_range"),
+        ({"margin": -0.1}, "out_of_range"),
+        ({"prevalence": 1.0}, "out_of_range"),
+        ({"prevalence": {"other": 0.1}}, "unknown_finding"),
+        ({"design": {"sampling": "convenience"}}, "design"),
+        ({"design": "absent.yaml"}, "no_file"),
+        ({"unit": "study"}, "missing_column"),
+        ({"subgroups": ["ward"]}, "missing_column"),
     ],
-)  # fmt: skip
-def test_options_out_of_range_are_refused(options) -> None:
-    with pytest.raises(EvaluationError):
+)
+def test_options_out_of_range_are_refused(options, code: str) -> None:
+    with raises_code(EvaluationError, code):
         evaluate(drawn(), **options)
 
 
@@ -359,7 +366,7 @@ def test_design_files(tmp_path) -> None:
         == "two readers"
     )
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(EvaluationError, match="not YAML"):
+    with raises_code(EvaluationError, "design", "bad.yaml"):
         evaluate(drawn(), design=tmp_path / "bad.yaml")
 
 

@@ -19,7 +19,9 @@ from medres.evaluate.analyses.paired_rates import (
     tango,
 )
 from medres.evaluate.metrics.sample_size import patients_for_half_width, sample_size_report
+from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.scores.sample import Sample
+from medres.evaluate.serialization import to_plain
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import normal_quantile
 
@@ -120,19 +122,21 @@ def test_rates_of_two_models_by_hand(patients: int) -> None:
     assert ((first == 0.5) & label).any()
     assert ((first == 0.5) & ~label).any()
     found = paired_rates(
-        *(Sample(label, score, patient, step) for score in (first, second)), 0.5, 0.95
+        *(Sample(label, score, patient, step) for score in (first, second)),
+        Threshold("a", 0.5, "declared"),
+        0.95,
     )
-    assert found["threshold"] == 0.5
+    assert (found.operating_point, found.threshold) == ("a", 0.5)
     for name, members in (("sensitivity", label), ("specificity", ~label)):
         right = [(score[members] >= 0.5) == label[members] for score in (first, second)]
         only_a, only_b = (int((x & ~y).sum()) for x, y in (right, right[::-1]))
-        e = found[f"{name}_difference"]
+        e = getattr(found, f"{name}_difference")
         assert e.estimate == pytest.approx((only_a - only_b) / members.sum())
         if patients == 60:
-            assert found[f"{name}_p"] == mcnemar(only_a, only_b)
+            assert getattr(found, f"{name}_p") == mcnemar(only_a, only_b)
             assert (e.ci_low, e.ci_high) == tango(only_a, only_b, int(members.sum()), Z)
         else:
-            assert (e.ci_low, e.n, found[f"{name}_p"]) == (None, members.sum(), None)
+            assert (e.ci_low, e.n, getattr(found, f"{name}_p")) == (None, members.sum(), None)
 
 
 def test_edges_have_reasons() -> None:
@@ -170,18 +174,20 @@ def samples(frames: list[pd.DataFrame]) -> list[Sample]:
 def test_global_test_of_two_is_the_square_of_the_paired_test(few_replicates) -> None:
     a, b, c = drawn()
     p = evaluate(a, compare=b).numbers["comparisons"][0]["p_value"]
-    assert global_test(samples([a, b]))["p_value"] == pytest.approx(p)
+    assert global_test(samples([a, b])).p_value == pytest.approx(p)
     report = evaluate(a, compare={"b": b, "c": c.iloc[10:]})
     (row,) = report.numbers["global_comparisons"]
     assert (row["df"], row["n_common"], row["models"]) == (2, 190, ["scores", "b", "c"])
     assert row["p_value"] < 1e-4
     nothing = {"chi_square": None, "df": None, "p_value": None}
-    assert global_test(samples([a, a, b])) == nothing | {"why": "two of the models rank alike"}
+    assert to_plain(global_test(samples([a, a, b]))) == nothing | {
+        "why": "two of the models rank alike"
+    }
     for label in (0, 1):
         found = global_test(samples([f.assign(label=label) for f in (a, b)]))
-        assert found == nothing | {"why": "one class only among the common units"}
+        assert to_plain(found) == nothing | {"why": "one class only among the common units"}
     apart = [replace(s, fold=s.label.astype(np.int64)) for s in samples([a, b])]
-    assert global_test(apart) == nothing | {"why": "no fold holds both classes"}
+    assert to_plain(global_test(apart)) == nothing | {"why": "no fold holds both classes"}
 
 
 def test_the_global_row_counts_what_all_models_can_be_judged_on(few_replicates) -> None:
@@ -199,7 +205,7 @@ def test_the_global_row_counts_what_all_models_can_be_judged_on(few_replicates) 
         "finding": "positive",
         "models": ["scores", "b", "c"],
         "n_common": 197,
-    } | global_test(samples(left))
+    } | to_plain(global_test(samples(left)))
     assert [one["n_common"] for one in report.numbers["comparisons"]] == [198, 198]
 
 
@@ -226,13 +232,13 @@ def test_sample_size_by_hand_and_its_direction() -> None:
 
 
 def test_precision_without_an_interval_has_a_reason() -> None:
-    assert sample_size_report(undefined("one class only"), 0, 5, None, 0.95) == {
+    assert to_plain(sample_size_report(undefined("one class only"), 0, 5, None, 0.95)) == {
         "half_width": None,
         "why": "one class only",
     }
     e = Estimate(0.8, 0.7, 0.9, 0.95, "two", "m")
-    assert sample_size_report(e, 50, 50, None, 0.95) == {"half_width": pytest.approx(0.1)}
+    assert to_plain(sample_size_report(e, 50, 50, None, 0.95)) == {"half_width": pytest.approx(0.1)}
     assert (
-        sample_size_report(e, 50, 100, 0.05, 0.95)["negatives_needed"]
-        == 2 * sample_size_report(e, 50, 100, 0.05, 0.95)["positives_needed"]
+        sample_size_report(e, 50, 100, 0.05, 0.95).negatives_needed
+        == 2 * sample_size_report(e, 50, 100, 0.05, 0.95).positives_needed
     )

@@ -21,6 +21,7 @@ from medres.evaluate.metrics.calibration import (
     reliability,
     sandwich,
 )
+from medres.evaluate.metrics.results import ReliabilityBin
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.statistics.estimate import Estimate
 from medres.evaluate.statistics.intervals import (
@@ -55,9 +56,9 @@ def test_slope_and_intercept_match_scikit_learn_without_penalty() -> None:
     fit = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(
         clipped_logit(s.score)[:, None], s.label
     )
-    assert out["slope"].estimate == pytest.approx(fit.coef_[0, 0], abs=1e-5)
-    assert out["intercept"].estimate == pytest.approx(fit.intercept_[0], abs=1e-5)
-    assert out["slope"].ci_low < 0.6 < out["slope"].ci_high
+    assert out.slope.estimate == pytest.approx(fit.coef_[0, 0], abs=1e-5)
+    assert out.intercept.estimate == pytest.approx(fit.intercept_[0], abs=1e-5)
+    assert out.slope.ci_low < 0.6 < out.slope.ci_high
 
 
 @pytest.mark.parametrize("spread", [1e-2, 1e-5, 1e-8])
@@ -69,10 +70,8 @@ def test_a_model_whose_probabilities_hardly_differ_has_a_slope_with_its_interval
     """
     rng = np.random.default_rng(8)
     logit, label = rng.normal(size=80), rng.random(80) < 0.4
-    wide = calibration_estimates(sample_of(label, special.expit(2 + logit)), 0.95)["slope"]
-    narrow = calibration_estimates(sample_of(label, special.expit(2 + spread * logit)), 0.95)[
-        "slope"
-    ]
+    wide = calibration_estimates(sample_of(label, special.expit(2 + logit)), 0.95).slope
+    narrow = calibration_estimates(sample_of(label, special.expit(2 + spread * logit)), 0.95).slope
     wanted = np.array([wide.estimate, wide.ci_low, wide.ci_high]) / spread
     np.testing.assert_allclose([narrow.estimate, narrow.ci_low, narrow.ci_high], wanted, rtol=1e-6)
 
@@ -94,7 +93,7 @@ def test_in_the_large_solves_its_score_equation(shift: float) -> None:
     s = sample_of(s.label, 1 / (1 + np.exp(-(clipped_logit(s.score) + shift))))
     logit = clipped_logit(s.score)
     root = optimize.brentq(lambda a: np.sum(s.label - 1 / (1 + np.exp(-(logit + a)))), -20, 20)
-    assert calibration_estimates(s, 0.95)["in_the_large"].estimate == pytest.approx(root, abs=1e-8)
+    assert calibration_estimates(s, 0.95).in_the_large.estimate == pytest.approx(root, abs=1e-8)
 
 
 def test_logits_and_how_many_are_clipped() -> None:
@@ -128,7 +127,7 @@ def test_sandwich_matches_a_loop_over_patients(shift: float) -> None:
 
 def test_oe_ratio_and_brier_by_hand() -> None:
     s = sample_of([1, 0, 1, 0], [0.9, 0.2, 0.4, 0.1])
-    out = calibration_estimates(s, 0.95)["oe_ratio"]
+    out = calibration_estimates(s, 0.95).oe_ratio
     assert out.estimate == pytest.approx(2 / 1.6)
     assert (out.numerator, out.denominator) == (2, pytest.approx(1.6))
     brier = brier_estimate(s, 0.95)
@@ -155,7 +154,7 @@ def test_the_interval_of_observed_over_expected_by_a_loop_over_patients(repeat: 
     g = 90 // repeat
     error = np.sqrt(g / (g - 1) * squares) / s.label.sum()
     half = (t_quantile(0.9, g - 1) if repeat > 1 else normal_quantile(0.9)) * error
-    e = calibration_estimates(s, 0.9)["oe_ratio"]
+    e = calibration_estimates(s, 0.9).oe_ratio
     assert (e.estimate, e.ci_low, e.ci_high) == pytest.approx(
         (ratio, ratio * np.exp(-half), ratio * np.exp(half)), rel=1e-12
     )
@@ -204,7 +203,7 @@ def test_observed_over_expected_without_an_interval_has_a_reason() -> None:
             "the interval of the logarithm is too wide to mean anything",
         ),
     ):
-        e = calibration_estimates(sample_of(label, score, patient), level)["oe_ratio"]
+        e = calibration_estimates(sample_of(label, score, patient), level).oe_ratio
         assert e == Estimate(
             None if value is None else pytest.approx(value),
             why=why,
@@ -212,7 +211,7 @@ def test_observed_over_expected_without_an_interval_has_a_reason() -> None:
             numerator=sum(label),
             denominator=sum(score),
         )
-    two = calibration_estimates(sample_of([1, 0], [0.5, 0.4]), 0.95)["oe_ratio"]
+    two = calibration_estimates(sample_of([1, 0], [0.5, 0.4]), 0.95).oe_ratio
     assert two.ci_low is not None
 
 
@@ -225,7 +224,7 @@ def test_what_the_regressions_say_of_themselves() -> None:
         ("intercept", "Cox intercept"),
         ("in_the_large", "intercept with the slope fixed at 1"),
     ):
-        e = out[key]
+        e = getattr(out, key)
         told = (f"{name}, patient sandwich, t", 0.9, "two", 60, 30)
         assert (e.method, e.level, e.sided, e.n, e.n_clusters) == told
         assert e.estimate - e.ci_low == pytest.approx(e.ci_high - e.estimate)
@@ -234,11 +233,13 @@ def test_what_the_regressions_say_of_themselves() -> None:
 def test_as_few_as_one_of_a_class_and_three_patients_are_enough() -> None:
     label, score = [1, 1, 0, 1, 1], [0.4, 0.6, 0.5, 0.45, 0.55]
     few = calibration_estimates(sample_of(label, score, [0, 1, 2, 0, 1]), 0.95)
-    assert few["slope"].ci_low is not None
+    assert few.slope.ci_low is not None
     two = calibration_estimates(sample_of(label, score, [0, 1, 1, 0, 1]), 0.95)
     for key in ("slope", "intercept", "in_the_large"):
         why = "fewer than three patients: no interval"
-        assert two[key] == Estimate(pytest.approx(few[key].estimate), why=why, n=5)
+        assert getattr(two, key) == Estimate(
+            pytest.approx(getattr(few, key).estimate), why=why, n=5
+        )
 
 
 def test_copies_of_each_patient_leave_the_intervals_of_clustered_figures() -> None:
@@ -246,7 +247,7 @@ def test_copies_of_each_patient_leave_the_intervals_of_clustered_figures() -> No
     twice = sample_of(np.tile(s.label, 2), np.tile(s.score, 2), np.tile(s.patient, 2))
     once, copied = calibration_estimates(s, 0.95), calibration_estimates(twice, 0.95)
     for key in ("slope", "intercept", "in_the_large"):
-        assert copied[key].ci_low == pytest.approx(once[key].ci_low, abs=1e-9)
+        assert getattr(copied, key).ci_low == pytest.approx(getattr(once, key).ci_low, abs=1e-9)
     assert brier_estimate(twice, 0.95).ci_high == pytest.approx(
         brier_estimate(s, 0.95).ci_high, abs=1e-12
     )
@@ -254,23 +255,23 @@ def test_copies_of_each_patient_leave_the_intervals_of_clustered_figures() -> No
 
 def test_separation_constant_scores_and_one_class_are_reasons() -> None:
     separated = calibration_estimates(sample_of([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]), 0.95)
-    assert separated["slope"].estimate is None
+    assert separated.slope.estimate is None
     assert (
-        separated["slope"].why
+        separated.slope.why
         == "the classes are separated: the maximum-likelihood estimate does not exist"
     )
-    assert separated["in_the_large"].estimate is not None
+    assert separated.in_the_large.estimate is not None
     constant = calibration_estimates(sample_of([0, 1, 0, 1], [0.3] * 4), 0.95)
-    assert constant["slope"].why == "every probability is the same: no slope"
+    assert constant.slope.why == "every probability is the same: no slope"
     one_class = calibration_estimates(sample_of([0, 0, 0], [0.1, 0.2, 0.3]), 0.95)
-    assert one_class["slope"].why == "one class only"
-    assert one_class["oe_ratio"].estimate == 0.0
-    assert calibration_estimates(sample_of([0, 1], [0.0, 0.0]), 0.95)["oe_ratio"].estimate is None
+    assert one_class.slope.why == "one class only"
+    assert one_class.oe_ratio.estimate == 0.0
+    assert calibration_estimates(sample_of([0, 1], [0.0, 0.0]), 0.95).oe_ratio.estimate is None
 
 
 def test_perfect_probabilities_of_zero_and_one_do_not_crash() -> None:
     out = calibration_estimates(sample_of([0, 1, 0, 1], [0.0, 1.0, 0.0, 1.0]), 0.95)
-    assert out["slope"].estimate is None
+    assert out.slope.estimate is None
     assert n_clipped(np.array([0.0, 1.0, 0.5, 1e-9])) == 3
 
 
@@ -289,7 +290,7 @@ def test_ece_puts_zero_and_one_into_real_bins() -> None:
 
 def test_ece_has_no_interval_and_says_why() -> None:
     s = drawn()
-    assert calibration_estimates(s, 0.95)["ece"] == Estimate(
+    assert calibration_estimates(s, 0.95).ece == Estimate(
         expected_calibration_error(s.label, s.score), method="10 bins of equal width", n=400,
         why="no interval: the resampled error is biased away from zero",
     )  # fmt: skip
@@ -300,23 +301,23 @@ def test_corp_adds_up_and_matches_isotonic_regression(seed: int) -> None:
     s = drawn(seed, n=200)
     s = sample_of(s.label, np.round(s.score, 1))
     parts = brier_decomposition(s)
-    total = parts["miscalibration"] - parts["discrimination"] + parts["uncertainty"]
+    total = parts.miscalibration - parts.discrimination + parts.uncertainty
     assert total == pytest.approx(brier_score_loss(s.label, s.score), abs=1e-12)
     fitted = IsotonicRegression().fit_transform(s.score, s.label.astype(float))
-    assert parts["miscalibration"] == pytest.approx(
+    assert parts.miscalibration == pytest.approx(
         brier_score_loss(s.label, s.score) - np.mean((fitted - s.label) ** 2), abs=1e-10
     )
-    assert min(parts.values()) >= -1e-12
+    assert min(vars(parts).values()) >= -1e-12
     share = s.n_positive / 200
-    assert parts["uncertainty"] == pytest.approx(share * (1 - share))
+    assert parts.uncertainty == pytest.approx(share * (1 - share))
 
 
 def test_reliability_bins_hold_everyone_once_and_keep_ties_together() -> None:
     s = sample_of(np.arange(100) % 3 == 0, np.round(np.linspace(0, 1, 100), 1))
     bins = reliability(s, 0.95)
-    assert sum(b["observed"].denominator for b in bins) == 100
-    assert sum(b["observed"].numerator for b in bins) == s.n_positive
-    predicted = [b["predicted"] for b in bins]
+    assert sum(b.observed.denominator for b in bins) == 100
+    assert sum(b.observed.numerator for b in bins) == s.n_positive
+    predicted = [b.predicted for b in bins]
     assert predicted == sorted(predicted)
     assert len(reliability(sample_of([0, 1], [0.5, 0.5]), 0.95)) == 1
 
@@ -327,10 +328,10 @@ def test_reliability_bins_are_equal_parts_of_the_sorted_units() -> None:
     order = np.argsort(s.score)
     parts = np.split(order, [43 // 4, 2 * 43 // 4, 3 * 43 // 4])
     assert reliability(s, 0.9, bins=4) == [
-        {
-            "predicted": pytest.approx(s.score[rows].mean()),
-            "observed": proportion_estimate(s.label[np.sort(rows)], s.patient[np.sort(rows)], 0.9),
-        }
+        ReliabilityBin(
+            pytest.approx(s.score[rows].mean()),
+            proportion_estimate(s.label[np.sort(rows)], s.patient[np.sort(rows)], 0.9),
+        )
         for rows in parts
     ]
     assert len(reliability(s, 0.9)) == 10
@@ -338,7 +339,7 @@ def test_reliability_bins_are_equal_parts_of_the_sorted_units() -> None:
 
 def test_intervals_use_t_on_patients() -> None:
     s = drawn(n=30)
-    e = calibration_estimates(s, 0.95)["in_the_large"]
+    e = calibration_estimates(s, 0.95).in_the_large
     design = np.ones((30, 1))
     beta = logistic(design, s.label, clipped_logit(s.score))
     error = np.sqrt(sandwich(design, s.label, clipped_logit(s.score), beta, np.arange(30))[0, 0])

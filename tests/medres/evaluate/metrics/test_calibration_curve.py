@@ -134,12 +134,12 @@ def test_good_and_bad_calibration_differ() -> None:
 def test_the_curve_is_hidden_below_200_of_either_class() -> None:
     assert flexible_curve(drawn(3, n=390)) is None
     curve = flexible_curve(drawn(3, n=1000))
-    assert np.all(np.diff(curve["predicted"]) > 0)
-    assert len(curve["predicted"]) == len(curve["observed"]) == CURVE_POINTS
+    assert np.all(np.diff(curve.predicted) > 0)
+    assert len(curve.predicted) == len(curve.observed) == CURVE_POINTS
     score = drawn(3, n=1000).score
-    assert curve["predicted"][0] == pytest.approx(np.quantile(score, 0.005))
-    assert curve["predicted"][-1] == pytest.approx(np.quantile(score, 0.995))
-    assert np.abs(np.array(curve["predicted"]) - curve["observed"]).max() < 0.2
+    assert curve.predicted[0] == pytest.approx(np.quantile(score, 0.005))
+    assert curve.predicted[-1] == pytest.approx(np.quantile(score, 0.995))
+    assert np.abs(np.array(curve.predicted) - curve.observed).max() < 0.2
 
 
 def test_edges_have_reasons() -> None:

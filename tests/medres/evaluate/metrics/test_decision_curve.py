@@ -95,13 +95,13 @@ def test_a_probability_at_the_threshold_is_acted_upon_and_a_prevalence_reweighs_
     own, stated = decision_curve_report(s, None, 0.95), decision_curve_report(s, 0.1, 0.95)
     everyone = np.ones(100, dtype=bool)
     weight = GRID[10] / (1 - GRID[10])
-    assert own["model"][10] == net_benefit(s, everyone, weight, None, 0.95)
-    assert stated["model"][10] == stated["all"][10] == net_benefit(s, everyone, weight, 0.1, 0.95)
-    assert stated["model"][11] == net_benefit(
+    assert own.model[10] == net_benefit(s, everyone, weight, None, 0.95)
+    assert stated.model[10] == stated.all[10] == net_benefit(s, everyone, weight, 0.1, 0.95)
+    assert stated.model[11] == net_benefit(
         s, s.score >= GRID[30], GRID[11] / (1 - GRID[11]), 0.1, 0.95
     )
-    assert (own["prevalence"], stated["prevalence"]) == (0.4, 0.1)
-    assert own["interventions_avoided"][10] == 0.0
+    assert (own.prevalence, stated.prevalence) == (0.4, 0.1)
+    assert own.interventions_avoided[10] == 0.0
 
 
 def test_one_or_two_patients() -> None:
@@ -121,10 +121,10 @@ def test_curve_ends_and_avoided_are_consistent() -> None:
     label = rng.random(60) < 0.4
     s = sample_of(label, np.clip(label * 0.3 + rng.random(60) * 0.7, 0, 1))
     out = decision_curve_report(s, None, 0.95)
-    assert out["threshold"] == list(GRID)
-    assert out["prevalence"] == pytest.approx(label.mean())
+    assert out.threshold == list(GRID)
+    assert out.prevalence == pytest.approx(label.mean())
     for t, model, everyone, avoided in zip(
-        GRID, out["model"], out["all"], out["interventions_avoided"], strict=True
+        GRID, out.model, out.all, out.interventions_avoided, strict=True
     ):
         assert avoided * t / (1 - t) == pytest.approx(model.estimate - everyone.estimate)
         assert everyone.estimate == pytest.approx(label.mean() - (1 - label.mean()) * t / (1 - t))

@@ -11,7 +11,9 @@ from medres.evaluate.metrics.goodness_of_fit import (
     hosmer_lemeshow,
     spiegelhalter,
 )
+from medres.evaluate.metrics.results import GoodnessOfFit
 from medres.evaluate.scores.sample import Sample
+from medres.evaluate.serialization import to_plain
 
 
 def sample_of(label, score, patient=None) -> Sample:
@@ -27,9 +29,9 @@ def test_hosmer_lemeshow_worked_by_hand() -> None:
     # group
     sample = sample_of([1] * 3 + [0] * 7 + [1] * 7 + [0] * 3, [0.2] * 10 + [0.8] * 10)
     told = hosmer_lemeshow(sample)
-    assert told["chi_square"] == pytest.approx(2 * (1 / 1.6))
-    assert told["df"] == 2
-    assert told["p_value"] == pytest.approx(stats.chi2.sf(1.25, 2))
+    assert told.chi_square == pytest.approx(2 * (1 / 1.6))
+    assert told.df == 2
+    assert told.p_value == pytest.approx(stats.chi2.sf(1.25, 2))
 
 
 def test_hosmer_lemeshow_matches_a_loop_over_tenths() -> None:
@@ -40,7 +42,7 @@ def test_hosmer_lemeshow_matches_a_loop_over_tenths() -> None:
     for part in np.split(order, 10):
         n, e, o = part.size, score[part].sum(), label[part].sum()
         total += (o - e) ** 2 / (e * (1 - e / n))
-    assert hosmer_lemeshow(sample_of(label, score))["chi_square"] == pytest.approx(total)
+    assert hosmer_lemeshow(sample_of(label, score)).chi_square == pytest.approx(total)
 
 
 def test_spiegelhalter_by_hand() -> None:
@@ -48,8 +50,8 @@ def test_spiegelhalter_by_hand() -> None:
     top = sum((y - p) * (1 - 2 * p) for y, p in zip(label, score, strict=True))
     below = sum((1 - 2 * p) ** 2 * p * (1 - p) for p in score)
     told = spiegelhalter(sample_of(label, score))
-    assert told["z"] == pytest.approx(top / math.sqrt(below))
-    assert told["p_value"] == pytest.approx(2 * stats.norm.sf(abs(told["z"])))
+    assert told.z == pytest.approx(top / math.sqrt(below))
+    assert told.p_value == pytest.approx(2 * stats.norm.sf(abs(told.z)))
 
 
 def test_calibrated_probabilities_are_rejected_as_often_as_said() -> None:
@@ -57,8 +59,8 @@ def test_calibrated_probabilities_are_rejected_as_often_as_said() -> None:
     for _ in range(400):
         score = rng.beta(1, 3, 600)
         sample = sample_of(rng.random(600) < score, score)
-        small["h"] += hosmer_lemeshow(sample)["p_value"] < 0.05
-        small["s"] += spiegelhalter(sample)["p_value"] < 0.05
+        small["h"] += hosmer_lemeshow(sample).p_value < 0.05
+        small["s"] += spiegelhalter(sample).p_value < 0.05
     assert all(0.02 < count / 400 < 0.085 for count in small.values())
 
 
@@ -66,8 +68,8 @@ def test_a_group_of_one_counts() -> None:
     """One unit with a probability of its own at the top."""
     sample = sample_of([0, 1] * 9 + [1], [0.3] * 18 + [0.9])
     told = hosmer_lemeshow(sample)
-    assert told["df"] == 2
-    assert told["chi_square"] == pytest.approx(
+    assert told.df == 2
+    assert told.chi_square == pytest.approx(
         (9 - 5.4) ** 2 / (5.4 * 0.7) + (1 - 0.9) ** 2 / (0.9 * 0.1)
     )
 
@@ -75,12 +77,12 @@ def test_a_group_of_one_counts() -> None:
 def test_left_out_with_a_reason() -> None:
     clustered = goodness_of_fit_report(sample_of([1, 0, 1, 0], [0.9, 0.2, 0.6, 0.4], [0, 0, 1, 1]))
     why = "patients repeat: the test takes units as independent"
-    assert clustered == {
+    assert to_plain(clustered) == {
         "hosmer_lemeshow": {"chi_square": None, "df": None, "p_value": None, "why": why},
         "spiegelhalter": {"z": None, "p_value": None, "why": why},
     }
     edge = goodness_of_fit_report(sample_of([1, 0, 1, 0], [1.0, 0.0, 1.0, 0.0]))
-    assert edge == {
+    assert to_plain(edge) == {
         "hosmer_lemeshow": {
             "chi_square": None,
             "df": None,
@@ -90,7 +92,4 @@ def test_left_out_with_a_reason() -> None:
         "spiegelhalter": {"z": None, "p_value": None, "why": "every probability is 0, .5 or 1"},
     }
     fine = sample_of([1, 0, 1, 0], [0.9, 0.2, 0.6, 0.4])
-    assert goodness_of_fit_report(fine) == {
-        "hosmer_lemeshow": hosmer_lemeshow(fine),
-        "spiegelhalter": spiegelhalter(fine),
-    }
+    assert goodness_of_fit_report(fine) == GoodnessOfFit(hosmer_lemeshow(fine), spiegelhalter(fine))

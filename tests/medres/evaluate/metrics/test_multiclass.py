@@ -13,12 +13,14 @@ from sklearn.metrics import (
 from medres.evaluate.metrics.multiclass import hand_till, kappa, multiclass_report
 from medres.evaluate.metrics.operating_point import (
     OperatingPointContext,
-    Threshold,
     operating_point_report,
 )
+from medres.evaluate.metrics.results import ClassFigures
+from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.table import load
 from medres.evaluate.scores.units import to_units
+from medres.evaluate.serialization import to_plain
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import proportion_estimate, t_quantile
 
@@ -48,18 +50,18 @@ def test_point_values_match_scikit_learn(seed: int) -> None:
     scores = frame[[f"score:{c}" for c in CLASSES]].to_numpy()
     called = np.array(CLASSES)[scores.argmax(axis=1)]
     out = numbers_of(frame)
-    assert out["confusion"] == confusion_matrix(frame.label, called, labels=CLASSES).tolist()
-    assert out["balanced_accuracy"].estimate == pytest.approx(
+    assert out.confusion == confusion_matrix(frame.label, called, labels=CLASSES).tolist()
+    assert out.balanced_accuracy.estimate == pytest.approx(
         balanced_accuracy_score(frame.label, called)
     )
-    assert out["kappa"].estimate == pytest.approx(cohen_kappa_score(frame.label, called))
+    assert out.kappa.estimate == pytest.approx(cohen_kappa_score(frame.label, called))
     quadratic = cohen_kappa_score(frame.label, called, weights="quadratic", labels=CLASSES)
-    assert out["quadratic_kappa"].estimate == pytest.approx(quadratic)
+    assert out.quadratic_kappa.estimate == pytest.approx(quadratic)
     # scikit-learn's one-against-one macro average is Hand & Till's M
-    assert out["hand_till"].estimate == pytest.approx(
+    assert out.hand_till.estimate == pytest.approx(
         roc_auc_score(frame.label, scores, multi_class="ovo", average="macro", labels=CLASSES)
     )
-    assert out["accuracy"].numerator == int((frame.label == called).sum())
+    assert out.accuracy.numerator == int((frame.label == called).sum())
 
 
 def test_kappa_interval_matches_numerical_derivatives_by_patient() -> None:
@@ -100,7 +102,7 @@ def test_kappa_says_what_it_is_and_stays_within_minus_one_and_one() -> None:
     assert (pairs.ci_low, pairs.n_clusters) == (pytest.approx(once.ci_low), 6)
     assert kappa(truth[:0], called[:0], patient[:0], weights, 0.9) == undefined("no unit")
     flat = kappa(truth * 0, called * 0, patient, weights, 0.9)
-    assert flat == undefined("truth and call hold one and the same class only: kappa is 0 / 0", n=6)
+    assert flat == undefined("all labels and calls are of one class: kappa is 0 / 0", n=6)
     single = kappa(truth, called, patient * 0, weights, 0.9)
     zero = "the estimated variance is zero: no interval of this kind"
     assert single == Estimate(e.estimate, why=zero, n=6, n_clusters=1)
@@ -126,7 +128,7 @@ def test_balanced_accuracy_by_a_loop_over_patients() -> None:
         )
     g = len(patients)
     half = t_quantile(0.95, g - 1) * np.sqrt(g / (g - 1) * squares)
-    e = numbers_of(frame)["balanced_accuracy"]
+    e = numbers_of(frame).balanced_accuracy
     assert (e.ci_low, e.ci_high) == pytest.approx(
         (np.mean(recall) - half, np.mean(recall) + half), rel=1e-12
     )
@@ -134,7 +136,7 @@ def test_balanced_accuracy_by_a_loop_over_patients() -> None:
     few = pd.DataFrame(
         np.eye(3)[[0, 0, 1, 2, 1]] * 0.7 + 0.1, columns=[f"score:{c}" for c in CLASSES]
     )
-    low_high = numbers_of(few.assign(label=list("aabcc")))["balanced_accuracy"]
+    low_high = numbers_of(few.assign(label=list("aabcc"))).balanced_accuracy
     assert (low_high.ci_high, low_high.ci_low >= 0) == (1.0, True)
 
 
@@ -164,7 +166,7 @@ def test_hand_till_edges() -> None:
         1.0, why="the variance of an AUC needs two patients with each class", n=5
     )
     frame = drawn(7)
-    e = numbers_of(frame, level=0.9)["hand_till"]
+    e = numbers_of(frame, level=0.9).hand_till
     assert (e.level, e.sided, e.method, e.n) == (
         0.9,
         "two",
@@ -190,14 +192,14 @@ def test_hand_till_interval_is_about_that_of_a_patient_bootstrap() -> None:
 def test_missing_class_and_unordered_classes_have_reasons() -> None:
     frame = drawn()
     out = numbers_of(frame[frame.label != "c"], ordinal=False)
-    assert "no unit" in out["hand_till"].why
-    assert out["balanced_accuracy"] == undefined("a class has no unit", n=out["accuracy"].n)
+    assert "no unit" in out.hand_till.why
+    assert out.balanced_accuracy == undefined("a class has no unit", n=out.accuracy.n)
     assert (
-        out["quadratic_kappa"].why
-        == "the classes are not said to be ordered (design: ordinal: true)"
+        out.quadratic_kappa.why
+        == "the design does not state that the classes are ordered (ordinal: true)"
     )
     one = numbers_of(frame[frame.label == "a"].assign(**{"score:a": 2.0}))
-    assert "0 / 0" in one["kappa"].why
+    assert "0 / 0" in one.kappa.why
 
 
 @pytest.mark.parametrize("case_control", [False, True])
@@ -205,15 +207,15 @@ def test_each_class_against_the_rest_is_an_operating_point(case_control: bool) -
     frame = drawn()
     units = to_units(load(frame), None, "max", None)
     out = numbers_of(frame, case_control=case_control)
-    assert out["classes"] == [row["class"] for row in out["per_class"]] == CLASSES
+    assert out.classes == [row.name for row in out.per_class] == CLASSES
     truth = np.argmax(np.stack([units.label[name] for name in CLASSES]), axis=0)
     called = np.argmax(np.stack([units.score[name] for name in CLASSES]), axis=0)
-    assert out["accuracy"] == proportion_estimate(truth == called, units.patient, 0.95)
-    for i, (name, row) in enumerate(zip(CLASSES, out["per_class"], strict=True)):
+    assert out.accuracy == proportion_estimate(truth == called, units.patient, 0.95)
+    for i, (name, row) in enumerate(zip(CLASSES, out.per_class, strict=True)):
         sample = Sample(truth == i, np.where(called == i, 1.0, 0.0), units.patient, units.fold)
         whole = operating_point_report(
             sample, Threshold(name, 0.5, "declared"), OperatingPointContext(0.95, case_control)
         )
-        assert row == {key: whole[key] for key in row if key != "class"} | {"class": name}
-        assert len(row) == 12
-    assert sum(row["tp"] for row in out["per_class"]) == out["accuracy"].numerator
+        assert row == ClassFigures(name, whole.table, whole.rates)
+        assert len(to_plain(row)) == 12
+    assert sum(row.table.tp for row in out.per_class) == out.accuracy.numerator

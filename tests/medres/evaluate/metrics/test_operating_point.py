@@ -3,20 +3,26 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import raises_code
 
 from medres.errors import EvaluationError
 from medres.evaluate.metrics.operating_point import (
     OperatingPointContext,
-    Threshold,
     operating_point_report,
+)
+from medres.evaluate.metrics.predictive_values import predictive_values
+from medres.evaluate.metrics.results import CrossTable
+from medres.evaluate.metrics.thresholds import (
+    Threshold,
+    check_tune,
+    choose_thresholds,
     youden,
     youden_point,
 )
-from medres.evaluate.metrics.predictive_values import predictive_values
-from medres.evaluate.metrics.thresholds import check_tune, choose_points
 from medres.evaluate.scores.sample import Sample, rank_counts
 from medres.evaluate.scores.table import load
 from medres.evaluate.scores.units import to_units
+from medres.evaluate.serialization import to_plain
 from medres.evaluate.statistics.intervals import likelihood_ratio, proportion_estimate
 
 
@@ -65,7 +71,7 @@ def test_every_figure_is_that_of_its_own_units(repeat: int, exact: bool) -> None
         exact=exact,
     )
     out = operating_point_report(sample, Threshold("a", 0.5, "frozen", source), context)
-    assert (out["name"], out["threshold"], out["origin"], out["source"]) == (
+    assert (out.name, out.threshold, out.origin, out.source) == (
         "a",
         0.5,
         "frozen",
@@ -74,7 +80,7 @@ def test_every_figure_is_that_of_its_own_units(repeat: int, exact: bool) -> None
     table = {"tp": 0, "fp": 0, "fn": 0, "tn": 0}
     for y, s in zip(label, score, strict=True):
         table[("t" if (s >= 0.5) == y else "f") + ("p" if s >= 0.5 else "n")] += 1
-    assert {key: out[key] for key in table} == table
+    assert vars(out.table) == table
     assert len({*table.values()}) == 4
     called = score >= 0.5
     for name, hit, of in (
@@ -84,22 +90,22 @@ def test_every_figure_is_that_of_its_own_units(repeat: int, exact: bool) -> None
         ("npv", ~label, ~called),
         ("accuracy", called == label, np.ones(n, dtype=bool)),
     ):
-        assert out[name] == proportion_estimate(hit[of], patient[of], 0.9, exact=exact), name
-        assert ("Clopper" in out[name].method) == (exact and repeat == 1)
-    assert out["lr_positive"] == likelihood_ratio(called, label, patient, 0.9, "LR+")
-    assert out["lr_negative"] == likelihood_ratio(~called, label, patient, 0.9, "LR-")
-    assert [list(at) for at in out["predictive_at"]] == [["prevalence", "ppv", "npv"]] * 2
-    for at, prevalence in zip(out["predictive_at"], (0.02, 0.3), strict=True):
-        assert (at["prevalence"], at["ppv"], at["npv"]) == (
+        rate = getattr(out.rates, name)
+        assert rate == proportion_estimate(hit[of], patient[of], 0.9, exact=exact), name
+        assert ("Clopper" in rate.method) == (exact and repeat == 1)
+    assert out.rates.lr_positive == likelihood_ratio(called, label, patient, 0.9, "LR+")
+    assert out.rates.lr_negative == likelihood_ratio(~called, label, patient, 0.9, "LR-")
+    assert [list(vars(at)) for at in out.predictive_at] == [["prevalence", "ppv", "npv"]] * 2
+    for at, prevalence in zip(out.predictive_at, (0.02, 0.3), strict=True):
+        assert (at.prevalence, at.ppv, at.npv) == (
             prevalence, *predictive_values(called, label, patient, prevalence, 0.9)
         )  # fmt: skip
     right = np.concatenate([called == label, np.zeros(9, dtype=bool)])
     truth, who = np.concatenate([label, refused[0]]), np.concatenate([patient, refused[1]])
     for name, of in (("sensitivity", truth), ("specificity", ~truth)):
-        assert out["refused_as_error"][name] == proportion_estimate(
-            right[of], who[of], 0.9, exact=exact
-        )
-        assert ("Clopper" in out["refused_as_error"][name].method) == (exact and repeat == 1)
+        rate = getattr(out.refused_as_error, name)
+        assert rate == proportion_estimate(right[of], who[of], 0.9, exact=exact)
+        assert ("Clopper" in rate.method) == (exact and repeat == 1)
 
 
 def test_no_youden_point_of_one_class() -> None:
@@ -115,11 +121,12 @@ def test_a_score_equal_to_the_threshold_is_positive() -> None:
         Threshold("a", 0.5, "declared"),
         OperatingPointContext(0.95),
     )
-    assert [out[k] for k in ("tp", "fp", "fn", "tn")] == [1, 1, 1, 1]
-    assert out["sensitivity"].estimate == 0.5
-    assert out["ppv"].denominator == 2
-    assert out["accuracy"].denominator == 4
-    assert "source" not in out
+    assert out.table == CrossTable(1, 1, 1, 1)
+    assert out.rates.sensitivity.estimate == 0.5
+    assert out.rates.ppv.denominator == 2
+    assert out.rates.accuracy.denominator == 4
+    assert out.source is None
+    assert "source" not in to_plain(out)
 
 
 def test_refusals_count_as_errors_of_their_class() -> None:
@@ -129,17 +136,17 @@ def test_refusals_count_as_errors_of_their_class() -> None:
     out = operating_point_report(
         sample_of([1, 1, 0, 0], [0.9, 0.8, 0.1, 0.2]), Threshold("a", 0.5, "declared"), context
     )
-    assert out["sensitivity"].estimate == 1.0
+    assert out.rates.sensitivity.estimate == 1.0
     assert (
-        out["refused_as_error"]["sensitivity"].numerator,
-        out["refused_as_error"]["sensitivity"].denominator,
+        out.refused_as_error.sensitivity.numerator,
+        out.refused_as_error.sensitivity.denominator,
     ) == (
         2,
         3,
     )
     assert (
-        out["refused_as_error"]["specificity"].numerator,
-        out["refused_as_error"]["specificity"].denominator,
+        out.refused_as_error.specificity.numerator,
+        out.refused_as_error.specificity.denominator,
     ) == (
         2,
         4,
@@ -152,44 +159,42 @@ def test_case_control_leaves_out_what_depends_on_prevalence() -> None:
         sample, Threshold("a", 0.5, "declared"), OperatingPointContext(0.95, True, (0.1,))
     )
     why = (
-        "cases and controls were sampled apart: the share of positives is the sampler's, not "
-        "the clinic's"
+        "cases and controls were sampled separately: the proportion of positives is not that of "
+        "the clinic"
     )
-    assert [(out[k].estimate, out[k].why) for k in ("ppv", "npv", "accuracy")] == [
+    assert [(e.estimate, e.why) for e in (out.rates.ppv, out.rates.npv, out.rates.accuracy)] == [
         (None, f"{why}; see predictive_at")
     ] * 3
-    assert (out["sensitivity"].estimate, out["specificity"].estimate) == (0.5, 0.5)
-    assert out["predictive_at"][0]["ppv"].estimate == pytest.approx(
-        0.5 * 0.1 / (0.5 * 0.1 + 0.5 * 0.9)
-    )
+    assert (out.rates.sensitivity.estimate, out.rates.specificity.estimate) == (0.5, 0.5)
+    assert out.predictive_at[0].ppv.estimate == pytest.approx(0.5 * 0.1 / (0.5 * 0.1 + 0.5 * 0.9))
 
 
 def test_one_class_gives_reasons() -> None:
     out = operating_point_report(
         sample_of([0, 0], [0.9, 0.3]), Threshold("a", 0.5, "declared"), OperatingPointContext(0.95)
     )
-    assert out["sensitivity"].estimate is None
-    assert out["specificity"].estimate == 0.5
-    assert out["lr_positive"].why == "LR+ needs both classes"
-    assert out["lr_negative"].why == "LR- needs both classes"
+    assert out.rates.sensitivity.estimate is None
+    assert out.rates.specificity.estimate == 0.5
+    assert out.rates.lr_positive.why == "LR+ needs both classes"
+    assert out.rates.lr_negative.why == "LR- needs both classes"
 
 
 def test_points_are_exploratory_only_where_nothing_else_was_given() -> None:
     units = units_of(label=[1, 1, 0, 0], score=[0.9, 0.6, 0.5, 0.1])
     tune = units_of(label=[1, 0, 0], score=[0.7, 0.65, 0.1])
-    (alone,) = choose_points(units, None, None, None)["positive"]
-    assert (alone.origin, alone.threshold) == ("exploratory", 0.6)
-    (frozen,) = choose_points(units, tune, "abc", None)["positive"]
-    assert (frozen.origin, frozen.name, frozen.threshold) == ("frozen", "default", 0.7)
+    (alone,) = choose_thresholds(units, None, None, None)["positive"]
+    assert (alone.origin, alone.value) == ("exploratory", 0.6)
+    (frozen,) = choose_thresholds(units, tune, "abc", None)["positive"]
+    assert (frozen.origin, frozen.name, frozen.value) == ("frozen", "default", 0.7)
     assert frozen.source == {
         "criterion": "youden",
         "split": "tune",
         "sha256": "abc",
         "n_patients": 3,
     }
-    both = choose_points(units, tune, "abc", {"positive": {"rule-out": 0.2}})["positive"]
+    both = choose_thresholds(units, tune, "abc", {"positive": {"rule-out": 0.2}})["positive"]
     assert [(p.origin, p.name) for p in both] == [("frozen", "default"), ("declared", "rule-out")]
-    assert [p.name for p in choose_points(units, None, None, 0.25)["positive"]] == ["0.25"]
+    assert [p.name for p in choose_thresholds(units, None, None, 0.25)["positive"]] == ["0.25"]
 
 
 def test_frozen_points_of_an_artefact_keep_their_source_and_come_first() -> None:
@@ -206,8 +211,8 @@ def test_frozen_points_of_an_artefact_keep_their_source_and_come_first() -> None
             "sha256": "f00",
         },
     ]
-    points = choose_points(units, None, None, given)["positive"]
-    assert [(p.origin, p.threshold) for p in points] == [("frozen", 0.4), ("declared", 0.5)]
+    points = choose_thresholds(units, None, None, given)["positive"]
+    assert [(p.origin, p.value) for p in points] == [("frozen", 0.4), ("declared", 0.5)]
     assert points[0].source == {
         "criterion": "youden",
         "split": "tune",
@@ -217,20 +222,20 @@ def test_frozen_points_of_an_artefact_keep_their_source_and_come_first() -> None
 
 
 @pytest.mark.parametrize(
-    "bad",
+    ("bad", "code"),
     [
-        "0.5",
-        True,
-        {"other": {"a": 1}},
-        {"positive": {"a": "x"}},
-        {"positive": float("nan")},
-        float("inf"),
-        [None],
+        ("0.5", "not_a_threshold"),
+        (True, "not_a_threshold"),
+        ({"other": {"a": 1}}, "unknown_finding"),
+        ({"positive": {"a": "x"}}, "not_a_threshold"),
+        ({"positive": float("nan")}, "not_a_threshold"),
+        (float("inf"), "not_a_threshold"),
+        ([None], "not_a_threshold"),
     ],
 )
-def test_bad_thresholds_are_refused(bad) -> None:
-    with pytest.raises(EvaluationError):
-        choose_points(units_of(label=[1, 0], score=[0.9, 0.1]), None, None, bad)
+def test_bad_thresholds_are_refused(bad, code: str) -> None:
+    with raises_code(EvaluationError, code):
+        choose_thresholds(units_of(label=[1, 0], score=[0.9, 0.1]), None, None, bad)
 
 
 def test_a_tuning_table_that_shares_patients_or_images_is_refused() -> None:
@@ -243,9 +248,9 @@ def test_a_tuning_table_that_shares_patients_or_images_is_refused() -> None:
         frame = pd.DataFrame(
             {"image": ["x", "y"], "patient": ["s", "t"], "label": [1, 0], "score": [0.5, 0.1]}
         )
-        with pytest.raises(EvaluationError, match="not frozen"):
+        with raises_code(EvaluationError, "split_leak", column):
             check_tune(load(frame.assign(**{column: value})), table)
-    with pytest.raises(EvaluationError, match="other findings"):
+    with raises_code(EvaluationError, "findings_differ"):
         check_tune(load(pd.DataFrame({"label:A": [1, 0], "score:A": [0.5, 0.1]})), table)
 
 
@@ -253,10 +258,10 @@ def test_a_criterion_is_found_on_the_tuning_table_and_frozen() -> None:
     units = units_of(label=[0, 1, 1, 0], score=[0.2, 0.3, 0.9, 0.4])
     tune = units_of(label=[0, 0, 0, 1, 1], score=[0.1, 0.35, 0.5, 0.4, 0.8])
     asked = {"screening": "sensitivity:1", "rule-in": "specificity:1"}
-    youden, screening, rule_in = choose_points(units, tune, "abc", None, asked)["positive"]
+    youden, screening, rule_in = choose_thresholds(units, tune, "abc", None, asked)["positive"]
     assert (youden.name, screening.name, rule_in.name) == ("default", "screening", "rule-in")
-    assert screening.threshold == pytest.approx(0.375)  # midway: 0.4 is called, 0.35 is not
-    assert rule_in.threshold == pytest.approx(0.65)
+    assert screening.value == pytest.approx(0.375)  # midway: 0.4 is called, 0.35 is not
+    assert rule_in.value == pytest.approx(0.65)
     assert {p.origin for p in (screening, rule_in)} == {"frozen"}
     assert screening.source == {
         "criterion": "sensitivity:1",
@@ -264,18 +269,15 @@ def test_a_criterion_is_found_on_the_tuning_table_and_frozen() -> None:
         "sha256": "abc",
         "n_patients": 5,
     }
-    (other,) = choose_points(units, tune, "abc", None, {"default": "specificity:1"})["positive"]
-    assert (other.name, other.threshold) == ("default", pytest.approx(0.65))
+    (other,) = choose_thresholds(units, tune, "abc", None, {"default": "specificity:1"})["positive"]
+    assert (other.name, other.value) == ("default", pytest.approx(0.65))
 
 
 def test_a_criterion_without_a_tuning_table_or_out_of_reach_is_an_error() -> None:
     units = units_of(label=[0, 1, 1, 0], score=[0.2, 0.3, 0.9, 0.4])
-    with pytest.raises(EvaluationError, match="is found on a tune table: give one"):
-        choose_points(units, None, None, None, {"screening": "sensitivity:0.9"})
-    with pytest.raises(
-        EvaluationError,
-        match=r"no threshold on the tune table reaches high=sensitivity_low:0.9 \(2 positive",
-    ):
-        choose_points(units, units, "abc", None, {"high": "sensitivity_low:0.9"})
-    with pytest.raises(EvaluationError, match="high: 'often' is no criterion"):
-        choose_points(units, units, "abc", None, {"high": "often"})
+    with raises_code(EvaluationError, "no_tune_table"):
+        choose_thresholds(units, None, None, None, {"screening": "sensitivity:0.9"})
+    with raises_code(EvaluationError, "criterion_unmet", "high=sensitivity_low:0.9", "2 positive"):
+        choose_thresholds(units, units, "abc", None, {"high": "sensitivity_low:0.9"})
+    with raises_code(EvaluationError, "criterion", "high", "'often'"):
+        choose_thresholds(units, units, "abc", None, {"high": "often"})

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import raises_code
 
 from medres.errors import EvaluationError
 from medres.evaluate.scores.table import load
@@ -79,7 +80,7 @@ def test_noisy_or_takes_0_and_1_and_nothing_beyond() -> None:
     )
     assert certain.score["positive"][:2].tolist() == [1.0, 0.0]
     for wrong in (-0.01, 1.01):
-        with pytest.raises(EvaluationError, match=r"scores of 'positive' leave 0\.\.1"):
+        with raises_code(EvaluationError, "not_probabilities", "'positive'"):
             to_units(
                 load(ROWS.assign(score=[wrong, 0.5, 0.5, 0.5, 0.5])), "study", "noisy_or", None
             )
@@ -91,9 +92,8 @@ def test_units_without_a_score_have_none() -> None:
 
 def test_labels_that_differ_are_an_error_unless_any() -> None:
     rows = ROWS.assign(label=[1, 0, 0, -1, None])
-    with pytest.raises(
-        EvaluationError,
-        match=r"^labels of 'positive' differ inside 2 of 3 units \(study\): use --pool-label any",
+    with raises_code(
+        EvaluationError, "mixed_labels", "2 of 3 studies", "positive", "--pool-label any"
     ):
         to_units(load(rows), "study", "max", None)
     units = to_units(load(rows), "study", "max", "any")
@@ -106,14 +106,14 @@ def test_any_does_not_turn_a_gap_into_a_negative() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(EvaluationError, match="no column 'series'"):
+    with raises_code(EvaluationError, "missing_column", "'series'"):
         to_units(load(ROWS), "series", "max", None)
-    with pytest.raises(EvaluationError, match="several patients"):
+    with raises_code(EvaluationError, "mixed_patients"):
         to_units(load(ROWS.assign(patient=["p1", "p2", "p3", "p3", "p4"])), "study", "max", "any")
-    with pytest.raises(EvaluationError, match="noisy_or needs probabilities"):
+    with raises_code(EvaluationError, "not_probabilities"):
         to_units(load(ROWS.assign(score=ROWS.score * 10)), "study", "noisy_or", None)
     for bad in ({"unit": "lesion"}, {"pool": "median"}, {"pool_label": "all"}):
-        with pytest.raises(EvaluationError, match="it can be"):
+        with raises_code(EvaluationError, "unknown_option", *map(repr, bad.values())):
             to_units(load(ROWS), **({"unit": "study", "pool": "max", "pool_label": None} | bad))
 
 

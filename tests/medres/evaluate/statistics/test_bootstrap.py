@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from medres.evaluate.metrics.auc import auc_estimates
 from medres.evaluate.metrics.average_precision import average_precision
-from medres.evaluate.metrics.operating_point import youden
 from medres.evaluate.metrics.optimism import optimism_corrected
 from medres.evaluate.metrics.partial_auc import (
     partial_auc,
@@ -18,6 +17,7 @@ from medres.evaluate.metrics.partial_auc import (
     standardised,
 )
 from medres.evaluate.metrics.roc import auc_covariance, auc_from_counts, placements
+from medres.evaluate.metrics.thresholds import youden
 from medres.evaluate.scores.sample import Counts, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import percentile_estimate, replicates_for, resampled
 from medres.evaluate.statistics.estimate import Estimate
@@ -188,41 +188,39 @@ def test_rates_at_a_fixed_rate_by_hand() -> None:
 
 
 def test_partial_numbers_have_intervals_around_the_estimate() -> None:
-    out = partial_auc_report(drawn(n=200, repeat=2), 0.95, 400)
-    for row in out["partial_auc"]:
-        assert row["raw"].ci_low < row["raw"].estimate < row["raw"].ci_high
-        assert row["standardised"].replicates == 400
-        assert 0.5 < row["standardised"].estimate < 1
-        assert (row["raw"].method, row["raw"].n) == ("percentile bootstrap of patients", 200)
+    areas, at_fixed = partial_auc_report(drawn(n=200, repeat=2), 0.95, 400)
+    for row in areas:
+        assert row.raw.ci_low < row.raw.estimate < row.raw.ci_high
+        assert row.standardised.replicates == 400
+        assert 0.5 < row.standardised.estimate < 1
+        assert (row.raw.method, row.raw.n) == ("percentile bootstrap of patients", 200)
     sample = drawn(n=200, repeat=2)
     counts = rank_counts(sample.label, sample.score)
-    assert [(row["axis"], row["low"], row["high"]) for row in out["partial_auc"]] == [
+    assert [(row.axis, row.low, row.high) for row in areas] == [
         ("specificity", 0.8, 1.0), ("sensitivity", 0.8, 1.0)
     ]  # fmt: skip
-    for row in out["partial_auc"]:
-        assert row["raw"].estimate == partial_auc(counts, row["axis"], 0.8, 1.0)
-    at_specificity, at_sensitivity = out["at_fixed"]
-    assert (at_specificity["fixed"], at_specificity["value"]) == ("specificity", 0.9)
-    assert at_specificity["sensitivity"].estimate == sensitivity_at(counts, 0.9)
-    assert (at_sensitivity["fixed"], at_sensitivity["value"]) == ("sensitivity", 0.9)
-    assert at_sensitivity["specificity"].estimate == specificity_at(counts, 0.9)
+    for row in areas:
+        assert row.raw.estimate == partial_auc(counts, row.axis, 0.8, 1.0)
+    at_specificity, at_sensitivity = at_fixed
+    assert (at_specificity.fixed, at_specificity.value) == ("specificity", 0.9)
+    assert at_specificity.sensitivity.estimate == sensitivity_at(counts, 0.9)
+    assert (at_sensitivity.fixed, at_sensitivity.value) == ("sensitivity", 0.9)
+    assert at_sensitivity.specificity.estimate == specificity_at(counts, 0.9)
     assert sensitivity_at(counts, 0.9) != specificity_at(counts, 0.9)
-    assert at_specificity["sensitivity"].n_clusters == 100
-    one = partial_auc_report(
+    assert at_specificity.sensitivity.n_clusters == 100
+    areas, at_fixed = partial_auc_report(
         Sample(np.ones(3, dtype=bool), np.arange(3.0), np.arange(3), np.zeros(3, dtype=np.int64)),
         0.95,
         10,
     )
-    assert (one["partial_auc"][0]["raw"].why, one["at_fixed"][1]["specificity"].n) == (
+    assert (areas[0].raw.why, at_fixed[1].specificity.n) == (
         "one class only",
         3,
     )
     least = Sample(
         np.array([True, False]), np.array([1.0, 0.0]), np.arange(2), np.zeros(2, dtype=np.int64)
     )
-    assert partial_auc_report(least, 0.95, 10)["partial_auc"][0]["raw"].estimate == pytest.approx(
-        0.2
-    )
+    assert partial_auc_report(least, 0.95, 10)[0][0].raw.estimate == pytest.approx(0.2)
 
 
 def test_optimism_of_a_useless_model_is_seen() -> None:
@@ -236,7 +234,7 @@ def test_optimism_of_a_useless_model_is_seen() -> None:
         t = youden(counts)
         apparent.append((s.score >= t)[s.label].mean() + (s.score < t)[~s.label].mean())
         out = optimism_corrected(s, 0.95, 200)
-        corrected.append(out["sensitivity"].estimate + out["specificity"].estimate)
+        corrected.append(out.sensitivity.estimate + out.specificity.estimate)
     assert np.mean(apparent) > 1.15
     assert abs(np.mean(corrected) - 1) < 0.6 * (np.mean(apparent) - 1)
 
@@ -245,5 +243,5 @@ def test_bootstrap_interval_agrees_with_the_analytic_one() -> None:
     s = drawn(n=500, digits=4)
     draws = resampled(s, {"auc": auc_from_counts}, 1000)["auc"]
     e = percentile_estimate(placements(s).auc, draws, 0.95, "m", 500, 500)
-    logit = auc_estimates(s, 0.95)["auc_logit"]
+    logit = auc_estimates(s, 0.95).auc_logit
     assert (e.ci_low, e.ci_high) == pytest.approx((logit.ci_low, logit.ci_high), abs=0.01)

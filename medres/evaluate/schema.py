@@ -1,0 +1,342 @@
+"""The report as typed objects: what report.json holds, from one finding up to the whole.
+
+A field's name is its key in the JSON; `medres.evaluate.serialization` has the rules. To add a
+metric: return an `Estimate` (or a dataclass of metrics/results.py) from a module of its own, add
+the field to `Finding`, and set it in analyses/finding.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from medres.evaluate.metrics.results import (
+    BrierDecomposition,
+    Calibration,
+    CalibrationCurves,
+    ChiSquareTest,
+    Curve,
+    DecisionCurve,
+    GoodnessOfFit,
+    Histogram,
+    IntervalWidth,
+    Macro,
+    Multiclass,
+    NoCalibration,
+    OperatingPoint,
+    PartialAuc,
+    RateAtFixed,
+    WilsonTerms,
+)
+from medres.evaluate.serialization import ABSENT, INLINE, JsonObject, to_plain
+from medres.evaluate.statistics.estimate import Estimate
+
+SCHEMA = "medres.report/1"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The AUC with all uncertain labels taken as one class."""
+
+    n_positive: int
+    auc: Estimate
+
+
+@dataclass(frozen=True)
+class UncertainBounds:
+    all_negative: Bound
+    all_positive: Bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    counts: Curve
+    histogram: Histogram | None = field(default=None, metadata=ABSENT)
+    wilson: WilsonTerms
+    calibration: CalibrationCurves | None = field(default=None, metadata=INLINE)
+
+
+@dataclass(frozen=True)
+class ErrorCase:
+    """A unit called wrongly: the first 12 hex digits of the SHA-256 of its id, and its score."""
+
+    id: str
+    score: float
+
+
+@dataclass(frozen=True)
+class WorstErrors:
+    false_negatives: list[ErrorCase]
+    false_positives: list[ErrorCase]
+
+
+@dataclass(frozen=True)
+class ReaderPoint:
+    """A human reader's calls in one arm of a reader study."""
+
+    reader: str
+    arm: str
+    n: int
+    sensitivity: Estimate
+    specificity: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subgroup:
+    """One level of a column. `suppressed`: a class has too few patients, and figures are left
+    out. The p-values belong to the column."""
+
+    column: str
+    level: str
+    n: int
+    n_positive: int
+    n_positive_patients: int
+    n_negative_patients: int
+    suppressed: bool
+    auc: Estimate | None = field(default=None, metadata=ABSENT)
+    counts: Curve | None = field(default=None, metadata=ABSENT)
+    operating_points: list[OperatingPoint] | None = field(default=None, metadata=ABSENT)
+    interaction_p: float | None = None
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How scores and labels of images became those of a unit; null if a unit is an image."""
+
+    score: str | None
+    label: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherUnit:
+    """The headline of a finding at a second unit of analysis."""
+
+    unit: str
+    pooling: Pooling | None
+    n: int
+    n_positive: int
+    auc: Estimate
+    operating_points: list[OperatingPoint]
+    curves: Curves | None = field(default=None, metadata=ABSENT)
+    summary: str | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Everything about one finding (or one class against the rest)."""
+
+    n: int
+    n_positive: int
+    n_not_assessed: int
+    n_uncertain: int
+    n_refused: int
+    n_positive_patients: int | None
+    n_negative_patients: int | None
+    prevalence: Estimate
+    auc: Estimate
+    auc_wald: Estimate
+    auc_logit: Estimate
+    auc_newcombe: Estimate
+    auc_patient_weighted: Estimate | None = field(default=None, metadata=ABSENT)
+    precision: IntervalWidth
+    average_precision: Estimate
+    brier: Estimate
+    brier_decomposition: BrierDecomposition | None = field(default=None, metadata=ABSENT)
+    goodness_of_fit: GoodnessOfFit | None = field(default=None, metadata=ABSENT)
+    calibration: Calibration | NoCalibration
+    operating_points: list[OperatingPoint]
+    partial_auc: list[PartialAuc]
+    at_fixed: list[RateAtFixed]
+    decision_curve: DecisionCurve
+    uncertain_bounds: UncertainBounds | None = field(default=None, metadata=ABSENT)
+    worst_errors: WorstErrors | None = field(default=None, metadata=ABSENT)
+    curves: Curves | None = field(default=None, metadata=ABSENT)
+    other_unit: OtherUnit | None = field(default=None, metadata=ABSENT)
+    subgroups: list[Subgroup] = field(default_factory=list)
+    readers: list[ReaderPoint] | None = field(default=None, metadata=ABSENT)
+    summary: str | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedRates:
+    """Differences a - b at a threshold that was declared for both models."""
+
+    operating_point: str
+    threshold: float
+    sensitivity_difference: Estimate
+    sensitivity_p: float | None
+    specificity_difference: Estimate
+    specificity_p: float | None
+
+
+@dataclass(frozen=True)
+class Noninferiority:
+    """Whether a is not worse than b (`reference`) by more than the margin of AUC."""
+
+    margin: float
+    reference: str
+    noninferior: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two models on their common units. `p_adjusted`: after Holm, over the whole report."""
+
+    finding: str
+    a: str
+    b: str
+    direction: Literal["a-b"] = "a-b"
+    n_common: int
+    auc_difference: Estimate
+    p_value: float | None
+    method: str
+    alternative: Literal["two-sided"] = "two-sided"
+    b_counts: Curve | None = field(default=None, metadata=ABSENT)
+    n_positive: int | None = field(default=None, metadata=ABSENT)
+    rates: PairedRates | None = field(default=None, metadata=INLINE)
+    noninferiority: Noninferiority | None = field(default=None, metadata=INLINE)
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class GlobalComparison:
+    """Whether three or more models have the same AUC."""
+
+    finding: str
+    models: list[str]
+    n_common: int
+    test: ChiSquareTest = field(metadata=INLINE)
+
+
+@dataclass(frozen=True)
+class Design:
+    """`answers`: the design file as it was given, in its order. `prevalence`: stated, by
+    finding."""
+
+    answers: Mapping[str, Any] = field(metadata=INLINE)
+    prevalence: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    patients: int | None
+    units: int
+    images: int
+
+
+@dataclass(frozen=True)
+class AgeSummary:
+    """In years; q1 and q3 are the quartiles."""
+
+    n: int
+    median: float
+    q1: float
+    q3: float
+
+
+@dataclass(frozen=True)
+class Demographics:
+    """Patients by level of each column that the table has."""
+
+    age: AgeSummary | None = field(default=None, metadata=ABSENT)
+    sex: dict[str, int] | None = field(default=None, metadata=ABSENT)
+    site: dict[str, int] | None = field(default=None, metadata=ABSENT)
+    manufacturer: dict[str, int] | None = field(default=None, metadata=ABSENT)
+    modality: dict[str, int] | None = field(default=None, metadata=ABSENT)
+    view: dict[str, int] | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """`images`, `scored`, `refused` and `failed` count rows of the table. `ingest`: the summary of
+    ingest.json."""
+
+    images: int
+    scored: int
+    refused: int
+    failed: int
+    units: int
+    units_refused: int
+    patients: int | None
+    demographics: Demographics
+    ingest: JsonObject | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
+class TableSource:
+    name: str
+    rows: int
+    sha256: str
+    nothing_shared_by: list[str] | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """`further`: what the caller adds, such as the hash of the model; it goes before."""
+
+    created: str
+    scores: TableSource
+    tune: TableSource | None
+    compared: list[TableSource]
+    level: float
+    seeds: dict[str, int]
+    versions: dict[str, str | None]
+    further: Mapping[str, Any] = field(default_factory=dict, metadata=INLINE)
+    explanation: str | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
+class ReportWarning:
+    """`finding` is None if the warning concerns the whole table."""
+
+    code: str
+    finding: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class ChecklistItem:
+    """An item of a reporting guideline; `answer` is None if the item stays open."""
+
+    item: str
+    about: str
+    answer: str | None
+    design: str | None
+
+
+@dataclass(frozen=True)
+class Checklist:
+    guideline: str
+    source: str
+    rows: list[ChecklistItem]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What report.json holds."""
+
+    schema: str = SCHEMA
+    title: str
+    task: str
+    analysis_unit: str
+    cluster: Literal["patient"] | None
+    pooling: Pooling
+    folds: int | None
+    design: Design
+    n: SampleSize
+    flow: Flow
+    findings: dict[str, Finding]
+    macro: Macro | None = field(default=None, metadata=ABSENT)
+    multiclass: Multiclass | None = field(default=None, metadata=ABSENT)
+    comparisons: list[Comparison]
+    global_comparisons: list[GlobalComparison] | None = field(default=None, metadata=ABSENT)
+    provenance: Provenance
+    warnings: list[ReportWarning] | None = field(default=None, metadata=ABSENT)
+    methods: str | None = field(default=None, metadata=ABSENT)
+    crosswalks: list[Checklist] | None = field(default=None, metadata=ABSENT)
+
+    def to_json(self) -> JsonObject:
+        """Dicts, lists, texts, numbers and None, in the order of report.json."""
+        return dict(to_plain(self))
