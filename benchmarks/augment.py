@@ -1,23 +1,24 @@
-"""Augmentation: this package's against a chain of Keras layers, MONAI's transforms and
-torchvision's, same operations, same batch.
+"""Compare the augmentation of this package with a chain of Keras layers, with the transforms of
+MONAI and with those of torchvision: same operations, same batch.
 
     python benchmarks/augment.py [--torch-python PATH/TO/python] [--batch 16] [--repeats 7] [--step]
 
-Two cases: the chest preset on batch x 224 x 224 (rotation, zoom, shear, shift, offset, contrast,
-gamma, blur, noise), and affine with elastic deformation on 64 x 64 x 64 volumes. All draw their own
-parameters from like ranges, for each image its own (MONAI and torchvision are therefore called an
-image at a time). Every image gets every operation. Ours makes two things more: quantum noise, and
-numbers that can be replayed; and one interpolation where the chain of Keras layers makes four.
---step also times a training step of ResNet-50.
+There are two cases: the chest preset on batch x 224 x 224 (rotation, zoom, shear, shift, offset,
+contrast, gamma, blur, noise), and affine with elastic deformation on 64 x 64 x 64 volumes. Each
+side draws its own parameters from similar ranges, separately for each image. (MONAI and torchvision
+are therefore called for one image at a time.) Every image gets every operation. This package does
+three things more: it adds quantum noise, its random numbers can be replayed, and it interpolates
+once where the chain of Keras layers interpolates four times. --step also times a training step of
+ResNet-50.
 
-MONAI and torchvision run in an environment of their own, made for instance so:
+MONAI and torchvision run in their own environment, which you can make with
 
     python -m venv torchenv && torchenv/bin/pip install torch torchvision monai
 
-and given with --torch-python; without it they are left out. Wall and processor time (all threads)
-in ms an image, the least of the repeats after one run that is not counted; all sides may use all
-cores. The rows go to standard output as CSV. Nothing else should run on the machine; where
-something does, processor time is the fairer figure.
+and pass with --torch-python. Without it they are left out. The results are wall time and processor
+time (all threads) in ms per image: the minimum of the repeats, after one run that is not counted.
+All sides may use all cores. The rows are written to standard output as CSV. Nothing else should run
+on the machine; otherwise processor time is the fairer figure.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ Times = dict[str, tuple[float, float]]
 
 
 def milliseconds(run: Callable[[], Any], images: int, repeats: int) -> tuple[float, float]:
-    """Wall time and processor time, ms an image: the least of the repeats."""
+    """Return wall time and processor time in ms per image: the minimum of the repeats."""
     run()
     wall, processor = [], []
     for _ in range(repeats):
@@ -56,7 +57,7 @@ def milliseconds(run: Callable[[], Any], images: int, repeats: int) -> tuple[flo
 
 
 def ours(batch: int, repeats: int) -> dict[str, Times]:
-    """This package: its own compiled part inside a plain graph, inside a compiled step, and
+    """Time this package: its compiled part inside a plain graph, inside a compiled step, and
     operation by operation.
     """
     import numpy as np
@@ -94,7 +95,7 @@ def ours(batch: int, repeats: int) -> dict[str, Times]:
 
 
 def keras_chain(batch: int, repeats: int) -> dict[str, Times]:
-    """Keras' own layers, one after the other. There is nothing in 3D."""
+    """Return the layers of Keras, one after the other. Keras has no such layers for 3D."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -127,8 +128,8 @@ def keras_chain(batch: int, repeats: int) -> dict[str, Times]:
 
 
 def chest_chains(side: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """The chest preset's operations for one (1, side, side) image in 0..1, as MONAI's and as
-    torchvision's transforms.
+    """Return the operations of the chest preset for one (1, side, side) image in 0..1, as
+    transforms of MONAI and of torchvision.
     """
     import math
 
@@ -178,7 +179,7 @@ def chest_chains(side: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]
 
 
 def peers(batch: int, repeats: int) -> dict[str, Times]:
-    """MONAI's transforms an image and torchvision's v2 an image. Runs in the environment that has
+    """Time MONAI and torchvision v2, one image at a time. This runs in the environment that has
     them.
     """
     import math

@@ -1,34 +1,34 @@
-"""Images a second and peak memory of ResNet-50: this package's against keras.applications' and
-torchvision's, on the same batch.
+"""Measure images per second and peak memory of ResNet-50: this package, keras.applications and
+torchvision, on the same batch.
 
     python -m venv TORCH && TORCH/bin/pip install torch torchvision numpy
     python benchmarks/backbones.py --torch-python TORCH/bin/python [--batch 16] [--size 224]
         [--rounds 5] [--only train,float32]
 
-The first makes an environment of its own for the peer.
+The first command makes a separate environment for torch.
 
-A training step is SGD on the cross-entropy of ten classes; an inference step is one forward pass;
-both in float32 and in bfloat16 (Keras: mixed_bfloat16; torch: autocast while training, bfloat16
+A training step is SGD on the cross-entropy of ten classes. An inference step is one forward pass.
+Both run in float32 and in bfloat16 (Keras: mixed_bfloat16; torch: autocast in training, bfloat16
 weights for inference). The networks:
 
-    medres               version 1.5, as torchvision's; training by `training_twin`, inference by
+    medres               version 1.5, like torchvision; training by `training_twin`, inference by
                          `folded`
-    medres, version 1    the same of version 1 with convolution biases, as keras.applications' (6 %
-                         fewer multiply-adds)
-    medres, as built     version 1.5, the model itself, of built-in layers with Keras' batch
-                         normalisation
+    medres, version 1    the same for version 1 with convolution biases, like keras.applications
+                         (6 % fewer multiply-adds)
+    medres, as built     version 1.5, the model itself, of built-in layers with the batch
+                         normalization of Keras
     keras.applications   ResNet50
-    torch                torchvision's resnet50, channels first
+    torch                resnet50 of torchvision, channels first
     torch, channels last the same in the other memory layout
-    torch, frozen        inference only: channels last, traced and frozen, its batch normalisation
-                         folded by torch
+    torch, frozen        inference only: channels last, traced and frozen, with its batch
+                         normalization folded by torch
 
-The networks of a case live in processes of their own and take turns, step by step, so that a busy
-moment of the machine meets all of them; one step each is not counted. Given are the images a second
-of the middle and of the fastest step, and the images a second of processor time (all threads; the
-step that took least), which a busy machine disturbs less. Peak memory is the largest resident set
-of the process, its libraries included. Rows go to standard output as CSV, ratios to standard error:
-of the fastest steps, and of processor time.
+Each network of a case runs in its own process. The processes take turns, step by step, so that a
+busy moment of the machine affects all of them; the first step of each is not counted. The results
+are the images per second of the median and of the fastest step, and the images per second of
+processor time (all threads; the step that took least), which a busy machine disturbs less. Peak
+memory is the largest resident set of the process, including its libraries. Rows are written to
+standard output as CSV, and ratios to standard error: of the fastest steps, and of processor time.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def keras_step(name: str, step: str, dtype: str, images: Any, labels: Any) -> tu
 
 
 def keras_model(name: str, step: str, shape: tuple[int, ...]) -> Any:
-    """ResNet-50 with ten logits."""
+    """Return a ResNet-50 with ten logits."""
     import keras
 
     if name == "keras.applications":
@@ -148,8 +148,8 @@ def torch_step(name: str, step: str, dtype: str, images: Any, labels: Any) -> tu
 
 
 def work(name: str, step: str, dtype: str, batch: int, size: int) -> None:
-    """In a process of its own: a step for each line in, its seconds and processor seconds on a line
-    out; at the end the peak.
+    """Run in its own process: one step per input line, with its seconds and processor seconds on an
+    output line; at the end the peak memory.
     """
     run, version = (torch_step if name in TORCH else keras_step)(
         name, step, dtype, *batch_of(batch, size)
@@ -171,7 +171,7 @@ def work(name: str, step: str, dtype: str, batch: int, size: int) -> None:
 
 
 class Worker:
-    """One network of a case, in a process of its own."""
+    """One network of a case, in its own process."""
 
     def __init__(
         self, python: str, name: str, case: tuple[str, str], given: argparse.Namespace
@@ -245,7 +245,7 @@ def measure(case: tuple[str, str], given: argparse.Namespace) -> list[dict[str, 
 
 
 def ratios(rows: list[dict[str, Any]], column: str) -> str:
-    """Each peer against the net of its own version."""
+    """Return the ratio of each peer to the medres network of the same version."""
     rate = {row["network"]: row[column] for row in rows}
     found = {
         "the model as built": rate["medres"] / rate["medres, as built"],
@@ -265,7 +265,7 @@ def main() -> None:
     for name, default in (("batch", 16), ("size", 224), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument(
-        "--torch-python", help="the Python of an environment with torch and torchvision"
+        "--torch-python", help="Python of an environment with torch and torchvision"
     )
     parser.add_argument("--only", help="one case, such as train,bfloat16")
     parser.add_argument("--work", help=argparse.SUPPRESS)

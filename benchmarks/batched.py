@@ -1,7 +1,7 @@
-"""The intervals of `medres.evaluate`, worked out for many samples of one design at once: arrays
-(replicates, units).
+"""The intervals of `medres.evaluate`, computed for many samples of one design at once: arrays of
+shape (replicates, units).
 
-Units of a patient stand together, `images` of each. Scores are taken to be without ties.
+The units of a patient are adjacent, `images` per patient. Scores are assumed to have no ties.
 `coverage.py` checks samples of every cell against the package itself. An interval that does not
 exist is NaN.
 """
@@ -27,14 +27,14 @@ Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 
 @dataclass(frozen=True)
 class Batch:
-    """label, score (r, n) of samples with `images` units a patient."""
+    """label, score (r, n) of samples with `images` units per patient."""
 
     label: Bools
     score: Floats
     images: int
 
     def by_patient(self, value: NDArray[Any]) -> Floats:
-        """(r, patients) sums."""
+        """Return sums per patient, (r, patients)."""
         out = value[:, :: self.images].astype(np.float64)
         for k in range(1, self.images):
             out += value[:, k :: self.images]
@@ -42,7 +42,7 @@ class Batch:
 
     @cached_property
     def auc(self) -> Auc:
-        """Every unit weighs the same."""
+        """Return the AUC with equal weights of all units."""
         return Auc(self, np.ones_like(self.score))
 
     @cached_property
@@ -51,7 +51,7 @@ class Batch:
 
     @cached_property
     def cumulative(self) -> tuple[Floats, Floats]:
-        """True and false positives (r, n) at each score, from the highest down."""
+        """Return true and false positives (r, n) at each score, from the highest downwards."""
         ranked = np.take_along_axis(self.label, self.order, axis=1)
         tp = np.cumsum(ranked, axis=1, dtype=np.float64)
         return tp, np.arange(1.0, ranked.shape[1] + 1) - tp
@@ -63,7 +63,7 @@ class Batch:
 
 
 def auc_intervals(batch: Batch) -> dict[str, Interval]:
-    """auc (the headline), auc_newcombe, auc_logit and auc_wald."""
+    """Return auc (the main interval), auc_newcombe, auc_logit and auc_wald."""
     base = batch.auc
     out = {"auc_wald": base.wald(), "auc_logit": base.logit()}
     out = {"auc_newcombe": base.newcombe()} | out
@@ -78,7 +78,7 @@ def auc_intervals(batch: Batch) -> dict[str, Interval]:
 
 
 def patient_weighted(batch: Batch) -> Interval:
-    """The logit interval of the AUC in which each patient weighs the same in each class."""
+    """Return the logit interval of the AUC with equal weight of all patients within each class."""
     return Auc(
         batch, 1 / np.where(batch.label, _spread(batch, batch.label), _spread(batch, ~batch.label))
     ).logit()
@@ -89,7 +89,7 @@ def _spread(batch: Batch, member: Bools) -> Floats:
 
 
 class Auc:
-    """AUC, its variances and its patients, for units of the given weights."""
+    """The AUC, its variances and its numbers of patients, for units with the given weights."""
 
     def __init__(self, batch: Batch, weight: Floats) -> None:
         a, b = np.where(batch.label, weight, 0.0), np.where(batch.label, 0.0, weight)
@@ -128,7 +128,7 @@ class Auc:
         return _newcombe_low(self.auc, m, n), 1 - _newcombe_low(1 - self.auc, m, n)
 
     def effective(self) -> Interval:
-        """Class sizes over the design effect; numbers of patients where that is not known."""
+        """Return class sizes over the design effect, or numbers of patients if it is unknown."""
         if self.batch.images == 1:
             return self.units[0].astype(float), self.units[1].astype(float)
         known = (self.variance > 1e-24) & (self.independent > 1e-24)
@@ -142,7 +142,7 @@ class Auc:
         return sizes[0], sizes[1]
 
     def assumed(self) -> Floats:
-        """The variance that method 5 takes for granted at the estimate."""
+        """Return the variance that method 5 assumes at the estimate."""
         (m, n), t = self.effective(), self.auc
         return t * (1 - t) * (1 + ((m + n) / 2 - 1) * ((1 - t) / (2 - t) + t / (1 + t))) / (m * n)
 
@@ -173,7 +173,7 @@ def logit_limits(p: Floats, error: Floats, quantile: Any) -> Interval:
 
 
 def proportions(batch: Batch, hit: Bools, member: Bools) -> Interval:
-    """Wilson's limits of the share of hits among the members, clustered where patients repeat."""
+    """Return Wilson limits of the share of hits among members, clustered if patients repeat."""
     n, k = member.sum(axis=1).astype(float), (hit & member).sum(axis=1)
     size = batch.by_patient(member)
     groups = (size > 0).sum(axis=1)
@@ -200,15 +200,15 @@ def proportions(batch: Batch, hit: Bools, member: Bools) -> Interval:
 
 
 def likelihood_ratios(batch: Batch, hit: Bools) -> Interval:
-    """Limits of P(hit | positive) / P(hit | negative) by the log method."""
+    """Return limits of P(hit | positive) / P(hit | negative) by the log method."""
     log_ratio, variance, q = _log_ratio(batch, hit, batch.label)
     half = q * np.sqrt(np.where(variance > 0, variance, np.nan))
     return np.exp(log_ratio - half), np.exp(log_ratio + half)
 
 
 def _log_ratio(batch: Batch, hit: Bools, of: Bools) -> tuple[Floats, Floats, float]:
-    """Log of the ratio of two hit rates, its variance (NaN where a count is zero) and the quantile
-    for it.
+    """Return the log of the ratio of two hit rates, its variance (NaN if a count is zero) and the
+    quantile for it.
     """
     n1, n0 = of.sum(axis=1), (~of).sum(axis=1)
     k1, k0 = (hit & of).sum(axis=1), (hit & ~of).sum(axis=1)
@@ -228,8 +228,8 @@ def _log_ratio(batch: Batch, hit: Bools, of: Bools) -> tuple[Floats, Floats, flo
 
 
 def predictive(batch: Batch, hit: Bools, of: Bools, odds: float) -> Interval:
-    """Mercaldo's limits of P(of | hit) at prior odds; with counts of patients and z^2 / 2 a cell
-    where a cell is empty.
+    """Return Mercaldo's limits of P(of | hit) at prior odds; if a cell is empty, with counts of
+    patients and z^2 / 2 per cell.
     """
     log_ratio, variance, q = _log_ratio(batch, hit, of)
     edge, adjusted, spread = np.zeros(len(hit), dtype=bool), np.zeros(len(hit)), np.zeros(len(hit))
@@ -252,7 +252,9 @@ def predictive(batch: Batch, hit: Bools, of: Bools, odds: float) -> Interval:
 
 
 def net_benefits(batch: Batch, acted: Bools, weight: float) -> Interval:
-    """Limits of the net benefit at the sample's own prevalence, patient sandwich with t."""
+    """Return limits of the net benefit at the prevalence of the sample: the patient sandwich
+    variance with a t quantile.
+    """
     gain = (acted & batch.label) - weight * (acted & ~batch.label)
     value = gain.mean(axis=1)
     by_patient = batch.by_patient(gain - value[:, None]) / gain.shape[1]
@@ -265,7 +267,7 @@ def net_benefits(batch: Batch, acted: Bools, weight: float) -> Interval:
 
 
 def average_precisions(batch: Batch) -> Interval:
-    """Limits by the infinitesimal jackknife over patients."""
+    """Return limits by the infinitesimal jackknife over patients."""
     tp, fp = batch.cumulative
     n1, called = tp[:, -1:], tp + fp
     steps = np.diff(tp, axis=1, prepend=0) / n1
@@ -280,7 +282,7 @@ def average_precisions(batch: Batch) -> Interval:
 
 
 def briers(batch: Batch, probability: Floats) -> Interval:
-    """Limits of the mean squared distance of probability and label."""
+    """Return limits of the mean squared difference of probability and label."""
     squared = (probability - batch.label) ** 2
     value = squared.mean(axis=1)
     return _clustered_logit(value, batch.by_patient(squared - value[:, None]) / squared.shape[1])

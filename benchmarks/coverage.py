@@ -1,17 +1,17 @@
-"""Simulated coverage of the intervals, by patients with and without the finding, AUC, and
-correlation inside patients.
+"""Simulate the coverage of the intervals, by number of patients with and without the finding, AUC,
+and correlation within patients.
 
     python benchmarks/coverage.py [--replicates 10000] [--csv coverage.csv] [--quick]
 
-A cell draws patients, each with `images` images of one label, or (mixed) of labels dealt at random.
-A score is shift x label + sqrt(icc) u + sqrt(1 - icc) e with standard normal u (patient) and e
-(image), so the true AUC is Phi(shift / sqrt(2)); the threshold lies half-way, and the probability
-is the true one. Newcombe's interval is gated: every cell where it covers under 93 % or over 99 % is
-listed at the end, with the reason; the exit code is 1 where one is under. The others are printed;
-those that depend on the prevalence allow for its chance, which is none here, so they cover more
-than they say. All replicates of a cell are worked out at once (`batched.py`); the first ones must
-be what the package gives. Figures other than the AUC have 2,000 replicates, those of calibration
-100.
+A cell draws patients, each with `images` images of one label, or (mixed) with labels assigned at
+random. A score is shift x label + sqrt(icc) u + sqrt(1 - icc) e with standard normal u (patient)
+and e (image), so the true AUC is Phi(shift / sqrt(2)). The threshold lies halfway, and the
+probability is the true one. Newcombe's interval is gated: every cell in which it covers less than
+93 % or more than 99 % is listed at the end with the reason, and the exit code is 1 if one covers
+less. The other intervals are only printed. Intervals that depend on the prevalence allow for its
+sampling error, which is zero here, so they cover more than their nominal level. All replicates of a
+cell are computed at once (`batched.py`), and the first ones must equal the results of the package.
+Figures other than the AUC have 2,000 replicates, and those of calibration 100.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from medres.evaluate.scores.sample import Sample
 LEVEL = 0.95
 GATE = (0.93, 0.99)
 CHECKED = 3
-OTHERS = 2000  # replicates of what is no AUC, at the least
-SLOW = 100  # replicates of the figures that are fitted one by one, by the package
+OTHERS = 2000  # minimum replicates of figures other than the AUC
+SLOW = 100  # replicates of the figures that the package fits one by one
 ELSEWHERE = 0.1  # the stated prevalence
 CALIBRATION = {"slope": 1.0, "intercept": 0.0, "in_the_large": 0.0, "oe_ratio": 1.0}
-CHUNK = 200_000  # units at once: they stay in the cache
+CHUNK = 200_000  # units at once, so that they fit in the processor cache
 KINDS = (
     "auc",
     "auc_newcombe",
@@ -197,7 +197,9 @@ def sample_of(batch: Batch, i: int, score: np.ndarray) -> Sample:
 
 
 def check(cell: Cell, batch: Batch, found: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """The first replicates by the package's own functions: the same limits, or the run stops."""
+    """Compute the first replicates with the functions of the package; stop the run if the limits
+    differ.
+    """
     for i in range(min(CHECKED, len(batch.label))):
         sample, probable = (
             sample_of(batch, i, batch.score),
@@ -224,7 +226,7 @@ def check(cell: Cell, batch: Batch, found: dict[str, tuple[np.ndarray, np.ndarra
 
 
 def calibration(cell: Cell, batch: Batch, most: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Limits of the fitted figures in the first replicates, by the package."""
+    """Return limits of the fitted figures in the first replicates, by the package."""
     out: dict[str, list[tuple[float, float]]] = {kind: [] for kind in CALIBRATION}
     for i in range(min(most, len(batch.label))):
         own = calibration_estimates(sample_of(batch, i, cell.probability(batch.score)), LEVEL)
@@ -241,9 +243,9 @@ def calibration(cell: Cell, batch: Batch, most: int) -> dict[str, tuple[np.ndarr
 def coverage(
     cell: Cell, replicates: int, seed: int
 ) -> tuple[dict[str, float], dict[str, float], float]:
-    """By kind: share of replicates whose interval holds the truth (of those with one), share
-    without an interval; and the variance of the AUC that Newcombe's method assumes over the one
-    that the replicates show.
+    """Return by kind the share of replicates whose interval contains the true value (among those
+    with an interval), the share without an interval, and the variance of the AUC that Newcombe's
+    method assumes divided by the one that the replicates show.
     """
     truth, auc, assumed = truths(cell), [], []
     held, missing, tried = (dict.fromkeys(KINDS, 0) for _ in range(3))
@@ -281,8 +283,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--replicates", type=int, default=10_000)
-    parser.add_argument("--csv", type=Path, help="also write the table here")
-    parser.add_argument("--quick", action="store_true", help="an eighth of the cells")
+    parser.add_argument("--csv", type=Path, help="also write the table to this file")
+    parser.add_argument("--quick", action="store_true", help="run an eighth of the cells")
     given = parser.parse_args()
     rows, outside = [], []
     head = f"{'n+':>4} {'n-':>4} {'AUC':>5} {'images':>6} {'icc':>4} {'mixed':>5} "
@@ -313,8 +315,8 @@ def main() -> int:
         if not GATE[0] <= held["auc_newcombe"] <= GATE[1]:
             outside.append((cell, held["auc_newcombe"], ratio))
     print(
-        "*: some replicates have no such interval (the package says why); they are left out of "
-        "the share."
+        "*: some replicates have no such interval (the package gives the reason); they are left "
+        "out of the share."
     )
     if given.csv:
         with given.csv.open("w", newline="") as file:

@@ -1,12 +1,12 @@
-"""CT contrast or not, by patient: the image model beside a baseline that sees metadata only.
+"""Detect contrast agent in CT, by patient: the image model and a baseline that sees metadata only.
 
     python benchmarks/ct_contrast.py DATA/ct-contrast OUT [--folds 5] [--epochs 30]
 
-100 slices of 54 patients (TCGA-LUAD through TCIA, CC BY 3.0). A check of the pipeline and no more:
-manufacturer and body part differ between the classes, so a model can be right for the wrong reason;
-the baseline shows how far that alone goes. Patient-grouped cross-validation: one fold tests, the
-next one tunes, the others train. Writes OUT/image.csv and OUT/metadata.csv (out-of-fold scores,
-with their fold) and the report that compares them.
+The data are 100 slices of 54 patients (TCGA-LUAD through TCIA, CC BY 3.0). This is only a check of
+the pipeline: manufacturer and body part differ between the classes, so a model can be right for the
+wrong reason. The baseline shows how far metadata alone go. Cross-validation is by patient: one fold
+tests, the next one tunes, the others train. The script writes OUT/image.csv and OUT/metadata.csv
+(out-of-fold scores with their fold) and the report that compares them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ import medres
 from data_pipelines import ingest
 from data_pipelines.splits.stratified import group_folds
 from medres.evaluate.__main__ import main as evaluate
-from medres.inference.scoring import score_split
-from medres.progress import Bars
 
 FINDING = "contrast"
 
@@ -37,7 +35,7 @@ def labels_of(data: Path) -> pd.DataFrame:
 
 
 def fold_labels(table: pd.DataFrame, folds: np.ndarray, test: int, count: int) -> pd.DataFrame:
-    """The labels CSV of one fold, with its split column."""
+    """Return the labels CSV of one fold, with its split column."""
     split = np.where(folds == test, "test", np.where(folds == (test + 1) % count, "tune", "train"))
     return pd.DataFrame(
         {"path": table["path"], FINDING: table[f"label:{FINDING}"].astype(int), "split": split}
@@ -45,8 +43,8 @@ def fold_labels(table: pd.DataFrame, folds: np.ndarray, test: int, count: int) -
 
 
 def metadata_scores(table: pd.DataFrame) -> np.ndarray:
-    """Probabilities for the test rows from manufacturer, body part and age, fitted on the other
-    rows.
+    """Return probabilities for the test rows from manufacturer, body part and age, fitted on the
+    other rows.
     """
     columns = make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore"), ["manufacturer", "model", "body_part"]),
@@ -92,9 +90,8 @@ def main() -> None:
             epochs=options.epochs,
             seed=options.seed,
             out=folder / "run",
-            progress=Bars(),
         )
-        scores, _ = score_split(run.artefact, folder / "work", "test")
+        scores = medres.score(run.artefact, folder / "work", "test").table
         image.append(scores.assign(fold=test))
         rows = manifest.table[manifest.table["split"] == "test"]
         baseline = rows[["image", "patient"]].assign(

@@ -1,12 +1,13 @@
-"""Speed of the evaluation against other packages, with equal point values.
+"""Compare the speed of the evaluation with other packages, at equal point values.
 
     python benchmarks/evaluate.py [--sizes 1000 10000 100000 1000000] [--replicates 2000] [--report]
 
-Peers: scikit-learn's `roc_auc_score` in a bootstrap loop; `confidenceinterval` (DeLong, bootstrap)
-and `MLstatkit` (paired DeLong, bootstrap), left out where they are not installed. Each is timed on
-as many replicates as a few seconds allow and scaled to all of them; the table says on how many. All
-times are seconds of one processor, on one thread, so that what else runs on the machine counts
-little. `--report` also times a whole report of 100,000 cases x 14 findings.
+The peers are `roc_auc_score` of scikit-learn in a bootstrap loop, `confidenceinterval` (DeLong,
+bootstrap) and `MLstatkit` (paired DeLong, bootstrap); the last two are left out if they are not
+installed. Each is timed on as many replicates as a few seconds allow, and the time is scaled to all
+of them; the table gives the number. All times are seconds of one processor on one thread, so other
+work on the machine matters little. `--report` also times a complete report of 100,000 cases x 14
+findings.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from medres.evaluate.metrics.roc import auc_covariance, auc_from_counts, placeme
 from medres.evaluate.scores.sample import Counts, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import Statistic, resampled
 
-SECONDS = 4.0  # for one peer's bootstrap
+SECONDS = 4.0  # for the bootstrap of one peer
 
 
 def cases(n: int, seed: int = 0) -> Sample:
-    """Independent patients, a tenth with the finding; scores are probabilities."""
+    """Return independent patients, a tenth of them with the finding; scores are probabilities."""
     rng = np.random.default_rng(seed)
     label = rng.random(n) < 0.1
     return Sample(
@@ -56,7 +57,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def scaled(work: Callable[[int], Any], replicates: int) -> tuple[float, int]:
-    """Seconds for all replicates, from as many as SECONDS allow (5 at the least)."""
+    """Return the seconds for all replicates, from as many as SECONDS allow (at least 5)."""
     one = timed(lambda: work(5))[0] / 5
     count = int(min(replicates, max(5, SECONDS / one)))
     return timed(lambda: work(count))[0] * replicates / count, count
@@ -70,8 +71,8 @@ def sklearn_bootstrap(sample: Sample, replicates: int) -> None:
 
 
 def all_figures(counts: Counts) -> dict[str, Statistic]:
-    """AUC, sensitivity, specificity and net benefit at one threshold, average precision and Brier
-    score, from counts.
+    """Return AUC, sensitivity, specificity and net benefit at one threshold, average precision and
+    Brier score, from counts.
     """
     place = int(np.searchsorted(-counts.threshold, -0.1, "right")) - 1
     p = counts.threshold
@@ -94,7 +95,7 @@ def all_figures(counts: Counts) -> dict[str, Statistic]:
 
 
 def check(sample: Sample, counts: Counts) -> None:
-    """Equal to scikit-learn to 1e-12, or the run stops."""
+    """Check equality with scikit-learn to 1e-12; stop the run if it fails."""
     figures = {name: float(statistic(counts)) for name, statistic in all_figures(counts).items()}
     expected = {
         "auc": roc_auc_score(sample.label, sample.score),
@@ -156,7 +157,7 @@ def _peers(sample: Sample, pair: Sample, replicates: int, ours: dict[str, Any]) 
 
         seconds, told = timed(lambda: Delong_test(label, sample.score, pair.score))
         if abs(told[1] - (paired_difference(sample, pair, 0.95)[1] or 0.0)) > 1e-6:
-            raise SystemExit("MLstatkit gives another p-value")
+            raise SystemExit("MLstatkit gives a different p-value")
         boot, count = scaled(
             lambda r: Bootstrapping(label, sample.score, "roc_auc", n_bootstraps=r), replicates
         )

@@ -1,12 +1,13 @@
-"""How long one model takes to answer, everywhere: python benchmarks/inference.py RUN/model.keras
-WORK [--torch PYTHON]
+"""Measure how long one model takes to predict, in every runtime.
 
-In one run on one machine, batches of 1 and 16: Keras predict, the compiled graph, batch
-normalisation folded, ONNX Runtime, OpenVINO in float32, bfloat16 and int8 (with what that costs in
-probability and AUC on the test split of WORK), and torchvision's network of the same name, eager
-and compiled (--torch: an interpreter that has torch and torchvision). Then `Predictor` on a DICOM
-file of the model's own size, against its bare graph. All are given the same number of threads.
-Times: median of repeated calls.
+    python benchmarks/inference.py RUN/model.keras WORK [--torch PYTHON]
+
+One run on one machine, with batches of 1 and 16, times: Keras predict, the compiled graph, the
+graph with folded batch normalization, ONNX Runtime, OpenVINO in float32, bfloat16 and int8 (with
+the resulting differences in probability and AUC on the test split of WORK), and the network of
+torchvision with the same name, eager and compiled (--torch: an interpreter that has torch and
+torchvision). Then it compares `Predictor` on a DICOM file of the model's own size with its bare
+graph. All use the same number of threads. Times are medians of repeated calls.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 BATCHES = (1, 16)
-SECONDS = 1.5  # of each timing, at least five calls
+SECONDS = 1.5  # per timing, with at least five calls
 
 TORCH = """
 import json, statistics, sys, time
@@ -71,8 +72,8 @@ def median_time(call: Callable[[], Any], seconds: float = SECONDS) -> float:
 
 
 def int8_model(path: Path, images: np.ndarray, out: Path) -> Path:
-    """The ONNX model with weights and activations in int8 (quantise, dequantise), ranges from
-    `images`.
+    """Return the ONNX model with weights and activations in int8 (quantize, dequantize), with
+    ranges from `images`.
     """
     from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, quantize_static
 
@@ -92,7 +93,7 @@ def int8_model(path: Path, images: np.ndarray, out: Path) -> Path:
 def ways(
     model: Path, folder: Path, calibration: np.ndarray
 ) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Everything that answers, by name: images -> probabilities."""
+    """Return all runtimes by name, each as a function images -> probabilities."""
     import tensorflow as tf
 
     from medres.artefact.archive import load
@@ -124,7 +125,9 @@ def ways(
 
 
 def split_images(model: Path, work: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, ...) in model units and labels of the first output (nan where there is none)."""
+    """Return images (n, ...) in model units and the labels of the first output (nan if there is
+    none).
+    """
     from data_pipelines.cache.store import ensure_cache
     from data_pipelines.cache.tf_dataset import eval_batches, targets_of
     from data_pipelines.ingestion.manifest import Manifest
@@ -138,8 +141,8 @@ def split_images(model: Path, work: Path, split: str) -> tuple[np.ndarray, np.nd
 
 
 def predictor_times(model: Path, image: np.ndarray) -> dict[str, float]:
-    """Seconds for one DICOM file of the model's own size: its bare graph for the image, and from
-    the file's bytes to the answer.
+    """Return the seconds for one DICOM file of the model's own size: for the bare graph on the
+    image, and from the bytes of the file to the result.
     """
     import tensorflow as tf
 
@@ -163,7 +166,7 @@ def predictor_times(model: Path, image: np.ndarray) -> dict[str, float]:
 
 
 def dicom_file(image: np.ndarray) -> bytes:
-    """The bytes of a CR file that holds display values 0 to 1 in 16 bits."""
+    """Return the bytes of a CR file that holds display values 0 to 1 in 16 bits."""
     import io
 
     from pydicom.uid import ExplicitVRLittleEndian
@@ -194,7 +197,7 @@ def main() -> None:
     p.add_argument("model", type=Path)
     p.add_argument("work", type=Path)
     p.add_argument("--torch", metavar="PYTHON", help="an interpreter with torch and torchvision")
-    p.add_argument("--peer", default="resnet18", help="torchvision's network of the same size")
+    p.add_argument("--peer", default="resnet18", help="network of torchvision with the same size")
     given = p.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -239,7 +242,7 @@ def tell(
         f"{len(labels)} test images"
     )
     print(
-        f"{'ms an image':<24}{'batch 1':>9}{'batch 16':>10}"
+        f"{'ms per image':<24}{'batch 1':>9}{'batch 16':>10}"
         f"{'x torch eager':>18}{'max difference':>16}{'AUC':>8}"
     )
     known = np.isfinite(labels)

@@ -1,13 +1,14 @@
-"""Speed from DICOM files to training batches, against MONAI and against pydicom in a PyTorch
+"""Compare the speed from DICOM files to training batches with MONAI and with pydicom in a PyTorch
 DataLoader, on the same files.
 
     python benchmarks/ingest.py [--data FOLDER] [--files 2000] [--peers PYTHON] [--side 224]
 
---data: a folder with uncompressed CT slices; without it, slices are drawn. Shifted copies, no two
-alike, make up --files. --peers: the python of an environment with torch, monai, itk and pydicom
-(benchmarks/ingest_peers.py says how to make one); without it the peers are left out. All sides
-read, rescale to HU and resize to SIDE x SIDE, with two worker processes, one side after the other;
-the files lie in the page cache. Imports are not timed, the start of worker processes is.
+--data is a folder with uncompressed CT slices; without it, synthetic slices are made. Shifted
+copies, all of them different, fill up to --files. --peers is the python of an environment with
+torch, monai, itk and pydicom (benchmarks/ingest_peers.py shows how to make one); without it the
+peers are left out. All sides read, rescale to HU and resize to SIDE x SIDE with two worker
+processes, one side after the other. The files are in the page cache. Imports are not timed; the
+start of worker processes is.
 """
 
 from __future__ import annotations
@@ -41,14 +42,13 @@ from pydicom.uid import (
 )
 
 import medres
-from data_pipelines import ingest, read_stored
+from data_pipelines import ingest, make_cohort, read_stored
 from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.cache.tf_dataset import Targets, eval_batches, train_batches
 from data_pipelines.dicom.header import read_header
 from data_pipelines.dicom.writer import derived_uid, save, set_pixels
 from data_pipelines.errors import DicomError
 from data_pipelines.runtime.worker_pool import map_isolated
-from data_pipelines.synthetic.cohort import make_cohort
 
 BATCH, WORKERS, DECODED = 32, 2, 100
 SYNTAXES = (
@@ -76,20 +76,20 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def with_processor(work: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Seconds, processor seconds (worker processes too) and result."""
+    """Return seconds, processor seconds (including worker processes) and the result."""
     used = processor_seconds()
     spent, result = timed(work)
     return spent, processor_seconds() - used, result
 
 
 def processor_seconds() -> float:
-    """Of this process and of its children that have ended."""
+    """Return the processor seconds of this process and of its finished child processes."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def slices_of(folder: Path | None, scratch: Path) -> list[Path]:
-    """CT slices of one size and with a rescale: of the folder given, or drawn."""
+    """Return CT slices of one size with a rescale, from the given folder or synthetic."""
     if folder is None:
         folder = make_cohort(scratch / "phantom", patients=60)
     found = []
@@ -106,7 +106,7 @@ def slices_of(folder: Path | None, scratch: Path) -> list[Path]:
 def write_files(
     sources: list[Path], count: int, out: Path, syntax: UID = ExplicitVRLittleEndian
 ) -> list[str]:
-    """`count` files: the slices over and over, each time shifted by some rows, as other
+    """Write `count` files: the slices repeatedly, each time shifted by some rows, as other
     patients.
     """
     files = []
@@ -119,7 +119,7 @@ def write_files(
         dataset.StudyInstanceUID = derived_uid("benchmark", turn, dataset.StudyInstanceUID)
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = name
         dataset.file_meta.TransferSyntaxUID = syntax
-        plain = Dataset()  # in the encoding of its syntax, whatever the source's was
+        plain = Dataset()  # in the encoding of its transfer syntax, whatever that of the source was
         plain.file_meta = dataset.file_meta
         plain.update({element.tag: element for element in dataset if element.tag.group < 0x7FE0})
         set_pixels(plain, pixels, bits=16)
@@ -145,8 +145,8 @@ def header_rates(files: list[str]) -> dict[str, float]:
 def decode_rates(
     sources: list[Path], scratch: Path
 ) -> Iterator[tuple[str, float, float, float | None]]:
-    """Syntax, and images a second: ours in one process and in two, pydicom's pixel_array in one
-    (None: it cannot).
+    """Return per transfer syntax the images per second: this package in one process and in two, and
+    pydicom's pixel_array in one (None: it cannot decode it).
     """
     for syntax in SYNTAXES:
         files = write_files(sources, DECODED, scratch / syntax.name, syntax)
@@ -170,15 +170,17 @@ def decode_rates(
 
 
 def epoch(cache: Cache, targets: Targets, number: int) -> int:
-    """Images seen: the shuffled training split, then the others, as an epoch of training does."""
+    """Return the number of images: the shuffled training split, then the others, as in an epoch of
+    training.
+    """
     parts = [train_batches(cache, targets, BATCH, 0, epoch=number)]
     parts += [eval_batches(cache, targets, BATCH, split) for split in ("tune", "test")]
     return sum(len(label) for part in parts for _, label, _ in part)
 
 
 def ours(files: list[str], side: int, work: Path) -> dict[str, float]:
-    """Seconds: ingest, first epoch (cache and all), second epoch; bytes of the cache and of the
-    integers in it.
+    """Return the seconds of ingest, of the first epoch (including the cache) and of the second
+    epoch; and the bytes of the cache and of its integers.
     """
     spent, _ = timed(lambda: ingest(Path(files[0]).parent, None, work, workers=WORKERS))
     targets: list[Targets] = []
@@ -208,7 +210,7 @@ def ours(files: list[str], side: int, work: Path) -> dict[str, float]:
 
 
 def training_rate(side: int) -> float:
-    """Images a second that ResNet-18 trains on here."""
+    """Return the images per second that ResNet-18 trains on on this machine."""
     net = medres.classifier(18, (side, side, 1), 1, windows=["lung"])
     net.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
     images, labels = np.zeros((BATCH, side, side, 1), np.float32), np.zeros((BATCH, 1), np.float32)
@@ -232,7 +234,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument(
-        "--scratch", type=Path, help="folder for the files written; else the system's own"
+        "--scratch", type=Path, help="folder for temporary files; default: that of the system"
     )
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.scratch) as folder:
@@ -281,7 +283,7 @@ def compare(files: list[str], side: int, scratch: Path, peers: Path | None) -> N
     print(f"ingest (index, decode, check, split) before it: {mine['ingest']:.1f} s")
     print(f"cache: {mine['cache'] / mine['integers']:.3f} x the bytes of the prepared integers")
     print(
-        f"a cached epoch gives {feeds:,.0f} images a second; ResNet-18 trains on {eats:.1f}: "
+        f"a cached epoch gives {feeds:,.0f} images per second; ResNet-18 trains on {eats:.1f}: "
         f"{feeds / eats:,.0f} x"
     )
 

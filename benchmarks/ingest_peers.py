@@ -1,14 +1,14 @@
 """The other side of benchmarks/ingest.py: the same files through MONAI, and through pydicom in a
 PyTorch DataLoader.
 
-Run by benchmarks/ingest.py with the python of an environment of its own, which a user makes once:
+benchmarks/ingest.py runs it with the python of a separate environment, which you make once:
 
     python -m venv peers
     peers/bin/pip install torch torchvision monai itk pydicom pylibjpeg pylibjpeg-openjpeg
 
-Each way reads, rescales to HU and resizes to a float32 tensor (1, SIDE, SIDE); batches of 32,
-shuffled, two worker processes. Resizing is `area`, the cheapest of torch's filters that do not
-alias. Prints one JSON line.
+Each variant reads, rescales to HU and resizes to a float32 tensor (1, SIDE, SIDE), in batches of
+32, shuffled, with two worker processes. Resizing is `area`, the cheapest filter of torch that does
+not alias. The script prints one JSON line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BATCH = 32
 
 
 class PlainDicom(Dataset):
-    """pydicom and torch alone."""
+    """A data set that uses only pydicom and torch."""
 
     def __init__(self, files: list[str], side: int) -> None:
         self.files, self.side = files, side
@@ -54,7 +54,7 @@ def monai_dataset(files: list[str], side: int, reader: str, cache: str) -> Datas
 
     flat = (
         [SqueezeDim(dim=-1)] if reader == "ITKReader" else []
-    )  # which reads a slice as a volume of one
+    )  # which reads a slice as a volume with one slice
     read = [LoadImage(reader=reader, image_only=True), EnsureChannelFirst(), *flat]
     return PersistentDataset(
         files, Compose([*read, Resize((side, side), mode="area")]), cache_dir=cache
@@ -62,14 +62,14 @@ def monai_dataset(files: list[str], side: int, reader: str, cache: str) -> Datas
 
 
 def processor_seconds() -> float:
-    """Of this process and of its children that have ended."""
+    """Return the processor seconds of this process and of its finished child processes."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def epoch(dataset: Dataset, workers: int) -> tuple[float, float, int]:
-    """Seconds, processor seconds and images of one pass; the start of the workers is part of it, as
-    it is in use.
+    """Return seconds, processor seconds and images of one pass, including the start of the workers,
+    as in real use.
     """
     begun, used, seen = time.perf_counter(), processor_seconds(), 0
     for batch in DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=workers):

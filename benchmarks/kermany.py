@@ -1,12 +1,12 @@
-"""Kermany chest radiographs, pneumonia or not, ResNet-18 from scratch: the official split by child,
-test AUC with its interval.
+"""Train ResNet-18 from scratch on Kermany's chest radiographs (pneumonia or not): the official
+split by child, and the test AUC with its interval.
 
     python benchmarks/kermany.py DATA/cxr-pneumonia OUT [--seeds 1] [--epochs 12]
         [--preset xray-128]
 
-The 5,840 JPEG images are wrapped as DICOM first (derived, lossy, without spacing: they are not
-native radiographs). The tuning split is drawn from train, by child. Each seed goes on where an
-earlier call stopped.
+The 5,840 JPEG images are first wrapped as DICOM (derived, lossy, without spacing; they are not
+native radiographs). The tuning split is drawn from train, by child. A repeated call resumes each
+seed where an earlier call stopped.
 """
 
 from __future__ import annotations

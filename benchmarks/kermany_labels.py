@@ -6,9 +6,9 @@ pneumonia.
     medres ingest WRAPPED --labels WRAPPED/labels.csv --out WORK
 
 FOLDER holds train/ and test/, each with NORMAL/ and PNEUMONIA/. A child is (number, bacteria or
-virus) for the files
-personN_..., and (number, NORMAL2 or not) for the others: the bare number is not one child. The
-split is the official one; the tuning split is drawn from train, by patient, at ingest.
+virus) for the files personN_..., and (number, NORMAL2 or not) for the others; the number alone does
+not identify a child. The split is the official one; the tuning split is drawn from train, by
+patient, at ingest.
 """
 
 from __future__ import annotations
@@ -23,18 +23,16 @@ _NORMAL = re.compile(r"(NORMAL2-)?IM-(\d+)-")
 
 
 def patient_key(name: str) -> str:
-    """Return the child of a file name. Raises ValueError for a name that follows neither
-    pattern.
-    """
+    """Return the child of a file name. Raises ValueError if the name follows neither pattern."""
     if found := _PNEUMONIA.match(name):
         return f"{found[2]}-{found[1]}"
     if found := _NORMAL.match(name):
         return f"{'normal2' if found[1] else 'normal'}-{found[2]}"
-    raise ValueError(f"unknown pattern of file name: {name}")
+    raise ValueError(f"file name with an unknown pattern: {name}")
 
 
 def rows(folder: Path) -> list[dict[str, object]]:
-    """Return one row a picture, sorted by path."""
+    """Return one row per image, sorted by path."""
     return [
         {
             "path": path.relative_to(folder).as_posix(),
@@ -47,7 +45,7 @@ def rows(folder: Path) -> list[dict[str, object]]:
 
 
 def write(folder: Path, out: Path) -> None:
-    """Write the table and print its counts. Stops where the folder holds no such pictures."""
+    """Write the table and print its counts. Stops if the folder holds no such images."""
     table = rows(folder)
     if not table:
         sys.exit(f"{folder} holds no train/CLASS/*.jpeg or test/CLASS/*.jpeg")
@@ -59,7 +57,7 @@ def write(folder: Path, out: Path) -> None:
         part = [row for row in table if row["split"] == split]
         positive = sum(int(str(row["pneumonia"])) for row in part)
         patients = len({row["patient"] for row in part})
-        print(f"{split}: {len(part)} pictures, {positive} with pneumonia, {patients} patients")
+        print(f"{split}: {len(part)} images, {positive} with pneumonia, {patients} patients")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""ChestX-ray14 sample, six findings that reach 20 positive patients: grouped cross-validation, with
-and without missing labels.
+"""Cross-validate by patient on the ChestX-ray14 sample: the six findings with at least 20 positive
+patients, with and without missing labels.
 
     python benchmarks/nih.py DATA/cxr-nih1000 OUT [--folds 5] [--seeds 1] [--epochs 20]
         [--missing 0.3]
 
-1,000 images of 64 px. The supplied split shares patients between its parts, so it is not used; the
-folds are whole patients. --missing hides that share of all labels at random, which the masked loss
-has to bear; a hidden label is not measured either. Prints the AUC of each finding, averaged within
-the folds, with its interval on patient clusters (first seed), then their mean by seed. A call that
-was interrupted goes on.
+The sample has 1,000 images of 64 px. Its own split shares patients between its parts, so it is not
+used; the folds are whole patients. --missing hides that share of all labels at random, as a test of
+the masked loss; a hidden label is not evaluated either. The script prints the AUC of each finding,
+averaged within the folds, with its interval on patient clusters (first seed), then the mean over
+findings by seed. A repeated call resumes an interrupted one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LEAST = 20  # patients with a finding
 
 
 def labels_of(data: Path, missing: float, seed: int) -> tuple[pd.DataFrame, list[str]]:
-    """The labels CSV (split: train throughout), and the findings that enough patients have."""
+    """Return the labels CSV (split: always train) and the findings that enough patients have."""
     given = pd.read_csv(data / "labels.csv", dtype=str)
     values = given["finding_labels"].str.get_dummies("|").drop(columns="No Finding")
     patients = values.groupby(given["patient_id"]).max().sum()

@@ -1,13 +1,14 @@
-"""PneumoniaMNIST at 28 px, ResNet-18 with the small-image stem: test AUC and accuracy beside the
-published figures.
+"""Train ResNet-18 with the small-image stem on PneumoniaMNIST at 28 px: test AUC and accuracy
+beside the published figures.
 
     python benchmarks/pneumoniamnist.py DATA/cxr-pneumonia-28/pneumoniamnist.npz OUT
         [--seeds 3] [--epochs 30] [--width 64]
 
-MedMNIST's own split (4708 / 524 / 624), less the train pictures that also lie in tune or test, and
-copies. Each seed goes on where an earlier call stopped. The accuracy is at 0.5, as published. The
-images have no patient ids, so each counts as a patient.
-Published: MedMNIST v2 .944 / .854; at true size, three seeds (Doerrich et al.) .950 / .831.
+The split is that of MedMNIST (4708 / 524 / 624), without the training images that also lie in tune
+or test, and without copies. A repeated call resumes each seed where an earlier call stopped. The
+accuracy is at a threshold of 0.5, as in the publications. The images have no patient IDs, so each
+image counts as a patient. Published: MedMNIST v2 .944 / .854; at true size, three seeds (Doerrich
+et al.) .950 / .831.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Every figure that README and docs quote, again: `make results` runs what fits in an hour on two
-cores and names the rest.
+"""Reproduce every figure that the README and the docs quote: `make results` runs those that fit in
+an hour on two cores and names the others.
 
     python benchmarks/results.py DATA OUT [--torch-python PYTHON] [--all] [--list]
 
 DATA holds cxr-pneumonia, cxr-pneumonia-28, cxr-nih1000, ct-contrast and cifar10, as docs/results.md
-describes them. Each job writes OUT/NAME.log; one that has ended well is not run again, so an
-interrupted call goes on. --all also runs the long ones. Jobs that time themselves against torch or
-MONAI leave those out without --torch-python.
+describes them. Each job writes OUT/NAME.log. A job that has finished well is not run again, so a
+repeated call resumes an interrupted one. --all also runs the long jobs. Without --torch-python,
+jobs that compare with torch or MONAI leave these out.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ENDED = "# ended well after"
 
 @dataclass(frozen=True)
 class Job:
-    """name; minutes on two cores; arguments of python, with {names} that `run` fills in. long: not
-    within the hour.
+    """name; minutes on two cores; arguments of python, with {names} that `run` fills in. long: does
+    not fit in the hour.
     """
 
     name: str
@@ -82,10 +82,10 @@ JOBS = (
 
 
 def run(job: Job, data: Path, out: Path, torch: str) -> bool:
-    """Run one job unless its log says that it has ended well; whether it has."""
+    """Run one job unless its log says that it finished well. Return whether it did."""
     log = out / f"{job.name}.log"
     if log.exists() and ENDED in log.read_text():
-        print(f"{job.name}: done before, see {log}")
+        print(f"{job.name}: already done, see {log}")
         return True
     print(f"{job.name}: about {job.minutes} minutes ...", flush=True)
     cifar = data / "cifar10" / "cifar10-jpg.tar.gz"
@@ -120,8 +120,8 @@ def main() -> None:
         default="",
         help="Python of an environment with torch, torchvision and MONAI",
     )
-    parser.add_argument("--all", action="store_true", help="the long jobs too")
-    parser.add_argument("--list", action="store_true", help="only say what would run")
+    parser.add_argument("--all", action="store_true", help="also run the long jobs")
+    parser.add_argument("--list", action="store_true", help="only list the jobs that would run")
     options = parser.parse_args()
     chosen = [job for job in JOBS if options.all or not job.long]
     left = [job for job in JOBS if job not in chosen]
@@ -140,9 +140,9 @@ def main() -> None:
     ]
     if left:
         names = ", ".join(f"{job.name} ({job.minutes} minutes)" for job in left)
-        print(f"not run, since they do not fit in the hour: {names}. Give --all")
+        print(f"not run, because they do not fit in one hour: {names}. Add --all to run them")
     if failed:
-        raise SystemExit(f"failed: {', '.join(failed)}; see their logs in {options.out}")
+        raise SystemExit(f"failed: {', '.join(failed)}; see the logs in {options.out}")
 
 
 if __name__ == "__main__":

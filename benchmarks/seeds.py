@@ -1,5 +1,5 @@
-"""Several seeds of one training, each in a process of its own, and what the test split says of
-them. Used by the scripts beside it.
+"""Train several seeds, each in its own process, and print the results on the test split. The other
+benchmark scripts use this module.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from pathlib import Path
 
 import numpy as np
 
+import medres
 from medres.evaluate import evaluate
 from medres.evaluate.statistics.intervals import wilson
-from medres.inference.scoring import score_split
 
 Z = 1.959964
 
 
 def command(*arguments: object) -> None:
-    """Run `medres` with these arguments, and stop where it fails."""
+    """Run `medres` with these arguments, and stop if it fails."""
     subprocess.run([sys.executable, "-m", "medres", *map(str, arguments)], check=True)
 
 
 def train_seeds(work: Path, out: Path, seeds: int, arguments: list[object], *, unit: str) -> None:
-    """Train seeds 0, 1, ... and print a row a seed: test AUC with its interval (patients as
-    clusters), accuracy at 0.5 with Wilson's.
+    """Train seeds 0, 1, ... and print one row per seed: the test AUC with its interval (patients as
+    clusters) and the accuracy at 0.5 with Wilson's interval.
 
-    A run that an earlier call finished or began is taken up. Epoch, calibration and thresholds come
-    from train and tune alone. With several seeds the last row holds the mean, the standard
-    deviation between the seeds, and the sampling error of one seed's AUC.
+    A run that an earlier call finished or began is reused. The epoch, the calibration and the
+    thresholds come from train and tune alone. With several seeds, the last row holds the mean, the
+    standard deviation between the seeds, and the sampling error of the AUC of one seed.
     """
     rows, errors = [], []
     for seed in range(seeds):
         run = out / f"seed-{seed}"
         command("train", work, *arguments, "--seed", seed, "--out", run)
-        scores, _ = score_split(run / "model.keras", work, "test")
+        scores = medres.score(run / "model.keras", work, "test").table
         report = json.loads(evaluate(scores, unit=unit).to_json())
         auc = next(iter(report["findings"].values()))["auc"]
         right = int(((scores["score"] >= 0.5) == (scores["label"] == 1)).sum())
@@ -51,7 +51,7 @@ def train_seeds(work: Path, out: Path, seeds: int, arguments: list[object], *, u
     if seeds == 1:
         print(
             f"one seed: sampling error of the AUC {errors[0]:.4f}; the spread between seeds is "
-            f"not known",
+            f"unknown",
             flush=True,
         )
         return

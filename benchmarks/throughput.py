@@ -1,16 +1,16 @@
-"""Images a second of whole epochs: medres' training loop on its cache, against plain Keras fit and
-against a PyTorch loop.
+"""Measure images per second over whole epochs: the training loop of medres on its cache, plain
+Keras fit, and a PyTorch loop.
 
     python benchmarks/throughput.py WORK OUT [--torch-python PYTHON] [--preset xray-128]
         [--batch-size 32] [--epochs 3]
 
-ResNet-18, width 64, AdamW, the same images, batches a step and steps. Augmentation off: medres in
-float32 against Model.fit on the same arrays in memory; both compile without XLA on a CPU and with
-it on a GPU. Augmentation on (chest preset): medres in float32 and in bfloat16 against PyTorch in
-float32 and bfloat16, with MONAI's and with torchvision's transforms of the same kind; see
-throughput_peer.py. The first epoch (tracing) is left out everywhere; the tuning pass of medres is
-not counted, as the others have none. The parts take turns, twice, so that a machine that grows
-busier hits all; the best epoch of each counts.
+ResNet-18, width 64, AdamW, with the same images, batches per step and steps. Without augmentation:
+medres in float32 against Model.fit on the same arrays in memory; both compile without XLA on a CPU
+and with XLA on a GPU. With augmentation (chest preset): medres in float32 and in bfloat16 against
+PyTorch in float32 and bfloat16, with transforms of the same kind from MONAI and from torchvision;
+see throughput_peer.py. The first epoch (tracing) is left out everywhere. The evaluation of the
+tuning split by medres is not counted, because the others have none. The parts take turns, twice, so
+that other work on the machine affects all of them; the best epoch of each counts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from medres.progress import ProgressReporter
 
 
 def plain_fit(options: argparse.Namespace, images: np.ndarray, labels: np.ndarray) -> float:
-    """Seconds of the fastest epoch of Model.fit on arrays, the first one left out."""
+    """Return the seconds of the fastest epoch of Model.fit on arrays, without the first one."""
     keras.utils.set_random_seed(0)
     model = medres.classifier("resnet18", images.shape[1:], 1, stem="imagenet")
     model.compile(
@@ -58,7 +58,7 @@ def plain_fit(options: argparse.Namespace, images: np.ndarray, labels: np.ndarra
 
 
 def ours(options: argparse.Namespace, out: Path, augment: str, precision: str) -> float:
-    """Seconds of the fastest epoch of medres.train, the first one left out."""
+    """Return the seconds of the fastest epoch of medres.train, without the first one."""
     run = medres.train(
         options.work,
         model="resnet18",
@@ -77,7 +77,7 @@ def ours(options: argparse.Namespace, out: Path, augment: str, precision: str) -
 def torch_loops(
     options: argparse.Namespace, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
-    """Seconds of the fastest epoch by name. images: (n, rows, cols, 1) in 0..1."""
+    """Return the seconds of the fastest epoch by name. images: (n, rows, cols, 1) in 0..1."""
     if options.torch_python is None:
         return {}
     with tempfile.TemporaryDirectory() as folder:

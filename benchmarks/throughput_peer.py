@@ -1,14 +1,14 @@
-"""The other side of benchmarks/throughput.py: the same images through a PyTorch loop, torchvision's
-ResNet-18, two loader processes.
+"""The other side of benchmarks/throughput.py: the same images through a PyTorch loop with the
+ResNet-18 of torchvision and two loader processes.
 
-Run by benchmarks/throughput.py with the python of an environment of its own, which a user makes
-once:
+benchmarks/throughput.py runs it with the python of a separate environment, which you make once:
 
     python -m venv peers && peers/bin/pip install torch torchvision monai
 
 Arguments: FILE.npz (image (n, 1, rows, cols) uint8, label (n,)), batch size, epochs. Each image is
-transformed by itself in a loader process, as is usual; weights and batches are channels-last.
-Prints one JSON line: seconds of the fastest epoch by transform and dtype, the first one left out.
+transformed separately in a loader process, as is usual; weights and batches are channels-last. The
+script prints one JSON line: the seconds of the fastest epoch by transform and dtype, without the
+first epoch.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The shortest honest clinical prototype: a DICOM file or folder in; a probability and a decision,
-or a refusal, out.
+"""A minimal clinical prototype: the input is a DICOM file or folder, the output is a probability
+and a decision, or a refusal.
 
     python examples/prototype.py model.keras STUDY [overlay.png]
 
 Research use only. Not a medical device; not for diagnosis or treatment of patients. `Predictor`
-takes bytes and pydicom data sets as well as paths and keeps no state between calls, so a web
-service, a DICOM SR writer or a PACS listener starts where this ends.
+also accepts bytes and pydicom data sets, and keeps no state between calls. A web service, a DICOM
+SR writer or a PACS listener can start from this script.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from medres.errors import ArtefactError
 
 
 def main(model: str, study: str, overlay: str | None = None) -> int:
-    """0: answered; 3: refused, with the reason; 1: the model file is not to be trusted."""
+    """Return 0 with a result, 3 after a refusal (the reason is printed), or 1 if the model file
+    failed its checks.
+    """
     try:
-        predictor = medres.load(
-            model
-        )  # checks the file before any of it runs, then its golden probabilities
+        # Checks the file before any of it is run, then reproduces its golden outputs.
+        predictor = medres.load(model)
     except ArtefactError as error:
         print(f"model refused: {error}", file=sys.stderr)
         return 1
@@ -39,15 +40,14 @@ def main(model: str, study: str, overlay: str | None = None) -> int:
     for name, probability in prediction.probabilities.items():
         print(f"{name}: probability {probability:.3f}")
     for name, decision in prediction.decisions.items():
-        unsure = name in prediction.abstained
-        said = decision if isinstance(decision, str) else ("present" if decision else "absent")
-        print(
-            f"{name}: {said}" + (" (the model abstains: a reader has to decide)" if unsure else "")
-        )
+        text = decision if isinstance(decision, str) else ("present" if decision else "absent")
+        uncertain = name in prediction.abstained
+        note = " (uncertain: a human reader must decide)" if uncertain else ""
+        print(f"{name}: {text}{note}")
 
     if overlay is not None:
         prediction.saliency().save(overlay)
-        print(f"where the model looked, which is no proof of anything: {overlay}")
+        print(f"saliency map, which does not prove anything: {overlay}")
     return 0
 
 
