@@ -156,8 +156,8 @@ CHANGES: dict[str, tuple[Callable[[Members], Members], str]] = {
         "JSON",
     ),
     "card of another version": (
-        in_json("medres.json", schema_="medres.artefact.archive/9"),
-        "medres.artefact.archive/9",
+        in_json("medres.json", schema_="medres.artefact/9"),
+        "medres.artefact/9",
     ),
     "card with another field": (in_json("medres.json", secret=1), "does not fit schema"),
     "card of another size": (

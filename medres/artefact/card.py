@@ -84,7 +84,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_: Literal["medres.artefact.archive/1"] = "medres.artefact.archive/1"
+    schema_: Literal["medres.artefact/1"] = "medres.artefact/1"
     task: Literal["binary", "multilabel", "multiclass"]
     names: list[str]
     preprocess: PreprocessSpec

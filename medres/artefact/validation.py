@@ -25,7 +25,7 @@ import numpy as np
 from medres.artefact.graph_check import Shape, weight_shapes
 from medres.errors import ArtefactError
 
-SCHEMA = "medres.artefact.archive/1"
+SCHEMA = "medres.artefact/1"
 CARD, GOLDEN, NOVELTY, UPRIGHT, WEIGHTS = (
     "medres.json",
     "golden.npz",
