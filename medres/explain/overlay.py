@@ -15,19 +15,19 @@ OPACITY = 0.6  # of the largest value
 BAR, MARGIN, TEXT, MIN_HEIGHT = 14, 8, 12, 120  # pixels
 
 
-def overlay_png(picture: np.ndarray, values: np.ndarray, *, title: str, unit: str) -> bytes:
+def overlay_png(image: np.ndarray, values: np.ndarray, *, title: str, unit: str) -> bytes:
     """PNG with the image in the upper left corner, pixel for pixel, and a color bar on the right.
 
-    picture: float (rows, columns), 0 to 1. values: float (rows, columns); values above 0 are drawn,
+    image: float (rows, columns), 0 to 1. values: float (rows, columns); values above 0 are drawn,
         with an opacity in proportion to the largest. title, unit: the texts of the color bar.
     """
     from PIL import Image as Pillow
     from PIL import ImageDraw, ImageFont
 
-    rows, columns = picture.shape
+    rows, columns = image.shape
     peak = float(values.max())
     share = np.clip(values / peak, 0, 1) if peak > 0 else np.zeros_like(values)
-    gray = np.repeat(np.clip(picture, 0, 1)[..., np.newaxis], 3, axis=2)
+    gray = np.repeat(np.clip(image, 0, 1)[..., np.newaxis], 3, axis=2)
     opacity = OPACITY * share[..., np.newaxis]
     blended = np.rint(255 * (gray * (1 - opacity) + _colors(share) * opacity)).astype(np.uint8)
 

@@ -122,14 +122,14 @@ def _saliency(
     x = to_model_units(pixels[np.newaxis], spec)
     values = predictor.explainer.map(x[0], output, method=method, baseline=spec.fill)
     if image is not None:
-        values, picture = onto_original(values, resize_axes(image, spec)), image.pixels
+        values, displayed = onto_original(values, resize_axes(image, spec)), image.pixels
     else:
         position = int(values.reshape(len(values), -1).max(axis=1).argmax())
-        values, picture = values[position], x[0, position, ..., 0]
+        values, displayed = values[position], x[0, position, ..., 0]
     probability = float(predictor.forward(x)[0, output])
     return Saliency(
         values.astype(np.float32),
-        _displayed(predictor, picture),
+        _windowed(predictor, displayed),
         finding,
         method,
         index,
@@ -151,7 +151,7 @@ def pictures(
     table = Manifest.load(work).table
     table = table[(table["kind"] == spec.kind) & (spec.form == "image")]
 
-    def picture(finding: str, unit: str, key: str) -> bytes | None:
+    def draw(finding: str, unit: str, key: str) -> bytes | None:
         name = predictor.card.names[0] if task_named(predictor.card.task).single else finding
         try:
             images = [
@@ -166,7 +166,7 @@ def pictures(
         index = int(np.argmax(predictor.probabilities(prepared)[:, _output(predictor, name)]))
         return _saliency(predictor, prepared[index], images[index], name, method, index).png()
 
-    return picture
+    return draw
 
 
 def _output(predictor: SupportsScoring, finding: str) -> int:
@@ -179,7 +179,7 @@ def _output(predictor: SupportsScoring, finding: str) -> int:
     return names.index(finding)
 
 
-def _displayed(predictor: SupportsScoring, pixels: np.ndarray) -> np.ndarray:
+def _windowed(predictor: SupportsScoring, pixels: np.ndarray) -> np.ndarray:
     """Pixels from 0 to 1: through the first window of the model if its kind of image has windows,
     else unchanged.
     """
