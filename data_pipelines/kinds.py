@@ -77,6 +77,7 @@ class ImageKind:
     units: of pixels after reading and of model inputs.
     dtype, scale, fill: of prepared integers; value = integer * scale; fill is in `units`.
     display_range: in `units`, black to white, for an image that is shown without a window.
+    tissue_range: in `units`, where most tissue lies; synthetic test images span it.
     file_formats: the formats that it can be read from.
     has_windows: whether windows are layers of its models.
     has_orientation_check: whether training learns which way up its images are.
@@ -90,6 +91,7 @@ class ImageKind:
     scale: np.float32
     fill: float
     display_range: tuple[float, float]
+    tissue_range: tuple[float, float]
     file_formats: tuple[FileFormat, ...]
     has_windows: bool
     has_orientation_check: bool
@@ -109,6 +111,7 @@ CT = ImageKind(
     scale=np.float32(1.0),
     fill=AIR_HU,
     display_range=(-1024.0, 1536.0),
+    tissue_range=(-1024.0, 1024.0),
     file_formats=("dicom", "npz"),
     has_windows=True,
     has_orientation_check=False,
@@ -126,6 +129,7 @@ RADIOGRAPH = ImageKind(
     scale=np.float32(1.0 / 65535.0),
     fill=0.0,
     display_range=(0.0, 1.0),
+    tissue_range=(0.0, 1.0),
     file_formats=("dicom", "png", "jpeg", "npz"),
     has_windows=False,
     has_orientation_check=True,

@@ -1,6 +1,4 @@
-"""The little SVG that the figures need: axes in data units, lines, marks and text, every text
-escaped.
-"""
+"""A small SVG writer for figures: axes in data units, lines, marks and escaped text."""
 
 from __future__ import annotations
 
@@ -10,8 +8,16 @@ from math import ceil, floor, log10
 
 
 class Axes:
-    """A plot area of w x h inside a picture of width x height; x and y map data units to picture
-    units.
+    """A plot area of w x h inside a figure of width x height, in SVG units. `x` and `y` convert
+    data units to SVG units.
+
+    xlim, ylim: data range of the axes. name: read by screen readers. figure: the value of the
+    attribute data-figure. left, bottom, top, right: margins.
+
+    >>> axes = Axes(300, 200, (0, 1), (0, 1), name="ROC curve")
+    >>> axes.line([0, 0.2, 1], [0, 0.9, 1], "curve")
+    >>> axes.render().count("<polyline")
+    1
     """
 
     def __init__(
@@ -47,7 +53,7 @@ class Axes:
         xlabel: str,
         ylabel: str,
     ) -> None:
-        """Frame, faint grid, tick texts and axis titles."""
+        """Grid lines, tick labels and axis titles. Ticks are (value, label)."""
         for value, text in xticks:
             self.segment(value, self.ylim[0], value, self.ylim[1], "rule")
             self.raw_text(self.x(value), self.top + self.h + 16, text, "tick", anchor="middle")
@@ -116,9 +122,7 @@ class Axes:
         )
 
     def render(self, css: str = "") -> str:
-        """The finished picture; `name` is what a screen reader says, the data- attributes are for
-        the page's script.
-        """
+        """The SVG element. The data- attributes are for the script of the page."""
         box = f"{self.left} {self.top} {self.w} {self.h}"
         return (
             f'<svg class="plot {css}" viewBox="0 0 {self.width} {self.height}" role="img" '
@@ -131,14 +135,22 @@ class Axes:
 
 
 def fractions(step: float = 0.2) -> list[tuple[float, str]]:
-    """Ticks 0, .2 ... 1 as percentages."""
+    """Ticks from 0 to 1 with percentages as labels.
+
+    >>> fractions(0.5)
+    [(0.0, '0%'), (0.5, '50%'), (1.0, '100%')]
+    """
     count = round(1 / step)
     return [(i / count, f"{100 * i / count:g}%") for i in range(count + 1)]
 
 
-def round_ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]]:
-    """Ticks at multiples of 1, 2 or 5 times a power of ten between two values."""
-    rough = (high - low) / (most - 1)
+def round_ticks(low: float, high: float, max_ticks: int = 6) -> list[tuple[float, str]]:
+    """Ticks between two values, at multiples of 1, 2 or 5 times a power of ten.
+
+    >>> [label for _, label in round_ticks(0, 1)]
+    ['0', '0.2', '0.4', '0.6', '0.8', '1.0']
+    """
+    rough = (high - low) / (max_ticks - 1)
     power = 10.0 ** floor(log10(rough))
     step = next(k * power for k in (1, 2, 5, 10) if k * power >= rough * (1 - 1e-9))
     values = [k * step for k in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]

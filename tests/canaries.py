@@ -1,5 +1,5 @@
-"""Made-up radiographs with a canary in every element that may name a person, and the forms in which
-one may leak.
+"""Synthetic radiographs with a canary in every element that may identify a person, and the
+encodings in which a canary may leak.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CANARIES = ("CANARY", "19010203", "73194628051")
 TECHNICAL = ("Manufacturer", "ManufacturerModelName", "SOPClassUID", "TransferSyntaxUID")
 
 
-def picture(patient: str, number: int, *, issuer: str = "") -> Dataset:
+def radiograph(patient: str, number: int, *, issuer: str = "") -> Dataset:
     uids = {name: derived_uid(name, number) for name in ("study", "series", "sop")}
     dataset = new_dataset("CR", ExplicitVRLittleEndian, patient_id=patient, patient="", **uids)
     if issuer:
@@ -45,19 +45,19 @@ def picture(patient: str, number: int, *, issuer: str = "") -> Dataset:
 
 
 def with_canaries(number: int) -> Dataset:
-    """A sound radiograph with a canary in every element of these VRs, the technical allow-list left
-    out.
+    """A valid radiograph with a canary in every element of these VRs, except the elements of the
+    technical allow-list.
     """
-    dataset = picture("CANARY-ID-" + str(number), number)
+    dataset = radiograph("CANARY-ID-" + str(number), number)
     for tag, entry in DicomDictionary.items():
         vr, keyword = entry[0], keyword_for_tag(tag)
-        sound = (
+        eligible = (
             vr in TEXT_VRS | MORE_VRS
             and keyword not in TECHNICAL
             and not entry[3]
             and tag >> 16 not in (0, 2, 4)
         )
-        if sound and keyword not in ("PatientID", "SOPInstanceUID"):
+        if eligible and keyword not in ("PatientID", "SOPInstanceUID"):
             dataset.add_new(tag, vr, (TEXT_VRS | MORE_VRS)[vr])
     for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         setattr(dataset, name, f"2.25.73194628051{number}")
@@ -67,7 +67,8 @@ def with_canaries(number: int) -> Dataset:
     return dataset
 
 
-def forms(canary: str) -> list[bytes]:
+def encodings(canary: str) -> list[bytes]:
+    """The canary as UTF-8, UTF-16 and base64 at each alignment."""
     plain = canary.encode()
     shifted = [base64.b64encode(b"x" * n + plain)[2 * n : -4] for n in range(3)]
     return [plain, canary.encode("utf-16-le"), canary.encode("utf-16-be"), *shifted]

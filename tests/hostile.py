@@ -1,4 +1,4 @@
-"""Broken and hostile model files, each made from the members of a sound one by one change."""
+"""Broken and hostile model files, each made by one change to the members of a valid file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def members_of(path: Path) -> Members:
 def write(
     path: Path, members: Members, *, sign: bool = True, compression: int = zipfile.ZIP_STORED
 ) -> Path:
-    """A model file of these members; sign=True makes the checksums right again."""
+    """A model file of these members. sign=True: with checksums that match them."""
     members = dict(members)
     if sign and "medres.json" in members:
         card = json.loads(members["medres.json"])
@@ -87,7 +87,7 @@ def _not_finite(file: h5py.File) -> None:
 
 
 def _arrays(shape: str, content: bytes, descr: str = "<f4") -> bytes:
-    """An .npz whose headers say what they like."""
+    """An .npz with an arbitrary header."""
     header = (
         f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(118)
         + b"\n"
@@ -108,106 +108,110 @@ BIG = 99_999_999
 CHANGES: dict[str, tuple[Callable[[Members], Members], str]] = {
     "lambda layer": (
         in_config('"class_name": "Rescaling"', '"class_name": "Lambda"'),
-        "does not build",
+        "unsupported_layer",
     ),
     "module of the system": (
         in_config('"module": "keras.layers"', '"module": "os"'),
-        "does not build",
+        "unsupported_layer",
     ),
     "function as activation": (
         in_config(
             '"activation": "linear"', '"activation": {"class_name": "function", "config": "exec"}'
         ),
-        "does not build",
+        "unsupported_layer",
     ),
     "registered custom class": (
         in_config('"registered_name": null', '"registered_name": "evil>Layer"'),
-        "does not build",
+        "unsupported_layer",
     ),
     "class that is a list": (
         in_config('"class_name": "ReLU"', '"class_name": ["ReLU"]'),
-        "does not build",
+        "unsupported_layer",
     ),
     "remote file of a layer": (
         in_config('"activation": "sigmoid"', '"activation": "http://x.example/a"'),
-        "activation",
+        "unsupported_activation",
     ),
-    "enormous layer": (in_config('"filters": 8', f'"filters": {BIG}'), "filters"),
-    "enormous head": (in_config('"units": 1', '"units": 65536'), "weights of the graph"),
-    "enormous padding": (in_config('"padding": [[1, 1]', f'"padding": [[{BIG}, 1]'), "padding"),
-    "enormous input": (in_config("[null, 32, 32, 1]", f"[null, {BIG}, {BIG}, 1]"), "feature map"),
-    "negative stride": (in_config('"strides": [1, 1]', '"strides": [-1, 1]'), "stride"),
+    "enormous layer": (in_config('"filters": 8', f'"filters": {BIG}'), "graph_limits"),
+    "enormous head": (in_config('"units": 1', '"units": 65536'), "weights_mismatch"),
+    "enormous padding": (
+        in_config('"padding": [[1, 1]', f'"padding": [[{BIG}, 1]'),
+        "graph_limits",
+    ),
+    "enormous input": (in_config("[null, 32, 32, 1]", f"[null, {BIG}, {BIG}, 1]"), "graph_limits"),
+    "negative stride": (in_config('"strides": [1, 1]', '"strides": [-1, 1]'), "graph_limits"),
     "stride of zero": (
         in_config('"strides": [1, 1]', '"strides": [0, 1]'),
-        "not one that Keras writes",
+        "malformed_graph",
     ),
     "layer in a circle": (
         in_config('"keras_history": ["image", 0, 0]', '"keras_history": ["logits", 0, 0]'),
-        "graph",
+        "malformed_graph",
     ),
-    "config no object": (lambda m: m | {"config.json": b"{"}, "no JSON object"),
-    "config nested deep": (lambda m: m | {"config.json": b"[" * 100_000}, "no JSON object"),
-    "config of 9 MiB": (lambda m: m | {"config.json": b" " * (9 << 20)}, "too large"),
-    "card empty": (lambda m: m | {"medres.json": b"{}"}, "another version"),
+    "config no object": (lambda m: m | {"config.json": b"{"}, "malformed_json"),
+    "config nested deep": (lambda m: m | {"config.json": b"[" * 100_000}, "malformed_json"),
+    "config of 9 MiB": (lambda m: m | {"config.json": b" " * (9 << 20)}, "member_too_large"),
+    "card empty": (lambda m: m | {"medres.json": b"{}"}, "schema_version"),
     "card with NaN": (
         lambda m: (
             m | {"medres.json": m["medres.json"].replace(b'"patients"', b'"x": NaN, "patients"')}
         ),
-        "JSON",
+        "malformed_json",
     ),
     "card of another version": (
-        in_json("medres.json", schema_="medres.artefact.archive/9"),
-        "medres.artefact.archive/9",
+        in_json("medres.json", schema_="medres.artefact/9"),
+        "schema_version",
     ),
-    "card with another field": (in_json("medres.json", secret=1), "does not fit schema"),
+    "card with another field": (in_json("medres.json", secret=1), "card_schema"),
     "card of another size": (
         in_json("medres.json", preprocess={"kind": "radiograph", "rows": 48, "cols": 48}),
-        "golden inputs are not",
+        "golden_shape",
     ),
-    "Keras 99": (in_json("metadata.json", keras_version="99.0.0"), "another Keras"),
-    "no golden": (_without("golden.npz"), "members differ"),
-    "a program inside": (lambda m: m | {"run.py": b"print(1)"}, "members differ"),
-    "a path that climbs": (lambda m: m | {"../../evil": b"x"}, "members differ"),
+    "Keras 99": (in_json("metadata.json", keras_version="99.0.0"), "keras_version"),
+    "no golden": (_without("golden.npz"), "unexpected_members"),
+    "a program inside": (lambda m: m | {"run.py": b"print(1)"}, "unexpected_members"),
+    "a path that climbs": (lambda m: m | {"../../evil": b"x"}, "unexpected_members"),
     "weights of nobody": (
         lambda m: m | {"model.weights.h5": b"\x89HDF\r\n\x1a\n" + b"\0" * 500},
-        "HDF5",
+        "malformed_weights",
     ),
-    "weights elsewhere": (in_weights(_external_link), "points elsewhere"),
-    "weights in another file": (in_weights(_external_storage), "does not write"),
+    "weights elsewhere": (in_weights(_external_link), "weights_storage"),
+    "weights in another file": (in_weights(_external_storage), "weights_storage"),
     "weights that are not there": (
         in_weights(lambda f: _replace(f, shape=(1 << 12, 1 << 12, 1 << 10), dtype="float32")),
-        "does not write",
+        "weights_storage",
     ),
     "weights compressed": (
         in_weights(lambda f: _replace(f, data=np.zeros((3000, 3000), "f4"), compression="gzip")),
-        "does not write",
+        "weights_storage",
     ),
     "weights of another shape": (
         in_weights(lambda f: _replace(f, data=np.zeros((3, 3, 2, 8), "f4"))),
-        "weights of",
+        "weights_mismatch",
     ),
-    "weights as text": (in_weights(lambda f: _replace(f, data=b"text")), "does not write"),
-    "weights not finite": (in_weights(_not_finite), "not finite"),
+    "weights as text": (in_weights(lambda f: _replace(f, data=b"text")), "weights_storage"),
+    "weights not finite": (in_weights(_not_finite), "non_finite_weights"),
     "golden objects": (
         lambda m: m | {"golden.npz": _arrays("(1,)", b"cos\nsystem\n.", "|O")},
-        "arrays",
+        "malformed_arrays",
     ),
     "golden enormous": (
         lambda m: m | {"golden.npz": _arrays(f"({BIG}, {BIG})", b"\0" * 64)},
-        "arrays",
+        "malformed_arrays",
     ),
-    "golden bomb": (lambda m: m | {"golden.npz": _arrays("(1,)", b"\0" * (60 << 20))}, "MiB"),
-    "golden no zip": (lambda m: m | {"golden.npz": b"PK"}, "arrays"),
+    "golden bomb": (
+        lambda m: m | {"golden.npz": _arrays("(1,)", b"\0" * (60 << 20))},
+        "arrays_too_large",
+    ),
+    "golden no zip": (lambda m: m | {"golden.npz": b"PK"}, "malformed_arrays"),
 }
 
 
-def corpus(sound: Path, folder: Path) -> Iterator[tuple[str, Path, str]]:
-    """(name, file, a part of the message that must refuse it); all are refused without
-    TensorFlow.
-    """
-    members, folder = members_of(sound), Path(folder)
-    for number, (name, (change, message)) in enumerate(CHANGES.items()):
-        yield name, write(folder / f"{number}.keras", change(members)), message
+def corpus(valid: Path, folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """(name, file, code of the error that refuses it). All are refused without TensorFlow."""
+    members, folder = members_of(valid), Path(folder)
+    for number, (name, (change, code)) in enumerate(CHANGES.items()):
+        yield name, write(folder / f"{number}.keras", change(members)), code
     changed = in_config('"scale": 2.0', '"scale": 1.5')(members)
     yield "unsigned change", write(folder / "unsigned.keras", changed, sign=False), "altered"
     squeezed = members | {"model.weights.h5": b"\0" * (64 << 20)}
@@ -215,32 +219,32 @@ def corpus(sound: Path, folder: Path) -> Iterator[tuple[str, Path, str]]:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in squeezed.items():
             archive.writestr(name, data)
-    yield "zip bomb", path, "compressed"
+    yield "zip bomb", path, "compressed_member"
     twice = write(folder / "twice.keras", members)
     with zipfile.ZipFile(twice, "a") as archive, warnings.catch_warnings(action="ignore"):
         archive.writestr("config.json", b"{}")
-    yield "member twice", twice, "twice"
+    yield "member twice", twice, "duplicate_member"
     for name, content in {
         "empty": b"",
-        "cut": sound.read_bytes()[: sound.stat().st_size // 2],
+        "cut": valid.read_bytes()[: valid.stat().st_size // 2],
         "noise": b"not a zip" * 100,
     }.items():
         path = folder / f"{name}.keras"
         path.write_bytes(content)
-        yield name, path, "no sound"
+        yield name, path, "not_a_zip"
     large = folder / "large.keras"
     with large.open("wb") as file:
         file.truncate((1 << 30) + 1)
-    yield "file of 1 GiB", large, "larger than"
+    yield "file of 1 GiB", large, "file_too_large"
     plain = write(
         folder / "plain.keras",
         {n: members[n] for n in ("metadata.json", "config.json", "model.weights.h5")},
     )
-    yield "saved again by Keras", plain, "plain Keras saved again"
+    yield "saved again by Keras", plain, "resaved_by_keras"
     renamed = {"config.json": members["config.json"].replace(b'"calibration"', b'"other"')}
     others = {n: members[n] for n in ("metadata.json", "model.weights.h5")} | renamed
     yield (
         "another program's",
         write(folder / "others.keras", others),
-        "only what medres train wrote",
+        "foreign_keras_file",
     )

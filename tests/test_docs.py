@@ -164,8 +164,8 @@ def test_troubleshooting_quotes_real_messages() -> None:
     assert [text for text in quoted if text not in source] == []
     answers = {
         "exploratory",
-        "look unlike what the model was trained on",
-        "better upside down or turned",
+        "out_of_distribution",
+        "rotated",
     }
     assert {*EXPLAINED} == {*quoted} - answers, (
         "messages of failed commands that lead to the page, and its headings"

@@ -1,7 +1,8 @@
-"""The model file: archive, card, checks before anything in it runs, golden vectors, what the model
-knows of its inputs.
+"""The model file: the archive, its card, the checks before anything in it runs, the reference
+outputs, and what the model was trained on.
 
-May import models, data_pipelines and errors; training writes artefacts, inference opens them.
+This room may import models, data_pipelines and errors. Training writes artefacts; inference opens
+them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
         fit_novelty,
         threshold_of,
     )
-    from medres.artefact.orientation import LIMIT, fit_upright, orientation_ratios, thumbnails
+    from medres.artefact.orientation import (
+        fit_orientation_model,
+        orientation_ratios,
+        thumbnails,
+    )
     from medres.artefact.signature import require_signature
     from medres.artefact.training_domain import domain_of, domain_violation
     from medres.artefact.validation import CARD
@@ -38,7 +43,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "medres.artefact.card": "Calibration Card ConformalQuantile OperatingPoint SERVED",
         "medres.artefact.feature_distance": "FeatureGaussian feature_tensors fit_novelty "
         "threshold_of",
-        "medres.artefact.orientation": "LIMIT fit_upright orientation_ratios thumbnails",
+        "medres.artefact.orientation": "fit_orientation_model orientation_ratios thumbnails",
         "medres.artefact.signature": "require_signature",
         "medres.artefact.training_domain": "domain_of domain_violation",
         "medres.artefact.validation": "CARD",

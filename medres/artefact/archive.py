@@ -1,13 +1,14 @@
-"""One `.keras` file that plain Keras opens, with what a clinic needs beside the weights inside the
-same zip.
+"""The model file: one `.keras` zip that plain Keras opens, and that also holds what a clinic needs
+besides the weights.
 
 metadata.json, config.json,
 model.weights.h5    as Keras writes them: built-in layers, float32, not compiled
-medres.json         the card: classes, preprocessing, operating points, origin, SHA-256 of all
-                    members
-golden.npz          made-up prepared integers and the probabilities that this model gives for them
-novelty.npz         what the features of training images look like (optional)
-upright.npz         what they look like at 16 x 16 pixels, where they stand one way (optional)
+medres.json         the card: classes, preprocessing, operating points, training, and the SHA-256 of
+                    every member
+golden.npz          synthetic prepared integers and the probabilities of this model for them
+novelty.npz         distribution of the features of the training images (optional)
+upright.npz         distribution of the training images at 16 x 16 pixels (optional; only if they
+                    share one orientation)
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from data_pipelines.errors import SpecError
 from data_pipelines.runtime.atomic_files import file_sha256, write_atomic
 from data_pipelines.runtime.backend import require_tensorflow
 from medres.artefact import golden_vectors
-from medres.artefact.card import Calibration, Card, card_from
-from medres.artefact.feature_distance import FeatureGaussian, novelty_from, novelty_member
+from medres.artefact.card import Calibration, Card, parse_card
+from medres.artefact.feature_distance import FeatureGaussian, dump_gaussian, parse_gaussian
 from medres.artefact.orientation import SIDE
 from medres.artefact.validation import (
     CARD,
@@ -43,6 +44,7 @@ from medres.artefact.validation import (
     read_members,
 )
 from medres.errors import ArtefactError
+from medres.tasks import task_named
 
 if TYPE_CHECKING:
     import keras
@@ -50,34 +52,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Artefact:
-    """A loaded model (image in model units -> probability), its card, the SHA-256 of its file, what
-    its training features and the
-    small pictures of its training images look like (None: not known), and by how much its golden
-    outputs differ here.
+    """A loaded model file.
+
+    model: float32 images in model units (batch, *spec.shape) -> probabilities (batch, outputs).
+    sha256: of the file. novelty, orientation_model: distributions of the features and of the
+    thumbnails of the training images, None if the file does not hold them.
+    golden_difference: greatest difference between the reference outputs of the file and those that
+    the model gives on this machine.
     """
 
     model: keras.Model
     card: Card
     sha256: str
     novelty: FeatureGaussian | None
-    upright: FeatureGaussian | None
+    orientation_model: FeatureGaussian | None
     golden_difference: float
 
 
-def with_probability(core: keras.Model, calibration: Calibration, task: str) -> keras.Model:
-    """The served model: `core` (logits) followed by calibration and sigmoid or softmax, in built-in
-    layers.
+def with_probability(logit_model: keras.Model, calibration: Calibration, task: str) -> keras.Model:
+    """The served model: `logit_model` followed by its calibration and the sigmoid or softmax of the
+    task, as built-in layers.
     """
     import keras
 
-    x = core.output
+    x = logit_model.output
     x = keras.layers.Rescaling(
         calibration.scale, calibration.offset, dtype="float32", name="calibration"
     )(x)
-    x = keras.layers.Activation(
-        "softmax" if task == "multiclass" else "sigmoid", dtype="float32", name="probability"
-    )(x)
-    return keras.Model(core.input, x, name=core.name)
+    x = keras.layers.Activation(task_named(task).activation, dtype="float32", name="probability")(x)
+    return keras.Model(logit_model.input, x, name=logit_model.name)
 
 
 def save(
@@ -85,120 +88,140 @@ def save(
     model: keras.Model,
     card: Card,
     novelty: FeatureGaussian | None = None,
-    upright: FeatureGaussian | None = None,
+    orientation_model: FeatureGaussian | None = None,
 ) -> None:
-    """Write the artefact atomically; nothing is left at `path` unless it opens here and, with plain
-    Keras alone, in a fresh process, with the same probabilities.
+    """Write the model file atomically, after a check that it opens here, and with plain Keras in a
+    fresh process, and gives the same probabilities. If not, nothing at `path` is changed.
 
-    model: functional, built-in layers, float32, output `probability`. novelty, upright: of the
-        training images' features, and of their small pictures.
+    model: functional, built-in layers, float32, output `probability`. novelty, orientation_model:
+        distributions of the features and of the thumbnails of the training images. Raises
+        ArtefactError.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-        plain, whole = Path(folder) / "plain.keras", Path(folder) / path.name
-        model.save(plain)
-        with zipfile.ZipFile(plain) as archive:
+        plain_file, complete_file = Path(folder) / "plain.keras", Path(folder) / path.name
+        model.save(plain_file)
+        with zipfile.ZipFile(plain_file) as archive:
             members = {name: archive.read(name) for name in KERAS_MEMBERS}
         members[GOLDEN] = golden_vectors.golden_member(model, card.preprocess)
-        known = {NOVELTY: novelty, UPRIGHT: upright}
-        members |= {name: novelty_member(one) for name, one in known.items() if one is not None}
+        gaussians = {NOVELTY: novelty, UPRIGHT: orientation_model}
+        members |= {
+            name: dump_gaussian(gaussian)
+            for name, gaussian in gaussians.items()
+            if gaussian is not None
+        }
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
         digests[CARD] = card_sha256(card.model_dump(mode="json"))
         members[CARD] = (
             card.model_copy(update={"members": digests}).model_dump_json(indent=1).encode()
         )
-        whole.write_bytes(_zip(members))
-        load(whole)
+        complete_file.write_bytes(_zip(members))
+        load(complete_file)
         inputs, outputs = golden_vectors.read_golden(members[GOLDEN])
         golden_vectors.compare(
-            golden_vectors.outputs_in_plain_keras(whole, inputs, card.preprocess), outputs
+            golden_vectors.outputs_in_plain_keras(complete_file, inputs, card.preprocess), outputs
         )
-        write_atomic(path, whole.read_bytes())
+        write_atomic(path, complete_file.read_bytes())
 
 
 @dataclass(frozen=True)
 class ArtefactContents:
-    """What a checked model file holds besides its weights: the card, golden inputs (prepared
-    integers) and outputs, and the rest.
+    """What a checked model file holds besides its weights.
+
+    inputs, outputs: reference inputs (prepared integers) and the probabilities for them. members:
+    the bytes of all members except the weights. The rest as in `Artefact`.
     """
 
     card: Card
     inputs: np.ndarray
     outputs: np.ndarray
     novelty: FeatureGaussian | None
-    upright: FeatureGaussian | None
+    orientation_model: FeatureGaussian | None
     members: dict[str, bytes]
 
 
 def read_contents(path: Path | str, *, weights_to: IO[bytes] | None = None) -> ArtefactContents:
-    """Check a model file without TensorFlow and read all of it but the weights, which are copied to
-    `weights_to` where one is given (opened for reading and writing). Raises ArtefactError.
+    """Check a model file without TensorFlow, and read everything in it except the weights.
+
+    weights_to: a file opened for reading and writing, to which the weights are copied. Raises
+        ArtefactError; see `medres.artefact.validation.read_members` for most of its codes.
     """
     members = read_members(path, weights_to=weights_to)
     try:
         inputs, outputs = golden_vectors.read_golden(members[GOLDEN])
-        novelty, upright = (
-            novelty_from(members[n], n) if n in members else None for n in (NOVELTY, UPRIGHT)
+        novelty, orientation_model = (
+            parse_gaussian(members[name], name) if name in members else None
+            for name in (NOVELTY, UPRIGHT)
         )
-        if upright is not None and len(upright.mean) != SIDE * SIDE:
-            raise ArtefactError(f"{UPRIGHT} does not describe {SIDE} x {SIDE} pixels")
-        card = card_from(members[CARD])
+        if orientation_model is not None and len(orientation_model.mean) != SIDE * SIDE:
+            raise ArtefactError(
+                f"{UPRIGHT} does not describe {SIDE} x {SIDE} pixels", code="malformed_gaussian"
+            )
+        card = parse_card(members[CARD])
         spec = card.preprocess
         if (inputs.shape[1:], inputs.dtype) != (spec.prepared_shape, spec.dtype):
             raise ArtefactError(
-                f"{CARD} prepares {spec.name}, and the golden inputs are not: one of them was "
-                f"altered"
+                f"{CARD} states the preprocessing {spec.name}, which does not match the shape or "
+                f"dtype of the inputs in {GOLDEN}: one of them was altered",
+                code="golden_shape",
             )
-        return ArtefactContents(card, inputs, outputs, novelty, upright, members)
+        return ArtefactContents(card, inputs, outputs, novelty, orientation_model, members)
     except (ArtefactError, SpecError) as error:
-        raise ArtefactError(f"{Path(path).name}: {error}") from None
+        raise ArtefactError(f"{Path(path).name}: {error}", code=error.code) from None
 
 
 def load(path: Path | str) -> Artefact:
-    """Check the file, open the model from the very bytes that were checked, and compare the golden
-    outputs.
+    """Check the file, open the model from the same bytes that were checked, and compare its outputs
+    with the reference outputs in the file.
 
-    Raises ArtefactError. Outputs may differ by 1e-5 (another CPU), no more.
+    Raises ArtefactError. Probabilities may differ by at most 1e-5 (another type of processor).
     """
     path = Path(path)
     with tempfile.TemporaryDirectory(prefix="medres-") as folder:
-        plain, weights = Path(folder) / "model.keras", Path(folder) / WEIGHTS
+        plain_file, weights = Path(folder) / "model.keras", Path(folder) / WEIGHTS
         with weights.open("w+b") as file:
-            found = read_contents(path, weights_to=file)
-        with zipfile.ZipFile(plain, "w") as archive:
+            contents = read_contents(path, weights_to=file)
+        with zipfile.ZipFile(plain_file, "w") as archive:
             archive.write(weights, WEIGHTS)
             for name in KERAS_MEMBERS[:2]:
-                archive.writestr(name, found.members[name])
-        model = _opened(plain, path.name)
+                archive.writestr(name, contents.members[name])
+        model = _open_with_keras(plain_file, path.name)
     try:
         difference = golden_vectors.compare(
-            golden_vectors.outputs_of(model, found.inputs, found.card.preprocess), found.outputs
+            golden_vectors.outputs_of(model, contents.inputs, contents.card.preprocess),
+            contents.outputs,
         )
     except ArtefactError as error:
-        raise ArtefactError(f"{path.name}: {error}") from None
-    return Artefact(model, found.card, file_sha256(path), found.novelty, found.upright, difference)
+        raise ArtefactError(f"{path.name}: {error}", code=error.code) from None
+    return Artefact(
+        model=model,
+        card=contents.card,
+        sha256=file_sha256(path),
+        novelty=contents.novelty,
+        orientation_model=contents.orientation_model,
+        golden_difference=difference,
+    )
 
 
-def _opened(plain: Path, name: str) -> keras.Model:
+def _open_with_keras(plain_file: Path, name: str) -> keras.Model:
     require_tensorflow()
     import keras
 
     try:
-        return keras.saving.load_model(plain, compile=False, safe_mode=True)
+        return keras.saving.load_model(plain_file, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
         raise ArtefactError(
-            f"{name}: Keras {keras.__version__} cannot open it ({type(error).__name__})"
+            f"{name}: Keras {keras.__version__} cannot open the model ({type(error).__name__})",
+            code="keras_cannot_open",
         ) from error
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computed the model."""
-    names = ("medres", "keras", "numpy", "pydicom")
-    found = {name: metadata.version(name) for name in names}
+    """Versions of the software that computed the model."""
     return {
         "python": platform.python_version(),
         "tensorflow": require_tensorflow().__version__,
-        **found,
+        **{name: metadata.version(name) for name in ("medres", "keras", "numpy", "pydicom")},
     }
 
 
@@ -211,5 +234,5 @@ def _zip(members: dict[str, bytes]) -> bytes:
 
 
 def summary_hash(value: object) -> str:
-    """SHA-256 of a JSON-able value."""
+    """SHA-256 of the JSON of a value, with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()

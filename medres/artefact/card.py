@@ -1,5 +1,5 @@
-"""The card of a model file, medres.json: everything about a model that its weights do not say.
-Loads no TensorFlow.
+"""The card of a model file (medres.json): everything about a model that its weights do not tell.
+Does not load TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from medres.artefact.training_domain import Domain
 from medres.artefact.validation import CARD, SCHEMA, parse_json
 from medres.errors import ArtefactError
 
-SERVED = "study"  # the unit that `Predictor` answers for
+SERVED = "study"  # the unit for which `Predictor` gives one prediction
 INTENDED_USE = (
     "Research use only. Not a medical device; not for diagnosis or treatment of patients."
 )
@@ -22,10 +22,10 @@ INTENDED_USE = (
 
 @dataclass(frozen=True)
 class Calibration:
-    """probability = sigmoid or softmax of scale * logits + offset, by output.
+    """Calibration of the logits: probability = activation(scale * logits + offset), per output.
 
-    Where it comes from: `method`, the split, the unit, and by output the units and the positive
-    units that it was found on.
+    method, split, unit: how and on which data it was fitted. n, n_positive: per output, the number
+    of units and of positive units.
     """
 
     method: str
@@ -38,10 +38,10 @@ class Calibration:
 
 
 class OperatingPoint(BaseModel):
-    """A frozen threshold: `score >= threshold` is positive, at `unit`; found by `criterion` on
-    `split` with `n_patients`.
+    """A frozen threshold: `score >= threshold` is positive, at the unit `unit`.
 
-    sha256: hash of the scores table that it was found on.
+    criterion, split, n_patients: how and on which data the threshold was chosen. sha256: hash of
+    the scores table of those data.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,12 +57,11 @@ class OperatingPoint(BaseModel):
 
 
 class ConformalQuantile(BaseModel):
-    """Split-conformal quantile of the nonconformity 1 - p(label) on served probabilities, at the
-    unit that is served.
+    """Split-conformal quantile of the nonconformity score 1 - p(label), on calibrated probabilities
+    of the served unit. A label belongs to the prediction set if 1 - p(label) <= quantile.
 
-    finding: its name, or the class of a multi-class model. label: 0 or 1 of a finding; the class
-        for multiclass. The label belongs to the prediction set where 1 - p(label) <= quantile.
-        n_patients: those that it was found on.
+    finding: name of the finding, or the class of a multi-class model. label: 0 or 1 for a finding;
+    the class for a multi-class model. n_patients: the patients on whom the quantile was computed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,16 +74,17 @@ class ConformalQuantile(BaseModel):
 
 
 class Card(BaseModel):
-    """Everything about a model that its weights do not say. `names`: findings, or classes for
-    multiclass, in output order.
+    """Everything about a model that its weights do not tell.
 
-    windows: (centre, width) in HU of the windows inside the graph, None for radiographs. domain,
-        novelty_threshold: what the model was trained on, and how far an image may lie from it.
+    names: findings, or the classes of a multi-class model, in output order.
+    windows: (center, width) in HU of the windows inside the graph, None for radiographs.
+    domain: what the model was trained on. novelty_threshold: the largest distance from the training
+        images, in feature space, at which an image is still accepted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_: Literal["medres.artefact.archive/1"] = "medres.artefact.archive/1"
+    schema_: Literal["medres.artefact/1"] = "medres.artefact/1"
     task: Literal["binary", "multilabel", "multiclass"]
     names: list[str]
     preprocess: PreprocessSpec
@@ -103,23 +103,26 @@ class Card(BaseModel):
     members: dict[str, str] = {}
 
     def threshold(self, finding: str, *, unit: str, name: str = "default") -> float:
-        """The frozen threshold of a finding at a unit. Raises ArtefactError where none was found in
-        training.
+        """The frozen threshold of a finding at a unit. Raises ArtefactError (no_operating_point) if
+        training froze none.
         """
         for point in self.operating_points:
             if (point.finding, point.name, point.unit) == (finding, name, unit):
                 return point.threshold
         raise ArtefactError(
-            f"the model has no operating point {name!r} for {finding!r} at unit {unit}"
+            f"the model has no operating point {name!r} for {finding!r} at unit {unit}",
+            code="no_operating_point",
         )
 
 
-def card_from(data: bytes) -> Card:
-    """The card of the member's bytes. Raises ArtefactError."""
+def parse_card(data: bytes) -> Card:
+    """The card from the bytes of its member. Raises ArtefactError (malformed_json, card_schema)."""
     try:
         return Card.model_validate(parse_json(data, CARD))
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ArtefactError(
-            f"{CARD} does not fit schema {SCHEMA} at {where}: written by another version of medres?"
+            f"{CARD} does not match the schema {SCHEMA} at {where}: was it written by another "
+            f"version of medres?",
+            code="card_schema",
         ) from None

@@ -1,8 +1,9 @@
-"""How far an image's features lie from those of the training images. Pure numpy.
+"""Out-of-distribution score: the distance of an image from the training images in the feature space
+of the model. Pure numpy.
 
-A Gaussian with a low-rank covariance (probabilistic principal components, Tipping and Bishop 1999)
-is fitted to the pooled features of training images; the score is the Mahalanobis distance to its
-mean (Lee et al. 2018, without classes), per feature.
+A Gaussian with a low-rank covariance (probabilistic principal component analysis, Tipping and
+Bishop 1999) is fitted to the pooled features of the training images. The score is the Mahalanobis
+distance to its mean, per feature (Lee et al. 2018, without classes).
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from medres.artefact.validation import NOVELTY, read_arrays
 from medres.errors import ArtefactError
 
 MAX_COMPONENTS = 64
-DEVIATIONS = 5.0
+DEVIATIONS = 5.0  # robust standard deviations between the median and the threshold
 
 
 @dataclass(frozen=True)
 class FeatureGaussian:
-    """mean (features,), axes (components, features) orthonormal, variance (components,) along them,
-    noise () along all others; float64.
+    """A Gaussian with a low-rank covariance; all arrays are float64.
+
+    mean: (features,). axes: (components, features), orthonormal. variance: (components,), along the
+    axes. noise: (), the variance along all other directions.
     """
 
     mean: np.ndarray
@@ -32,19 +35,19 @@ class FeatureGaussian:
     noise: np.ndarray
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """Distances float64 (n,), in standard deviations a feature, of features (n, features)."""
-        centred = features.astype(np.float64) - self.mean
-        along = centred @ self.axes.T
-        rest = np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
+        """Distances float64 (n,), in standard deviations per feature, of features (n, features)."""
+        centered = features.astype(np.float64) - self.mean
+        along = centered @ self.axes.T
+        rest = np.maximum((centered**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
         return np.sqrt(
             ((along**2 / self.variance).sum(axis=1) + rest / self.noise) / features.shape[1]
         )
 
 
 def feature_tensors(model: Any) -> list[Any]:
-    """Symbolic outputs (batch, features) before the head: of the layer `pooled`, of an ensemble
-    `m1_pooled` and so on; else what the layer `logits` takes. Of a model of several views, those of
-    the image as it is.
+    """Symbolic tensors (batch, features) before the head of a Keras model: the output of the layer
+    `pooled`, for an ensemble those of `m1_pooled` and so on, else the input of the layer `logits`.
+    For a model with test-time augmentation, the features of the unchanged image.
     """
     import keras
 
@@ -62,8 +65,12 @@ def feature_tensors(model: Any) -> list[Any]:
 
 
 def fit_novelty(features: np.ndarray) -> FeatureGaussian:
-    """The Gaussian of features (images, features). At most 64 axes, and one for every two
-    images.
+    """Fit a Gaussian to features (images, features), with one axis per two images and at most 64
+    axes.
+
+    >>> gaussian = fit_novelty(np.random.default_rng(0).normal(size=(200, 3)))
+    >>> bool(gaussian.scores(np.full((1, 3), 9.0)) > 5)
+    True
     """
     x = features.astype(np.float64)
     mean = x.mean(axis=0)
@@ -79,10 +86,10 @@ def fit_novelty(features: np.ndarray) -> FeatureGaussian:
 
 
 def threshold_of(scores: np.ndarray) -> float:
-    """The score above which an image is refused, from those of the tuning split (n,).
+    """The score above which an image is refused, from the scores (n,) of the tuning split.
 
-    Five robust standard deviations above the median of the logarithms, and never under the largest
-    tuning score: no tuning image is refused, and few others that are like them.
+    It is five robust standard deviations above the median on the logarithmic scale, and never below
+    the largest tuning score: no tuning image is refused, and few similar images are.
     """
     logs = np.log(np.maximum(scores, 1e-12))
     median = np.median(logs)
@@ -90,23 +97,31 @@ def threshold_of(scores: np.ndarray) -> float:
     return float(np.exp(max(median + DEVIATIONS * deviation, logs.max())) * (1 + 1e-6))
 
 
-def novelty_member(novelty: FeatureGaussian) -> bytes:
-    """The member novelty.npz, or upright.npz."""
+def dump_gaussian(gaussian: FeatureGaussian) -> bytes:
+    """The bytes of the member novelty.npz or upright.npz (float32 arrays)."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = {
-        f.name: np.asarray(getattr(novelty, f.name), np.float32) for f in fields(novelty)
+        f.name: np.asarray(getattr(gaussian, f.name), np.float32) for f in fields(gaussian)
     }
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
-def novelty_from(member: bytes, name: str = NOVELTY) -> FeatureGaussian:
-    """Read novelty.npz, or the member `name` of the same form. Raises ArtefactError."""
+def parse_gaussian(member: bytes, name: str = NOVELTY) -> FeatureGaussian:
+    """The Gaussian from the bytes of novelty.npz or upright.npz; `name` is for messages. Raises
+    ArtefactError (malformed_arrays, malformed_gaussian).
+    """
     arrays = read_arrays(member, name)
     if {*arrays} != {f.name for f in fields(FeatureGaussian)} or arrays["axes"].ndim != 2:
-        raise ArtefactError(f"{name} does not describe features")
+        raise _malformed(name)
     count, features = arrays["axes"].shape
     shapes = {"mean": (features,), "variance": (count,), "noise": ()}
-    if any(arrays[name].shape != shape for name, shape in shapes.items()):
-        raise ArtefactError(f"{name} does not describe features")
-    return FeatureGaussian(**{name: array.astype(np.float64) for name, array in arrays.items()})
+    if any(arrays[key].shape != shape for key, shape in shapes.items()):
+        raise _malformed(name)
+    return FeatureGaussian(**{key: array.astype(np.float64) for key, array in arrays.items()})
+
+
+def _malformed(name: str) -> ArtefactError:
+    return ArtefactError(
+        f"{name} does not hold the arrays of a feature distribution", code="malformed_gaussian"
+    )

@@ -1,5 +1,5 @@
-"""Made-up inputs and the probabilities that a model gives for them: kept in its file, compared
-whenever it is opened.
+"""Reference outputs: synthetic inputs and the probabilities of the model for them, stored in the
+model file and compared whenever the file is opened.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_pipelines.kinds import image_kind
 from data_pipelines.preprocessing.preparation import to_model_units
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.backend import require_tensorflow
@@ -23,11 +24,11 @@ from medres.errors import ArtefactError
 if TYPE_CHECKING:
     import keras
 
-TOLERANCE = 1e-5  # another processor; 1e-6 and less on the same one
+TOLERANCE = 1e-5  # of a probability, on another type of processor; the same one differs by < 1e-6
 TIMEOUT_S = 600.0
 MAX_BYTES = 4 << 20
 
-# What anybody does who has Keras and not medres. Run with -I: no PYTHONPATH, no user packages.
+# What a user with Keras and without medres does. Run with -I: no PYTHONPATH, no user packages.
 _PLAIN_KERAS = """
 import sys
 sys.modules["medres"] = sys.modules["data_pipelines"] = None
@@ -38,8 +39,8 @@ numpy.save(sys.argv[3], numpy.asarray(model(numpy.load(sys.argv[2]), training=Fa
 
 
 def golden_inputs(spec: PreprocessSpec) -> np.ndarray:
-    """Made-up pictures as prepared integers (2, *spec.prepared_shape), over the useful range:
-    smooth waves, and waves with noise; of records over 4 MiB the second alone.
+    """Synthetic images as prepared integers (2, *spec.prepared_shape) of dtype spec.dtype: smooth
+    waves, and waves with noise. For images above 4 MiB only the second: (1, *spec.prepared_shape).
     """
     shape = spec.prepared_shape
     noise = np.random.default_rng(0).random(shape)
@@ -48,13 +49,13 @@ def golden_inputs(spec: PreprocessSpec) -> np.ndarray:
     unit = np.stack([waves, 0.7 * waves + 0.3 * noise])[
         -1 if noise.size * spec.dtype.itemsize > MAX_BYTES else 0 :
     ]
-    low, high = (-1024, 1024) if spec.kind == "ct" else (0, 65535)
+    low, high = (round(value / float(spec.scale)) for value in image_kind(spec.kind).tissue_range)
     return np.rint(low + unit * (high - low)).astype(spec.dtype)
 
 
 def golden_member(model: keras.Model, spec: PreprocessSpec) -> bytes:
-    """The member golden.npz: `inputs` (prepared integers) and `outputs` (probabilities) of this
-    model.
+    """The bytes of golden.npz: `inputs` (prepared integers) and `outputs` (probabilities of this
+    model).
     """
     buffer, inputs = io.BytesIO(), golden_inputs(spec)
     np.savez(buffer, inputs=inputs, outputs=outputs_of(model, inputs, spec))
@@ -62,16 +63,16 @@ def golden_member(model: keras.Model, spec: PreprocessSpec) -> bytes:
 
 
 def read_golden(member: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and outputs of golden.npz. Raises ArtefactError."""
+    """Inputs and outputs of golden.npz. Raises ArtefactError (malformed_arrays, golden_shape)."""
     arrays = read_arrays(member, GOLDEN)
     if {*arrays} != {"inputs", "outputs"} or not len(arrays["inputs"]):
-        raise ArtefactError(f"{GOLDEN} does not hold inputs and outputs")
+        raise ArtefactError(f"{GOLDEN} does not hold inputs and outputs", code="golden_shape")
     return arrays["inputs"], arrays["outputs"]
 
 
 def outputs_of(model: keras.Model, prepared: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
-    """Probabilities of prepared integers, computed on the processor (a GPU rounds otherwise).
-    Raises ArtefactError.
+    """Probabilities (n, outputs) of prepared integers (n, *spec.prepared_shape), computed on the
+    CPU, since a GPU rounds differently. Raises ArtefactError (golden_shape).
     """
     tf = require_tensorflow()
     try:
@@ -79,42 +80,52 @@ def outputs_of(model: keras.Model, prepared: np.ndarray, spec: PreprocessSpec) -
             return np.asarray(model(to_model_units(prepared, spec), training=False))
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise ArtefactError(
-            f"its golden inputs do not fit its graph ({type(error).__name__})"
+            f"the inputs in {GOLDEN} do not fit the graph of the model ({type(error).__name__})",
+            code="golden_shape",
         ) from None
 
 
 def outputs_in_plain_keras(path: Path, prepared: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
-    """Probabilities that a fresh process gives which has Keras and not medres. Raises ArtefactError
-    where it fails.
+    """Probabilities (n, outputs) that a fresh process with Keras and without medres computes.
+    Raises ArtefactError (keras_cannot_open) if it fails.
     """
     with tempfile.TemporaryDirectory(prefix="medres-") as folder:
-        given, answer = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
-        np.save(given, to_model_units(prepared, spec))
-        command = [sys.executable, "-I", "-c", _PLAIN_KERAS, str(path), str(given), str(answer)]
+        inputs, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
+        np.save(inputs, to_model_units(prepared, spec))
+        command = [sys.executable, "-I", "-c", _PLAIN_KERAS, str(path), str(inputs), str(outputs)]
         environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 command, env=environment, capture_output=True, timeout=TIMEOUT_S, text=True
             )
         except subprocess.TimeoutExpired:
             raise ArtefactError(
-                f"a fresh process with plain Keras did not open it within {TIMEOUT_S:g} s"
+                f"plain Keras did not open the model in a fresh process within {TIMEOUT_S:g} s",
+                code="keras_cannot_open",
             ) from None
-        if done.returncode or not answer.is_file():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ArtefactError(f"plain Keras cannot open it in a fresh process: {last}")
-        return np.load(answer)
+        if process.returncode or not outputs.is_file():
+            last_line = (process.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ArtefactError(
+                f"plain Keras cannot open the model in a fresh process: {last_line}",
+                code="keras_cannot_open",
+            )
+        return np.load(outputs)
 
 
-def compare(found: np.ndarray, golden: np.ndarray) -> float:
-    """The greatest difference of probabilities. Raises ArtefactError where it is above the
-    tolerance or not a number.
+def compare(outputs: np.ndarray, golden: np.ndarray) -> float:
+    """The greatest difference between probabilities and the reference outputs, both (n, outputs).
+    Raises ArtefactError (golden_shape, outputs_differ) if it is NaN or above 1e-5.
     """
-    if found.shape != golden.shape:
-        raise ArtefactError(f"gives {found.shape} probabilities where {golden.shape} were written")
-    difference = float(np.abs(found - golden).max())
+    if outputs.shape != golden.shape:
+        raise ArtefactError(
+            f"the model gives outputs of shape {outputs.shape}, {GOLDEN} holds {golden.shape}",
+            code="golden_shape",
+        )
+    difference = float(np.abs(outputs - golden).max())
     if not difference <= TOLERANCE:
         raise ArtefactError(
-            f"gives other probabilities here than where it was made (difference {difference:.1e})"
+            f"reference outputs not reproduced: probabilities differ by {difference:.1e} (limit "
+            f"{TOLERANCE:.0e}) from those of the machine that wrote the file",
+            code="outputs_differ",
         )
     return difference

@@ -1,5 +1,5 @@
-"""What `medres verify` prints: everything that a model file says about itself, for a terminal or
-for programs.
+"""What `medres verify` prints: everything that a model file states about itself, as text or as
+JSON.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data_pipelines.kinds import UNITS
 from medres.artefact.archive import Artefact
 from medres.artefact.card import Card
 from medres.artefact.golden_vectors import TOLERANCE
@@ -16,7 +17,7 @@ WIDTH = 18
 
 
 def as_dict(artefact: Artefact) -> dict[str, Any]:
-    """The page's content for programs."""
+    """The summary as JSON values."""
     card = artefact.card.model_dump()
     checks = {
         "sha256": artefact.sha256,
@@ -27,18 +28,17 @@ def as_dict(artefact: Artefact) -> dict[str, Any]:
 
 
 def lines(artefact: Artefact) -> list[str]:
-    """The page: one fact a line, under headings. No control character of the file reaches the
-    terminal.
+    """The summary as text: one fact per line, under headings. Control characters of the file are
+    removed, so that they do not reach the terminal.
     """
     card = artefact.card
     out = [
-        "VERIFIED  members, graph and weights are those that medres wrote; golden probabilities "
-        "differ by at most "
-        f"{artefact.golden_difference:.1e} (limit {TOLERANCE:.0e})",
+        f"VERIFIED  file intact; reference outputs reproduced (difference at most "
+        f"{artefact.golden_difference:.1e}, limit {TOLERANCE:.0e})",
         "",
         *_section("model", _model(artefact)),
         *_section("input", _input(card)),
-        *_section("answer", _answer(card)),
+        *_section("prediction", _prediction(card)),
         *_section("training data", _training(card)),
         *_section("made with", [(name, version) for name, version in card.versions.items()]),
         card.intended_use,
@@ -57,7 +57,7 @@ def _model(artefact: Artefact) -> Iterator[tuple[str, str]]:
     if config.get("version"):
         yield "version", f"{config['version']}, stem {config.get('stem')}"
     yield "task", f"{card.task}: {', '.join(card.names)}"
-    yield "kept epoch", str(card.training.get("kept_epoch", "not stated"))
+    yield "best epoch", str(card.training.get("kept_epoch", "not stated"))
     yield "file SHA-256", artefact.sha256
 
 
@@ -65,41 +65,36 @@ def _input(card: Card) -> Iterator[tuple[str, str]]:
     spec = card.preprocess
     yield "images", f"{spec.kind}, prepared as {spec.name} (spec {spec.sha256[:12]})"
     if card.input_units:
-        yield (
-            "units",
-            {"HU": "Hounsfield units", "display": "display values 0 to 1, bright = dense"}[
-                card.input_units
-            ],
-        )
-    for centre, width in card.windows or ():
-        yield "window", f"centre {centre:g} HU, width {width:g} HU (inside the model)"
+        yield "units", UNITS[card.input_units].title
+    for center, width in card.windows or ():
+        yield "window", f"center {center:g} HU, width {width:g} HU (inside the model)"
 
 
-def _answer(card: Card) -> Iterator[tuple[str, str]]:
-    yield "asked for", "one study (CT: one series)"
+def _prediction(card: Card) -> Iterator[tuple[str, str]]:
+    yield "unit", "one study (CT: one series)"
     yield "pooling", f"{card.pooling} over the images of the study"
     if card.training.get("config", {}).get("after", {}).get("views", 1) > 1:
-        yield "test time", "the mean of the image's logits and those of four shifted copies"
-    yield "calibration", f"{card.calibration.get('method', 'none')}, on the tuning split"
+        yield "test time", "mean of the logits of the image and of four shifted copies"
+    yield "calibration", f"{card.calibration.get('method', 'none')}, on the tune (validation) split"
     for point in card.operating_points:
         yield (
             f"threshold {point.name}",
-            f"{point.finding} >= {point.threshold:.4g} a {point.unit} "
+            f"{point.finding} >= {point.threshold:.4g} per {point.unit} "
             f"({point.criterion}, {point.split} split, {point.n_patients} patients)",
         )
-    for record in card.conformal:
+    for entry in card.conformal:
         yield (
             "conformal",
-            f"{record.finding} = {record.label}: quantile {record.quantile:.4g} at alpha "
-            f"{record.alpha:g} ({record.n_patients} patients)",
+            f"{entry.finding} = {entry.label}: quantile {entry.quantile:.4g} at alpha "
+            f"{entry.alpha:g} ({entry.n_patients} patients)",
         )
     if card.novelty_threshold is not None:
         yield (
             "refuses",
-            f"images further than {card.novelty_threshold:.3g} from the training images",
+            f"out-of-distribution images (distance above {card.novelty_threshold:.3g})",
         )
     if UPRIGHT in card.members:
-        yield "refuses", "images that would fit the training images better upside down or turned"
+        yield "refuses", "images that appear rotated or flipped"
 
 
 def _training(card: Card) -> Iterator[tuple[str, str]]:
@@ -111,15 +106,15 @@ def _training(card: Card) -> Iterator[tuple[str, str]]:
         )
     domain = card.domain
     if domain is None:
-        yield "domain", "not stated: nothing but the kind of image is refused"
+        yield "domain", "not stated: only the kind of image is checked"
         return
-    for what, codes in (
+    for name, codes in (
         ("modality", domain.modalities),
         ("body part", domain.body_parts),
         ("view", domain.views),
     ):
         yield (
-            what,
+            name,
             ", ".join(f"{code or 'not stated'} {count}" for code, count in codes.items())
             or "not stated",
         )

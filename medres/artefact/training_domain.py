@@ -1,10 +1,10 @@
-"""What a model was trained on, in numbers and codes without patient data, and why an image lies
-outside of it.
+"""The training domain of a model, in numbers and codes without patient data, and the check whether
+an image lies outside of it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -14,20 +14,19 @@ if TYPE_CHECKING:
 
     from data_pipelines.pixels.image import Image
 
-MIN_PATIENTS = (
-    2  # a code that fewer training patients have is not learnt from, and might point at one
-)
+MIN_PATIENTS = 2  # a code of a single patient is not learnt from, and might identify the patient
 SIZE_FACTOR, SPACING_FACTOR = 2.0, 1.5
 
 Range = tuple[float, float]
 
 
 class Domain(BaseModel):
-    """The training split. Codes (DICOM code strings) with their number of images; sizes in pixels
-    and mm, smallest and largest.
+    """Properties of the training split.
 
-    A code is listed where at least two patients have it; '' counts images that do not say.
-    spacing_mm: None where no image has a PixelSpacing.
+    modalities, body_parts, views: number of images per DICOM code string; '' counts images without
+    a code. Only codes of at least two patients are listed.
+    rows, cols: smallest and largest size in pixels. spacing_mm: smallest and largest pixel spacing,
+    None if no image has a PixelSpacing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,8 +41,17 @@ class Domain(BaseModel):
     spacing_mm: Range | None
 
 
+class DomainViolation(NamedTuple):
+    """Why an image lies outside the training domain. code: other_modality, other_body_part,
+    other_view, polarity, other_size or other_spacing. message: one sentence.
+    """
+
+    code: str
+    message: str
+
+
 def domain_of(table: pd.DataFrame) -> Domain:
-    """The domain of manifest rows (those of the training split that the model saw)."""
+    """The domain of manifest rows: those of the training split on which the model was trained."""
     spacings = table[["row_spacing", "col_spacing"]].to_numpy(np.float64)
     spacings = spacings[np.isfinite(spacings).all(axis=1)]
     return Domain(
@@ -58,48 +66,55 @@ def domain_of(table: pd.DataFrame) -> Domain:
     )
 
 
-def domain_violation(image: Image, domain: Domain) -> str | None:
-    """One sentence on why the model was not trained on such an image, or None.
+def domain_violation(image: Image, domain: Domain) -> DomainViolation | None:
+    """Why an image lies outside the training domain, or None if it does not.
 
-    Refused: a modality, body part or view that training did not have (an image that does not say
-    passes); rows or columns under half of the smallest or over twice the largest; a pixel spacing
-    beyond 1.5 times the range; a polarity that two elements of the header contradict.
+    Refused are: a modality, body part or view that no training image has (an image without a code
+    passes); rows or columns below half of the smallest or above twice the largest; a pixel spacing
+    beyond 1.5 times the range; header elements that contradict each other on the polarity.
     """
     header = image.header
-    for value, known, what in (
+    for value, counts, name in (
         (header.modality, domain.modalities, "modality"),
         (header.body_part, domain.body_parts, "body part"),
         (header.view_position, domain.views, "view"),
     ):
-        codes = sorted(code for code in known if code)
+        codes = sorted(code for code in counts if code)
         if value and codes and value not in codes:
-            return f"another {what} than the model was trained on ({', '.join(codes)})"
+            return DomainViolation(
+                f"other_{name.replace(' ', '_')}",
+                f"another {name} than that of the training images ({', '.join(codes)})",
+            )
     if "presentation_lut_shape_disagrees" in image.repairs:
-        return (
-            "PhotometricInterpretation and PresentationLUTShape contradict each other: bright "
-            "may mean thin"
+        return DomainViolation(
+            "polarity",
+            "PhotometricInterpretation and PresentationLUTShape contradict each other: it is "
+            "unclear whether bright means dense",
         )
-    for size, known_range, what in zip(
+    for size, limits, name in zip(
         image.pixels.shape, (domain.rows, domain.cols), ("rows", "columns"), strict=True
     ):
-        if not known_range[0] / SIZE_FACTOR <= size <= known_range[1] * SIZE_FACTOR:
-            return (
-                f"{size} {what}, where the training images had {known_range[0]:g} to "
-                f"{known_range[1]:g}"
+        if not limits[0] / SIZE_FACTOR <= size <= limits[1] * SIZE_FACTOR:
+            return DomainViolation(
+                "other_size",
+                f"the image has {size} {name}; the training images had {limits[0]:g} to "
+                f"{limits[1]:g}",
             )
     if image.spacing_mm is not None and domain.spacing_mm is not None:
         low, high = domain.spacing_mm[0] / SPACING_FACTOR, domain.spacing_mm[1] * SPACING_FACTOR
         if not all(low <= mm <= high for mm in image.spacing_mm):
-            return (
-                f"a pixel spacing of {image.spacing_mm[0]:.3g} x {image.spacing_mm[1]:.3g} mm, "
-                f"where the training images had "
-                f"{domain.spacing_mm[0]:.3g} to {domain.spacing_mm[1]:.3g} mm"
+            return DomainViolation(
+                "other_spacing",
+                f"the pixel spacing is {image.spacing_mm[0]:.3g} x {image.spacing_mm[1]:.3g} mm; "
+                f"that of the training images was {domain.spacing_mm[0]:.3g} to "
+                f"{domain.spacing_mm[1]:.3g} mm",
             )
     return None
 
 
 def _codes(table: pd.DataFrame, column: str) -> dict[str, int]:
+    """Number of images per code, of the codes that at least two patients have."""
     patients = table.groupby(column)["patient"].nunique()
-    known = patients.index[patients >= MIN_PATIENTS]
-    counts = table.loc[table[column].isin(known), column].value_counts()
+    frequent = patients.index[patients >= MIN_PATIENTS]
+    counts = table.loc[table[column].isin(frequent), column].value_counts()
     return {str(code): int(count) for code, count in sorted(counts.items())}

@@ -1,5 +1,5 @@
-"""What is checked about a model file before TensorFlow or Keras sees it. Reads a zip piece by
-piece; runs nothing from it.
+"""The checks that a model file must pass before TensorFlow or Keras opens it. The zip is read in
+pieces, and nothing from it is run.
 """
 
 from __future__ import annotations
@@ -25,18 +25,13 @@ import numpy as np
 from medres.artefact.graph_check import Shape, weight_shapes
 from medres.errors import ArtefactError
 
-SCHEMA = "medres.artefact.archive/1"
-CARD, GOLDEN, NOVELTY, UPRIGHT, WEIGHTS = (
-    "medres.json",
-    "golden.npz",
-    "novelty.npz",
-    "upright.npz",
-    "model.weights.h5",
-)
+SCHEMA = "medres.artefact/1"
+CARD, WEIGHTS = "medres.json", "model.weights.h5"
+GOLDEN, NOVELTY, UPRIGHT = "golden.npz", "novelty.npz", "upright.npz"
 KERAS_MEMBERS = ("metadata.json", "config.json", WEIGHTS)
 MEMBERS = {*KERAS_MEMBERS, CARD, GOLDEN}
 OPTIONAL = {NOVELTY, UPRIGHT}
-MAX_FILE, MAX_INFLATED, MAX_JSON, MAX_ARRAYS = 1 << 30, 1 << 30, 8 << 20, 40 << 20
+MAX_FILE, MAX_INFLATED, MAX_JSON, MAX_ARRAYS = 1 << 30, 1 << 30, 8 << 20, 40 << 20  # bytes
 KERAS_NEWEST = (3, 15)
 MAX_NODES = 1 << 16
 _CHUNK = 1 << 20
@@ -57,59 +52,70 @@ _ZIP_FAULTS = (
 
 
 def read_members(path: Path | str, *, weights_to: IO[bytes] | None = None) -> dict[str, bytes]:
-    """All members of a medres model file but its weights, checked: {name: bytes}. The weights are
-    checked in pieces, and written to `weights_to` (opened for reading and writing) where one is
-    given.
+    """All members of a medres model file except its weights, checked: {name: bytes}.
 
-    Raises ArtefactError, before anything is inflated beyond the limits, for: another suffix than
-    .keras; a link or no zip; members off the closed list; JSON over 8 MiB or 1 GiB inflated in all;
-    a missing or wrong SHA-256; a version that is not this one's; a graph that `weight_shapes`
-    refuses; weights that are not those of the graph, not finite, or lie outside the file.
+    weights_to: a file opened for reading and writing, to which the weights are copied; they are
+        checked in pieces in any case.
+
+    Raises ArtefactError before anything is inflated beyond the limits. Its codes: wrong_suffix,
+    no_such_file, not_a_file, not_a_zip, file_too_large; unexpected_members, duplicate_member,
+    compressed_member, member_too_large (JSON above 8 MiB, 1 GiB inflated in total); malformed_json,
+    no_checksums, altered; schema_version, keras_version; resaved_by_keras, foreign_keras_file; the
+    codes of `weight_shapes`; malformed_weights, weights_storage (compressed, or outside the file),
+    weights_mismatch, non_finite_weights.
     """
     path = Path(path)
     try:
-        with _opened(path) as archive:
-            return _checked(archive, weights_to)
+        with _open_zip(path) as archive:
+            return _checked_members(archive, weights_to)
     except ArtefactError as error:
-        raise ArtefactError(f"{path.name}: {error}") from None
+        raise ArtefactError(f"{path.name}: {error}", code=error.code) from None
     except _ZIP_FAULTS as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
         raise ArtefactError(
-            f"{path.name}: no sound .keras file ({type(error).__name__}): copy it again from its "
-            f"source"
+            f"{path.name}: damaged, not a readable .keras file ({type(error).__name__}): copy it "
+            f"again from its source",
+            code="not_a_zip",
         ) from None
 
 
 def parse_json(data: bytes, member: str) -> dict[str, Any]:
-    """A JSON object, or ArtefactError. NaN and infinities are no JSON."""
+    """The JSON object that a member holds. Raises ArtefactError (malformed_json), also for NaN and
+    infinities, which JSON does not have.
+    """
     try:
         value = json.loads(data, parse_constant=lambda text: 1 / 0)
     except (ValueError, RecursionError, ZeroDivisionError):
         value = None
     if not isinstance(value, dict):
-        raise ArtefactError(f"{member} holds no JSON object")
+        raise ArtefactError(f"{member} is not a JSON object", code="malformed_json")
     return value
 
 
 def read_arrays(data: bytes, member: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz of at most 40 MiB inflated, numbers only; their sizes are checked
-    before memory is taken.
+    """The arrays of an .npz by name: numbers only, at most 40 MiB inflated. Sizes are checked
+    before memory is allocated. Raises ArtefactError (malformed_arrays, arrays_too_large).
     """
     arrays = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_ARRAYS:
-                raise ArtefactError(f"{member} inflates to more than {MAX_ARRAYS >> 20} MiB")
+                raise ArtefactError(
+                    f"{member} inflates to more than {MAX_ARRAYS >> 20} MiB",
+                    code="arrays_too_large",
+                )
             for entry in archive.infolist():
                 arrays[entry.filename.removesuffix(".npy")] = _array(archive.read(entry))
     except _ZIP_FAULTS:
-        raise ArtefactError(f"{member} holds no sound arrays") from None
+        raise ArtefactError(
+            f"{member} does not hold readable numeric arrays", code="malformed_arrays"
+        ) from None
     return arrays
 
 
 def _array(data: bytes) -> np.ndarray:
-    """One .npy of numbers, as numpy.save writes it
+    """One .npy of numbers in the format of numpy.save
     (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
     """
     head = _NPY.match(data)
@@ -125,21 +131,24 @@ def _array(data: bytes) -> np.ndarray:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
+def _open_zip(path: Path) -> zipfile.ZipFile:
     if path.suffix != ".keras":
-        raise ArtefactError("a medres model file ends in .keras")
+        raise ArtefactError(
+            f"a medres model file ends in .keras, received {path.suffix or 'no suffix'!r}",
+            code="wrong_suffix",
+        )
     try:
         status = path.stat()
     except OSError:
-        raise ArtefactError("no such file") from None
+        raise ArtefactError("no such file", code="no_such_file") from None
     if not stat.S_ISREG(status.st_mode):
-        raise ArtefactError("a folder or a device, where a file is needed")
+        raise ArtefactError("not a regular file (a folder, a device or a pipe)", code="not_a_file")
     if status.st_size > MAX_FILE:
-        raise ArtefactError(f"larger than {MAX_FILE >> 30} GiB")
+        raise ArtefactError(f"larger than {MAX_FILE >> 30} GiB", code="file_too_large")
     return zipfile.ZipFile(path)
 
 
-def _checked(archive: zipfile.ZipFile, weights_to: IO[bytes] | None) -> dict[str, bytes]:
+def _checked_members(archive: zipfile.ZipFile, weights_to: IO[bytes] | None) -> dict[str, bytes]:
     _check_directory(archive)
     card = parse_json(archive.read(CARD), CARD)
     _check_version(card)
@@ -147,18 +156,20 @@ def _checked(archive: zipfile.ZipFile, weights_to: IO[bytes] | None) -> dict[str
     names = {entry.filename for entry in archive.infolist()}
     if not isinstance(expected, dict) or {*expected} != names:
         raise ArtefactError(
-            f"{CARD} does not list the checksums of all members, itself included: save the model "
-            f"again"
+            f"{CARD} does not list the checksums of all members, its own included: save the model "
+            f"again",
+            code="no_checksums",
         )
     members = {name: archive.read(name) for name in names - {WEIGHTS}}
     with contextlib.nullcontext(weights_to) if weights_to else tempfile.TemporaryFile() as weights:
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
-        digests |= {CARD: card_sha256(card), WEIGHTS: _copied(archive, WEIGHTS, weights)}
+        digests |= {CARD: card_sha256(card), WEIGHTS: _copy_hashed(archive, WEIGHTS, weights)}
         for name in sorted(names):
             if digests[name] != expected[name]:
                 raise ArtefactError(
-                    f"the member {name} was altered after medres wrote it: take the file from its "
-                    f"source again"
+                    f"the member {name} was altered after medres wrote it: copy the file again "
+                    f"from its source",
+                    code="altered",
                 )
         _check_keras_version(parse_json(members["metadata.json"], "metadata.json"))
         _check_weights(weights, weight_shapes(parse_json(members["config.json"], "config.json")))
@@ -166,8 +177,8 @@ def _checked(archive: zipfile.ZipFile, weights_to: IO[bytes] | None) -> dict[str
 
 
 def card_sha256(card: dict[str, Any]) -> str:
-    """Of the values of a card (parsed JSON) without its list of checksums, whatever the white space
-    and the order of keys.
+    """SHA-256 of the values of a card (parsed JSON), without its list of checksums. White space and
+    the order of keys do not matter.
     """
     values = {key: value for key, value in card.items() if key != "members"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -177,26 +188,37 @@ def _check_directory(archive: zipfile.ZipFile) -> None:
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     if len(set(names)) != len(names):
-        raise ArtefactError("a member is there twice")
+        raise ArtefactError("two members have the same name", code="duplicate_member")
     if {*names} == {*KERAS_MEMBERS}:
-        raise ArtefactError(_whose(archive))
+        raise _plain_keras_error(archive)
     if not MEMBERS <= {*names} <= MEMBERS | OPTIONAL:
-        odd = len({*names} - MEMBERS - OPTIONAL) + len(MEMBERS - {*names})
+        unexpected, missing = len({*names} - MEMBERS - OPTIONAL), sorted(MEMBERS - {*names})
         raise ArtefactError(
-            f"its members differ from those of a medres model ({odd} unexpected or missing)"
+            f"not the members of a medres model: {unexpected} unexpected, missing "
+            f"{', '.join(missing) or 'none'}",
+            code="unexpected_members",
         )
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 for entry in entries):
-        raise ArtefactError("a member is compressed or encrypted: medres stores them as they are")
+        raise ArtefactError(
+            "a member is compressed or encrypted; medres stores members uncompressed",
+            code="compressed_member",
+        )
     if sum(entry.file_size for entry in entries) > MAX_INFLATED:
-        raise ArtefactError(f"inflates to more than {MAX_INFLATED >> 30} GiB")
+        raise ArtefactError(
+            f"inflates to more than {MAX_INFLATED >> 30} GiB", code="member_too_large"
+        )
     for entry in entries:
         limit = MAX_INFLATED if entry.filename == WEIGHTS else MAX_ARRAYS
         if entry.file_size > (MAX_JSON if entry.filename.endswith(".json") else limit):
-            raise ArtefactError(f"the member {entry.filename} is too large")
+            raise ArtefactError(
+                f"the member {entry.filename} is too large", code="member_too_large"
+            )
 
 
-def _whose(archive: zipfile.ZipFile) -> str:
-    """A plain Keras file: one that plain Keras made of a medres model, or another program's."""
+def _plain_keras_error(archive: zipfile.ZipFile) -> ArtefactError:
+    """The error for a plain Keras file: a medres model that Keras saved again, or the file of
+    another program.
+    """
     entry = archive.getinfo("config.json")
     layers: Any = []
     if entry.file_size <= MAX_JSON:
@@ -208,93 +230,104 @@ def _whose(archive: zipfile.ZipFile) -> str:
         else set()
     )
     if {"calibration", "probability"} <= names:
-        return (
+        return ArtefactError(
             f"a medres model that plain Keras saved again, which dropped {CARD} (classes, "
-            f"preprocessing, thresholds): "
-            "use the file that medres train wrote"
+            f"preprocessing, thresholds): use the file that medres train wrote",
+            code="resaved_by_keras",
         )
-    return (
-        f"a plain Keras file without {CARD}: medres opens only what medres train wrote. Open "
-        f"it with keras.saving.load_model"
+    return ArtefactError(
+        f"a plain Keras file without {CARD}: medres opens only files that medres train wrote. Open "
+        f"it with keras.saving.load_model",
+        code="foreign_keras_file",
     )
 
 
 def _check_version(card: dict[str, Any]) -> None:
     schema = card.get("schema_")
     if schema != SCHEMA:
-        said = (
-            repr(schema)
-            if isinstance(schema, str) and re.fullmatch(r"[\w./-]{1,40}", schema)
-            else "none that is known"
-        )
+        printable = isinstance(schema, str) and re.fullmatch(r"[\w./-]{1,40}", schema)
         raise ArtefactError(
-            f"written by another version of medres (schema {said}; this one reads {SCHEMA!r}): "
-            f"use the medres version that wrote it"
+            f"written by another version of medres (schema "
+            f"{repr(schema) if printable else 'unknown'}; this version reads {SCHEMA!r}): use the "
+            f"medres version that wrote it",
+            code="schema_version",
         )
 
 
 def _check_keras_version(metadata: dict[str, Any]) -> None:
-    found = re.fullmatch(r"(\d{1,3})\.(\d{1,3})\.\w{1,12}", str(metadata.get("keras_version")))
-    if found is None or found[1] != "3" or (int(found[1]), int(found[2])) > KERAS_NEWEST:
+    version = re.fullmatch(r"(\d{1,3})\.(\d{1,3})\.\w{1,12}", str(metadata.get("keras_version")))
+    if version is None or version[1] != "3" or (int(version[1]), int(version[2])) > KERAS_NEWEST:
         raise ArtefactError(
-            f"written by another Keras than 3.0 to {KERAS_NEWEST[0]}.{KERAS_NEWEST[1]}"
+            f"written by an unsupported version of Keras; supported: 3.0 to "
+            f"{KERAS_NEWEST[0]}.{KERAS_NEWEST[1]}",
+            code="keras_version",
         )
 
 
-def _check_weights(stored: IO[bytes], wanted: Counter[Shape]) -> None:
-    """HDF5 that holds exactly the weights of the graph: inside this file, not compressed, each
-    value there and finite.
+def _check_weights(stored: IO[bytes], expected: Counter[Shape]) -> None:
+    """Raise ArtefactError unless the HDF5 file holds exactly the weights of the graph, inside the
+    file itself, uncompressed, complete and finite.
     """
     import h5py
 
-    found: Counter[Shape] = Counter()
+    shapes: Counter[Shape] = Counter()
     try:
         with h5py.File(stored, "r") as file:
             for dataset in _datasets(file, itertools.count()):
                 if dataset.name.split("/")[-2] == "vars" and "seed_generator" not in dataset.name:
-                    found[dataset.shape] += 1
+                    shapes[dataset.shape] += 1
     except (*_ZIP_FAULTS, KeyError, TypeError, AttributeError):
-        raise ArtefactError(f"{WEIGHTS} is no sound HDF5 file") from None
-    if found != wanted:
-        raise ArtefactError(f"{WEIGHTS} does not hold the weights of the graph in config.json")
+        raise ArtefactError(
+            f"{WEIGHTS} is not a readable HDF5 file", code="malformed_weights"
+        ) from None
+    if shapes != expected:
+        raise ArtefactError(
+            f"{WEIGHTS} does not hold the weights of the graph in config.json",
+            code="weights_mismatch",
+        )
 
 
-def _datasets(group: Any, met: Iterator[int], depth: int = 0) -> Iterator[Any]:
-    """All data sets below a group, checked. `met` counts what was seen."""
+def _datasets(group: Any, visited: Iterator[int], depth: int = 0) -> Iterator[Any]:
+    """All datasets below a group, checked. visited: counts the nodes of the whole file."""
     import h5py
 
     for name in group:
         if (
             depth > 16
-            or next(met) > MAX_NODES
+            or next(visited) > MAX_NODES
             or type(group.get(name, getlink=True)) is not h5py.HardLink
         ):
             raise ArtefactError(
-                f"{WEIGHTS} points elsewhere, nests too deep or holds too many groups"
+                f"{WEIGHTS} links to another place, nests too deeply or holds too many groups",
+                code="weights_storage",
             )
         item = group[name]
         if isinstance(item, h5py.Group):
-            yield from _datasets(item, met, depth + 1)
+            yield from _datasets(item, visited, depth + 1)
             continue
-        plain = (
+        is_numeric = (
             isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" and item.external is None
         )
         if (
-            not plain
+            not is_numeric
             or item.is_virtual
             or item.chunks is not None
             or item.id.get_storage_size() != item.nbytes
         ):
             raise ArtefactError(
-                f"{WEIGHTS} holds data that Keras does not write: compressed, external or absent"
+                f"{WEIGHTS} holds data that Keras does not write: compressed, external, missing or "
+                f"not numeric",
+                code="weights_storage",
             )
         if item.dtype.kind == "f" and not np.isfinite(item[()]).all():
-            raise ArtefactError("it holds weights that are not finite")
+            raise ArtefactError(
+                f"{WEIGHTS} holds weights that are not finite", code="non_finite_weights"
+            )
         yield item
 
 
-def _copied(archive: zipfile.ZipFile, name: str, target: IO[bytes]) -> str:
-    """Copy a member piece by piece; returns its SHA-256."""
+def _copy_hashed(archive: zipfile.ZipFile, name: str, target: IO[bytes]) -> str:
+    """Copy a member in pieces; returns its SHA-256."""
     digest = hashlib.sha256()
     with archive.open(name) as file:
         while piece := file.read(_CHUNK):

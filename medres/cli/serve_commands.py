@@ -13,6 +13,7 @@ from data_pipelines.runtime.atomic_files import require_new
 from medres.cli.console import Json, Limit, Work, report
 
 if TYPE_CHECKING:
+    from medres.artefact.card import Card
     from medres.inference.predictor import Predictor
 
 Model = Annotated[Path, typer.Argument(help="model.keras of a run.")]
@@ -76,7 +77,7 @@ def predict(
         if saliency is not None:
             require_new(saliency, what="the overlays")
         found = _predicted(predictor, path, saliency, method)
-    report(found, as_json, [prediction_line(one) for one in found])
+    report(found, as_json, [prediction_line(one, predictor.card) for one in found])
 
 
 def _predict_into(predictor: Predictor, paths: list[Path], out: Path, as_json: bool) -> None:
@@ -172,13 +173,10 @@ def parity(
     room.require(ways)
 
 
-def prediction_line(one: dict[str, Any]) -> str:
+def prediction_line(one: dict[str, Any], card: Card) -> str:
+    """A prediction, in its JSON form, as one line of text."""
     if one["refused"] is not None:
         return f"{one['path']}: refused: {one['refused']}"
-    named = ", ".join(f"{name} {value:.3f}" for name, value in one["probabilities"].items())
-    decided = ", ".join(
-        f"{k}: {v}" if isinstance(v, str) else (k if v else f"no {k}")
-        for k, v in one["decisions"].items()
-    )
-    unsure = f" (the model abstains: {', '.join(one['abstained'])})" if one["abstained"] else ""
-    return f"{one['path']}: {named} -> {decided}{unsure}"
+    from medres.inference.decisions import describe
+
+    return f"{one['path']}: {describe(one['probabilities'], card)}"

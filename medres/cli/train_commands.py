@@ -257,15 +257,17 @@ def demo(
     five minutes on two cores.
     """
     require_tensorflow()
+    from medres.artefact.archive import read_contents
     from medres.cli.demo import run
     from medres.progress import Bars
 
     result = run(out, seed=seed, progress=Bars())
+    card = read_contents(result["model"]).card
     auc, example = result["auc"], result["example"]
     lines = [
         f"AUC {auc['estimate']:.3f} (95% CI {auc['ci_low']:.3f} to {auc['ci_high']:.3f}; "
         f"{auc['method']})",
-        f"one test study from its DICOM files: {prediction_line(example)}",
+        f"one test study from its DICOM files: {prediction_line(example, card)}",
         f"model:  {result['model']}",
         f"report: {result['report']}",
     ]

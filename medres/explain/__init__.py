@@ -1,5 +1,5 @@
-"""Where a model looked: saliency maps, drawn on the original image, and tests of what they are
-worth.
+"""Saliency maps: where a change of the image would change the score of a model, drawn on the
+original image, and tests of whether such a map depends on the model at all.
 """
 
 from __future__ import annotations

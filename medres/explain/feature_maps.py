@@ -1,5 +1,5 @@
-"""Run a functional model operation by operation, so that gradients can be taken at its last feature
-maps, nested models too.
+"""Run a functional model operation by operation, so that gradients at its last feature maps can be
+computed, also inside nested models.
 """
 
 from __future__ import annotations
@@ -14,56 +14,67 @@ from medres.errors import ModelError
 
 @dataclass
 class ForwardPass:
-    """`maps`: the feature maps that a pooling or flattening takes, one a branch; `score`: logits
-    (batch, outputs), or what comes
-    nearest to them: they do not saturate as probabilities do.
+    """The result of a forward pass.
+
+    maps: the inputs (batch, ..., channels) of global pooling or flattening, one per branch of the
+    model. score: logits (batch, outputs) where the model ends in a sigmoid or softmax, else its
+    outputs; unlike probabilities, logits do not saturate.
     """
 
     maps: list[Any] = field(default_factory=list)
     score: Any = None
 
 
-def run(model: Any, image: Any) -> ForwardPass:
+def forward_with_feature_maps(model: Any, image: Any) -> ForwardPass:
     """Feature maps and scores for images (batch, ..., channels). Raises ModelError unless the model
-    is functional or sequential, with one input and one output, and pools or flattens its feature
-    maps.
+    is functional or sequential with one input and one output (not_functional), and pools or
+    flattens its feature maps (no_feature_map).
     """
     if _graph(model) is None or len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ModelError("explaining takes a functional Keras model with one input and one output")
-    found = ForwardPass()
-    found.score = _walk(model, image, found)
-    if not found.maps:
-        raise ModelError("the model has no feature map: nothing in it pools or flattens an image")
-    return found
+        raise ModelError(
+            "a saliency map needs a functional Keras model with one input and one output",
+            code="not_functional",
+        )
+    result = ForwardPass()
+    result.score = _run(model, image, result)
+    if not result.maps:
+        raise ModelError(
+            "the model has no feature map: no layer of it pools or flattens an image",
+            code="no_feature_map",
+        )
+    return result
 
 
-def _walk(model: Any, image: Any, found: ForwardPass) -> Any:
-    """The model's output for `image`; without the sigmoid or softmax at its very end."""
+def _run(model: Any, image: Any, result: ForwardPass) -> Any:
+    """The output of the model for `image`, without a final sigmoid or softmax. Feature maps are
+    added to `result`.
+    """
     graph = _graph(model)
     last = graph.outputs[0]._keras_history.operation
 
-    def watched(operation: Any) -> Callable[..., Any]:
+    def recorded(operation: Any) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             if _graph(operation) is not None:
-                return _walk(operation, arguments[0], found)
-            value = _plain(operation, arguments, options, final=operation is last)
-            taken = arguments[0]
-            if len(getattr(taken, "shape", ())) == len(image.shape) > len(value.shape):
-                found.maps.append(taken)
+                return _run(operation, arguments[0], result)
+            value = _call(operation, arguments, options, final=operation is last)
+            operand = arguments[0]
+            if len(getattr(operand, "shape", ())) == len(image.shape) > len(value.shape):
+                result.maps.append(operand)
             return value
 
         return call
 
-    return graph._run_through_graph(image, operation_fn=watched)
+    return graph._run_through_graph(image, operation_fn=recorded)
 
 
 def _graph(operation: Any) -> Any:
-    """The graph of a functional or sequential model, None for a layer."""
+    """The graph of a functional or sequential model; None for a layer."""
     operation = getattr(operation, "_functional", operation)
     return operation if hasattr(operation, "_run_through_graph") else None
 
 
-def _plain(operation: Any, arguments: Any, options: dict[str, Any], *, final: bool) -> Any:
+def _call(operation: Any, arguments: Any, options: dict[str, Any], *, final: bool) -> Any:
+    """The output of one operation in inference mode; without its sigmoid or softmax if `final`."""
     import keras
 
     if isinstance(operation, keras.layers.Layer) and operation._call_has_training_arg:

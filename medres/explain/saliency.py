@@ -1,9 +1,10 @@
-"""Saliency maps on the grid of the model's input: where a change of the image would change the
-score of one output.
+"""Saliency maps on the input grid of a model: where a change of the image would change the score of
+one output.
 
 Grad-CAM (Selvaraju et al. 2017), Grad-CAM++ (Chattopadhay et al. 2018), integrated gradients
 (Sundararajan et al. 2017) and occlusion (Zeiler and Fergus 2014), for images and volumes alike.
-None of them shows what a picture means; see `medres.explain.sanity_checks` for what they are worth.
+No such map explains a decision; `medres.explain.sanity_checks` tests whether it depends on the
+model.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import numpy as np
 
 from data_pipelines.runtime.backend import require_tensorflow
 from medres.errors import ModelError
-from medres.explain.feature_maps import run
+from medres.explain.feature_maps import forward_with_feature_maps
 
 STEPS = 32  # of integrated gradients
 BATCH = 8
-OCCLUDED, STRIDE = 8, 16  # an occluding box is an eighth of the side, and moves by a sixteenth
+BOX, STRIDE = 8, 16  # the occluding box is an eighth of the side, and moves by a sixteenth
 
 
 class Explainer:
-    """Saliency maps of one model, compiled once. model: functional Keras model with one input and
-    one output.
+    """Saliency maps of one model, compiled once.
+
+    model: a functional Keras model with one input tensor and one output tensor.
     """
 
     def __init__(self, model: Any) -> None:
@@ -34,42 +36,53 @@ class Explainer:
         images = tf.TensorSpec((None, *self.shape), tf.float32)
         signature = [images, tf.TensorSpec((), tf.int32)]
 
-        # Compiled, so that only the gradients that are asked for are computed.
+        # Compiled, so that only the requested gradients are computed.
         @tf.function(input_signature=signature, autograph=False)
         def scores(x: Any, output: Any) -> Any:
-            return tf.gather(run(model, x).score, output, axis=1)
+            return tf.gather(forward_with_feature_maps(model, x).score, output, axis=1)
 
         @tf.function(input_signature=signature, autograph=False)
         def at_image(x: Any, output: Any) -> Any:
-            return tf.gradients(tf.gather(run(model, x).score, output, axis=1), x)[0]
+            score = forward_with_feature_maps(model, x).score
+            return tf.gradients(tf.gather(score, output, axis=1), x)[0]
 
         @tf.function(input_signature=signature, autograph=False)
         def at_maps(x: Any, output: Any) -> Any:
-            found = run(model, x)
-            gradients = tf.gradients(tf.gather(found.score, output, axis=1), found.maps)
+            result = forward_with_feature_maps(model, x)
+            gradients = tf.gradients(tf.gather(result.score, output, axis=1), result.maps)
             if any(gradient is None for gradient in gradients):
-                raise ModelError("no gradient reaches a feature map of the model")
-            return found.maps, gradients
+                raise ModelError(
+                    "the score does not depend on a feature map of the model", code="no_gradient"
+                )
+            return result.maps, gradients
 
         self._scores, self._at_image, self._at_maps = scores, at_image, at_maps
 
     def map(
         self, image: np.ndarray, output: int = 0, *, method: str = "gradcam", baseline: float = 0.0
     ) -> np.ndarray:
-        """float32 map of the spatial shape of `image`, for one output of the model.
+        """float32 map with the spatial shape of `image`, for one output of the model.
 
-        image: (..., channels) in model units. baseline: value of an empty image in those units (0,
-            dark; -1024, air), for integrated gradients and occlusion. gradcam, gradcam++: 0 and
-            above, without a unit. integrated_gradients: signed; they sum to score(image) -
-        score(baseline). occlusion: by how much the score (logit) falls when the place is hidden.
-        Raises ModelError.
+        image: float (..., channels) in model units.
+        method: gradcam and gradcam++ give values from 0, without a unit. integrated_gradients gives
+            signed values that sum to score(image) - score(baseline). occlusion gives the decrease
+            of the score (logit) when a position is hidden.
+        baseline: value of an empty image in model units (0 is dark; -1024 is air), for
+            integrated_gradients and occlusion.
+        Raises ModelError (unknown_method, image_shape, non_finite_image).
         """
         if method not in METHODS:
-            raise ModelError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-        if image.shape != self.shape or not np.isfinite(image).all():
             raise ModelError(
-                f"an image of {image.shape}, where the model takes {self.shape}, finite"
+                f"unknown method {method!r}: choose one of {', '.join(METHODS)}",
+                code="unknown_method",
             )
+        if image.shape != self.shape:
+            raise ModelError(
+                f"the image has shape {image.shape}; the model expects {self.shape}",
+                code="image_shape",
+            )
+        if not np.isfinite(image).all():
+            raise ModelError("the image has NaN or infinite values", code="non_finite_image")
         return METHODS[method](self, image.astype(np.float32), output, baseline).astype(np.float32)
 
     def scores(self, images: np.ndarray, output: int) -> np.ndarray:
@@ -77,10 +90,11 @@ class Explainer:
         return self._scores(images, output).numpy().astype(np.float64)
 
     def image_gradients(self, images: np.ndarray, output: int) -> np.ndarray:
+        """Gradients float64 (batch, ..., channels) of the logit of one output at the images."""
         return self._at_image(images, output).numpy().astype(np.float64)
 
     def map_gradients(self, image: np.ndarray, output: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(feature maps, gradient of the score there), float64 (..., channels), of each branch."""
+        """Per branch: feature maps and the gradients of the logit, both float64 (..., channels)."""
         maps, gradients = self._at_maps(image[np.newaxis], output)
         return [
             (m.numpy()[0].astype(np.float64), g.numpy()[0].astype(np.float64))
@@ -119,14 +133,13 @@ def _gradcam_plus(
 def _cam(
     explainer: Explainer, image: np.ndarray, output: int, weights: Callable[..., np.ndarray]
 ) -> np.ndarray:
-    """The feature maps, weighted by channel and rectified, on the input's grid; of several branches
-    the mean.
+    """The feature maps, weighted per channel, summed and rectified, on the input grid; the mean
+    over the branches.
     """
     shape = image.shape[:-1]
-    found = explainer.map_gradients(image, output)
     cams = [
         np.maximum(maps @ weights(maps, gradients, tuple(range(maps.ndim - 1))), 0)
-        for maps, gradients in found
+        for maps, gradients in explainer.map_gradients(image, output)
     ]
     return np.mean([resized(cam, shape) for cam in cams], axis=0)
 
@@ -134,44 +147,47 @@ def _cam(
 def _integrated_gradients(
     explainer: Explainer, image: np.ndarray, output: int, baseline: float
 ) -> np.ndarray:
-    """The gradient averaged along the straight way from an empty image, times the way: midpoint
-    rule, 32 steps.
+    """The gradient averaged along the straight path from an empty image to the image, times the
+    path: midpoint rule, 32 steps.
     """
-    way, total = image - np.float32(baseline), np.zeros(image.shape)
-    for places in np.split((np.arange(STEPS, dtype=np.float32) + 0.5) / STEPS, STEPS // BATCH):
-        along = np.float32(baseline) + places.reshape(-1, *[1] * image.ndim) * way
-        total += explainer.image_gradients(along, output).sum(axis=0)
-    return (total / STEPS * way).sum(axis=-1)
+    path, total = image - np.float32(baseline), np.zeros(image.shape)
+    for fractions in np.split((np.arange(STEPS, dtype=np.float32) + 0.5) / STEPS, STEPS // BATCH):
+        images = np.float32(baseline) + fractions.reshape(-1, *[1] * image.ndim) * path
+        total += explainer.image_gradients(images, output).sum(axis=0)
+    return (total / STEPS * path).sum(axis=-1)
 
 
 def _occlusion(explainer: Explainer, image: np.ndarray, output: int, baseline: float) -> np.ndarray:
-    """Mean fall of the score over all boxes that hide a place."""
+    """Per position, the mean decrease of the score over all boxes that hide it."""
     shape = image.shape[:-1]
-    usual = explainer.scores(image[np.newaxis], output)[0]
-    fall, seen, boxes = np.zeros(shape), np.zeros(shape), list(_boxes(shape))
-    for some in (boxes[i : i + BATCH] for i in range(0, len(boxes), BATCH)):
-        hidden = np.repeat(image[np.newaxis], len(some), axis=0)
-        for one, box in zip(hidden, some, strict=True):
-            one[box] = baseline
-        for box, score in zip(some, explainer.scores(hidden, output), strict=True):
-            fall[box] += usual - score
-            seen[box] += 1
-    return fall / seen
+    full_score = explainer.scores(image[np.newaxis], output)[0]
+    decrease, counts, boxes = np.zeros(shape), np.zeros(shape), list(_boxes(shape))
+    for batch in (boxes[i : i + BATCH] for i in range(0, len(boxes), BATCH)):
+        occluded = np.repeat(image[np.newaxis], len(batch), axis=0)
+        for copy, box in zip(occluded, batch, strict=True):
+            copy[box] = baseline
+        for box, score in zip(batch, explainer.scores(occluded, output), strict=True):
+            decrease[box] += full_score - score
+            counts[box] += 1
+    return decrease / counts
 
 
 def _boxes(shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
-    """Boxes that together cover the grid."""
+    """Overlapping boxes that together cover the grid."""
     sides = []
     for size in shape:
-        side, step = max(1, size // OCCLUDED), max(1, size // STRIDE)
+        side, step = max(1, size // BOX), max(1, size // STRIDE)
         starts = sorted({*range(0, max(size - side, 0) + 1, step), max(size - side, 0)})
         sides.append([slice(start, start + side) for start in starts])
     return itertools.product(*sides)
 
 
 def resized(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Linear interpolation onto another grid over the same extent (half-pixel centres), any number
-    of axes.
+    """Linear interpolation onto another grid over the same extent (half-pixel centers), for any
+    number of axes.
+
+    >>> resized(np.array([0.0, 1.0]), [4]).tolist()
+    [0.0, 0.25, 0.75, 1.0]
     """
     from scipy.ndimage import zoom
 

@@ -1,5 +1,5 @@
-"""Whether a saliency map says anything about the model: Adebayo et al. 2018 (sanity), Petsiuk et
-al. 2018 (deletion, insertion).
+"""Tests of whether a saliency map depends on the model: Adebayo et al. 2018 (sanity checks),
+Petsiuk et al. 2018 (deletion and insertion).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from medres.explain.saliency import Explainer
 
-LEVELS = 20
+LEVELS = 20  # steps from none to all of the image
 
 
 def rank_correlation_with_shuffled_weights(
@@ -25,11 +25,11 @@ def rank_correlation_with_shuffled_weights(
     baseline: float = 0.0,
     seed: int = 0,
 ) -> float:
-    """Spearman's correlation of the map with that of the same network with its weights shuffled, 0
-    where one of them is flat.
+    """Spearman's rank correlation between the map of the model and the map of the same model with
+    shuffled weights; 0 if one of the maps is constant. Arguments as for `Explainer.map`.
 
-    Near 1, the map shows the image's edges rather than what the model has learnt, and must not be
-    used.
+    A value near 1 means that the map shows the edges of the image rather than what the model has
+    learned; such a map must not be used.
     """
     import keras
 
@@ -50,9 +50,9 @@ def rank_correlation_with_shuffled_weights(
 
 @dataclass(frozen=True)
 class Curves:
-    """Model outputs while the image is hidden (deletion) or shown (insertion) from the most salient
-    place on; `share` of the image 0 to 1. A faithful map has a small area under deletion and a
-    large one under insertion.
+    """Outputs of the model, float (21,), while the image is hidden (deletion) or shown (insertion)
+    pixel by pixel, the most salient first. share: (21,), the hidden or shown part of the image, 0
+    to 1. A faithful map has a small area under the deletion curve and a large one under insertion.
     """
 
     share: np.ndarray
@@ -71,19 +71,21 @@ class Curves:
 def deletion_insertion(
     model: Any, image: np.ndarray, values: np.ndarray, output: int = 0, *, baseline: float = 0.0
 ) -> Curves:
-    """Curves for a map `values` of the spatial shape of `image` (..., channels): model outputs at
-    21 shares of the image.
+    """Deletion and insertion curves of a saliency map.
+
+    image: float (..., channels) in model units. values: the map, with the spatial shape of the
+    image. baseline: value of an empty image in model units.
     """
     order = np.argsort(-values.reshape(-1), kind="stable")
     share = np.linspace(0, 1, LEVELS + 1)
     empty = np.full_like(image, baseline)
     deleted, inserted = [], []
     for part in share:
-        chosen = np.zeros(values.size, bool)
-        chosen[order[: round(part * values.size)]] = True
-        place = chosen.reshape(values.shape)[..., np.newaxis]
-        deleted.append(np.where(place, empty, image))
-        inserted.append(np.where(place, image, empty))
+        selected = np.zeros(values.size, bool)
+        selected[order[: round(part * values.size)]] = True
+        mask = selected.reshape(values.shape)[..., np.newaxis]
+        deleted.append(np.where(mask, empty, image))
+        inserted.append(np.where(mask, image, empty))
     outputs = np.asarray(model.predict(np.stack([*deleted, *inserted]), batch_size=8, verbose=0))[
         :, output
     ]

@@ -1,5 +1,5 @@
-"""The saved model at work: the predictor, whole folders, scoring a split, exports, and the proof
-that all paths agree.
+"""The saved model in use: prediction for a study or for folders of studies, scoring of a split,
+exports to other runtimes, and the check that all of them give the same probabilities.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Thousands of files through a model: decoded in isolated workers, answered one study at a time,
-resumable, every file accounted for.
+"""Predict thousands of files: decoded in isolated workers, one study at a time, resumable, with
+every file accounted for.
 
-OUT/predictions.jsonl   one line a study, appended as it is answered; a repeated command goes on
-                        after the last whole line
-OUT/predictions.csv     the same as a table, when all is done
-OUT/quarantine.csv      path, reason, message of every study that got no answer
-OUT/predict.json        the model's SHA-256 and the counts: given = answered + quarantined
+OUT/predictions.jsonl   one line per study, appended when the study is predicted; a repeated command
+                        resumes after the last complete line
+OUT/predictions.csv     the same as a table, written at the end
+OUT/quarantine.csv      path, reason and message of every study without a prediction
+OUT/predict.json        SHA-256 of the model, and the counts: given = answered + quarantined
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from data_pipelines.runtime.walk import Walk, walk_files
 from data_pipelines.runtime.worker_pool import map_isolated
 from medres.artefact.card import Card
 from medres.errors import RefusedInput
-from medres.inference.predictor import Prediction, Predictor
-from medres.inference.study_reader import Files, by_study, read_study, study_key
+from medres.inference.predictor import Predictor, refusal
+from medres.inference.study_reader import StudyFiles, by_study, read_study, study_key
 from medres.progress import ProgressReporter
 
 LINES, SUMMARY = "predictions.jsonl", "predict.json"
 QUARANTINE = ("path", "reason", "message")
-NO_FILE = "Not a regular file: it is not opened."
+NO_FILE = "Not a regular file; it was not opened."
 
 
 def predict_all(
@@ -48,106 +48,109 @@ def predict_all(
 ) -> dict[str, Any]:
     """Predict every study below `paths` into the folder `out`; returns the content of predict.json.
 
-    out: new, or left by an interrupted call with the same model. A file that crashes or stops its
-        decoder costs a worker, not the run. Raises InputError where `out` holds something else, or
-        a path does not exist.
+    out: a new folder, or that of an interrupted call with the same model. A file that crashes or
+        blocks its decoder ends one worker, not the run. Raises InputError if `out` holds anything
+        else (output_exists) or a path does not exist.
     """
     out, reporter = Path(out), progress or ProgressReporter()
-    done = _claim(out, predictor.artefact.sha256)
+    records = _claim_folder(out, predictor.artefact.sha256)
     walks = [walk_files(path) for path in paths]
-    others = [(str(found.root / path), reason) for found in walks for path, reason in found.others]
+    not_files = [(str(walk.root / path), reason) for walk in walks for path, reason in walk.others]
     studies = list(_studies(paths, walks, reporter))
-    waiting = [study for study in studies if _key(study) not in done]
+    pending = [study for study in studies if _key(study) not in records]
     with (out / LINES).open("a", encoding="utf-8") as lines, reporter.task("predict") as update:
-        for count, record in enumerate(_answers(predictor, waiting), start=1):
-            done[record["key"]] = record
+        for count, record in enumerate(_predictions(predictor, pending), start=1):
+            records[record["key"]] = record
             lines.write(json.dumps(record, allow_nan=False) + "\n")
             lines.flush()
-            update(len(studies) - len(waiting) + count, len(studies))
+            update(len(studies) - len(pending) + count, len(studies))
         os.fsync(lines.fileno())
-    return _finish(out, predictor, [done[_key(study)] for study in studies], others)
+    return _write_tables(out, predictor, [records[_key(study)] for study in studies], not_files)
 
 
-def prepare_study(files: tuple[str, ...], card: Card) -> np.ndarray | str:
-    """Prepared integers of a study, or why it is refused; runs in a decode worker. Raises
-    DicomError.
+def prepare_study(files: tuple[str, ...], card: Card) -> np.ndarray | RefusedInput:
+    """Prepared integers (images, *spec.prepared_shape) of a study, or why it is refused. Runs in a
+    decode worker. Raises DicomError.
     """
     try:
         return read_study(files, card).pixels
     except RefusedInput as error:
-        return error.reason
+        return error
 
 
-def _claim(out: Path, sha256: str) -> dict[str, dict[str, Any]]:
-    """Records of an earlier call by key; a folder that is not ours is an error, a last line that
-    was cut is dropped.
+def _claim_folder(out: Path, sha256: str) -> dict[str, dict[str, Any]]:
+    """Records of an earlier call by key. A folder of something else is an error; an incomplete last
+    line is dropped.
     """
     if not (out / LINES).exists():
         require_new(out, what="the predictions")
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / LINES, json.dumps({"model_sha256": sha256}).encode() + b"\n")
         return {}
-    whole = (out / LINES).read_bytes()
-    whole = whole[: whole.rfind(b"\n") + 1]
+    complete = (out / LINES).read_bytes()
+    complete = complete[: complete.rfind(b"\n") + 1]
     try:
-        head, *records = [json.loads(line) for line in whole.splitlines()]
+        head, *records = [json.loads(line) for line in complete.splitlines()]
         if head["model_sha256"] != sha256:
             raise InputError(
-                f"{out} holds predictions of another model: name a new folder.",
+                f"{out} holds predictions of another model: give a new folder.",
                 code="output_exists",
             )
-        found = {record["key"]: record for record in records}
+        by_key = {record["key"]: record for record in records}
     except (ValueError, KeyError, TypeError):
         raise InputError(
-            f"{out / LINES} is damaged: name a new folder.", code="output_exists"
+            f"{out / LINES} is damaged: give a new folder.", code="output_exists"
         ) from None
-    write_atomic(out / LINES, whole)
-    return found
+    write_atomic(out / LINES, complete)
+    return by_key
 
 
 def _studies(
     paths: Sequence[str | Path], walks: Sequence[Walk], reporter: ProgressReporter
-) -> Iterator[Files]:
-    """The studies of the regular files below each path: links, pipes and the like are not
-    opened.
-    """
-    files = [[found.root / file for file in found.files] for found in walks]
+) -> Iterator[StudyFiles]:
+    """The studies of the regular files below each path. Links, pipes and devices are not opened."""
+    files_per_path = [[walk.root / file for file in walk.files] for walk in walks]
     with reporter.task("index") as update:
-        every = [str(file) for below in files for file in below]
-        keys = iter([key for _, key in map_isolated(study_key, every, progress=update)])
-    for path, below in zip(paths, files, strict=True):
-        yield from by_study(path, below, itertools.islice(keys, len(below)))
+        every_file = [str(file) for files in files_per_path for file in files]
+        keys = iter([key for _, key in map_isolated(study_key, every_file, progress=update)])
+    for path, files in zip(paths, files_per_path, strict=True):
+        yield from by_study(path, files, itertools.islice(keys, len(files)))
 
 
-def _answers(predictor: Predictor, studies: Sequence[Files]) -> Iterator[dict[str, Any]]:
+def _predictions(predictor: Predictor, studies: Sequence[StudyFiles]) -> Iterator[dict[str, Any]]:
+    """One line of predictions.jsonl per study. Its reason is the code of a DicomError, or `refused`
+    for any other refusal.
+    """
     items = [tuple(str(file) for file in study.files) for study in studies]
     read = functools.partial(prepare_study, card=predictor.card)
     limit = active_limits().seconds * max(map(len, items), default=1)
-    for study, (_, found) in zip(studies, map_isolated(read, items, timeout_s=limit), strict=True):
-        code = "refused"
-        if isinstance(found, np.ndarray):
-            prediction = predictor.decide(found, path=study.path)
+    for study, (_, result) in zip(studies, map_isolated(read, items, timeout_s=limit), strict=True):
+        if isinstance(result, np.ndarray):
+            prediction = predictor.decide(result, path=study.path)
         else:
-            code = found.code if isinstance(found, DicomError) else code
-            prediction = Prediction({}, {}, refused=str(found), path=study.path)
-        reason = None if prediction.refused is None else code
+            prediction = refusal(result, study.path)
+        reason = result.code if isinstance(result, DicomError) else RefusedInput.code
         yield {
             "key": _key(study),
             "files": len(study.files),
-            "reason": reason,
+            "reason": None if prediction.refused is None else reason,
             **prediction.as_dict(),
         }
 
 
-def _key(study: Files) -> str:
+def _key(study: StudyFiles) -> str:
     return hashlib.sha256(
         "\n".join(map(str, study.files)).encode("utf-8", "surrogateescape")
     ).hexdigest()[:16]
 
 
-def _finish(
-    out: Path, predictor: Predictor, records: list[dict[str, Any]], others: list[tuple[str, str]]
+def _write_tables(
+    out: Path,
+    predictor: Predictor,
+    records: list[dict[str, Any]],
+    not_files: list[tuple[str, str]],
 ) -> dict[str, Any]:
+    """Write the two tables and predict.json; returns the content of the latter."""
     answered = [record for record in records if record["refused"] is None]
     quarantined = [record for record in records if record["refused"] is not None]
     names = predictor.card.names
@@ -162,12 +165,12 @@ def _finish(
     refused = [
         {"path": r["path"], "reason": r["reason"], "message": r["refused"]} for r in quarantined
     ]
-    refused += [{"path": path, "reason": reason, "message": NO_FILE} for path, reason in others]
-    write_atomic(out / "predictions.csv", csv_bytes(_guarded(rows), columns))
-    write_atomic(out / "quarantine.csv", csv_bytes(_guarded(refused), QUARANTINE))
+    refused += [{"path": path, "reason": reason, "message": NO_FILE} for path, reason in not_files]
+    write_atomic(out / "predictions.csv", csv_bytes(_escaped(rows), columns))
+    write_atomic(out / "quarantine.csv", csv_bytes(_escaped(refused), QUARANTINE))
     summary = {
         "model_sha256": predictor.artefact.sha256,
-        "given": len(records) + len(others),
+        "given": len(records) + len(not_files),
         "answered": len(answered),
         "quarantined": len(refused),
         "reasons": dict(sorted(Counter(str(r["reason"]) for r in refused).items())),
@@ -177,7 +180,8 @@ def _finish(
     return summary
 
 
-def _guarded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _escaped(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose text cells no spreadsheet evaluates as a formula."""
     return [
         {k: escape_formula(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows
     ]

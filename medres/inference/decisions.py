@@ -1,5 +1,5 @@
-"""From the probabilities of a study's images to one answer: pooled, decided at the frozen
-threshold, with its conformal set.
+"""From the probabilities of a study's images to one prediction: pooling, the decision at the frozen
+threshold, and the conformal prediction set.
 """
 
 from __future__ import annotations
@@ -7,57 +7,93 @@ from __future__ import annotations
 import numpy as np
 
 from medres.artefact.card import SERVED, Card
+from medres.tasks import task_named
 
-CLASS = "class"  # the key of a multi-class decision
+CLASS = "class"  # the key of the decision and the set of a model of exclusive classes
 
 
 def pooled(probabilities: np.ndarray, card: Card) -> dict[str, float]:
-    """One probability a finding or class from (images, outputs): the largest, or for classes the
-    mean, as the card says.
+    """One probability per finding or class from those of the images (images, outputs): the largest,
+    or the mean, as the card states.
     """
     values = probabilities.max(axis=0) if card.pooling == "max" else probabilities.mean(axis=0)
     return {name: float(value) for name, value in zip(card.names, values, strict=True)}
 
 
-def decisions(named: dict[str, float], card: Card) -> dict[str, bool | str]:
-    """finding -> whether its probability reaches the operating point `default`; or {"class": the
-    most probable}.
-
-    A finding for which training found no such point is left out.
+def decisions(probabilities: dict[str, float], card: Card) -> dict[str, bool | str]:
+    """Finding -> whether its probability reaches the operating point `default`; for exclusive
+    classes {"class": the most probable class}. A finding without such an operating point is left
+    out.
     """
-    if card.task == "multiclass":
-        return {CLASS: max(named, key=named.__getitem__)}
-    known = {p.finding for p in card.operating_points if (p.name, p.unit) == ("default", SERVED)}
-    return {
-        name: value >= card.threshold(name, unit=SERVED)
-        for name, value in named.items()
-        if name in known
-    }
+    if task_named(card.task).exclusive:
+        return {CLASS: max(probabilities, key=probabilities.__getitem__)}
+    return {name: probabilities[name] >= threshold for name, threshold in _thresholds(card).items()}
 
 
-def prediction_sets(named: dict[str, float], card: Card) -> dict[str, list[int] | list[str]]:
-    """finding -> the labels, of 0 and 1, that cannot be ruled out; or {"class": those classes}.
-    Empty without quantiles.
+def prediction_sets(
+    probabilities: dict[str, float], card: Card
+) -> dict[str, list[int] | list[str]]:
+    """Finding -> the labels, of 0 and 1, in its prediction set; for exclusive classes {"class": the
+    classes in the set}. Empty if the card has no conformal quantiles.
 
-    A label is in the set where 1 - p(label) <= its quantile (label-conditional split conformal
+    A label is in the set if 1 - p(label) <= its quantile (label-conditional split conformal
     prediction, Vovk 2012): among patients like those of the tuning split, the true label is missing
-    from the set with probability alpha at most. Of several alphas the smallest counts.
+    from the set with probability alpha at most. Of several alphas, the smallest counts.
     """
     if not card.conformal:
         return {}
-    alpha = min(record.alpha for record in card.conformal)
-    quantiles = {(r.finding, r.label): r.quantile for r in card.conformal if r.alpha == alpha}
-    if card.task == "multiclass":
-        return {
-            CLASS: [
-                name for name, p in named.items() if 1 - p <= quantiles.get((name, name), np.inf)
-            ]
-        }
+    alpha = min(entry.alpha for entry in card.conformal)
+    quantiles = {(q.finding, q.label): q.quantile for q in card.conformal if q.alpha == alpha}
+    if task_named(card.task).exclusive:
+        classes = [
+            name
+            for name, p in probabilities.items()
+            if 1 - p <= quantiles.get((name, name), np.inf)
+        ]
+        return {CLASS: classes}
     return {
         name: [
             label
-            for label, misfit in ((0, value), (1, 1 - value))
-            if misfit <= quantiles.get((name, label), np.inf)
+            for label, nonconformity in ((0, p), (1, 1 - p))
+            if nonconformity <= quantiles.get((name, label), np.inf)
         ]
-        for name, value in named.items()
+        for name, p in probabilities.items()
     }
+
+
+def describe(probabilities: dict[str, float], card: Card) -> str:
+    """The prediction for one study as text, one part per finding:
+    `covid: p = 0.812, threshold 0.820: negative (uncertain)`.
+
+    "(uncertain)": the prediction set has both labels, or several classes. "(atypical)": it is
+    empty.
+    """
+    sets = prediction_sets(probabilities, card)
+    if task_named(card.task).exclusive:
+        named = ", ".join(f"{name} {p:.3f}" for name, p in probabilities.items())
+        return f"{named}: {decisions(probabilities, card)[CLASS]}{_uncertainty(sets.get(CLASS))}"
+    thresholds = _thresholds(card)
+    parts = []
+    for name, p in probabilities.items():
+        text = f"{name}: p = {p:.3f}, no threshold"
+        if name in thresholds:
+            label = "positive" if p >= thresholds[name] else "negative"
+            text = f"{name}: p = {p:.3f}, threshold {thresholds[name]:.3f}: {label}"
+        parts.append(text + _uncertainty(sets.get(name)))
+    return "; ".join(parts)
+
+
+def _thresholds(card: Card) -> dict[str, float]:
+    """Finding -> the threshold of its operating point `default`, in the order of the card."""
+    with_default = {
+        point.finding
+        for point in card.operating_points
+        if (point.name, point.unit) == ("default", SERVED)
+    }
+    return {name: card.threshold(name, unit=SERVED) for name in card.names if name in with_default}
+
+
+def _uncertainty(labels: list[int] | list[str] | None) -> str:
+    if labels is None or len(labels) == 1:
+        return ""
+    return " (uncertain)" if labels else " (atypical)"

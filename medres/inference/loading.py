@@ -1,4 +1,4 @@
-"""`medres.load`: a bad model file is refused before anything heavy is imported."""
+"""`medres.load`: open a model file. A bad file is refused before TensorFlow is imported."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 def load(
     path: Path | str, *, signature: Path | str | None = None, public_key: Path | str | None = None
 ) -> Predictor:
-    """Open a model file after its checks (see medres.artefact.archive.load). Raises ArtefactError.
+    """Check and open a model file (see `medres.artefact.archive.load`). Raises ArtefactError.
 
-    signature, public_key: files of a detached signature and of the key that it must hold under (see
-        medres.artefact.signature).
+    signature, public_key: paths of a detached signature and of the public key with which it is
+        verified (see `medres.artefact.signature`).
     """
     if signature is not None or public_key is not None:
         require_signature(path, signature, public_key)
-    opened = archive.load(path)
+    artefact = archive.load(path)
     from medres.inference.predictor import Predictor
 
-    return Predictor(opened)
+    return Predictor(artefact)

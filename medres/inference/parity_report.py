@@ -1,5 +1,5 @@
-"""One cohort through every way to a probability: the same file must give the same number
-everywhere.
+"""Compare every path from a file to a probability on one cohort: the same file must give the same
+number everywhere.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SAME_MACHINE = 1e-6
 
 @dataclass(frozen=True)
 class PathResult:
-    """One way to the probabilities, against the scores that `medres train` and `evaluate` use:
-    greatest difference over `images`
-    and whether every decision is the same. `limit`: what is allowed.
+    """One path to the probabilities, compared with the scores that `medres train` and `medres
+    evaluate` use. images: how many were compared. difference: the greatest difference of a
+    probability; limit: the greatest allowed.
     """
 
     name: str
@@ -54,72 +54,79 @@ def parity(
     optimise: bool = False,
     progress: ProgressReporter | None = None,
 ) -> list[PathResult]:
-    """Compare all ways on the images of a split: plain Keras in batches (as in a notebook),
-    `Predictor` from the original files, and each exported format. Raises ExportError where an
-    export is refused; the rest is told by `Way.holds`.
+    """Compare all paths on the images of a split: plain Keras in batches (as in a notebook),
+    `Predictor` from the original files, and each exported format. Raises ExportError if an export
+    fails; whether a path agrees is in `PathResult.holds`.
     """
     reporter, predictor = progress or ProgressReporter(), Predictor(load(model))
     table, _ = score_split(model, work, split, progress=reporter)
     columns = [c for c in table.columns if c == "score" or c.startswith("score:")]
-    want = table[columns].to_numpy(np.float64)
+    reference = table[columns].to_numpy(np.float64)
     cache = ensure_cache(work, predictor.card.preprocess)
     manifest, targets = join_targets(Manifest.load(work), cache)
     batches = eval_batches(cache, targets, BATCH, split)
     images = np.concatenate([inputs["image"].numpy() for inputs, _, _ in batches])
 
-    def way(name: str, found: np.ndarray, limit: float, rows: Any = slice(None)) -> PathResult:
-        wanted = want[rows]
-        difference = float(np.abs(found - wanted).max()) if len(wanted) else 0.0
-        return PathResult(
-            name, len(wanted), difference, same_decisions(found, wanted, predictor.card), limit
-        )
+    def compared(
+        name: str, outputs: np.ndarray, limit: float, rows: Any = slice(None)
+    ) -> PathResult:
+        expected = reference[rows]
+        difference = float(np.abs(outputs - expected).max()) if len(expected) else 0.0
+        equal = same_decisions(outputs, expected, predictor.card)
+        return PathResult(name, len(expected), difference, equal, limit)
 
-    ways = [
-        way(
+    results = [
+        compared(
             "plain Keras",
             predictor.artefact.model.predict(images, batch_size=BATCH, verbose=0),
             TOLERANCE,
         )
     ]
-    places, found = _from_files(predictor, manifest, table["image"].tolist(), reporter)
-    if places:
-        ways.append(way("Predictor, from the files", found, SAME_MACHINE, places))
+    rows, outputs = _from_files(predictor, manifest, table["image"].tolist(), reporter)
+    if rows:
+        results.append(compared("Predictor, from the files", outputs, SAME_MACHINE, rows))
     with tempfile.TemporaryDirectory(prefix="medres-") as folder:
         for name in formats:
-            made = export(predictor.artefact, name, Path(folder) / name, optimise=optimise)
-            ways.append(way(name, runtime(name, made.path)(images), TOLERANCE))
-    return ways
+            exported = export(predictor.artefact, name, Path(folder) / name, optimise=optimise)
+            results.append(compared(name, runtime(name, exported.path)(images), TOLERANCE))
+    return results
 
 
-def require(ways: Sequence[PathResult]) -> None:
-    """Raise ExportError that names the ways that do not hold."""
-    broken = [
-        f"{w.name} (difference {w.difference:.1e}, limit {w.limit:.0e})"
-        for w in ways
-        if not w.holds
+def require(results: Sequence[PathResult]) -> None:
+    """Raise ExportError (parity) that names the paths that do not agree."""
+    failures = [
+        f"{result.name} (difference {result.difference:.1e}, limit {result.limit:.0e})"
+        for result in results
+        if not result.holds
     ]
-    if broken:
-        raise ExportError(f"the same file does not give the same answer: {', '.join(broken)}")
+    if failures:
+        raise ExportError(
+            f"the same file gives different probabilities: {', '.join(failures)}", code="parity"
+        )
 
 
 def _from_files(
     predictor: Predictor, manifest: Manifest, images: list[str], reporter: ProgressReporter
 ) -> tuple[list[int], np.ndarray]:
-    """Places in `images` whose single-frame file the predictor answers for, and its probabilities
-    there. Files that it refuses, and frames of larger files, are left out; so are stacks and
-    volumes, which no one file holds.
+    """Indices in `images` of the images that the predictor scores from their file, and their
+    probabilities (n, outputs). Left out are files that it refuses, frames of multi-frame files, and
+    stacks and volumes, which need several files.
     """
     if predictor.card.preprocess.form != "image":
         return [], np.zeros((0, len(predictor.card.names)))
     rows = manifest.table.set_index("image").loc[images]
     files = [Path(source) / path for source, path in zip(rows["source"], rows["path"], strict=True)]
-    images_in, places, found = Counter(files), [], []
+    images_in = Counter(files)
+    indices: list[int] = []
+    outputs: list[list[float]] = []
     with reporter.task("predict from the files") as update:
-        for place, file in enumerate(files):
+        for index, file in enumerate(files):
             if images_in[file] == 1 and file.is_file() and file_format_of(file) != "npz":
                 prediction = predictor.predict(file)
                 if prediction.refused is None and prediction.images == 1:
-                    places.append(place)
-                    found.append([prediction.probabilities[name] for name in predictor.card.names])
-            update(place + 1, len(files))
-    return places, np.array(found)
+                    indices.append(index)
+                    outputs.append(
+                        [prediction.probabilities[name] for name in predictor.card.names]
+                    )
+            update(index + 1, len(files))
+    return indices, np.array(outputs)

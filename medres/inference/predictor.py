@@ -1,4 +1,4 @@
-"""From a saved model and DICOM files to a probability, a decision or a refusal."""
+"""`Predictor`: from DICOM files to the probabilities and decisions of a model, or a refusal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_pipelines.runtime.backend import require_tensorflow
 from medres.artefact.archive import Artefact
 from medres.artefact.card import Card
 from medres.artefact.feature_distance import feature_tensors
-from medres.artefact.orientation import LIMIT, orientation_ratios, thumbnails
+from medres.artefact.orientation import MAX_RATIO, orientation_ratios, thumbnails
 from medres.errors import RefusedInput
 from medres.inference.decisions import decisions, pooled, prediction_sets
 from medres.inference.study_reader import files_of, read_study, require_one_study, studies_of
@@ -31,16 +31,17 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says about one study.
+    """The model's prediction for one study.
 
-    probabilities: finding (or class) -> 0..1. decisions: finding -> bool at the operating point
-        `default`, or {"class": name}.
-    sets: finding -> labels of 0 and 1 that cannot be ruled out at the card's alpha, or {"class":
-        names}; {} where the model has no
-    conformal quantiles. refused: one sentence, or None; a refused study has no probabilities. path:
-    the file or folder it was
-    asked for, if any. images: how many were scored. novelty: greatest distance of an image from the
-    training images.
+    probabilities: finding (or class) -> 0..1; {} if the study was refused.
+    decisions: finding -> whether the probability reaches the operating point `default`, or
+        {"class": name}.
+    refused: the reason for a refusal in one sentence, else None. code: its reason code, else None.
+    path: the file or folder for which the prediction was requested, if any.
+    sets: finding -> the labels, of 0 and 1, in the conformal prediction set at the card's alpha, or
+        {"class": names}; {} if the model has no conformal quantiles.
+    images: number of images scored. novelty: the greatest distance of an image from the training
+        images, None if the model file does not hold their distribution.
     """
 
     probabilities: dict[str, float]
@@ -50,19 +51,20 @@ class Prediction:
     sets: dict[str, list[int] | list[str]] = field(default_factory=dict)
     images: int = 0
     novelty: float | None = None
-    _asked: tuple[Predictor, tuple[DicomSource, ...]] | None = field(
+    code: str | None = None
+    _request: tuple[Predictor, tuple[DicomSource, ...]] | None = field(
         default=None, repr=False, compare=False
     )
 
     @property
     def abstained(self) -> list[str]:
-        """Findings whose set does not hold exactly one label: the model leaves the decision to the
-        reader.
+        """Findings whose prediction set does not hold exactly one label: the decision is left to a
+        human reader.
         """
         return [name for name, labels in self.sets.items() if len(labels) != 1]
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form of the command line."""
+        """The JSON object of `medres predict --json`."""
         return {
             "path": self.path,
             "probabilities": self.probabilities,
@@ -75,17 +77,21 @@ class Prediction:
         }
 
     def saliency(self, finding: str | None = None, *, method: str = "gradcam") -> Saliency:
-        """Where in the study's most suspicious image the model looked; the files are read again for
-        it.
+        """Saliency map of the image of the study with the highest probability. The files are read
+        again.
 
-        finding: None is the most probable one. method: see medres.explain.METHODS. Raises
-            RefusedInput for a refused study.
+        finding: by default the most probable one. method: one of `medres.explain.METHODS`. Raises
+            RefusedInput (nothing_to_explain) for a refused study, or for one predicted from pixels
+            without files.
         """
         from medres.explain import explain_study
 
-        if self.refused is not None or self._asked is None:
-            raise RefusedInput("a study that was refused has nothing to explain")
-        predictor, files = self._asked
+        if self.refused is not None or self._request is None:
+            raise RefusedInput(
+                "no saliency map: the study was refused, or predicted without its files",
+                code="nothing_to_explain",
+            )
+        predictor, files = self._request
         return explain_study(
             predictor,
             files,
@@ -95,49 +101,48 @@ class Prediction:
 
 
 class Predictor:
-    """One loaded model. Holds no state that a prediction changes, so one object can serve many
-    threads.
+    """One loaded model. A prediction does not change its state, so several threads can share one
+    object.
     """
 
     def __init__(self, artefact: Artefact) -> None:
         self.artefact = artefact
         self.card: Card = artefact.card
-        self._forward = _forward_of(artefact)
+        self._forward = _compile_forward(artefact)
 
     @functools.cached_property
     def explainer(self) -> Explainer:
-        """Saliency maps of this model on the grid of its input; compiled at first use."""
+        """Saliency maps of this model on its input grid; compiled at first use."""
         from medres.explain import Explainer
 
         return Explainer(self.artefact.model)
 
     def predict(self, study: DicomSource | Sequence[DicomSource]) -> Prediction:
-        """One study: a file, a folder, DICOM bytes, a pydicom data set, or a list of these.
+        """Predict one study: a file, a folder, DICOM bytes, a pydicom Dataset, or a list of these.
 
-        Every image of the study that is of the model's kind is read and scored, and the scores are
-        pooled (largest; for classes the mean). Localizers and the like are passed over. What cannot
-        be read, belongs to two studies (CT: two series), or is unlike what the model was trained
-        on, is refused with a reason.
+        Every image of the model's kind is read and scored, and the probabilities are pooled
+        (largest; mean for exclusive classes). Localizers and derived images are skipped. A study is
+        refused, with a reason, if a file cannot be read, if the files belong to several studies
+        (CT: several series), or if an image lies outside the training domain. Raises TypeError for
+        a value that is not a source.
         """
         sources: list[DicomSource] = (
             list(study) if isinstance(study, list | tuple) else [cast(DicomSource, study)]
         )
-        label = (
-            str(sources[0]) if len(sources) == 1 and isinstance(sources[0], str | Path) else None
-        )
+        path = str(sources[0]) if len(sources) == 1 and isinstance(sources[0], str | Path) else None
         try:
             files = [file for source in sources for file in files_of(source)]
             if len(files) != 1:
                 require_one_study(files)
         except (DicomError, RefusedInput) as error:
-            return Prediction({}, {}, refused=str(error), path=label)
-        return self._predict(files, label)
+            return refusal(error, path)
+        return self._predict(files, path)
 
     def predict_many(
         self, paths: Sequence[str | Path], *, progress: ProgressReporter | None = None
     ) -> Iterator[Prediction]:
-        """One prediction a study over files and folders, in the order in which the studies are
-        met.
+        """One prediction per study over files and folders, in the order in which the studies are
+        found.
         """
         with (progress or ProgressReporter()).task("predict") as update:
             studies = list(studies_of(paths))
@@ -145,55 +150,63 @@ class Predictor:
                 if study.files:
                     yield self._predict(study.files, study.path)
                 else:
-                    yield Prediction({}, {}, refused="no DICOM file here", path=study.path)
+                    error = RefusedInput("no DICOM file found at this path", code="no_file")
+                    yield refusal(error, study.path)
                 update(done, len(studies))
 
     def _predict(self, files: Sequence[DicomSource], path: str | None) -> Prediction:
-        """One study whose files are known to belong together."""
+        """Predict one study whose files are known to belong together."""
         try:
             return self.decide(read_study(files, self.card).pixels, files, path)
         except (DicomError, RefusedInput) as error:
-            return Prediction({}, {}, refused=str(error), path=path)
+            return refusal(error, path)
 
     def decide(
         self, images: np.ndarray, files: Sequence[DicomSource] = (), path: str | None = None
     ) -> Prediction:
-        """The prediction for the prepared integers of one study's images; refused where they are
-        unlike the training images.
+        """The prediction for the prepared integers (images, *spec.prepared_shape) of one study;
+        refused if images appear rotated (code rotated) or are unlike the training images (code
+        out_of_distribution).
         """
-        card = self.card
-        given, upright = to_model_units(images, card.preprocess), self.artefact.upright
-        turned = (
-            0
-            if upright is None
-            else int((orientation_ratios(upright, thumbnails(given)) > LIMIT).sum())
-        )
-        if turned:
-            reason = (
-                f"{turned} of {len(images)} images would fit what the model was trained on "
-                f"better upside down or turned"
+        card, count = self.card, len(images)
+        inputs = to_model_units(images, card.preprocess)
+        rotated = self._count_rotated(inputs)
+        if rotated:
+            error = RefusedInput(
+                "the image appears rotated or flipped"
+                if count == 1
+                else f"{rotated} of {count} images appear rotated or flipped",
+                code="rotated",
             )
-            return Prediction({}, {}, refused=reason, path=path, images=len(images))
-        probabilities, novelty = self.scored(given)
-        furthest = None if novelty is None else float(novelty.max())
+            return refusal(error, path, images=count)
+        scores, novelty = self.scored(inputs)
+        distance = None if novelty is None else float(novelty.max())
         if novelty is not None and card.novelty_threshold is not None:
-            odd = int((~(novelty <= card.novelty_threshold)).sum())
-            if odd:
-                reason = f"{odd} of {len(images)} images look unlike what the model was trained on"
-                reason += f" (distance {furthest:.3g}, limit {card.novelty_threshold:.3g})"
-                return Prediction(
-                    {}, {}, refused=reason, path=path, images=len(images), novelty=furthest
+            unlike = int((~(novelty <= card.novelty_threshold)).sum())
+            if unlike:
+                error = RefusedInput(
+                    f"{unlike} of {count} images are out of distribution: unlike the training "
+                    f"images (distance {distance:.3g}, limit {card.novelty_threshold:.3g})",
+                    code="out_of_distribution",
                 )
-        named = pooled(probabilities, card)
+                return refusal(error, path, images=count, novelty=distance)
+        probabilities = pooled(scores, card)
         return Prediction(
-            named,
-            decisions(named, card),
+            probabilities,
+            decisions(probabilities, card),
             path=path,
-            sets=prediction_sets(named, card),
-            images=len(images),
-            novelty=furthest,
-            _asked=(self, tuple(files)) if len(files) else None,
+            sets=prediction_sets(probabilities, card),
+            images=count,
+            novelty=distance,
+            _request=(self, tuple(files)) if len(files) else None,
         )
+
+    def _count_rotated(self, inputs: np.ndarray) -> int:
+        """How many images appear rotated or flipped; 0 if the model file cannot tell."""
+        model = self.artefact.orientation_model
+        if model is None:
+            return 0
+        return int((orientation_ratios(model, thumbnails(inputs)) > MAX_RATIO).sum())
 
     def probabilities(self, prepared_images: np.ndarray) -> np.ndarray:
         """Probabilities (images, outputs) of prepared integers (images, *spec.prepared_shape)."""
@@ -206,28 +219,41 @@ class Predictor:
         return self.scored(images)[0]
 
     def scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """Probabilities, and the distances (images,) from the training images where the model knows
-        them.
+        """Probabilities (images, outputs), and the distances (images,) from the training images,
+        None if the model file does not hold their distribution. images: as for `forward`.
         """
-        tf, chunks = require_tensorflow(), range(0, len(images), BATCH)
-        answers = [
-            [part.numpy() for part in self._forward(tf.constant(images[i : i + BATCH]))]
-            for i in chunks
+        tf, starts = require_tensorflow(), range(0, len(images), BATCH)
+        batches = [
+            [output.numpy() for output in self._forward(tf.constant(images[i : i + BATCH]))]
+            for i in starts
         ]
-        probabilities, *features = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        known = self.artefact.novelty
-        return probabilities, None if known is None else known.scores(
-            np.concatenate(features, axis=1)
-        )
+        probabilities, *features = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        gaussian = self.artefact.novelty
+        if gaussian is None:
+            return probabilities, None
+        return probabilities, gaussian.scores(np.concatenate(features, axis=1))
 
 
-def _forward_of(artefact: Artefact) -> Any:
-    """The compiled model: images -> (probabilities[, features]), the same digits for an image
-    whatever stands beside it.
+def refusal(
+    error: DicomError | RefusedInput,
+    path: str | None,
+    *,
+    images: int = 0,
+    novelty: float | None = None,
+) -> Prediction:
+    """The prediction for a study that is refused because of `error`."""
+    return Prediction(
+        {}, {}, refused=str(error), path=path, images=images, novelty=novelty, code=error.code
+    )
 
-    On a processor each image is scored alone, inside the graph: kernels choose another order of
-    summation for another batch size (decision 34), and alone is the fastest there. A single image
-    needs no loop around it. On a GPU a batch is run as one.
+
+def _compile_forward(artefact: Artefact) -> Any:
+    """The compiled model: images -> (probabilities[, features]). The digits for an image do not
+    depend on the other images of the batch.
+
+    On a CPU each image is scored alone, inside the graph: kernels sum in another order for another
+    batch size (decision 34), and single images are fastest there. A single image needs no loop. On
+    a GPU a batch is run at once.
     """
     tf = require_tensorflow()
     import keras
@@ -238,16 +264,17 @@ def _forward_of(artefact: Artefact) -> Any:
     ]
     model, shape = keras.Model(artefact.model.input, outputs), artefact.model.input.shape[1:]
 
-    def together(image: Any) -> list:
-        return keras.tree.flatten(model(image, training=False))  # Keras unwraps a list of one
+    def at_once(images: Any) -> list:
+        return keras.tree.flatten(model(images, training=False))  # Keras unwraps a list of one
 
-    def each(image: Any) -> list:
-        types = [tf.float32] * len(outputs)
+    def one_by_one(images: Any) -> list:
         return tf.map_fn(
-            lambda one: [x[0] for x in together(one[tf.newaxis])], image, fn_output_signature=types
+            lambda image: [output[0] for output in at_once(image[tf.newaxis])],
+            images,
+            fn_output_signature=[tf.float32] * len(outputs),
         )
 
-    many = together if tf.config.list_physical_devices("GPU") else each
-    single = tf.function(together).get_concrete_function(tf.TensorSpec((1, *shape), tf.float32))
-    several = tf.function(many, input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
-    return lambda image: single(image) if len(image) == 1 else several(image)
+    batched = at_once if tf.config.list_physical_devices("GPU") else one_by_one
+    single = tf.function(at_once).get_concrete_function(tf.TensorSpec((1, *shape), tf.float32))
+    several = tf.function(batched, input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
+    return lambda images: single(images) if len(images) == 1 else several(images)

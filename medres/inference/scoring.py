@@ -1,4 +1,4 @@
-"""A scores table of one split of a work folder, as the report takes it."""
+"""Score one split of a work folder: the scores table that the report evaluates."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from medres.errors import ArtefactError
 from medres.explain import pictures
 from medres.inference.predictor import BATCH, Predictor
 from medres.progress import ProgressReporter
+from medres.tasks import task_named
 
 SUBGROUPS = ("sex", "age", "view", "site", "manufacturer", "model")
 
@@ -31,17 +32,20 @@ def score_split(
     *,
     progress: ProgressReporter | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Scores table (one row an image, see the contract) of one split of a work folder, and what the
-    report needs beside it.
+    """The scores table (one row per image) of one split of a work folder, and the context for its
+    report.
 
-    The context holds: frozen (the artefact's operating points, each with its unit), flow
-    (ingest.json), provenance, unit, pool, subgroups, title, pictures (saliency of a unit, drawn
-    when asked for). Each opening of the test split is logged in the work folder and counted in the
-    provenance.
-    Raises ArtefactError where the work folder's labels are not those of the model.
+    The context holds: frozen (the operating points of the artefact, each with its unit), flow
+    (ingest.json), provenance, unit, pool, subgroups, title, and pictures (draws the saliency map of
+    a unit on request). Each access to the test split is logged in the work folder and counted in
+    the provenance.
+    Raises SpecError (unknown_split, empty_split); ArtefactError (other_labels) if the labels of the
+    work folder are not those of the model.
     """
     if split not in SPLITS:
-        raise SpecError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+        raise SpecError(
+            f"unknown split {split!r}: choose one of {', '.join(SPLITS)}", code="unknown_split"
+        )
     manifest, artefact, reporter = (
         Manifest.load(work),
         load_artefact(model),
@@ -53,7 +57,10 @@ def score_split(
     _check_names(targets, artefact.card)
     rows = rows_of(cache, split)
     if len(rows) == 0:
-        raise SpecError(f"the {split} split holds no image for this model: choose another --split")
+        raise SpecError(
+            f"the {split} split holds no image of the model's kind: choose another --split",
+            code="empty_split",
+        )
     predictor, scores = Predictor(artefact), []
     with reporter.task(f"score {split}") as update:
         for inputs, _, _ in eval_batches(cache, targets, BATCH, split):
@@ -62,22 +69,24 @@ def score_split(
     table = manifest.table.set_index("image").loc[cache.images["image"].iloc[rows]].reset_index()
     context = _context(artefact, manifest, table, split) | {"pictures": pictures(predictor, work)}
     if split == "test":
-        opened = log_test_access(
+        accesses = log_test_access(
             work,
             model_sha256=artefact.sha256,
             manifest_sha256=str(manifest.summary["manifest_sha256"]),
         )
-        context["provenance"]["test_openings"] = opened
+        context["provenance"]["test_openings"] = accesses
     return _scores_table(table, np.concatenate(scores), targets), context
 
 
 def _scores_table(table: pd.DataFrame, scores: np.ndarray, targets: Targets) -> pd.DataFrame:
-    kept = [c for c in table.columns if c in SUBGROUPS or c.startswith("meta:")]
-    out = table[["image", "series", "study", "patient", *kept]].assign(status="scored")
-    if targets.task == "multiclass":
+    """One row per image: ids, subgroup columns, status, labels and scores (images, outputs)."""
+    task = task_named(targets.task)
+    metadata = [c for c in table.columns if c in SUBGROUPS or c.startswith("meta:")]
+    out = table[["image", "series", "study", "patient", *metadata]].assign(status="scored")
+    if task.exclusive:
         out["label"] = table["class"]
         columns = [f"score:{name}" for name in targets.names]
-    elif targets.task == "binary":
+    elif task.single:
         out["label"] = table[f"label:{targets.names[0]}"].astype(float)
         columns = ["score"]
     else:
@@ -90,9 +99,9 @@ def _scores_table(table: pd.DataFrame, scores: np.ndarray, targets: Targets) -> 
 def _context(
     artefact: Artefact, manifest: Manifest, table: pd.DataFrame, split: str
 ) -> dict[str, Any]:
-    card = artefact.card
+    card, single = artefact.card, task_named(artefact.card.task).single
     frozen = [point.model_dump() for point in card.operating_points]
-    if card.task == "binary":
+    if single:
         frozen = [point | {"finding": "positive"} for point in frozen]
     provenance = {
         "model_sha256": artefact.sha256,
@@ -101,7 +110,7 @@ def _context(
         "model_versions": card.versions,
         "kept_epoch": card.training.get("kept_epoch"),
         "calibration": card.calibration["method"],
-        "finding": card.names[0] if card.task == "binary" else None,
+        "finding": card.names[0] if single else None,
     }
     present = [c for c in SUBGROUPS if c != "age" and 1 < table[c].nunique() <= 8]
     return {
@@ -118,7 +127,8 @@ def _context(
 def _check_names(targets: Targets, card: Card) -> None:
     if (targets.task, list(targets.names)) != (card.task, list(card.names)):
         raise ArtefactError(
-            f"the model predicts {card.task} {', '.join(card.names)}, the work folder is labelled "
-            f"{targets.task} "
-            f"{', '.join(targets.names)}: ingest with --finding and labels named as the model's"
+            f"the model predicts {', '.join(card.names)} ({card.task}), but the work folder is "
+            f"labeled with {', '.join(targets.names)} ({targets.task}): ingest with --finding and "
+            f"labels that have the names of the model",
+            code="other_labels",
         )

@@ -1,4 +1,4 @@
-"""Saliency of a study or an image as the predictor sees it, on the original pixels."""
+"""Saliency maps of a study, from the input of the predictor back to the original pixels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.kinds import image_kind
 from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.preparation import prepare, resize_axes, to_model_units
 from data_pipelines.preprocessing.study import prepared_study
@@ -22,36 +23,40 @@ from medres.errors import ModelError
 from medres.explain.overlay import onto_original, overlay_png
 from medres.explain.saliency import Explainer
 from medres.inference.study_reader import read_study
+from medres.tasks import task_named
 
+SOFT_TISSUE = (40.0, 400.0)  # window in HU for a model without windows: center, width
 UNITS = {
     "gradcam": "relative",
     "gradcam++": "relative",
     "integrated_gradients": "share of logit",
-    "occlusion": "fall of logit",
+    "occlusion": "decrease of logit",
 }
 
 
-class Asked(Protocol):
-    """What is asked of a `Predictor` here."""
+class SupportsScoring(Protocol):
+    """The part of `Predictor` that this module uses."""
 
     card: Card
 
     @property
     def explainer(self) -> Explainer:
-        """Saliency maps of its model."""
+        """Saliency maps of the model."""
 
     def probabilities(self, prepared_images: np.ndarray) -> np.ndarray:
-        """By output, for prepared integers."""
+        """Probabilities (images, outputs) of prepared integers."""
 
     def forward(self, images: np.ndarray) -> np.ndarray:
-        """By output, for images in model units."""
+        """Probabilities (images, outputs) of images in model units."""
 
 
 @dataclass(frozen=True)
 class Saliency:
-    """A map on the original image. `values` float32 (rows, cols) in the unit of the method (see
-    Explainer.map); `picture` float32 (rows, cols) 0 to 1, as it is shown; `index`: which of the
-    study's images; `probability` of that image alone.
+    """A saliency map on the original image.
+
+    values: float32 (rows, columns), in the unit of the method (see `Explainer.map`). picture:
+    float32 (rows, columns), the image from 0 to 1 as it is displayed. index: of the image within
+    the study. probability: of that image alone.
     """
 
     values: np.ndarray = field(repr=False)
@@ -62,11 +67,11 @@ class Saliency:
     probability: float
 
     def png(self) -> bytes:
-        """The map over the picture at its own size, with a colour bar."""
+        """PNG of the map over the image, pixel for pixel, with a color bar."""
         return overlay_png(self.picture, self.values, title=self.finding, unit=UNITS[self.method])
 
     def save(self, path: Path | str) -> None:
-        """Write the PNG to PATH, and the arrays `values` and `picture` beside it as .npz."""
+        """Write the PNG to `path`, and the arrays `values` and `picture` beside it as .npz."""
         import io
 
         path, arrays = Path(path), io.BytesIO()
@@ -76,68 +81,78 @@ class Saliency:
 
 
 def explain_study(
-    predictor: Asked, files: Sequence[DicomSource], finding: str, method: str = "gradcam"
+    predictor: SupportsScoring, files: Sequence[DicomSource], finding: str, method: str = "gradcam"
 ) -> Saliency:
-    """The saliency of the study's record with the highest probability of the finding (the one that
-    a largest score comes from).
+    """The saliency map of the sample of the study with the highest probability of the finding.
 
-    Of a stack of slices the middle one is shown; of a volume, on the model's own grid, the slice
-    where the map is largest.
-    Raises ModelError for an unknown finding or method; RefusedInput and DicomError as prediction
-    does.
+    For a stack of slices, the middle slice is shown. For a volume, on the grid of the model, the
+    slice with the largest value of the map is shown.
+    Raises ModelError (unknown_finding, unknown_method); RefusedInput and DicomError as
+    `Predictor.predict` would refuse.
     """
-    output, kept = _output(predictor, finding), {}
+    output = _output(predictor, finding)
+    originals: dict[tuple[str, int], Image] = {}
     study = read_study(files, predictor.card)
     index = int(np.argmax(predictor.probabilities(study.pixels)[:, output]))
     slices = study.slices[index]
     if predictor.card.preprocess.form != "volume":
-        wanted = slices[len(slices) // 2]
+        middle = slices[len(slices) // 2]
 
         def keep(image: Image) -> None:
-            if (image.header.identifiers.sop_instance_uid, image.frame) == wanted:
-                kept[wanted] = image
+            if (image.header.identifiers.sop_instance_uid, image.frame) == middle:
+                originals[middle] = image
 
         prepared_study(files, predictor.card.preprocess, check=keep)
-    return _explained(
-        predictor, study.pixels[index], kept.get(wanted) if kept else None, finding, method, index
-    )
+    original = originals.get(middle) if originals else None
+    return _saliency(predictor, study.pixels[index], original, finding, method, index)
 
 
-def _explained(
-    predictor: Asked, pixels: np.ndarray, image: Image | None, finding: str, method: str, index: int
+def _saliency(
+    predictor: SupportsScoring,
+    pixels: np.ndarray,
+    image: Image | None,
+    finding: str,
+    method: str,
+    index: int,
 ) -> Saliency:
-    """The saliency of one record of prepared integers; image: the picture to draw it on, None for a
-    volume's own grid.
+    """The saliency map of one sample of prepared integers. image: the original image, on which the
+    map is drawn; None for a volume, drawn on the grid of the model.
     """
     spec, output = predictor.card.preprocess, _output(predictor, finding)
     x = to_model_units(pixels[np.newaxis], spec)
     values = predictor.explainer.map(x[0], output, method=method, baseline=spec.fill)
     if image is not None:
-        values, picture = onto_original(values, resize_axes(image, spec)), image.pixels
+        values, displayed = onto_original(values, resize_axes(image, spec)), image.pixels
     else:
-        place = int(values.reshape(len(values), -1).max(axis=1).argmax())
-        values, picture = values[place], x[0, place, ..., 0]
+        position = int(values.reshape(len(values), -1).max(axis=1).argmax())
+        values, displayed = values[position], x[0, position, ..., 0]
     probability = float(predictor.forward(x)[0, output])
     return Saliency(
-        values.astype(np.float32), _shown(predictor, picture), finding, method, index, probability
+        values.astype(np.float32),
+        _windowed(predictor, displayed),
+        finding,
+        method,
+        index,
+        probability,
     )
 
 
 def pictures(
-    predictor: Asked, work: Path | str, *, method: str = "gradcam"
+    predictor: SupportsScoring, work: Path | str, *, method: str = "gradcam"
 ) -> Callable[[str, str, str], bytes | None]:
     """A function for `medres.evaluate.evaluate(..., pictures=)`: (finding, unit, id) -> PNG of the
-    unit's most suspicious image.
+    saliency map of the unit's image with the highest probability.
 
-    unit: image, series, study or patient; id: its pseudonym in the manifest of `work`. None where
-        the unit is not there, a file cannot be read any more, or the model takes stacks or volumes.
+    unit: image, series, study or patient. id: its pseudonym in the manifest of `work`. The function
+        returns None if the unit does not exist, a file can no longer be read, or the input of the
+        model is a stack or a volume.
     """
     spec = predictor.card.preprocess
     table = Manifest.load(work).table
     table = table[(table["kind"] == spec.kind) & (spec.form == "image")]
 
-    def picture(finding: str, unit: str, key: str) -> bytes | None:
-        name = predictor.card.names[0] if predictor.card.task == "binary" else finding
+    def draw(finding: str, unit: str, key: str) -> bytes | None:
+        name = predictor.card.names[0] if task_named(predictor.card.task).single else finding
         try:
             images = [
                 read_row(
@@ -151,23 +166,26 @@ def pictures(
             return None
         prepared = np.stack([prepare(image, spec) for image in images])
         index = int(np.argmax(predictor.probabilities(prepared)[:, _output(predictor, name)]))
-        return _explained(predictor, prepared[index], images[index], name, method, index).png()
+        return _saliency(predictor, prepared[index], images[index], name, method, index).png()
 
-    return picture
+    return draw
 
 
-def _output(predictor: Asked, finding: str) -> int:
+def _output(predictor: SupportsScoring, finding: str) -> int:
     names = predictor.card.names
     if finding not in names:
         raise ModelError(
-            f"the model does not predict {finding!r}: choose one of {', '.join(names)}"
+            f"the model does not predict {finding!r}: choose one of {', '.join(names)}",
+            code="unknown_finding",
         )
     return names.index(finding)
 
 
-def _shown(predictor: Asked, pixels: np.ndarray) -> np.ndarray:
-    """0 to 1: a radiograph as it is, CT through the model's first window."""
-    if predictor.card.preprocess.kind == "radiograph":
+def _windowed(predictor: SupportsScoring, pixels: np.ndarray) -> np.ndarray:
+    """Pixels from 0 to 1: through the first window of the model if its kind of image has windows,
+    else unchanged.
+    """
+    if not image_kind(predictor.card.preprocess.kind).has_windows:
         return pixels
-    centre, width = (predictor.card.windows or [(40.0, 400.0)])[0]
-    return np.clip((pixels - centre) / width + 0.5, 0, 1).astype(np.float32)
+    center, width = (predictor.card.windows or [SOFT_TISSUE])[0]
+    return np.clip((pixels - center) / width + 0.5, 0, 1).astype(np.float32)

@@ -18,7 +18,7 @@ from medres.artefact.feature_distance import (
     fit_novelty,
     threshold_of,
 )
-from medres.artefact.orientation import fit_upright, thumbnails
+from medres.artefact.orientation import fit_orientation_model, thumbnails
 from medres.artefact.training_domain import domain_of
 from medres.models.classification import WINDOWS
 from medres.training.data import CompiledModel, TrainingData
@@ -49,7 +49,8 @@ def with_known(
         )
     novelty = fit_novelty(features["train"])
     update["novelty_threshold"] = threshold_of(novelty.scores(features["tune"]))
-    return card.model_copy(update=update), novelty, fit_upright(small["train"], small["tune"])
+    orientation_model = fit_orientation_model(small["train"], small["tune"])
+    return card.model_copy(update=update), novelty, orientation_model
 
 
 def _images(data: TrainingData, split: str) -> Any:

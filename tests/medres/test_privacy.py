@@ -1,5 +1,5 @@
-"""No canary in anything that leaves the machine's memory: pages, tables, logs, errors, caches,
-models, reports.
+"""No canary in anything that leaves the memory of the process: pages, tables, logs, errors, caches,
+models and reports.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from canaries import CANARIES, forms, with_canaries
+from canaries import CANARIES, encodings, with_canaries
 from helpers import fails, medres, work_in_process
 
 from data_pipelines.dicom.writer import save, set_pixels
@@ -21,8 +21,8 @@ from data_pipelines.ingestion.manifest import Manifest
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve sound radiographs, copies, look-alikes and spelling variants; a canary in every tag
-    and cell, in no path.
+    """Twelve valid radiographs, copies, near-duplicates and spelling variants, with a canary in
+    every tag and cell, but in no path.
     """
     folder = tmp_path_factory.mktemp("privacy") / "in"
     lines = ["sop_instance_uid,x,patient,comment,meta:arm"]
@@ -38,7 +38,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
                 setattr(dataset, name, f"{dataset[name].value}.5")
             dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-            if number < 2:  # looks alike, under another spelling
+            if number < 2:  # a near-duplicate, under another spelling
                 set_pixels(
                     dataset,
                     np.minimum(pixels + 9 * (pixels > 2000), 4095).astype(np.uint16),
@@ -54,24 +54,24 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(path: Path) -> bytes:
-    """The bytes of a file and its name, and what is inflated from inside it."""
+    """The name and bytes of a file, and the decompressed content of an archive."""
     data = path.read_bytes()
-    found = path.name.encode() + data
+    content = path.name.encode() + data
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            found += b"".join(archive.read(name) + name.encode() for name in archive.namelist())
+            content += b"".join(archive.read(name) + name.encode() for name in archive.namelist())
     for inflate in (gzip.decompress, zlib.decompress):
         try:
-            found += inflate(data)
+            content += inflate(data)
         except (OSError, EOFError, zlib.error):
             continue
-    return found
+    return content
 
 
 def canaries_in(everything: bytes) -> list[bytes]:
-    """What surrounds each canary."""
-    found = (everything.find(form) for canary in CANARIES for form in forms(canary))
-    return [everything[max(0, at - 80) : at + 80] for at in found if at >= 0]
+    """The bytes around each canary found."""
+    positions = (everything.find(encoding) for canary in CANARIES for encoding in encodings(canary))
+    return [everything[max(0, at - 80) : at + 80] for at in positions if at >= 0]
 
 
 def test_no_canary_in_audit_page_or_output(
@@ -112,7 +112,7 @@ def test_no_canary_in_audit_page_or_output(
         "--out",
         tmp_path / "x",
     )
-    told = (
+    printed = (
         fails(refused)
         + done.output
         + page.output
@@ -124,7 +124,7 @@ def test_no_canary_in_audit_page_or_output(
     tables = Manifest.load(tmp_path / "work").table.to_csv() + json.dumps(
         Manifest.load(tmp_path / "two").summary
     )
-    assert canaries_in(written + told.encode() + tables.encode()) == []
+    assert canaries_in(written + printed.encode() + tables.encode()) == []
 
 
 def test_no_canary_in_the_list_of_leaks(
@@ -134,10 +134,10 @@ def test_no_canary_in_the_list_of_leaks(
     rows = (source.parent / "labels.csv").read_text().splitlines()
     split = [f"{row},{'test' if '.5,' in row else 'train'}" for row in rows[1:]]
     (tmp_path / "labels.csv").write_text("\n".join([f"{rows[0]},split", *split]) + "\n")
-    said = fails(
+    message = fails(
         medres("ingest", source, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "work")
     )
-    assert canaries_in(said.encode() + (tmp_path / "work.leaks.csv").read_bytes()) == []
+    assert canaries_in(message.encode() + (tmp_path / "work.leaks.csv").read_bytes()) == []
 
 
 @pytest.mark.long
@@ -145,7 +145,7 @@ def test_no_canary_in_cache_model_report_or_prediction(
     source: Path, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     work, run, report = tmp_path / "work", tmp_path / "run", tmp_path / "report"
-    told = b""
+    printed = b""
     for command in (
         (
             "ingest",
@@ -178,7 +178,7 @@ def test_no_canary_in_cache_model_report_or_prediction(
     ):
         done = medres(*command)
         assert done.exit_code == 0, done.stderr
-        told += done.output.encode()
-    told += "".join(capfd.readouterr()).encode()
+        printed += done.output.encode()
+    printed += "".join(capfd.readouterr()).encode()
     written = b"".join(contents(p) for p in tmp_path.rglob("*") if p.is_file())
-    assert canaries_in(written + told) == []
+    assert canaries_in(written + printed) == []

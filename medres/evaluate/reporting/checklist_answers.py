@@ -1,5 +1,5 @@
-"""What a report can say to an item of a reporting guideline, from its numbers alone; None where it
-knows nothing.
+"""The answer of a report to an item of a reporting guideline, from its numbers alone; None if they
+do not answer it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ def _points(numbers: Numbers) -> list[dict[str, Any]]:
 
 
 def _thresholds(numbers: Numbers) -> str:
-    told = {f"{p['name']} ({p['origin']})" for p in _points(numbers)}
-    return "Thresholds and their origin: " + (", ".join(sorted(told)) or "none") + "."
+    names = {f"{p['name']} ({p['origin']})" for p in _points(numbers)}
+    return "Thresholds and their origin: " + (", ".join(sorted(names)) or "none") + "."
 
 
 def _refused(numbers: Numbers) -> str:
     missed = numbers["flow"]["refused"] + numbers["flow"]["failed"]
     return (
-        f"{missed} images were refused or failed; they keep their label, and rates are also "
-        f"given with them as errors."
+        f"Images refused or failed: {missed}. Sensitivity and specificity with these images "
+        f"counted as errors are also reported."
     )
 
 
@@ -31,8 +31,8 @@ def _missing(numbers: Numbers) -> str:
     gaps = sum(f["n_not_assessed"] for f in numbers["findings"].values())
     unsure = sum(f["n_uncertain"] for f in numbers["findings"].values())
     return (
-        f"{gaps} labels not assessed and {unsure} uncertain (over all findings) were left out "
-        f"and counted."
+        f"Excluded and counted, over all findings: {gaps} labels not assessed, {unsure} uncertain "
+        f"labels."
     )
 
 
@@ -43,7 +43,8 @@ def _columns(numbers: Numbers) -> list[str]:
 def _subgroups(numbers: Numbers) -> str | None:
     columns = _columns(numbers)
     return (
-        f"By {', '.join(columns)}; see Subgroups. Whether planned beforehand is for the authors."
+        f"By {', '.join(columns)}; see Subgroups. The authors must state whether these analyses "
+        f"were pre-specified."
         if columns
         else None
     )
@@ -60,7 +61,7 @@ def _clusters(numbers: Numbers) -> str | None:
 
 def _demographics(numbers: Numbers) -> str | None:
     return (
-        "In part, for the data evaluated here: see Who they were."
+        "In part, for the evaluated data: see Characteristics."
         if numbers["flow"].get("demographics")
         else None
     )
@@ -75,7 +76,9 @@ def _failures(numbers: Numbers) -> str | None:
     worst = [f["worst_errors"] for f in numbers["findings"].values() if "worst_errors" in f]
     shown = any(w["false_negatives"] or w["false_positives"] for w in worst)
     return (
-        "Cross tables, and the worst errors by hashed id; see The worst errors." if shown else None
+        "Contingency tables, and the largest errors by hashed ID; see Largest errors."
+        if shown
+        else None
     )
 
 
@@ -85,12 +88,12 @@ def _model(numbers: Numbers) -> str | None:
 
 
 def _versions(numbers: Numbers) -> str:
-    told = ", ".join(
+    versions = ", ".join(
         f"{name} {version}"
         for name, version in numbers["provenance"]["versions"].items()
         if version
     )
-    return f"In part, for this evaluation: {told}."
+    return f"In part, for this evaluation: {versions}."
 
 
 def _preprocess(numbers: Numbers) -> str | None:
@@ -101,18 +104,18 @@ def _preprocess(numbers: Numbers) -> str | None:
 
 
 def _development(numbers: Numbers) -> str | None:
-    told = {
+    sources = {
         f"{p['source']['n_patients']} patients of the {p['source']['split']} split"
         for p in _points(numbers)
         if p["origin"] == "frozen" and {"n_patients", "split"} <= set(p.get("source", {}))
     }
-    return f"In part: thresholds were chosen on {', '.join(sorted(told))}." if told else None
+    return f"In part: thresholds were chosen on {', '.join(sorted(sources))}." if sources else None
 
 
 def _disjoint(numbers: Numbers) -> str | None:
     levels = (numbers["provenance"].get("tune") or {}).get("nothing_shared_by")
     return (
-        f"No {' and no '.join(levels)} stands in both the tuning and the evaluated table (checked)."
+        f"Checked: no {' and no '.join(levels)} occurs in both the tuning and the evaluated table."
         if levels
         else None
     )
@@ -120,7 +123,7 @@ def _disjoint(numbers: Numbers) -> str | None:
 
 def _ingest(numbers: Numbers) -> str | None:
     return (
-        "In part, for files: see Flow, with the reasons for leaving out."
+        "In part, for files: see Flow, with the reasons for exclusion."
         if "ingest" in numbers["flow"]
         else None
     )
@@ -130,14 +133,17 @@ def _prevalence(numbers: Numbers) -> str | None:
     stated = numbers["design"]["prevalence"]
     if not stated:
         return None
-    told = ", ".join(f"{name} {100 * value:.3g}%" for name, value in stated.items())
-    return f"Stated for the intended population: {told}; predictive values are given there."
+    shares = ", ".join(f"{name} {100 * value:.3g}%" for name, value in stated.items())
+    return (
+        f"Stated for the intended population: {shares}. Predictive values at this prevalence are "
+        f"reported."
+    )
 
 
 def _sizes(numbers: Numbers) -> str:
     return (
-        "In part: see Flow, with and without for each finding; those of development are for "
-        "the authors."
+        "In part: see Flow, for the numbers with and without each finding. The authors must add "
+        "those of the development data."
     )
 
 
@@ -166,13 +172,13 @@ def _sensitivity(numbers: Numbers) -> str | None:
         else []
     )
     parts += (
-        ["uncertain labels all negative and all positive"]
+        ["uncertain labels counted as negative, and as positive"]
         if _any(numbers, "uncertain_bounds")
         else []
     )
-    parts += ["each patient weighing the same"] if _any(numbers, "auc_patient_weighted") else []
+    parts += ["equal weight per patient"] if _any(numbers, "auc_patient_weighted") else []
     parts += ["another unit of analysis"] if _any(numbers, "other_unit") else []
-    return f"Given beside: {', '.join(parts)}." if parts else None
+    return f"Also reported: {', '.join(parts)}." if parts else None
 
 
 def _any(numbers: Numbers, key: str) -> bool:
@@ -185,16 +191,16 @@ def _always(text: str) -> Callable[[Numbers], str | None]:
 
 ANSWERS: dict[str, Callable[[Numbers], str | None]] = {
     "clusters": _clusters,
-    "cross": _always("See the cross table of each threshold."),
+    "cross": _always("See the contingency table of each threshold."),
     "demographics": _demographics,
     "development": _development,
     "disjoint": _disjoint,
     "errors": _errors,
-    "estimates": _always("See All figures."),
+    "estimates": _always("See All estimates."),
     "explanation": lambda numbers: numbers["provenance"].get("explanation"),
     "failures": _failures,
     "flow": _always("See Flow."),
-    "here": _always("In part, for the data evaluated here: see All figures."),
+    "here": _always("In part, for the evaluated data: see All estimates."),
     "ingest": _ingest,
     "margin": _margin,
     "methods": _always("See Methods."),
@@ -212,7 +218,7 @@ ANSWERS: dict[str, Callable[[Numbers], str | None]] = {
     "subgroups": _subgroups,
     "thresholds": _thresholds,
     "uncertainty": _always(
-        "Every figure has its interval and the method of it; see Methods and All figures."
+        "Every estimate is listed with its interval and method; see Methods and All estimates."
     ),
     "versions": _versions,
 }

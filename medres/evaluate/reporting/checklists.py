@@ -1,8 +1,9 @@
-"""Reporting guidelines item by item: what this report answers, and what stays with the authors.
+"""Reporting guidelines item by item: which items this report answers, and which the authors must
+answer.
 
-STARD 2015, STARD-AI, TRIPOD+AI and CLAIM 2024, one CSV each in `guidelines/`: item, what it asks
-for (in our words), the key of the design file that answers it, the section of the report that does.
-What neither the data nor the design can answer is left open, never filled in.
+STARD 2015, STARD-AI, TRIPOD+AI and CLAIM 2024, one CSV each in `guidelines/`: item, requirement
+(paraphrased), the key of the design file that answers it, the section of the report that does.
+An item that neither the data nor the design file answers stays open.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ GUIDELINES = {
 
 
 def crosswalks(numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    """[{"guideline", "source", "rows": [{"item", "about", "answer", "design"}]}]; answer None where
-    the item is open.
+    """[{"guideline", "source", "rows": [{"item", "about", "answer", "design"}]}]; the answer of an
+    open item is None.
     """
     return [
         {"guideline": name, "source": source, "rows": [_row(item, numbers) for item in items(key)]}
@@ -35,7 +36,7 @@ def crosswalks(numbers: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def items(key: str) -> list[dict[str, str]]:
-    """The rows of a guideline's table: item, about, design, section; the last two may be empty."""
+    """The items of a guideline: item, about, design, section; the last two may be empty."""
     text = (resources.files("medres.evaluate.reporting") / "guidelines" / f"{key}.csv").read_text(
         encoding="utf-8"
     )
@@ -43,9 +44,9 @@ def items(key: str) -> list[dict[str, str]]:
 
 
 def _row(item: dict[str, str], numbers: dict[str, Any]) -> dict[str, str | None]:
-    told = numbers["design"].get(item["design"]) if item["design"] else None
+    stated = numbers["design"].get(item["design"]) if item["design"] else None
     parts = [
-        None if told in (None, "", []) else _text(told),
+        None if stated in (None, "", []) else _text(stated),
         ANSWERS[item["section"]](numbers) if item["section"] else None,
     ]
     answer = " ".join(part for part in parts if part) or None
@@ -58,6 +59,6 @@ def _row(item: dict[str, str], numbers: dict[str, Any]) -> dict[str, str | None]
 
 
 def _text(value: Any) -> str:
-    """A design's value as one sentence: lists are joined, a full stop ends it."""
+    """A value of the design file as a sentence: lists are joined, and a full stop is added."""
     text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if text.endswith((".", "!", "?")) else text + "."

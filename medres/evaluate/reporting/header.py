@@ -1,5 +1,5 @@
-"""What was evaluated on whom: the head of report.json and the flow of images and patients (STARD
-15, 16 and 19).
+"""The head of report.json: the evaluated data, and the flow of images and patients (STARD items 15,
+16 and 19).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def sample_size(table: Table, units: AnalysisUnits) -> SampleSize:
 
 
 def flow(table: Table, units: AnalysisUnits, ingest: Mapping[str, Any] | None) -> Flow:
-    """How many rows came in, how many were scored, and what ingest left out before (without the
-    folders it read).
+    """The number of rows, how many were scored, and what ingest excluded before (without the
+    folders that it read).
     """
     status = {
         name: int(np.count_nonzero(table.status == name))
@@ -42,14 +42,12 @@ def flow(table: Table, units: AnalysisUnits, ingest: Mapping[str, Any] | None) -
 
 
 COLUMNS = ("sex", "site", "manufacturer", "modality", "view")
-
-
 MAX_LEVELS = 12
 
 
 def demographics_table(units: AnalysisUnits) -> Demographics:
-    """By patient (by unit where none is known), from each one's first row: age in years, and counts
-    of levels.
+    """Characteristics of the patients (of the units if there is no patient ID), from the first row
+    of each: age in years, and counts of the levels of other columns.
     """
     first = np.unique(units.patient, return_index=True)[1]
     rows = units.columns.iloc[first]

@@ -1,5 +1,5 @@
-"""The page of a report: one HTML file without a request to anywhere. It draws numbers and computes
-none.
+"""The page of a report: one self-contained HTML file that requests nothing from the network. It
+displays numbers and computes none.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from medres.evaluate.reporting.narrative import UNIT_PLURAL, interval, limits, p
 
 
 def page(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = None) -> str:
-    """The self-contained page, with a content policy that allows its own style and script and
-    nothing else.
+    """The self-contained page, with a content security policy that allows only its own style and
+    script.
 
-    `pictures`: data URIs of the gallery's cases by finding and hashed id.
+    pictures: data URIs of the cases shown under “Largest errors”, by finding and hashed ID.
     """
     css, script = _asset("page.css"), _asset("page.js")
     environment = Environment(
@@ -58,7 +58,7 @@ def page(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = N
 
 
 def embedded(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = None) -> str:
-    """The page inside a frame of its own, for a notebook: neither style nor content leaks."""
+    """The page in an iframe, for a notebook: its style does not affect the notebook."""
     text = escape(page(numbers, pictures))
     return f'<iframe sandbox="allow-scripts" width="100%" height="900" srcdoc="{text}"></iframe>'
 
@@ -70,7 +70,9 @@ def _asset(name: str) -> str:
 
 
 def _policy(css: str, script: str) -> str:
-    """Nothing may be fetched; only this style and this script, by their hashes, may act."""
+    """The content security policy: nothing is fetched, and only this style and this script, by
+    their hashes, are active.
+    """
     style, code = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (css, script)
     )
@@ -82,7 +84,7 @@ def _policy(css: str, script: str) -> str:
 
 
 def _payload(numbers: dict[str, Any]) -> Markup:
-    """What the page's script reads, as JSON that cannot end its element."""
+    """The data for the script of the page, as JSON that cannot close its HTML element."""
     data = [_explored(name, finding, numbers) for name, finding in numbers["findings"].items()]
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
@@ -107,7 +109,7 @@ def _explored(name: str, finding: dict[str, Any], numbers: dict[str, Any]) -> di
 
 
 def _has_other_unit(finding: dict[str, Any]) -> bool:
-    """Whether there are two units of analysis to switch between."""
+    """Whether the page can switch between two units of analysis."""
     known = finding["auc"]["estimate"] is not None and "curves" in finding
     return (
         known and "other_unit" in finding and finding["other_unit"]["auc"]["estimate"] is not None
@@ -115,7 +117,7 @@ def _has_other_unit(finding: dict[str, Any]) -> bool:
 
 
 def _view(shown: dict[str, Any], unit: str) -> dict[str, Any]:
-    """What the explorer needs of a finding at one unit of analysis."""
+    """The data of a finding at one unit of analysis for the threshold explorer."""
     curves = shown.get("curves", {"counts": {"threshold": [], "tp": [], "fp": []}, "wilson": {}})
     points = [
         {k: p[k] for k in ("name", "origin", "threshold", "tp", "fp")}
@@ -128,7 +130,7 @@ def _view(shown: dict[str, Any], unit: str) -> dict[str, Any]:
 
 
 def _overlays(name: str, finding: dict[str, Any], numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    """Curves that a button lays over the ROC curve: subgroups and other models."""
+    """Curves that a button overlays on the ROC curve: subgroups and other models."""
     out = [
         {"label": f"{row['column']}: {row['level']}", "positive": row["n_positive"], "n": row["n"]}
         | row["counts"]
@@ -151,42 +153,42 @@ def _figures(name: str, finding: dict[str, Any]) -> list[dict[str, Any]]:
     curves = finding.get("curves")
     if curves is None or finding["auc"]["estimate"] is None:
         return []
-    roc_note = "Points: thresholds, with intervals." + (
-        " Triangles: readers." if finding.get("readers") else ""
+    roc_note = "Points: thresholds, with confidence intervals." + (
+        " Triangles: human readers." if finding.get("readers") else ""
     )
     negative_up = (
-        "Up: units with the finding; down: without; each as a share of its class. "
-        "Lines: thresholds."
+        "Bars upward: units with the finding; bars downward: units without it; each as a share of "
+        "its class. Vertical lines: thresholds."
     )
     out = [
         {"title": "ROC curve", "svg": html_figures.roc(name, finding), "note": roc_note},
-        {"title": "Scores", "svg": html_figures.histogram(name, finding), "note": negative_up},
+        {
+            "title": "Distribution of scores",
+            "svg": html_figures.histogram(name, finding),
+            "note": negative_up,
+        },
     ]
     if finding["average_precision"]["estimate"] is not None:
-        note = (
-            "Steps, without interpolation. The dashed line is the precision of a test that "
-            "knows nothing."
-        )
+        note = "Step curve without interpolation. Dashed line: prevalence (chance level)."
         out.append(
             {
-                "title": "Precision and recall",
+                "title": "Precision-recall curve",
                 "svg": html_figures.precision_recall(name, finding),
                 "note": note,
             }
         )
     if "reliability" in curves:
         note = (
-            "On the diagonal, predicted probability and observed share agree. Bins hold about "
-            "equal numbers."
+            "On the diagonal, predicted probability and observed frequency agree. The bins hold "
+            "approximately equal numbers."
         )
         out.append(
             {"title": "Calibration", "svg": html_figures.calibration(name, finding), "note": note}
         )
     if finding["decision_curve"]["model"] is not None:
         note = (
-            "Benefit per unit of acting on the model, with its interval; dashed: acting on "
-            "everyone. Higher is better. "
-            "The threshold is a risk as the model states it."
+            "Net benefit of the model per unit, with its confidence interval; dashed line: treat "
+            "all. Higher is better. The threshold probability is a risk as predicted by the model."
         )
         out.append(
             {
@@ -223,7 +225,7 @@ def _subgroup_forest(name: str, finding: dict[str, Any]) -> Markup | None:
 
 
 def _forest(name: str, rows: list[dict[str, Any]]) -> Markup:
-    """Drawn twice, for a wide and a narrow screen; the style shows one."""
+    """Drawn twice, for a wide and a narrow screen; the style sheet shows one of them."""
     low = _left(rows)
     return Markup(
         html_figures.forest(name, rows, low) + html_figures.forest_narrow(name, rows, low)
@@ -252,7 +254,7 @@ def _num(value: Any, digits: int = 3) -> str:
 
 
 def _counts(e: dict[str, Any]) -> str:
-    """Numerator and denominator of a share, else the number of units."""
+    """Numerator and denominator of a proportion, else the number of units."""
     if isinstance(e.get("numerator"), int) and isinstance(e.get("denominator"), int):
         return f"{_num(e['numerator'])} / {_num(e['denominator'])}"
     return _num(e["n"]) if "n" in e else ""

@@ -1,4 +1,4 @@
-"""Figures of a report as inline SVG. They draw the numbers of report.json and compute none."""
+"""Figures of a report as inline SVG. They display the numbers of report.json and compute none."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def roc(name: str, finding: dict[str, Any]) -> str:
 
 
 def precision_recall(name: str, finding: dict[str, Any]) -> str:
-    """Precision against recall in steps, with the share of positives as the line of no skill."""
+    """Precision against recall as a step curve, with the prevalence as the chance level."""
     counts, positive = finding["curves"]["counts"], finding["n_positive"]
     axes = Axes(*SIZE, (0, 1), (0, 1), name=f"Precision-recall curve of {name}", figure="recall")
     axes.grid(fractions(), fractions(), "recall (sensitivity)", "precision (PPV)")
     share = positive / finding["n"]
     axes.segment(0, share, 1, share, "chance")
-    axes.text(0.02, share, "share of positives", "note", dy=-6)
+    axes.text(0.02, share, "prevalence (chance level)", "note", dy=-6)
     xs, ys, before = [], [], 0.0
     for tp, fp in zip(counts["tp"], counts["fp"], strict=True):
         recall, precision = tp / positive, tp / (tp + fp)
@@ -65,9 +65,11 @@ def precision_recall(name: str, finding: dict[str, Any]) -> str:
 
 
 def calibration(name: str, finding: dict[str, Any]) -> str:
-    """Observed share against mean probability in bins of about equal size, with intervals."""
+    """Observed frequency against mean predicted probability, in bins of about equal size, with
+    intervals.
+    """
     axes = Axes(*SIZE, (0, 1), (0, 1), name=f"Calibration of {name}", figure="calibration")
-    axes.grid(fractions(), fractions(), "predicted probability", "observed share")
+    axes.grid(fractions(), fractions(), "predicted probability", "observed frequency")
     axes.segment(0, 0, 1, 1, "chance")
     bins, smooth = finding["curves"]["reliability"], finding["curves"]["flexible"]
     if smooth is not None:
@@ -91,7 +93,7 @@ def calibration(name: str, finding: dict[str, Any]) -> str:
 
 
 def histogram(name: str, finding: dict[str, Any]) -> str:
-    """Scores of units with the finding (up) and without (down), each as a share of its class."""
+    """Scores of units with the finding (upward) and without it (downward), as class shares."""
     data = finding["curves"]["histogram"]
     shares = {}
     for side in ("positive", "negative"):
@@ -120,12 +122,12 @@ def histogram(name: str, finding: dict[str, Any]) -> str:
         if threshold is not None and edges[0] <= threshold <= edges[-1]:
             axes.segment(threshold, -top * 1.12, threshold, top * 1.12, "threshold")
     axes.text(edges[0] + span * 0.02, top, "with the finding ↑", "note strong-positive", dy=-4)
-    axes.text(edges[0] + span * 0.02, -top, "without ↓", "note strong-negative", dy=10)
+    axes.text(edges[0] + span * 0.02, -top, "without it ↓", "note strong-negative", dy=10)
     return axes.render()
 
 
 def decision_curve(name: str, finding: dict[str, Any]) -> str:
-    """Net benefit of the model, of acting on everyone and on no one, against the threshold
+    """Net benefit of the model, of treating all and of treating none, against the threshold
     probability.
     """
     curve = finding["decision_curve"]
@@ -148,14 +150,14 @@ def decision_curve(name: str, finding: dict[str, Any]) -> str:
         axes.line(xs, ys, "curve")
     axes.text(0.98, top, "model", "big strong-negative", "end", dy=14)
     if everyone:
-        axes.text(everyone[-1][0], max(low, everyone[-1][1]), "everyone", "note", dx=6, dy=-4)
-    axes.text(0.98, 0, "no one", "note", "end", dy=15)
+        axes.text(everyone[-1][0], max(low, everyone[-1][1]), "treat all", "note", dx=6, dy=-4)
+    axes.text(0.98, 0, "treat none", "note", "end", dy=15)
     return axes.render()
 
 
 def forest(name: str, rows: list[dict[str, Any]], low: float) -> str:
-    """AUCs with intervals, one a row: {"label", "auc": E or None, "note"}; `low` is the left end of
-    the axis.
+    """Forest plot of AUCs with intervals. rows: {"label", "auc": E or None, "note"}. low: the left
+    end of the axis.
     """
     bottom = float(len(rows))
     axes = Axes(
@@ -178,7 +180,7 @@ def forest(name: str, rows: list[dict[str, Any]], low: float) -> str:
 
 
 def forest_narrow(name: str, rows: list[dict[str, Any]], low: float) -> str:
-    """The same for a phone: texts stand above each interval."""
+    """The same for a narrow screen: the text is above each interval."""
     bottom = float(len(rows))
     axes = Axes(
         360,
@@ -202,7 +204,7 @@ def forest_narrow(name: str, rows: list[dict[str, Any]], low: float) -> str:
 
 
 def _runs(points: list[tuple[float, float]], low: float) -> list[tuple[list[float], list[float]]]:
-    """The parts of a curve above `low`, each cut where it crosses; what lies below is not drawn."""
+    """The parts of a curve above `low`, cut where it crosses; parts below are not drawn."""
     runs: list[tuple[list[float], list[float]]] = [([], [])]
     for (x0, y0), (x1, y1) in pairwise(points):
         if max(y0, y1) < low:

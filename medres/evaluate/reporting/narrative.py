@@ -1,4 +1,4 @@
-"""The report in words: one sentence for the first screen, and warnings."""
+"""The text of a report: the summary of a finding for the first screen, and the warnings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ ENRICHED = 0.3
 
 
 def percent(value: float) -> str:
-    """.8333 -> "83%"; one decimal beyond 99 and under 1."""
+    """A percentage without decimals; with one decimal below 1% and above 99%.
+
+    >>> percent(0.8333), percent(0.9987)
+    ('83%', '99.9%')
+    """
     return f"{100 * value:.{0 if value in (0.0, 1.0) or 0.01 <= value <= 0.99 else 1}f}%"
 
 
 def with_interval(e: dict[str, Any]) -> str:
+    """A proportion with its interval: "91%, 95% CI 83% to 95%"."""
     if e["ci_low"] is None:
         return percent(e["estimate"])
     return (
@@ -25,8 +30,8 @@ def with_interval(e: dict[str, Any]) -> str:
 
 
 def limits(e: dict[str, Any], digits: int = 3) -> str:
-    """The limits of an E object in words, or why there are none; one-sided bounds leave half of 1 -
-    level on their side.
+    """The confidence limits of an estimate as text, or why there are none. The level of a
+    one-sided bound is (1 + level) / 2.
     """
     if e["ci_low"] is None:
         return str(e.get("why", ""))
@@ -41,37 +46,35 @@ def limits(e: dict[str, Any], digits: int = 3) -> str:
 
 
 def interval(e: dict[str, Any], digits: int = 3) -> str:
-    """limits() with the level before a two-sided interval: "95% CI 0.71 to 0.83"."""
+    """As `limits`, with the level before a two-sided interval: "95% CI 0.710 to 0.830"."""
     two_sided = e["ci_low"] is not None and e.get("sided") != "one"
     return (f"{100 * e['level']:g}% CI " if two_sided else "") + limits(e, digits)
 
 
 def summary(shown: dict[str, Any], unit: str) -> str:
-    """Plain words about one finding at one unit of analysis, for a clinician."""
+    """Summary of one finding at one unit of analysis, for a clinician."""
     units = UNIT_PLURAL[unit]
     auc = shown["auc"]
     if auc["estimate"] is None:
-        return f"No discrimination can be stated: {auc['why']}."
+        return f"The AUC cannot be computed: {auc['why']}."
     text = (
-        f"Shown one {unit} with and one without the finding, the model scores the one with it "
-        f"higher "
-        f"in {percent(auc['estimate'])} of such pairs."
+        f"Of all pairs of one {unit} with and one {unit} without the finding, the model gives the "
+        f"one with the finding the higher score in {percent(auc['estimate'])} (the AUC)."
     )
     if not shown["operating_points"]:
         return text
     point = shown["operating_points"][0]
     sensitivity, specificity = point["sensitivity"], point["specificity"]
     return (
-        f"At its {point['origin']} threshold the model flags {point['tp']} of "
-        f"{sensitivity['denominator']} {units} with "
-        f"the finding ({with_interval(sensitivity)}) and rightly leaves {point['tn']} of "
-        f"{specificity['denominator']} "
-        f"without it ({with_interval(specificity)}). {text}"
+        f"At the {point['origin']} threshold, the model classifies {point['tp']} of "
+        f"{sensitivity['denominator']} {units} with the finding as positive (sensitivity "
+        f"{with_interval(sensitivity)}) and {point['tn']} of {specificity['denominator']} {units} "
+        f"without the finding as negative (specificity {with_interval(specificity)}). {text}"
     )
 
 
 def cautions(numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    """Warnings by finding, then those of the whole table: [{"code", "finding" or None, "text"}]."""
+    """Warnings per finding, then on the whole table: [{"code", "finding" or None, "text"}]."""
     out: list[dict[str, Any]] = []
 
     def warn(code: str, finding: str | None, text: str) -> None:
@@ -83,34 +86,32 @@ def cautions(numbers: dict[str, Any]) -> list[dict[str, Any]]:
         warn(
             "no_patient",
             None,
-            "No patient column: every unit was taken as another patient. "
-            "Intervals are too narrow "
-            "where patients repeat.",
+            f"No patient ID: each {numbers['analysis_unit']} is treated as its own patient. "
+            f"Confidence intervals are too narrow if patients occur more than once.",
         )
     if numbers["folds"]:
         warn(
             "folds",
             None,
-            f"The scores come from {numbers['folds']} folds or seeds. The AUC is "
-            f"the mean of those within each; "
-            "curves, rates, average precision and calibration mix their scores.",
+            f"The scores come from {numbers['folds']} cross-validation folds or seeds. The AUC is "
+            f"the mean over the folds or seeds; curves, rates, average precision and calibration "
+            f"pool the scores of all of them.",
         )
     if numbers["design"]["sampling"] == "case_control":
         warn(
             "case_control",
             None,
-            "Cases and controls were sampled apart: PPV, NPV, accuracy, "
-            "average precision, Brier "
-            "and calibration are left out.",
+            "Cases and controls were sampled separately. PPV, NPV, accuracy, average precision, "
+            "the Brier score and calibration depend on the prevalence and are not reported.",
         )
     missed = numbers["flow"]["refused"] + numbers["flow"]["failed"]
     if missed:
         warn(
             "refused",
             None,
-            f"{missed} of {numbers['flow']['images']} images have no score "
-            f"(refused or failed). The "
-            "cross table gives sensitivity and specificity also with these counted as errors.",
+            f"Images without a score (refused or failed): {missed} of {numbers['flow']['images']}. "
+            f"Sensitivity and specificity with these images counted as errors are listed under "
+            f"each threshold.",
         )
     return out
 
@@ -120,7 +121,7 @@ def _finding_cautions(
 ) -> None:
     auc, level = finding["auc"]["estimate"], numbers["analysis_unit"]
     if auc is None:
-        warn("undefined", name, f"No AUC: {finding['auc']['why']}.")
+        warn("undefined", name, f"The AUC is undefined: {finding['auc']['why']}.")
         return
     classes = {"with": finding["n_positive_patients"], "without": finding["n_negative_patients"]}
     if classes["with"] is None:
@@ -132,42 +133,37 @@ def _finding_cautions(
         warn(
             "small",
             name,
-            f"Only {' and '.join(counts)} the finding: intervals are wide, and "
-            f"the plain (Wald) interval of "
-            "the AUC covers less than it says.",
+            f"Only {' and '.join(counts)} the finding: confidence intervals are wide, and the "
+            f"Wald interval of the AUC covers the true value less often than stated.",
         )
     if WIDE_AUC < max(auc, 1.0 - auc) < 1.0 and min(classes.values()) >= WIDE_CLASS:
         warn(
             "wide",
             name,
-            "With an AUC so near 1 and so many patients, Newcombe's interval is "
-            "wider than its level asks for "
-            "(simulated: it covers over 99%). The logit interval stands beside it under All "
-            "figures.",
+            "With an AUC this close to 1 and this many patients, Newcombe's interval is "
+            "conservative (coverage above 99% in simulations). The logit interval is listed under "
+            "“All estimates”.",
         )
     if auc in (0.0, 1.0):
         warn(
             "perfect",
             name,
-            "The classes are fully separated. Look for leakage: the same "
-            "patients in training, or a mark "
-            "on the images that gives the label away.",
+            "The scores separate the classes perfectly. Check for leakage: the same patients in "
+            "training, or a marker in the images that reveals the label.",
         )
     elif auc < 0.5:
         warn(
             "below_half",
             name,
-            "The AUC is under .5: the model ranks the wrong way round, or "
-            "labels are swapped. The "
-            "direction is never flipped here.",
+            "The AUC is below 0.5: the scores rank in the wrong direction, or the labels are "
+            "swapped. The direction is never reversed automatically.",
         )
     elif finding["auc"]["ci_low"] is not None and finding["auc"]["ci_low"] <= 0.5:
         warn(
             "chance",
             name,
-            "The interval of the AUC holds .5: these data do not show that the "
-            "model ranks better than "
-            "chance.",
+            "The confidence interval of the AUC includes 0.5: these data do not show that the "
+            "model discriminates better than chance.",
         )
     _threshold_and_label_cautions(name, finding, numbers, warn)
 
@@ -179,9 +175,8 @@ def _threshold_and_label_cautions(
         warn(
             "exploratory",
             name,
-            "The threshold was chosen on these very rows: its sensitivity "
-            "and specificity are too "
-            "good. Freeze one with --tune, or declare one with --threshold.",
+            "The threshold was chosen on the evaluated data, so its sensitivity and specificity "
+            "are optimistic. Freeze a threshold with --tune, or declare one with --threshold.",
         )
     prevalence = finding["prevalence"]["estimate"]
     enriched = prevalence is not None and prevalence > ENRICHED and numbers["task"] != "multiclass"
@@ -190,20 +185,20 @@ def _threshold_and_label_cautions(
         warn(
             "prevalence",
             name,
-            f"{percent(prevalence)} of the {units} have the finding. If "
-            f"fewer do in your clinic, PPV "
-            "is lower there: give --prevalence.",
+            f"{percent(prevalence)} of the {units} have the finding. If the prevalence is lower, "
+            f"the PPV is lower too: state the prevalence in your clinic with --prevalence.",
         )
     if finding["n_uncertain"]:
+        count = finding["n_uncertain"]
         warn(
             "uncertain",
             name,
-            f"{finding['n_uncertain']} uncertain labels are left out; the AUC "
-            f"with all of them "
-            "negative, and all positive, is given beside.",
+            f"{count} uncertain {'label is' if count == 1 else 'labels are'} excluded. “All "
+            f"estimates” lists the AUC with every uncertain label counted as negative, and as "
+            f"positive.",
         )
     if numbers["design"]["sampling"] == "cohort" and finding["brier"]["estimate"] is None:
-        warn("no_calibration", name, f"Calibration is left out: {finding['brier']['why']}.")
+        warn("no_calibration", name, f"Calibration is not reported: {finding['brier']['why']}.")
     for column in sorted(
         {
             row["column"]
@@ -214,5 +209,6 @@ def _threshold_and_label_cautions(
         warn(
             "subgroup",
             name,
-            f"The AUC differs between the levels of {column!r} (interaction test, Holm p < .05).",
+            f"The AUC differs between the levels of {column!r} (interaction test, Holm-adjusted "
+            f"p < 0.05).",
         )

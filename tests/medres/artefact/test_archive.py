@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import raises_code
 from hostile import corpus, in_config, in_json, members_of, write
 
 from medres.artefact import golden_vectors, summary
@@ -64,18 +65,18 @@ from pathlib import Path
 import medres
 from medres.errors import ArtefactError
 from medres.artefact.validation import read_members
-found = []
+results = []
 for path in json.load(sys.stdin):
     Path("/proc/self/clear_refs").write_text("5")
-    begun, said = time.process_time(), None
+    start, code, message = time.process_time(), None, None
     try:
         medres.load(path)
     except ArtefactError as error:
-        said = str(error)
+        code, message = error.code, str(error)
     lines = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(l.split()[1]) for l in lines if l.startswith("VmHWM"))
-    found.append([said, time.process_time() - begun, peak / 1024])
-print(json.dumps([found, sorted({"tensorflow", "keras"} & set(sys.modules))]))
+    results.append([code, message, time.process_time() - start, peak / 1024])
+print(json.dumps([results, sorted({"tensorflow", "keras"} & set(sys.modules))]))
 """
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("peak memory can be reset on Linux only")
@@ -83,13 +84,15 @@ print(json.dumps([found, sorted({"tensorflow", "keras"} & set(sys.modules))]))
     done = subprocess.run(
         [sys.executable, "-c", script], input=paths, capture_output=True, text=True, check=True
     )
-    found, loaded = json.loads(done.stdout)
+    results, loaded = json.loads(done.stdout)
     assert loaded == []
-    assert len(found) == len(hostile) >= 40
-    for (name, _, message), (said, seconds, mebibytes) in zip(hostile, found, strict=True):
-        assert said is not None, name
-        assert message in said, (name, said)
-        assert len(said) < 400
+    assert len(results) == len(hostile) >= 40
+    for (name, path, expected), (code, message, seconds, mebibytes) in zip(
+        hostile, results, strict=True
+    ):
+        assert code == expected, (name, message)
+        assert message.startswith(path.name)
+        assert len(message) < 400
         assert seconds < 1, name
         assert mebibytes < 100, name
 
@@ -104,15 +107,16 @@ def test_the_command_line_refuses_them_in_one_line(hostile) -> None:
             app, [*verb, str(hostile[0][1]), *([str(hostile[0][1])] if verb == ["predict"] else [])]
         )
         assert done.exit_code == 1
-        assert done.stderr.startswith("medres: 0.keras: it holds a layer")
+        assert done.stderr.startswith("medres: 0.keras: ")
+        assert "Lambda" in done.stderr
         assert len(done.stderr.splitlines()) == 1
 
 
 def changed_golden(members: dict[str, bytes], **change: np.ndarray) -> dict[str, bytes]:
     with np.load(io.BytesIO(members["golden.npz"])) as arrays:
-        kept = dict(arrays)
+        original = dict(arrays)
     buffer = io.BytesIO()
-    np.savez(buffer, **(kept | change))
+    np.savez(buffer, **(original | change))
     return members | {"golden.npz": buffer.getvalue()}
 
 
@@ -120,28 +124,28 @@ larger = in_json("medres.json", preprocess={"kind": "radiograph", "rows": 48, "c
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "code"),
     [
-        (in_config('"scale": 2.0', '"scale": 1.5'), "other probabilities"),
-        (lambda m: changed_golden(m, outputs=np.zeros((2, 1), "f4")), "other probabilities"),
-        (lambda m: changed_golden(m, outputs=np.zeros((2, 3), "f4")), "probabilities where"),
-        (lambda m: changed_golden(m, inputs=np.zeros((2, 5, 5), "<u2")), "golden inputs are not"),
-        (lambda m: changed_golden(larger(m), inputs=np.zeros((2, 48, 48), "<u2")), "do not fit"),
+        (in_config('"scale": 2.0', '"scale": 1.5'), "outputs_differ"),
+        (lambda m: changed_golden(m, outputs=np.zeros((2, 1), "f4")), "outputs_differ"),
+        (lambda m: changed_golden(m, outputs=np.zeros((2, 3), "f4")), "golden_shape"),
+        (lambda m: changed_golden(m, inputs=np.zeros((2, 5, 5), "<u2")), "golden_shape"),
+        (lambda m: changed_golden(larger(m), inputs=np.zeros((2, 48, 48), "<u2")), "golden_shape"),
     ],
 )
-def test_what_computes_otherwise_is_refused(members, change, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match=message):
+def test_what_computes_otherwise_is_refused(members, change, code: str, tmp_path: Path) -> None:
+    with raises_code(ArtefactError, code, "model.keras"):
         load(write(tmp_path / "model.keras", change(members)))
 
 
 def test_the_page_of_a_model_states_what_its_card_holds(tiny_run: Path) -> None:
-    found = load(tiny_run / "model.keras")
-    card = found.card
-    text = "\n".join(summary.lines(found))
+    artefact = load(tiny_run / "model.keras")
+    card = artefact.card
+    text = "\n".join(summary.lines(artefact))
     assert text.startswith("VERIFIED")
     for stated in (
-        found.sha256,
-        f"{found.model.count_params():,} parameters",
+        artefact.sha256,
+        f"{artefact.model.count_params():,} parameters",
         card.preprocess.name,
         card.names[0],
         card.intended_use,
@@ -150,18 +154,20 @@ def test_the_page_of_a_model_states_what_its_card_holds(tiny_run: Path) -> None:
         assert stated in text
     for point in card.operating_points:
         assert f"{point.threshold:.4g}"[:5] in text
-    odd = dataclasses.replace(found, card=card.model_copy(update={"intended_use": "a\x1b[2Jb\x07"}))
+    odd = dataclasses.replace(
+        artefact, card=card.model_copy(update={"intended_use": "a\x1b[2Jb\x07"})
+    )
     assert summary.lines(odd)[-1] == "a[2Jb"
-    told = summary.as_dict(found)
-    assert (told["verified"], told["sha256"], told["card"]["names"]) == (
+    content = summary.as_dict(artefact)
+    assert (content["verified"], content["sha256"], content["card"]["names"]) == (
         True,
-        found.sha256,
+        artefact.sha256,
         card.names,
     )
 
 
 def leaves(value, path: tuple = ()):
-    """Every place of a JSON value that holds neither an object nor a list, and what it holds."""
+    """The path and value of every leaf of a JSON value."""
     if isinstance(value, dict | list):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from leaves(part, (*path, key))
@@ -174,8 +180,8 @@ def test_a_card_of_which_any_value_was_changed_is_refused(members, tmp_path: Pat
     see.
     """
     card = json.loads(members["medres.json"])
-    places = list(leaves({key: value for key, value in card.items() if key != "members"}))
-    assert {path[-1] for path, _ in places} > {
+    paths = list(leaves({key: value for key, value in card.items() if key != "members"}))
+    assert {path[-1] for path, _ in paths} > {
         "rows",
         "cols",
         "fit",
@@ -184,12 +190,12 @@ def test_a_card_of_which_any_value_was_changed_is_refused(members, tmp_path: Pat
         "threshold",
         "intended_use",
     }
-    for path, value in places:
+    for path, value in paths:
         changed = json.loads(members["medres.json"])
-        place = changed
+        parent = changed
         for key in path[:-1]:
-            place = place[key]
-        place[path[-1]] = (
+            parent = parent[key]
+        parent[path[-1]] = (
             not value
             if isinstance(value, bool)
             else f"{value}x"
@@ -201,8 +207,9 @@ def test_a_card_of_which_any_value_was_changed_is_refused(members, tmp_path: Pat
             members | {"medres.json": json.dumps(changed).encode()},
             sign=False,
         )
-        with pytest.raises(ArtefactError, match=r"medres\.json was altered|another version"):
+        with pytest.raises(ArtefactError) as caught:
             read_members(file)
+        assert caught.value.code in ("altered", "schema_version")
     again = json.dumps(
         card, indent=7, sort_keys=True
     ).encode()  # other white space and order say the same
@@ -221,20 +228,21 @@ from medres.artefact.archive import read_contents
 from medres.errors import ArtefactError
 from medres.artefact.validation import read_members
 path = Path({str(tiny_run / "model.keras")!r})
-found = read_contents(path)
-given = golden_vectors.outputs_in_plain_keras(path, found.inputs, found.card.preprocess)
-print(golden_vectors.compare(given, found.outputs))
+contents = read_contents(path)
+inputs, spec = contents.inputs, contents.card.preprocess
+outputs = golden_vectors.outputs_in_plain_keras(path, inputs, spec)
+print(golden_vectors.compare(outputs, contents.outputs))
 try:
-    golden_vectors.outputs_in_plain_keras(Path("absent.keras"), found.inputs, found.card.preprocess)
+    golden_vectors.outputs_in_plain_keras(Path("absent.keras"), inputs, spec)
 except ArtefactError as error:
-    print(error)
+    print(error.code)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
     )
-    difference, error = done.stdout.splitlines()
+    difference, code = done.stdout.splitlines()
     assert float(difference) <= 1e-6
-    assert "plain Keras cannot open it" in error
+    assert code == "keras_cannot_open"
 
 
 def test_save_leaves_the_old_file_where_plain_keras_disagrees(
@@ -246,7 +254,7 @@ def test_save_leaves_the_old_file_where_plain_keras_disagrees(
     monkeypatch.setattr(
         golden_vectors, "outputs_in_plain_keras", lambda path, inputs, spec: np.zeros((2, 1))
     )
-    with pytest.raises(ArtefactError, match="other probabilities"):
+    with raises_code(ArtefactError, "outputs_differ"):
         save(path, artefact.model, artefact.card)
     assert path.read_bytes() == b"the old one"
     assert [p.name for p in tmp_path.iterdir()] == ["model.keras"]
@@ -257,17 +265,17 @@ def test_what_plain_keras_saved_again_is_explained(members, tmp_path: Path) -> N
 
     path = write(tmp_path / "model.keras", members)
     keras.saving.load_model(path).save(tmp_path / "again.keras")
-    with pytest.raises(ArtefactError, match="plain Keras saved again"):
+    with raises_code(ArtefactError, "resaved_by_keras"):
         load(tmp_path / "again.keras")
 
 
 def test_flipped_bits_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     data = (tiny_run / "model.keras").read_bytes()
-    sound, path = members_of(tiny_run / "model.keras"), tmp_path / "model.keras"
+    valid, path = members_of(tiny_run / "model.keras"), tmp_path / "model.keras"
     refused = 0
-    for place in np.random.default_rng(0).integers(0, len(data), 300):
+    for index in np.random.default_rng(0).integers(0, len(data), 300):
         changed = bytearray(data)
-        changed[place] ^= 0x10
+        changed[index] ^= 0x10
         path.write_bytes(changed)
         try:
             read_contents(path)
@@ -275,7 +283,7 @@ def test_flipped_bits_are_refused(tiny_run: Path, tmp_path: Path) -> None:
             refused += 1
             continue
         # A bit that the zip format ignores (a time stamp, a flag) may change: the content may not.
-        assert members_of(path) == sound
+        assert members_of(path) == valid
     assert refused > 290
 
 
@@ -283,8 +291,13 @@ def test_other_suffixes_and_what_is_no_file_are_refused(tiny_run: Path, tmp_path
     shutil.copy(tiny_run / "model.keras", tmp_path / "model.h5")
     (tmp_path / "folder.keras").mkdir()
     os.mkfifo(tmp_path / "pipe.keras")
-    for name in ("model.h5", "absent.keras", "folder.keras", "pipe.keras"):
-        with pytest.raises(ArtefactError, match=name):
+    for name, code in {
+        "model.h5": "wrong_suffix",
+        "absent.keras": "no_such_file",
+        "folder.keras": "not_a_file",
+        "pipe.keras": "not_a_file",
+    }.items():
+        with raises_code(ArtefactError, code, name):
             load(tmp_path / name)
 
 

@@ -2,8 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import raises_code
 
-from medres.artefact.feature_distance import fit_novelty, novelty_from, novelty_member, threshold_of
+from medres.artefact.feature_distance import (
+    dump_gaussian,
+    fit_novelty,
+    parse_gaussian,
+    threshold_of,
+)
 from medres.errors import ArtefactError
 
 
@@ -24,8 +30,8 @@ def test_the_score_is_the_mahalanobis_distance_of_the_low_rank_covariance() -> N
     eigen[kept:] = eigen[kept:].mean()
     inverse = np.linalg.inv(vectors @ np.diag(eigen) @ vectors.T)
     new = features(5, seed=1) + 1
-    centred = new - x.mean(axis=0)
-    want = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred) / 20)
+    centered = new - x.mean(axis=0)
+    want = np.sqrt(np.einsum("ni,ij,nj->n", centered, inverse, centered) / 20)
     assert novelty.scores(new) == pytest.approx(want, rel=1e-4)
 
 
@@ -59,14 +65,14 @@ def test_few_images_and_features_that_never_vary() -> None:
 
 def test_the_member_round_trips_and_a_wrong_one_is_refused() -> None:
     novelty = fit_novelty(features(50))
-    again = novelty_from(novelty_member(novelty))
+    again = parse_gaussian(dump_gaussian(novelty))
     x = features(5, seed=2)
     assert again.scores(x) == pytest.approx(novelty.scores(x), rel=1e-5)
-    with pytest.raises(ArtefactError, match="novelty"):
-        novelty_from(b"PK")
-    with pytest.raises(ArtefactError, match="does not describe"):
-        novelty_from(
-            novelty_member(
+    with raises_code(ArtefactError, "malformed_arrays", "novelty"):
+        parse_gaussian(b"PK")
+    with raises_code(ArtefactError, "malformed_gaussian"):
+        parse_gaussian(
+            dump_gaussian(
                 type(novelty)(novelty.mean[:3], novelty.axes, novelty.variance, novelty.noise)
             )
         )

@@ -7,6 +7,7 @@ import numpy as np
 import pydicom
 import pytest
 from conftest import write_cr
+from helpers import raises_code
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,8 +17,8 @@ from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.preprocessing.preparation import to_model_units
 from medres.artefact.archive import read_contents, save
 from medres.artefact.feature_distance import fit_novelty
-from medres.artefact.orientation import fit_upright, orientation_ratios, thumbnails
-from medres.artefact.summary import _answer
+from medres.artefact.orientation import fit_orientation_model, orientation_ratios, thumbnails
+from medres.artefact.summary import _prediction
 from medres.errors import ArtefactError
 from medres.progress import ProgressReporter
 from medres.training.data import load_data
@@ -51,8 +52,8 @@ def noise(n: int, seed: int) -> np.ndarray:
 
 
 @given(st.integers(16, 70), st.integers(16, 70))
-def test_a_small_picture_holds_the_means_over_equal_parts(rows: int, cols: int) -> None:
-    """Against the picture with every pixel repeated sixteen times, cut into whole blocks."""
+def test_a_thumbnail_holds_the_means_over_equal_parts(rows: int, cols: int) -> None:
+    """Against the image with every pixel repeated sixteen times, cut into whole blocks."""
     image = np.random.default_rng(rows * cols).random((rows, cols))
     fine = image.repeat(16, axis=0).repeat(16, axis=1)
     want = fine.reshape(16, rows, 16, cols).mean(axis=(1, 3))
@@ -69,74 +70,83 @@ def test_slices_and_channels_are_averaged() -> None:
 
 def test_the_ratio_is_that_of_the_distances_as_it_is_and_best_turned() -> None:
     small = thumbnails(bodies(40)[..., np.newaxis])
-    upright = fit_novelty(small[:30].reshape(30, -1))
+    orientation_model = fit_novelty(small[:30].reshape(30, -1))
     turned = [turn(small[30:]) for turn in TURNED.values()]
-    distances = [upright.scores(one.reshape(10, -1)) for one in turned]
-    want = upright.scores(small[30:].reshape(10, -1)) / np.min(distances, axis=0)
-    assert orientation_ratios(upright, small[30:]) == pytest.approx(want)
+    distances = [orientation_model.scores(one.reshape(10, -1)) for one in turned]
+    want = orientation_model.scores(small[30:].reshape(10, -1)) / np.min(distances, axis=0)
+    assert orientation_ratios(orientation_model, small[30:]) == pytest.approx(want)
 
 
 @pytest.mark.parametrize("turn", TURNED.values(), ids=TURNED)
-def test_turned_images_are_told_from_upright_ones(turn) -> None:
-    upright = fit_upright(
+def test_rotated_images_are_distinguished_from_upright_ones(turn) -> None:
+    orientation_model = fit_orientation_model(
         *(thumbnails(bodies(n, seed)[..., np.newaxis]) for n, seed in ((60, 0), (30, 1)))
     )
-    assert upright is not None
+    assert orientation_model is not None
     new = bodies(50, seed=2)
-    assert (orientation_ratios(upright, thumbnails(new[..., np.newaxis])) < 1).all()
-    assert (orientation_ratios(upright, thumbnails(turn(new)[..., np.newaxis])) > 1.1).all()
+    assert (orientation_ratios(orientation_model, thumbnails(new[..., np.newaxis])) < 1).all()
+    assert (
+        orientation_ratios(orientation_model, thumbnails(turn(new)[..., np.newaxis])) > 1.1
+    ).all()
 
 
 def test_nothing_is_checked_where_the_tuning_images_do_not_stand_one_way() -> None:
     small = thumbnails(bodies(160)[..., np.newaxis])
     train, tune = small[:60], small[60:]
-    assert fit_upright(train, tune[:30]) is not None
-    assert fit_upright(train, tune[:29]) is None
-    assert fit_upright(noise(60, 0), noise(30, 1)) is None
+    assert fit_orientation_model(train, tune[:30]) is not None
+    assert fit_orientation_model(train, tune[:29]) is None
+    assert fit_orientation_model(noise(60, 0), noise(30, 1)) is None
     one, two = tune.copy(), tune.copy()
     one[:1], two[:2] = one[:1, ::-1], two[:2, ::-1]
-    assert fit_upright(train, one) is not None  # one of a hundred
-    assert fit_upright(train, two) is None
-    assert fit_upright(train, one[:99]) is None
+    assert fit_orientation_model(train, one) is not None  # one of a hundred
+    assert fit_orientation_model(train, two) is None
+    assert fit_orientation_model(train, one[:99]) is None
 
 
 @pytest.fixture(scope="module")
 def standing(tiny_run: Path) -> medres.Predictor:
     """The tiny model, as if its training images were bright below."""
     artefact = medres.load(tiny_run / "model.keras").artefact
-    assert artefact.upright is None
+    assert artefact.orientation_model is None
     return medres.Predictor(
-        replace(artefact, upright=fit_novelty(thumbnails(bodies(60)[..., None]).reshape(60, -1)))
+        replace(
+            artefact,
+            orientation_model=fit_novelty(thumbnails(bodies(60)[..., None]).reshape(60, -1)),
+        )
     )
 
 
 def test_an_image_upside_down_is_refused_before_it_is_scored(standing) -> None:
     images = np.rint(65535 * np.clip(bodies(3, seed=5, side=32), 0, 1)).astype(np.uint16)
     small = thumbnails(to_model_units(images, standing.card.preprocess))
-    assert (orientation_ratios(standing.artefact.upright, small) < 1).all()
-    assert "upside down" not in str(standing.decide(images).refused)
+    assert (orientation_ratios(standing.artefact.orientation_model, small) < 1).all()
+    assert standing.decide(images).code != "rotated"
     images[1:] = images[1:, ::-1]
-    found = standing.decide(images)
-    assert (
-        found.refused
-        == "2 of 3 images would fit what the model was trained on better upside down or turned"
-    )
-    assert found.probabilities == found.decisions == {}
-    assert found.images == 3
+    prediction = standing.decide(images)
+    assert prediction.code == "rotated"
+    assert "2 of 3 images" in str(prediction.refused)
+    assert prediction.probabilities == prediction.decisions == {}
+    assert prediction.images == 3
 
 
 def test_the_member_is_kept_and_a_wrong_one_refused(standing, tmp_path: Path) -> None:
     artefact = standing.artefact
-    save(tmp_path / "a.keras", artefact.model, artefact.card, artefact.novelty, artefact.upright)
+    save(
+        tmp_path / "a.keras",
+        artefact.model,
+        artefact.card,
+        artefact.novelty,
+        artefact.orientation_model,
+    )
     again, small = (
-        read_contents(tmp_path / "a.keras").upright,
+        read_contents(tmp_path / "a.keras").orientation_model,
         thumbnails(bodies(4, seed=3)[..., np.newaxis]),
     )
     assert again is not None
     assert orientation_ratios(again, small) == pytest.approx(
-        orientation_ratios(artefact.upright, small), rel=1e-4
+        orientation_ratios(artefact.orientation_model, small), rel=1e-4
     )
-    with pytest.raises(ArtefactError, match=r"upright\.npz does not describe 16 x 16"):
+    with raises_code(ArtefactError, "malformed_gaussian", "upright.npz", "16 x 16"):
         save(tmp_path / "b.keras", artefact.model, artefact.card, None, artefact.novelty)
 
 
@@ -161,10 +171,14 @@ def test_real_radiographs_upside_down_are_refused(medres_data: Path) -> None:
         )
         for n in range(3)
     )
-    upright = fit_upright(thumbnails(train[..., None]), thumbnails(tune[..., None]))
-    assert upright is not None
-    assert (orientation_ratios(upright, thumbnails(test[..., None])) > 1.1).mean() <= 0.01
-    assert (orientation_ratios(upright, thumbnails(test[:, ::-1, :, None])) > 1.1).mean() >= 0.99
+    orientation_model = fit_orientation_model(
+        thumbnails(train[..., None]), thumbnails(tune[..., None])
+    )
+    assert orientation_model is not None
+    assert (orientation_ratios(orientation_model, thumbnails(test[..., None])) > 1.1).mean() <= 0.01
+    assert (
+        orientation_ratios(orientation_model, thumbnails(test[:, ::-1, :, None])) > 1.1
+    ).mean() >= 0.99
 
 
 def test_the_splits_of_a_work_folder_say_whether_it_is_kept(tiny_run: Path, tmp_path: Path) -> None:
@@ -182,15 +196,12 @@ def test_the_splits_of_a_work_folder_say_whether_it_is_kept(tiny_run: Path, tmp_
         Manifest.load(tmp_path / "work"),
         ProgressReporter(),
     )
-    card, _, upright = with_known(artefact.card, artefact.model, data)
-    assert upright is not None
-    save(tmp_path / "model.keras", artefact.model, card, None, upright)
+    card, _, orientation_model = with_known(artefact.card, artefact.model, data)
+    assert orientation_model is not None
+    save(tmp_path / "model.keras", artefact.model, card, None, orientation_model)
     predictor = medres.load(tmp_path / "model.keras")
-    assert (
-        "refuses",
-        "images that would fit the training images better upside down or turned",
-    ) in _answer(predictor.card)
+    assert ("refuses", "images that appear rotated or flipped") in _prediction(predictor.card)
     dataset = pydicom.dcmread(tmp_path / "in" / "63.dcm")
     assert predictor.predict(dataset).refused is None
     dataset.PixelData = dataset.pixel_array[::-1].tobytes()
-    assert "upside down" in str(predictor.predict(dataset).refused)
+    assert predictor.predict(dataset).code == "rotated"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from helpers import raises_code
 
 from medres import classifier
 from medres.errors import ModelError
@@ -156,12 +157,12 @@ def test_deleting_the_salient_places_first_lowers_the_output_soonest() -> None:
 
 def test_what_cannot_be_explained_is_an_error() -> None:
     model, image = linear((16, 12, 1), [[1.0]]), picture((16, 12, 1))
-    with pytest.raises(ModelError, match="unknown method"):
+    with raises_code(ModelError, "unknown_method", "magic"):
         saliency_map(model, image, method="magic")
-    with pytest.raises(ModelError, match="where the model takes"):
+    with raises_code(ModelError, "image_shape", "(8, 12, 1)", "(16, 12, 1)"):
         saliency_map(model, image[:8])
-    with pytest.raises(ModelError, match="finite"):
+    with raises_code(ModelError, "non_finite_image"):
         saliency_map(model, image * np.nan)
     vector = keras.Input((3,))
-    with pytest.raises(ModelError, match="no feature map"):
+    with raises_code(ModelError, "no_feature_map"):
         saliency_map(keras.Model(vector, keras.layers.Dense(1)(vector)), np.zeros(3, np.float32))

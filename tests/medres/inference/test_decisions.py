@@ -5,11 +5,11 @@ import pytest
 
 from data_pipelines.preprocessing.spec import spec_from
 from medres.artefact.card import Card, ConformalQuantile, OperatingPoint
-from medres.inference.decisions import decisions, pooled, prediction_sets
+from medres.inference.decisions import decisions, describe, pooled, prediction_sets
 
 
 def card(task: str, names: list[str], **fields: object) -> Card:
-    given = {
+    defaults = {
         "preprocess": spec_from("xray-32"),
         "unit": "study",
         "pooling": "max",
@@ -18,7 +18,7 @@ def card(task: str, names: list[str], **fields: object) -> Card:
         "training": {},
         "versions": {},
     }
-    return Card(task=task, names=names, **(given | fields))
+    return Card(task=task, names=names, **(defaults | fields))
 
 
 def quantile(finding: str, label: int | str, value: float, alpha: float = 0.1) -> ConformalQuantile:
@@ -73,3 +73,31 @@ def test_the_conformal_set_holds_the_labels_that_are_not_ruled_out() -> None:
     )
     assert prediction_sets({"a": 0.6, "b": 0.4}, classes) == {"class": ["a"]}
     assert prediction_sets({"a": 0.6}, card("binary", ["a"])) == {}
+
+
+def test_a_printed_decision_names_probability_threshold_label_and_uncertainty() -> None:
+    point = OperatingPoint(
+        finding="covid",
+        name="default",
+        threshold=0.82,
+        criterion="youden",
+        unit="study",
+        split="tune",
+        n_patients=9,
+        sha256="",
+    )
+    both = [quantile("covid", 0, 0.9), quantile("covid", 1, 0.9)]
+    uncertain = card("binary", ["covid"], operating_points=[point], conformal=both)
+    text = "covid: p = 0.812, threshold 0.820: negative (uncertain)"
+    assert describe({"covid": 0.812}, uncertain) == text
+    certain = card("binary", ["covid"], operating_points=[point])
+    assert describe({"covid": 0.82}, certain) == "covid: p = 0.820, threshold 0.820: positive"
+    neither = [quantile("covid", 0, 0.1), quantile("covid", 1, 0.1)]
+    empty = card("binary", ["covid"], operating_points=[point], conformal=neither)
+    assert describe({"covid": 0.5}, empty).endswith("negative (atypical)")
+    several = card("multilabel", ["covid", "mass"], operating_points=[point])
+    assert describe({"covid": 0.9, "mass": 0.5}, several) == (
+        "covid: p = 0.900, threshold 0.820: positive; mass: p = 0.500, no threshold"
+    )
+    classes = card("multiclass", ["a", "b"], conformal=[quantile("a", "a", 0.9)])
+    assert describe({"a": 0.25, "b": 0.75}, classes) == "a 0.250, b 0.750: b (uncertain)"

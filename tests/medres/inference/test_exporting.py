@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import raises_code
 
 from data_pipelines.errors import InputError
 from data_pipelines.preprocessing.spec import spec_from
@@ -43,7 +44,7 @@ def test_an_exported_model_gives_the_same_probabilities_and_carries_its_card(
     made = export(artefact, format, tmp_path / "new" / "model")
     assert made.difference <= 5e-6
     images = np.random.default_rng(0).random((3, 32, 32, 1)).astype(np.float32)
-    with room._quiet():
+    with room._no_warnings():
         run = runtime(format, made.path)
     for some in (images, images[:1]):
         assert run(some) == pytest.approx(np.asarray(artefact.model(some)), abs=1e-5)
@@ -51,11 +52,11 @@ def test_an_exported_model_gives_the_same_probabilities_and_carries_its_card(
     if format == "onnx":
         import onnx
 
-        (found,) = (p.value for p in onnx.load(made.path).metadata_props if p.key == "medres.json")
+        (text,) = (p.value for p in onnx.load(made.path).metadata_props if p.key == "medres.json")
     else:
-        found = card.read_text()
-    assert json.loads(found)["names"] == ["square"]
-    with pytest.raises(InputError, match="exists"):
+        text = card.read_text()
+    assert json.loads(text)["names"] == ["square"]
+    with raises_code(InputError, "output_exists"):
         export(artefact, format, tmp_path / "new" / "model")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [made.path.name]
 
@@ -73,7 +74,7 @@ def test_nothing_is_kept_where_the_numbers_differ(
     monkeypatch.setattr(
         room, "runtime", lambda format, path: lambda images: np.full((len(images), 1), 0.5)
     )
-    with pytest.raises(ExportError, match="probabilities differ"):
+    with raises_code(ExportError, "export_differs"):
         export(artefact, "saved_model", tmp_path / "out" / "model")
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -81,27 +82,27 @@ def test_nothing_is_kept_where_the_numbers_differ(
 def test_a_decision_that_differs_is_as_bad_as_a_number(artefact: Artefact) -> None:
     threshold = artefact.card.operating_points[0].threshold
     want = np.array([[threshold]])
-    with pytest.raises(ExportError, match="decision"):
+    with raises_code(ExportError, "decision_differs"):
         agree(want - 1e-9, want, artefact.card, "onnx")
     assert agree(want + 1e-9, want, artefact.card, "onnx") == pytest.approx(1e-9)
     classes = replace(
         artefact, card=artefact.card.model_copy(update={"task": "multiclass", "names": ["a", "b"]})
     ).card
-    with pytest.raises(ExportError, match="decision"):
+    with raises_code(ExportError, "decision_differs"):
         agree(np.array([[0.500001, 0.499999]]), np.array([[0.499999, 0.500001]]), classes, "onnx")
 
 
 def test_unknown_formats_and_missing_packages_are_named(
     artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ExportError, match="choose one of onnx"):
+    with raises_code(ExportError, "unknown_format", "onnx"):
         export(artefact, "magic", tmp_path / "a")  # type: ignore[arg-type]
     monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"pip install .medres\[export\]"):
+    with raises_code(ExportError, "package_missing", "medres[export]"):
         export(artefact, "onnx", tmp_path / "a")
 
 
-def test_an_optimised_export_has_no_normalisation_left(artefact: Artefact, tmp_path: Path) -> None:
+def test_an_optimised_export_has_no_normalization_left(artefact: Artefact, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     import onnx
 
@@ -114,25 +115,27 @@ def test_an_optimised_export_has_no_normalisation_left(artefact: Artefact, tmp_p
 def test_one_cohort_gives_the_same_probabilities_everywhere(
     tiny_run: Path, tiny_work: Path
 ) -> None:
-    ways = parity(tiny_run / "model.keras", tiny_work, formats=["saved_model"])
-    assert [w.name for w in ways] == ["plain Keras", "Predictor, from the files", "saved_model"]
-    assert all(w.holds and w.images > 0 for w in ways)
-    assert ways[1].difference <= 1e-7
-    require(ways)
-    with pytest.raises(ExportError, match="plain Keras"):
-        require([replace(ways[0], difference=1e-3)])
-    with pytest.raises(ExportError, match="onnx"):
+    results = parity(tiny_run / "model.keras", tiny_work, formats=["saved_model"])
+    assert [r.name for r in results] == ["plain Keras", "Predictor, from the files", "saved_model"]
+    assert all(r.holds and r.images > 0 for r in results)
+    assert results[1].difference <= 1e-7
+    require(results)
+    with raises_code(ExportError, "parity", "plain Keras"):
+        require([replace(results[0], difference=1e-3)])
+    with raises_code(ExportError, "parity", "onnx"):
         require([PathResult("onnx", 3, float("nan"), True, 1e-5)])
 
 
-def test_no_single_file_is_asked_for_a_stack_or_a_volume() -> None:
-    """One slice without its neighbours would get another probability, rightly."""
+def test_no_single_file_is_predicted_for_a_stack_or_a_volume() -> None:
+    """One slice without its neighbors has another probability, correctly."""
     from types import SimpleNamespace
 
     for preset in ("ct25d-32", "ctvol-16"):
         card = SimpleNamespace(preprocess=spec_from(preset), names=["a", "b"])
-        places, found = _from_files(SimpleNamespace(card=card), None, ["image"], ProgressReporter())  # type: ignore[arg-type]
-        assert (places, found.shape) == ([], (0, 2))
+        indices, outputs = _from_files(
+            SimpleNamespace(card=card), None, ["image"], ProgressReporter()
+        )  # type: ignore[arg-type]
+        assert (indices, outputs.shape) == ([], (0, 2))
 
 
 def test_the_saved_model_runs_where_medres_and_keras_are_not_imported(

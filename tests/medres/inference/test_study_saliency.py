@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import raises_code
 from PIL import Image as Pillow
 
 import medres
@@ -38,16 +39,17 @@ def test_a_map_comes_back_to_the_pixels_it_was_made_from(
     from conftest import write_cr
 
     spec = spec_from({"kind": "radiograph", "rows": 32, "cols": 32, "fit": fit})
-    for place in ((5, 6), (shape[0] - 8, shape[1] - 5)):
+    for position in ((5, 6), (shape[0] - 8, shape[1] - 5)):
         pixels = np.zeros(shape)
-        pixels[place[0] - 3 : place[0] + 3, place[1] - 3 : place[1] + 3] = 4000
+        row, column = position
+        pixels[row - 3 : row + 3, column - 3 : column + 3] = 4000
         write_cr(tmp_path / "a.dcm", pixels, patient="P", study="1")
         image = read_image(tmp_path / "a.dcm")
         grid = to_model_units(prepare(image, spec), spec)[..., 0]
         back = onto_original(grid, resize_axes(image, spec))
         assert back.shape == shape
-        centre = np.array([(back * axis).sum() / back.sum() for axis in np.indices(shape)])
-        assert centre == pytest.approx(np.array(place) - 0.5, abs=2 * max(shape) / 32)
+        center = np.array([(back * axis).sum() / back.sum() for axis in np.indices(shape)])
+        assert center == pytest.approx(np.array(position) - 0.5, abs=2 * max(shape) / 32)
 
 
 def test_what_a_crop_left_out_is_empty() -> None:
@@ -59,7 +61,7 @@ def test_what_a_crop_left_out_is_empty() -> None:
     assert (back[[0, 1, 14, 15]] == 0).all()
 
 
-def test_the_overlay_is_the_picture_pixel_for_pixel_where_nothing_is_salient() -> None:
+def test_the_overlay_is_the_image_pixel_for_pixel_where_nothing_is_salient() -> None:
     picture = np.linspace(0, 1, 200 * 150).reshape(200, 150)
     values = np.zeros((200, 150))
     values[50:60, 70:80] = 3.0
@@ -68,40 +70,40 @@ def test_the_overlay_is_the_picture_pixel_for_pixel_where_nothing_is_salient() -
     )
     assert drawn.shape[0] == 200
     assert drawn.shape[1] > 150 + 14
-    grey = np.repeat(np.rint(255 * picture).astype(np.uint8)[..., np.newaxis], 3, axis=2)
-    changed = (drawn[:, :150] != grey).any(axis=2)
+    gray = np.repeat(np.rint(255 * picture).astype(np.uint8)[..., np.newaxis], 3, axis=2)
+    changed = (drawn[:, :150] != gray).any(axis=2)
     assert (changed == (values > 0)).all()
     bar = drawn[60:-10, 160]
     assert bar[0].astype(int).sum() > bar[-1].astype(int).sum() + 300  # bright above, black below
     flat = overlay_png(picture, np.zeros((200, 150)), title="nodule", unit="relative")
-    assert (np.asarray(Pillow.open(io.BytesIO(flat)))[:, :150] == grey).all()
+    assert (np.asarray(Pillow.open(io.BytesIO(flat)))[:, :150] == gray).all()
 
 
 @pytest.mark.parametrize("method", [*METHODS])
-def test_a_prediction_explains_its_most_suspicious_image(
+def test_a_prediction_explains_the_image_with_the_highest_probability(
     predictor, tiny_work: Path, tmp_path: Path, method: str
 ) -> None:
     files = study_of(tiny_work)
     prediction = predictor.predict(files)
-    found = prediction.saliency(method=method)
+    saliency = prediction.saliency(method=method)
     singles = [predictor.predict(file).probabilities["square"] for file in files]
-    assert found.probability == pytest.approx(prediction.probabilities["square"], abs=1e-6)
-    assert found.index == int(np.argmax(singles))
-    assert (found.finding, found.method) == ("square", method)
-    assert found.values.shape == found.picture.shape == (40, 40)
-    assert found.values.dtype == np.float32
-    assert np.array_equal(found.picture, read_image(files[found.index]).pixels)
-    found.save(tmp_path / "a.png")
+    assert saliency.probability == pytest.approx(prediction.probabilities["square"], abs=1e-6)
+    assert saliency.index == int(np.argmax(singles))
+    assert (saliency.finding, saliency.method) == ("square", method)
+    assert saliency.values.shape == saliency.picture.shape == (40, 40)
+    assert saliency.values.dtype == np.float32
+    assert np.array_equal(saliency.picture, read_image(files[saliency.index]).pixels)
+    saliency.save(tmp_path / "a.png")
     with Pillow.open(tmp_path / "a.png") as drawn:
         assert drawn.size[1] == 120
     with np.load(tmp_path / "a.npz") as arrays:
-        assert np.array_equal(arrays["values"], found.values)
+        assert np.array_equal(arrays["values"], saliency.values)
 
 
 def test_bytes_can_be_explained_and_unknown_findings_cannot(predictor, tiny_work: Path) -> None:
     data = study_of(tiny_work)[0].read_bytes()
     assert predictor.predict(data).saliency("square").values.shape == (40, 40)
-    with pytest.raises(ModelError, match="choose one of square"):
+    with raises_code(ModelError, "unknown_finding", "square"):
         explain_study(predictor, [data], "circle")
 
 

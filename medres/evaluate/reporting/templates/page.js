@@ -18,7 +18,7 @@
     return n > 0 ? `${percent(k / n)} (${percent(low)} to ${percent(high)})` : "–";
   }
 
-  /* A picture knows its plot area and its axes; these put a mark into data units. */
+  /* A figure states its plot area and axes; these functions place a mark in data units. */
   function place(svg, x, y) {
     const [left, top, w, h] = svg.dataset.box.split(" ").map(Number);
     const [x0, x1] = svg.dataset.x.split(" ").map(Number), [y0, y1] = svg.dataset.y.split(" ").map(Number);
@@ -48,13 +48,13 @@
     for (const [name, value] of [["x1", px], ["x2", px], ["y1", y0], ["y2", y0 + height]]) line.setAttribute(name, value.toFixed(2));
   }
 
-  async function copy(node, told) {
-    try { await navigator.clipboard.writeText(node.textContent); told.textContent = "copied"; } catch {
+  async function copy(node, status) {
+    try { await navigator.clipboard.writeText(node.textContent); status.textContent = "Copied."; } catch {
       const range = document.createRange();
       range.selectNodeContents(node);
       getSelection().removeAllRanges();
       getSelection().addRange(range);
-      told.textContent = "selected: press Ctrl+C";
+      status.textContent = "Text selected: press Ctrl+C to copy.";
     }
   }
 
@@ -81,10 +81,10 @@
     }
 
     function sentence() {
-      const where = state.name ? `the ${state.origin} threshold “${state.name}” (${short(state.threshold)})` : `a threshold of ${short(state.threshold)}, chosen by hand`;
+      const where = state.name ? `the ${state.origin} threshold “${state.name}” (${short(state.threshold)})` : `a threshold of ${short(state.threshold)} (selected by hand)`;
       const about = finding.name === "positive" ? "At" : `${finding.name}: at`;
-      return `${about} ${where}, ${state.tp} of ${P} ${f.units} with the finding were flagged (sensitivity ${rate(state.tp, P, f.effects[0], f.quantiles[0])}) ` +
-        `and ${N - state.fp} of ${N} without it were not (specificity ${rate(N - state.fp, N, f.effects[1], f.quantiles[1])}).`;
+      return `${about} ${where}, ${state.tp} of ${P} ${f.units} with the finding were classified as positive [sensitivity ${rate(state.tp, P, f.effects[0], f.quantiles[0])}] ` +
+        `and ${N - state.fp} of ${N} ${f.units} without the finding as negative [specificity ${rate(N - state.fp, N, f.effects[1], f.quantiles[1])}].`;
     }
 
     function thousand() {
@@ -92,7 +92,7 @@
       const se = state.tp / P, fpr = state.fp / N, hit = Math.round(sick * se), alarms = Math.round((1000 - sick) * fpr);
       const ppv = (prevalence * se) / (prevalence * se + (1 - prevalence) * fpr), npv = ((1 - prevalence) * (1 - fpr)) / ((1 - prevalence) * (1 - fpr) + prevalence * (1 - se));
       get("prevalence-value").textContent = percent(prevalence);
-      get("thousand").textContent = `Of 1,000, ${sick} have the finding: ${hit} are flagged and ${sick - hit} missed. Of the other ${1000 - sick}, ${alarms} are flagged in vain. ` +
+      get("thousand").textContent = `Of 1,000 ${f.units}, ${sick} have the finding: ${hit} are detected and ${sick - hit} are missed. Of the ${1000 - sick} without the finding, ${alarms} are false positives. ` +
         `PPV ${percent(ppv)}, NPV ${percent(npv)}.`;
     }
 
@@ -103,10 +103,10 @@
       if (histogram) element(histogram, "line", "second").setAttribute("visibility", two ? "visible" : "hidden");
       if (!two) return;
       const low = at(Number(slider.value)), high = state;
-      if (low.threshold > high.threshold) { get("bands").textContent = "The rule-out threshold must lie below the other."; return; }
+      if (low.threshold > high.threshold) { get("bands").textContent = "The rule-out threshold must be below the rule-in threshold."; return; }
       const out = P + N - low.tp - low.fp, inside = low.tp + low.fp - high.tp - high.fp;
       get("bands").textContent = `Ruled in (score ≥ ${short(high.threshold)}): ${high.tp + high.fp} ${f.units}, ${high.tp} with the finding. ` +
-        `Ruled out (score < ${short(low.threshold)}): ${out}, of which ${P - low.tp} have the finding. Undecided: ${inside} (${percent(inside / (P + N))}).`;
+        `Ruled out (score < ${short(low.threshold)}): ${out}, of which ${P - low.tp} have the finding. Indeterminate: ${inside} (${percent(inside / (P + N))}).`;
       if (histogram && low.threshold !== null) vertical(histogram, "second", low.threshold);
     }
 
@@ -120,10 +120,10 @@
       const inside = f.probability && threshold > 0 && threshold < 1, share = f.prevalence;
       const benefit = (tp / P) * share - ((fp / N) * (1 - share) * threshold) / (1 - threshold);
       const everyone = share - ((1 - share) * threshold) / (1 - threshold), avoided = (benefit - everyone) / (threshold / (1 - threshold));
-      get("benefit").textContent = inside && share !== null ? `Net benefit at a risk of ${percent(threshold)}: ${signed(benefit)} per ${f.unit} (acting on everyone ${signed(everyone)}; ` +
-        `${Math.abs(100 * avoided).toFixed(0)} ${avoided < 0 ? "more" : "fewer"} interventions per 100 ${f.units} with as many cases found)` : "";
+      get("benefit").textContent = inside && share !== null ? `Net benefit at a threshold probability of ${percent(threshold)}: ${signed(benefit)} per ${f.unit} (treat all: ${signed(everyone)}; ` +
+        `${Math.abs(100 * avoided).toFixed(0)} ${avoided < 0 ? "more" : "fewer"} interventions per 100 ${f.units} for the same number of cases found)` : "";
       const badge = get("badge");
-      badge.textContent = state.name ? `${state.name} (${state.origin})` : "moved: not a pre-specified threshold";
+      badge.textContent = state.name ? `${state.name} (${state.origin})` : "selected by hand: not a pre-specified threshold";
       badge.className = "badge " + (state.name && state.origin !== "exploratory" ? "frozen" : "exploratory");
       if (roc) dot(roc, "point", fp / N, tp / P);
       if (histogram && threshold !== null) vertical(histogram, "threshold", threshold);
@@ -143,7 +143,7 @@
 
     const slider = get("slider");
 
-    /* The same finding counted by image or by patient. */
+    /* Switch the unit of analysis: by image or by patient. */
     function show(number) {
       f = finding.views[number];
       last = f.threshold.length - 1;
@@ -180,7 +180,7 @@
     show(0);
   }
 
-  /* On paper everything is open. */
+  /* In print, all sections are open. */
   let closed = [];
   addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];

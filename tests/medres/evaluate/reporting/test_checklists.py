@@ -57,18 +57,18 @@ def test_every_answer_is_used() -> None:
 
 
 def test_stard_is_open_where_nothing_is_known() -> None:
-    told = rows("STARD 2015", design={"setting": "one made-up clinic"})
-    assert told["8"] == "one made-up clinic."
-    assert told["12a"] == "Thresholds and their origin: youden (exploratory)."
-    assert told["17"] is None
-    assert [told[k] for k in ("1", "6", "10a", "13a", "22", "30")] == [None] * 6
+    answers = rows("STARD 2015", design={"setting": "one made-up clinic"})
+    assert answers["8"] == "one made-up clinic."
+    assert answers["12a"] == "Thresholds and their origin: youden (exploratory)."
+    assert answers["17"] is None
+    assert [answers[k] for k in ("1", "6", "10a", "13a", "22", "30")] == [None] * 6
     assert "By site" in rows("STARD 2015", subgroups=["site"])["17"]
 
 
 def test_answers_come_from_design_and_numbers() -> None:
     design = {"eligibility": ["adults", "first image"], "ethics": "waived!", "funding": ""}
     tune = frame(seed=1)
-    told = rows(
+    answers = rows(
         "CLAIM 2024",
         design=design,
         tune=tune,
@@ -76,15 +76,12 @@ def test_answers_come_from_design_and_numbers() -> None:
         compare=frame(),
         provenance={"model_sha256": "abc"},
     )
-    assert told["8"] == "adults; first image."
-    assert told["6"] == "Non-inferiority with a margin of 0.05 in AUC."
-    assert (
-        told["20"]
-        == "No image and no patient stands in both the tuning and the evaluated table (checked)."
-    )
-    assert told["19"] == "In part: thresholds were chosen on 60 patients of the tune split."
-    assert told["22"] == "In part: the model file has the SHA-256 abc; see Provenance."
-    assert told["44"] is None
+    assert answers["8"] == "adults; first image."
+    assert answers["6"] == "Non-inferiority with a margin of 0.05 in AUC."
+    assert "no image and no patient" in answers["20"]
+    assert answers["19"] == "In part: thresholds were chosen on 60 patients of the tune split."
+    assert answers["22"] == "In part: the model file has the SHA-256 abc; see Provenance."
+    assert answers["44"] is None
     assert rows("STARD-AI", design=design)["6"] == "waived!"
     assert rows("TRIPOD+AI", subgroups=["site"])["12d"] == "Performance by site; see Subgroups."
     assert "probabilities" in rows("TRIPOD+AI")["15"]
@@ -95,9 +92,9 @@ def test_the_page_shows_each_item_and_names_the_key_that_answers_it() -> None:
     report = evaluate(frame(), design={"index_test": "<b>x"})
     page, walks = report.to_html(), report.numbers["crosswalks"]
     unanswered = sum(row["answer"] is None for walk in walks for row in walk["rows"])
-    assert page.count("open: for the authors") == unanswered > 100
-    assert "open: for the authors (design: eligibility)" in page
+    assert page.count("open: to be answered by the authors") == unanswered > 100
+    assert "open: to be answered by the authors (design: eligibility)" in page
     assert "&lt;b&gt;x." in page
     for walk in walks:
-        assert f"{walk['guideline']}, item by item" in page
+        assert f"{walk['guideline']} checklist" in page
         assert walk["source"].replace("&", "&amp;") in page
