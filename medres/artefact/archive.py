@@ -43,6 +43,7 @@ from medres.artefact.validation import (
     read_members,
 )
 from medres.errors import ArtefactError
+from medres.tasks import task_named
 
 if TYPE_CHECKING:
     import keras
@@ -74,9 +75,7 @@ def with_probability(core: keras.Model, calibration: Calibration, task: str) -> 
     x = keras.layers.Rescaling(
         calibration.scale, calibration.offset, dtype="float32", name="calibration"
     )(x)
-    x = keras.layers.Activation(
-        "softmax" if task == "multiclass" else "sigmoid", dtype="float32", name="probability"
-    )(x)
+    x = keras.layers.Activation(task_named(task).activation, dtype="float32", name="probability")(x)
     return keras.Model(core.input, x, name=core.name)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from medres.artefact.card import SERVED, Card
+from medres.tasks import task_named
 
 CLASS = "class"  # the key of a multi-class decision
 
@@ -25,7 +26,7 @@ def decisions(named: dict[str, float], card: Card) -> dict[str, bool | str]:
 
     A finding for which training found no such point is left out.
     """
-    if card.task == "multiclass":
+    if not task_named(card.task).has_thresholds:
         return {CLASS: max(named, key=named.__getitem__)}
     known = {p.finding for p in card.operating_points if (p.name, p.unit) == ("default", SERVED)}
     return {
@@ -47,7 +48,7 @@ def prediction_sets(named: dict[str, float], card: Card) -> dict[str, list[int] 
         return {}
     alpha = min(record.alpha for record in card.conformal)
     quantiles = {(r.finding, r.label): r.quantile for r in card.conformal if r.alpha == alpha}
-    if card.task == "multiclass":
+    if task_named(card.task).exclusive:
         return {
             CLASS: [
                 name for name, p in named.items() if 1 - p <= quantiles.get((name, name), np.inf)

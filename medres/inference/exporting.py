@@ -28,6 +28,7 @@ from medres.artefact.archive import Artefact
 from medres.artefact.card import Card
 from medres.artefact.validation import CARD
 from medres.errors import ExportError
+from medres.tasks import task_named
 
 Format = Literal["onnx", "openvino", "saved_model"]
 FORMATS: tuple[Format, ...] = ("onnx", "openvino", "saved_model")
@@ -159,7 +160,7 @@ def same_decisions(found: np.ndarray, want: np.ndarray, card: Card) -> bool:
     """Whether all images (n, outputs) are decided alike: at every frozen threshold, or by the most
     probable class.
     """
-    if card.task == "multiclass":
+    if not task_named(card.task).has_thresholds:
         return bool((found.argmax(axis=1) == want.argmax(axis=1)).all())
     return all(
         bool(((found[:, i] >= p.threshold) == (want[:, i] >= p.threshold)).all())

@@ -20,6 +20,7 @@ from medres.errors import ArtefactError
 from medres.explain import pictures
 from medres.inference.predictor import BATCH, Predictor
 from medres.progress import ProgressReporter
+from medres.tasks import task_named
 
 SUBGROUPS = ("sex", "age", "view", "site", "manufacturer", "model")
 
@@ -74,16 +75,10 @@ def score_split(
 def _scores_table(table: pd.DataFrame, scores: np.ndarray, targets: Targets) -> pd.DataFrame:
     kept = [c for c in table.columns if c in SUBGROUPS or c.startswith("meta:")]
     out = table[["image", "series", "study", "patient", *kept]].assign(status="scored")
-    if targets.task == "multiclass":
-        out["label"] = table["class"]
-        columns = [f"score:{name}" for name in targets.names]
-    elif targets.task == "binary":
-        out["label"] = table[f"label:{targets.names[0]}"].astype(float)
-        columns = ["score"]
-    else:
-        for name in targets.names:
-            out[f"label:{name}"] = table[f"label:{name}"].astype(float)
-        columns = [f"score:{name}" for name in targets.names]
+    task, names = task_named(targets.task), targets.names
+    for column, source in zip(task.score_labels(names), task.manifest_labels(names), strict=True):
+        out[column] = table[source] if task.exclusive else table[source].astype(float)
+    columns = task.score_columns(names)
     return out.assign(**{column: scores[:, i].astype(float) for i, column in enumerate(columns)})
 
 
@@ -92,7 +87,7 @@ def _context(
 ) -> dict[str, Any]:
     card = artefact.card
     frozen = [point.model_dump() for point in card.operating_points]
-    if card.task == "binary":
+    if task_named(card.task).single:
         frozen = [point | {"finding": "positive"} for point in frozen]
     provenance = {
         "model_sha256": artefact.sha256,
@@ -101,7 +96,7 @@ def _context(
         "model_versions": card.versions,
         "kept_epoch": card.training.get("kept_epoch"),
         "calibration": card.calibration["method"],
-        "finding": card.names[0] if card.task == "binary" else None,
+        "finding": card.names[0] if task_named(card.task).single else None,
     }
     present = [c for c in SUBGROUPS if c != "age" and 1 < table[c].nunique() <= 8]
     return {

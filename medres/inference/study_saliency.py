@@ -22,6 +22,7 @@ from medres.errors import ModelError
 from medres.explain.overlay import onto_original, overlay_png
 from medres.explain.saliency import Explainer
 from medres.inference.study_reader import read_study
+from medres.tasks import task_named
 
 UNITS = {
     "gradcam": "relative",
@@ -137,7 +138,7 @@ def pictures(
     table = table[(table["kind"] == spec.kind) & (spec.form == "image")]
 
     def picture(finding: str, unit: str, key: str) -> bytes | None:
-        name = predictor.card.names[0] if predictor.card.task == "binary" else finding
+        name = predictor.card.names[0] if task_named(predictor.card.task).single else finding
         try:
             images = [
                 read_row(r.source, r.path, r.frame, form=r.form, kind=r.kind, sha256=r.file_sha256)
