@@ -105,6 +105,7 @@ def scaled(image: Any, windows: Sequence[str | tuple[float, float]] | None) -> A
         x = _rescaling(1.0 / width, 0.5 - center / width, f"window{i}")(image)
         clip = keras.layers.ReLU(max_value=1.0, dtype="float32", name=f"window{i}_clip")
         windowed.append(clip(x))
+    x = windowed[0]
     if len(windowed) > 1:
         x = keras.layers.Concatenate(dtype="float32", name="windows")(windowed)
     return _rescaling(2.0, -1.0, "scale")(x)

@@ -68,7 +68,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No space"):
         checkpoint.save(tmp_path / "a.npz", groups(), {"run": "r", "epoch": 2})
     monkeypatch.undo()
     assert checkpoint.restore(tmp_path / "a.npz", groups(), "r")["epoch"] == 1

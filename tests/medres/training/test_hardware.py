@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import raises_code
 import tensorflow as tf
+from helpers import raises_code
 
 from medres.errors import TrainingError
 from medres.training import hardware

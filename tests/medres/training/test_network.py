@@ -7,8 +7,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import raises_code
 import tensorflow as tf
+from helpers import raises_code
 
 import medres
 from data_pipelines.augment import augmentation, draw_pairs

@@ -163,7 +163,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(
         real(path, data)
 
     monkeypatch.setattr(checkpoint, "write_atomic", full)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No space"):
         medres.train(tiny_work, **OPTIONS, out=tmp_path / "run")
     monkeypatch.undo()
     assert checkpoint.latest(tmp_path / "run" / "checkpoints") == written[-1]

@@ -22,7 +22,7 @@ from medres.training.calibration.finalize import (
     conformal,
     operating_points,
 )
-from medres.training.data import ScoredImages, min_patients_for_quantile, load_data, tuning_holdout
+from medres.training.data import ScoredImages, load_data, min_patients_for_quantile, tuning_holdout
 
 
 def scored(

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import raises_code
 import yaml
+from helpers import raises_code
 
 import medres
 from data_pipelines.ingestion.manifest import Manifest
