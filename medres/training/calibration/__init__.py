@@ -22,7 +22,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "medres.training.calibration.finalize": "Finalized after_calibration calibrate card_of "
-        "frozen",
+        "finalized",
         "medres.training.calibration.scaling": "identity",
     },
 )
