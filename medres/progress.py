@@ -1,4 +1,4 @@
-"""Progress for people: bars on a terminal, lines in a notebook and in a log, or nothing."""
+"""Progress of long tasks: bars on a terminal, lines in a notebook or in a log, or nothing."""
 
 from __future__ import annotations
 
@@ -6,25 +6,32 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-Update = Callable[..., None]  # (done, total, note=""): note is shown beside the bar
+Update = Callable[..., None]  # update(completed, total, note=""); the note is beside the bar
 
 
 class ProgressReporter:
-    """Says nothing. `task` yields update(done, total, note); `line` reports one finished thing."""
+    """Prints nothing. Subclasses print progress bars and lines.
 
-    live = False  # whether notes are shown, so that no one need make them
+    live: whether notes are shown; if not, callers need not compute them.
+
+    >>> with ProgressReporter().task("epoch 1") as update:
+    ...     update(3, 10)
+    """
+
+    live = False
 
     @contextlib.contextmanager
     def task(self, name: str) -> Iterator[Update]:
-        yield lambda done, total, note="": None
+        """A context for one task. It yields update(completed, total, note="")."""
+        yield lambda completed, total, note="": None
 
     def line(self, text: str) -> None:
-        pass
+        """Print a line about something that is finished."""
 
 
 class Bars(ProgressReporter):
-    """Rich progress bars on a terminal, and lines everywhere: on standard error, in a notebook on
-    standard output.
+    """Rich progress bars on a terminal, and lines everywhere, on standard error (in a notebook on
+    standard output).
     """
 
     def __init__(self) -> None:
@@ -41,7 +48,7 @@ class Bars(ProgressReporter):
         from rich import progress
 
         if not self.live:
-            yield lambda done, total, note="": None
+            yield lambda completed, total, note="": None
             return
         columns = (
             progress.TextColumn("{task.description}"),
@@ -52,8 +59,8 @@ class Bars(ProgressReporter):
         )
         with progress.Progress(*columns, console=self._console) as bars:
             bar = bars.add_task(name, total=None, note="")
-            yield lambda done, total, note="": bars.update(
-                bar, completed=done, total=total, note=note
+            yield lambda completed, total, note="": bars.update(
+                bar, completed=completed, total=total, note=note
             )
 
     def line(self, text: str) -> None:
@@ -61,7 +68,7 @@ class Bars(ProgressReporter):
 
 
 def in_notebook() -> bool:
-    """Whether a kernel runs this process; that somebody imported its package says nothing."""
+    """Whether a Jupyter kernel runs this process. An imported IPython alone is not a notebook."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return getattr(shell, "kernel", None) is not None

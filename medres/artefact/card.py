@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_pipelines.labels.task import TaskName
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.artefact.training_domain import Domain
 from medres.artefact.validation import CARD, SCHEMA, parse_json
@@ -85,7 +86,7 @@ class Card(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_: Literal["medres.artefact/1"] = "medres.artefact/1"
-    task: Literal["binary", "multilabel", "multiclass"]
+    task: TaskName
     names: list[str]
     preprocess: PreprocessSpec
     unit: Literal["image", "series", "study", "patient"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from data_pipelines.labels.task import LABEL_TASKS
 from medres.cli.console import Json, Limit, Work, report
 
 _RECORDS = {"image": "images", "stack": "stacks of slices", "volume": "volumes"}
@@ -167,7 +168,7 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
 def _labels_line(summary: dict[str, Any]) -> str:
     """What was taken for labels, so that a column taken by mistake is seen."""
     splits = [split["classes"] for split in summary["splits"].values()]
-    if summary["task"] == "multiclass":
+    if LABEL_TASKS[summary["task"]].exclusive:
         return "classes: " + ", ".join(
             f"{name} {sum(s[name] for s in splits)}" for name in summary["classes"]
         )

@@ -83,16 +83,10 @@ def _scores_table(table: pd.DataFrame, scores: np.ndarray, targets: Targets) -> 
     task = task_named(targets.task)
     metadata = [c for c in table.columns if c in SUBGROUPS or c.startswith("meta:")]
     out = table[["image", "series", "study", "patient", *metadata]].assign(status="scored")
-    if task.exclusive:
-        out["label"] = table["class"]
-        columns = [f"score:{name}" for name in targets.names]
-    elif task.single:
-        out["label"] = table[f"label:{targets.names[0]}"].astype(float)
-        columns = ["score"]
-    else:
-        for name in targets.names:
-            out[f"label:{name}"] = table[f"label:{name}"].astype(float)
-        columns = [f"score:{name}" for name in targets.names]
+    names = targets.names
+    for column, source in zip(task.score_labels(names), task.manifest_labels(names), strict=True):
+        out[column] = table[source] if task.exclusive else table[source].astype(float)
+    columns = task.score_columns(names)
     return out.assign(**{column: scores[:, i].astype(float) for i, column in enumerate(columns)})
 
 

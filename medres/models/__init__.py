@@ -1,4 +1,4 @@
-"""Models made of backbones: the classifier, and test-time augmentation inside the graph."""
+"""Models on top of backbones: the classifier, and test-time augmentation within the saved model."""
 
 from __future__ import annotations
 

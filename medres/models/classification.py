@@ -1,4 +1,4 @@
-"""The classifier: windows or scaling, backbone, global average pooling, one dense head. All of it
+"""The classifier: windows or scaling, backbone, global average pooling and a dense head, all of it
 in the saved graph.
 """
 
@@ -9,15 +9,16 @@ from typing import Any
 
 from data_pipelines.runtime.backend import require_tensorflow
 
-require_tensorflow()  # quietly, also for those who ask for WINDOWS alone
+require_tensorflow()  # with quiet logs, also where only WINDOWS is imported
 
 import keras  # noqa: E402
 
 from medres.backbones.build import checked_shape, features, functional  # noqa: E402
 from medres.backbones.variants import resnet_spec  # noqa: E402
 from medres.errors import ModelError  # noqa: E402
+from medres.tasks import Task, default_task, task_named  # noqa: E402
 
-# Name -> centre and width in HU, as commonly preset on CT workstations.
+# Name -> center and width in HU, as commonly preset on CT workstations.
 WINDOWS: dict[str, tuple[float, float]] = {
     "lung": (-600.0, 1500.0),
     "mediastinum": (40.0, 400.0),
@@ -31,7 +32,6 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "abdomen": (60.0, 400.0),
     "angiography": (300.0, 600.0),
 }
-ACTIVATIONS = {"binary": "sigmoid", "multilabel": "sigmoid", "multiclass": "softmax"}
 
 
 def classifier(
@@ -44,59 +44,70 @@ def classifier(
     activation: str | None = None,
     **backbone_options: Any,
 ) -> keras.Model:
-    """A functional model of built-in Keras layers: float32 `image` in model units -> float32
-    `logits` (batch, outputs).
+    """A functional Keras model of built-in layers.
+
+    Input `image`: float32 (batch, *input_shape) in model units (HU, or display values 0 to 1).
+    Output `logits`: float32 (batch, outputs).
 
     input_shape: (H, W, C) or (D, H, W, C) in pixels, counted before the windows.
-    classes: how many, or their names (in the order of the outputs). task: "binary" (one logit, the
-        positive class), "multiclass" or "multilabel"; None is binary for one class, else
-        multiclass.
-    windows: for CT in HU, (centre, width) pairs or names of `WINDOWS`; each makes its own channels,
-        (x - centre) / width + 1/2 clipped to 0..1 (LINEAR_EXACT, DICOM PS3.3 C.11.2.1.3.2). None:
-        the image holds display values 0..1. Either way the backbone receives 2 x - 1, in -1..1.
-        These steps are float32 whatever the dtype policy.
+    classes: the number of classes, or their names in the order of the outputs.
+    task: "binary" (one logit, for the positive class), "multiclass" or "multilabel". None: binary
+        for one class, otherwise multiclass.
+    windows: for CT in HU: (center, width) pairs or names of `WINDOWS`. Each window makes its own
+        channels, (x - center) / width + 1/2 clipped to 0..1 (LINEAR_EXACT, DICOM PS3.3
+        C.11.2.1.3.2). None: the image holds display values 0 to 1. In both cases the backbone
+        receives 2 x - 1, in -1..1. These steps are float32 under every dtype policy.
     activation: None gives logits; "sigmoid" (binary, multilabel) or "softmax" (multiclass) adds the
         layer `probability`.
     backbone_options: as for `medres.backbones.resnet`.
 
-    Raises ModelError. Neither class names nor task are kept in the model: the artefact holds them.
+    Raises ModelError. The model keeps neither the class names nor the task: the saved medres file
+    has them in its card.
+
+    >>> model = classifier(18, (64, 64, 1), ["nodule", "edema"], task="multilabel", width=8)
+    >>> model.output.shape
+    (None, 2)
     """
-    outputs, task = _outputs(classes, task)
-    if activation is not None and activation != ACTIVATIONS[task]:
+    n_classes = _count(classes)
+    rules = _rules(n_classes, task)
+    if activation is not None and activation != rules.activation:
         raise ModelError(
-            f"activation {activation!r}: task {task!r} takes {ACTIVATIONS[task]!r}, or None for "
-            f"logits"
+            f"activation {activation!r}: task {rules.name!r} has the activation "
+            f"{rules.activation!r}; give that, or None for logits",
+            code="wrong_activation",
         )
     name = backbone_options.pop("name", None)
     spec = resnet_spec(variant, **backbone_options)
     image = keras.Input(checked_shape(spec, input_shape), name="image", dtype="float32")
     x = features(spec, scaled(image, windows))
     x = getattr(keras.layers, f"GlobalAveragePooling{len(image.shape) - 2}D")(name="pooled")(x)
-    x = keras.layers.Dense(outputs, dtype="float32", name="logits")(x)
+    x = keras.layers.Dense(rules.outputs(n_classes), dtype="float32", name="logits")(x)
     if activation is not None:
         x = keras.layers.Activation(activation, dtype="float32", name="probability")(x)
     return functional(image, x, name or f"{spec.name}_classifier")
 
 
 def scaled(image: Any, windows: Sequence[str | tuple[float, float]] | None) -> Any:
-    """The symbolic image in -1..1: through each window (HU), or as it is (display values 0..1)."""
+    """The symbolic image (batch, ..., C) scaled to -1..1: through each window (HU), or directly
+    (display values 0 to 1).
+    """
     if windows is None:
         return _rescaling(2.0, -1.0, "scale")(image)
     if isinstance(windows, str) or not windows:
         raise ModelError(
-            f"windows {windows!r}: give a list of names ({', '.join(WINDOWS)}) or of (centre, "
-            f"width) pairs in HU"
+            f"windows {windows!r}: give a list of names ({', '.join(WINDOWS)}) or of (center, "
+            f"width) pairs in HU",
+            code="bad_window",
         )
-    views = []
+    windowed = []
     for i, window in enumerate(windows, start=1):
-        centre, width = _window(window)
-        x = _rescaling(1.0 / width, 0.5 - centre / width, f"window{i}")(image)
-        views.append(keras.layers.ReLU(max_value=1.0, dtype="float32", name=f"window{i}_clip")(x))
-    x = (
-        keras.layers.Concatenate(dtype="float32", name="windows")(views)
-        if len(views) > 1
-        else views[0]
-    )
+        center, width = _window(window)
+        x = _rescaling(1.0 / width, 0.5 - center / width, f"window{i}")(image)
+        clip = keras.layers.ReLU(max_value=1.0, dtype="float32", name=f"window{i}_clip")
+        windowed.append(clip(x))
+    x = windowed[0]
+    if len(windowed) > 1:
+        x = keras.layers.Concatenate(dtype="float32", name="windows")(windowed)
     return _rescaling(2.0, -1.0, "scale")(x)
 
 
@@ -105,40 +116,52 @@ def _rescaling(scale: float, offset: float, name: str) -> keras.layers.Layer:
 
 
 def _window(window: str | tuple[float, float]) -> tuple[float, float]:
+    """Center and width in HU."""
     if isinstance(window, str):
         if window not in WINDOWS:
             raise ModelError(
                 f"window {window!r} is unknown: choose from {', '.join(WINDOWS)}, or give "
-                f"(centre, width) in HU"
+                f"(center, width) in HU",
+                code="bad_window",
             )
         return WINDOWS[window]
     try:
-        centre, width = (float(value) for value in window)
+        center, width = (float(value) for value in window)
     except (TypeError, ValueError):
-        raise ModelError(f"window {window!r}: give (centre, width) in HU") from None
-    if not (abs(centre) < float("inf") and 0 < width < float("inf")):
-        raise ModelError(f"window {window!r}: centre and width must be finite, the width above 0")
-    return centre, width
+        raise ModelError(
+            f"window {window!r}: give (center, width) in HU", code="bad_window"
+        ) from None
+    if not (abs(center) < float("inf") and 0 < width < float("inf")):
+        raise ModelError(
+            f"window {window!r}: center and width must be finite, and the width above 0",
+            code="bad_window",
+        )
+    return center, width
 
 
-def _outputs(classes: int | Sequence[str], task: str | None) -> tuple[int, str]:
-    """How many logits, and the task."""
-    if (
-        isinstance(classes, bool)
-        or not isinstance(classes, int | Sequence)
-        or isinstance(classes, str)
-    ):
-        raise ModelError(f"classes {classes!r}: give a number or a list of names")
-    if not isinstance(classes, int) and (
-        not all(isinstance(c, str) and c for c in classes) or len({*classes}) < len(classes)
-    ):
-        raise ModelError(f"classes {list(classes)!r}: names must be non-empty text, each once")
-    count = classes if isinstance(classes, int) else len(classes)
-    task = task or ("binary" if count == 1 else "multiclass")
-    if task not in ACTIVATIONS:
-        raise ModelError(f"task {task!r} is unknown: choose from {', '.join(ACTIVATIONS)}")
-    allowed = {"binary": (1, 2), "multiclass": (2, None), "multilabel": (1, None)}[task]
-    if count < allowed[0] or (allowed[1] is not None and count > allowed[1]):
-        bound = f"{allowed[0]} or {allowed[1]}" if allowed[1] else f"{allowed[0]} or more"
-        raise ModelError(f"classes {classes!r}: task {task!r} takes {bound}")
-    return (1 if task == "binary" else count), task
+def _count(classes: int | Sequence[str]) -> int:
+    """The number of class names."""
+    if isinstance(classes, bool | str) or not isinstance(classes, int | Sequence):
+        raise ModelError(
+            f"classes {classes!r}: give a number or a list of names", code="bad_classes"
+        )
+    if isinstance(classes, int):
+        return classes
+    if not all(isinstance(c, str) and c for c in classes) or len({*classes}) < len(classes):
+        raise ModelError(
+            f"classes {list(classes)!r}: every name must be a non-empty text and occur once",
+            code="bad_classes",
+        )
+    return len(classes)
+
+
+def _rules(n_classes: int, task: str | None) -> Task:
+    """The task, checked against the number of classes."""
+    rules = task_named(task) if task else default_task(n_classes)
+    low, high = rules.min_classes, rules.max_classes
+    if n_classes < low or (high is not None and n_classes > high):
+        bound = f"{low} or more" if high is None else f"{low} or {high}"
+        raise ModelError(
+            f"{n_classes} classes: task {rules.name!r} needs {bound}", code="bad_classes"
+        )
+    return rules

@@ -1,58 +1,80 @@
-"""What is refused before the first training step."""
+"""Checks of the data and of the recipe before the first training step."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from data_pipelines.cache.tf_dataset import Targets
 from data_pipelines.ingestion.manifest import Manifest
 from medres.errors import TrainingError
+from medres.tasks import TASKS, task_named
 from medres.training.config.recipe import Recipe
 from medres.training.data import TrainingData
 from medres.training.targets import class_order, training_targets
 
 
 def check_classes(manifest: Manifest) -> None:
-    """Raise TrainingError where an image's class is none of those that the manifest names."""
-    if manifest.summary["task"] == "multiclass":
-        names = list(manifest.summary["classes"])
-        if not set(manifest.table["class"]) <= {"", *names}:
-            raise TrainingError(
-                f"the labels hold a class that is none of {', '.join(names)}: ingest again with "
-                f"labels of these classes"
-            )
+    """Raise TrainingError where an image has a class that the manifest's summary does not name."""
+    task = TASKS.get(manifest.summary["task"])
+    if task is None or not task.exclusive:
+        return
+    names = list(manifest.summary["classes"])
+    if unknown := sorted(set(manifest.table["class"]) - {"", *names}):
+        raise TrainingError(
+            f"the manifest has {len(unknown)} classes that are not among {', '.join(names)}: run "
+            f"medres ingest again with labels of these classes",
+            code="unknown_class",
+        )
 
 
-def check_trainable(data: TrainingData, chosen: Recipe) -> None:
-    """Every finding needs both classes, and every class an image, in train and in tune; and the
-    recipe's names must be theirs.
+def check_trainable(data: TrainingData, recipe: Recipe) -> None:
+    """Raise TrainingError unless every finding has positive and negative images (and every class
+    has images) in train and in tune, and the recipe names only findings and classes of the data.
     """
-    class_order(data.targets, chosen.ordinal)
-    training = training_targets(data.targets, data.table(), data.part("train")[0], chosen)
+    class_order(data.targets, recipe.ordinal)
+    training = training_targets(data.targets, data.table(), data.rows("train"), recipe)
     for split, targets in (
-        ("train", training.take(data.part("train")[0])),
-        ("tune", data.part("tune")[1]),
+        ("train", training.take(data.rows("train"))),
+        ("tune", data.split_targets("tune")),
     ):
         if len(targets.labels) == 0:
             raise TrainingError(
-                f"the {split} split holds no image of preset {data.cache.spec.name}: ingest again "
-                f"with more patients or another split"
+                f"the {split} split has no image for preset {data.cache.spec.name}: run medres "
+                f"ingest again with more patients or with another split",
+                code="empty_split",
             )
-        for i, name in enumerate(targets.names):
-            if targets.task == "multiclass":
-                missing = not ((targets.labels == i) & (targets.weights > 0)).any()
-                what = "no image"
-            else:
-                known = targets.labels[targets.weights[:, i] > 0, i]
-                missing = len(np.unique(known)) < 2
-                what = "one class only" if len(known) else "no label"
-            if missing:
-                raise TrainingError(
-                    f"{name}: {what} in the {split} split; leave the finding out with --finding, "
-                    f"or ingest with more patients"
-                )
-        if not (np.isfinite(targets.labels).all() and np.isfinite(targets.weights).all()):
+        _check_labels(targets, split)
+    if data.task.exclusive and len(data.targets.names) < 2:
+        raise TrainingError(
+            f"the labels have a single class, {data.targets.names[0]}: classification needs two or "
+            f"more",
+            code="single_class",
+        )
+
+
+def _check_labels(targets: Targets, split: str) -> None:
+    for i, name in enumerate(targets.names):
+        if fault := _missing_class(targets, i):
+            problem, code = fault
             raise TrainingError(
-                f"the labels of the {split} split hold values that are not finite: ingest again"
+                f"{name}: {problem} in the {split} split; leave the finding out with --finding, or "
+                f"ingest more patients",
+                code=code,
             )
-    if data.targets.task == "multiclass" and len(data.targets.names) < 2:
-        raise TrainingError("the labels hold one class: classification needs two or more")
+    if not (np.isfinite(targets.labels).all() and np.isfinite(targets.weights).all()):
+        raise TrainingError(
+            f"the labels of the {split} split have values that are not finite: run medres ingest "
+            f"again",
+            code="labels_not_finite",
+        )
+
+
+def _missing_class(targets: Targets, index: int) -> tuple[str, str] | None:
+    """(what is missing, its code) for a finding or class by index; None where it is complete."""
+    if task_named(targets.task).exclusive:
+        present = ((targets.labels == index) & (targets.weights > 0)).any()
+        return None if present else ("no image", "class_without_image")
+    values = np.unique(targets.labels[targets.weights[:, index] > 0, index])
+    if len(values) == 0:
+        return "no label", "no_label"
+    return ("one class only", "one_class") if len(values) == 1 else None

@@ -1,5 +1,5 @@
-"""The data of a run: one cache with its targets, what a net says about a split, and the tuning
-patients kept for conformal sets.
+"""The data of a run: one cache with its targets, a model's scores for a split, and the tuning
+patients that are set aside for conformal quantiles.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from medres.artefact.card import SERVED
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits, to_units
 from medres.progress import ProgressReporter
+from medres.tasks import Task, task_named
 
 if TYPE_CHECKING:
     import keras
 
-POOL = {"binary": "max", "multilabel": "max", "multiclass": "mean"}
-HELD_OUT = 1 / 3  # of the tuning patients, for conformal quantiles
+HOLDOUT_SHARE = 1 / 3  # of the tuning patients, for conformal quantiles
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,34 @@ class TrainingData:
     targets: Targets
     manifest: Manifest
 
-    def part(self, split: str) -> tuple[np.ndarray, Targets]:
-        """Cache rows of a split and their targets."""
-        rows = rows_of(self.cache, split)
-        return rows, self.targets.take(rows)
+    @property
+    def task(self) -> Task:
+        return task_named(self.targets.task)
+
+    def rows(self, split: str) -> np.ndarray:
+        """(n,) cache rows of a split (train, tune or test), in ascending order."""
+        return rows_of(self.cache, split)
+
+    def split_targets(self, split: str) -> Targets:
+        """The targets of a split, in the order of its `rows`."""
+        return self.targets.take(self.rows(split))
 
     def table(self, split: str | None = None) -> pd.DataFrame:
-        """The manifest's rows of a split (or of all), in the order of its cache rows."""
+        """The manifest's rows of a split (None: of all splits), in the order of its cache rows."""
         images = self.cache.images["image"]
         if split is not None:
-            images = images.iloc[rows_of(self.cache, split)]
+            images = images.iloc[self.rows(split)]
         return self.manifest.table.set_index("image").loc[images].reset_index()
 
     @property
     def unit(self) -> str:
-        """The level at which labels were given."""
+        """The level at which labels were given: image, series, study or patient."""
         return self.manifest.summary["label_level"]
 
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """What a net says about images whose labels are known: scores (n, outputs), their targets and
+    """A model's scores (n, outputs) for images with known labels, with their targets and their
     manifest rows.
     """
 
@@ -66,34 +73,35 @@ class ScoredImages:
     targets: Targets
     table: pd.DataFrame
 
-    def take(self, chosen: np.ndarray) -> ScoredImages:
-        """The images where `chosen` (n,) is True."""
-        rows = np.flatnonzero(chosen)
+    @property
+    def task(self) -> Task:
+        return task_named(self.targets.task)
+
+    def take(self, mask: np.ndarray) -> ScoredImages:
+        """The images where `mask` (n,) is True."""
+        rows = np.flatnonzero(mask)
         return ScoredImages(
             self.scores[rows], self.targets.take(rows), self.table.iloc[rows].reset_index(drop=True)
         )
 
     def units(self, unit: str) -> AnalysisUnits:
-        """Pooled as a study is served: the largest score of a finding, the mean of a class; a
-        finding is there if any image has it.
+        """Scores pooled to `unit` as in prediction: the largest score of a finding, the mean score
+        of a class. A finding is present in a unit where any of its images has it.
         """
-        names, task = self.targets.names, self.targets.task
-        if task == "multiclass":
-            known = self.targets.weights > 0
-            label = {
-                n: np.where(known, self.targets.labels == i, np.nan) for i, n in enumerate(names)
+        names, targets, weighted = self.targets.names, self.targets, self.targets.weights > 0
+        if self.task.exclusive:
+            labels = {
+                name: np.where(weighted, targets.labels == i, np.nan)
+                for i, name in enumerate(names)
             }
         else:
-            cells = np.where(self.targets.weights > 0, self.targets.labels, np.nan).astype(
-                np.float64
-            )
-            label = {n: cells[:, i] for i, n in enumerate(names)}
-        score = {n: self.scores[:, i].astype(np.float64) for i, n in enumerate(names)}
+            cells = np.where(weighted, targets.labels, np.nan).astype(np.float64)
+            labels = {name: cells[:, i] for i, name in enumerate(names)}
+        scores = {name: self.scores[:, i].astype(np.float64) for i, name in enumerate(names)}
         columns = self.table[["image", "series", "study", "patient"]].astype("object")
         status = np.full(len(columns), "scored")
-        return to_units(
-            Table(task, names, label, score, status, columns, "", "tune"), unit, POOL[task], "any"
-        )
+        table = Table(self.task.name, names, labels, scores, status, columns, "", "tune")
+        return to_units(table, unit, self.task.pool, "any")
 
 
 class CompiledModel:
@@ -107,19 +115,20 @@ class CompiledModel:
         ).get_concrete_function(image)
 
     def logits(self, image: tf.Tensor) -> np.ndarray:
-        """Outputs (n, outputs) of images in model units."""
+        """The outputs, float32 (n, outputs), of images (n, ..., C) in model units."""
         return self._forward(image).numpy()
 
     def score(self, data: TrainingData, split: str, batch_size: int = 32) -> ScoredImages:
-        """Outputs for one split, in cache order."""
+        """The outputs for one split, in cache order."""
         batches = eval_batches(data.cache, data.targets, batch_size, split)
-        found = [self.logits(inputs["image"]) for inputs, _, _ in batches]
-        return ScoredImages(np.concatenate(found), data.part(split)[1], data.table(split))
+        outputs = [self.logits(inputs["image"]) for inputs, _, _ in batches]
+        return ScoredImages(np.concatenate(outputs), data.split_targets(split), data.table(split))
 
 
 def load_data(
     work: Path | str, spec: PreprocessSpec, manifest: Manifest, reporter: ProgressReporter
 ) -> TrainingData:
+    """The cache of a work folder for `spec` (built where it is missing) with its targets."""
     with reporter.task(f"cache {spec.name}") as update:
         cache = ensure_cache(work, spec, progress=update)
     manifest, targets = join_targets(manifest, cache)
@@ -127,51 +136,54 @@ def load_data(
 
 
 def tuning_holdout(data: TrainingData, alpha: float) -> np.ndarray:
-    """(n,) tuning images, in cache order, kept for conformal quantiles and out of early stopping,
-    calibration and thresholds.
+    """(n,) bool: tuning images, in cache order, that are set aside for conformal quantiles. Early
+    stopping, calibration and thresholds do not use them.
 
     The same in every run on these data; see `conformal_holdout`.
     """
-    table, targets = data.table("tune"), data.part("tune")[1]
-    return conformal_holdout(
-        ScoredImages(np.zeros((len(table), len(targets.names))), targets, table), alpha
-    )
+    table, targets = data.table("tune"), data.split_targets("tune")
+    scores = np.zeros((len(table), len(targets.names)))
+    return conformal_holdout(ScoredImages(scores, targets, table), alpha)
 
 
-def conformal_holdout(whole: ScoredImages, alpha: float) -> np.ndarray:
-    """(n,) images of a third of the patients, drawn by stratum, for conformal quantiles.
+def conformal_holdout(images: ScoredImages, alpha: float) -> np.ndarray:
+    """(n,) bool: the images of a third of the patients, drawn by stratum, for conformal quantiles.
 
-    None (all False) where that third could give no quantile, or where the rest would lack a class
-    that the whole has.
+    All False where that third is too small for any quantile, or where the remaining patients would
+    lack a class that the whole split has.
     """
-    table = whole.table
-    none = np.zeros(len(table), dtype=bool)
+    table = images.table
+    empty = np.zeros(len(table), dtype=bool)
     if alpha == 0 or len(table) == 0:
-        return none
+        return empty
     groups = connected_groups(list(table["patient"]), [list(table["pixel_sha256"])])
     strata = group_strata(groups, row_strata(table))
-    held = allocate(strata, [1 - HELD_OUT, HELD_OUT], 0)[groups] == 1
-    kept, rest, everything = (
-        part.units(SERVED) for part in (whole.take(held), whole.take(~held), whole)
+    holdout = allocate(strata, [1 - HOLDOUT_SHARE, HOLDOUT_SHARE], 0)[groups] == 1
+    held_out, remaining, everything = (
+        part.units(SERVED) for part in (images.take(holdout), images.take(~holdout), images)
     )
     enough = any(
-        patients_with(kept, name, label) >= fewest(alpha)
-        for name in kept.names
+        patients_with(held_out, name, label) >= min_patients_for_quantile(alpha)
+        for name in held_out.names
         for label in (0.0, 1.0)
     )
     complete = all(
-        patients_with(rest, name, label) > 0 or patients_with(everything, name, label) == 0
-        for name in rest.names
+        patients_with(remaining, name, label) > 0 or patients_with(everything, name, label) == 0
+        for name in remaining.names
         for label in (0.0, 1.0)
     )
-    return held if enough and complete else none
+    return holdout if enough and complete else empty
 
 
-def fewest(alpha: float) -> int:
-    """Patients that a finite conformal quantile needs: ceil(1 / alpha) - 1."""
+def min_patients_for_quantile(alpha: float) -> int:
+    """The number of patients that a finite conformal quantile needs: ceil(1 / alpha) - 1.
+
+    >>> min_patients_for_quantile(0.1), min_patients_for_quantile(0.05)
+    (9, 19)
+    """
     return math.ceil(1 / alpha - 1e-9) - 1
 
 
 def patients_with(units: AnalysisUnits, name: str, label: float) -> int:
-    """Patients with a unit of that label of a finding (or class)."""
+    """The number of patients with a unit of this label of a finding (or class)."""
     return len(np.unique(units.patient[units.label[name] == label]))

@@ -1,5 +1,5 @@
-"""How the machine computes: dtype policy, XLA, and the batch that fits. Chosen once and written
-into the run's configuration.
+"""How the machine computes: dtype policy, XLA, and the largest batch that fits. Chosen once per run
+and written into the run's configuration.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import tensorflow as tf
 
@@ -15,93 +15,122 @@ from medres.errors import TrainingError
 from medres.training.config.recipe import Recipe
 
 BF16 = "mixed_bfloat16"
-GAIN = 1.15  # bfloat16 must be this much faster to be worth its three digits
-LONG = 2000  # batches of a run from which on the test pays
-TRIES = 3
+MIN_SPEEDUP = 1.15  # of bfloat16 over float32, to be worth its three significant digits
+MIN_BATCHES = 2000  # of a whole run, from which on the benchmark pays
+REPEATS = 3
 
 Step = Callable[[], object]
+Log = Callable[[str], None]
+
+
+class ComputeSettings(TypedDict):
+    """`compute` in config.json. why: the reason for the dtype policy `precision`; jit: XLA."""
+
+    precision: str
+    why: str
+    jit: bool
+    devices: int
+    batch_size: int
+    accumulate: int
 
 
 def devices() -> list[str]:
-    """The devices that share each batch: all GPUs of this machine, or its CPU."""
+    """The devices that share each batch: all GPUs of this machine, otherwise its CPU."""
     return [
         gpu.name.removeprefix("/physical_device:") for gpu in tf.config.list_physical_devices("GPU")
     ] or ["CPU:0"]
 
 
-def strategy(names: list[str]) -> tf.distribute.Strategy:
-    """MirroredStrategy over several devices; TensorFlow's default for one."""
+def strategy_for(names: list[str]) -> tf.distribute.Strategy:
+    """MirroredStrategy for several devices, TensorFlow's default for one."""
     return tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
 
 
-def check_devices(count: int, before: dict[str, Any], chosen: Recipe) -> None:
-    """Raise TrainingError where a run cannot go on, or begin, on so many devices."""
-    if before.get("devices", count) != count:
+def check_devices(count: int, previous: ComputeSettings | None, recipe: Recipe) -> None:
+    """Raise TrainingError where a run cannot start, or resume, on this number of devices.
+
+    previous: the compute settings of the run to resume, None for a new run.
+    """
+    if previous is not None and previous.get("devices", count) != count:
         raise TrainingError(
-            f"the run began on {before['devices']} devices and this machine has {count}: it would "
-            f"end otherwise; train into a new folder"
+            f"the run started on {previous['devices']} devices and this machine has {count}, which "
+            f"would change the result: train into a new folder",
+            code="other_devices",
         )
-    if count > 1 and (chosen.batch_size % count or chosen.accumulate > 1):
+    if count > 1 and (recipe.batch_size % count or recipe.accumulate > 1):
         raise TrainingError(
-            f"{count} devices share a batch: batch_size {chosen.batch_size} must divide by "
-            f"{count}, and accumulate must be 1"
+            f"{count} devices share each batch: batch_size must be divisible by {count} (received "
+            f"{recipe.batch_size}) and accumulate must be 1 (received {recipe.accumulate})",
+            code="indivisible_batch",
         )
 
 
 def compute(
-    precision: str, chosen: Recipe, steps: int, make: Callable[[str, Recipe], Step]
-) -> dict[str, Any]:
-    """{"precision", "why", "jit", "devices", "batch_size", "accumulate"} for a run of `steps`
-    batches an epoch on this machine.
+    precision: str,
+    recipe: Recipe,
+    steps: int,
+    make_step: Callable[[str, Recipe], Step],
+    log: Log | None = None,
+) -> ComputeSettings:
+    """The compute settings of a run with `steps` batches per epoch on this machine.
 
-    make(policy, recipe): a function that trains one batch and waits for it. precision "auto":
-    bfloat16 where the machine has it, the run is long, and three timed batches say that it is
-    faster by 15 %. XLA serves GPUs; on CPUs TensorFlow's own kernels are faster. On a GPU whose
-    memory the batch does not fit, it is halved and gradients are accumulated over twice as many.
+    precision: a dtype policy, or "auto": mixed_bfloat16 where the machine supports it, the run is
+        long, and three timed batches are at least 15 % faster with it.
+    make_step(policy, recipe): a function that trains one batch and waits for the result.
+    log: receives a line with the result of a benchmark.
+
+    XLA is used on a single GPU; on CPUs TensorFlow's own kernels are faster. Where a batch does not
+    fit into the memory of the GPU, it is halved and the gradients of twice as many are accumulated.
     """
     gpu = bool(tf.config.list_physical_devices("GPU"))
-    policy, why = precision, "as asked"
+    policy, why = precision, "requested"
     if precision == "auto":
-        policy, why = _fastest(chosen, steps * chosen.epochs, make)
+        policy, why = _fastest(recipe, steps * recipe.epochs, make_step, log)
     count = len(devices())
     if gpu and count == 1:
-        chosen = largest_batch(chosen, lambda recipe: make(policy, recipe)())
+        recipe = largest_batch(recipe, lambda smaller: make_step(policy, smaller)())
     return {
         "precision": policy,
         "why": why,
         "jit": gpu and count == 1,
         "devices": count,
-        "batch_size": chosen.batch_size,
-        "accumulate": chosen.accumulate,
+        "batch_size": recipe.batch_size,
+        "accumulate": recipe.accumulate,
     }
 
 
-def _fastest(chosen: Recipe, batches: int, make: Callable[[str, Recipe], Step]) -> tuple[str, str]:
+def _fastest(
+    recipe: Recipe, batches: int, make_step: Callable[[str, Recipe], Step], log: Log | None
+) -> tuple[str, str]:
+    """The dtype policy and the reason for it."""
     if not has_bfloat16():
-        return "float32", "this machine does not compute in bfloat16"
-    if batches < LONG:
-        return "float32", f"{batches} batches: too short a run for the self-test"
-    seconds = {policy: _seconds(make(policy, chosen)) for policy in ("float32", BF16)}
-    gain = seconds["float32"] / seconds[BF16]
-    return (
-        BF16 if gain >= GAIN else "float32",
-        f"self-test: a batch in bfloat16 is {gain:.2f} times as fast as in float32",
-    )
+        return "float32", "this machine does not support bfloat16"
+    if batches < MIN_BATCHES:
+        return "float32", "the run is too short to benchmark bfloat16"
+    seconds = {policy: _seconds(make_step(policy, recipe)) for policy in ("float32", BF16)}
+    speedup = seconds["float32"] / seconds[BF16]
+    policy = BF16 if speedup >= MIN_SPEEDUP else "float32"
+    why = f"benchmark: a batch in bfloat16 is {speedup:.2f} times as fast as in float32"
+    if log is not None:
+        log(f"{policy}: {why}")
+    return policy, why
 
 
 def _seconds(step: Step) -> float:
-    """The shortest of a few tries, after one that compiles."""
+    """The shortest of a few repeats, after a first run that compiles the step."""
     step()
-    found = []
-    for _ in range(TRIES):
-        begun = time.perf_counter()
+    durations = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
         step()
-        found.append(time.perf_counter() - begun)
-    return min(found)
+        durations.append(time.perf_counter() - start)
+    return min(durations)
 
 
 def has_bfloat16() -> bool:
-    """GPUs from compute capability 8.0 on; CPUs with AVX512-BF16 or AMX-BF16."""
+    """Whether the machine computes in bfloat16: GPUs from compute capability 8.0 on, CPUs with
+    AVX512-BF16 or AMX-BF16.
+    """
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         return all(
@@ -115,24 +144,22 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def largest_batch(chosen: Recipe, train_one: Callable[[Recipe], object]) -> Recipe:
-    """The recipe with the largest batch that trains, halved as often as memory runs out; the
-    product with `accumulate` is kept.
+def largest_batch(recipe: Recipe, train_one: Callable[[Recipe], object]) -> Recipe:
+    """The recipe with the largest batch that `train_one` can train: the batch is halved as long as
+    memory runs out, and `accumulate` grows so that their product stays. Raises TrainingError (code
+    out_of_memory) where one image does not fit.
     """
     while True:
         try:
-            train_one(chosen)
-            return chosen
+            train_one(recipe)
+            return recipe
         except tf.errors.ResourceExhaustedError:
-            if chosen.batch_size == 1:
+            if recipe.batch_size == 1:
                 raise TrainingError(
-                    "one image does not fit the device's memory: choose a smaller preset or a "
-                    "smaller model"
+                    "a single image does not fit into the memory of the device: choose a smaller "
+                    "preset or a smaller model",
+                    code="out_of_memory",
                 ) from None
-            half = chosen.batch_size // 2
-            chosen = chosen.model_copy(
-                update={
-                    "batch_size": half,
-                    "accumulate": chosen.accumulate * chosen.batch_size // half,
-                }
-            )
+            half = recipe.batch_size // 2
+            accumulate = recipe.accumulate * recipe.batch_size // half
+            recipe = recipe.model_copy(update={"batch_size": half, "accumulate": accumulate})

@@ -1,5 +1,5 @@
-"""What the finished model was trained on: added to its card, for `Predictor` to refuse what is
-unlike it.
+"""Statistics of the training images for the card of the finished model, from which `Predictor`
+recognizes images that are out of distribution.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from data_pipelines.cache.tf_dataset import eval_batches
 from data_pipelines.kinds import image_kind
@@ -23,14 +24,18 @@ from medres.artefact.training_domain import domain_of
 from medres.models.classification import WINDOWS
 from medres.training.data import CompiledModel, TrainingData
 
-IMAGES, BATCH = 4096, 32
+MAX_IMAGES = 4096
+BATCH = 32
 
 
-def with_known(
+def with_input_statistics(
     card: Card, served: keras.Model, data: TrainingData
 ) -> tuple[Card, FeatureGaussian, FeatureGaussian | None]:
-    """The card with the domain of the training split and the novelty threshold of the tuning split,
-    and what goes beside it: what features and small pictures look like.
+    """The card with the domain of the training split and with the novelty threshold of the tuning
+    split; and the Gaussians of features and of thumbnails that are saved beside the card (the
+    second is None where the orientation cannot be recognized).
+
+    served: the model from images in model units to probabilities.
     """
     windows = card.training["config"]["model"].get("windows")
     update: dict[str, Any] = {
@@ -38,14 +43,17 @@ def with_known(
         "input_units": image_kind(data.cache.spec.kind).units.name,
         "windows": windows and [WINDOWS[w] if isinstance(w, str) else tuple(w) for w in windows],
     }
-    net = CompiledModel(
+    feature_model = CompiledModel(
         keras.Model(served.input, keras.ops.concatenate(feature_tensors(served), axis=1))
     )
     features, small = {}, {}
     for split in ("train", "tune"):
-        found = [(net.logits(image), thumbnails(image.numpy())) for image in _images(data, split)]
+        pairs = [
+            (feature_model.logits(images), thumbnails(images.numpy()))
+            for images in _image_batches(data, split)
+        ]
         features[split], small[split] = (
-            np.concatenate(parts) for parts in zip(*found, strict=True)
+            np.concatenate(parts) for parts in zip(*pairs, strict=True)
         )
     novelty = fit_novelty(features["train"])
     update["novelty_threshold"] = threshold_of(novelty.scores(features["tune"]))
@@ -53,11 +61,9 @@ def with_known(
     return card.model_copy(update=update), novelty, orientation_model
 
 
-def _images(data: TrainingData, split: str) -> Any:
-    """A tf.data of batches of a split: of every one, or of so few spread over it that they are
-    about 4096 images.
-    """
-    step = -(-len(data.part(split)[0]) // IMAGES)
+def _image_batches(data: TrainingData, split: str) -> tf.data.Dataset:
+    """Batches of a split: all of them, or evenly spread ones with about 4096 images in total."""
+    step = -(-len(data.rows(split)) // MAX_IMAGES)
     batches = eval_batches(data.cache, data.targets, BATCH, split).map(
         lambda inputs, label, weight: inputs["image"]
     )

@@ -1,5 +1,5 @@
-"""Epochs, batches and checkpoints: where a run stands is a checkpoint's content, so it can go on
-from any of them, bit for bit.
+"""The training loop: epochs, batches, checkpoints and early stopping. A checkpoint holds the whole
+state of a run, so that training resumes from it bit for bit.
 """
 
 from __future__ import annotations
@@ -19,57 +19,65 @@ from medres.errors import TrainingError
 from medres.progress import ProgressReporter
 from medres.training import checkpoint
 from medres.training.data import CompiledModel, TrainingData
-from medres.training.loggers.mlflow import Tracked
-from medres.training.loggers.tensorboard import Events
+from medres.training.loggers.mlflow import MlflowLogger
+from medres.training.loggers.tensorboard import TensorBoardLogger
 from medres.training.network import copy_weights
 from medres.training.train_step import Trainer
 from medres.training.tuning_metrics import tuning_row
 
-SECONDS = 300.0  # between checkpoints inside an epoch
-CHECK = 20  # batches between looks at the fault flag
-SHOWN = 8  # images named in an error
+CHECKPOINT_SECONDS = 300.0  # between checkpoints within an epoch
+FINITE_CHECK_STEPS = 20  # batches between checks for values that are not finite
+MAX_NAMED = 8  # images in an error message
+
+Row = dict[str, Any]  # of history.csv: float, or None where a metric is undefined
 
 
 @dataclass
 class Loop:
-    """One run. targets: what training makes of the labels; kept: tuning images (cache order) that
-    early stopping may see.
+    """The loop of one run.
 
-    run: a hash of all that decides the result. every: batches between checkpoints inside an epoch;
-        None: by time.
-    tracked: what is told each epoch's numbers, beside TensorBoard's log.
+    trainer: the model that trains. evaluated: its float32 copy, which is evaluated and served.
+    targets: of training, see `training_targets`.
+    tune_mask: (n,) bool, tuning images in cache order that early stopping uses.
+    run_hash: of everything that determines the result.
+    checkpoint_steps: batches between checkpoints within an epoch; None: five minutes.
+    mlflow: receives the metrics of each epoch, like the TensorBoard log.
     """
 
     trainer: Trainer
-    net: CompiledModel
+    evaluated: CompiledModel
     data: TrainingData
     targets: Targets
-    kept: np.ndarray
+    tune_mask: np.ndarray
     seed: int
-    run: str
+    run_hash: str
     out: Path
     reporter: ProgressReporter
-    every: int | None = None
-    tracked: Tracked | None = None
+    checkpoint_steps: int | None = None
+    mlflow: MlflowLogger | None = None
 
     def __post_init__(self) -> None:
         self.recipe = self.trainer.recipe
         self.folder = self.out / "checkpoints"
-        self.steps = training_steps(len(self.data.part("train")[0]), self.recipe.batch_size)
-        self.state: dict[str, Any] = {"epoch": 0, "step": 0, "history": [], "run": self.run}
+        self.steps = training_steps(len(self.data.rows("train")), self.recipe.batch_size)
+        self.state: dict[str, Any] = {"epoch": 0, "step": 0, "history": [], "run": self.run_hash}
 
     def train(self) -> pd.DataFrame:
-        """Train to the end, from the newest checkpoint if there is one; returns the history."""
+        """Train to the end, from the newest checkpoint if there is one. Returns the history, one
+        row per epoch.
+        """
         self._resume()
-        self.listeners: list[Events | Tracked] = [Events(self.out / "logs")]
-        if self.tracked:
-            self.listeners.append(self.tracked)
-        while self.state["epoch"] < self.recipe.epochs and not stopped(
+        self.loggers: list[TensorBoardLogger | MlflowLogger] = [
+            TensorBoardLogger(self.out / "logs")
+        ]
+        if self.mlflow:
+            self.loggers.append(self.mlflow)
+        while self.state["epoch"] < self.recipe.epochs and not should_stop(
             self.state["history"], self.recipe.patience
         ):
-            self._epoch()
-        for listener in self.listeners:
-            listener.close()
+            self._train_epoch()
+        for logger in self.loggers:
+            logger.close()
         self._write_history()
         return pd.DataFrame(self.state["history"])
 
@@ -77,52 +85,53 @@ class Loop:
         newest = checkpoint.latest(self.folder)
         if newest is None:
             return
-        self.state = checkpoint.restore(newest, self.trainer.variables(), self.run)
+        self.state = checkpoint.restore(newest, self.trainer.variables(), self.run_hash)
         within = f", batch {self.state['step']} of {self.steps}" if self.state["step"] else ""
         self.reporter.line(f"resuming after epoch {self.state['epoch']}{within}")
 
-    def _epoch(self) -> None:
-        epoch = self.state["epoch"]
-        self.trainer.open(epoch)
-        if self.state["step"] == 0:
-            self.trainer.reset()
-        rate = float(self.trainer.optimizer.schedule(epoch * self.steps))
-        begun, first = time.perf_counter(), self.state["step"]
-        wait = self._batches(epoch)
-        seconds = time.perf_counter() - begun
+    def _train_epoch(self) -> None:
+        epoch, first_step = self.state["epoch"], self.state["step"]
+        self.trainer.begin_epoch(epoch)
+        if first_step == 0:
+            self.trainer.reset_means()
+        learning_rate = float(self.trainer.optimizer.schedule(epoch * self.steps))
+        start = time.perf_counter()
+        wait = self._train_batches(epoch)
+        seconds = time.perf_counter() - start
+        images = (self.steps - first_step) * self.recipe.batch_size
         row = {
             "epoch": epoch + 1,
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             **self.trainer.means(),
-            **self._measured(epoch),
+            **self._tuning_metrics(epoch),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(images / seconds, 1),
+            "data_wait": round(wait / seconds, 3),
         }
-        row["seconds"] = round(seconds, 3)
-        row["images_per_second"] = round((self.steps - first) * self.recipe.batch_size / seconds, 1)
-        row["data_wait"] = round(wait / seconds, 3)
-        self._finish(epoch, row)
+        self._finish_epoch(epoch, row)
 
-    def _batches(self, epoch: int) -> float:
-        """The rest of an epoch; returns the seconds that it waited for data."""
-        source = iter(self.trainer.shared(self._data(epoch, self.state["step"])))
+    def _train_batches(self, epoch: int) -> float:
+        """Train on the rest of an epoch. Returns the seconds that it waited for data."""
+        batches = iter(self.trainer.distribute(self._batches(epoch, self.state["step"])))
         wait, saved = 0.0, time.monotonic()
-        clock = Clock(self, time.perf_counter(), self.state["step"])
+        status = StatusLine(self, time.perf_counter(), self.state["step"])
         with self.reporter.task(f"epoch {epoch + 1}") as update:
             for number in range(self.state["step"], self.steps):
-                asked = time.perf_counter()
-                batch = next(source)
-                wait += time.perf_counter() - asked
+                requested = time.perf_counter()
+                batch = next(batches)
+                wait += time.perf_counter() - requested
                 self.trainer.step(batch, number)
                 self.state["step"] = number + 1
-                if (number + 1) % CHECK == 0:
-                    self._require_sound(epoch)
+                if (number + 1) % FINITE_CHECK_STEPS == 0:
+                    self._require_finite(epoch)
                 if number + 1 < self.steps and self._due(number + 1, saved):
                     self._save(epoch)
                     saved = time.monotonic()
-                update(number + 1, self.steps, clock.note(wait) if self.reporter.live else "")
-        self._require_sound(epoch)
+                update(number + 1, self.steps, status.note(wait) if self.reporter.live else "")
+        self._require_finite(epoch)
         return wait
 
-    def _data(self, epoch: int, start: int) -> tf.data.Dataset:
+    def _batches(self, epoch: int, start: int) -> tf.data.Dataset:
         return train_batches(
             self.data.cache,
             self.targets,
@@ -133,39 +142,42 @@ class Loop:
         )
 
     def _due(self, step: int, saved: float) -> bool:
-        return step % self.every == 0 if self.every else time.monotonic() - saved > SECONDS
+        """Whether a checkpoint within the epoch is due. saved: time of the last one, monotonic."""
+        if self.checkpoint_steps:
+            return step % self.checkpoint_steps == 0
+        return time.monotonic() - saved > CHECKPOINT_SECONDS
 
     def _save(self, epoch: int) -> None:
-        self._require_sound(epoch)
+        self._require_finite(epoch)
         path = checkpoint.path_of(self.folder, self.state["epoch"], self.state["step"])
         checkpoint.save(path, self.trainer.variables(), self.state)
         checkpoint.keep_last(self.folder)
 
-    def _measured(self, epoch: int) -> dict[str, float | None]:
-        copy_weights(self.trainer.core, self.net.model, self.trainer.weights())
-        logits = self.net.score(self.data, "tune").take(self.kept)
+    def _tuning_metrics(self, epoch: int) -> dict[str, float | None]:
+        copy_weights(self.trainer.model, self.evaluated.model, self.trainer.weights())
+        logits = self.evaluated.score(self.data, "tune").take(self.tune_mask)
         if not np.isfinite(logits.scores).all():
             raise TrainingError(
-                f"epoch {epoch + 1}: the logits of the tuning split are not finite; the "
-                f"checkpoints before it are sound. "
-                "Lower the learning rate"
+                f"epoch {epoch + 1}: the logits of the tuning split are not finite. Earlier "
+                f"checkpoints are valid. Lower the learning rate and train into a new folder",
+                code="not_finite",
             )
         return tuning_row(logits, self.data.unit)
 
-    def _finish(self, epoch: int, row: dict[str, Any]) -> None:
-        """Save the epoch: the best weights first, then the state that says so."""
+    def _finish_epoch(self, epoch: int, row: Row) -> None:
+        """Save the epoch: first the best weights, then the state that refers to them."""
         history = [*self.state["history"], row]
         self.state |= {"epoch": epoch + 1, "step": 0, "history": history}
-        if row["tune_loss"] <= min(r["tune_loss"] for r in history):
+        if row["tune_loss"] <= min(earlier["tune_loss"] for earlier in history):
             checkpoint.write(
                 self.folder / checkpoint.BEST,
                 self.trainer.weights(),
-                {"epoch": epoch + 1, "run": self.run},
+                {"epoch": epoch + 1, "run": self.run_hash},
             )
         self._save(epoch)
         self._write_history()
-        for listener in self.listeners:
-            listener.epoch(row)
+        for logger in self.loggers:
+            logger.epoch(row)
         self.reporter.line(epoch_line(row))
         if epoch == 0 and (
             text := eta_line(row["seconds"], self.recipe.epochs - 1, self.recipe.patience)
@@ -178,65 +190,69 @@ class Loop:
             pd.DataFrame(self.state["history"]).to_csv(index=False).encode(),
         )
 
-    def _require_sound(self, epoch: int) -> None:
-        """Raise TrainingError that names the first batch whose image, loss or gradient was not
-        finite.
+    def _require_finite(self, epoch: int) -> None:
+        """Raise TrainingError (code not_finite), naming the first batch with an image, a label, a
+        loss or a gradient that is not finite.
         """
-        number = int(self.trainer.fault.numpy())
+        number = int(self.trainer.bad_batch.numpy())
         if number < 0:
             return
-        inputs, label, weight = next(iter(self._data(epoch, number)))
+        inputs, label, weight = next(iter(self._batches(epoch, number)))
         rows = inputs["key"].numpy()[:, 1]
-        parts = {"image": inputs["image"], "label": label, "weight": weight}
+        parts = {"images": inputs["image"], "labels": label, "weights": weight}
         bad = [
             name
             for name, values in parts.items()
             if not np.isfinite(np.asarray(values, np.float64)).all()
         ]
-        what = f"its {bad[0]}s are" if bad else "its loss or gradient is"
-        images = ", ".join(
-            str(name)[:12] for name in self.data.cache.images["image"].iloc[rows[:SHOWN]]
-        )
-        advice = "ingest the data again" if bad else "lower the learning rate"
+        images = self.data.cache.images["image"].iloc[rows[:MAX_NAMED]]
+        more = ", ..." if len(rows) > MAX_NAMED else ""
         raise TrainingError(
-            f"epoch {epoch + 1}, batch {number + 1}: {what} not finite (cache rows "
-            f"{', '.join(map(str, rows[:SHOWN]))}"
-            f"{', ...' if len(rows) > SHOWN else ''}; images {images}). The checkpoints before it "
-            f"are sound: {advice}"
+            f"epoch {epoch + 1}, batch {number + 1}: the {bad[0] if bad else 'loss or gradient'} "
+            f"of this batch {'is' if not bad else 'are'} not finite (cache rows "
+            f"{', '.join(map(str, rows[:MAX_NAMED]))}{more}; images "
+            f"{', '.join(str(name)[:12] for name in images)}{more}). Earlier checkpoints are "
+            f"valid. "
+            + ("Ingest the data again" if bad else "Lower the learning rate")
+            + " and train into a new folder",
+            code="not_finite",
         )
 
 
 @dataclass
-class Clock:
-    """What the live line says beside the bar and the time left; made anew twice a second at
-    most.
+class StatusLine:
+    """The note beside the progress bar, updated at most twice a second.
+
+    start: time.perf_counter() at the start of the epoch, or where it resumed, after `first_step`
+    batches.
     """
 
     loop: Loop
-    begun: float
-    first: int
+    start: float
+    first_step: int
     text: str = ""
-    told: float = 0.0
+    updated: float = 0.0
 
     def note(self, wait: float) -> str:
-        """Loss so far, the last epoch's tuning AUC, images a second, share of time spent waiting
-        for data, memory.
+        """Mean loss, tuning AUC of the last epoch, images per second, share of the time that was
+        spent waiting for data, and memory. wait: seconds.
         """
         now = time.perf_counter()
-        if now - self.told > 0.5:
-            self.told, loop = now, self.loop
+        if now - self.updated > 0.5:
+            self.updated, loop = now, self.loop
+            elapsed = now - self.start
             auc = loop.state["history"][-1]["tune_auc"] if loop.state["history"] else None
-            speed = (loop.state["step"] - self.first) * loop.recipe.batch_size / (now - self.begun)
+            speed = (loop.state["step"] - self.first_step) * loop.recipe.batch_size / elapsed
             tuned = "" if auc is None else f"  tune AUC {auc:.3f}"
             self.text = (
                 f"loss {loop.trainer.means()['loss']:.4f}{tuned}  {speed:.0f} images/s  "
-                f"data wait {wait / (now - self.begun):.0%}  {memory_gib():.1f} GiB"
+                f"data wait {wait / elapsed:.0%}  {memory_gib():.1f} GiB"
             )
         return self.text
 
 
 def memory_gib() -> float:
-    """GiB in use on the first GPU, or held by this process."""
+    """GiB in use on the first GPU, otherwise the peak of this process; 0 on Windows."""
     if tf.config.list_physical_devices("GPU"):
         return tf.config.experimental.get_memory_info("GPU:0")["current"] / 2**30
     try:
@@ -246,33 +262,36 @@ def memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def stopped(history: list[dict[str, Any]], patience: int) -> bool:
-    """Whether the tuning loss was lowest `patience` epochs ago or earlier. A function of the
-    history, so resuming cannot change it.
+def should_stop(history: list[Row], patience: int) -> bool:
+    """Early stopping: whether the lowest tuning (validation) loss is `patience` or more epochs old.
+    It depends on the history only, so that resuming cannot change it.
+
+    >>> should_stop([{"tune_loss": 0.4}, {"tune_loss": 0.5}, {"tune_loss": 0.6}], patience=2)
+    True
     """
     losses = [row["tune_loss"] for row in history]
     return bool(patience) and len(losses) - 1 - int(np.argmin(losses or [0.0])) >= patience
 
 
 def eta_line(seconds: float, epochs: int, patience: int) -> str:
-    """How long the epochs to come take at the pace of the first, which also compiled the step; ''
-    where it is hardly a minute.
+    """The time that the remaining epochs take at the pace of the first, which also compiled the
+    step; "" for less than 90 seconds.
     """
     if seconds * epochs < 90:
         return ""
-    length = (
+    duration = (
         f"{seconds * epochs / 60:.0f} minutes"
         if seconds * epochs < 7200
         else f"{seconds * epochs / 3600:.1f} hours"
     )
-    early = f", fewer once the tuning loss has not fallen for {patience} epochs" if patience else ""
+    early = f"early stopping, patience {patience}; " if patience else ""
     return (
-        f"{epochs} more epochs take {length} or less at this pace{early}; stopped, the same "
-        f"command goes on"
+        f"{epochs} more epochs: at most {duration} at this pace; {early}rerun the same command to "
+        f"resume"
     )
 
 
-def epoch_line(row: dict[str, Any]) -> str:
+def epoch_line(row: Row) -> str:
     """One epoch in a line."""
     parts = [f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}  tune loss {row['tune_loss']:.4f}"]
     if row["tune_auc"] is not None:

@@ -1,5 +1,5 @@
-"""The two nets of a run: one that trains, and its float32 copy without random layers that is
-measured and served.
+"""The two models of a run: the one that trains, and its float32 copy without random layers that is
+evaluated and served.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,12 +19,13 @@ from medres.backbones.build import functional
 from medres.backbones.layer_graph import parents
 from medres.errors import ModelError, TrainingError
 from medres.models.classification import classifier, scaled
+from medres.tasks import task_named
 
 HEAD = "logits"
 SEED_VARIABLE = "seed_generator_state"
 
 
-def build(
+def build_classifier(
     network: Mapping[str, Any],
     spec: PreprocessSpec,
     names: list[str],
@@ -33,21 +35,19 @@ def build(
     stochastic_depth: float = 0.0,
     backbone: keras.Model | None = None,
 ) -> keras.Model:
-    """Model units -> logits under a dtype policy. network: variant, version, stem, width, windows;
-    backbone: instead of a variant.
+    """A model from images in model units to logits, under a dtype policy.
+
+    network: variant, version, stem, width and windows, as in config.json. names: of the findings or
+        classes. backbone: a functional Keras model that replaces the variant.
     """
     with dtype_policy(policy):
         if backbone is not None:
-            return _on(
-                backbone,
-                input_shape(spec),
-                1 if task == "binary" else len(names),
-                network["windows"],
-            )
+            outputs = task_named(task).outputs(len(names))
+            return _classifier_on(backbone, tuple(spec.shape), outputs, network["windows"])
         options = {key: network[key] for key in ("version", "stem", "width", "windows")}
         return classifier(
             network["variant"],
-            input_shape(spec),
+            tuple(spec.shape),
             names,
             task=task,
             stochastic_depth=stochastic_depth,
@@ -55,24 +55,19 @@ def build(
         )
 
 
-def input_shape(spec: PreprocessSpec) -> tuple[int, ...]:
-    """Shape of one image as the net receives it, before the windows."""
-    return tuple(spec.shape)
-
-
 def copy_weights(
     source: keras.Model, target: keras.Model, values: Mapping[str, np.ndarray] | None = None
 ) -> None:
-    """Give `target` the weights of the like-named layers of `source`, or those in `values` (see
-    `weights_of`).
+    """Assign to `target` the weights of the layers with the same names in `source`, or the arrays
+    in `values` (see `weights_of`).
     """
-    given = weights_of(source) if values is None else values
+    arrays = weights_of(source) if values is None else values
     for name, variable in named_variables(target).items():
-        variable.assign(given[name])
+        variable.assign(arrays[name])
 
 
 def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
-    """float32 arrays by "layer/variable"; random states left out."""
+    """float32 arrays by "layer/variable", without the states of random generators."""
     return {name: np.asarray(v.numpy(), np.float32) for name, v in named_variables(model).items()}
 
 
@@ -87,8 +82,11 @@ def named_variables(model: keras.Model) -> dict[str, Any]:
 
 
 def stage_of(layer: str) -> str:
-    """The stage that a layer belongs to: stem, stage1 ... stage4, head, or backbone for layers of
-    other names.
+    """The stage of a layer by its name: stem, stage1 ... stage4, head, or backbone for any other
+    name.
+
+    >>> stage_of("stage2_block1_conv1"), stage_of("logits")
+    ('stage2', 'head')
     """
     if layer == HEAD:
         return "head"
@@ -99,22 +97,20 @@ def stage_of(layer: str) -> str:
 
 
 def stages(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
-    """Layers with weights by stage, from the image to the head."""
-    found: dict[str, list[keras.layers.Layer]] = {}
+    """The layers with weights by stage, from the image to the head."""
+    groups: dict[str, list[keras.layers.Layer]] = {}
     for layer in model.layers:
         if layer.weights:
             stage = stage_of(layer.name)
-            if (
-                stage == "backbone" and len(found) > 1
-            ):  # the last norm of version 2 goes with the last stage
-                stage = list(found)[-1]
-            found.setdefault(stage, []).append(layer)
-    return found
+            if stage == "backbone" and len(groups) > 1:
+                stage = list(groups)[-1]  # the last norm of version 2 belongs to the last stage
+            groups.setdefault(stage, []).append(layer)
+    return groups
 
 
 def rate_factors(model: keras.Model, decay: float) -> dict[str, float]:
-    """Share of the rate by layer name: decay ** (stages between the layer's and the head, itself
-    included).
+    """The factor of the learning rate by layer name: 1 for the head, decay for the stage before
+    it, decay ** 2 for the stage before that, ...
     """
     groups = list(stages(model).values())
     return {
@@ -125,22 +121,24 @@ def rate_factors(model: keras.Model, decay: float) -> dict[str, float]:
 
 
 def set_trainable(model: keras.Model, epoch: int, unfreeze: int, freeze_norm: bool) -> bool:
-    """Make trainable what the recipe trains in an epoch (from 0). True where that differs from
-    before.
+    """Freeze and unfreeze layers for an epoch (counted from 0). Returns True where that changed
+    any layer.
 
-    A frozen norm layer runs on its stored statistics and does not change them.
+    unfreeze, freeze_norm: see Recipe. A frozen norm layer uses its stored statistics and does not
+        change them.
     """
     groups, changed = list(stages(model).values()), False
     open_stages = len(groups) if unfreeze == 0 else 1 + epoch // unfreeze
     for depth, layers in enumerate(groups):
         for layer in layers:
-            wanted = depth >= len(groups) - open_stages and not (freeze_norm and is_norm(layer))
-            changed |= layer.trainable != wanted
-            layer.trainable = wanted
+            trainable = depth >= len(groups) - open_stages and not (freeze_norm and is_norm(layer))
+            changed |= layer.trainable != trainable
+            layer.trainable = trainable
     return changed
 
 
 def is_norm(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is a batch, group or layer normalization."""
     return isinstance(
         layer,
         keras.layers.BatchNormalization
@@ -152,12 +150,12 @@ def is_norm(layer: keras.layers.Layer) -> bool:
 @contextlib.contextmanager
 def dtype_policy(name: str) -> Iterator[None]:
     """Keras' default dtype policy inside the block."""
-    before = keras.config.dtype_policy()
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)
 
 
 def backbone_sha256(backbone: keras.Model) -> str:
@@ -168,23 +166,25 @@ def backbone_sha256(backbone: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _on(backbone: keras.Model, shape: tuple[int, ...], outputs: int, windows: Any) -> keras.Model:
-    """A copy of a self-made backbone behind the windows, with pooling and head; its weights are
-    copied.
+def _classifier_on(
+    backbone: keras.Model, shape: tuple[int, ...], outputs: int, windows: Any
+) -> keras.Model:
+    """A copy of the user's backbone, with its weights, between the windows and pooling and head.
 
-    backbone: functional, (batch, H, W, C) in -1..1 -> feature map or vector, C the number of
-        windows (1 without).
+    backbone: functional, (batch, H, W, C) in -1..1 -> feature map or vector, where C is the number
+        of windows (1 without windows).
     """
     image = keras.Input(shape, name="image", dtype="float32")
     x = scaled(image, windows)
-    wanted = backbone.inputs[0].shape
-    fits = len(wanted) == len(x.shape) and all(
-        a is None or a == b for a, b in zip(wanted[1:], x.shape[1:], strict=True)
+    expected = backbone.inputs[0].shape
+    fits = len(expected) == len(x.shape) and all(
+        size is None or size == given for size, given in zip(expected[1:], x.shape[1:], strict=True)
     )
     if len(backbone.inputs) != 1 or len(backbone.outputs) != 1 or not fits:
         raise TrainingError(
-            f"the backbone takes {tuple(wanted)} and the data give {tuple(x.shape)}: build it for "
-            f"one image of that shape"
+            f"the backbone expects {tuple(expected)} and the images have the shape "
+            f"{tuple(x.shape)}: build a backbone with one input of that shape and one output",
+            code="backbone_shape",
         )
     x = rebuild_on(backbone, x)
     if len(x.shape) > 2:
@@ -194,39 +194,43 @@ def _on(backbone: keras.Model, shape: tuple[int, ...], outputs: int, windows: An
 
 
 def rebuild_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
-    """The output of `model` drawn anew on a symbolic image, layer by layer: copies with its
-    weights, named prefix + name.
+    """The output of a copy of `model`, built layer by layer on a symbolic image. The copied layers
+    have the same weights and are named prefix + name.
 
     Raises TrainingError for a model within a model and for a layer that is called more than once.
     """
     try:
         training_twin(model)
     except ModelError as error:
-        raise TrainingError(str(error)) from None
-    made: dict[str, Any] = {}
+        raise TrainingError(str(error), code="backbone_layers") from None
+    outputs: dict[str, Any] = {}
     for layer in functional(model.inputs[0], model.outputs[0], model.name).layers:
         if isinstance(layer, keras.layers.InputLayer):
-            made[layer.name] = image
+            outputs[layer.name] = image
             continue
-        given = [made[name] for name in parents(layer)]
+        inputs = [outputs[name] for name in parents(layer)]
         copy = type(layer).from_config(layer.get_config() | {"name": prefix + layer.name})
-        made[layer.name] = copy(given if len(given) > 1 else given[0])
+        outputs[layer.name] = copy(inputs if len(inputs) > 1 else inputs[0])
         copy.set_weights(layer.get_weights())
     last = model.outputs[0]._keras_history.operation
     if last.output is not model.outputs[0]:
         raise TrainingError(
-            f"layer {last.name!r} of {model.name!r} is called more than once: give each call a "
-            f"layer of its own"
+            f"layer {last.name!r} of {model.name!r} is called more than once: use a separate layer "
+            f"for each call",
+            code="backbone_layers",
         )
-    return made[last.name]
+    return outputs[last.name]
 
 
-def load_backbone(path: Any) -> keras.Model:
-    """A self-made backbone from a .keras file of built-in layers. Raises TrainingError."""
+def load_backbone(path: Path | str) -> keras.Model:
+    """The user's backbone from a .keras file with built-in layers. Raises TrainingError (code
+    backbone_unreadable).
+    """
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise TrainingError(
-            f"{path}: Keras cannot open it as a backbone ({type(error).__name__})"
+            f"{path}: Keras cannot open this file as a backbone ({type(error).__name__}): save the "
+            f"model with model.save, with Keras' own layers only",
+            code="backbone_unreadable",
         ) from None
-    return model

@@ -1,5 +1,5 @@
-"""The optimiser of a recipe: rates as a function of its own step counter, decay on kernels alone, a
-rate factor by layer.
+"""The optimizer of a recipe: the learning rate is a function of the optimizer's own step counter,
+weight decay applies to kernels only, and each layer has a factor of the learning rate.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from keras import ops
 
 from medres.training.config.recipe import Recipe
 
-DECAYED = "kernel"
+DECAYED = "kernel"  # name of the variables with weight decay
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0, then a cosine to 0, tenths at 1/2 and 3/4 of all steps, or a constant.
-    `step` counts batches.
+    """The learning rate by batch: a linear warm-up from 0; then a cosine to 0, a division by 10
+    after 1/2 and after 3/4 of all batches ("steps"), or a constant.
+
+    peak: the maximum learning rate. steps, warmup: batches of the run and of the warm-up.
     """
 
     def __init__(self, kind: str, peak: float, steps: int, warmup: int) -> None:
@@ -26,8 +28,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
         if self.kind == "cosine":
-            done = ops.clip((step - self.warmup) / max(1, self.steps - self.warmup), 0.0, 1.0)
-            rate = self.peak * 0.5 * (1.0 + ops.cos(3.141592653589793 * done))
+            elapsed = ops.clip((step - self.warmup) / max(1, self.steps - self.warmup), 0.0, 1.0)
+            rate = self.peak * 0.5 * (1.0 + ops.cos(3.141592653589793 * elapsed))
         elif self.kind == "steps":
             rate = self.peak * ops.where(
                 step <= self.steps // 2, 1.0, ops.where(step <= 3 * self.steps // 4, 0.1, 0.01)
@@ -38,25 +40,23 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class _ByVariable:
-    """Mixed into a Keras optimiser: decay and rate factor of each variable, by its index. Set
-    `plan` after building.
+    """Mixed into a Keras optimizer: weight decay and a learning-rate factor for each variable. Call
+    `set_factors` after building.
     """
 
-    coupled = False
+    coupled = False  # whether the decay is added to the gradient, instead of to the update
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        # they come summed over the devices, so that clipping sees the whole gradient
+        # The gradients arrive summed over the devices, so that clipping sees the whole gradient.
         return grads_and_vars
 
-    def plan(self, decay: float, factors: Mapping[str, float]) -> None:
-        """decay: of kernels. factors: layer name -> share of the rate; 1 where a layer is not
-        named.
-        """
+    def set_factors(self, decay: float, factors: Mapping[str, float]) -> None:
+        """decay: of kernels. factors: of the learning rate, by layer name; 1 for other layers."""
         self.decay = decay
-        found = [variable.path.split("/") for variable in self._trainable_variables]  # type: ignore[attr-defined]
-        self.decayed = [parts[-1] == DECAYED for parts in found]
+        paths = [variable.path.split("/") for variable in self._trainable_variables]  # type: ignore[attr-defined]
+        self.decayed = [path[-1] == DECAYED for path in paths]
         self.factors = [
-            float(next((factors[p] for p in parts if p in factors), 1.0)) for parts in found
+            float(next((factors[part] for part in path if part in factors), 1.0)) for path in paths
         ]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -83,32 +83,31 @@ class LambByLayer(_ByVariable, keras.optimizers.Lamb):
 
 
 def optimizer(
-    chosen: Recipe,
+    recipe: Recipe,
     steps_per_epoch: int,
     variables: list[Any],
     factors: Mapping[str, float] | None = None,
 ) -> Any:
-    """The optimiser of a recipe, built on `variables`, with its `schedule` (rate by batch);
-    steps_per_epoch counts batches.
+    """The optimizer of a recipe, built on `variables`. Its attribute `schedule` gives the learning
+    rate by batch.
 
-    factors: see `_ByVariable.plan`.
+    steps_per_epoch: batches per epoch. factors: learning-rate factors by layer name.
     """
-    steps = max(
-        1, chosen.epochs * steps_per_epoch
-    )  # Keras asks for the rate by batches, accumulated or not
-    warmup = min(int(chosen.warmup * steps_per_epoch), steps - 1)
-    schedule = Schedule(chosen.schedule, chosen.learning_rate, steps, warmup)
+    # Keras calls the schedule with the number of batches, also where gradients are accumulated.
+    steps = max(1, recipe.epochs * steps_per_epoch)
+    warmup = min(int(recipe.warmup * steps_per_epoch), steps - 1)
+    schedule = Schedule(recipe.schedule, recipe.learning_rate, steps, warmup)
     options: dict[str, Any] = {
         "learning_rate": schedule,
-        "global_clipnorm": chosen.clip or None,
-        "gradient_accumulation_steps": chosen.accumulate if chosen.accumulate > 1 else None,
+        "global_clipnorm": recipe.clip or None,
+        "gradient_accumulation_steps": recipe.accumulate if recipe.accumulate > 1 else None,
     }
-    made: Any
-    if chosen.optimizer == "sgd":
-        made = SGDByLayer(momentum=chosen.momentum, **options)
+    built: Any
+    if recipe.optimizer == "sgd":
+        built = SGDByLayer(momentum=recipe.momentum, **options)
     else:
-        made = (AdamWByLayer if chosen.optimizer == "adamw" else LambByLayer)(**options)
-    made.schedule = schedule
-    made.build(variables)
-    made.plan(chosen.weight_decay, factors or {})
-    return made
+        built = (AdamWByLayer if recipe.optimizer == "adamw" else LambByLayer)(**options)
+    built.schedule = schedule
+    built.build(variables)
+    built.set_factors(recipe.weight_decay, factors or {})
+    return built

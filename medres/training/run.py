@@ -1,4 +1,4 @@
-"""The fit: a work folder and a recipe in, a run folder with a verified artefact out."""
+"""A training run: from a work folder and settings to a run folder with a verified model file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from medres.backbones import load_pretrained
 from medres.errors import ArtefactError, TrainingError
 from medres.progress import Bars, ProgressReporter
 from medres.training import checkpoint
-from medres.training.calibration.finalize import Finalized, card_of, frozen
+from medres.training.calibration.finalize import Finalized, card_of, finalized
 from medres.training.calibration.scaling import identity
 from medres.training.checks import check_classes, check_trainable
 from medres.training.config.options import (
@@ -36,15 +36,21 @@ from medres.training.config.options import (
 )
 from medres.training.config.recipe import Recipe
 from medres.training.data import CompiledModel, TrainingData, load_data, tuning_holdout
-from medres.training.hardware import check_devices, compute, devices, strategy
-from medres.training.input_statistics import with_known
+from medres.training.hardware import (
+    ComputeSettings,
+    check_devices,
+    compute,
+    devices,
+    strategy_for,
+)
+from medres.training.input_statistics import with_input_statistics
 from medres.training.loggers.html import training_page, worst_images
-from medres.training.loggers.mlflow import Tracked
+from medres.training.loggers.mlflow import MlflowLogger
 from medres.training.loop import Loop
 from medres.training.losses import Loss
 from medres.training.network import (
     backbone_sha256,
-    build,
+    build_classifier,
     copy_weights,
     load_backbone,
     rate_factors,
@@ -56,8 +62,8 @@ from medres.training.train_step import Trainer
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, its artefact, one history row an epoch, and the epoch (from 1)
-    that was kept.
+    """A finished run: its folder, its model file, the history with one row per epoch, and the best
+    epoch (counted from 1), whose weights are in the model file.
     """
 
     out: Path
@@ -79,112 +85,118 @@ def train(
     progress: ProgressReporter | None = None,
     checkpoint_steps: int | None = None,
     mlflow: str | None = None,
-    **further: Any,
+    **overrides: Any,
 ) -> Run:
-    """Train a classifier on an ingested work folder and write `out`: model.keras, history.csv,
-    config.json, checkpoints/, training.html (curves, and the images with the greatest loss), logs/
-    (for TensorBoard).
+    """Train a classifier on an ingested work folder and write the run folder `out`: model.keras,
+    history.csv, config.json, checkpoints/, training.html (curves, and the images with the highest
+    loss) and logs/ (for TensorBoard).
 
-    The artefact is that of the epoch with the lowest tuning loss, calibrated, with operating points
-    and conformal quantiles from the tuning split. Where `out` holds an unfinished run of the same
-    configuration, it goes on where that was killed, and ends bit-equal to a run that was not.
+    The model file has the weights of the epoch with the lowest tuning (validation) loss. It is
+    calibrated, with operating points and conformal quantiles from the tuning split. Where `out` has
+    an unfinished run with the same configuration, training resumes there, and the result is
+    bit-equal to that of an uninterrupted run.
 
-    model: a variant, a .keras file, or a functional Keras model of one's own: (batch, H, W, C) in
-        -1..1 -> feature map or vector.
-    config: settings by name, a file or a mapping; what is given here overrides it. further: any
-        field of medres.training.config.options.RunOptions or medres.training.config.recipe.Recipe,
-        such as weights, windows, batch_size, learning_rate, ema.
-    progress: None tells each epoch in a line; medres.progress.ProgressReporter() is silent.
-        checkpoint_steps: batches between checkpoints inside an epoch; None is every five minutes.
-        mlflow: the experiment that settings and numbers are logged to as well (extra `mlflow`).
-        Raises TrainingError before the first step where the data cannot be trained on.
+    model: a variant ("resnet18"), a .keras file, or a functional Keras model of your own:
+        (batch, H, W, C) in -1..1 -> feature map or vector.
+    preset: of preprocessing, for instance "xray-224" or "ct-256". recipe: "default", "paper",
+        "modern", "finetune" or "small".
+    config: settings by name, in a file or a mapping; the arguments of this call override them.
+    overrides: any other field of medres.training.config.options.RunOptions or of
+        medres.training.config.recipe.Recipe, such as weights, windows, batch_size, learning_rate
+        or ema. The defaults of all settings are in these two classes.
+    progress: None: one line per epoch; medres.progress.ProgressReporter() prints nothing.
+    checkpoint_steps: batches between checkpoints within an epoch; None: every five minutes.
+    mlflow: name of an experiment, to log settings and metrics to MLflow too (extra `mlflow`).
+
+    Raises TrainingError, before the first step, where the settings are not allowed or the data
+    cannot be trained on.
     """
     backbone = model if isinstance(model, keras.Model) else None
-    named = None if model is None or backbone is not None else str(model)
-    given = {
-        "model": named,
+    arguments = {
+        "model": None if model is None or backbone is not None else str(model),
         "preset": preset,
         "recipe": recipe,
         "epochs": epochs,
         "seed": seed,
-        **further,
     }
-    options, chosen = resolve_settings(config, given)
+    options, chosen = resolve_settings(config, arguments | overrides)
     if backbone is None and options.model.endswith(".keras"):
         backbone = load_backbone(options.model)
     out, manifest, reporter = Path(out), Manifest.load(work), progress or Bars()
     check_classes(manifest)
     spec = preprocessing(options.preset, manifest)
-    settings = configuration(
-        options, chosen, spec, backbone=backbone_sha256(backbone) if backbone else None
-    )
+    sha256 = None if backbone is None else backbone_sha256(backbone)
+    settings = configuration(options, chosen, spec, backbone=sha256)
     chosen = Recipe.model_validate(settings["recipe"])
     data = load_data(work, spec, manifest, reporter)
     check_trainable(data, chosen)
-    training = training_targets(data.targets, data.table(), data.part("train")[0], chosen)
-    settings["data_sha256"] = data_hash(data, training)
-    before, mirror = existing_config(out).get("compute"), strategy(devices())
-    check_devices(mirror.num_replicas_in_sync, before or {}, chosen)
-    settings["compute"] = before or _compute(settings, chosen, data, backbone, options, reporter)
+    targets = training_targets(data.targets, data.table(), data.rows("train"), chosen)
+    settings["data_sha256"] = data_hash(data, targets)
+    previous, strategy = existing_config(out).get("compute"), strategy_for(devices())
+    check_devices(strategy.num_replicas_in_sync, previous, chosen)
+    settings["compute"] = previous or _compute(settings, chosen, data, backbone, options, reporter)
     chosen = chosen.model_copy(
         update={key: settings["compute"][key] for key in ("batch_size", "accumulate")}
     )
-    core, served = _nets(settings, data, backbone, options, reporter, mirror)
+    logit_model, served_model = _models(settings, data, backbone, options, reporter, strategy)
     if backbone is not None:
-        _check_servable(served, data, settings)
+        _check_servable(served_model, data, settings)
     claim_run_folder(out, settings)
-    with mirror.scope():
-        trainer = _trainer(core, chosen, data, jit=settings["compute"]["jit"])
+    with strategy.scope():
+        trainer = _trainer(logit_model, chosen, data, jit=settings["compute"]["jit"])
     loop = Loop(
-        trainer,
-        CompiledModel(served),
-        data,
-        training,
-        ~tuning_holdout(data, options.alpha),
-        options.seed,
-        summary_hash(settings),
-        out,
-        reporter,
-        checkpoint_steps,
-        Tracked(mlflow, out, settings) if mlflow else None,
+        trainer=trainer,
+        evaluated=CompiledModel(served_model),
+        data=data,
+        targets=targets,
+        tune_mask=~tuning_holdout(data, options.alpha),
+        seed=options.seed,
+        run_hash=summary_hash(settings),
+        out=out,
+        reporter=reporter,
+        checkpoint_steps=checkpoint_steps,
+        mlflow=MlflowLogger(mlflow, out, settings) if mlflow else None,
     )
     history = loop.train()
     weights, best = checkpoint.read(out / "checkpoints" / checkpoint.BEST)
-    copy_weights(core, served, weights)
-    worst = {split: worst_images(loop.net, data, split) for split in ("train", "tune")}
-    write_atomic(
-        out / "training.html", training_page(history, settings, best["epoch"], worst).encode()
+    best_epoch = best["epoch"]
+    copy_weights(logit_model, served_model, weights)
+    worst = {split: worst_images(loop.evaluated, data, split) for split in ("train", "tune")}
+    page = training_page(history, settings, best_epoch, worst)
+    write_atomic(out / "training.html", page.encode())
+    finished, card = finalized(served_model, data, settings, best_epoch)
+    save(out / "model.keras", finished, *with_input_statistics(card, finished, data))
+    loss = history["tune_loss"].min()
+    reporter.line(
+        f"best epoch {best_epoch} (validation loss {loss:.3f}) saved to {out.name}/model.keras"
     )
-    finished, card = frozen(served, data, settings, best["epoch"])
-    save(out / "model.keras", finished, *with_known(card, finished, data))
-    reporter.line(f"the model of epoch {best['epoch']} is in {out.name}/model.keras")
-    return Run(out, out / "model.keras", history, best["epoch"])
+    return Run(out, out / "model.keras", history, best_epoch)
 
 
 def data_hash(data: TrainingData, training: Targets) -> str:
-    """SHA-256 of the cache's key and of every label and weight, as tuning and training see them."""
-    seen = [
+    """SHA-256 of the cache's key and of all labels and weights, in tuning and in training."""
+    arrays = [
         array.tolist()
         for targets in (data.targets, training)
         for array in (targets.labels, targets.weights)
     ]
-    return summary_hash([data.cache.folder.name, *seen])
+    return summary_hash([data.cache.folder.name, *arrays])
 
 
 def _compute(
     settings: dict[str, Any],
-    chosen: Recipe,
+    recipe: Recipe,
     data: TrainingData,
     backbone: keras.Model | None,
     options: RunOptions,
     reporter: ProgressReporter,
-) -> dict[str, Any]:
-    """What the machine should do, tried on one made-up batch; tells what was chosen where it was
-    tried.
+) -> ComputeSettings:
+    """The compute settings of this machine, where necessary from steps on an empty batch. Reports
+    a benchmark, and a batch size that was reduced.
     """
 
-    def make(policy: str, recipe: Recipe) -> Callable[[], object]:
-        core = build(
+    def make_step(policy: str, recipe: Recipe) -> Callable[[], object]:
+        model = build_classifier(
             settings["model"],
             data.cache.spec,
             list(data.targets.names),
@@ -193,95 +205,102 @@ def _compute(
             stochastic_depth=recipe.stochastic_depth,
             backbone=backbone,
         )
-        trainer = _trainer(core, recipe, data, jit=bool(tf.config.list_physical_devices("GPU")))
-        trainer.open(recipe.epochs)
-        size, targets = recipe.batch_size, data.targets
-        inputs = {
-            "image": tf.zeros((size, *data.cache.spec.shape)),
-            "key": tf.zeros((size, 2), tf.int32),
-        }
-        label, weight = (
-            tf.zeros((size, *a.shape[1:]), a.dtype) for a in (targets.labels, targets.weights)
-        )
+        trainer = _trainer(model, recipe, data, jit=bool(tf.config.list_physical_devices("GPU")))
+        trainer.begin_epoch(recipe.epochs)
+        batch = _empty_batch(data, recipe.batch_size)
 
         def step() -> None:
-            trainer.step((inputs, label, weight), 0)
+            trainer.step(batch, 0)
             trainer.means()
 
         return step
 
-    steps = training_steps(len(data.part("train")[0]), chosen.batch_size)
-    found = compute(options.precision, chosen, steps, make)
-    if found["why"].startswith("self-test"):
-        reporter.line(f"{found['precision']}: {found['why']}")
-    if found["batch_size"] != chosen.batch_size:
+    steps = training_steps(len(data.rows("train")), recipe.batch_size)
+    result = compute(options.precision, recipe, steps, make_step, reporter.line)
+    if result["batch_size"] != recipe.batch_size:
         reporter.line(
-            f"batches of {found['batch_size']}, {found['accumulate']} to an update: "
-            f"{chosen.batch_size} do not fit"
+            f"batch size {result['batch_size']} with gradients accumulated over "
+            f"{result['accumulate']} batches: {recipe.batch_size} images do not fit into memory"
         )
-    return found
+    return result
 
 
-def _nets(
+def _empty_batch(
+    data: TrainingData, size: int
+) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    """A batch of zeros with the shapes and dtypes of the training data."""
+    inputs = {
+        "image": tf.zeros((size, *data.cache.spec.shape)),
+        "key": tf.zeros((size, 2), tf.int32),
+    }
+    label, weight = (
+        tf.zeros((size, *array.shape[1:]), array.dtype)
+        for array in (data.targets.labels, data.targets.weights)
+    )
+    return inputs, label, weight
+
+
+def _models(
     settings: dict[str, Any],
     data: TrainingData,
     backbone: keras.Model | None,
     options: RunOptions,
     reporter: ProgressReporter,
-    mirror: tf.distribute.Strategy,
+    strategy: tf.distribute.Strategy,
 ) -> tuple[keras.Model, keras.Model]:
-    """The net that trains and its float32 copy, both with the weights that the run starts from."""
+    """The model that trains and its float32 copy, both with the initial weights of the run."""
     keras.utils.set_random_seed(options.seed)
     names, task, network = list(data.targets.names), data.targets.task, settings["model"]
-    drop = settings["recipe"]["stochastic_depth"]
-    policy = settings["compute"]["precision"]
-    with mirror.scope():
-        core = build(
+    with strategy.scope():
+        logit_model = build_classifier(
             network,
             data.cache.spec,
             names,
             task,
-            policy=policy,
-            stochastic_depth=drop,
+            policy=settings["compute"]["precision"],
+            stochastic_depth=settings["recipe"]["stochastic_depth"],
             backbone=backbone,
         )
-    served = build(network, data.cache.spec, names, task, backbone=backbone)
-    copy_weights(core, served)
+    served_model = build_classifier(network, data.cache.spec, names, task, backbone=backbone)
+    copy_weights(logit_model, served_model)
     if options.weights is not None:
-        reporter.line(str(load_pretrained(served, options.weights, scaling=options.scaling)))
-        copy_weights(served, core)
-    return core, served
+        report = load_pretrained(served_model, options.weights, scaling=options.scaling)
+        reporter.line(str(report))
+        copy_weights(served_model, logit_model)
+    return logit_model, served_model
 
 
-def _trainer(core: keras.Model, chosen: Recipe, data: TrainingData, *, jit: bool) -> Trainer:
-    steps = training_steps(len(data.part("train")[0]), chosen.batch_size)
-    order = class_order(data.targets, chosen.ordinal)
-    made = optimizer(
-        chosen, steps, core.trainable_variables, rate_factors(core, chosen.layer_decay)
+def _trainer(model: keras.Model, recipe: Recipe, data: TrainingData, *, jit: bool) -> Trainer:
+    steps = training_steps(len(data.rows("train")), recipe.batch_size)
+    order = class_order(data.targets, recipe.ordinal)
+    built = optimizer(
+        recipe, steps, model.trainable_variables, rate_factors(model, recipe.layer_decay)
     )
-    spec = augment_spec(chosen, data.cache.spec)
-    loss = Loss(data.targets.task, chosen.smoothing, chosen.focal, order)
-    alone = Augment(spec.model_copy(update={"mixup": 0.0, "cutmix": 0.0}), name="augment")
+    spec = augment_spec(recipe, data.cache.spec)
     return Trainer(
-        core, alone, loss, made, chosen, jit=jit, pairs=spec if spec.mixes_pairs else None
+        model,
+        Augment(spec.model_copy(update={"mixup": 0.0, "cutmix": 0.0}), name="augment"),
+        Loss(data.targets.task, recipe.smoothing, recipe.focal, order),
+        built,
+        recipe,
+        jit=jit,
+        pairs=spec if spec.mixes_pairs else None,
     )
 
 
-def _check_servable(served: keras.Model, data: TrainingData, settings: dict[str, Any]) -> None:
-    """Raise TrainingError where the model file of a backbone of one's own could not be opened
-    again.
+def _check_servable(model: keras.Model, data: TrainingData, settings: dict[str, Any]) -> None:
+    """Raise TrainingError (code backbone_not_servable) where a model file with the user's backbone
+    could not be opened again.
     """
     calibration = identity(len(data.targets.names))
     card = card_of(data, settings, Finalized(calibration, [], [], []), 0)
+    served = with_probability(model, calibration, data.targets.task)
     with tempfile.TemporaryDirectory(prefix="medres-") as folder:
         try:
-            save(
-                Path(folder) / "model.keras",
-                with_probability(served, calibration, data.targets.task),
-                card,
-            )
+            save(Path(folder) / "model.keras", served, card)
         except ArtefactError as error:
             raise TrainingError(
-                f"the backbone cannot be served: {error}. Build it of Keras' own layers, as "
-                f"medres does"
+                f"a model with this backbone could not be opened again: {error}. Build the "
+                f"backbone from Keras' own layers only",
+                code="backbone_not_servable",
             ) from None

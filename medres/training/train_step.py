@@ -1,7 +1,7 @@
-"""One optimiser step, and every variable that a run consists of.
+"""One optimizer step, and all variables of a run.
 
-The step draws from the batch's own keys alone, so that the same batch at the same state gives the
-same next state.
+The random numbers of a step depend on the keys of the batch only, so that the same batch from the
+same state gives the same next state.
 """
 
 from __future__ import annotations
@@ -24,147 +24,143 @@ Batch = tuple[dict[str, Any], Any, Any]
 
 
 class Trainer:
-    """A net that learns.
+    """A model with its loss and its optimizer.
 
-    core: logits; computed by its `training_twin`, which shares its variables. augment: (image, key,
-        training=True) -> image.
-    pairs: a spec with mixup or cutmix, which follow it.
-    optimizer: built on all trainable variables of `core`. jit: compile the step with XLA. Made in
-        the scope of a tf.distribute strategy, as are core and optimizer, it trains on all of its
-        devices. The running sums are in `sums`: see `means`.
+    model: from images to logits; the step runs its `training_twin`, which shares its variables.
+    augment: (image, key, training=True) -> image.
+    optimizer: built on all trainable variables of `model`.
+    jit: compile the step with XLA.
+    pairs: a spec with mixup or cutmix, applied after `augment`; None: neither.
+
+    Created in the scope of a tf.distribute strategy, like its model and its optimizer, it trains on
+    all devices of the strategy.
     """
 
     def __init__(
         self,
-        core: keras.Model,
+        model: keras.Model,
         augment: Callable[..., Any],
         loss: Loss,
         optimizer: Any,
-        chosen: Recipe,
+        recipe: Recipe,
         *,
         jit: bool,
         pairs: AugmentSpec | None = None,
     ) -> None:
-        self.core, self.augment, self.loss, self.optimizer = core, augment, loss, optimizer
-        self.recipe, self.jit, self.pairs = chosen, jit, pairs
-        self.forward = training_twin(core)
+        self.model, self.augment, self.loss, self.optimizer = model, augment, loss, optimizer
+        self.recipe, self.jit, self.pairs = recipe, jit, pairs
+        self.forward = training_twin(model)
         self.groups = {
-            name: [layer.name for layer in layers] for name, layers in stages(core).items()
+            name: [layer.name for layer in layers] for name, layers in stages(model).items()
         }
-        size, alike = (
-            2 + len(self.groups),
-            {"trainable": False, "aggregation": "only_first_replica"},
-        )
+        n_sums = 2 + len(self.groups)  # batches, loss, gradient norm of each stage
+        options = {"trainable": False, "aggregation": "only_first_replica"}
         self.strategy = tf.distribute.get_strategy()
         self.replicas = self.strategy.num_replicas_in_sync
-        self.sums = keras.Variable(np.zeros(size, np.float32), name="sums", **alike)
-        self.fault = keras.Variable(-1, dtype="int32", name="fault", **alike)
+        self.sums = keras.Variable(np.zeros(n_sums, np.float32), name="sums", **options)
+        self.bad_batch = keras.Variable(-1, dtype="int32", name="fault", **options)
         self.averages = [
-            keras.Variable(v.numpy(), dtype="float32", name="average", **alike)
-            for v in (named_variables(core).values() if chosen.ema else [])
+            keras.Variable(v.numpy(), dtype="float32", name="average", **options)
+            for v in (named_variables(model).values() if recipe.ema else [])
         ]
         self._step: Any = None
 
     def variables(self) -> dict[str, list[Any]]:
         """Everything that changes in training, by group, in a fixed order."""
         return {
-            "model": [v for layer in self.core.layers for v in layer.variables],
+            "model": [v for layer in self.model.layers for v in layer.variables],
             "optimizer": self.optimizer.variables,
             "average": self.averages,
-            "metrics": [self.sums, self.fault],
+            "metrics": [self.sums, self.bad_batch],
         }
 
     def weights(self) -> dict[str, np.ndarray]:
-        """What is measured and kept, by "layer/variable": the moving averages, or the weights where
-        the recipe has none.
+        """The arrays that are evaluated and saved, by "layer/variable": the moving averages, or
+        the weights where the recipe has no moving average.
         """
-        named = named_variables(self.core)
+        named = named_variables(self.model)
         values = self.averages or list(named.values())
         return {
             name: np.asarray(v.numpy(), np.float32) for name, v in zip(named, values, strict=True)
         }
 
-    def open(self, epoch: int) -> None:
-        """Freeze and unfreeze as the recipe says for an epoch (from 0)."""
-        if (
-            set_trainable(self.core, epoch, self.recipe.unfreeze, self.recipe.freeze_norm)
-            or self._step is None
-        ):
-            one = (
-                self._one
-                if self.replicas == 1
-                else lambda *given: self.strategy.run(self._one, args=given)
-            )
+    def begin_epoch(self, epoch: int) -> None:
+        """Freeze and unfreeze layers as in the recipe for an epoch (counted from 0)."""
+        changed = set_trainable(self.model, epoch, self.recipe.unfreeze, self.recipe.freeze_norm)
+        if changed or self._step is None:
+            step = self._replica_step if self.replicas == 1 else self._distributed_step
             self._step = tf.function(
-                one, jit_compile=self.jit, autograph=False, reduce_retracing=True
+                step, jit_compile=self.jit, autograph=False, reduce_retracing=True
             )
 
-    def reset(self) -> None:
-        """Begin new sums."""
+    def reset_means(self) -> None:
+        """Start new means."""
         self.sums.assign(np.zeros(self.sums.shape, np.float32))
-        self.fault.assign(-1)
+        self.bad_batch.assign(-1)
 
     def step(self, batch: Batch, number: int) -> None:
-        """Learn from one batch, the `number`-th of its epoch (from 0)."""
+        """Train on one batch, with its index in the epoch (from 0)."""
         self._step(batch, tf.constant(number, tf.int32))
 
     def means(self) -> dict[str, float]:
-        """Means over the batches since `reset`: loss, and the norm of the gradient of each stage
+        """Means over the batches since `reset_means`: the loss, and the gradient norm of each stage
         (grad_stem, ...).
         """
         sums = self.sums.numpy().astype(np.float64)
         names = ["loss", *(f"grad_{name}" for name in self.groups)]
         return dict(zip(names, (sums[1:] / max(1.0, sums[0])).tolist(), strict=True))
 
-    def shared(self, batches: tf.data.Dataset) -> Any:
-        """The batches, each dealt out to the devices."""
-        return (
-            batches
-            if self.replicas == 1
-            else self.strategy.experimental_distribute_dataset(batches)
-        )
+    def distribute(self, batches: tf.data.Dataset) -> Any:
+        """The batches, each divided among the devices."""
+        if self.replicas == 1:
+            return batches
+        return self.strategy.experimental_distribute_dataset(batches)
 
-    def _one(self, batch: Batch, number: Any) -> None:
-        """One device's part of a step. The loss is the mean over the labels of the whole batch,
-        whatever the devices.
+    def _distributed_step(self, batch: Batch, number: Any) -> None:
+        self.strategy.run(self._replica_step, args=(batch, number))
+
+    def _replica_step(self, batch: Batch, number: Any) -> None:
+        """The part of one device in a step. The loss is the mean over the labels of the whole
+        batch, for any number of devices.
         """
         inputs, label, weight = batch
         image = self.augment(inputs["image"], inputs["key"], training=True)
-        variables = self.core.trainable_variables
-        image, label, weight = self._mixed(image, inputs["key"], label, weight)
-        total = self._summed(ops.sum(ops.cast(weight, "float32")))
+        variables = self.model.trainable_variables
+        image, label, weight = self._mix_pairs(image, inputs["key"], label, weight)
+        total = self._sum_over_devices(ops.sum(ops.cast(weight, "float32")))
         with tf.GradientTape() as tape:
             loss = self.loss.mean(label, self.forward(image, training=True), weight, total)
-        gradients = self._summed(tape.gradient(loss, [v.value for v in variables]))
-        loss, norms = self._summed(loss), self._norms(variables, gradients)
-        sound = (
+        gradients = self._sum_over_devices(tape.gradient(loss, [v.value for v in variables]))
+        loss, norms = self._sum_over_devices(loss), self._norms(variables, gradients)
+        finite = (
             ops.isfinite(loss)
             & ops.isfinite(ops.sum(norms))
-            & ops.isfinite(self._summed(ops.sum(image)))
+            & ops.isfinite(self._sum_over_devices(ops.sum(image)))
         )
-        self.fault.assign(ops.where((self.fault < 0) & ~sound, number, self.fault))
+        first_bad = (self.bad_batch < 0) & ~finite
+        self.bad_batch.assign(ops.where(first_bad, number, self.bad_batch))
         self.optimizer.apply(gradients, variables)
-        self._average()
+        self._update_averages()
         self.sums.assign_add(ops.concatenate([ops.stack([1.0, loss]), norms]))
 
-    def _mixed(self, image: Any, key: Any, label: Any, weight: Any) -> Any:
-        """Mixup or cutmix of neighbours in the batch; classes become one-hot."""
+    def _mix_pairs(self, image: Any, key: Any, label: Any, weight: Any) -> Any:
+        """Mixup or cutmix of neighbors in the batch; class indices become one-hot labels."""
         if self.pairs is None:
             return image, label, weight
         if len(label.shape) == 1:
-            label = ops.one_hot(label, self.core.outputs[0].shape[-1], dtype="float32")
+            label = ops.one_hot(label, self.model.outputs[0].shape[-1], dtype="float32")
         return mix(
             image, label, weight, draw_pairs(key, self.pairs, len(image.shape) - 2), self.pairs
         )
 
-    def _summed(self, values: Any) -> Any:
-        """Sums over the devices."""
+    def _sum_over_devices(self, values: Any) -> Any:
+        """The sum of a value over the devices."""
         if self.replicas == 1:
             return values
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
 
     def _norms(self, variables: list[Any], gradients: list[Any]) -> Any:
-        """(stages,) norm of the gradient of each stage; 0 of one that is frozen."""
+        """(stages,) gradient norm of each stage; 0 for a frozen stage."""
         squares: dict[str, Any] = dict.fromkeys(self.groups, 0.0)
         stage = {name: group for group, names in self.groups.items() for name in names}
         for variable, gradient in zip(variables, gradients, strict=True):
@@ -174,12 +170,13 @@ class Trainer:
             ops.stack([ops.convert_to_tensor(value, "float32") for value in squares.values()])
         )
 
-    def _average(self) -> None:
+    def _update_averages(self) -> None:
+        """The moving average of all weights; its momentum rises to the recipe's."""
         if not self.averages:
             return
-        done = ops.cast(self.optimizer.iterations, "float32")
-        momentum = ops.minimum(self.recipe.ema, (1.0 + done) / (10.0 + done))
+        updates = ops.cast(self.optimizer.iterations, "float32")
+        momentum = ops.minimum(self.recipe.ema, (1.0 + updates) / (10.0 + updates))
         for average, variable in zip(
-            self.averages, named_variables(self.core).values(), strict=True
+            self.averages, named_variables(self.model).values(), strict=True
         ):
             average.assign_add((ops.cast(variable, "float32") - average) * (1.0 - momentum))

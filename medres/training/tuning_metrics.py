@@ -1,8 +1,10 @@
-"""What the tuning split says about an epoch: its loss, and the exact AUC with an interval that
-knows patients.
+"""The metrics of an epoch on the tuning (validation) split: its loss, and the exact AUC with an
+interval that is clustered by patient.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 
@@ -14,15 +16,14 @@ from medres.evaluate.statistics.estimate import Estimate
 from medres.training.data import ScoredImages
 from medres.training.losses import mean_loss
 
-LEVEL = 0.95
+LEVEL = 0.95  # of confidence
 
 
 def tuning_row(logits: ScoredImages, unit: str) -> dict[str, float | None]:
     """tune_loss, and tune_auc with its 95 % limits at `unit`: of the finding, or the mean over
-    findings (classes: one against the rest).
+    findings (over classes: each against the rest).
 
-    The AUC is exact and its interval counts patients (medres.evaluate); None where it is not
-    defined.
+    The AUC is exact and its interval counts patients (medres.evaluate); None where it is undefined.
     """
     auc = tuning_auc(logits, unit)
     return {
@@ -34,22 +35,23 @@ def tuning_row(logits: ScoredImages, unit: str) -> dict[str, float | None]:
 
 
 def tuning_auc(logits: ScoredImages, unit: str) -> Estimate:
-    if logits.targets.task == "multiclass":
-        logits = ScoredImages(probabilities(logits), logits.targets, logits.table)
+    """The AUC at `unit` from logits of images."""
+    if logits.task.exclusive:  # softmax changes the ranking of images by one class
+        logits = dataclasses.replace(logits, scores=probabilities(logits))
     return units_auc(logits.units(unit))
 
 
 def units_auc(units: AnalysisUnits) -> Estimate:
-    """Of the finding, or the mean over findings or classes."""
+    """The AUC of the finding, or the mean AUC over findings or classes."""
     if len(units.names) == 1:
         return auc_estimates(units.sample(units.names[0]), LEVEL).auc
     return macro_auc(units, LEVEL).auc
 
 
 def probabilities(logits: ScoredImages) -> np.ndarray:
-    """Softmax for classes, else the sigmoid; float64 (n, outputs)."""
+    """float64 (n, outputs): the softmax for classes, the sigmoid for findings."""
     z = logits.scores.astype(np.float64)
-    if logits.targets.task != "multiclass":
+    if not logits.task.exclusive:
         return expit(z)
     shifted = np.exp(z - z.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)

@@ -1,5 +1,5 @@
-"""From logits to probabilities and decisions on the tuning split: scaling, conformal sets, frozen
-thresholds.
+"""From logits to probabilities and decisions, on the tuning (validation) split: probability
+calibration, conformal sets and thresholds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         after_calibration,
         calibrate,
         card_of,
-        frozen,
+        finalized,
     )
     from medres.training.calibration.scaling import identity
 
@@ -22,7 +22,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "medres.training.calibration.finalize": "Finalized after_calibration calibrate card_of "
-        "frozen",
+        "finalized",
         "medres.training.calibration.scaling": "identity",
     },
 )

@@ -1,4 +1,4 @@
-"""Class-conditional split-conformal quantiles with patients as clusters. Pure numpy."""
+"""Class-conditional split-conformal quantiles with patients as clusters. Pure NumPy."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import numpy as np
 
 
 def conformal_quantile(scores: np.ndarray, patient: np.ndarray, alpha: float) -> float | None:
-    """Quantile q of nonconformity scores: a new patient's unit of this class has a score <= q with
-    probability 1 - alpha or more.
+    """The quantile q of nonconformity scores: a new patient's unit of this class has a score <= q
+    with a probability of at least 1 - alpha.
 
-    scores (n,), patient (n,): units of one class, several of one patient allowed. One unit a
-    patient is drawn again and again and the conformal p-values are averaged (Dunn, Wasserman &
-    Ramdas 2023, repeated subsampling); here in the limit of infinitely many draws, where a unit of
-    a patient with m units counts 1/m:
+    scores (n,), patient (n,): units of one class; a patient may have several. One unit per patient
+    is drawn repeatedly and the conformal p-values are averaged (Dunn, Wasserman & Ramdas 2023,
+    repeated subsampling). This function computes the limit of infinitely many draws, where each
+    unit of a patient with m units has weight 1/m:
 
         p(s) = (1 + sum over patients of the share of their scores >= s) / (patients + 1),
-        q = the greatest score with p > alpha
+        q = the largest score with p > alpha
 
-    An average of p-values is proven only up to a factor of 2: 1 - 2 alpha where patients have
-    several units, and near 1 - alpha in practice. With one unit a patient the coverage is exact,
-    and q is the ceil((n + 1)(1 - alpha))-th smallest score. None where fewer than ceil(1 / alpha) -
-    1 patients are given: no finite quantile then has the coverage.
+    For an average of p-values the coverage is proven only up to a factor of 2: it is at least
+    1 - 2 alpha where patients have several units, and near 1 - alpha in practice. With one unit per
+    patient the coverage is exact, and q is the ceil((n + 1)(1 - alpha))-th smallest score. None for
+    fewer than ceil(1 / alpha) - 1 patients, since no finite quantile then has the coverage.
+
+    >>> conformal_quantile(np.linspace(0.1, 0.9, 9), np.arange(9), 0.1)
+    0.9
     """
     _, code = np.unique(patient, return_inverse=True)
     share = 1.0 / np.bincount(code)[code]

@@ -1,5 +1,5 @@
-"""After the fit, on the tuning split alone and at the unit that is served: calibration, operating
-points, conformal quantiles.
+"""After training, on the tuning (validation) split only and at the unit that is served: probability
+calibration, operating points and conformal quantiles.
 """
 
 from __future__ import annotations
@@ -12,26 +12,33 @@ import numpy as np
 from medres.artefact.archive import summary_hash, versions, with_probability
 from medres.artefact.card import SERVED, Calibration, Card, ConformalQuantile, OperatingPoint
 from medres.evaluate.metrics.thresholds import criterion, threshold
+from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.models.test_time_augmentation import with_views
 from medres.training.calibration.conformal import conformal_quantile
 from medres.training.calibration.scaling import binary_temperature, identity, platt, temperature
 from medres.training.data import (
-    POOL,
     CompiledModel,
     ScoredImages,
     TrainingData,
-    fewest,
+    min_patients_for_quantile,
     tuning_holdout,
 )
 
 if TYPE_CHECKING:
     import keras
 
+NO_HOLDOUT = (
+    "a third of the tuning patients is too few for a quantile, so all of them are used for early "
+    "stopping and thresholds"
+)
+
 
 @dataclass(frozen=True)
 class Finalized:
-    """What goes into the card beside the weights; left_out: what could not be found, and why."""
+    """What the card has beside the weights. left_out: the finding, what could not be computed for
+    it, and why.
+    """
 
     calibration: Calibration
     points: list[OperatingPoint]
@@ -39,36 +46,44 @@ class Finalized:
     left_out: list[dict[str, str]]
 
 
-def frozen(
-    core: keras.Model, data: TrainingData, config: dict[str, Any], kept_epoch: int
+def finalized(
+    logit_model: keras.Model, data: TrainingData, config: dict[str, Any], best_epoch: int
 ) -> tuple[keras.Model, Card]:
-    """The served model and its card, from the weights that `core` holds now (float32, logits)."""
-    after, held = config["after"], tuning_holdout(data, config["after"]["alpha"])
-    core = with_views(core, after["views"], data.cache.spec.fill)
-    logits = CompiledModel(core).score(data, "tune")
-    calibration = calibrate(logits.take(~held), after["calibration"])
-    served = with_probability(core, calibration, data.targets.task)
+    """The served model (images in model units to probabilities) and its card.
+
+    logit_model: float32, from images to logits, with the weights of the best epoch. config: as in
+        config.json.
+    """
+    after = config["after"]
+    holdout = tuning_holdout(data, after["alpha"])
+    logit_model = with_views(logit_model, after["views"], data.cache.spec.fill)
+    logits = CompiledModel(logit_model).score(data, "tune")
+    calibration = calibrate(logits.take(~holdout), after["calibration"])
+    served = with_probability(logit_model, calibration, data.task.name)
     scored = CompiledModel(served).score(data, "tune")
-    made = after_calibration(calibration, scored.take(~held), scored.take(held), data.unit, after)
-    return served, card_of(data, config, made, kept_epoch)
+    result = after_calibration(
+        calibration, scored.take(~holdout), scored.take(holdout), data.unit, after
+    )
+    return served, card_of(data, config, result, best_epoch)
 
 
-def card_of(data: TrainingData, config: dict[str, Any], made: Finalized, kept_epoch: int) -> Card:
+def card_of(data: TrainingData, config: dict[str, Any], result: Finalized, best_epoch: int) -> Card:
+    """The card of a trained model. config: as in config.json."""
     training = {
         "config": config,
-        "kept_epoch": kept_epoch,
+        "kept_epoch": best_epoch,
         "splits": data.manifest.summary["splits"],
-        "left_out": made.left_out,
+        "left_out": result.left_out,
     }
     return Card(
-        task=data.targets.task,
+        task=data.task.name,
         names=list(data.targets.names),
         preprocess=data.cache.spec,
         unit=cast(Any, data.unit),
-        pooling=cast(Any, POOL[data.targets.task]),
-        calibration=vars(made.calibration),
-        operating_points=made.points,
-        conformal=made.conformal,
+        pooling=data.task.pool,
+        calibration=vars(result.calibration),
+        operating_points=result.points,
+        conformal=result.conformal,
         training=training,
         versions=versions(),
     )
@@ -77,36 +92,36 @@ def card_of(data: TrainingData, config: dict[str, Any], made: Finalized, kept_ep
 def after_calibration(
     calibration: Calibration,
     fitted: ScoredImages,
-    held: ScoredImages,
+    holdout: ScoredImages,
     unit: str,
     after: dict[str, Any],
 ) -> Finalized:
-    """Operating points from `fitted` and conformal quantiles from `held`, both with served
-    probabilities.
+    """Operating points from `fitted` and conformal quantiles from `holdout`, both with the served
+    probabilities. after: the part of config.json with this name.
     """
-    points, missing = operating_points(fitted, unit, after["operating_points"])
-    quantiles, without = conformal(held, after["alpha"])
-    return Finalized(calibration, points, quantiles, missing + without)
+    points, no_points = operating_points(fitted, unit, after["operating_points"])
+    quantiles, no_quantiles = conformal(holdout, after["alpha"])
+    return Finalized(calibration, points, quantiles, no_points + no_quantiles)
 
 
 def calibrate(logits: ScoredImages, method: str) -> Calibration:
-    """Calibration at study level: of the largest logit of a study (a rising map leaves it the
-    largest), or of the mean of its images' class probabilities.
+    """Calibration at study level: of the largest logit of a study (the largest one remains so under
+    an increasing map), or of the mean of the class probabilities of its images.
 
-    method: "platt" or "temperature" (classes always take a temperature), or "none". A finding whose
-        tuning studies are all of one class stays as it is; studies whose images have several
-        classes are left out.
+    method: "platt" or "temperature" (classes always have one temperature), or "none". A finding
+        whose tuning studies are all positive or all negative stays uncalibrated; studies whose
+        images have several classes are not used.
     """
     names, units = logits.targets.names, logits.units(SERVED)
     if method == "none":
         return identity(len(names))
-    if logits.targets.task == "multiclass":
+    if logits.task.exclusive:
         return _class_temperature(logits, units)
     result = identity(len(names), method)
     for i, name in enumerate(names):
         sample = units.sample(name)
         result.n[i], result.n_positive[i] = len(sample.label), sample.n_positive
-        if not 0 < sample.n_positive < len(sample.label):
+        if not _has_both_classes(sample):
             continue
         if method == "platt":
             result.scale[i], result.offset[i] = platt(sample.score, sample.label)
@@ -117,117 +132,118 @@ def calibrate(logits: ScoredImages, method: str) -> Calibration:
 
 def _class_temperature(logits: ScoredImages, units: AnalysisUnits) -> Calibration:
     names = logits.targets.names
-    label = np.stack([units.label[name] for name in names], axis=1)
-    sound = np.nansum(label, axis=1) == 1
-    number = {key: i for i, key in enumerate(units.key[sound])}
-    member = logits.table[SERVED].map(number)
-    images = member.notna().to_numpy()
-    count = [int(label[sound, i].sum()) for i in range(len(names))]
-    if not number:
+    labels = np.stack([units.label[name] for name in names], axis=1)
+    has_one_class = np.nansum(labels, axis=1) == 1
+    index = {key: i for i, key in enumerate(units.key[has_one_class])}
+    if not index:
         return identity(len(names), "temperature")
-    own = np.argmax(np.nan_to_num(label[sound]), axis=1)
-    scale = temperature(logits.scores[images], own, member[images].to_numpy(np.int64))
+    unit_of_image = logits.table[SERVED].map(index)
+    images = unit_of_image.notna().to_numpy()
+    scale = temperature(
+        logits.scores[images],
+        np.argmax(np.nan_to_num(labels[has_one_class]), axis=1),
+        unit_of_image[images].to_numpy(np.int64),
+    )
     return Calibration(
         "temperature",
         [scale] * len(names),
         [0.0] * len(names),
-        [int(sound.sum())] * len(names),
-        count,
+        [int(has_one_class.sum())] * len(names),
+        [int(labels[has_one_class, i].sum()) for i in range(len(names))],
     )
 
 
 def operating_points(
-    scored: ScoredImages, unit: str, wanted: dict[str, str]
+    scored: ScoredImages, unit: str, criteria: dict[str, str]
 ) -> tuple[list[OperatingPoint], list[dict[str, str]]]:
-    """The points of every finding, at `unit` and at the served unit; none for classes. Also what
-    could not be had, and why.
+    """The operating points of every finding at `unit` and at the served unit (none for classes),
+    and those that could not be computed, with the reason.
 
-    scored: probabilities as served. wanted: name -> criterion; "default" is Youden's unless it is
-        named there.
+    scored: probabilities as served. criteria: by name of the point; "default" is Youden's unless it
+        is among them.
     """
-    points, left_out = [], []
+    points: list[OperatingPoint] = []
+    left_out: list[dict[str, str]] = []
+    if not scored.task.has_thresholds:
+        return points, left_out
     for level in dict.fromkeys((unit, SERVED)):
         units = scored.units(level)
-        for finding in units.names if units.task != "multiclass" else ():
+        for finding in units.names:
             sample = units.sample(finding)
-            source = summary_hash([sample.label.tolist(), sample.score.tolist()])
-            for name, text in ({"default": "youden"} | wanted).items():
-                both = 0 < sample.n_positive < len(sample.label)
-                found = threshold(sample, criterion(text)) if both else None
-                if found is None:
+            sha256 = summary_hash([sample.label.tolist(), sample.score.tolist()])
+            for name, text in ({"default": "youden"} | criteria).items():
+                value = threshold(sample, criterion(text)) if _has_both_classes(sample) else None
+                if value is None:
                     why = (
-                        "no threshold reaches it"
-                        if both
+                        "no threshold reaches the criterion"
+                        if _has_both_classes(sample)
                         else f"one class only among the tuning units ({level})"
                     )
-                    left_out.append(
-                        {"finding": finding, "what": f"operating point {name} ({text})", "why": why}
-                    )
+                    what = f"operating point {name} ({text})"
+                    left_out.append({"finding": finding, "what": what, "why": why})
                     continue
                 points.append(
                     OperatingPoint(
                         finding=finding,
                         name=name,
-                        threshold=found,
+                        threshold=value,
                         criterion=text,
                         unit=level,
                         split="tune",
                         n_patients=sample.n_patients,
-                        sha256=source,
+                        sha256=sha256,
                     )
                 )
     return points, left_out
 
 
-def conformal(
-    held: ScoredImages, alpha: float
-) -> tuple[list[ConformalQuantile], list[dict[str, str]]]:
-    """Quantiles of 1 - p(label) by finding and label (or class), at the served unit; and which
-    could not be had, and why.
+def _has_both_classes(sample: Sample) -> bool:
+    return bool(0 < sample.n_positive < len(sample.label))
 
-    held: served probabilities of tuning patients that had no part in early stopping, calibration or
-        thresholds.
+
+def conformal(
+    holdout: ScoredImages, alpha: float
+) -> tuple[list[ConformalQuantile], list[dict[str, str]]]:
+    """Quantiles of 1 - p(label) for each label of a finding (or for each class) at the served unit,
+    and those that could not be computed, with the reason.
+
+    holdout: served probabilities of tuning patients that early stopping, calibration and thresholds
+        did not use.
     """
-    found: list[ConformalQuantile] = []
+    quantiles: list[ConformalQuantile] = []
     left_out: list[dict[str, str]] = []
     if alpha == 0:
-        return found, left_out
-    units = held.units(SERVED) if len(held.scores) else None
-    several = held.targets.task == "multiclass"
-    for name in held.targets.names:
-        for label in (name,) if several else (0, 1):
-            scores, patient = _nonconformity(units, name, 1 if several else int(label))
+        return quantiles, left_out
+    units = holdout.units(SERVED) if len(holdout.scores) else None
+    exclusive = holdout.task.exclusive
+    for name in holdout.targets.names:
+        for label in (name,) if exclusive else (0, 1):
+            scores, patient = _nonconformity(units, name, 1 if exclusive else int(label))
             quantile, n = conformal_quantile(scores, patient, alpha), len(np.unique(patient))
             if quantile is None:
-                why = (
-                    f"{n} patients of this class were kept apart; {fewest(alpha)} are needed"
-                    if units
-                    else TOO_FEW
-                )
-                left_out.append(
-                    {"finding": name, "what": f"conformal quantile of {label}", "why": why}
-                )
+                why = NO_HOLDOUT
+                if units is not None:
+                    why = (
+                        f"{n} patients of this class are in the holdout; "
+                        f"{min_patients_for_quantile(alpha)} are needed"
+                    )
+                what = f"conformal quantile of {label}"
+                left_out.append({"finding": name, "what": what, "why": why})
                 continue
-            found.append(
+            quantiles.append(
                 ConformalQuantile(
                     finding=name, label=label, alpha=alpha, quantile=quantile, n_patients=n
                 )
             )
-    return found, left_out
-
-
-TOO_FEW = (
-    "a third of the tuning patients is too few for a quantile, so all serve early stopping "
-    "and thresholds"
-)
+    return quantiles, left_out
 
 
 def _nonconformity(
     units: AnalysisUnits | None, name: str, label: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """1 - p(label) of the units with that label, and their patients."""
+    """1 - p(label) of the units with this label, and their patients."""
     if units is None:
         return np.zeros(0), np.zeros(0, dtype=np.int64)
-    chosen = units.label[name] == label
-    score = units.score[name][chosen]
-    return 1.0 - score if label else score, units.patient[chosen]
+    mask = units.label[name] == label
+    score = units.score[name][mask]
+    return 1.0 - score if label else score, units.patient[mask]

@@ -1,10 +1,13 @@
-"""What a run is: its options, its configuration, and the refusals before the first step."""
+"""The options of a run, its configuration (config.json), and the checks of both before the first
+training step. Defaults of the options are the fields of `RunOptions`; those of the optimization are
+in medres.training.config.recipe.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,28 +25,32 @@ from medres.training.config.recipe import Recipe
 from medres.training.config.recipe import recipe as recipe_of
 
 DEFAULT_WINDOWS = ["lung", "mediastinum", "bone"]
-SMALL_SIDE = 64
+SMALL_SIDE = 64  # px, up to which the stem is "small"
+MAX_DIFFERENCES = 6  # named in a message
 
 
 class RunOptions(BaseModel):
-    """Everything of a run that is no field of its recipe.
+    """All settings of a run that are not fields of its recipe, with their defaults.
 
-    model: resnet18, resnet34, resnet50, ..., or a .keras file with a backbone of one's own. preset:
-        a name or spec of data_pipelines.preprocessing.spec; None is xray-224 or ct-256, after the
-        manifest. recipe: the name to start from.
-    version, width: see medres.backbones. stem: None is "small" up to 64 px, else "imagenet".
-        windows: CT only; None is lung, mediastinum and bone.
-    weights: a file to start from (`load_pretrained`): another run's model.keras,
+    model: resnet18, resnet34, resnet50, ..., or a .keras file with your own backbone.
+    preset: the name of a preprocessing preset, or a spec of data_pipelines.preprocessing.spec;
+        None: xray-224 or ct-256, according to the manifest.
+    recipe: the name of the recipe to start from.
+    version, width: see medres.backbones.
+    stem: None: "small" for images up to 64 px, otherwise "imagenet".
+    windows: for CT only, names or (center, width) in HU; None: lung, mediastinum and bone.
+    weights: a file with initial weights (`load_pretrained`): model.keras of another run,
         keras.applications, torchvision, RadImageNet, ...
-    scaling: what those weights expect ("imagenet", "caffe"), folded into the stem; None: what a
-        medres model receives.
-    precision: "float32", "mixed_bfloat16", or "auto": the faster of both in a short self-test,
-        where the machine has bfloat16.
-    calibration: of probabilities, on the tuning split. operating_points: name -> criterion, as in
-        {"screening": "sensitivity:0.95"}; see medres.evaluate.metrics.thresholds. alpha: error rate
-        of the conformal sets; 0: none.
-    views: 5 adds test-time augmentation, four shifted copies of an image (see
-        medres.models.test_time_augmentation), to the saved model.
+    scaling: the input scaling that these weights expect ("imagenet" or "caffe"), which is folded
+        into the stem; None: -1 to 1, as in medres models.
+    precision: "float32", "mixed_bfloat16", or "auto": the faster one in a short benchmark, where
+        the machine supports bfloat16.
+    calibration: of probabilities, on the tuning (validation) split.
+    operating_points: criteria by name, for instance {"screening": "sensitivity:0.95"}; see
+        medres.evaluate.metrics.thresholds.
+    alpha: error rate of the conformal sets; 0: no conformal sets.
+    views: 5 adds test-time augmentation with four shifted copies of the image to the saved model
+        (see medres.models.test_time_augmentation).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -66,21 +73,30 @@ class RunOptions(BaseModel):
 
 
 def resolve_settings(
-    config: Path | str | Mapping[str, Any] | None, given: Mapping[str, Any]
+    config: Path | str | Mapping[str, Any] | None, overrides: Mapping[str, Any]
 ) -> tuple[RunOptions, Recipe]:
-    """Options and recipe from a file or mapping, overridden by what was given (None: not given).
+    """Options and recipe from a file or a mapping, with overrides (None: not overridden).
 
-    Raises TrainingError for a key that is neither an option nor a field of the recipe, and for a
-    value that cannot be.
+    Raises TrainingError (codes unknown_setting, bad_setting) for a key that is neither an option
+    nor a field of the recipe, and for a value that is not allowed.
+
+    >>> options, recipe = resolve_settings({"recipe": "small", "seed": 4}, {"epochs": 30})
+    >>> options.seed, recipe.name, recipe.epochs, recipe.batch_size
+    (4, 'small', 30, 16)
     """
-    merged = read_config(config) | {key: value for key, value in given.items() if value is not None}
-    known = [*RunOptions.model_fields, *Recipe.model_fields]
+    merged = read_config(config) | {
+        key: value for key, value in overrides.items() if value is not None
+    }
+    names = [name for name in [*RunOptions.model_fields, *Recipe.model_fields] if name != "name"]
     for key in merged:
-        if key not in known or key == "name":
-            near = difflib.get_close_matches(str(key), known, 1)
+        if key not in names:
+            similar = difflib.get_close_matches(str(key), names, 1)
             raise TrainingError(
-                f"there is no setting {key!r}"
-                + (f": did you mean {near[0]!r}?" if near else f": {', '.join(known)}")
+                f"setting {key!r} is unknown: "
+                + (
+                    f"did you mean {similar[0]!r}?" if similar else f"use one of {', '.join(names)}"
+                ),
+                code="unknown_setting",
             )
     try:
         options = RunOptions.model_validate(
@@ -89,45 +105,53 @@ def resolve_settings(
     except ValidationError as error:
         first = error.errors()[0]
         raise TrainingError(
-            f"setting {first['loc'][0]}: {first['msg']}; received {first['input']!r}"
+            f"setting {first['loc'][0]}: {first['msg']}; received {first['input']!r}",
+            code="bad_setting",
         ) from None
     try:
         for name, text in options.operating_points.items():
             criterion(text, name)
     except EvaluationError as error:
-        raise TrainingError(str(error)) from None
+        raise TrainingError(f"setting operating_points: {error}", code="bad_setting") from None
     return options, recipe_of(
         options.recipe, {key: merged[key] for key in Recipe.model_fields if key in merged}
     )
 
 
 def read_config(config: Path | str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Settings by name from a YAML or JSON file (as `medres plan` writes), or a mapping. Raises
-    TrainingError.
+    """Settings by name from a YAML or JSON file (as `medres plan` writes it), or from a mapping.
+    Raises TrainingError (code unreadable_config).
     """
     if config is None or isinstance(config, Mapping):
         return dict(config or {})
     path = Path(config)
     try:
-        found = yaml.safe_load(path.read_text())
+        settings = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
+        mark = getattr(error, "problem_mark", None)
         raise TrainingError(
-            f"{path} is no YAML or JSON{f', line {where.line + 1}' if where else ''}"
+            f"{path} is not valid YAML or JSON{f', line {mark.line + 1}' if mark else ''}",
+            code="unreadable_config",
         ) from None
-    if not isinstance(found, dict):
-        raise TrainingError(f"{path} holds no settings: write them as NAME: VALUE, one a line")
-    return found
+    if not isinstance(settings, dict):
+        raise TrainingError(
+            f"{path} has no settings: write each one as NAME: VALUE on a line of its own",
+            code="unreadable_config",
+        )
+    return settings
 
 
 def preprocessing(preset: str | dict | PreprocessSpec | None, manifest: Manifest) -> PreprocessSpec:
+    """The spec of a run; None: the default preset of the kind of image in the manifest."""
     if preset is not None:
         return spec_from(preset)
     kinds = manifest.table["kind"].unique()
     if len(kinds) != 1:
         raise TrainingError(
-            "the work folder holds radiographs and CT: say which to train on, for instance "
-            "--preset xray-224 or --preset ct-256"
+            f"the work folder has images of several kinds ({', '.join(sorted(kinds))}): choose one "
+            f"with --preset, for instance "
+            f"{' or '.join(image_kind(kind).default_preset for kind in sorted(kinds))}",
+            code="several_kinds",
         )
     return spec_from(image_kind(kinds[0]).default_preset)
 
@@ -135,25 +159,28 @@ def preprocessing(preset: str | dict | PreprocessSpec | None, manifest: Manifest
 def configuration(
     options: RunOptions, chosen: Recipe, spec: PreprocessSpec, *, backbone: str | None = None
 ) -> dict[str, Any]:
-    """Everything that decides the result, JSON-able; two runs with equal configurations are the
-    same run.
+    """The content of config.json: everything that determines the result. Two runs with equal
+    configurations are the same run.
 
-    backbone: SHA-256 of a backbone of one's own, which stands in for the variant.
+    backbone: SHA-256 of the user's backbone, which replaces the variant.
     """
-    windows = options.windows
-    if spec.kind != "ct" and windows is not None:
+    has_windows = image_kind(spec.kind).has_windows
+    if options.windows is not None and not has_windows:
         raise TrainingError(
-            "windows are for CT: a radiograph's window is part of the image and was applied "
-            "before the cache"
+            f"setting windows: windows are for CT, and the images are of kind {spec.kind}: their "
+            f"window is already applied in the cache; remove the setting",
+            code="no_windows",
         )
     if (chosen.unfreeze or chosen.freeze_norm) and options.weights is None and backbone is None:
         raise TrainingError(
-            f"recipe {chosen.name} freezes layers, and the net starts from random weights: give "
-            f"--weights FILE, or another recipe"
+            f"recipe {chosen.name} freezes layers, but the model starts from random weights: give "
+            f"--weights FILE, or choose another recipe",
+            code="no_weights",
         )
     if options.scaling is not None and options.weights is None:
         raise TrainingError(
-            "scaling says what pretrained weights expect: give --weights FILE as well"
+            "setting scaling: it describes pretrained weights; give --weights FILE as well",
+            code="no_weights",
         )
     network: dict[str, Any] = {
         "variant": options.model,
@@ -163,7 +190,9 @@ def configuration(
     network["stem"] = options.stem or (
         "small" if max(spec.rows, spec.cols) <= SMALL_SIDE else "imagenet"
     )
-    network["windows"] = DEFAULT_WINDOWS if spec.kind == "ct" and windows is None else windows
+    network["windows"] = (
+        DEFAULT_WINDOWS if has_windows and options.windows is None else options.windows
+    )
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
     augment = spec.default_augmentation if chosen.augment == "auto" else chosen.augment
@@ -181,8 +210,8 @@ def configuration(
 
 
 def augment_spec(chosen: Recipe, spec: PreprocessSpec) -> AugmentSpec:
-    """What happens to training images: the recipe's preset in the units of `spec`, with the
-    recipe's mixup or cutmix.
+    """The augmentation of training images: the recipe's preset in the units of `spec`, with the
+    mixup or cutmix of the recipe.
     """
     pairs = {
         name: value for name, value in (("mixup", chosen.mixup), ("cutmix", chosen.cutmix)) if value
@@ -191,7 +220,10 @@ def augment_spec(chosen: Recipe, spec: PreprocessSpec) -> AugmentSpec:
     if not pairs:
         return preset
     if len(pairs) > 1:
-        raise TrainingError("recipe, fields mixup and cutmix: choose one of them")
+        raise TrainingError(
+            "recipe, fields mixup and cutmix: both are above 0; set one of them to 0",
+            code="bad_setting",
+        )
     return AugmentSpec.model_validate(preset.model_dump() | {"mixup": 0.0, "cutmix": 0.0} | pairs)
 
 
@@ -202,18 +234,60 @@ def existing_config(out: Path) -> dict[str, Any]:
 
 
 def claim_run_folder(out: Path, config: dict[str, Any]) -> None:
-    """Make `out` ours: new, or an earlier run of the same configuration."""
+    """Create `out` with config.json, or accept an existing run with the same configuration. Raises
+    TrainingError (codes other_run, not_a_run) for any other folder.
+    """
     file, config = out / "config.json", json.loads(json.dumps(config, allow_nan=False))
     if file.exists():
-        before = existing_config(out)
-        changed = sorted(key for key in config if before.get(key) != config[key])
-        if changed:
+        existing = existing_config(out)
+        if any(existing.get(key) != value for key, value in config.items()):
             raise TrainingError(
-                f"{out} holds a run with another {', '.join(changed)}: train into a new folder, "
-                f"or repeat the same command to resume"
+                f"the existing run in {out} has different settings: "
+                f"{_differences(existing, config)}. Train into a new folder, or repeat the "
+                f"original command to resume",
+                code="other_run",
             )
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TrainingError(f"{out} exists and is no run of medres: give a new folder")
+        raise TrainingError(
+            f"{out} exists and is not a run of medres: choose a new folder", code="not_a_run"
+        )
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(file, json.dumps(config, indent=1).encode())
+
+
+def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as pairs such as ("recipe.epochs", 15).
+
+    >>> dict(flattened({"seed": 0, "recipe": {"epochs": 15}}))
+    {'seed': 0, 'recipe.epochs': 15}
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _differences(existing: dict[str, Any], requested: dict[str, Any]) -> str:
+    """The settings that differ: "epochs 2, requested 4; seed 0, requested 1"."""
+    before, after = dict(flattened(existing)), dict(flattened(requested))
+    names = [
+        name
+        for name in sorted(before.keys() | after.keys())
+        if name.partition(".")[0] in requested and before.get(name) != after.get(name)
+    ]
+    changes = [
+        f"{name.removeprefix('recipe.').removeprefix('after.')} {_short(before.get(name))}, "
+        f"requested {_short(after.get(name))}"
+        for name in names[:MAX_DIFFERENCES]
+    ]
+    if len(names) > MAX_DIFFERENCES:
+        changes.append(f"and {len(names) - MAX_DIFFERENCES} more")
+    return "; ".join(changes)
+
+
+def _short(value: object) -> str:
+    """A value in a message; of a hash, the first digits."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,6 +1,7 @@
-"""What to train, proposed from the manifest by rules in one table; each choice says why. No search.
+"""A proposal for the settings of a run, from the manifest and the machine, by one table of rules.
+Each setting has a reason; nothing is searched or tried.
 
-The first rule of a setting that applies is taken. A reason may name fields of the fingerprint.
+The first rule of a setting that applies is used. A reason may name fields of the fingerprint.
 """
 
 from __future__ import annotations
@@ -18,22 +19,28 @@ import tensorflow as tf
 import yaml
 
 from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.kinds import image_kind
 from medres.errors import TrainingError
+from medres.tasks import TASKS
 from medres.training.config.options import SMALL_SIDE
 from medres.training.config.recipe import RECIPES
 
-UPDATES = 4000  # optimiser steps that a run should have, where that is 10 to 100 epochs
-# MiB of all layer outputs of one 224 x 224 image in float32, by depth (summed over the built nets);
-# gradients take as much again.
+UPDATES = 4000  # optimizer steps that a run should have, within 10 to 100 epochs
+# MiB of all layer outputs of one 224 x 224 image in float32, by variant (summed over the built
+# models); the gradients need the same again.
 OUTPUTS_224 = {"resnet18": 36, "resnet34": 53, "resnet50": 150}
-SMALL_STEM = 12  # as many times more for the small stem, which has no stride (summed at 28 px)
+SMALL_STEM = 12  # factor for the small stem, which has no stride (measured at 28 px)
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What the rules see. side: median of the shorter image side in pixels; rarest: smallest share
-    of a class or of a finding's positives or negatives among the labelled training images; slices:
-    median number of images a series; memory_gib: of the device that trains.
+    """The input of the rules.
+
+    kind, task: as in the manifest. images, patients: of the training split. findings: number of
+    findings or classes. side: median of the shorter image side in pixels. spacing_mm: median row
+    spacing. slices: median number of images per series. rarest: smallest share of a class, or of
+    the positives or negatives of a finding, among the labelled training images. uncertain: number
+    of labels of -1. gpu: whether TensorFlow sees one. memory_gib: of the device that trains.
     """
 
     kind: str
@@ -53,70 +60,94 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Rule:
-    """`setting` becomes `value` (or its result) where `when` holds of a fingerprint and of what was
-    chosen before.
+    """`setting` becomes `value`, or the result of `value`, where `applies` is true. Both functions
+    receive the fingerprint and the settings that were chosen by earlier rules.
     """
 
     setting: str
-    when: Callable[[Fingerprint, dict[str, Any]], bool]
+    applies: Callable[[Fingerprint, dict[str, Any]], bool]
     value: Any
     reason: str
 
 
-def always(seen: Fingerprint, chosen: dict[str, Any]) -> bool:
+def always(fingerprint: Fingerprint, chosen: dict[str, Any]) -> bool:
     return True
+
+
+def preset_name(fingerprint: Fingerprint, chosen: dict[str, Any]) -> str:
+    """The preset of the kind's default layout with the chosen side: "xray-224"."""
+    prefix = image_kind(fingerprint.kind).default_preset.rpartition("-")[0]
+    return f"{prefix}-{chosen['side']}"
 
 
 RULES: tuple[Rule, ...] = (
     Rule(
         "side",
-        lambda f, c: f.side <= 96,
-        lambda f, c: max(16, f.side),
-        "the images have {side} px: nothing is enlarged",
+        lambda fingerprint, chosen: fingerprint.side <= 96,
+        lambda fingerprint, chosen: max(16, fingerprint.side),
+        "the images have {side} px: they are not enlarged",
     ),
-    Rule("side", lambda f, c: not f.gpu, 128, "no GPU: 128 px keep an epoch short"),
     Rule(
         "side",
-        lambda f, c: f.kind == "ct",
+        lambda fingerprint, chosen: not fingerprint.gpu,
+        128,
+        "no GPU: epochs are short with 128 px",
+    ),
+    Rule(
+        "side",
+        lambda fingerprint, chosen: image_kind(fingerprint.kind).has_series,
         256,
-        "CT at half of 512: nodules of 4 mm keep some pixels",
+        "half of the usual 512 px: a nodule of 4 mm still covers several pixels",
     ),
     Rule(
         "side",
-        lambda f, c: f.images >= 20000 and f.side >= 320,
+        lambda fingerprint, chosen: fingerprint.images >= 20000 and fingerprint.side >= 320,
         320,
-        "{images} images can use finer detail",
+        "{images} training images: enough to learn fine detail",
     ),
     Rule("side", always, 224, "the usual size of radiograph classifiers and of pretrained weights"),
     Rule(
         "preset",
         always,
-        lambda f, c: f"{'ct' if f.kind == 'ct' else 'xray'}-{c['side']}",
-        "{kind} images; see side",
+        preset_name,
+        "kind of image: {kind}",
     ),
-    Rule("model", lambda f, c: not f.gpu, "resnet18", "no GPU: the shallowest of the usual depths"),
     Rule(
         "model",
-        lambda f, c: f.patients < 2000,
+        lambda fingerprint, chosen: not fingerprint.gpu,
         "resnet18",
-        "{patients} training patients: a deeper net would learn them by heart",
+        "no GPU: the smallest of the usual models",
     ),
-    Rule("model", lambda f, c: f.images < 20000, "resnet34", "{images} training images"),
+    Rule(
+        "model",
+        lambda fingerprint, chosen: fingerprint.patients < 2000,
+        "resnet18",
+        "{patients} training patients: a deeper model would overfit",
+    ),
+    Rule(
+        "model",
+        lambda fingerprint, chosen: fingerprint.images < 20000,
+        "resnet34",
+        "{images} training images",
+    ),
     Rule("model", always, "resnet50", "{images} training images"),
     Rule(
         "width",
-        lambda f, c: f.patients < 100,
+        lambda fingerprint, chosen: fingerprint.patients < 100,
         32,
-        "{patients} training patients: half the usual channels",
+        "{patients} training patients: half of the usual channels",
     ),
     Rule(
         "recipe",
-        lambda f, c: f.patients < 500,
+        lambda fingerprint, chosen: fingerprint.patients < 500,
         "small",
-        "{patients} training patients: strong decay, stopped early",
+        "{patients} training patients: strong weight decay and early stopping",
     ),
     Rule(
-        "recipe", lambda f, c: f.images < 5000, "default", "{images} training images: AdamW, cosine"
+        "recipe",
+        lambda fingerprint, chosen: fingerprint.images < 5000,
+        "default",
+        "{images} training images: AdamW with a cosine schedule",
     ),
     Rule(
         "recipe",
@@ -126,38 +157,46 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "class_weights",
-        lambda f, c: f.rarest < 0.1,
+        lambda fingerprint, chosen: fingerprint.rarest < 0.1,
         "balanced",
         "the rarest class has {rarest:.1%} of the labels",
     ),
     Rule(
-        "class_weights", always, "none", "the rarest class has {rarest:.1%} of the labels: no need"
+        "class_weights",
+        always,
+        "none",
+        "the rarest class has {rarest:.1%} of the labels: no weights needed",
     ),
     Rule(
         "uncertain",
-        lambda f, c: f.uncertain > 0,
+        lambda fingerprint, chosen: fingerprint.uncertain > 0,
         {"*": "ignore"},
-        "{uncertain} uncertain labels: left out",
+        "{uncertain} uncertain labels: not used in training",
     ),
     Rule(
         "batch_size",
         always,
-        lambda f, c: batch(f, c)[0],
-        "half of {memory_gib:.0f} GiB holds it; 8 batches an epoch or more",
+        lambda fingerprint, chosen: batch_size_and_accumulation(fingerprint, chosen)[0],
+        "fits into half of {memory_gib:.0f} GiB; at least 8 batches per epoch",
     ),
     Rule(
         "accumulate",
-        lambda f, c: batch(f, c)[1] > 1,
-        lambda f, c: batch(f, c)[1],
-        "keeps the recipe's batch where memory does not",
+        lambda fingerprint, chosen: batch_size_and_accumulation(fingerprint, chosen)[1] > 1,
+        lambda fingerprint, chosen: batch_size_and_accumulation(fingerprint, chosen)[1],
+        "the recipe's batch size does not fit into memory: gradients are accumulated",
     ),
-    Rule("epochs", always, lambda f, c: epochs(f, c), "about 4,000 updates, in 10 to 100 epochs"),
+    Rule(
+        "epochs",
+        always,
+        lambda fingerprint, chosen: epoch_count(fingerprint, chosen),
+        "about 4,000 updates, within 10 to 100 epochs",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class TrainingProposal:
-    """A proposal: settings that `medres train --config` takes, and a reason for each."""
+    """Settings for `medres train --config`, and a reason for each of them."""
 
     fingerprint: Fingerprint
     settings: dict[str, Any]
@@ -171,9 +210,9 @@ class TrainingProposal:
         )
 
     def to_yaml(self) -> str:
-        """The settings, each under its reason as a comment."""
+        """The settings as YAML, each after its reason as a comment."""
         parts = [
-            "# proposed by medres plan; change what you know better, then: medres train WORK "
+            "# Proposed by medres plan. Change what you know better, then run: medres train WORK "
             "--config FILE --out RUN"
         ]
         for name, value in self.settings.items():
@@ -182,50 +221,59 @@ class TrainingProposal:
 
 
 def plan(manifest: Manifest, *, kind: str | None = None) -> TrainingProposal:
-    """A plan for a work folder. kind: "radiograph" or "ct" where it holds both. Raises
-    TrainingError.
+    """A proposal for a work folder, with a reason for each setting.
+
+    kind: "radiograph" or "ct", required where the folder has both. Raises TrainingError (codes
+        several_kinds, no_labels).
     """
     return plan_for(fingerprint(manifest, kind))
 
 
-def plan_for(seen: Fingerprint) -> TrainingProposal:
-    """Apply the table to a fingerprint."""
+def plan_for(fingerprint: Fingerprint) -> TrainingProposal:
+    """The proposal of the table for a fingerprint."""
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     for rule in RULES:
-        if rule.setting not in chosen and rule.when(seen, chosen):
-            chosen[rule.setting] = rule.value(seen, chosen) if callable(rule.value) else rule.value
-            reasons[rule.setting] = rule.reason.format(**dataclasses.asdict(seen))
-    reasons["preset"] = reasons.pop("side")
+        if rule.setting not in chosen and rule.applies(fingerprint, chosen):
+            value = rule.value
+            chosen[rule.setting] = value(fingerprint, chosen) if callable(value) else value
+            reasons[rule.setting] = rule.reason.format(**dataclasses.asdict(fingerprint))
+    reasons["preset"] += f"; {reasons.pop('side')}"
     chosen.pop("side")
-    return TrainingProposal(seen, chosen, reasons)
+    return TrainingProposal(fingerprint, chosen, reasons)
 
 
 def fingerprint(manifest: Manifest, kind: str | None = None) -> Fingerprint:
-    """What the rules need to know of a manifest and this machine."""
+    """The fingerprint of a manifest and of this machine."""
     kinds = sorted(manifest.table["kind"].unique())
     if kind is None and len(kinds) != 1:
         raise TrainingError(
-            "the work folder holds radiographs and CT: say which to plan for, with --kind "
-            "radiograph or --kind ct"
+            f"the work folder has images of several kinds: choose one with "
+            f"{' or '.join(f'--kind {name}' for name in kinds)}",
+            code="several_kinds",
         )
-    table = manifest.table[manifest.table["kind"] == (kind or kinds[0])]
+    kind = kind or kinds[0]
+    table = manifest.table[manifest.table["kind"] == kind]
     train = table[table["split"] == "train"]
-    if train.empty or manifest.summary["task"] == "none":
+    task = TASKS.get(manifest.summary["task"])
+    if train.empty or task is None:
         raise TrainingError(
-            "nothing to plan for: no labelled training image of that kind; see ingest.json"
+            f"no labelled training image of kind {kind}: a plan needs one; see ingest.json for the "
+            f"splits and the labels",
+            code="no_labels",
         )
     labels = [column for column in train if str(column).startswith("label:")]
-    if labels:
-        shares = [train[c][train[c].isin([0, 1])].mean() for c in labels]
-        rarest = min((min(s, 1 - s) for s in shares if not math.isnan(s)), default=0.0)
+    if task.exclusive:
+        shares = train["class"][train["class"] != ""].value_counts(normalize=True)
+        rarest = float(shares.min())
     else:
-        rarest = float(train["class"][train["class"] != ""].value_counts(normalize=True).min())
+        positives = [train[c][train[c].isin([0, 1])].mean() for c in labels]
+        rarest = min((min(p, 1 - p) for p in positives if not math.isnan(p)), default=0.0)
     spacing = table["row_spacing"].median()
     gpu = bool(tf.config.list_physical_devices("GPU"))
     return Fingerprint(
-        kind=kind or kinds[0],
-        task=manifest.summary["task"],
+        kind=kind,
+        task=task.name,
         images=len(train),
         patients=train["patient"].nunique(),
         tune_patients=table.loc[table["split"] == "tune", "patient"].nunique(),
@@ -237,44 +285,47 @@ def fingerprint(manifest: Manifest, kind: str | None = None) -> Fingerprint:
         uncertain=int((train[labels] == -1).sum().sum()) if labels else 0,
         gpu=gpu,
         memory_gib=round(device_memory(gpu), 1),
-    )  # fmt: skip
+    )
 
 
 def device_memory(gpu: bool) -> float:
-    """GiB of the first GPU, as nvidia-smi tells it, or else of the machine."""
+    """GiB of the first GPU according to nvidia-smi, otherwise of the machine."""
     if gpu and (tool := shutil.which("nvidia-smi")):
-        told = subprocess.run(
+        query = subprocess.run(
             [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
             check=False,
         )
-        first = told.stdout.split("\n")[0].strip()
-        if first.isdigit():
-            return int(first) / 1024
+        mebibytes = query.stdout.split("\n")[0].strip()
+        if mebibytes.isdigit():
+            return int(mebibytes) / 1024
     if not hasattr(os, "sysconf"):  # Windows
         return 8.0
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
 
 
-def batch(seen: Fingerprint, chosen: dict[str, Any]) -> tuple[int, int]:
-    """Batch size, a power of two, and how many batches make the recipe's; half of the memory is
-    left free.
+def batch_size_and_accumulation(
+    fingerprint: Fingerprint, chosen: dict[str, Any]
+) -> tuple[int, int]:
+    """The batch size, a power of two, and how many batches make the batch of the recipe. Half of
+    the memory stays free.
     """
-    wanted, side = RECIPES[chosen["recipe"]].batch_size, chosen["side"]
-    each = (
+    recipe_size, side = RECIPES[chosen["recipe"]].batch_size, chosen["side"]
+    gib_per_image = (
         2
         * OUTPUTS_224[chosen["model"]]
         / 1024
         * (side / 224) ** 2
         * (SMALL_STEM if side <= SMALL_SIDE else 1)
     )
-    fits = 2 ** int(math.log2(max(1.0, seen.memory_gib / 2 / each)))
-    many = 2 ** int(math.log2(max(4.0, seen.images / 8)))
-    size = min(wanted, fits, many)
-    return size, max(1, wanted // size) if fits < wanted and fits <= many else 1
+    fits = 2 ** int(math.log2(max(1.0, fingerprint.memory_gib / 2 / gib_per_image)))
+    useful = 2 ** int(math.log2(max(4.0, fingerprint.images / 8)))
+    size = min(recipe_size, fits, useful)
+    accumulates = fits < recipe_size and fits <= useful
+    return size, max(1, recipe_size // size) if accumulates else 1
 
 
-def epochs(seen: Fingerprint, chosen: dict[str, Any]) -> int:
-    steps = max(1, seen.images // (chosen["batch_size"] * chosen.get("accumulate", 1)))
+def epoch_count(fingerprint: Fingerprint, chosen: dict[str, Any]) -> int:
+    steps = max(1, fingerprint.images // (chosen["batch_size"] * chosen.get("accumulate", 1)))
     return min(100, max(10, math.ceil(UPDATES / steps)))

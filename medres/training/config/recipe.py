@@ -1,5 +1,5 @@
-"""Recipes: everything about a training run that is neither data nor model, as one frozen object
-that prints itself.
+"""Recipes: the settings of the optimization, which do not depend on data and model, as one frozen
+object that can be printed. The defaults are the fields of `Recipe`, and their changes in `RECIPES`.
 """
 
 from __future__ import annotations
@@ -15,37 +15,44 @@ POLICIES = ("ignore", "zero", "one", "soft")
 
 
 class Recipe(BaseModel):
-    """How to optimise.
+    """How to optimize.
 
-    optimizer: "sgd" adds the decay to the gradient, as the paper does; "adamw" (Loshchilov & Hutter
-        2019) and "lamb" (You et al. 2020) take it from the weights. weight_decay: on kernels only,
-        never on biases and norms.
-    learning_rate: peak rate, reached after `warmup` epochs (linear) and then lowered to 0 by a
-        cosine (Loshchilov & Hutter 2017) or divided by 10 after 1/2 and 3/4 of all steps ("steps",
-        He et al. 2016 on CIFAR-10).
-    accumulate: batches whose mean gradient makes one update. clip: greatest global norm of the
-        gradient; 0 is none.
-    ema: momentum of the moving average of weights and norm statistics that is measured and kept; 0
-        is none. It starts fast: min(ema, (1 + n) / (10 + n)) at update n.
+    optimizer: "sgd" adds the weight decay to the gradient, as in He et al. 2016; "adamw"
+        (Loshchilov & Hutter 2019) and "lamb" (You et al. 2020) subtract it from the weights.
+    weight_decay: of kernels only, never of biases and norms.
+    learning_rate: the maximum learning rate. It is reached after `warmup` epochs (linear) and then
+        lowered to 0 by a cosine (Loshchilov & Hutter 2017), divided by 10 after 1/2 and after 3/4
+        of all batches ("steps", He et al. 2016 on CIFAR-10), or kept ("constant").
+    batch_size: images per batch. accumulate: batches whose mean gradient makes one update.
+    clip: maximum global norm of the gradient; 0: no limit.
+    patience: early stopping: training ends after this number of epochs without a lower tuning
+        (validation) loss; 0: no early stopping.
+    ema: momentum of the moving average of weights and norm statistics, which is then evaluated and
+        saved; 0: no average. It starts low: min(ema, (1 + n) / (10 + n)) at update n.
     augment: a name of data_pipelines.augment.PRESETS, or "auto": chest_xray for radiographs,
         ct_slice for CT slices and stacks, ct_volume for volumes.
     mixup, cutmix: alpha of Beta(alpha, alpha) by which pairs of images are mixed (Zhang et al.
-        2018) or pasted into each other (Yun et al. 2019); 0 is what the augmentation preset says.
-    smoothing: label smoothing s: 1 becomes 1 - s/2 and 0 s/2 (classes: s is shared among all;
-        Szegedy et al. 2016).
-    focal: exponent gamma of the focal loss (Lin et al. 2017); 0 is cross-entropy.
+        2018) or pasted into each other (Yun et al. 2019); 0: as in the augmentation preset.
+    smoothing: label smoothing s: 1 becomes 1 - s/2 and 0 becomes s/2 (for classes, s is divided
+        among all of them; Szegedy et al. 2016).
+    focal: exponent gamma of the focal loss (Lin et al. 2017); 0: cross-entropy.
     ordinal: the classes from lowest to highest; the loss is then the mean cross-entropy of "above
-        this class?" over the cuts.
-    stochastic_depth: rate at the last block, rising linearly (Huang et al. 2016). patience: epochs
-        without a lower tuning loss after which training ends; 0 is never.
-    class_weights: "balanced" weighs each class of each finding by the inverse of its frequency in
-        the training split; or weights by name, of a finding's positives or of a class.
-    uncertain: what a label of -1 is in training, by finding ("*": all others): ignore, zero, one,
-        soft (1/2), or a number 0..1. CheXpert's U-policies (Irvin et al. 2019). Tuning and test
-        never use uncertain labels.
-    freeze_norm: norm layers keep the statistics and scales they start with. layer_decay: rate of
-        each stage over the rate of the stage after it (the head has the full one). unfreeze: n
-        trains the head alone for n epochs, then one stage more every n.
+        this class?" over the cuts between classes.
+    stochastic_depth: drop rate of the last block; it rises linearly from the first one (Huang et
+        al. 2016).
+    class_weights: "balanced" weights each class of each finding by the inverse of its frequency in
+        the training split; or factors by name, for the positives of a finding or for a class.
+    uncertain: the meaning of a label of -1 in training, by finding ("*": all other findings):
+        ignore, zero, one, soft (1/2), or a number 0 to 1. These are the policies of CheXpert
+        (Irvin et al. 2019). Tuning and test never use uncertain labels.
+    freeze_norm: norm layers keep their initial statistics and scales.
+    layer_decay: the learning rate of each stage divided by that of the stage after it (the head
+        has the full rate).
+    unfreeze: n trains only the head for n epochs, then one more stage every n epochs; 0: trains all
+        stages from the start.
+
+    >>> Recipe(learning_rate=3e-4).learning_rate
+    0.0003
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,33 +89,33 @@ class Recipe(BaseModel):
         if isinstance(value, dict) and not all(
             0 < weight < float("inf") for weight in value.values()
         ):
-            raise ValueError("weights by name are numbers above 0")
+            raise ValueError("class weights by name must be numbers above 0")
         return value
 
     @field_validator("uncertain")
     @classmethod
     def _policies(cls, value: dict[str, str | float]) -> dict[str, str | float]:
         for policy in value.values():
-            known = policy in POLICIES if isinstance(policy, str) else 0 <= policy <= 1
-            if not known:
-                raise ValueError(f"a policy is one of {', '.join(POLICIES)}, or a number 0..1")
+            allowed = policy in POLICIES if isinstance(policy, str) else 0 <= policy <= 1
+            if not allowed:
+                raise ValueError(f"a policy is one of {', '.join(POLICIES)}, or a number 0 to 1")
         return value
 
     def __str__(self) -> str:
-        """The fields, one a line, with a mark where they differ from the recipe of that name."""
+        """One line per field, with a note where it differs from the recipe of this name."""
         base = RECIPES.get(self.name, self)
         rows = [(key, value, getattr(base, key)) for key, value in self]
         lines = [
-            f"  {key:17s} {value}" + ("" if value == own else f"   (changed from {own})")
-            for key, value, own in rows
+            f"  {key:17s} {value}" + ("" if value == original else f"   (changed from {original})")
+            for key, value, original in rows
         ]
         return "\n".join([f"recipe {self.name}", *lines[1:]])
 
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
-    # He et al. 2016, sections 3.4 and 4.2: SGD with momentum, decay 1e-4 in the loss, rate 0.1
-    # divided by 10, a short warm-up.
+    # He et al. 2016, sections 3.4 and 4.2: SGD with momentum, weight decay 1e-4 in the loss,
+    # learning rate 0.1 divided by 10 twice, a short warm-up.
     "paper": Recipe(
         name="paper",
         optimizer="sgd",
@@ -131,7 +138,8 @@ RECIPES: dict[str, Recipe] = {
         smoothing=0.05,
         stochastic_depth=0.05,
     ),
-    # Head first, then stage by stage from the last; norm statistics stay those of the pretraining.
+    # The head first, then stage by stage from the last one; norm statistics stay those of the
+    # pretraining.
     "finetune": Recipe(
         name="finetune",
         learning_rate=3e-4,
@@ -142,8 +150,7 @@ RECIPES: dict[str, Recipe] = {
         layer_decay=0.7,
         unfreeze=2,
     ),
-    # Few hundred images: strong decay, many short epochs, stopped when the tuning loss no longer
-    # falls.
+    # For a few hundred images: strong weight decay, many short epochs, early stopping.
     "small": Recipe(
         name="small",
         learning_rate=5e-4,
@@ -161,19 +168,26 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(
-    name: str | Recipe = "default", changes: Mapping[str, Any] | None = None, **further: Any
+    name: str | Recipe = "default", changes: Mapping[str, Any] | None = None, **overrides: Any
 ) -> Recipe:
-    """The named recipe with some fields changed; None leaves a field as it is. Raises TrainingError
-    for unknown names or values.
+    """The named recipe with some fields changed; a value of None leaves a field unchanged.
+
+    Raises TrainingError (codes unknown_recipe, bad_setting).
+
+    >>> recipe("paper", epochs=10).learning_rate
+    0.1
     """
     if isinstance(name, str) and name not in RECIPES:
-        raise TrainingError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")
+        raise TrainingError(
+            f"recipe {name!r} is unknown: choose one of {', '.join(RECIPES)}",
+            code="unknown_recipe",
+        )
     base = RECIPES[name] if isinstance(name, str) else name
-    wanted = {
-        key: value for key, value in ({**(changes or {}), **further}).items() if value is not None
+    changed = {
+        key: value for key, value in {**(changes or {}), **overrides}.items() if value is not None
     }
     try:
-        return Recipe.model_validate(base.model_dump() | wanted)
+        return Recipe.model_validate(base.model_dump() | changed)
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0])
@@ -183,5 +197,6 @@ def recipe(
             else f"; the fields are {', '.join(Recipe.model_fields)}"
         )
         raise TrainingError(
-            f"recipe, field {field}: {first['msg']}; received {first['input']!r}{hint}"
+            f"recipe, field {field}: {first['msg']}; received {first['input']!r}{hint}",
+            code="bad_setting",
         ) from None

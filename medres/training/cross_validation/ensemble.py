@@ -1,7 +1,10 @@
-"""One model file of several: the mean of their logits, in built-in layers, calibrated as one."""
+"""An ensemble in one model file: the mean of the logits of several models, in built-in layers,
+calibrated as one model.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,102 +20,119 @@ from medres.errors import TrainingError
 from medres.models.test_time_augmentation import core_of, with_views
 from medres.progress import ProgressReporter
 from medres.training.calibration.finalize import after_calibration, calibrate, card_of
-from medres.training.data import CompiledModel, ScoredImages, conformal_holdout, load_data
-from medres.training.input_statistics import with_known
+from medres.training.data import (
+    CompiledModel,
+    ScoredImages,
+    TrainingData,
+    conformal_holdout,
+    load_data,
+)
+from medres.training.input_statistics import with_input_statistics
 from medres.training.network import rebuild_on
 from medres.training.tuning_metrics import probabilities
 
 
-def save_ensemble(path: Path, members: Sequence[tuple[Path, Path]], *, folded: bool) -> None:
+def save_ensemble(path: Path, models: Sequence[tuple[Path, Path]], *, folded: bool) -> None:
     """Write the ensemble of (model.keras, its work folder) to `path`.
 
-    folded: each member was trained without its own test patients. Calibration, operating points and
-        conformal quantiles then come from the out-of-fold logits, each patient's from a member that
-        had not seen it: single members, which the ensemble should surpass. Else all members share
-        one work folder, and its tuning split serves as it does for one model.
+    folded: each model was trained without the test patients of its own work folder. Calibration,
+        operating points and conformal quantiles then come from the out-of-fold logits: those of a
+        patient are from a single model that did not see the patient, and the ensemble should be
+        better. Otherwise all models share one work folder, and its tuning split is used as for a
+        single model.
     """
-    loaded = [load(file) for file, _ in members]
-    cards = [one.card for one in loaded]
+    artefacts = [load(file) for file, _ in models]
+    cards = [artefact.card for artefact in artefacts]
+    first = cards[0]
     if any(
-        (card.task, card.names, card.preprocess)
-        != (cards[0].task, cards[0].names, cards[0].preprocess)
+        (card.task, card.names, card.preprocess) != (first.task, first.names, first.preprocess)
         for card in cards
     ):
         raise TrainingError(
-            "the members of an ensemble have other classes or preprocessing: train them alike"
+            "the models of an ensemble must have the same task, classes and preprocessing: train "
+            "all of them with the same settings",
+            code="different_models",
         )
-    after = cards[0].training["config"]["after"]
+    after = first.training["config"]["after"]
 
-    def seen(core: keras.Model) -> keras.Model:
-        return with_views(core, after["views"], cards[0].preprocess.fill)
+    def load_work(work: Path) -> TrainingData:
+        return load_data(work, first.preprocess, Manifest.load(work), ProgressReporter())
 
-    core = seen(mean_of([logits_of(one) for one in loaded]))
-    parts = []
-    for one, (_, work) in zip(loaded, members, strict=True) if folded else [(None, members[0])]:
-        data = load_data(work, cards[0].preprocess, Manifest.load(work), ProgressReporter())
-        parts.append(
-            (
-                CompiledModel(seen(logits_of(one)) if one else core).score(
-                    data, "test" if folded else "tune"
-                ),
-                data,
-            )
-        )
-    logits, data = _together([scored for scored, _ in parts]), parts[0][1]
-    held = conformal_holdout(logits, after["alpha"])
-    calibration = calibrate(logits.take(~held), after["calibration"])
-    scored = ScoredImages(_served(logits, calibration), logits.targets, logits.table)
-    made = after_calibration(calibration, scored.take(~held), scored.take(held), data.unit, after)
-    kept = [card.training["kept_epoch"] for card in cards]
-    config = cards[0].training["config"] | {
-        "ensemble": [one.sha256 for one in loaded],
+    def viewed(model: keras.Model) -> keras.Model:
+        return with_views(model, after["views"], first.preprocess.fill)
+
+    ensemble = viewed(mean_of([logits_of(artefact) for artefact in artefacts]))
+    if folded:
+        folds = [load_work(work) for _, work in models]
+        data = folds[0]
+        parts = [
+            CompiledModel(viewed(logits_of(artefact))).score(fold, "test")
+            for artefact, fold in zip(artefacts, folds, strict=True)
+        ]
+        logits = _concatenated(parts)
+    else:
+        data = load_work(models[0][1])
+        logits = _concatenated([CompiledModel(ensemble).score(data, "tune")])
+    holdout = conformal_holdout(logits, after["alpha"])
+    calibration = calibrate(logits.take(~holdout), after["calibration"])
+    scored = dataclasses.replace(logits, scores=_served(logits, calibration))
+    result = after_calibration(
+        calibration, scored.take(~holdout), scored.take(holdout), data.unit, after
+    )
+    best_epochs = [card.training["kept_epoch"] for card in cards]
+    config = first.training["config"] | {
+        "ensemble": [artefact.sha256 for artefact in artefacts],
         "out_of_fold": folded,
     }
-    card = card_of(data, config, made, max(kept))
-    model = with_probability(core, calibration, card.task)
-    save(path, model, *with_known(_with_epochs(card, kept), model, data))
+    card = _with_epochs(card_of(data, config, result, max(best_epochs)), best_epochs)
+    served = with_probability(ensemble, calibration, card.task)
+    save(path, served, *with_input_statistics(card, served, data))
 
 
-def logits_of(member: Artefact) -> keras.Model:
-    """The member's net: one view of an image to logits, before calibration."""
-    core = core_of(member.model)
-    if core is not member.model:
+def logits_of(artefact: Artefact) -> keras.Model:
+    """The model from one view of an image to logits, before calibration."""
+    core = core_of(artefact.model)
+    if core is not artefact.model:
         return core
-    return keras.Model(member.model.inputs[0], member.model.get_layer("calibration").input)
+    return keras.Model(artefact.model.inputs[0], artefact.model.get_layer("calibration").input)
 
 
-def mean_of(nets: Sequence[keras.Model]) -> keras.Model:
-    """One functional model: image -> mean of the nets' logits. Layers are copies named m1_...,
-    m2_..., with their weights.
+def mean_of(models: Sequence[keras.Model]) -> keras.Model:
+    """One functional model from an image to the mean of the models' logits. Its layers are copies
+    with the same weights, named m1_..., m2_..., ...
     """
-    image = keras.Input(nets[0].inputs[0].shape[1:], name="image", dtype="float32")
-    outputs = [rebuild_on(net, image, f"m{number}_") for number, net in enumerate(nets, start=1)]
+    image = keras.Input(models[0].inputs[0].shape[1:], name="image", dtype="float32")
+    outputs = [
+        rebuild_on(model, image, f"m{number}_") for number, model in enumerate(models, start=1)
+    ]
     total = keras.layers.Add(name="total")(outputs)
     return keras.Model(
-        image, keras.layers.Rescaling(1 / len(nets), name="logits")(total), name="ensemble"
+        image, keras.layers.Rescaling(1 / len(models), name="logits")(total), name="ensemble"
     )
 
 
-def _together(parts: list[ScoredImages]) -> ScoredImages:
-    """Logits of all parts; the mean where an image comes more than once (a member a seed)."""
+def _concatenated(parts: list[ScoredImages]) -> ScoredImages:
+    """The logits of all parts; the mean for an image that occurs more than once (with several
+    seeds).
+    """
     first = parts[0].targets
-    labels, weights = (
-        np.concatenate([getattr(p.targets, k) for p in parts]) for k in ("labels", "weights")
-    )
-    table = pd.concat([p.table for p in parts], ignore_index=True)
+    labels = np.concatenate([part.targets.labels for part in parts])
+    weights = np.concatenate([part.targets.weights for part in parts])
+    table = pd.concat([part.table for part in parts], ignore_index=True)
     code, _ = pd.factorize(table["image"])
-    place = np.unique(code, return_index=True)[1]
-    scores = np.concatenate([p.scores for p in parts])
+    first_row = np.unique(code, return_index=True)[1]
+    scores = np.concatenate([part.scores for part in parts])
     count = np.bincount(code)[:, None]
     mean = np.stack([np.bincount(code, column) for column in scores.T], axis=1) / count
-    targets = Targets(first.task, first.names, labels[place], weights[place])
-    return ScoredImages(mean, targets, table.iloc[place].reset_index(drop=True))
+    targets = Targets(first.task, first.names, labels[first_row], weights[first_row])
+    return ScoredImages(mean, targets, table.iloc[first_row].reset_index(drop=True))
 
 
 def _served(logits: ScoredImages, calibration: Calibration) -> np.ndarray:
+    """The calibrated probabilities (n, outputs)."""
     margins = logits.scores * np.array(calibration.scale) + np.array(calibration.offset)
-    return probabilities(ScoredImages(margins, logits.targets, logits.table))
+    return probabilities(dataclasses.replace(logits, scores=margins))
 
 
-def _with_epochs(card: Card, kept: list[int]) -> Card:
-    return card.model_copy(update={"training": card.training | {"kept_epochs": kept}})
+def _with_epochs(card: Card, best_epochs: list[int]) -> Card:
+    return card.model_copy(update={"training": card.training | {"kept_epochs": best_epochs}})

@@ -1,5 +1,5 @@
-"""The training page: curves, rate, gradients by stage, and the images that the kept model gets most
-wrong. One offline HTML file.
+"""The training page: loss, AUC, learning rate and gradient norms by epoch, and the images with the
+highest loss under the saved model. One HTML file that works offline.
 """
 
 from __future__ import annotations
@@ -8,24 +8,28 @@ import base64
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.tf_dataset import eval_batches, rows_of
+from data_pipelines.cache.tf_dataset import Targets, eval_batches
+from data_pipelines.kinds import image_kind
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.evaluate.analyses.worst_errors import hashed
+from medres.models.classification import WINDOWS
 from medres.svg import Axes
+from medres.tasks import task_named
 from medres.training.data import CompiledModel, TrainingData
 from medres.training.losses import image_losses
 
-WORST = 12
-THUMB = 96  # px
-CT_SHOWN = (-160.0, 240.0)  # HU: the usual mediastinal window
-COLOURS = ("#0b62a4", "#d1495b", "#2e7d32", "#8e44ad", "#e08e0b", "#455a64")
+MAX_IMAGES = 12  # per split
+THUMBNAIL_SIDE = 96  # px
+SPLIT_TITLES = {"train": "training", "tune": "tuning (validation)"}
+THUMBNAIL_WINDOW = "mediastinum"  # for images in HU
+COLORS = ("#0b62a4", "#d1495b", "#2e7d32", "#8e44ad", "#e08e0b", "#455a64")
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1060px;margin:2em auto;
 padding:0 1em;color:#1c2733;background:#fff}
@@ -38,35 +42,49 @@ figure{margin:0;width:130px;font-size:12px}
 figure img{width:128px;height:128px;object-fit:contain;background:#111;image-rendering:pixelated}
 pre{background:#f4f6f8;padding:1em;overflow-x:auto;font-size:12px}
 @media print{pre{white-space:pre-wrap}}
-""" + "".join(f".c{i}{{stroke:{colour}}}.m{i}{{fill:{colour}}}" for i, colour in enumerate(COLOURS))
+""" + "".join(f".c{i}{{stroke:{color}}}.m{i}{{fill:{color}}}" for i, color in enumerate(COLORS))
+
+
+class WorstImage(NamedTuple):
+    """An image with a high loss. id: 12 hex digits of a hash, as in the report. png: thumbnail."""
+
+    id: str
+    label: str
+    predicted: str
+    loss: float
+    png: bytes
 
 
 def training_page(
-    history: pd.DataFrame, config: dict[str, Any], best_epoch: int, worst: dict[str, list[dict]]
+    history: pd.DataFrame,
+    config: dict[str, Any],
+    best_epoch: int,
+    worst: Mapping[str, Sequence[WorstImage]],
 ) -> str:
-    """HTML. history: as history.csv; worst: split -> [{"id", "label", "said", "loss", "png"}], see
-    `worst_images`.
+    """The page as HTML.
+
+    history, config: as history.csv and config.json. worst: images by split, see `worst_images`.
     """
     epochs = history["epoch"].tolist()
-    grads = [str(c) for c in history if str(c).startswith("grad_")]
+    stages = [str(c).removeprefix("grad_") for c in history if str(c).startswith("grad_")]
     figures = [
         _curves(
             "Loss",
             epochs,
-            {"training": history["loss"], "tuning": history["tune_loss"]},
+            {"training": history["loss"], "tuning (validation)": history["tune_loss"]},
             best_epoch,
         ),
         _auc(history, best_epoch),
         _curves(
-            "Learning rate at the epoch's start",
+            "Learning rate at the start of the epoch",
             epochs,
-            {"rate": history["learning_rate"]},
+            {"learning rate": history["learning_rate"]},
             best_epoch,
         ),
         _curves(
             "Gradient norm by stage",
             epochs,
-            {c[5:]: history[c] for c in grads},
+            {stage: history[f"grad_{stage}"] for stage in stages},
             best_epoch,
             logarithmic=True,
         ),
@@ -79,7 +97,8 @@ def training_page(
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <style>{STYLE}</style></head><body><h1>Training: {escape(title)}</h1>
-<p>{len(epochs)} epochs; epoch {best_epoch}, with the lowest tuning loss, was kept.
+<p>{len(epochs)} epochs. The saved model has the weights of epoch {best_epoch}, which has the lowest
+tuning (validation) loss; a dashed line marks it.
 Research use only; not a medical device.</p>
 <div class="row">{"".join(figures)}</div>
 {galleries}
@@ -87,95 +106,104 @@ Research use only; not a medical device.</p>
 """
 
 
-def worst_images(
-    net: CompiledModel, data: TrainingData, split: str, count: int = WORST
-) -> list[dict[str, Any]]:
-    """The images of a split with the greatest loss under the kept model: where labels should be
-    looked at first.
+class _Candidate(NamedTuple):
+    loss: float
+    row: int
+    label: str
+    predicted: str
+    pixels: np.ndarray
 
-    Each: id (12 hex digits of a hash, as in the report), label, what the model said, loss, png
-    (bytes). Of several findings, the worst of the image is told.
+
+def worst_images(
+    model: CompiledModel, data: TrainingData, split: str, count: int = MAX_IMAGES
+) -> list[WorstImage]:
+    """The images of a split with the highest loss, highest first: their labels should be checked
+    first. An image with several findings is shown with the finding of its highest loss.
     """
-    found: list[dict[str, Any]] = []
-    rows, at = rows_of(data.cache, split), 0
+    worst: list[_Candidate] = []
+    rows, start = data.rows(split), 0
     for inputs, _, _ in eval_batches(data.cache, data.targets, 32, split):
-        logits = net.logits(inputs["image"])
-        part = data.targets.take(rows[at : at + len(logits)])
-        each, weights = image_losses(logits, part)
-        each = (each * (weights > 0)).reshape(len(logits), -1)
-        for i in np.argsort(-each.max(axis=1))[:count]:
-            if each[i].max() > 0:
-                finding = int(each[i].argmax())
-                told = {
-                    "row": int(rows[at + i]),
-                    "loss": float(each[i].max()),
-                    "pixels": inputs["image"][i].numpy(),
-                }
-                found.append(told | _told(part, logits, int(i), finding))
-        found = sorted(found, key=lambda one: -one["loss"])[:count]
-        at += len(logits)
+        logits = model.logits(inputs["image"])
+        batch_rows = rows[start : start + len(logits)]
+        targets = data.targets.take(batch_rows)
+        losses, weights = image_losses(logits, targets)
+        losses = (losses * (weights > 0)).reshape(len(logits), -1)
+        for i in np.argsort(-losses.max(axis=1))[:count]:
+            if losses[i].max() > 0:
+                label, predicted = _captions(targets, logits, int(i), int(losses[i].argmax()))
+                pixels = inputs["image"][i].numpy()
+                loss = float(losses[i].max())
+                worst.append(_Candidate(loss, int(batch_rows[i]), label, predicted, pixels))
+        worst = sorted(worst, key=lambda candidate: -candidate.loss)[:count]
+        start += len(logits)
     images = data.cache.images["image"]
     return [
-        {
-            "id": hashed(str(images.iloc[one["row"]])),
-            "label": one["label"],
-            "said": one["said"],
-            "loss": one["loss"],
-            "png": thumbnail(one["pixels"], data.cache.spec),
-        }
-        for one in found
+        WorstImage(
+            id=hashed(str(images.iloc[candidate.row])),
+            label=candidate.label,
+            predicted=candidate.predicted,
+            loss=candidate.loss,
+            png=thumbnail(candidate.pixels, data.cache.spec),
+        )
+        for candidate in worst
     ]
 
 
 def thumbnail(image: np.ndarray, spec: PreprocessSpec) -> bytes:
-    """A small PNG of one image in model units ([slices,] rows, cols, channels): the middle slice,
-    the middle channel.
+    """A small PNG of an image in model units, ([slices,] rows, columns, channels): its middle slice
+    and channel, in HU through the mediastinal window.
     """
     from PIL import Image
 
     if image.ndim == 4:
         image = image[len(image) // 2]
     plane = image[..., image.shape[-1] // 2]
-    low, high = CT_SHOWN if spec.kind == "ct" else (0.0, 1.0)
-    grey = np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    picture, buffer = Image.fromarray(grey), io.BytesIO()
-    picture.thumbnail((THUMB, THUMB))
-    picture.save(buffer, "PNG")
+    kind = image_kind(spec.kind)
+    low, high = kind.display_range
+    if kind.has_windows:
+        center, width = WINDOWS[THUMBNAIL_WINDOW]
+        low, high = center - width / 2, center + width / 2
+    gray = np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    small, buffer = Image.fromarray(gray), io.BytesIO()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _told(part: Any, logits: np.ndarray, i: int, finding: int) -> dict[str, str]:
-    if part.task == "multiclass":
-        return {"label": part.names[part.labels[i]], "said": part.names[int(logits[i].argmax())]}
-    p = 1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, float(logits[i, finding])))))
-    name = part.names[finding]
-    return {"label": f"{name} {int(part.labels[i, finding])}", "said": f"{name} {p:.3f}"}
+def _captions(targets: Targets, logits: np.ndarray, index: int, finding: int) -> tuple[str, str]:
+    """The label and the prediction of an image of a batch."""
+    names = targets.names
+    if task_named(targets.task).exclusive:
+        return names[targets.labels[index]], names[int(logits[index].argmax())]
+    p = 1.0 / (1.0 + math.exp(-max(-500.0, min(500.0, float(logits[index, finding])))))
+    name = names[finding]
+    return f"{name} {int(targets.labels[index, finding])}", f"{name} {p:.3f}"
 
 
-def _gallery(split: str, images: list[dict]) -> str:
+def _gallery(split: str, images: Sequence[WorstImage]) -> str:
     cells = "".join(
-        f'<figure><img alt="" '
-        f'src="data:image/png;base64,{base64.b64encode(one["png"]).decode()}"><figcaption>{escape(one["id"])}<br>'
-        f"label: {escape(one['label'])}<br>model: {escape(one['said'])}<br>loss "
-        f"{one['loss']:.2f}</figcaption></figure>"
-        for one in images
+        f'<figure><img alt="" src="data:image/png;base64,{base64.b64encode(image.png).decode()}">'
+        f"<figcaption>{escape(image.id)}<br>label: {escape(image.label)}<br>"
+        f"model: {escape(image.predicted)}<br>loss: {image.loss:.2f}</figcaption></figure>"
+        for image in images
     )
+    title = SPLIT_TITLES.get(split, split)
     return (
-        f"<h2>Greatest loss in {escape(split)}: are these labels right?</h2><div "
-        f'class="row">{cells}</div>'
+        f"<h2>Highest loss in the {escape(title)} split: check these labels</h2>"
+        f'<div class="row">{cells}</div>'
     )
 
 
-def _auc(history: pd.DataFrame, best: int) -> str:
-    known = history.dropna(subset=["tune_auc"])
-    if known.empty:
+def _auc(history: pd.DataFrame, best_epoch: int) -> str:
+    defined = history.dropna(subset=["tune_auc"])
+    if defined.empty:
         return ""
-    band = known.dropna(subset=["tune_auc_low", "tune_auc_high"])
+    band = defined.dropna(subset=["tune_auc_low", "tune_auc_high"])
     return _curves(
-        "Tuning AUC with its 95 % interval by patient",
-        known["epoch"].tolist(),
-        {"AUC": known["tune_auc"]},
-        best,
+        "Tuning (validation) AUC with 95 % confidence interval, clustered by patient",
+        defined["epoch"].tolist(),
+        {"AUC": defined["tune_auc"]},
+        best_epoch,
         band=(
             band["epoch"].tolist(),
             band["tune_auc_low"].tolist(),
@@ -185,15 +213,26 @@ def _auc(history: pd.DataFrame, best: int) -> str:
 
 
 def _curves(
-    name: str, epochs: list[int], lines: dict[str, Any], best: int, *, logarithmic: bool = False,
+    name: str,
+    epochs: list[int],
+    lines: Mapping[str, pd.Series],
+    best_epoch: int,
+    *,
+    logarithmic: bool = False,
     band: tuple[list, list, list] | None = None,
-) -> str:  # fmt: skip
-    """One figure: a heading, the lines by epoch, the kept epoch as a dashed line, a legend."""
-    shown = {key: [_height(float(v), logarithmic) for v in values] for key, values in lines.items()}
-    heights = [v for values in shown.values() for v in values] + [
-        v for side in (band or ((),) * 3)[1:] for v in side
-    ]
-    low, high = min(heights), max(heights)
+) -> str:
+    """One figure: a heading, the lines by epoch, the best epoch as a dashed line, and a legend.
+
+    band: epochs, lower and upper limits of a shaded area.
+    """
+    heights = {
+        key: [_height(float(value), logarithmic) for value in values]
+        for key, values in lines.items()
+    }
+    extent = [v for values in heights.values() for v in values]
+    if band:
+        extent += [*band[1], *band[2]]
+    low, high = min(extent), max(extent)
     margin = (high - low or abs(high) or 1.0) * 0.06
     axes = Axes(
         500,
@@ -204,24 +243,24 @@ def _curves(
         left=66,
     )
     ticks = [(v, f"{10**v:.1e}" if logarithmic else f"{v:.3g}") for v in np.linspace(low, high, 5)]
-    axes.grid([(e, str(e)) for e in _some(epochs)], ticks, "epoch", "")
+    axes.grid([(epoch, str(epoch)) for epoch in _ticks(epochs)], ticks, "epoch", "")
     if band and band[0]:
         axes.polygon([*band[0], *band[0][::-1]], [*band[1], *band[2][::-1]], "band")
-    axes.segment(best, low - margin, best, high + margin, "kept")
-    for number, (key, values) in enumerate(shown.items()):
-        axes.line(epochs, values, f"c{number % len(COLOURS)}")
+    axes.segment(best_epoch, low - margin, best_epoch, high + margin, "kept")
+    legend = []
+    for number, (key, values) in enumerate(heights.items()):
+        color = number % len(COLORS)
+        axes.line(epochs, values, f"c{color}")
         if len(epochs) == 1:
-            axes.mark(epochs[0], values[0], f"m{number % len(COLOURS)}", key)
-    legend = "  ".join(
-        f'<span style="color:{COLOURS[number % len(COLOURS)]}">&#9632;</span> {escape(key)}'
-        for number, key in enumerate(shown)
-    )
-    return f"<div><h2>{escape(name)}</h2>{axes.render()}<div>{legend}</div></div>"
+            axes.mark(epochs[0], values[0], f"m{color}", key)
+        legend.append(f'<span style="color:{COLORS[color]}">&#9632;</span> {escape(key)}')
+    return f"<div><h2>{escape(name)}</h2>{axes.render()}<div>{'  '.join(legend)}</div></div>"
 
 
 def _height(value: float, logarithmic: bool) -> float:
     return math.log10(max(value, 1e-12)) if logarithmic else value
 
 
-def _some(epochs: Sequence[int], most: int = 8) -> list[int]:
-    return list(epochs[:: max(1, math.ceil(len(epochs) / most))])
+def _ticks(epochs: Sequence[int], count: int = 8) -> list[int]:
+    """At most `count` of the epochs, evenly spaced."""
+    return list(epochs[:: max(1, math.ceil(len(epochs) / count))])

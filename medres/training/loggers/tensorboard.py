@@ -1,7 +1,7 @@
-"""Scalars for TensorBoard, written with TensorFlow alone: `tensorboard --logdir RUN/logs` shows
-them where that package is.
+"""Scalars for TensorBoard, written with TensorFlow only. `tensorboard --logdir RUN/logs` shows them
+where the package tensorboard is installed.
 
-An event file is a TFRecord of Event messages, the first with the version
+An event file is a TFRecord of Event messages, of which the first has the version
 (tensorflow/core/util/event.proto).
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 
-class Events:
-    """One event file of a session of a run; a resumed run writes another beside it."""
+class TensorBoardLogger:
+    """One event file in `folder`; a resumed run writes another file beside it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ class Events:
         self._write(tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """The numbers of one row of the history, at its epoch."""
+        """Write the metrics of one row of the history at its epoch."""
         values = [
             tf.compat.v1.Summary.Value(tag=f"{_group(name)}/{name}", simple_value=float(value))
             for name, value in row.items()
@@ -47,10 +47,7 @@ class Events:
 
 
 def _group(name: str) -> str:
-    return (
-        "tune"
-        if name.startswith("tune")
-        else "gradients"
-        if name.startswith("grad")
-        else "training"
-    )
+    """The section of a metric on TensorBoard's page."""
+    if name.startswith("tune"):
+        return "tune"
+    return "gradients" if name.startswith("grad") else "training"

@@ -22,7 +22,7 @@ from medres.artefact.summary import _prediction
 from medres.errors import ArtefactError
 from medres.progress import ProgressReporter
 from medres.training.data import load_data
-from medres.training.input_statistics import with_known
+from medres.training.input_statistics import with_input_statistics
 
 TURNED = {
     "upside down": lambda x: x[:, ::-1],
@@ -196,7 +196,7 @@ def test_the_splits_of_a_work_folder_say_whether_it_is_kept(tiny_run: Path, tmp_
         Manifest.load(tmp_path / "work"),
         ProgressReporter(),
     )
-    card, _, orientation_model = with_known(artefact.card, artefact.model, data)
+    card, _, orientation_model = with_input_statistics(artefact.card, artefact.model, data)
     assert orientation_model is not None
     save(tmp_path / "model.keras", artefact.model, card, None, orientation_model)
     predictor = medres.load(tmp_path / "model.keras")

@@ -128,7 +128,7 @@ def test_wrong_usage_exits_2(tiny_work: Path, tmp_path: Path) -> None:
     [
         (["--preset", "mri-9"], "unknown preset"),
         (["--preset", "ct-32"], "radiograph"),
-        (["--recipe", "magic"], "unknown recipe"),
+        (["--recipe", "magic"], "'magic'"),
         (["--model", "resnet19", "--preset", "xray-32"], "resnet19"),
         (["--epochs", "0"], "epochs"),
         (["--augment", "wild", "--preset", "xray-32"], "unknown augmentation"),
@@ -136,7 +136,7 @@ def test_wrong_usage_exits_2(tiny_work: Path, tmp_path: Path) -> None:
             ["--augment", "ct_slice", "--preset", "xray-32"],
             "is for HU values, but the data holds display",
         ),
-        (["--window", "lung", "--preset", "xray-32"], "windows are for CT"),
+        (["--window", "lung", "--preset", "xray-32"], "setting windows"),
         (["--weights", "absent.h5", "--preset", "xray-32"], "absent.h5"),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers import raises_code
 
 from medres.errors import TrainingError
 from medres.training import checkpoint
@@ -18,8 +19,8 @@ def groups(units: int = 3) -> dict:
     }
 
 
-def values(made: dict) -> list[np.ndarray]:
-    return [v.numpy() for group in made.values() for v in group]
+def values(variables: dict) -> list[np.ndarray]:
+    return [v.numpy() for group in variables.values() for v in group]
 
 
 def test_restored_variables_are_bit_equal(tmp_path: Path) -> None:
@@ -33,17 +34,17 @@ def test_restored_variables_are_bit_equal(tmp_path: Path) -> None:
 def test_another_model_another_run_and_a_broken_file_are_refused_and_change_nothing(
     tmp_path: Path,
 ) -> None:
-    path, held = tmp_path / "a.npz", groups(4)
-    before = values(held)
+    path, variables = tmp_path / "a.npz", groups(4)
+    before = values(variables)
     checkpoint.save(path, groups(), {"run": "r"})
-    with pytest.raises(TrainingError, match="another model"):
-        checkpoint.restore(path, held, "r")
-    with pytest.raises(TrainingError, match="other data or settings"):
+    with raises_code(TrainingError, "other_run", "model"):
+        checkpoint.restore(path, variables, "r")
+    with raises_code(TrainingError, "other_run"):
         checkpoint.restore(path, groups(), "s")
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with raises_code(TrainingError, "unreadable_checkpoint"):
         checkpoint.restore(path, groups(), "r")
-    assert all((a == b).all() for a, b in zip(before, values(held), strict=True))
+    assert all((a == b).all() for a, b in zip(before, values(variables), strict=True))
 
 
 def test_the_last_k_are_kept_and_names_sort_by_time(tmp_path: Path) -> None:
@@ -77,6 +78,6 @@ def test_a_full_disk_leaves_the_old_checkpoint(
 def test_nothing_that_is_not_finite_is_saved(tmp_path: Path) -> None:
     bad = groups()
     bad["model"][1].assign([1.0, np.nan, 1.0])
-    with pytest.raises(TrainingError, match="not finite"):
+    with raises_code(TrainingError, "not_finite"):
         checkpoint.save(tmp_path / "a.npz", bad, {"run": "r"})
     assert list(tmp_path.iterdir()) == []

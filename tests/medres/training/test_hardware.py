@@ -8,20 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import raises_code
 
 from medres.errors import TrainingError
 from medres.training import hardware
 from medres.training.config.recipe import Recipe, recipe
-from medres.training.hardware import BF16, check_devices, compute, largest_batch
+from medres.training.hardware import BF16, ComputeSettings, check_devices, compute, largest_batch
 
 LONG = recipe(epochs=100)
 
 
-def steps_of(seconds: dict[str, float], made: list[str]):
+def steps_of(seconds: dict[str, float], tried: list[str]):
     """Steps that return how long they would take."""
 
     def make(policy: str, chosen: Recipe):
-        made.append(policy)
+        tried.append(policy)
         return lambda: seconds[policy]
 
     return make
@@ -33,29 +34,32 @@ def test_the_faster_policy_is_chosen_and_said(
 ) -> None:
     monkeypatch.setattr(hardware, "has_bfloat16", lambda: True)
     monkeypatch.setattr(hardware, "_seconds", lambda step: step())
-    made: list[str] = []
-    found = compute("auto", LONG, 100, steps_of({"float32": 0.05, BF16: fast}, made))
-    assert found["precision"] == want
-    assert "times as fast as in float32" in found["why"]
-    assert made == ["float32", BF16]
+    tried: list[str] = []
+    lines: list[str] = []
+    steps = steps_of({"float32": 0.05, BF16: fast}, tried)
+    settings = compute("auto", LONG, 100, steps, lines.append)
+    assert settings["precision"] == want
+    assert lines == [f"{want}: {settings['why']}"]
+    assert "times as fast as in float32" in settings["why"]
+    assert tried == ["float32", BF16]
 
 
 def test_nothing_is_tried_where_it_cannot_pay(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-    make = steps_of({}, made)
+    tried: list[str] = []
+    make = steps_of({}, tried)
     monkeypatch.setattr(hardware, "has_bfloat16", lambda: True)
     assert compute("auto", recipe(epochs=1), 100, make)["precision"] == "float32"
     assert compute(BF16, LONG, 100, make) == {
         "precision": BF16,
-        "why": "as asked",
+        "why": "requested",
         "jit": False,
         "devices": 1,
         "batch_size": 32,
         "accumulate": 1,
     }
     monkeypatch.setattr(hardware, "has_bfloat16", lambda: False)
-    assert "does not compute" in compute("auto", LONG, 100, make)["why"]
-    assert made == []
+    assert compute("auto", LONG, 100, make)["precision"] == "float32"
+    assert tried == []
 
 
 def test_the_batch_that_fits_keeps_the_images_of_an_update() -> None:
@@ -66,9 +70,9 @@ def test_the_batch_that_fits_keeps_the_images_of_an_update() -> None:
         if chosen.batch_size > 10:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM")
 
-    found = largest_batch(recipe(batch_size=64, accumulate=2), train_one)
-    assert (found.batch_size, found.accumulate, tried) == (8, 16, [64, 32, 16, 8])
-    with pytest.raises(TrainingError, match="one image does not fit"):
+    largest = largest_batch(recipe(batch_size=64, accumulate=2), train_one)
+    assert (largest.batch_size, largest.accumulate, tried) == (8, 16, [64, 32, 16, 8])
+    with raises_code(TrainingError, "out_of_memory"):
         largest_batch(
             recipe(), lambda chosen: train_one(chosen.model_copy(update={"batch_size": 99}))
         )
@@ -115,10 +119,18 @@ def test_two_devices_train_as_one(tiny_work: Path, tmp_path: Path) -> None:
 
 
 def test_devices_that_cannot_share_a_batch_or_differ_from_before() -> None:
-    check_devices(2, {"devices": 2}, recipe())
-    with pytest.raises(TrainingError, match="began on 2 devices and this machine has 1"):
-        check_devices(1, {"devices": 2}, recipe())
-    with pytest.raises(TrainingError, match="must divide by 3"):
-        check_devices(3, {}, recipe())
-    with pytest.raises(TrainingError, match="accumulate must be 1"):
-        check_devices(2, {}, recipe(accumulate=2))
+    compute_settings: ComputeSettings = {
+        "precision": "float32",
+        "why": "requested",
+        "jit": False,
+        "devices": 2,
+        "batch_size": 32,
+        "accumulate": 1,
+    }
+    check_devices(2, compute_settings, recipe())
+    with raises_code(TrainingError, "other_devices", "2 devices", "1"):
+        check_devices(1, compute_settings, recipe())
+    with raises_code(TrainingError, "indivisible_batch", "32"):
+        check_devices(3, None, recipe())
+    with raises_code(TrainingError, "indivisible_batch", "accumulate"):
+        check_devices(2, None, recipe(accumulate=2))

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import rewrite
+from helpers import raises_code
 
 import medres
 from data_pipelines.ingestion.manifest import Manifest
@@ -24,7 +25,7 @@ from medres.progress import ProgressReporter
 from medres.training import checkpoint
 from medres.training.config.recipe import Recipe
 from medres.training.data import load_data
-from medres.training.loop import Loop, stopped
+from medres.training.loop import Loop, should_stop
 from medres.training.run import data_hash
 from medres.training.targets import training_targets
 
@@ -179,7 +180,7 @@ def test_checkpoints_of_other_data_are_refused(
     table = Manifest.load(tiny_work).table
     table.loc[table.index[:2], "label:square"] = 1 - table.loc[table.index[:2], "label:square"]
     rewrite(tmp_path / "work", table)
-    with pytest.raises(TrainingError, match="another data_sha256"):
+    with raises_code(TrainingError, "other_run", "data_sha256"):
         medres.train(tmp_path / "work", **OPTIONS, out=out)
     config = json.loads((out / "config.json").read_text())
     data = load_data(
@@ -189,18 +190,18 @@ def test_checkpoints_of_other_data_are_refused(
         ProgressReporter(),
     )
     recipe = Recipe.model_validate(config["recipe"])
-    training = training_targets(data.targets, data.table(), data.part("train")[0], recipe)
+    training = training_targets(data.targets, data.table(), data.rows("train"), recipe)
     config["data_sha256"] = data_hash(data, training)
     (out / "config.json").write_text(
         json.dumps(config)
     )  # as if someone had moved the checkpoints there
-    with pytest.raises(TrainingError, match="other data or settings"):
+    with raises_code(TrainingError, "other_run", "checkpoint"):
         medres.train(tmp_path / "work", **OPTIONS, out=out)
 
 
 def test_early_stopping_is_a_function_of_the_history() -> None:
     def ended(losses: list[float], patience: int) -> bool:
-        return stopped([{"tune_loss": loss} for loss in losses], patience)
+        return should_stop([{"tune_loss": loss} for loss in losses], patience)
 
     assert not ended([], 2)
     assert not ended([3, 2, 1], 2)
@@ -244,9 +245,8 @@ def test_a_value_that_is_not_finite_names_its_batch_and_saves_nothing_bad(
         return real(*arguments, epoch=epoch, start=start, **options).enumerate(start).map(spoil)
 
     monkeypatch.setattr(loop, "train_batches", spoiled)
-    with pytest.raises(
-        TrainingError,
-        match=rf"epoch 2, batch 5: its {part}s are not finite \(cache rows \d+, .*images ",
+    with raises_code(
+        TrainingError, "not_finite", "epoch 2, batch 5", f"{part}s", "cache rows"
     ) as error:
         medres.train(tiny_work, **OPTIONS, out=tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints"

@@ -22,7 +22,7 @@ from medres.training.calibration.finalize import (
     conformal,
     operating_points,
 )
-from medres.training.data import ScoredImages, fewest, load_data, tuning_holdout
+from medres.training.data import ScoredImages, load_data, min_patients_for_quantile, tuning_holdout
 
 
 def scored(
@@ -80,7 +80,7 @@ def test_points_are_named_at_both_units_with_their_origin(repeated: ScoredImages
         ("default", "study", "youden"), ("screening", "study", "sensitivity:0.95"),
     ]  # fmt: skip
     assert {(p.split, p.n_patients) for p in points} == {("tune", 30)}
-    assert [one["why"] for one in left_out] == ["no threshold reaches it"] * 2
+    assert [one["why"] for one in left_out] == ["no threshold reaches the criterion"] * 2
     study = made.units("study")
     screening = next(p for p in points if (p.name, p.unit) == ("screening", "study"))
     assert (
@@ -127,7 +127,7 @@ def test_too_few_patients_give_no_quantile_and_say_why(repeated: ScoredImages) -
         "conformal quantile of 1",
     ]
     assert all("8 patients" in one["why"] and "9 are needed" in one["why"] for one in left_out)
-    assert [fewest(a) for a in (0.1, 0.05, 0.2, 1 / 3, 0.5)] == [9, 19, 4, 2, 1]
+    assert [min_patients_for_quantile(a) for a in (0.1, 0.05, 0.2, 1 / 3, 0.5)] == [9, 19, 4, 2, 1]
 
 
 def test_classes_take_one_temperature_and_leave_mixed_studies_out() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import rewrite
+from helpers import raises_code
 from typer.testing import CliRunner
 
 import medres
@@ -40,22 +41,22 @@ def test_python_overrides_the_file_and_the_file_the_recipe(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "code", "value"),
     [
-        ("epoch: 3", "no setting 'epoch': did you mean 'epochs'"),
-        ("zzzz: 3", "no setting 'zzzz': model"),
-        ("name: mine", "no setting 'name'"),
-        ("precision: int4", "setting precision"),
-        ("epochs: many", "field epochs"),
-        ("operating_points: {screening: sensitive}", "screening: 'sensitive'"),
-        ("a: [", "is no YAML or JSON, line"),
-        ("- epochs", "holds no settings"),
-        ("", "holds no settings"),
+        ("epoch: 3", "unknown_setting", "'epochs'"),
+        ("zzzz: 3", "unknown_setting", "learning_rate"),
+        ("name: mine", "unknown_setting", "'name'"),
+        ("precision: int4", "bad_setting", "precision"),
+        ("epochs: many", "bad_setting", "epochs"),
+        ("operating_points: {screening: sensitive}", "bad_setting", "'sensitive'"),
+        ("a: [", "unreadable_config", "line"),
+        ("- epochs", "unreadable_config", "a.yaml"),
+        ("", "unreadable_config", "a.yaml"),
     ],
 )
-def test_files_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
+def test_files_that_are_refused(tmp_path: Path, text: str, code: str, value: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(TrainingError, match=message):
+    with raises_code(TrainingError, code, value):
         resolve_settings(tmp_path / "a.yaml", {})
 
 
@@ -70,9 +71,7 @@ def test_a_finding_that_no_tuning_patient_has(tiny_work: Path, tmp_path: Path) -
     table = Manifest.load(tiny_work).table
     values = np.where(table["split"] == "tune", 0.0, table["label:square"])
     work = changed(tiny_work, tmp_path / "work", **{"label:square": values})
-    with pytest.raises(
-        TrainingError, match="square: one class only in the tune split; leave the finding out"
-    ):
+    with raises_code(TrainingError, "one_class", "square", "tune", "--finding"):
         medres.train(work, **BASE, out=tmp_path / "run")
 
 
@@ -80,16 +79,16 @@ def test_no_label_in_train(tiny_work: Path, tmp_path: Path) -> None:
     table = Manifest.load(tiny_work).table
     values = np.where(table["split"] == "train", -1.0, table["label:square"])
     work = changed(tiny_work, tmp_path / "work", **{"label:square": values})
-    with pytest.raises(TrainingError, match="square: no label in the train split"):
+    with raises_code(TrainingError, "no_label", "square", "train"):
         medres.train(work, **BASE, out=tmp_path / "run")
-    with pytest.raises(TrainingError, match="square: one class only in the train split"):
+    with raises_code(TrainingError, "one_class", "square", "train"):
         medres.train(work, **BASE, uncertain={"square": "one"}, out=tmp_path / "run")
 
 
 def test_an_empty_tuning_split(tiny_work: Path, tmp_path: Path) -> None:
     split = Manifest.load(tiny_work).table["split"]
     work = changed(tiny_work, tmp_path / "work", split=split.where(split != "tune", "train"))
-    with pytest.raises(TrainingError, match="the tune split holds no image"):
+    with raises_code(TrainingError, "empty_split", "tune"):
         medres.train(work, **BASE, out=tmp_path / "run")
 
 
@@ -98,7 +97,7 @@ def test_one_class_and_labels_outside_the_classes(tiny_work: Path, tmp_path: Pat
     shutil.copytree(tiny_work, work)
     table = Manifest.load(work).table.drop(columns="label:square").assign(**{"class": "only"})
     rewrite(work, table, task="multiclass", findings=[], classes=["only"])
-    with pytest.raises(TrainingError, match="one class"):
+    with raises_code(TrainingError, "single_class", "only"):
         medres.train(work, **BASE, out=tmp_path / "run")
     rewrite(
         work,
@@ -107,7 +106,7 @@ def test_one_class_and_labels_outside_the_classes(tiny_work: Path, tmp_path: Pat
         findings=[],
         classes=["only", "other"],
     )
-    with pytest.raises(TrainingError, match="the labels hold a class that is none of only, other"):
+    with raises_code(TrainingError, "unknown_class", "only, other"):
         medres.train(work, **BASE, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -158,16 +157,16 @@ def test_the_command_line_reaches_every_setting(tiny_work: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--set", "speed=3"], 1, "no setting 'speed'"),
+        (["--set", "speed=3"], 1, "'speed'"),
         (["--set", "speed"], 2, "NAME=VALUE"),
         (["--set", "ema=["], 2, "YAML"),
         (["--uncertain", "perhaps"], 1, "uncertain"),
-        (["--uncertain", "lump=one"], 1, "lump is none of square"),
+        (["--uncertain", "lump=one"], 1, "lump"),
         (["--operating-point", "sensitivity:0.9"], 2, "NAME=VALUE"),
-        (["--operating-point", "a=sensitivity:9"], 1, "a: 'sensitivity:9'"),
+        (["--operating-point", "a=sensitivity:9"], 1, "'sensitivity:9'"),
         (["--config", "absent.yaml"], 1, "absent.yaml"),
         (["--set", "scaling=imagenet"], 1, "--weights"),
-        (["--set", "ordinal=[a, b]"], 1, "not classes"),
+        (["--set", "ordinal=[a, b]"], 1, "ordinal"),
     ],
 )
 def test_what_the_command_line_refuses(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from helpers import raises_code
 
 import medres
 from data_pipelines.ingestion.manifest import Manifest
@@ -27,14 +28,18 @@ OPTIONS = {"model": "resnet10", "preset": "xray-32", "width": 4, "batch_size": 8
 
 
 def in_this_process(
-    member: folds.FoldRun, settings: Path, mlflow: str | None, name: str, reporter: ProgressReporter
+    fold_run: folds.FoldRun,
+    settings: Path,
+    mlflow: str | None,
+    name: str,
+    reporter: ProgressReporter,
 ) -> None:
-    if not (member.out / "model.keras").exists():
+    if not (fold_run.out / "model.keras").exists():
         medres.train(
-            member.work,
+            fold_run.work,
             config=settings,
-            seed=member.seed,
-            out=member.out,
+            seed=fold_run.seed,
+            out=fold_run.out,
             progress=reporter,
             mlflow=mlflow,
         )
@@ -64,8 +69,8 @@ def test_each_image_outside_test_is_scored_once_and_patients_stay_whole(
     outside = table[table["split"] != "test"]
     assert sorted(made.scores["image"]) == sorted(outside["image"])
     assert made.scores.groupby("patient")["fold"].nunique().max() == 1
-    for member in made.members:
-        own = Manifest.load(member.work).table
+    for fold_run in made.runs:
+        own = Manifest.load(fold_run.work).table
         assert set(own["image"]) == set(outside["image"])
         assert own.groupby("patient")["split"].nunique().max() == 1
         assert set(own["split"]) == {"train", "tune", "test"}
@@ -88,7 +93,7 @@ def test_the_ensemble_is_the_mean_of_its_members_and_is_served(
 ) -> None:
     predictor = medres.load(made.artefact)
     image = np.random.default_rng(0).random((3, 32, 32, 1)).astype(np.float32)
-    nets = [logits_of(medres.load(m.out / "model.keras").artefact) for m in made.members]
+    nets = [logits_of(medres.load(m.out / "model.keras").artefact) for m in made.runs]
     want = np.mean([np.asarray(net(image)) for net in nets], axis=0)
     assert np.asarray(mean_of(nets)(image)) == pytest.approx(want, abs=1e-5)
     scale, offset = predictor.card.calibration["scale"][0], predictor.card.calibration["offset"][0]
@@ -108,8 +113,8 @@ def test_the_ensemble_is_the_mean_of_its_members_and_is_served(
 def test_the_same_call_goes_on_and_another_is_refused(
     made: folds.CrossValidation, tiny_work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-    monkeypatch.setattr(folds, "_run", lambda member, *rest: seen.append(member.out))
+    started = []
+    monkeypatch.setattr(folds, "_run", lambda fold_run, *rest: started.append(fold_run.out))
     again = cross_validate(
         tiny_work,
         out=made.out,
@@ -121,14 +126,14 @@ def test_the_same_call_goes_on_and_another_is_refused(
         **OPTIONS,
     )
     assert again.summary == made.summary
-    assert len(seen) == 2
-    with pytest.raises(TrainingError, match="other settings"):
+    assert len(started) == 2
+    with raises_code(TrainingError, "other_run"):
         cross_validate(
             tiny_work, out=made.out, folds=3, progress=ProgressReporter(), seed=5, **OPTIONS
         )
-    with pytest.raises(TrainingError, match="two or more of either"):
+    with raises_code(TrainingError, "single_run"):
         cross_validate(tiny_work, out=made.out / "x", progress=ProgressReporter(), **OPTIONS)
-    with pytest.raises(TrainingError, match=r"as a \.keras file"):
+    with raises_code(TrainingError, "settings_not_plain", ".keras"):
         cross_validate(
             tiny_work,
             out=made.out / "x",

@@ -17,8 +17,8 @@ from medres.evaluate.analyses.worst_errors import hashed
 from medres.progress import Bars, ProgressReporter
 from medres.training.cross_validation.ensemble import logits_of
 from medres.training.data import CompiledModel, load_data
-from medres.training.loggers.html import thumbnail, training_page, worst_images
-from medres.training.loggers.tensorboard import Events
+from medres.training.loggers.html import WorstImage, thumbnail, training_page, worst_images
+from medres.training.loggers.tensorboard import TensorBoardLogger
 from medres.training.loop import epoch_line, eta_line
 
 
@@ -30,11 +30,11 @@ def test_the_page_of_a_run_is_whole_offline_and_names_no_image(
     assert page.count("<svg") == 4
     for word in (
         "Loss",
-        "Tuning AUC",
+        "Tuning (validation) AUC",
         "Learning rate",
         "Gradient norm by stage",
         "stage4",
-        "Greatest loss in train",
+        "Highest loss in the training split",
         "data_sha256",
     ):
         assert word in page
@@ -53,11 +53,11 @@ def test_the_worst_images_are_those_of_the_greatest_loss(tiny_run: Path, tiny_wo
     z, y = scored.scores[:, 0].astype(float), scored.targets.labels[:, 0]
     loss = np.log1p(np.exp(-np.where(y == 1, z, -z)))
     order = np.argsort(-loss)[:5]
-    found = worst_images(net, data, "train", 5)
-    assert [one["id"] for one in found] == [hashed(scored.table["image"].iloc[i]) for i in order]
-    assert [one["loss"] for one in found] == pytest.approx(loss[order].tolist(), rel=1e-4)
-    assert found[0]["label"] == f"square {int(y[order[0]])}"
-    assert all(one["png"].startswith(b"\x89PNG") for one in found)
+    worst = worst_images(net, data, "train", 5)
+    assert [image.id for image in worst] == [hashed(scored.table["image"].iloc[i]) for i in order]
+    assert [image.loss for image in worst] == pytest.approx(loss[order].tolist(), rel=1e-4)
+    assert worst[0].label == f"square {int(y[order[0]])}"
+    assert all(image.png.startswith(b"\x89PNG") for image in worst)
 
 
 def test_thumbnails_show_the_middle_and_the_window() -> None:
@@ -89,7 +89,7 @@ def test_names_are_escaped_and_gaps_in_the_history_are_drawn_around() -> None:
         }
     )
     config = {"recipe": {"name": "<b>"}, "model": {"variant": "&"}, "seed": 0}
-    worst = {"train": [{"id": "x", "label": "<script>", "said": "y", "loss": 1.0, "png": b""}]}
+    worst = {"train": [WorstImage("x", "<script>", "y", 1.0, b"")]}
     page = training_page(history, config, 2, worst)
     assert "<script>" not in page
     assert "<b>" not in page
@@ -100,7 +100,7 @@ def test_names_are_escaped_and_gaps_in_the_history_are_drawn_around() -> None:
 
 def test_events_are_what_tensorboard_reads(tmp_path: Path) -> None:
     """Read back by the record format: length, its CRC, the message, its CRC."""
-    events = Events(tmp_path)
+    events = TensorBoardLogger(tmp_path)
     events.epoch(
         {"epoch": 3, "loss": 0.25, "tune_auc": None, "grad_stem": 2.0, "tune_loss": float("nan")}
     )
@@ -117,7 +117,7 @@ def test_events_are_what_tensorboard_reads(tmp_path: Path) -> None:
         "training/loss": 0.25,
         "gradients/grad_stem": 2.0,
     }
-    Events(tmp_path).close()
+    TensorBoardLogger(tmp_path).close()
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -151,13 +151,12 @@ def test_the_line_of_an_epoch() -> None:
 def test_how_long_the_epochs_to_come_take() -> None:
     assert eta_line(1.0, 89, 0) == ""
     assert eta_line(15.5, 99, 20) == (
-        "99 more epochs take 26 minutes or less at this pace, fewer once the tuning loss has not "
-        "fallen for 20 epochs; "
-        "stopped, the same command goes on"
+        "99 more epochs: at most 26 minutes at this pace; early stopping, patience 20; rerun the "
+        "same command to resume"
     )
     assert (
         eta_line(300.0, 59, 0)
-        == "59 more epochs take 4.9 hours or less at this pace; stopped, the same command goes on"
+        == "59 more epochs: at most 4.9 hours at this pace; rerun the same command to resume"
     )
 
 
