@@ -85,10 +85,7 @@ def test_evaluate_needs_neither_tensorflow_nor_the_rooms_of_models() -> None:
             used = imports(path)
             assert not first_parts(used) & {"tensorflow", "keras"}, name
             others = {u for u in used if u.startswith("medres.") and not u.startswith(allowed)}
-            assert not others or (
-                name == "medres.evaluate.cli"
-                and all(o.startswith("medres.inference.scoring") for o in others)
-            ), name
+            assert not others, name
 
 
 def test_imports_make_no_cycle() -> None:

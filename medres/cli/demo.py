@@ -1,4 +1,4 @@
-"""The whole chain on a made-up cohort, through the very same functions as real work."""
+"""The whole chain on a synthetic cohort, with the same functions as real work."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.ingestion.pipeline import ingest
 from data_pipelines.runtime.atomic_files import require_new, write_atomic
 from data_pipelines.synthetic.cohort import make_cohort
-from medres.errors import MedresError
-from medres.evaluate.__main__ import main as evaluate
+from medres.evaluate.report import evaluate
 from medres.inference.loading import load
+from medres.inference.scoring import score
 from medres.progress import ProgressReporter
 from medres.training.run import train
 
@@ -29,8 +29,8 @@ SETTINGS: dict[str, Any] = {
 
 
 def run(out: Path, *, seed: int = 0, progress: ProgressReporter | None = None) -> dict[str, Any]:
-    """Make a cohort below `out`, ingest, cache, train, evaluate and predict; returns where things
-    are and the AUC found.
+    """Make a cohort in `out`, ingest, cache, train, evaluate and predict; returns the AUC and the
+    paths of the results.
 
     An earlier demo in `out` is replaced; any other content is an error.
     """
@@ -53,13 +53,12 @@ def run(out: Path, *, seed: int = 0, progress: ProgressReporter | None = None) -
     )
     trained = train(out / "work", **SETTINGS, seed=seed, out=out / "run", progress=reporter)
     reporter.line("4/5 evaluate the test split")
-    if evaluate([str(trained.artefact), str(out / "work"), "--out", str(out / "report")]) != 0:
-        raise MedresError("the evaluation failed; its message stands above")
+    report = evaluate(score(trained.artefact, out / "work"))
+    report.save(out / "report")
     reporter.line("5/5 predict one test study from its DICOM files")
     example = _example(manifest)
     prediction = load(trained.artefact).predict(example)
-    found = json.loads((out / "report" / "report.json").read_text())
-    finding = next(iter(found["findings"].values()))
+    finding = next(iter(report.numbers["findings"].values()))
     result = {
         "report": str(out / "report" / "report.html"),
         "model": str(trained.artefact),

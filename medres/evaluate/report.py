@@ -38,6 +38,7 @@ from medres.evaluate.reporting.model_card import model_card_markdown
 from medres.evaluate.reporting.narrative import cautions, summary
 from medres.evaluate.reporting.provenance import provenance_of
 from medres.evaluate.reporting.save import save_report, to_plain
+from medres.evaluate.scores.scored import Scored
 from medres.evaluate.scores.table import Table, load
 from medres.evaluate.scores.units import AnalysisUnits, to_units
 
@@ -93,7 +94,7 @@ class DiagnosticReport:
 
 
 def evaluate(
-    scores: ScoresSource,
+    scores: ScoresSource | Scored,
     *,
     tune: ScoresSource | None = None,
     patient: str | None = None,
@@ -108,15 +109,16 @@ def evaluate(
     level: float = 0.95,
     margin: float | None = None,
     exact: bool = False,
-    pool: str = "max",
+    pool: str | None = None,
     pool_label: str | None = None,
     provenance: Mapping[str, Any] | None = None,
     flow: Mapping[str, Any] | None = None,
     pictures: Pictures | None = None,
     title: str | None = None,
 ) -> DiagnosticReport:
-    """Evaluate a scores table (a DataFrame, or the path of a CSV or Parquet file; one row an
-    image).
+    """Evaluate a scores table (a DataFrame, or the path of a CSV or Parquet file; one row per
+    image), or what `medres.score` returns: it brings its own unit, pooling, frozen thresholds,
+    subgroups and provenance, and arguments given here take precedence (thresholds are added).
 
     tune: scores of the tuning split; Youden's threshold on it is frozen under the name "default".
     patient: the patient column (default "patient"); patients are the clusters of every interval.
@@ -145,6 +147,12 @@ def evaluate(
     class only does not
     raise: its figures are null, with the reason.
     """
+    if isinstance(scores, Scored):
+        unit, pool, title = unit or scores.unit, pool or scores.pool, title or scores.title
+        subgroups, thresholds = subgroups or scores.subgroups, _all_thresholds(scores, thresholds)
+        provenance = {**scores.provenance, **(provenance or {})}
+        flow, pictures, scores = flow or scores.flow, pictures or scores.pictures, scores.table
+    pool = pool or "max"
     table = load(scores, patient=patient)
     options = make_options(
         table.names,
@@ -188,6 +196,14 @@ def evaluate(
     numbers |= {"warnings": cautions(numbers), "methods": methods(numbers, options)}
     numbers["crosswalks"] = crosswalks(numbers)
     return DiagnosticReport(numbers, drawn)
+
+
+def _all_thresholds(scored: Scored, thresholds: Any) -> list[Any]:
+    """The frozen thresholds of the model, then those that the caller declares."""
+    if thresholds is None:
+        return scored.thresholds
+    declared = thresholds if isinstance(thresholds, list | tuple) else [thresholds]
+    return [*scored.thresholds, *declared]
 
 
 def _figures(
