@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import ops
 
 from data_pipelines.augment import AugmentSpec, draw_pairs, mix
-from medres.backbones import training_twin
+from medres.backbones import fused_training_copy
 from medres.training.config.recipe import Recipe
 from medres.training.losses import Loss
 from medres.training.network import named_variables, set_trainable, stages
@@ -26,8 +26,8 @@ Batch = tuple[dict[str, Any], Any, Any]
 class Trainer:
     """A net that learns.
 
-    core: logits; computed by its `training_twin`, which shares its variables. augment: (image, key,
-        training=True) -> image.
+    core: logits; computed by its `fused_training_copy`, which shares its variables. augment:
+        (image, key, training=True) -> image.
     pairs: a spec with mixup or cutmix, which follow it.
     optimizer: built on all trainable variables of `core`. jit: compile the step with XLA. Made in
         the scope of a tf.distribute strategy, as are core and optimizer, it trains on all of its
@@ -47,7 +47,7 @@ class Trainer:
     ) -> None:
         self.core, self.augment, self.loss, self.optimizer = core, augment, loss, optimizer
         self.recipe, self.jit, self.pairs = chosen, jit, pairs
-        self.forward = training_twin(core)
+        self.forward = fused_training_copy(core)
         self.groups = {
             name: [layer.name for layer in layers] for name, layers in stages(core).items()
         }
