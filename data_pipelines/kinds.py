@@ -56,6 +56,7 @@ class ImageKind:
     units: of pixels after reading and of model inputs.
     dtype, scale, fill: of prepared integers; value = integer * scale; fill is in `units`.
     display_range: in `units`, black to white, where a page shows an image without a window.
+    preview_window: center and width, in `units`, of thumbnails; None shows the bounds of the units.
     file_formats: what it can be read from.
     has_windows: whether windows are layers of its models.
     has_series: whether its images are slices that may form a volume.
@@ -70,6 +71,7 @@ class ImageKind:
     scale: np.float32
     fill: float
     display_range: tuple[float, float]
+    preview_window: tuple[float, float] | None
     file_formats: tuple[FileFormat, ...]
     has_windows: bool
     has_series: bool
@@ -84,6 +86,7 @@ CT = ImageKind(
     scale=np.float32(1.0),
     fill=-1024.0,
     display_range=(-1024.0, 1536.0),
+    preview_window=(-50.0, 1500.0),  # shows lung and soft tissue
     file_formats=("dicom", "npz"),
     has_windows=True,
     has_series=True,
@@ -97,6 +100,7 @@ RADIOGRAPH = ImageKind(
     scale=np.float32(1.0 / 65535.0),
     fill=0.0,
     display_range=(0.0, 1.0),
+    preview_window=None,
     file_formats=("dicom", "png", "jpeg", "npz"),
     has_windows=False,
     has_series=False,

@@ -97,8 +97,8 @@ def _kind(raw: Mapping[str, np.ndarray]) -> str:
     if any("_preact_bn/" in name for name in raw):
         raise WeightsError(
             "these are the V2 weights of keras.applications, whose architecture (pooling "
-            "shortcuts, biases) differs from version 2 of this package; use its ResNet50, ResNet101 "
-            "or ResNet152",
+            "shortcuts, biases) differs from version 2 of this package; use its ResNet50, "
+            "ResNet101 or ResNet152",
             code="unsupported_trunk",
         )
     if any(name.startswith("stem_conv") for name in raw):

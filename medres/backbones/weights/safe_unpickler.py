@@ -1,4 +1,4 @@
-"""Read a pickle of plain data opcode by opcode, without the module `pickle`, which can run any code.
+"""Read a pickle of plain data without the module `pickle`, which can run any code.
 
 The opcodes are documented in pickletools of the standard library. This module knows those that
 torch writes for a state dict; any other opcode is an error, as is a name that the caller has not
