@@ -11,8 +11,8 @@ A training step is SGD on the cross-entropy of ten classes. An inference step is
 Both run in float32 and in bfloat16 (Keras: mixed_bfloat16; torch: autocast in training, bfloat16
 weights for inference). The networks:
 
-    medres               version 1.5, like torchvision; training by `training_twin`, inference by
-                         `folded`
+    medres               version 1.5, like torchvision; training by
+                         `fused_training_copy`, inference by `fold_batch_norm`
     medres, version 1    the same for version 1 with convolution biases, like keras.applications
                          (6 % fewer multiply-adds)
     medres, as built     version 1.5, the model itself, of built-in layers with the batch
@@ -98,7 +98,7 @@ def keras_model(name: str, step: str, shape: tuple[int, ...]) -> Any:
         return keras.applications.ResNet50(
             weights=None, input_shape=shape, classes=10, classifier_activation=None
         )
-    from medres.backbones import folded, training_twin
+    from medres.backbones import fold_batch_norm, fused_training_copy
     from medres.models.classification import classifier
 
     first = {"version": "1", "conv_bias": True} if name == "medres, version 1" else {}
@@ -106,7 +106,7 @@ def keras_model(name: str, step: str, shape: tuple[int, ...]) -> Any:
     return (
         model
         if name == "medres, as built"
-        else (training_twin if step == "train" else folded)(model)
+        else (fused_training_copy if step == "train" else fold_batch_norm)(model)
     )
 
 

@@ -97,12 +97,12 @@ def ways(
     import tensorflow as tf
 
     from medres.artefact.archive import load
-    from medres.backbones import folded
+    from medres.backbones import fold_batch_norm
     from medres.inference.exporting import export, runtime
     from medres.inference.predictor import Predictor
 
     artefact = load(model)
-    keras_model, light = artefact.model, folded(artefact.model)
+    keras_model, light = artefact.model, fold_batch_norm(artefact.model)
     graph = tf.function(lambda x: keras_model(x, training=False))
     light_graph = tf.function(lambda x: light(x, training=False))
     exported = {

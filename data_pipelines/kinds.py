@@ -77,6 +77,7 @@ class ImageKind:
     units: of pixels after reading and of model inputs.
     dtype, scale, fill: of prepared integers; value = integer * scale; fill is in `units`.
     display_range: in `units`, black to white, for an image that is shown without a window.
+    preview_window: center and width, in `units`, of thumbnails; None shows the bounds of the units.
     tissue_range: in `units`, where most tissue lies; synthetic test images span it.
     file_formats: the formats that it can be read from.
     has_windows: whether windows are layers of its models.
@@ -92,6 +93,7 @@ class ImageKind:
     fill: float
     display_range: tuple[float, float]
     tissue_range: tuple[float, float]
+    preview_window: tuple[float, float] | None
     file_formats: tuple[FileFormat, ...]
     has_windows: bool
     has_orientation_check: bool
@@ -112,6 +114,7 @@ CT = ImageKind(
     fill=AIR_HU,
     display_range=(-1024.0, 1536.0),
     tissue_range=(-1024.0, 1024.0),
+    preview_window=(-50.0, 1500.0),  # shows lung and soft tissue
     file_formats=("dicom", "npz"),
     has_windows=True,
     has_orientation_check=False,
@@ -130,6 +133,7 @@ RADIOGRAPH = ImageKind(
     fill=0.0,
     display_range=(0.0, 1.0),
     tissue_range=(0.0, 1.0),
+    preview_window=None,
     file_formats=("dicom", "png", "jpeg", "npz"),
     has_windows=False,
     has_orientation_check=True,

@@ -16,13 +16,10 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     from typer.main import get_command
 
     from medres.cli.app import app
-    from medres.evaluate.cli import parser
 
     parts = [markdown]
     for name, command in _verbs(get_command(app), "medres"):
         parts += [f"## {name}", command.help or "", *_parameters(command)]
-        if name == "medres evaluate":
-            parts.append(f"```text\n{parser().format_help().rstrip()}\n```")
     return "\n\n".join(part for part in parts if part)
 
 

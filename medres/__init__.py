@@ -15,8 +15,10 @@ from data_pipelines.runtime.lazy_exports import lazy_exports, redirect_modules
 if TYPE_CHECKING:
     from medres import backbones, evaluate, experiments
     from medres.backbones.model_summary import summary
+    from medres.evaluate.scores.scored import Scored
     from medres.inference.loading import load
     from medres.inference.predictor import Prediction, Predictor
+    from medres.inference.scoring import score
     from medres.models.classification import classifier
     from medres.training.cross_validation.folds import CrossValidation, cross_validate
     from medres.training.run import Run, train
@@ -33,13 +35,23 @@ _exported, _get, _ = lazy_exports(
     __name__,
     {
         "medres.backbones.model_summary": "summary",
+        "medres.evaluate.scores.scored": "Scored",
         "medres.inference.loading": "load",
         "medres.inference.predictor": "Prediction Predictor",
+        "medres.inference.scoring": "score",
         "medres.models.classification": "classifier",
         "medres.training.cross_validation.folds": "CrossValidation cross_validate",
         "medres.training.run": "Run train",
     },
-    needs_tensorflow=("classifier", "summary", "CrossValidation", "cross_validate", "Run", "train"),
+    needs_tensorflow=(
+        "classifier",
+        "CrossValidation",
+        "cross_validate",
+        "Run",
+        "score",
+        "summary",
+        "train",
+    ),
 )
 __all__ = sorted([*_exported, *_PACKAGES])
 

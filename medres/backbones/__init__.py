@@ -1,6 +1,6 @@
-"""The ResNet family: one builder, its weights, its model summaries.
+"""The ResNet family: one builder, pretrained weights, model summaries.
 
-Nothing here loads TensorFlow until a name is used. May import data_pipelines.runtime and errors.
+TensorFlow is loaded only when a name is used. May import data_pipelines.runtime and errors.
 """
 
 from __future__ import annotations
@@ -10,28 +10,36 @@ from typing import TYPE_CHECKING
 from data_pipelines.runtime.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
-    from medres.backbones.batch_norm_fusion import folded, training_twin
+    from medres.backbones.batch_norm_fusion import (
+        fold_batch_norm,
+        folded,
+        fused_training_copy,
+        training_twin,
+    )
     from medres.backbones.build import backbone, features, pyramid, resnet
     from medres.backbones.model_summary import Summary, summary
     from medres.backbones.spec import ResNetSpec
-    from medres.backbones.variants import VARIANTS, resnet_spec
+    from medres.backbones.variants import VARIANTS, model_name, resnet_spec
     from medres.backbones.weights.load import ParityReport, load_pretrained
 
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "medres.backbones.batch_norm_fusion": "folded training_twin",
+        "medres.backbones.batch_norm_fusion": "fold_batch_norm fused_training_copy "
+        "folded training_twin",  # their former names
         "medres.backbones.build": "backbone features pyramid resnet",
         "medres.backbones.model_summary": "Summary summary",
         "medres.backbones.spec": "ResNetSpec",
-        "medres.backbones.variants": "VARIANTS resnet_spec",
+        "medres.backbones.variants": "VARIANTS model_name resnet_spec",
         "medres.backbones.weights.load": "ParityReport load_pretrained",
     },
     needs_tensorflow=(
         "Summary",
         "backbone",
         "features",
+        "fold_batch_norm",
         "folded",
+        "fused_training_copy",
         "load_pretrained",
         "ParityReport",
         "pyramid",

@@ -1,4 +1,4 @@
-"""From a spec to a functional Keras model with named stages."""
+"""Build a functional Keras model with named stages from a spec."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from medres.backbones.blocks import LayerFactory, Tensor, basic_block, bottleneck_block, stem
+from medres.backbones.blocks import LayerFactory, Tensor, residual_block
+from medres.backbones.blocks import stem as build_stem
 from medres.backbones.spec import ResNetSpec
-from medres.backbones.variants import resnet_spec
+from medres.backbones.variants import model_name, resnet_spec
 from medres.errors import ModelError
 
-BLOCK = {"basic": basic_block, "bottleneck": bottleneck_block}
-# Keras walks a graph by recursion: CIFAR-1202 needs some 5,000 calls, Python allows 1,000
-FRAMES = 20_000
+# Keras traverses a graph by recursion: CIFAR-1202 needs about 5,000 calls, Python allows 1,000
+MAX_RECURSION = 20_000
 
 
 def resnet(
@@ -31,10 +31,10 @@ def resnet(
     width: int | None = None,
     norm: str = "batch",
     name: str | None = None,
-    **further: Any,
+    **spec_fields: Any,
 ) -> keras.Model:
-    """A ResNet without pooling and classifier: float32 `image` of `input_shape` -> the last feature
-    map.
+    """A ResNet without global pooling and classifier. Input: float32 `image` of `input_shape`;
+    output: the last feature map.
 
     variant: 10, 18, 34, 50, 101, 152, 200 (or "resnet50", or another name of the table `VARIANTS`);
         with stem="cifar" any 6n+2, or 9n+2 with block="bottleneck".
@@ -42,16 +42,23 @@ def resnet(
     version: "1", "1.5", "2" or "d": see `medres.backbones.spec`. block: None (the variant's own),
         "basic", "bottleneck".
     shortcut: "A" zero-padding, "B" projection where the shape changes, "C" projection everywhere.
-        residual=False leaves every shortcut out: the plain twin.
+        residual=False builds the plain network without shortcuts.
     stem: "imagenet" (7x7/2 and pool), "small" (3x3, no pool, four stages), "cifar" (3x3, three
         stages).
-    width: channels of the first stage, from 4 up; None is 64, or 16 for stem="cifar". norm:
+    width: channels of the first stage, 4 or more; None is 64, or 16 for stem="cifar". norm:
         "batch", "group", "sync".
-    further: other fields of ResNetSpec, such as squeeze_excite, stochastic_depth, zero_gamma,
+    name: of the model; default: from the spec, such as "resnet50" or "resnext50_32x4d".
+    spec_fields: other fields of ResNetSpec, such as squeeze_excite, stochastic_depth, zero_gamma,
         output_stride, conv_bias.
 
     The outputs of the stages are the layers "stage1", "stage2", ... In version "2" they precede the
-    next block's activation, except the last, which is normalised and activated. Raises ModelError.
+    activation of the next block, except the last, which is normalized and activated. Raises
+    ModelError if the variant, an option or the shape is invalid.
+
+    >>> import medres
+    >>> model = medres.backbones.resnet(18, (64, 64, 1), stem="small", width=8)
+    >>> model.output_shape, model.get_layer("stage1").output.shape
+    ((None, 8, 8, 64), (None, 64, 64, 8))
     """
     spec = resnet_spec(
         variant,
@@ -62,7 +69,7 @@ def resnet(
         stem=stem,
         width=width,
         norm=norm,
-        **further,
+        **spec_fields,
     )
     return backbone(spec, input_shape, name=name)
 
@@ -72,17 +79,18 @@ def backbone(
 ) -> keras.Model:
     """The functional model of a spec: `image` -> the last feature map."""
     image = keras.Input(checked_shape(spec, input_shape), name="image", dtype="float32")
-    return functional(image, features(spec, image), name or spec.name)
+    return functional(image, features(spec, image), name or model_name(spec))
 
 
 def features(spec: ResNetSpec, x: Tensor) -> Tensor:
-    """Draw the network of `spec` on a symbolic tensor (batch, [depth,] height, width, channels)."""
+    """Apply the network of `spec` to a symbolic tensor (batch, [depth,] height, width, channels)
+    and return the last feature map.
+    """
     net = LayerFactory(spec, rank=len(x.shape) - 2)
-    block = BLOCK[spec.block]
-    x = stem(net, x)
-    for number, plans in enumerate(spec.stages(), start=1):
-        for plan in plans:
-            x = block(net, x, plan)
+    x = build_stem(net, x)
+    for number, blocks in enumerate(spec.stages(), start=1):
+        for block in blocks:
+            x = residual_block(net, x, block)
         if spec.version == "2" and number == len(spec.depths):
             x = net.relu(net.norm(x, "last_norm"), "last_relu")
         x = keras.layers.Identity(name=f"stage{number}")(x)
@@ -90,15 +98,17 @@ def features(spec: ResNetSpec, x: Tensor) -> Tensor:
 
 
 def pyramid(model: keras.Model) -> keras.Model:
-    """The same network with every stage as output: {"stage1": C2, "stage2": C3, ...}, finest first.
-    Shares its weights.
+    """The same network with every stage as an output, finest first: {"stage1": C2, "stage2": C3,
+    ...}. It shares the weights of `model`.
     """
     names = [
         layer.name for layer in model.layers if layer.name in {f"stage{i}" for i in range(1, 5)}
     ]
     if not names:
         raise ModelError(
-            f"model {model.name!r} has no layer named stage1: build it with medres.backbones.resnet"
+            f"model {model.name!r} has no layer named stage1: build it with "
+            f"medres.backbones.resnet",
+            code="no_stages",
         )
     return functional(
         model.inputs[0],
@@ -108,11 +118,11 @@ def pyramid(model: keras.Model) -> keras.Model:
 
 
 def functional(inputs: Tensor, outputs: Any, name: str | None = None) -> keras.Model:
-    """keras.Model for graphs of any depth. Opening a saved net of some 1,000 layers needs
-    sys.setrecursionlimit as well.
+    """keras.Model for graphs of any depth. Loading a saved network of about 1,000 layers needs a
+    larger sys.setrecursionlimit as well.
     """
     limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, FRAMES))
+    sys.setrecursionlimit(max(limit, MAX_RECURSION))
     try:
         return keras.Model(inputs, outputs, name=name)
     finally:
@@ -120,21 +130,27 @@ def functional(inputs: Tensor, outputs: Any, name: str | None = None) -> keras.M
 
 
 def checked_shape(spec: ResNetSpec, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-    """`input_shape` as a tuple, or ModelError where the network cannot take it."""
+    """`input_shape` as a tuple of int or None. Raises ModelError if the network cannot take it."""
     shape = tuple(input_shape) if isinstance(input_shape, Sequence | np.ndarray) else (input_shape,)
     if len(shape) not in (3, 4):
         raise ModelError(
             f"input_shape {shape}: give (height, width, channels) or (depth, height, width, "
-            f"channels)"
+            f"channels)",
+            code="input_shape",
         )
     for size in shape:
         if size is not None and (
             not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1
         ):
-            raise ModelError(f"input_shape {shape}: {size!r} is not a whole number of 1 or more")
+            raise ModelError(
+                f"input_shape {shape}: {size!r} is not a whole number of 1 or more",
+                code="input_shape",
+            )
     shape = tuple(size if size is None else int(size) for size in shape)
     if shape[-1] is None:
-        raise ModelError(f"input_shape {shape}: the channel count must be known")
+        raise ModelError(
+            f"input_shape {shape}: the number of channels must be known", code="input_shape"
+        )
     small = [size for size in shape[:-1] if size is not None and size < spec.total_stride]
     if small:
         hint = (
@@ -142,7 +158,7 @@ def checked_shape(spec: ResNetSpec, input_shape: Sequence[int | None]) -> tuple[
         )
         raise ModelError(
             f"input_shape {shape}: {small[0]} is smaller than the network's stride of "
-            f"{spec.total_stride}; "
-            f"give {spec.total_stride} or more along each axis{hint}"
+            f"{spec.total_stride}; give {spec.total_stride} or more along each axis{hint}",
+            code="input_shape",
         )
     return shape

@@ -1,4 +1,4 @@
-"""A functional model as a graph of layer names, in the order in which it is computed."""
+"""A functional model as a graph of layer names, in the order of computation."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import keras
 
 @dataclass(frozen=True)
 class ResidualBlock:
-    """A sum of two paths from one layer: the shortcut is the one with fewer kernels on it. All are
-    layer names.
+    """A sum of two paths that start at one layer; the shortcut is the path with fewer kernels. All
+    names are layer names.
     """
 
-    name: str  # the Add
-    source: str  # where both paths begin
-    shortcut: str  # the end of the shortcut: `source` itself where it is the identity
-    branch: str  # the end of the other path
-    closed: bool  # nothing but these two paths takes the output of `source`
+    name: str  # the Add layer
+    source: str  # the layer where both paths start
+    shortcut: str  # the last layer of the shortcut; `source` itself if it is the identity
+    branch: str  # the last layer of the residual branch
+    closed: bool  # no other layer takes the output of `source`
 
 
 def parents(layer: keras.Layer) -> list[str]:
-    """The layers whose outputs this layer takes."""
+    """The names of the layers whose outputs are the inputs of this layer."""
     if isinstance(layer, keras.layers.InputLayer):
         return []
     tensors = layer.input if isinstance(layer.input, list | tuple) else [layer.input]
@@ -29,26 +29,26 @@ def parents(layer: keras.Layer) -> list[str]:
 
 
 def residual_blocks(model: keras.Model) -> list[ResidualBlock]:
-    """Every sum of two paths where one holds more kernels than the other, in order: any ResNet's,
-    not only this package's.
+    """Every sum of two paths of which one has more kernels than the other, in order. It works for
+    any ResNet, not only those of this package.
     """
-    place = {layer.name: i for i, layer in enumerate(model.layers)}
+    position = {layer.name: i for i, layer in enumerate(model.layers)}
     kernels = {layer.name for layer in model.layers if hasattr(layer, "kernel")}
-    takers: dict[str, set[str]] = {}
+    consumers: dict[str, set[str]] = {}
     for layer in model.layers:
         for name in parents(layer):
-            takers.setdefault(name, set()).add(layer.name)
-    above: dict[str, frozenset[str]] = {}  # a layer, and all that it follows from
+            consumers.setdefault(name, set()).add(layer.name)
+    ancestors: dict[str, frozenset[str]] = {}  # of each layer, with the layer itself
     blocks = []
     for layer in model.layers:
         names = parents(layer)
-        above[layer.name] = frozenset([layer.name]).union(*(above[name] for name in names))
+        ancestors[layer.name] = frozenset([layer.name]).union(*(ancestors[name] for name in names))
         if not isinstance(layer, keras.layers.Add) or len(names) != 2:
             continue
-        source = max(above[names[0]] & above[names[1]], key=place.__getitem__)
-        counts = [len((above[name] - above[source]) & kernels) for name in names]
+        source = max(ancestors[names[0]] & ancestors[names[1]], key=position.__getitem__)
+        counts = [len((ancestors[name] - ancestors[source]) & kernels) for name in names]
         if counts[0] != counts[1]:
-            low = counts.index(min(counts))
-            closed = takers[source] <= above[layer.name]
-            blocks.append(ResidualBlock(layer.name, source, names[low], names[1 - low], closed))
+            fewer = counts.index(min(counts))
+            closed = consumers[source] <= ancestors[layer.name]
+            blocks.append(ResidualBlock(layer.name, source, names[fewer], names[1 - fewer], closed))
     return blocks

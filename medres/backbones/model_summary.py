@@ -1,5 +1,5 @@
-"""What a network costs and sees: parameters, multiply-adds, activation memory, stride and receptive
-field, stage by stage.
+"""The costs of a network per stage: parameters, multiply-adds, activation memory, stride and
+receptive field.
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ POOLS = tuple(
 
 @dataclass(frozen=True)
 class Part:
-    """One stage, or the whole. Sizes are for one image; multiply-adds are of convolutions and dense
-    layers (one each, not two).
+    """One stage, or the whole network, for one image.
 
-    `activation_bytes` adds up the outputs of all layers at the type that they compute in: what
-    training keeps when nothing is fused. `receptive_field` (pixels along the last spatial axis) and
-    `stride` (pixels a step) are at the part's end; a global pool, which sees everything, is not
-    counted in them.
+    multiply_adds: of convolutions and dense layers; a multiply-add counts once. activation_bytes:
+    the outputs of all layers in their compute dtype, which is what training stores if nothing is
+    fused. receptive_field (pixels along the last spatial axis) and stride (input pixels per output
+    pixel): at the end of the part; a global pool, which sees the whole image, is not counted.
     """
 
     name: str
@@ -99,68 +98,84 @@ class Summary:
 
 
 def summary(model: keras.Model, input_shape: Sequence[int] | None = None) -> Summary:
-    """Account for a functional model, for one image of `input_shape` (without batch; None: the
-    model's own).
+    """The costs of a functional model for one image of `input_shape` (without the batch axis; None:
+    the model's own shape).
 
-    The parts are `input` (windows, scaling), `stem`, `stage1` ... and `head`; a model without such
-    names is all `head`.
-    Raises ModelError where the shape is open or does not fit, and for layers that cannot be counted
-    (a model within a model).
+    The parts are `input` (windows, scaling), `stem`, `stage1` ... and `head`; in a model without
+    these names everything is `head`.
+    Raises ModelError if the shape is not fully known or does not fit, and for a layer whose
+    operations cannot be counted (a nested model).
+
+    >>> import medres
+    >>> model = medres.backbones.resnet(18, (224, 224, 3))
+    >>> total = medres.summary(model).total
+    >>> total.parameters, total.stride
+    (11186112, 32)
     """
     if len(model.inputs) != 1:
-        raise ModelError(f"model {model.name!r} has {len(model.inputs)} inputs: one is needed")
+        raise ModelError(
+            f"model {model.name!r} has {len(model.inputs)} inputs; a model with one input is "
+            f"needed",
+            code="inputs",
+        )
     if isinstance(model, keras.Sequential):
         model = functional(model.inputs[0], model.outputs[0], model.name)
     shapes = _shapes(model, input_shape)
     fields_at: dict[str, tuple[int, int]] = {}
     grouped: dict[str, list[Part]] = {}
-    at = "input"
+    part = "input"
     for layer in model.layers:
-        at = _part(layer.name, at)
+        part = _part(layer.name, part)
         fields_at[layer.name] = _field(layer, [fields_at[name] for name in parents(layer)])
-        grouped.setdefault(at, []).append(
-            _account(layer, shapes[layer.name], *fields_at[layer.name])
+        grouped.setdefault(part, []).append(
+            _costs(layer, shapes[layer.name], *fields_at[layer.name])
         )
-    parts = tuple(_added(name, accounts) for name, accounts in grouped.items())
+    parts = tuple(_sum_of(name, accounts) for name, accounts in grouped.items())
     if len(parts) == 1:
-        parts = (_added("head", list(parts)),)
-    return Summary(parts, _added("total", list(parts)))
+        parts = (_sum_of("head", list(parts)),)
+    return Summary(parts, _sum_of("total", list(parts)))
 
 
 def _shapes(model: keras.Model, input_shape: Sequence[int] | None) -> dict[str, tuple[int, ...]]:
     """The output shape of every layer, without batch."""
-    own = model.inputs[0].shape[1:]
-    shape = tuple(own if input_shape is None else input_shape)
-    if len(shape) != len(own) or not all(isinstance(n, int) and n > 0 for n in shape):
+    model_shape = model.inputs[0].shape[1:]
+    shape = tuple(model_shape if input_shape is None else input_shape)
+    if len(shape) != len(model_shape) or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ModelError(
-            f"input_shape {shape}: give {len(own)} whole numbers such as those of the model, {own}"
+            f"input_shape {shape}: give {len(model_shape)} whole numbers that fit the shape of the "
+            f"model, {model_shape}",
+            code="input_shape",
         )
-    if own[-1] not in (None, shape[-1]):
-        raise ModelError(f"input_shape {shape}: the model takes {own[-1]} channels")
+    if model_shape[-1] not in (None, shape[-1]):
+        raise ModelError(
+            f"input_shape {shape}: the model takes {model_shape[-1]} channels", code="input_shape"
+        )
     specs = {model.layers[0].name: keras.KerasTensor((1, *shape), dtype=model.inputs[0].dtype)}
     for layer in model.layers[1:]:
-        given = [specs[name] for name in parents(layer)]
+        inputs = [specs[name] for name in parents(layer)]
         try:
-            specs[layer.name] = layer.compute_output_spec(given if len(given) > 1 else given[0])
+            specs[layer.name] = layer.compute_output_spec(inputs if len(inputs) > 1 else inputs[0])
         except ValueError as error:
             raise ModelError(
-                f"input_shape {shape} does not pass through layer {layer.name!r}: {error}"
+                f"input_shape {shape} does not fit layer {layer.name!r}: {error}",
+                code="input_shape",
             ) from error
     return {name: tuple(spec.shape[1:]) for name, spec in specs.items()}
 
 
-def _part(name: str, at: str) -> str:
+def _part(name: str, part: str) -> str:
+    """The part of the layer `name`, where `part` is that of the layer before it."""
     match = re.match(r"stem|stage\d", name)
     if match:
         return match[0]
-    return at if at == "input" or name.startswith("last_") else "head"
+    return part if part == "input" or name.startswith("last_") else "head"
 
 
-def _field(layer: keras.Layer, above: list[tuple[int, int]]) -> tuple[int, int]:
+def _field(layer: keras.Layer, inputs: list[tuple[int, int]]) -> tuple[int, int]:
     """(receptive field, stride) after a layer: Araujo et al., Computing Receptive Fields, Distill
     2019.
     """
-    field, stride = (max(values) for values in zip(*above, strict=True)) if above else (1, 1)
+    field, stride = (max(values) for values in zip(*inputs, strict=True)) if inputs else (1, 1)
     if isinstance(layer, CONVOLUTIONS):
         return field + (layer.kernel_size[-1] - 1) * layer.dilation_rate[
             -1
@@ -170,7 +185,7 @@ def _field(layer: keras.Layer, above: list[tuple[int, int]]) -> tuple[int, int]:
     return field, stride
 
 
-def _account(layer: keras.Layer, shape: tuple[int, ...], field: int, stride: int) -> Part:
+def _costs(layer: keras.Layer, shape: tuple[int, ...], field: int, stride: int) -> Part:
     return Part(
         name=layer.name,
         output_shape=shape,
@@ -200,13 +215,14 @@ def _multiply_adds(layer: keras.Layer, shape: tuple[int, ...]) -> int:
         return math.prod(layer.kernel.shape) * math.prod(shape[:-1])
     if layer.weights and not isinstance(layer, (*NORMS, keras.layers.Dropout)):
         raise ModelError(
-            f"the multiply-adds of layer {layer.name!r} ({type(layer).__name__}) cannot be counted"
+            f"the multiply-adds of layer {layer.name!r} ({type(layer).__name__}) cannot be counted",
+            code="uncountable_layer",
         )
     return 0
 
 
-def _added(name: str, parts: list[Part]) -> Part:
-    """Sums of the counts; shape, field and stride of the last."""
+def _sum_of(name: str, parts: list[Part]) -> Part:
+    """The sums of the counts, with the shape, receptive field and stride of the last part."""
     last = parts[-1]
     summed = ("parameters", "trainable", "multiply_adds", "activation_bytes")
     values = {

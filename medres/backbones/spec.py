@@ -1,4 +1,4 @@
-"""What a ResNet is made of: one frozen record.
+"""The specification of a ResNet: one frozen record.
 
     He et al., Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv:1512.03385): blocks,
         depths, shortcuts A/B/C, CIFAR nets
@@ -27,25 +27,29 @@ BLOCKS = ("basic", "bottleneck")
 SHORTCUTS = ("A", "B", "C")
 STEMS = ("imagenet", "small", "cifar")
 NORMS = ("batch", "group", "sync")
-ZERO_SIDES = ("both", "behind")
+CHANNEL_PADDINGS = ("both", "end")
 STEM_STRIDE = {"imagenet": 4, "small": 1, "cifar": 1}
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """One block: what it receives, what it returns, and how."""
+    """One residual block: its channels, stride and dilations.
+
+    inputs, bottleneck_channels, outputs: channels of the input, of the 3x3 convolutions and of the
+    output. dilations: of the first and of the second 3x3 (a bottleneck block has only the first).
+    drop_rate: probability that the residual branch is dropped during training. is_first: the first
+    block of the network, whose input the stem has already normalized and activated.
+    """
 
     name: str
-    inputs: int  # channels
-    inner: int  # channels of the 3x3
-    outputs: int  # channels
+    inputs: int
+    bottleneck_channels: int
+    outputs: int
     stride: int
-    dilations: tuple[
-        int, int
-    ]  # of the first and of the second 3x3 (a bottleneck has the first alone)
-    drop: float  # chance that its residual branch is left out while training
-    first: bool  # of the network: the stem has already normalised and activated its input
+    dilations: tuple[int, int]
+    drop_rate: float
+    is_first: bool
 
     @property
     def changes_shape(self) -> bool:
@@ -54,23 +58,28 @@ class BlockConfig:
 
 @dataclass(frozen=True)
 class ResNetSpec:
-    """Everything that shapes a ResNet but its input. Raises ModelError on what cannot be built.
+    """All properties of a ResNet except its input shape. Raises ModelError for an invalid value or
+    combination.
 
-    `width` is the channels of the first stage's 3x3 convolutions; each later stage doubles it.
-    `group_width` is torchvision's
-    width_per_group: a bottleneck's 3x3 has `cardinality * group_width * width / 64` channels in the
-        first stage. `output_stride` (8 or 16 of 32, for instance) trades later strides for
-        dilation, as torchvision does: the first block of such a stage keeps the dilation of the
-        stage before. None keeps every stride. `zero_side` is where shortcut A puts its new channels
-        of zeros: on "both" sides of the old (akamaster), or all "behind" them (MedicalNet, MONAI);
-        the paper leaves it open, and weights of the one mean nothing to the other.
+    width: channels of the 3x3 convolutions of the first stage; each later stage doubles them.
+    group_width: torchvision's width_per_group; the 3x3 of a bottleneck block has
+    `cardinality * group_width * width / 64` channels in the first stage.
+    output_stride (such as 8 or 16 instead of 32): replaces later strides by dilation, as
+    torchvision does; the first block of such a stage keeps the dilation of the stage before it.
+    None keeps every stride.
+    channel_padding: where shortcut A adds its channels of zeros, on "both" sides of the existing
+    channels (akamaster) or all at the "end" (MedicalNet, MONAI). The paper leaves this open;
+    weights trained with one do not fit the other.
+
+    >>> ResNetSpec("bottleneck", (3, 4, 6, 3)).depth
+    50
     """
 
     block: str
     depths: tuple[int, ...]
     version: str = "1.5"
     shortcut: str = "B"
-    zero_side: str = "both"
+    channel_padding: str = "both"
     residual: bool = True
     stem: str = "imagenet"
     width: int = 64
@@ -90,7 +99,7 @@ class ResNetSpec:
         one_of("shortcut", self.shortcut, SHORTCUTS)
         one_of("stem", self.stem, STEMS)
         one_of("norm", self.norm, NORMS)
-        one_of("zero_side", self.zero_side, ZERO_SIDES)
+        one_of("channel_padding", self.channel_padding, CHANNEL_PADDINGS)
         _whole("width", self.width, 4)
         _whole("cardinality", self.cardinality, 1)
         _whole("group_width", self.group_width, 1)
@@ -98,7 +107,9 @@ class ResNetSpec:
             object.__setattr__(self, "depths", tuple(self.depths))
         if not isinstance(self.depths, tuple):
             raise ModelError(
-                f"depths {self.depths!r}: give the blocks of each stage, such as (3, 4, 6, 3)"
+                f"depths {self.depths!r}: give the number of blocks per stage, such as "
+                f"(3, 4, 6, 3)",
+                code="depths",
             )
         for depth in self.depths:
             _whole("depths", depth, 1)
@@ -108,36 +119,45 @@ class ResNetSpec:
         if len(self.depths) != stages:
             raise ModelError(
                 f"depths {self.depths}: stem={self.stem!r} has {stages} stages; give {stages} "
-                f"numbers of blocks"
+                f"numbers of blocks",
+                code="depths",
             )
         if not (_is_number(self.stochastic_depth) and 0 <= self.stochastic_depth < 1):
-            raise ModelError(f"stochastic_depth {self.stochastic_depth!r}: give a chance in [0, 1)")
+            raise ModelError(
+                f"stochastic_depth {self.stochastic_depth!r}: give a probability in [0, 1)",
+                code="out_of_range",
+            )
         if not (_is_number(self.norm_epsilon) and 0 < self.norm_epsilon < 1):
-            raise ModelError(f"norm_epsilon {self.norm_epsilon!r}: give a number in (0, 1)")
+            raise ModelError(
+                f"norm_epsilon {self.norm_epsilon!r}: give a number in (0, 1)", code="out_of_range"
+            )
         self._check_combinations()
 
     def _check_combinations(self) -> None:
         if self.block == "basic" and (self.cardinality, self.group_width) != (1, 64):
             raise ModelError(
                 f"cardinality={self.cardinality}, group_width={self.group_width}: basic blocks "
-                f"have no grouped convolution; "
-                'use block="bottleneck"'
+                f'have no grouped convolution; use block="bottleneck"',
+                code="incompatible_options",
             )
-        if self.block == "bottleneck" and self._inner(0) < 1:
+        if self.block == "bottleneck" and self._bottleneck_channels(0) < 1:
             raise ModelError(
-                f"width {self.width} with group_width {self.group_width}: a 3x3 would have no "
-                f"channel; widen it"
+                f"width {self.width} with group_width {self.group_width}: the 3x3 convolutions "
+                f"would have no channel; increase the width",
+                code="incompatible_options",
             )
         if self.zero_gamma and (self.version == "2" or not self.residual):
             raise ModelError(
-                'zero_gamma=True: version="2" has no normalisation at the end of a branch, and a '
-                "plain net would "
-                "give nothing but zeros; leave it False"
+                'zero_gamma=True: version="2" has no normalization at the end of the residual '
+                "branch, and the output of a plain network would be all zeros; use "
+                "zero_gamma=False",
+                code="incompatible_options",
             )
         if self.stochastic_depth and not self.residual:
             raise ModelError(
-                "stochastic_depth needs shortcuts: a plain net cannot leave a block out; set it "
-                "to 0"
+                "stochastic_depth needs shortcuts, and a plain network (residual=False) has none; "
+                "set it to 0",
+                code="incompatible_options",
             )
         if self.output_stride is not None:
             one_of(
@@ -148,72 +168,66 @@ class ResNetSpec:
 
     @property
     def total_stride(self) -> int:
-        """Input pixels a pixel of the last feature map, along each axis."""
+        """Input pixels per pixel of the last feature map, along each axis."""
         return self.output_stride or STEM_STRIDE[self.stem] << (len(self.depths) - 1)
 
     @property
     def depth(self) -> int:
-        """Layers with weights as the paper counts them: stem, convolutions of the branches,
-        classifier.
+        """Layers with weights as the paper counts them: the stem, the convolutions of the residual
+        branches, the classifier.
         """
         return sum(self.depths) * (2 if self.block == "basic" else 3) + 2
 
-    @property
-    def name(self) -> str:
-        kind = "resnet" if self.residual else "plain"
-        suffix = {"1": "_v1", "1.5": "", "2": "_v2", "d": "d"}[self.version]
-        return f"{kind}{self.depth}{suffix}" + ("" if self.stem == "imagenet" else f"_{self.stem}")
-
-    def _inner(self, stage: int) -> int:
+    def _bottleneck_channels(self, stage: int) -> int:
         filters = self.width << stage
-        return (
-            filters
-            if self.block == "basic"
-            else filters * self.group_width // 64 * self.cardinality
-        )
+        if self.block == "basic":
+            return filters
+        return filters * self.group_width // 64 * self.cardinality
 
     def stages(self) -> Iterator[list[BlockConfig]]:
-        """The blocks of each stage in order; named stage1_block1 and so on."""
-        channels, dilation, total, done = self.width, 1, STEM_STRIDE[self.stem], 0
+        """The blocks of each stage in order, named stage1_block1 and so on."""
+        channels, dilation, total_stride, count = self.width, 1, STEM_STRIDE[self.stem], 0
         for stage, depth in enumerate(self.depths):
             stride = 1 if stage == 0 else 2
-            before = dilation
-            if self.output_stride and total * stride > self.output_stride:
+            previous_dilation = dilation
+            if self.output_stride and total_stride * stride > self.output_stride:
                 stride, dilation = 1, dilation * stride
-            total *= stride
+            total_stride *= stride
             outputs = (self.width << stage) * EXPANSION[self.block]
             blocks = []
             for i in range(depth):
-                drop = (
-                    self.stochastic_depth * (done + 1) / sum(self.depths)
-                )  # linear decay: section 3 of Huang et al.
-                plan = BlockConfig(
+                count += 1
+                block = BlockConfig(
                     name=f"stage{stage + 1}_block{i + 1}",
                     inputs=channels,
-                    inner=self._inner(stage),
+                    bottleneck_channels=self._bottleneck_channels(stage),
                     outputs=outputs,
                     stride=stride if i == 0 else 1,
-                    dilations=(before if i == 0 else dilation, dilation),
-                    drop=drop,
-                    first=done == 0,
+                    dilations=(previous_dilation if i == 0 else dilation, dilation),
+                    # the rate rises linearly: section 3 of Huang et al.
+                    drop_rate=self.stochastic_depth * count / sum(self.depths),
+                    is_first=count == 1,
                 )
-                blocks.append(plan)
-                channels, done = outputs, done + 1
+                blocks.append(block)
+                channels = outputs
             yield blocks
 
 
 def one_of(what: str, value: object, allowed: tuple) -> None:
-    """Raise ModelError where `value` is none of `allowed`; True is not 1, nor 1 True."""
+    """Raise ModelError if `value` is not in `allowed`; True does not count as 1, nor 1 as True."""
     same = [choice for choice in allowed if isinstance(value, type(choice)) and value == choice]
     if not same or isinstance(value, bool) != isinstance(same[0], bool):
         raise ModelError(
-            f"{what} {value!r} is unknown: choose from {', '.join(map(repr, allowed))}"
+            f"{what} {value!r} is unknown: choose from {', '.join(map(repr, allowed))}",
+            code="unknown_choice",
         )
 
 
 def _whole(what: str, value: object, low: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ModelError(f"{what} {value!r}: give a whole number of {low} or more")
+        raise ModelError(
+            f"{what} {value!r}: give a whole number of {low} or more", code="out_of_range"
+        )
 
 
 def _is_number(value: object) -> bool:

@@ -1,28 +1,42 @@
-"""The table of variants: a name -> the spec of a ResNet. Adding a variant is one row."""
+"""The table of variants: a name -> the specification of a ResNet. Adding a variant is one row here.
+
+A row whose numbers need a new field also changes `spec.py` (the field) and `blocks.py` (its layer).
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from medres.backbones.spec import BLOCKS, STEMS, ResNetSpec, one_of
 from medres.errors import ModelError
 
-# One row a variant: block, blocks in each stage, further fields of the spec.
-VARIANTS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
-    "resnet10": ("basic", (1, 1, 1, 1), {}),
-    "resnet18": ("basic", (2, 2, 2, 2), {}),
-    "resnet34": ("basic", (3, 4, 6, 3), {}),
-    "resnet50": ("bottleneck", (3, 4, 6, 3), {}),
-    "resnet101": ("bottleneck", (3, 4, 23, 3), {}),
-    "resnet152": ("bottleneck", (3, 8, 36, 3), {}),
-    "resnet200": ("bottleneck", (3, 24, 36, 3), {}),
-    "resnext50_32x4d": ("bottleneck", (3, 4, 6, 3), {"cardinality": 32, "group_width": 4}),
-    "resnext101_32x8d": ("bottleneck", (3, 4, 23, 3), {"cardinality": 32, "group_width": 8}),
-    "wide_resnet50_2": ("bottleneck", (3, 4, 6, 3), {"group_width": 128}),
-    "seresnet50": ("bottleneck", (3, 4, 6, 3), {"squeeze_excite": True}),
+
+class Variant(NamedTuple):
+    """One row of the table: the type of block, the number of blocks per stage, and the fields of
+    the spec that differ from their defaults.
+    """
+
+    block: str
+    depths: tuple[int, ...]
+    spec_fields: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+
+VARIANTS: dict[str, Variant] = {
+    "resnet10": Variant("basic", (1, 1, 1, 1)),
+    "resnet18": Variant("basic", (2, 2, 2, 2)),
+    "resnet34": Variant("basic", (3, 4, 6, 3)),
+    "resnet50": Variant("bottleneck", (3, 4, 6, 3)),
+    "resnet101": Variant("bottleneck", (3, 4, 23, 3)),
+    "resnet152": Variant("bottleneck", (3, 8, 36, 3)),
+    "resnet200": Variant("bottleneck", (3, 24, 36, 3)),
+    "resnext50_32x4d": Variant("bottleneck", (3, 4, 6, 3), {"cardinality": 32, "group_width": 4}),
+    "resnext101_32x8d": Variant("bottleneck", (3, 4, 23, 3), {"cardinality": 32, "group_width": 8}),
+    "wide_resnet50_2": Variant("bottleneck", (3, 4, 6, 3), {"group_width": 128}),
+    "seresnet50": Variant("bottleneck", (3, 4, 6, 3), {"squeeze_excite": True}),
 }
+WIDTH = {"imagenet": 64, "small": 64, "cifar": 16}  # of the papers, by stem
 
 
 def resnet_spec(
@@ -35,48 +49,118 @@ def resnet_spec(
     stem: str = "imagenet",
     width: int | None = None,
     norm: str = "batch",
-    **further: Any,
+    **spec_fields: Any,
 ) -> ResNetSpec:
-    """The spec of a named variant; `further` are other fields of ResNetSpec. See
-    `medres.backbones.resnet`.
+    """The spec of a named variant; `spec_fields` are other fields of ResNetSpec. The options are
+    those of `medres.backbones.resnet`. Raises ModelError.
+
+    >>> resnet_spec(50).depths
+    (3, 4, 6, 3)
+    >>> resnet_spec(20, stem="cifar").depths
+    (3, 3, 3)
     """
     one_of("stem", stem, STEMS)
-    unknown = set(further) - {field.name for field in fields(ResNetSpec)} | {"depths"} & set(
-        further
-    )
+    spec_fields = _with_current_names(spec_fields)
+    allowed = {field.name for field in fields(ResNetSpec)} - {"depths"}
+    unknown = sorted(set(spec_fields) - allowed)
     if unknown:
-        allowed = sorted({field.name for field in fields(ResNetSpec)} - {"depths"})
         raise ModelError(
-            f"unknown option {', '.join(sorted(unknown))}: choose from {', '.join(allowed)}"
+            f"unknown option {', '.join(unknown)}: choose from {', '.join(sorted(allowed))}",
+            code="unknown_option",
         )
-    if stem == "cifar":
-        own, depths, row = _cifar(variant, block)
-    else:
-        own, depths, row = _tabled(variant)
+    row = _cifar_variant(variant, block) if stem == "cifar" else _table_row(variant)
     return ResNetSpec(
-        block=block or own,
-        depths=depths,
+        block=block or row.block,
+        depths=row.depths,
         version=version,
         shortcut=shortcut,
         residual=residual,
         stem=stem,
-        width=(16 if stem == "cifar" else 64) if width is None else width,
+        width=WIDTH[stem] if width is None else width,
         norm=norm,
-        **{**row, **further},
+        **{**row.spec_fields, **spec_fields},
     )
 
 
-def _tabled(variant: int | str) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+def model_name(spec: ResNetSpec) -> str:
+    """The name of a network: its variant, its version and stem, then every other field that differs
+    from the variant's. Different specs have different names.
+
+    >>> model_name(resnet_spec("resnext50_32x4d")), model_name(resnet_spec(18, version="2"))
+    ('resnext50_32x4d', 'resnet18_v2')
+    >>> model_name(resnet_spec(20, stem="cifar", residual=False, width=32))
+    'plain20_cifar_width32'
+    """
+    name, variant_spec = _nearest_variant(spec)
+    if not spec.residual:
+        name = f"plain_{name}".replace("plain_resnet", "plain")
+    if spec.version == "d":
+        name = re.sub(r"(\d+)", r"\1d", name, count=1)
+    elif spec.version != "1.5":
+        name += f"_v{spec.version}"
+    if spec.stem != "imagenet":
+        name += f"_{spec.stem}"
+    for field in fields(ResNetSpec):
+        value = getattr(spec, field.name)
+        if field.name not in _IN_NAME and value != getattr(variant_spec, field.name):
+            name += f"_{_suffix(field.name, value)}"
+    return name
+
+
+_IN_NAME = ("block", "depths", "residual", "version", "stem")  # they come first in the name
+
+
+def _suffix(field: str, value: object) -> str:
+    """`shortcut` "A" -> "shortcutA", `conv_bias` True -> "conv_bias", False -> "no_conv_bias"."""
+    if isinstance(value, bool):
+        return field if value else f"no_{field}"
+    return f"{field}{value}"
+
+
+def _nearest_variant(spec: ResNetSpec) -> tuple[str, ResNetSpec]:
+    """The name and the spec of the variant from which `spec` differs in the fewest fields."""
+    candidates = {
+        name: ResNetSpec(row.block, row.depths, **row.spec_fields)
+        for name, row in VARIANTS.items()
+        if (row.block, row.depths) == (spec.block, spec.depths)
+    }
+    if candidates:
+        name = min(candidates, key=lambda name: _differences(candidates[name], spec))
+        return name, candidates[name]
+    name = f"resnet{spec.depth}"
+    if len(set(spec.depths)) > 1 or spec.stem != "cifar":
+        name += "_" + "-".join(map(str, spec.depths))
+    elif spec.block == "bottleneck" and (spec.depth - 2) % 6 == 0:
+        name += "_bottleneck"  # 6n+2 and 9n+2 at once, such as 20
+    plain = ResNetSpec(spec.block, spec.depths, stem=spec.stem, width=WIDTH[spec.stem])
+    return name, plain
+
+
+def _differences(a: ResNetSpec, b: ResNetSpec) -> int:
+    return sum(getattr(a, f.name) != getattr(b, f.name) for f in fields(ResNetSpec))
+
+
+def _with_current_names(spec_fields: dict[str, Any]) -> dict[str, Any]:
+    """`zero_side` ("both" or "behind") is the former name of `channel_padding`."""
+    if "zero_side" not in spec_fields:
+        return spec_fields
+    side = spec_fields["zero_side"]
+    others = {name: value for name, value in spec_fields.items() if name != "zero_side"}
+    return {"channel_padding": "end" if side == "behind" else side, **others}
+
+
+def _table_row(variant: int | str) -> Variant:
     name = f"resnet{variant}" if not isinstance(variant, str) or variant.isdigit() else variant
     if name not in VARIANTS:
         raise ModelError(
             f"variant {variant!r} is unknown: choose from {', '.join(VARIANTS)}, or 6n+2 with "
-            f'stem="cifar"'
+            f'stem="cifar"',
+            code="unknown_variant",
         )
     return VARIANTS[name]
 
 
-def _cifar(variant: int | str, block: str | None) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+def _cifar_variant(variant: int | str, block: str | None) -> Variant:
     """Section 4.2 of the paper: three stages of n blocks."""
     block = block or "basic"
     one_of("block", block, BLOCKS)
@@ -84,10 +168,11 @@ def _cifar(variant: int | str, block: str | None) -> tuple[str, tuple[int, ...],
     match = re.fullmatch(r"(?:resnet)?(\d+)", str(variant))
     depth = int(match[1]) if match and not isinstance(variant, bool) else 0
     if depth < layers + 2 or (depth - 2) % layers:
-        low = max(1, (depth - 2) // layers)
-        near = f"{layers * low + 2} or {layers * (low + 1) + 2}"
+        blocks = max(1, (depth - 2) // layers)
+        nearest = f"{layers * blocks + 2} or {layers * (blocks + 1) + 2}"
         raise ModelError(
             f'variant {variant!r}: with stem="cifar" and {block} blocks the depth is {layers}n+2; '
-            f"try {near}"
+            f"try {nearest}",
+            code="unknown_variant",
         )
-    return block, ((depth - 2) // layers,) * 3, {}
+    return Variant(block, ((depth - 2) // layers,) * 3)

@@ -13,6 +13,7 @@ import typer
 
 from medres.cli import (
     data_commands,
+    evaluate_commands,
     experiments_commands,
     inspect_commands,
     serve_commands,
@@ -26,9 +27,7 @@ app = typer.Typer(
     help="Residual networks for medical images: from DICOM files to a diagnostic report. Research "
     "use only; not a medical device.",
 )
-study = typer.Typer(
-    no_args_is_help=True, help="Why residual learning works, on one's own pictures."
-)
+study = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
@@ -40,36 +39,28 @@ def options(
 
 
 @study.callback()
-def studies_of() -> None:
-    """Why residual learning works, on one's own pictures."""
+def experiments() -> None:
+    """Experiments on your own images: why residual connections work."""
 
 
-def _hang_up(*functions: Callable[..., None]) -> None:
-    for function in functions:
-        app.command()(verb(function))
-
-
-_hang_up(data_commands.ingest, data_commands.cache, train_commands.plan, train_commands.train)
-
-
-@app.command(
-    context_settings={
-        "allow_extra_args": True,
-        "ignore_unknown_options": True,
-        "help_option_names": [],
-    }
+#: In the order of `medres --help`.
+VERBS: tuple[Callable[..., None], ...] = (
+    data_commands.ingest,
+    data_commands.cache,
+    train_commands.plan,
+    train_commands.train,
+    evaluate_commands.evaluate,
+    serve_commands.verify,
+    serve_commands.predict,
+    serve_commands.export,
+    serve_commands.parity,
+    data_commands.wrap,
+    train_commands.demo,
+    inspect_commands.doctor,
+    inspect_commands.inspect,
 )
-def evaluate(context: typer.Context) -> None:
-    """The diagnostic report; the same as python -m medres.evaluate."""
-    from medres.evaluate.__main__ import main
-
-    raise typer.Exit(main(context.args))
-
-
-_hang_up(
-    serve_commands.verify, serve_commands.predict, serve_commands.export, serve_commands.parity
-)
-_hang_up(data_commands.wrap, train_commands.demo, inspect_commands.doctor, inspect_commands.inspect)
+for function in VERBS:
+    app.command()(verb(function))
 app.add_typer(study, name="study")
 study.command()(verb(experiments_commands.depth))
 study.command()(verb(experiments_commands.gradients))

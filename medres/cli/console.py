@@ -1,6 +1,4 @@
-"""What every command shares: one clear line for what goes wrong, and text or JSON for what goes
-well.
-"""
+"""What every command shares: one clear line for an error, and text or JSON for a result."""
 
 from __future__ import annotations
 
@@ -19,74 +17,87 @@ from medres.errors import MedresError
 
 DEBUG = "MEDRES_DEBUG"
 
-#: Pieces of messages on which docs/troubleshooting.md says more, each under a heading of its own.
-EXPLAINED = (
-    "TensorFlow is not installed",
-    "both tensorflow and tensorflow-cpu are installed",
-    "No image is left of",
-    "rows of the labels table matches one of the",
-    "separates its columns with semicolons",
-    "none of the key columns",
-    "has no finding",
-    "an earlier row has the same key",
-    "lie in two",
-    "patients cannot fill",
-    "a source file changed since it was ingested",
-    "make room or choose a smaller preset",
-    "holds a run with another",
-    "one class only",
-    "that plain Keras saved again",
-    "the files belong to more than one study",
-)
+#: Error code -> anchor of the heading of docs/troubleshooting.md that says more about it.
+EXPLAINED = {
+    "no_tensorflow": "no_tensorflow",
+    "two_tensorflows": "two_tensorflows",
+    "no_image_left": "no_image_left",
+    "labels_unmatched": "labels_unmatched",
+    "semicolons": "semicolons",
+    "no_key_column": "no_key_column",
+    "no_finding": "no_finding",
+    "duplicate_key": "duplicate_key",
+    "split_leak": "split_leak",
+    "too_few_patients": "too_few_patients",
+    "source_changed": "source_changed",
+    "no_space": "no_space",
+    "other_run": "other_run",
+    "one_class": "one_class",
+    "resaved_by_keras": "resaved_by_keras",
+    "several_studies": "several_studies",
+}
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Limit = Annotated[
     list[str] | None,
     typer.Option(
-        help="Limit of one file, repeatable: seconds=10, memory=2GiB, file=1GiB, inflated=512MiB, "
-        "depth=64."
+        help="Limit per file: seconds=10, memory=2GiB, file=1GiB, inflated=512MiB or depth=64. "
+        "Repeatable."
     ),
 ]
 Work = Annotated[Path, typer.Argument(help="Work folder made by medres ingest.")]
 
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn what a command may raise into one line on standard error and exit code 1."""
+    """Turn every exception of a command into one line on standard error and exit code 1."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except (DicomError, MedresError, OSError, KeyboardInterrupt) as error:
-            if os.environ.get(DEBUG):
+        except (typer.BadParameter, typer.Exit, typer.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if os.environ.get(DEBUG) or kwargs.get("debug"):
                 raise
-            sentence = _sentence(error)
-            typer.echo(f"medres: {sentence}{_pointer(sentence)}", err=True)
+            typer.echo(f"medres: {_sentence(error)}{_pointer(error)}", err=True)
             raise typer.Exit(1) from None
 
     return run
 
 
 def _sentence(error: BaseException) -> str:
+    if isinstance(error, DicomError | MedresError):
+        return " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
         return (
-            "interrupted; nothing is half-written, and the same command goes on where that is "
-            "possible"
+            "interrupted; no incomplete output was left, and the same command resumes where that "
+            "is possible"
         )
+    if isinstance(error, MemoryError):
+        return "out of memory: close other programs, or use a machine with more memory"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full; nothing is half-written. Make room and run the same command again"
+        return (
+            "the disk is full; no incomplete output was left. Free some space and run the same "
+            "command again"
+        )
     if isinstance(error, OSError):
         return f"{error.strerror or type(error).__name__}: {error.filename or ''}".rstrip(": ")
-    return " ".join(str(error).split())
+    # The message of a fault of our own could hold a patient's data.
+    return (
+        f"internal error ({type(error).__name__}); run medres --debug for the traceback and report "
+        f"it"
+    )
 
 
-def _pointer(sentence: str) -> str:
-    """Where the documentation says more about a message, or ''."""
-    found = next((piece for piece in EXPLAINED if piece in sentence), None)
-    return "" if found is None else f" [docs/troubleshooting.md#{found.lower().replace(' ', '-')}]"
+def _pointer(error: BaseException) -> str:
+    """The place in the documentation that explains an error, or ''."""
+    anchor = EXPLAINED.get(getattr(error, "code", ""))
+    return "" if anchor is None else f" [docs/troubleshooting.md#{anchor}]"
 
 
 def report(result: Any, as_json: bool, lines: list[str]) -> None:
+    """Print `result` as JSON, or `lines` as text, on standard output."""
     typer.echo(
         json.dumps(result, indent=1, allow_nan=False, default=str) if as_json else "\n".join(lines)
     )

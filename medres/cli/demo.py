@@ -1,4 +1,4 @@
-"""The whole chain on a made-up cohort, through the very same functions as real work."""
+"""The whole chain on a synthetic cohort, with the same functions as real work."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.ingestion.pipeline import ingest
+from data_pipelines.kinds import RADIOGRAPH
 from data_pipelines.runtime.atomic_files import require_new, write_atomic
 from data_pipelines.synthetic.cohort import make_cohort
-from medres.errors import MedresError
-from medres.evaluate.__main__ import main as evaluate
+from medres.evaluate.report import evaluate
 from medres.inference.loading import load
+from medres.inference.scoring import score
 from medres.progress import ProgressReporter
 from medres.training.run import train
 
-MARK = "demo.json"
+RESULT_FILE = "demo.json"  # marks the folder of a demo
 PATIENTS = 160
 SETTINGS: dict[str, Any] = {
     "model": "resnet18",
@@ -29,18 +30,18 @@ SETTINGS: dict[str, Any] = {
 
 
 def run(out: Path, *, seed: int = 0, progress: ProgressReporter | None = None) -> dict[str, Any]:
-    """Make a cohort below `out`, ingest, cache, train, evaluate and predict; returns where things
-    are and the AUC found.
+    """Make a cohort in `out`, ingest, cache, train, evaluate and predict; returns the AUC and the
+    paths of the results.
 
     An earlier demo in `out` is replaced; any other content is an error.
     """
     out, reporter = Path(out), progress or ProgressReporter()
-    if (out / MARK).exists():
+    if (out / RESULT_FILE).exists():
         shutil.rmtree(out)
     require_new(out, what="the demo")
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / MARK, b"{}")
-    reporter.line("1/5 making a cohort of synthetic DICOM files")
+    write_atomic(out / RESULT_FILE, b"{}")
+    reporter.line("1/5 make a cohort of synthetic DICOM files")
     make_cohort(out / "dicom", patients=PATIENTS, seed=seed)
     reporter.line("2/5 ingest: index, check, group, split by patient")
     with reporter.task("ingest") as update:
@@ -51,28 +52,27 @@ def run(out: Path, *, seed: int = 0, progress: ProgressReporter | None = None) -
         "3/5 cache and train a narrow ResNet-18 on the radiographs: "
         + ", ".join(f"{k} {v}" for k, v in SETTINGS.items())
     )
-    trained = train(out / "work", **SETTINGS, seed=seed, out=out / "run", progress=reporter)
+    trained_run = train(out / "work", **SETTINGS, seed=seed, out=out / "run", progress=reporter)
     reporter.line("4/5 evaluate the test split")
-    if evaluate([str(trained.artefact), str(out / "work"), "--out", str(out / "report")]) != 0:
-        raise MedresError("the evaluation failed; its message stands above")
+    report = evaluate(score(trained_run.artefact, out / "work"))
+    report.save(out / "report")
     reporter.line("5/5 predict one test study from its DICOM files")
     example = _example(manifest)
-    prediction = load(trained.artefact).predict(example)
-    found = json.loads((out / "report" / "report.json").read_text())
-    finding = next(iter(found["findings"].values()))
+    prediction = load(trained_run.artefact).predict(example)
+    finding = next(iter(report.numbers["findings"].values()))
     result = {
         "report": str(out / "report" / "report.html"),
-        "model": str(trained.artefact),
+        "model": str(trained_run.artefact),
         "auc": finding["auc"],
         "example": prediction.as_dict() | {"path": str(example[0].parent)},
     }
-    write_atomic(out / MARK, json.dumps(result, indent=1).encode())
+    write_atomic(out / RESULT_FILE, json.dumps(result, indent=1).encode())
     return result
 
 
 def _example(manifest: Manifest) -> list[Path]:
-    """The files of the first radiographic test study."""
+    """The files of the first test study that is a radiograph."""
     table = manifest.table
-    rows = table[(table["split"] == "test") & (table["kind"] == "radiograph")]
+    rows = table[(table["split"] == "test") & (table["kind"] == RADIOGRAPH.name)]
     rows = rows[rows["study"] == min(rows["study"])]
     return [Path(source) / path for source, path in zip(rows["source"], rows["path"], strict=True)]

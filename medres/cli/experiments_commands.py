@@ -1,4 +1,4 @@
-"""Verbs of `medres study`: experiments on one's own pictures."""
+"""The verbs of `medres study`: experiments on your own images."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ import typer
 
 from medres.cli.console import Json, report
 
+Images = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IMAGES",
+        help="MedMNIST .npz file, or a folder or .tar.gz with train/CLASS and test/CLASS.",
+    ),
+]
+
 
 def depth(
-    pictures: Annotated[
-        Path,
-        typer.Argument(
-            help="MedMNIST .npz, or a folder or .tar.gz with train/CLASS and test/CLASS."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the study; an interrupted one goes on.")],
-    depths: Annotated[str, typer.Option(help="6n+2 each, with commas between.")] = "20,56",
-    epochs: Annotated[int, typer.Option(help="Epochs of each net; the paper has 164.")] = 164,
-    seeds: Annotated[str, typer.Option(help="Whole numbers, with commas between.")] = "0",
+    pictures: Images,
+    out: Annotated[Path, typer.Option(help="Output folder; an interrupted experiment resumes.")],
+    depths: Annotated[
+        str, typer.Option(help="Depths of the form 6n+2, separated by commas.")
+    ] = "20,56",
+    epochs: Annotated[int, typer.Option(help="Epochs per network; 164 in the paper.")] = 164,
+    seeds: Annotated[str, typer.Option(help="Whole numbers separated by commas.")] = "0",
     limit: Annotated[
-        int | None, typer.Option(help="At most so many pictures of train, and of test.")
+        int | None, typer.Option(help="Maximum number of training images, and of test images.")
     ] = None,
     width: Annotated[int, typer.Option(help="Channels of the first stage.")] = 16,
     flip: Annotated[
@@ -31,30 +36,30 @@ def depth(
     ] = True,
     as_json: Json = False,
 ) -> None:
-    """Train plain and residual twins of each depth; a table, and the paper's Figure 6 as a
-    picture.
+    """Train a plain and a residual network of each depth; write the table of errors and figure 6 of
+    the paper.
     """
     import pandas as pd
 
-    import medres.experiments as tools
+    import medres.experiments as experiments
     from medres.progress import Bars
 
-    images = tools.load_pictures(pictures, limit=limit)
-    plan = tools.DepthPlan(
+    images = experiments.load_pictures(pictures, limit=limit)
+    plan = experiments.DepthExperiment(
         depths=_numbers(depths), epochs=epochs, seeds=_numbers(seeds), width=width, augment=flip
     )
-    table = tools.depth_study(images, out, plan, progress=Bars())
-    tools.draw_errors(table).savefig(out / "errors.png", dpi=150)
-    first = {
+    table = experiments.depth_study(images, out, plan, progress=Bars())
+    experiments.draw_errors(table).savefig(out / "errors.png", dpi=150)
+    untrained = {
         f"{kind} {number}": pd.read_csv(
             out / f"{kind}{number}-seed{plan.seeds[0]}" / "gradients.csv"
         ).query("epoch == 0")
         for number in plan.depths
         for kind in ("plain", "residual")
     }
-    tools.draw_gradients(first).savefig(out / "gradients.png", dpi=150)
-    last = table[table["epoch"] == plan.epochs]
-    rows = last[["depth", "residual", "seed", "train_error", "test_error"]].to_dict("records")
+    experiments.draw_gradients(untrained).savefig(out / "gradients.png", dpi=150)
+    final = table[table["epoch"] == plan.epochs]
+    rows = final[["depth", "residual", "seed", "train_error", "test_error"]].to_dict("records")
     lines = [
         f"{'residual' if row['residual'] else 'plain':8s} {row['depth']:4d}  seed {row['seed']}  "
         f"train error {row['train_error']:.4f}  test error {row['test_error']:.4f}"
@@ -64,28 +69,27 @@ def depth(
 
 
 def gradients(
-    pictures: Annotated[
-        Path,
-        typer.Argument(
-            help="MedMNIST .npz, or a folder or .tar.gz with train/CLASS and test/CLASS."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the tables and the figure.")],
-    depths: Annotated[str, typer.Option(help="6n+2 each, with commas between.")] = "20,56,110",
-    seeds: Annotated[str, typer.Option(help="Whole numbers, with commas between.")] = "0",
-    batch: Annotated[int, typer.Option(min=1, help="Training pictures that are measured.")] = 64,
+    pictures: Images,
+    out: Annotated[Path, typer.Option(help="Folder for the tables and the figure.")],
+    depths: Annotated[
+        str, typer.Option(help="Depths of the form 6n+2, separated by commas.")
+    ] = "20,56,110",
+    seeds: Annotated[str, typer.Option(help="Whole numbers separated by commas.")] = "0",
+    batch: Annotated[
+        int, typer.Option(min=1, help="Number of training images in the measurement.")
+    ] = 64,
     width: Annotated[int, typer.Option(help="Channels of the first stage.")] = 16,
     as_json: Json = False,
 ) -> None:
-    """Measure untrained plain and residual twins: gradients block by block, and the share that
-    takes the shortcut.
+    """Measure untrained plain and residual networks: the gradient per block, and its share through
+    the shortcut.
     """
-    import medres.experiments as tools
+    import medres.experiments as experiments
     from data_pipelines.runtime.atomic_files import write_atomic
     from medres.progress import Bars
 
-    images = tools.load_pictures(pictures, limit=batch)
-    found = tools.twin_gradients(
+    images = experiments.load_pictures(pictures, limit=batch)
+    measured = experiments.twin_gradients(
         images.train,
         images.train_labels,
         depths=_numbers(depths),
@@ -94,10 +98,10 @@ def gradients(
         progress=Bars(),
     )
     out.mkdir(parents=True, exist_ok=True)
-    table = found.summary()
-    for name, rows in (("norms", found.norms), ("shares", found.shares), ("summary", table)):
+    table = measured.summary()
+    for name, rows in (("norms", measured.norms), ("shares", measured.shares), ("summary", table)):
         write_atomic(out / f"{name}.csv", rows.to_csv(index=False).encode())
-    tools.draw_twins(found.norms, found.shares).savefig(out / "twins.png", dpi=150)
+    experiments.draw_twins(measured.norms, measured.shares).savefig(out / "twins.png", dpi=150)
     lines = [
         f"{'residual' if row.residual else 'plain':8s} {row.depth:4d}  seed {row.seed}  first "
         f"block {row.first_block:.3g}  "
@@ -117,5 +121,5 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"whole numbers with commas between are wanted, received {text!r}"
+            f"give whole numbers separated by commas, received {text!r}"
         ) from None

@@ -1,4 +1,4 @@
-"""Verbs that look and change nothing: doctor, inspect."""
+"""The verbs doctor and inspect, which report and change nothing."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from medres.cli.console import Json, Work, report
 
 
 def doctor(as_json: Json = False) -> None:
-    """What this machine can do: TensorFlow, processor, GPUs, memory, disk, decoders by transfer
-    syntax, optional packages.
+    """Report what this machine supports: TensorFlow, processor, GPUs, memory, disk, decoders per
+    transfer syntax, optional packages.
     """
     from medres.inspection.environment import examine
 
-    found = examine(Path.cwd())
-    report(found, as_json, _doctor_lines(found))
+    facts = examine(Path.cwd())
+    report(facts, as_json, doctor_lines(facts))
 
 
 def inspect(
     work: Work,
-    out: Annotated[Path | None, typer.Option(help="The page; default: WORK/inspect.html.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write. Default: WORK/inspect.html.")
+    ] = None,
     augment: Annotated[
         bool,
-        typer.Option("--augment", help="Show what each augmentation preset makes of these images."),
+        typer.Option("--augment", help="Show random augmentations of these images per preset."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """One HTML page to look at before training: contact sheets, grey values, confounders,
-    quarantine, audit.
+    """Write one HTML page to check before training: contact sheets, gray values, label
+    distribution, quarantine, leakage audit.
     """
     from medres.inspection.dataset_report import inspect as run
     from medres.progress import Bars
@@ -47,16 +49,16 @@ def inspect(
     report({"page": str(page)}, as_json, [f"page: {page}"])
 
 
-def _doctor_lines(found: dict[str, Any]) -> list[str]:
-    tensorflow, processor, gpus = found["tensorflow"], found["processor"], found["gpus"]
-    lines = [f"Python      {found['python']['version']} on {found['python']['system']}"]
+def doctor_lines(facts: dict[str, Any]) -> list[str]:
+    tensorflow, processor, gpus = facts["tensorflow"], facts["processor"], facts["gpus"]
+    lines = [f"Python      {facts['python']['version']} on {facts['python']['system']}"]
     if "error" in tensorflow:
         lines.append(f"TensorFlow  {tensorflow['error']}")
     else:
         cuda = (
             f"CUDA {tensorflow['cuda']}, cuDNN {tensorflow['cudnn']}"
             if tensorflow["cuda_build"]
-            else "for processors"
+            else "CPU build"
         )
         lines.append(f"TensorFlow  {tensorflow['version']} ({cuda}), Keras {tensorflow['keras']}")
     features = " ".join(processor["features"]) or "features unknown"
@@ -68,7 +70,7 @@ def _doctor_lines(found: dict[str, Any]) -> list[str]:
         "GPU         none in use"
     ]
     lines += [f"Driver      {name}" for name in gpus["driver"]]
-    memory, disk = found["memory"], found["disk"]
+    memory, disk = facts["memory"], facts["disk"]
     limit = (
         f", container limit {_gib(memory['container_limit_bytes'])}"
         if memory["container_limit_bytes"]
@@ -81,18 +83,12 @@ def _doctor_lines(found: dict[str, Any]) -> list[str]:
     lines.append(f"Disk        {_gib(disk['free_bytes'])} free of {_gib(disk['total_bytes'])} here")
     lines.append(
         "Packages    "
-        + ", ".join(f"{name} {version}" for name, version in found["packages"].items())
+        + ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
     )
     lines += ["", "Decoders by transfer syntax"]
-    for one in found["decoders"]:
-        used = one["used"] or f"CANNOT BE READ: pip install {' or '.join(one['missing'])}"
-        more = f"; then {', '.join(one['others'])}" * bool(one["others"])
-        more += f"; not installed: {', '.join(one['missing'])}" * bool(
-            one["missing"] and one["used"]
-        )
-        lines.append(f"  {one['name']}: {used}{more}")
+    lines += [f"  {decoder['name']}: {_decoder(decoder)}" for decoder in facts["decoders"]]
     lines += ["", "Optional packages"]
-    for name, packages in found["extras"].items():
+    for name, packages in facts["extras"].items():
         missing = [package for package, version in packages.items() if version is None]
         lines.append(
             f"  medres[{name}]: " + (f"missing {', '.join(missing)}" if missing else "complete")
@@ -100,14 +96,24 @@ def _doctor_lines(found: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        *([f"problem: {text}" for text in found["problems"]] or ["No problem found."]),
+        *([f"problem: {text}" for text in facts["problems"]] or ["No problem found."]),
     ]
+
+
+def _decoder(decoder: dict[str, Any]) -> str:
+    missing = ", ".join(decoder["missing"])
+    if decoder["used"] is None:
+        return f"CANNOT BE DECODED: pip install {' or '.join(decoder['missing'])}"
+    others = f"; then {', '.join(decoder['others'])}" if decoder["others"] else ""
+    return decoder["used"] + others + (f"; not installed: {missing}" if missing else "")
 
 
 def _gpu(gpu: dict[str, Any]) -> str:
     capability = gpu["compute_capability"]
-    said = f", compute capability {'.'.join(map(str, capability))}" if capability else ""
-    return gpu["name"] + said + (", native bfloat16" if capability and capability >= [8, 0] else "")
+    suffix = f", compute capability {'.'.join(map(str, capability))}" if capability else ""
+    return (
+        gpu["name"] + suffix + (", native bfloat16" if capability and capability >= [8, 0] else "")
+    )
 
 
 def _gib(amount: int | None) -> str:

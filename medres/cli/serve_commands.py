@@ -1,4 +1,4 @@
-"""Verbs about a finished model: verify, predict, export, parity."""
+"""The verbs about a trained model: verify, predict, export, parity."""
 
 from __future__ import annotations
 
@@ -16,27 +16,25 @@ if TYPE_CHECKING:
     from medres.artefact.card import Card
     from medres.inference.predictor import Predictor
 
-Model = Annotated[Path, typer.Argument(help="model.keras of a run.")]
+Model = Annotated[Path, typer.Argument(help="Model file: model.keras of a run.")]
 
 
 def verify(
     model: Model,
     signature: Annotated[
-        Path | None, typer.Option(help="Detached signature of the file, with --public-key.")
+        Path | None, typer.Option(help="Detached signature of the model file; needs --public-key.")
     ] = None,
     public_key: Annotated[
-        Path | None, typer.Option(help="PEM file of who must have signed it.")
+        Path | None, typer.Option(help="PEM file with the public key of the signer.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a model file as medres.load does (nothing from it is run before it has passed), and
-    print what it says about itself.
-    """
+    """Check a model file, without running anything from it, and print a summary of the model."""
     from medres.artefact import summary
     from medres.inference.loading import load
 
-    found = load(model, signature=signature, public_key=public_key).artefact
-    report(summary.as_dict(found) if as_json else None, as_json, summary.lines(found))
+    artefact = load(model, signature=signature, public_key=public_key).artefact
+    report(summary.as_dict(artefact) if as_json else None, as_json, summary.lines(artefact))
 
 
 def predict(
@@ -44,22 +42,20 @@ def predict(
     path: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of studies.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for tables of many studies; repeat the command to go on after a stop."
-        ),
+        typer.Option(help="Folder for the tables of many studies. Repeat the command to resume."),
     ] = None,
     saliency: Annotated[
-        Path | None, typer.Option(help="New folder for overlays of where the model looked.")
+        Path | None, typer.Option(help="New folder for saliency maps of the predictions.")
     ] = None,
     method: Annotated[
         str,
-        typer.Option(help="gradcam, gradcam++, integrated_gradients or occlusion, for --saliency."),
+        typer.Option(help="For --saliency: gradcam, gradcam++, integrated_gradients or occlusion."),
     ] = "gradcam",
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Probability and decision, or a refusal with its reason, one a study. Research use only; not a
-    medical device.
+    """Predict studies: per study the probabilities and decisions, or a refusal with its reason.
+    Research use only; not a medical device.
     """
     missing = [p for p in path if not p.exists()]
     if missing:
@@ -86,11 +82,11 @@ def _predict_into(predictor: Predictor, paths: list[Path], out: Path, as_json: b
 
     summary = predict_all(predictor, paths, out, progress=Bars())
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items())
-    told = (
-        f"{summary['given']} studies: {summary['answered']} answered, {summary['quarantined']} "
+    counts = (
+        f"{summary['given']} studies: {summary['answered']} predicted, {summary['quarantined']} "
         f"quarantined"
     )
-    report(summary, as_json, [told + (f" ({reasons})" if reasons else ""), f"tables: {out}"])
+    report(summary, as_json, [counts + (f" ({reasons})" if reasons else ""), f"tables: {out}"])
 
 
 def _predicted(
@@ -98,64 +94,71 @@ def _predicted(
 ) -> list[dict[str, Any]]:
     from medres.progress import Bars
 
-    found = []
+    rows = []
     for number, prediction in enumerate(predictor.predict_many(paths, progress=Bars()), start=1):
-        one = prediction.as_dict()
+        row = prediction.as_dict()
         if saliency is not None and prediction.refused is None:
             saliency.mkdir(parents=True, exist_ok=True)
-            one["saliency"] = str(saliency / f"{number:05d}.png")
-            prediction.saliency(method=method).save(one["saliency"])
-        found.append(one)
-    return found
+            row["saliency"] = str(saliency / f"{number:05d}.png")
+            prediction.saliency(method=method).save(row["saliency"])
+        rows.append(row)
+    return rows
 
 
 def export(
     model: Model,
     format: Annotated[str, typer.Option(help="onnx, openvino or saved_model.")],
-    out: Annotated[Path, typer.Option(help="New file (onnx) or folder.")],
+    out: Annotated[Path, typer.Option(help="New file (onnx), or new folder.")],
     optimise: Annotated[
         bool,
-        typer.Option("--optimise", help="Fold batch normalisation into the convolutions: faster."),
+        typer.Option(
+            "--optimise", help="Fold the batch normalization into the convolutions, for speed."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the model for another runtime. It is run there, and kept only where its numbers agree
-    within 1e-5.
+    """Export the model for another runtime. The export is run and compared, and kept only if its
+    outputs agree within 1e-5.
     """
     from medres.artefact.archive import load
     from medres.inference.exporting import export as run
 
-    made = run(load(model), format, out, optimise=optimise)  # type: ignore[arg-type]
-    result = {"path": str(made.path), "difference": made.difference, "images": made.images}
-    said = (
-        f"{made.path}: {made.images} check images differ by at most {made.difference:.1e}, "
-        f"every decision equal"
+    exported = run(load(model), format, out, optimise=optimise)  # type: ignore[arg-type]
+    result = {
+        "path": str(exported.path),
+        "difference": exported.difference,
+        "images": exported.images,
+    }
+    line = (
+        f"{exported.path}: the outputs of {exported.images} check images differ by at most "
+        f"{exported.difference:.1e}; all decisions agree"
     )
-    report(result, as_json, [said])
+    report(result, as_json, [line])
 
 
 def parity(
     model: Model,
     work: Work,
     split: Annotated[
-        str, typer.Option(help="train, tune, or test, whose openings are counted.")
+        str, typer.Option(help="train, tune (validation) or test. Every access to test is counted.")
     ] = "tune",
     format: Annotated[
-        list[str] | None, typer.Option(help="onnx, openvino, saved_model; repeatable; default all.")
+        list[str] | None,
+        typer.Option(help="onnx, openvino or saved_model. Repeatable. Default: all."),
     ] = None,
     optimise: Annotated[
-        bool, typer.Option("--optimise", help="Compare the optimised exports.")
+        bool, typer.Option("--optimise", help="Compare the exports made with --optimise.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show that the same files give the same probabilities in Keras, Predictor and every export;
-    exit code 1 where they do not.
+    """Compare the probabilities of the same files in Keras, in the Predictor and in every export.
+    The exit code is 1 if they differ.
     """
-    from medres.inference import parity_report as room
+    from medres.inference import parity_report
     from medres.inference.exporting import FORMATS
     from medres.progress import Bars
 
-    ways = room.parity(
+    paths = parity_report.parity(
         model,
         work,
         split,
@@ -163,14 +166,14 @@ def parity(
         optimise=optimise,
         progress=Bars(),
     )
-    lines = [f"{'way':<28}{'images':>7}{'greatest difference':>21}{'limit':>8}  decisions"]
+    lines = [f"{'path':<28}{'images':>7}{'maximum difference':>21}{'limit':>8}  decisions"]
     lines += [
-        f"{w.name:<28}{w.images:>7}{w.difference:>21.1e}{w.limit:>8.0e}  "
-        f"{'equal' if w.decisions_equal else 'DIFFER'}"
-        for w in ways
+        f"{path.name:<28}{path.images:>7}{path.difference:>21.1e}{path.limit:>8.0e}  "
+        f"{'equal' if path.decisions_equal else 'DIFFER'}"
+        for path in paths
     ]
-    report([vars(w) | {"holds": w.holds} for w in ways], as_json, lines)
-    room.require(ways)
+    report([vars(path) | {"holds": path.holds} for path in paths], as_json, lines)
+    parity_report.require(paths)
 
 
 def prediction_line(one: dict[str, Any], card: Card) -> str:

@@ -1,4 +1,4 @@
-"""Verbs that make models: train, demo."""
+"""The verbs plan, train and demo."""
 
 from __future__ import annotations
 
@@ -15,105 +15,116 @@ from medres.cli.serve_commands import prediction_line
 def train(
     work: Work,
     out: Annotated[
-        Path, typer.Option(help="New run folder, or an unfinished run of the same command.")
+        Path,
+        typer.Option(
+            help="New run folder, or the folder of an interrupted run of the same command."
+        ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="resnet18 (default), resnet34, resnet50, ..., or a .keras backbone."),
+        typer.Option(
+            help="resnet18 (default), resnet34, resnet50, ..., or a .keras file with a backbone."
+        ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="xray-SIZE, ct-SIZE, ct25d-SIZE or ctvol-SIZE (see medres cache); default "
+            help="xray-SIZE, ct-SIZE, ct25d-SIZE or ctvol-SIZE (see medres cache). Default: "
             "xray-224 or ct-256."
         ),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="default, paper, modern, finetune or small.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs; default: the recipe's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs. Default: from the recipe.")
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of weights, order and augmentation; default 0.")
+        int | None,
+        typer.Option(help="Seed of initial weights, order and augmentation. Default: 0."),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            help="YAML or JSON file of settings, as medres plan writes; options here override it."
+            help="YAML or JSON file of settings, as medres plan writes. Options override it."
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images a step; default: the recipe's.")
+        int | None, typer.Option(help="Batch size. Default: from the recipe.")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Peak rate; default: the recipe's.")
+        float | None, typer.Option(help="Maximum learning rate. Default: from the recipe.")
     ] = None,
-    class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
+    class_weights: Annotated[
+        str | None, typer.Option(help="Class weights in the loss: none or balanced.")
+    ] = None,
     augment: Annotated[
         str | None,
         typer.Option(
-            help="none, chest_xray, ct_slice, ct_volume or strong; default: by what the preset "
-            "prepares."
+            help="none, chest_xray, ct_slice, ct_volume or strong. Default: from the preset."
         ),
     ] = None,
     version: Annotated[
         str | None, typer.Option(help="1 (keras.applications), 1.5 (torchvision), 2 or d.")
     ] = None,
     stem: Annotated[
-        str | None, typer.Option(help="imagenet or small; default: small up to 64 px.")
+        str | None, typer.Option(help="imagenet or small. Default: small for images up to 64 px.")
     ] = None,
     width: Annotated[
-        int | None, typer.Option(help="Channels of the first stage; default 64.")
+        int | None, typer.Option(help="Channels of the first stage. Default: 64.")
     ] = None,
     window: Annotated[
-        list[str] | None, typer.Option(help="CT window: a name, or CENTRE,WIDTH in HU; repeatable.")
+        list[str] | None, typer.Option(help="CT window: a name, or CENTER,WIDTH in HU. Repeatable.")
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(
-            help="File of weights to start from: a model.keras, .h5, .safetensors, .pth ..."
-        ),
+        typer.Option(help="Pretrained weights: a model.keras, .h5, .safetensors or .pth file."),
     ] = None,
     uncertain: Annotated[
         list[str] | None,
         typer.Option(
-            help="Labels of -1 in training: [FINDING=]ignore, zero, one, soft or 0..1; repeatable."
+            help="Uncertain labels (-1) in training: [FINDING=]ignore, zero, one, soft or a number "
+            "0 to 1. Repeatable."
         ),
     ] = None,
     operating_point: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=CRITERION, as default=sensitivity:0.95; repeatable. Default: default=youden."
+            help="NAME=CRITERION, chosen on the tuning (validation) split, such as "
+            "default=sensitivity:0.95. Repeatable. Default: default=youden."
         ),
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="NAME=VALUE of any other setting, as ema=0.999; repeatable."),
+        typer.Option(
+            "--set", help="Any other setting as NAME=VALUE, such as ema=0.999. Repeatable."
+        ),
     ] = None,
     checkpoint_steps: Annotated[
         int | None,
         typer.Option(
-            help="Batches between checkpoints inside an epoch; default: every five minutes.", min=1
+            help="Batches between checkpoints within an epoch. Default: every 5 minutes.", min=1
         ),
     ] = None,
     folds: Annotated[
         int,
         typer.Option(
-            help="Cross-validate by patient in so many folds, each run in its own process.", min=1
+            help="Number of folds of a cross-validation by patient; each fold is a process.", min=1
         ),
     ] = 1,
     seeds: Annotated[
-        int, typer.Option(help="Repeat with so many seeds; the model is then an ensemble.", min=1)
+        int, typer.Option(help="Number of seeds; with several, the model is an ensemble.", min=1)
     ] = 1,
     mlflow: Annotated[
         str | None,
         typer.Option(
-            help="Log to this MLflow experiment too (extra mlflow); MLFLOW_TRACKING_URI says where."
+            help="Also log to this MLflow experiment (extra mlflow), at MLFLOW_TRACKING_URI."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier; the run folder gets model.keras. Repeat the command to resume after a
-    kill.
+    """Train a classifier and write model.keras into the run folder. The epoch with the best tuning
+    (validation) loss is kept. Repeat the command to resume an interrupted run.
     """
     require_tensorflow()
     from medres.progress import Bars
@@ -138,13 +149,13 @@ def train(
         "operating_points": dict(_pair(text, "--operating-point") for text in operating_point or ())
         or None,
     }
-    given = _pairs(setting, "--set") | {
+    settings = _pairs(setting, "--set") | {
         key: value for key, value in named.items() if value is not None
     }
     if folds * seeds > 1:
         from medres.training.cross_validation.folds import cross_validate
 
-        made = cross_validate(
+        result_of_folds = cross_validate(
             work,
             out=out,
             folds=folds,
@@ -152,31 +163,35 @@ def train(
             config=config,
             progress=Bars(),
             mlflow=mlflow,
-            **given,
+            **settings,
         )
         report(
-            {"model": str(made.artefact), **made.summary},
+            {"model": str(result_of_folds.artefact), **result_of_folds.summary},
             as_json,
-            [*_fold_lines(made.summary), f"model: {made.artefact}"],
+            [*_fold_lines(result_of_folds.summary), f"model: {result_of_folds.artefact}"],
         )
         return
     from medres.training.run import train as run
 
-    done = run(
+    trained_run = run(
         work,
         out=out,
         config=config,
         progress=Bars(),
         checkpoint_steps=checkpoint_steps,
         mlflow=mlflow,
-        **given,
+        **settings,
     )
     rows = [
         {key: None if value != value else value for key, value in row.items()}  # NaN is no JSON
-        for row in done.history.to_dict("records")
+        for row in trained_run.history.to_dict("records")
     ]
-    result = {"model": str(done.artefact), "best_epoch": done.best_epoch, "history": rows}
-    report(result, as_json, [f"model: {done.artefact}"])
+    result = {
+        "model": str(trained_run.artefact),
+        "best_epoch": trained_run.best_epoch,
+        "history": rows,
+    }
+    report(result, as_json, [f"model: {trained_run.artefact}"])
 
 
 def _fold_lines(summary: dict[str, Any]) -> list[str]:
@@ -195,48 +210,48 @@ def _fold_lines(summary: dict[str, Any]) -> list[str]:
 def plan(
     work: Work,
     out: Annotated[
-        Path | None, typer.Option(help="New file for the settings, for medres train --config.")
+        Path | None, typer.Option(help="New file with the settings, for medres train --config.")
     ] = None,
     kind: Annotated[
-        str | None, typer.Option(help="radiograph or ct, where the folder holds both.")
+        str | None, typer.Option(help="radiograph or ct, if the work folder has both.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Propose preset, model, recipe, batch and epochs for a work folder, by rules that say why."""
+    """Propose preset, model, recipe, batch size and epochs for a work folder, with reasons."""
     require_tensorflow()
     from data_pipelines.ingestion.manifest import Manifest
     from data_pipelines.runtime.atomic_files import require_new, write_atomic
     from medres.training.config.planner import plan as propose
 
-    made = propose(Manifest.load(work), kind=kind)
+    proposal = propose(Manifest.load(work), kind=kind)
     if out is not None:
         require_new(out, what="the plan")
-        write_atomic(out, made.to_yaml().encode())
+        write_atomic(out, proposal.to_yaml().encode())
     result = {
-        "fingerprint": vars(made.fingerprint),
-        "settings": made.settings,
-        "reasons": made.reasons,
+        "fingerprint": vars(proposal.fingerprint),
+        "settings": proposal.settings,
+        "reasons": proposal.reasons,
     }
-    seen = made.fingerprint
+    facts = proposal.fingerprint
     head = (
-        f"{seen.images} {seen.kind} training images of {seen.patients} patients, "
-        f"{seen.tune_patients} more to tune on"
+        f"{facts.images} {facts.kind} training images of {facts.patients} patients, "
+        f"{facts.tune_patients} patients to tune (validate) on"
     )
-    report(result, as_json, [head, str(made), *([f"settings: {out}"] if out else [])])
+    report(result, as_json, [head, str(proposal), *([f"settings: {out}"] if out else [])])
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
-    """NAME=VALUE texts, the values read as YAML (numbers, lists, true)."""
+    """NAME=VALUE texts as a dict; the values are read as YAML (numbers, lists, true)."""
     import yaml
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in texts or ():
         name, value = _pair(text, option)
         try:
-            found[name] = yaml.safe_load(value)
+            values[name] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise typer.BadParameter(f"{option} {name}: the value is no YAML") from None
-    return found
+            raise typer.BadParameter(f"{option} {name}: the value is not valid YAML") from None
+    return values
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -248,13 +263,13 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="New or empty folder, or that of an earlier demo.")
+        Path, typer.Option(help="New or empty folder, or the folder of an earlier demo.")
     ] = Path("medres-demo"),
-    seed: Annotated[int, typer.Option(help="Seed of cohort, split and training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the cohort, the splits and the training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """The whole chain on a made-up DICOM cohort: ingest, cache, train, evaluate, predict. Under
-    five minutes on two cores.
+    """Run all steps on a synthetic DICOM cohort: ingest, cache, train, evaluate, predict. It takes
+    less than five minutes on two cores.
     """
     require_tensorflow()
     from medres.artefact.archive import read_contents
@@ -275,13 +290,13 @@ def demo(
 
 
 def _window(text: str) -> str | list[float]:
-    """A window's name, or CENTRE,WIDTH."""
+    """The name of a window, or its center and width in HU from CENTER,WIDTH."""
     if "," not in text:
         return text
     try:
-        centre, width = (float(part) for part in text.split(","))
+        center, width = (float(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"--window takes a name or CENTRE,WIDTH, received {text!r}"
+            f"--window takes a name or CENTER,WIDTH, received {text!r}"
         ) from None
-    return [centre, width]
+    return [center, width]

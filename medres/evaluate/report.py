@@ -48,6 +48,7 @@ from medres.evaluate.schema import (
     Report,
     ReportWarning,
 )
+from medres.evaluate.scores.scored import Scored
 from medres.evaluate.scores.table import Table, load
 from medres.evaluate.scores.units import AnalysisUnits, to_units
 from medres.evaluate.serialization import JsonObject, to_plain
@@ -111,7 +112,7 @@ class DiagnosticReport:
 
 
 def evaluate(
-    scores: ScoresSource,
+    scores: ScoresSource | Scored,
     *,
     tune: ScoresSource | None = None,
     patient: str | None = None,
@@ -126,7 +127,7 @@ def evaluate(
     level: float = 0.95,
     margin: float | None = None,
     exact: bool = False,
-    pool: str = "max",
+    pool: str | None = None,
     pool_label: str | None = None,
     provenance: Mapping[str, Any] | None = None,
     flow: Mapping[str, Any] | None = None,
@@ -134,7 +135,9 @@ def evaluate(
     title: str | None = None,
 ) -> DiagnosticReport:
     """Evaluate a scores table: a DataFrame, or the path of a CSV or Parquet file, with one row per
-    image.
+    image; or what `medres.score` returns. The latter brings its own unit, pooling, frozen
+    thresholds, subgroups and provenance; arguments given here take precedence, and thresholds are
+    added.
 
     tune: scores of the tuning (validation) split; Youden's threshold on it is frozen under the name
         "default".
@@ -167,6 +170,18 @@ def evaluate(
     >>> evaluate(scores).report.findings["positive"].auc.estimate
     0.75
     """
+    if isinstance(scores, Scored):
+        unit, pool, title = unit or scores.unit, pool or scores.pool, title or scores.title
+        subgroups, thresholds = subgroups or scores.subgroups, _all_thresholds(scores, thresholds)
+        provenance = {**scores.provenance, **(provenance or {})}
+        flow, pictures, scores = flow or scores.flow, pictures or scores.pictures, scores.table
+    pool = pool or "max"
+    if isinstance(scores, Scored):
+        unit, pool, title = unit or scores.unit, pool or scores.pool, title or scores.title
+        subgroups, thresholds = subgroups or scores.subgroups, _all_thresholds(scores, thresholds)
+        provenance = {**scores.provenance, **(provenance or {})}
+        flow, pictures, scores = flow or scores.flow, pictures or scores.pictures, scores.table
+    pool = pool or "max"
     table = load(scores, patient=patient)
     options = make_options(
         table.names,
@@ -236,6 +251,14 @@ class _PoolingRule:
 
     def apply(self, table: Table) -> AnalysisUnits:
         return to_units(table, self.unit, self.score, self.label)
+
+
+def _all_thresholds(scored: Scored, thresholds: Any) -> list[Any]:
+    """The frozen thresholds of the model, then those that the caller declares."""
+    if thresholds is None:
+        return scored.thresholds
+    declared = thresholds if isinstance(thresholds, list | tuple) else [thresholds]
+    return [*scored.thresholds, *declared]
 
 
 def _findings(

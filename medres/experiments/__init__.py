@@ -1,5 +1,5 @@
-"""Why residual learning works, as tools for your own nets: gradients per block, and training error
-by depth.
+"""Experiments on why residual learning works, for your own images and networks: gradients per
+block, and training error by depth. `medres.study` is an alias.
 
 He et al., Deep Residual Learning for Image Recognition, CVPR 2016 (arXiv:1512.03385), section 4 and
 figure 6.

@@ -1,5 +1,5 @@
-"""Training error by depth, plain against residual: section 4.2 of the paper, at the size that one's
-machine allows.
+"""Training error by depth, plain against residual networks: section 4.2 of the paper, at a size
+that fits your machine.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from medres.experiments.gradients import cross_entropy, gradient_flow
 from medres.experiments.twins import cifar_net
 from medres.progress import ProgressReporter
 
-PROBE = 64  # images of the gradient measurement
+GRADIENT_IMAGES = 64  # for the measurement of gradients
 
 
 @dataclass(frozen=True)
 class DepthExperiment:
-    """What is trained. The paper: batch 128, learning rate 0.1 divided by 10 at half and three
-    quarters, 164 epochs, decay 1e-4.
+    """The networks of an experiment and their training. The defaults are those of the paper: batch
+    size 128, learning rate 0.1 divided by 10 after a half and three quarters of 164 epochs, weight
+    decay 1e-4.
 
-    depths: 6n+2 each. augment: pad by 4, random crop, random left-right flip (natural images; set
-        False where sides matter). Depths of `warm_up_from` and more start with one epoch at a tenth
-        of the learning rate, as the paper's 110 layers do.
+    depths: 6n+2 each. augment: pad by 4, random crop, random left-right flip (for natural images;
+    set it to False if sides matter). warm_up_from: networks of this depth or more train the first
+    epoch at a tenth of the learning rate, as the 110 layers of the paper.
+
+    >>> DepthExperiment().rate(epoch=100, depth=20)
+    0.010000000000000002
     """
 
     depths: tuple[int, ...] = (20, 56)
@@ -48,24 +52,25 @@ class DepthExperiment:
         if min(self.epochs, self.batch_size, len(self.depths), len(self.seeds)) < 1:
             raise TrainingError(
                 f"{self}: epochs and batch_size must be 1 or more, with at least one depth and "
-                f"one seed"
+                f"one seed",
+                code="settings",
             )
 
     def rate(self, epoch: int, depth: int) -> float:
         """The learning rate of an epoch, counted from 1."""
         if epoch == 1 and depth >= self.warm_up_from:
             return self.learning_rate / 10
-        done = (epoch - 1) / self.epochs
-        return self.learning_rate * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
+        progress = (epoch - 1) / self.epochs
+        return self.learning_rate * (1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01)
 
 
-DepthPlan = DepthExperiment  # the former name
+DepthPlan = DepthExperiment  # former name
 
 
 @dataclass(frozen=True)
 class Images:
-    """Pictures (n, rows, cols[, channels]), uint8 or 0..1, and class numbers (n,); `test` pictures
-    are only measured.
+    """Images (n, rows, columns[, channels]), uint8 or float in 0..1, and class numbers (n,); `test`
+    images are only evaluated. Stored as float32 (n, rows, columns, channels) in 0..1 and int32.
     """
 
     train: np.ndarray
@@ -82,8 +87,9 @@ class Images:
             )
             if len(pixels) != len(labels) or not len(pixels) or pixels.ndim not in (3, 4):
                 raise TrainingError(
-                    f"{name}: {pixels.shape} pictures and {len(labels)} labels; give (n, rows, "
-                    f"cols[, channels]) and n"
+                    f"{name}: {len(labels)} labels for images of shape {pixels.shape}; give images "
+                    f"(n, rows, columns[, channels]) and n labels",
+                    code="shapes",
                 )
             scaled = pixels.astype("float32") / (255 if pixels.dtype == np.uint8 else 1)
             object.__setattr__(self, name, scaled if pixels.ndim == 4 else scaled[..., None])
@@ -98,23 +104,23 @@ def depth_study(
     *,
     progress: ProgressReporter | None = None,
 ) -> pd.DataFrame:
-    """Train every net of `plan`, plain and residual, and return one row a net and epoch; an
-    interrupted study goes on.
+    """Train every network of `plan`, plain and residual, and return a table with one row per
+    network and epoch. An interrupted experiment resumes.
 
     Columns: `depth`, `residual`, `seed`, `epoch` (from 1), `rate`, `train_loss`, `train_error`
-    (share, on the augmented pictures, during the epoch), `test_error`, `seconds`. `out` gets a
-    folder a net with history.csv, gradients.csv (layer, depth, gradient_norm, weight_norm at the
-    start, epoch 0, and after each epoch) and state.npz, replaced after each epoch; and depths.csv,
-    the whole table. Nets have option A, so that a plain and a residual one have the same
-    parameters.
-    Raises TrainingError where the loss is not finite, or a folder belongs to another plan.
+    (0..1, on the augmented images, during the epoch), `test_error` (0..1), `seconds`. Written to
+    `out`: depths.csv, the whole table; and one folder per network with history.csv, gradients.csv
+    (layer, depth, gradient_norm, weight_norm before training, epoch 0, and after each epoch) and
+    state.npz, all replaced after each epoch. The networks have shortcuts of option A, so that a
+    plain and a residual network have the same parameters.
+    Raises TrainingError if the loss is not finite, or if a folder has other settings or images.
     """
     plan, progress, out = plan or DepthExperiment(), progress or ProgressReporter(), Path(out)
     tables = []
     for seed in plan.seeds:
         for depth in plan.depths:
             for residual in (False, True):
-                net = _Net(
+                network = _Training(
                     plan,
                     images,
                     depth,
@@ -122,14 +128,14 @@ def depth_study(
                     seed,
                     out / f"{'residual' if residual else 'plain'}{depth}-seed{seed}",
                 )
-                tables.append(net.run(progress))
+                tables.append(network.run(progress))
     table = pd.concat(tables, ignore_index=True)
     write_atomic(out / "depths.csv", table.to_csv(index=False).encode())
     return table
 
 
-class _Net:
-    """One net of the study, from its last finished epoch on."""
+class _Training:
+    """The training of one network, from its last finished epoch."""
 
     def __init__(
         self,
@@ -172,8 +178,8 @@ class _Net:
         return pd.DataFrame(self.rows)
 
     def _step(self, pixels: Any, labels: Any, rate: Any) -> tuple[Any, Any]:
-        """SGD with momentum and L2 decay of every weight, as in the paper; (summed loss, wrong
-        pictures).
+        """One step of SGD with momentum and L2 decay of every weight, as in the paper. Returns the
+        summed loss and the number of misclassified images.
         """
         variables = self.model.trainable_variables
         with tf.GradientTape() as tape:
@@ -201,22 +207,23 @@ class _Net:
         loss = wrong = 0.0
         with progress.task(f"{self.folder.name} {epoch}/{self.plan.epochs}") as update:
             for start in range(0, len(order), size):
-                chosen = order[start : start + size]
-                pixels = self.images.train[chosen]
+                batch = order[start : start + size]
+                pixels = self.images.train[batch]
                 pixels = shifted_and_flipped(pixels, random) if self.plan.augment else pixels
                 part = step(
                     tf.constant(pixels),
-                    tf.constant(self.images.train_labels[chosen]),
+                    tf.constant(self.images.train_labels[batch]),
                     tf.constant(rate, tf.float32),
                 )
                 loss, wrong = loss + float(part[0]), wrong + int(part[1])
                 update(min(start + size, len(order)), len(order))
         if not np.isfinite(loss):
             raise TrainingError(
-                f"{self.folder.name}: the loss of epoch {epoch} is not finite; lower "
-                f"learning_rate ({rate})"
+                f"{self.folder.name}: the loss of epoch {epoch} is not finite; use a learning_rate "
+                f"below {rate}",
+                code="loss_not_finite",
             )
-        guessed = self.model.predict(self.images.test, batch_size=256, verbose=0).argmax(axis=1)
+        predicted = self.model.predict(self.images.test, batch_size=256, verbose=0).argmax(axis=1)
         return {
             "depth": self.depth,
             "residual": self.residual,
@@ -225,13 +232,15 @@ class _Net:
             "rate": rate,
             "train_loss": loss / len(order),
             "train_error": wrong / len(order),
-            "test_error": float((guessed != self.images.test_labels).mean()),
+            "test_error": float((predicted != self.images.test_labels).mean()),
             "seconds": round(time.monotonic() - began, 2),
         }
 
     def _measure(self, epoch: int) -> None:
         layers = gradient_flow(
-            self.model, self.images.train[:PROBE], self.images.train_labels[:PROBE]
+            self.model,
+            self.images.train[:GRADIENT_IMAGES],
+            self.images.train_labels[:GRADIENT_IMAGES],
         ).layers
         self.gradients.append(layers.assign(epoch=epoch))
 
@@ -258,8 +267,8 @@ class _Net:
         write_atomic(self.folder / "state.npz", buffer.getvalue())
 
     def _resume(self) -> None:
-        """Take up state.npz, which is written last; rows of an epoch that it does not know are
-        dropped and trained again.
+        """Restore state.npz, which is written last. Rows of later epochs are dropped, and these
+        epochs are trained again.
         """
         state = self.folder / "state.npz"
         if not state.exists():
@@ -268,25 +277,26 @@ class _Net:
         with np.load(state, allow_pickle=False) as saved:
             if str(saved["settings"]) != self._settings():
                 raise TrainingError(
-                    f"{self.folder} holds a net of another plan or other pictures; choose another "
-                    f"folder, or remove it"
+                    f"{self.folder} holds a network with other settings or images; choose another "
+                    f"folder, or remove this one",
+                    code="other_run",
                 )
             for i, variable in enumerate(self._variables()):
                 variable.assign(saved[f"v{i}"])
             epochs = int(saved["epochs"])
         self.rows = pd.read_csv(self.folder / "history.csv").head(epochs).to_dict("records")
-        measured = pd.read_csv(self.folder / "gradients.csv")
-        self.gradients = [measured[measured["epoch"] <= epochs]]
+        gradients = pd.read_csv(self.folder / "gradients.csv")
+        self.gradients = [gradients[gradients["epoch"] <= epochs]]
 
 
 def shifted_and_flipped(pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Each picture (n, rows, cols, channels) padded by four zeros, cropped at random to its size,
-    and flipped half of the time.
+    """Pad each image of (n, rows, columns, channels) by four zeros, crop it at a random position to
+    its size, and flip half of the images left-right.
     """
-    n, rows, cols, _ = pixels.shape
+    n, rows, columns, _ = pixels.shape
     padded = np.pad(pixels, ((0, 0), (4, 4), (4, 4), (0, 0)))
     down, right = random.integers(0, 9, (2, n))
-    down, right = down[:, None] + np.arange(rows), right[:, None] + np.arange(cols)
+    down, right = down[:, None] + np.arange(rows), right[:, None] + np.arange(columns)
     flip = random.random(n) < 0.5
     right[flip] = right[flip][:, ::-1]
     return padded[np.arange(n)[:, None, None], down[:, :, None], right[:, None, :]]

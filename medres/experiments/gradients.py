@@ -1,4 +1,4 @@
-"""Where the gradient goes: norms layer by layer, and the part of it that takes the shortcut of each
+"""The flow of the gradient: its norm per layer, and the share of it through the shortcut of each
 block.
 """
 
@@ -25,12 +25,13 @@ ZERO = tf.UnconnectedGradients.ZERO
 class GradientFlow:
     """Two tables, each in the order of the network.
 
-    layers: one row a layer with a kernel: `layer`, `depth` (1, 2, ...), `gradient_norm` and
-        `weight_norm` (Frobenius) of it.
-    blocks: one row a residual block: `block`, `depth`, `gradient_out` and `gradient_in` (the loss
-        by the block's output and input, root mean square over the images), `shortcut_share` = |s| /
-        (|s| + |b|) in 0..1, where s and b are the parts of the gradient that reach the input
-        through the shortcut and through the branch. A plain net has no such rows.
+    layers: one row per layer with a kernel: `layer`, `depth` (1, 2, ...), `gradient_norm` and
+        `weight_norm` (Frobenius norms).
+    blocks: one row per residual block: `block`, `depth`, `gradient_out` and `gradient_in` (norms of
+        the gradient of the loss at the output and at the input of the block, root mean square over
+        the images), `shortcut_share` = |s| / (|s| + |b|) in 0..1, where s and b are the parts of
+        the gradient that reach the input through the shortcut and through the residual branch. A
+        plain network has no such rows.
     """
 
     layers: pd.DataFrame
@@ -40,48 +41,53 @@ class GradientFlow:
 def gradient_flow(
     model: keras.Model, images: np.ndarray, labels: np.ndarray, *, loss: Loss | None = None
 ) -> GradientFlow:
-    """One backward pass of `model` (functional; logits) in training mode on one batch; the model is
-    left as it was.
+    """Measure the gradients of one backward pass of `model` (functional; output: logits) in
+    training mode on one batch. The model is not changed.
 
-    loss(labels, outputs) gives one value an image, or their mean. None: cross-entropy of the
-    logits, binary for one output (labels 0 or 1), else of the class number. The gradients are of
-    the mean over the batch. Raises ModelError.
+    images: (n, rows, columns, channels), in the units of the model's input. labels: (n,). loss:
+    (labels, outputs) -> one value per image, or their mean; default: cross-entropy of the logits,
+    binary for one output (labels 0 or 1), else of the class number. The gradients are those of the
+    mean over the batch. Raises ModelError if the numbers of images and labels differ.
     """
     if len(images) != len(labels) or len(images) == 0:
         raise ModelError(
-            f"{len(images)} images and {len(labels)} labels: give as many of both, and at least one"
+            f"{len(images)} images and {len(labels)} labels: give one label per image, and at "
+            f"least one image",
+            code="shapes",
         )
     blocks = residual_blocks(model)
-    wanted = {
+    observed = {
         name
         for block in blocks
         for name in (block.name, block.source, block.shortcut, block.branch)
     }
     last = model.layers[-1].name
-    tapped = functional(
-        model.inputs[0], {name: model.get_layer(name).output for name in {*wanted, last}}
+    observed_model = functional(
+        model.inputs[0], {name: model.get_layer(name).output for name in {*observed, last}}
     )
     kernels = [(layer.name, layer.kernel) for layer in model.layers if hasattr(layer, "kernel")]
-    before = [np.array(v) for v in model.non_trainable_variables]
+    saved_values = [np.array(v) for v in model.non_trainable_variables]
     pixels = tf.convert_to_tensor(images, tf.float32)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(pixels)
-        outputs = tapped(pixels, training=True)
+        outputs = observed_model(pixels, training=True)
         value = tf.reduce_mean((loss or cross_entropy)(tf.convert_to_tensor(labels), outputs[last]))
     ends = {name: outputs[name] for block in blocks for name in (block.name, block.source)}
-    at_kernels, at = tape.gradient(
+    kernel_gradients, gradients = tape.gradient(
         value, ([kernel.value for _, kernel in kernels], ends), unconnected_gradients=ZERO
     )
-    layers = _layer_rows(kernels, at_kernels)
-    rows = [_block_row(i, block, outputs, tape, at) for i, block in enumerate(blocks, start=1)]
-    for variable, old in zip(model.non_trainable_variables, before, strict=True):
-        variable.assign(old)
+    layers = _layer_rows(kernels, kernel_gradients)
+    rows = [
+        _block_row(i, block, outputs, tape, gradients) for i, block in enumerate(blocks, start=1)
+    ]
+    for variable, value_before in zip(model.non_trainable_variables, saved_values, strict=True):
+        variable.assign(value_before)
     columns = ["block", "depth", "gradient_out", "gradient_in", "shortcut_share"]
     return GradientFlow(layers, pd.DataFrame(rows, columns=columns))
 
 
 def cross_entropy(labels: Any, logits: Any) -> Any:
-    """One value an image."""
+    """Cross-entropy of logits (n, classes); one value per image."""
     if logits.shape[-1] == 1:
         return keras.losses.binary_crossentropy(
             tf.reshape(tf.cast(labels, tf.float32), (-1, 1)), logits, from_logits=True
@@ -102,32 +108,32 @@ def _layer_rows(kernels: list[tuple[str, Any]], gradients: list[Any]) -> pd.Data
 
 
 def _block_row(
-    depth: int, block: ResidualBlock, outputs: dict[str, Any], tape: Any, at: dict[str, Any]
+    depth: int, block: ResidualBlock, outputs: dict[str, Any], tape: Any, gradients: dict[str, Any]
 ) -> tuple:
-    above, source = at[block.name], outputs[block.source]
-    through = (
-        above
+    gradient_out, source = gradients[block.name], outputs[block.source]
+    shortcut = (
+        gradient_out
         if block.shortcut == block.source
-        else _back(tape, outputs[block.shortcut], source, above)
+        else _backpropagate(tape, outputs[block.shortcut], source, gradient_out)
     )
     branch = (
-        at[block.source] - through
+        gradients[block.source] - shortcut
         if block.closed
-        else _back(tape, outputs[block.branch], source, above)
+        else _backpropagate(tape, outputs[block.branch], source, gradient_out)
     )
-    short, long = _rms(through), _rms(branch)
-    share = short / (short + long) if short + long else float("nan")
-    return block.name, depth, _rms(above), _rms(at[block.source]), share
+    s, b = _rms(shortcut), _rms(branch)
+    share = s / (s + b) if s + b else float("nan")
+    return block.name, depth, _rms(gradient_out), _rms(gradients[block.source]), share
 
 
-def _back(tape: Any, end: Any, start: Any, gradient: Any) -> Any:
-    """The gradient at `end`, taken back to `start` along the paths between them alone."""
+def _backpropagate(tape: Any, end: Any, start: Any, gradient: Any) -> Any:
+    """The gradient at `start` of a gradient at `end`, along the paths between them only."""
     return tape.gradient(end, start, output_gradients=gradient, unconnected_gradients=ZERO)
 
 
 def _rms(gradient: Any) -> float:
-    """Root mean square, over the images, of the norm of each image's part; times the batch, to undo
-    the mean of the loss.
+    """Root mean square over the images of the norm per image, times the batch size to undo the mean
+    of the loss.
     """
     array = np.asarray(gradient, "float64")
     return float(np.sqrt((array**2).sum(axis=tuple(range(1, array.ndim))).mean()) * len(array))

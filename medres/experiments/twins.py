@@ -1,5 +1,5 @@
-"""Plain and residual twins before the first step of training: the gradient of every block, and the
-part that takes the shortcut.
+"""Pairs of a plain and a residual network before training: the gradient of every block, and the
+share of it through the shortcut.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ KEYS = ["depth", "residual", "seed"]
 
 @dataclass(frozen=True)
 class TwinGradients:
-    """Two tables, both with `depth` (layers), `residual` and `seed` of the net, and the `block` by
-    name.
+    """Two tables, both with `depth` (layers), `residual` and `seed` of the network, and the name of
+    the `block`.
 
-    norms: one row a block of each net: `place` (1, 2, ... from the input) and `gradient_norm`, of
-        all its kernels as one vector.
-    shares: one row a block of each residual net: `place`, and `shortcut_share` in 0..1 (see
+    norms: one row per block of each network: `place` (1, 2, ... from the input) and
+        `gradient_norm`, the norm of the gradients of all its kernels as one vector.
+    shares: one row per block of each residual network: `place`, and `shortcut_share` in 0..1 (see
         GradientFlow).
     """
 
@@ -34,8 +34,8 @@ class TwinGradients:
     shares: pd.DataFrame
 
     def summary(self) -> pd.DataFrame:
-        """One row a net: the norms of its first and last block, how many times the first exceeds
-        the last, and the median share.
+        """One row per network: the gradient norms of its first and last block, their ratio, and the
+        median share through the shortcut.
         """
         norms = self.norms.groupby(KEYS)["gradient_norm"]
         table = pd.DataFrame({"first_block": norms.first(), "last_block": norms.last()})
@@ -46,8 +46,8 @@ class TwinGradients:
 def cifar_net(
     depth: int, shape: Sequence[int], classes: int, *, residual: bool, seed: int, width: int = 16
 ) -> keras.Model:
-    """The paper's CIFAR net of option A, so that a plain and a residual one have the same
-    parameters, drawn from `seed`.
+    """The CIFAR network of the paper with shortcuts of option A, so that a plain and a residual
+    network have the same parameters. `seed` sets the initial weights.
     """
     keras.utils.set_random_seed(seed)
     return classifier(
@@ -71,21 +71,23 @@ def twin_gradients(
     width: int = 16,
     progress: ProgressReporter | None = None,
 ) -> TwinGradients:
-    """Measure untrained twins of each depth (6n+2) and seed on one batch, in training mode.
+    """Measure untrained plain and residual networks of each depth (6n+2) and seed on one batch, in
+    training mode.
 
-    images: (n, rows, cols, channels), float32 in 0..1; labels: class numbers (n,). Raises
-        TrainingError, and ModelError of a depth.
+    images: (n, rows, columns, channels), float32 in 0..1; labels: class numbers (n,). Raises
+    TrainingError for other shapes, and ModelError for an invalid depth.
     """
     if np.ndim(images) != 4 or len(images) != len(labels) or not len(labels):
         raise TrainingError(
-            f"{np.shape(images)} images and {len(labels)} labels: give (n, rows, cols, channels) "
-            f"and as many labels"
+            f"{len(labels)} labels for images of shape {np.shape(images)}: give images (n, rows, "
+            f"columns, channels) and n labels",
+            code="shapes",
         )
     progress, norms, shares = progress or ProgressReporter(), [], []
     for seed in seeds:
         for depth in depths:
             for residual in (False, True):
-                net = cifar_net(
+                network = cifar_net(
                     depth,
                     images.shape[1:],
                     int(max(labels)) + 1,
@@ -93,7 +95,7 @@ def twin_gradients(
                     seed=seed,
                     width=width,
                 )
-                flow = gradient_flow(net, images, labels)
+                flow = gradient_flow(network, images, labels)
                 key = {"depth": depth, "residual": residual, "seed": seed}
                 norms.append(block_norms(flow.layers).assign(**key))
                 names = flow.blocks["block"].str.removesuffix("_add")
@@ -119,10 +121,11 @@ def twin_gradients(
 
 
 def block_norms(layers: pd.DataFrame) -> pd.DataFrame:
-    """GradientFlow.layers, block by block: `block`, `place`, `gradient_norm` = root of the sum of
-    squares of its kernels'.
+    """GradientFlow.layers summed per block: `block`, `place`, `gradient_norm` (the root of the sum
+    of squares over its kernels).
 
-    Blocks are told by this package's names (stage1_block1_...); layers of none are left out.
+    Blocks are recognized by the layer names of this package (stage1_block1_...); other layers are
+    left out.
     """
     block = layers["layer"].str.extract(r"^(stage\d+_block\d+)_", expand=False)
     squares = (layers["gradient_norm"] ** 2).groupby(block, sort=False).sum()

@@ -203,11 +203,11 @@ def _write(model: Any, format: Format, path: Path) -> None:
 
 def _with_folded_norm(model: Any) -> Any:
     """A copy of the model whose batch normalization is folded into its convolutions."""
-    from medres.backbones import folded
+    from medres.backbones import fold_batch_norm
     from medres.models.test_time_augmentation import core_of, with_core
 
     core = core_of(model)
-    return folded(model) if core is model else with_core(model, folded(core))
+    return fold_batch_norm(model) if core is model else with_core(model, fold_batch_norm(core))
 
 
 def _check_packages(format: Format) -> None:

@@ -17,6 +17,7 @@ from medres.artefact.archive import Artefact
 from medres.artefact.archive import load as load_artefact
 from medres.artefact.card import Card
 from medres.errors import ArtefactError
+from medres.evaluate.scores.scored import Scored
 from medres.explain import pictures
 from medres.inference.predictor import BATCH, Predictor
 from medres.progress import ProgressReporter
@@ -126,3 +127,31 @@ def _check_names(targets: Targets, card: Card) -> None:
             f"labels that have the names of the model",
             code="other_labels",
         )
+
+
+def score(
+    model: Path | str,
+    work: Path | str,
+    split: str = "test",
+    *,
+    progress: ProgressReporter | None = None,
+) -> Scored:
+    """Score one split of a work folder with a model file; `medres.evaluate.evaluate` takes the
+    result as it is.
+
+    split: "train", "tune" (validation) or "test"; each access to the test split is logged in the
+    work folder. Raises ArtefactError if the labels of the work folder are not those of the model,
+    and SpecError if the split is unknown or has no image for this model.
+    """
+    table, context = score_split(model, work, split, progress=progress)
+    return Scored(
+        table=table,
+        thresholds=context["frozen"],
+        unit=context["unit"],
+        pool=context["pool"],
+        title=context["title"],
+        subgroups=tuple(context["subgroups"]),
+        provenance=context["provenance"],
+        flow=context["flow"],
+        pictures=context["pictures"],
+    )

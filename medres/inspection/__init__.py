@@ -1,5 +1,5 @@
-"""Looking before training: what this machine can do (`medres doctor`), and what a work folder holds
-(`medres inspect`).
+"""Inspection before training: what this machine supports (`medres doctor`), and what a work folder
+contains (`medres inspect`). Nothing here trains or changes data.
 """
 
 from __future__ import annotations

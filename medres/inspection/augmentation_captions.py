@@ -1,4 +1,4 @@
-"""Drawn parameters of augmentation in words, and each parameter at its two ends."""
+"""Captions of the drawn parameters of an augmentation, and each parameter at its two extremes."""
 
 from __future__ import annotations
 
@@ -8,35 +8,58 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.augment import AugmentSpec, draw
+from data_pipelines.kinds import UNITS
 
 MINUS = "\N{MINUS SIGN}"
 
 
-def captions(drawn: dict[str, Any], spec: AugmentSpec, row: int) -> list[str]:
-    """What happens to one image of a drawn batch, a phrase a parameter; those at rest are left
-    out.
+def captions(params: dict[str, Any], spec: AugmentSpec, index: int) -> list[str]:
+    """One phrase per parameter for the image `index` of a batch of drawn parameters; parameters
+    that do not change the image are left out.
+
+    >>> spec = AugmentSpec(units="HU", offset=50, rotation=10)
+    >>> captions({"offset": [[20.0]], "rotation": [[0.0]]}, spec, 0)
+    ['offset +20 HU']
     """
-    found = []
-    for name, values in drawn.items():
-        if name != "key" and (said := _phrase(name, np.asarray(values)[row], spec)):
-            found.append(said)
-    return found
+    phrases = (
+        caption(name, np.asarray(values)[index], spec)
+        for name, values in params.items()
+        if name != "key"
+    )
+    return [phrase for phrase in phrases if phrase]
 
 
-def ends(spec: AugmentSpec, dims: int, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """For each parameter that is switched on a drawn batch of two images in which it alone acts: at
-    its low and its high end.
+def caption(name: str, values: np.ndarray, spec: AugmentSpec) -> str:
+    """The phrase for one parameter of one image, or "" if it does not change the image. A parameter
+    without a phrase of its own gets its name and its values.
+    """
+    suffix = UNITS[spec.units].suffix
+    if name in SCALARS:
+        value = float(values.ravel()[0])
+        if not value:
+            return ""
+        return (
+            f"{name.replace('_', ' ')} {SCALARS[name](value)}{suffix if name in IN_UNITS else ''}"
+        )
+    if name in PHRASES:
+        return PHRASES[name](values, suffix)
+    return f"{name.replace('_', ' ')} {', '.join(f'{value:.2g}' for value in values.ravel()[:3])}"
 
-    Fields (elastic, bias) and boxes (cutout) have no ends: two draws are given. One-sided ones:
-    half the largest, and the largest.
+
+def extremes(spec: AugmentSpec, dims: int, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Parameter -> a drawn batch of two images in which only this parameter acts: at its low and at
+    its high end.
+
+    Fields (elastic, bias) and boxes (cutout) have no ends: two random draws are returned.
+    One-sided parameters: half the maximum, and the maximum. dims: 2, or 3 for volumes.
     """
     key = np.array([[seed, 0], [seed, 1]], np.int32)
-    every = {
+    params = {
         name: np.array(values)
         for name, values in draw(key, spec.model_copy(update={"share": 1.0}), dims).items()
     }
-    found = {}
-    for name, values in every.items():
+    alone = {}
+    for name, values in params.items():
         if name in ("key", "crop"):
             continue
         if name == "flip":
@@ -49,43 +72,8 @@ def ends(spec: AugmentSpec, dims: int, seed: int = 0) -> dict[str, dict[str, Any
             values[0], values[1] = getattr(spec, name) / 2, getattr(spec, name)
         elif name not in ("elastic", "cutout"):
             values[0], values[1] = -getattr(spec, name), getattr(spec, name)
-        found[name] = {"key": key, name: values}
-    return found
-
-
-def _phrase(name: str, values: np.ndarray, spec: AugmentSpec) -> str:
-    """One image's values of one parameter in words; empty where it rests."""
-    unit = " HU" if spec.units == "HU" else ""
-    if name in _SCALARS:
-        first = float(values.ravel()[0])
-        return (
-            f"{name.replace('_', ' ')} {_SCALARS[name](first)}"
-            + (unit if name in _IN_UNITS else "")
-            if first
-            else ""
-        )
-    if name == "low_resolution":
-        return f"resolution ÷ {values[0]:.1f}" if values[0] > 1 else ""
-    if name == "gamma":
-        return f"gamma {np.exp(values[0]):.2f}" if values[0] else ""
-    if name == "tilt":
-        return f"tilt {_signed(values[0], 0)}°, {_signed(values[1], 0)}°"
-    if name == "shift":
-        return "shift " + ", ".join(_signed(100 * value, 0) for value in values) + " %"
-    if name == "flip":
-        sides = ("front-back", "up-down", "left-right")[3 - len(values) :]
-        flipped = [side for side, value in zip(sides, values, strict=True) if value < 0]
-        return "mirrored " + " and ".join(flipped) if flipped else ""
-    if name == "elastic":
-        return f"bent by up to {np.abs(values).max():.2f} cell"
-    if name == "bias":
-        return f"bias up to {np.abs(values).max():.2g}{unit}" if values.any() else ""
-    if name == "cutout":
-        cut = values[len(values) // 2 :]
-        return (
-            "cut out " + " × ".join(f"{100 * side:.0f}" for side in cut) + " %" if cut.any() else ""
-        )
-    return f"cropped at {', '.join(f'{100 * value:.0f}' for value in values)} %"
+        alone[name] = {"key": key, name: values}
+    return alone
 
 
 def _signed(value: float, digits: int) -> str:
@@ -100,8 +88,23 @@ def _number(value: float) -> str:
     return f"{value:+.2g}".replace("-", MINUS)
 
 
-_IN_UNITS = ("offset", "window_centre", "noise", "quantum")
-_SCALARS: dict[str, Callable[[float], str]] = {
+def _flip(values: np.ndarray, suffix: str) -> str:
+    directions = ("front-back", "up-down", "left-right")[3 - len(values) :]
+    flipped = [name for name, value in zip(directions, values, strict=True) if value < 0]
+    return "mirrored " + " and ".join(flipped) if flipped else ""
+
+
+def _cutout(values: np.ndarray, suffix: str) -> str:
+    sides = values[len(values) // 2 :]
+    return f"cut out {' × '.join(f'{100 * side:.0f}' for side in sides)} %" if sides.any() else ""
+
+
+def _percents(values: np.ndarray) -> str:
+    return ", ".join(f"{100 * value:.0f}" for value in values) + " %"
+
+
+IN_UNITS = ("offset", "window_centre", "noise", "quantum")  # of the image
+SCALARS: dict[str, Callable[[float], str]] = {
     "rotation": lambda value: f"{_signed(value, 1)}°",
     "zoom": _percent,
     "shear": _percent,
@@ -113,4 +116,15 @@ _SCALARS: dict[str, Callable[[float], str]] = {
     "noise": lambda value: f"{value:.2g}",
     "quantum": lambda value: f"{value:.2g}",
     "blur": lambda value: f"{value:.2f} px",
+}
+PHRASES: dict[str, Callable[[np.ndarray, str], str]] = {
+    "low_resolution": lambda v, _: f"resolution ÷ {v[0]:.1f}" if v[0] > 1 else "",
+    "gamma": lambda v, _: f"gamma {np.exp(v[0]):.2f}" if v[0] else "",
+    "tilt": lambda v, _: f"tilt {_signed(v[0], 0)}°, {_signed(v[1], 0)}°",
+    "shift": lambda v, _: f"shift {', '.join(_signed(100 * value, 0) for value in v)} %",
+    "flip": _flip,
+    "elastic": lambda v, _: f"bent by up to {np.abs(v).max():.2f} cell",
+    "bias": lambda v, suffix: f"bias up to {np.abs(v).max():.2g}{suffix}" if v.any() else "",
+    "cutout": _cutout,
+    "crop": lambda v, _: f"cropped at {_percents(v)}",
 }

@@ -1,5 +1,5 @@
-"""What a work folder holds, as plain tables for the page: counted from the manifest, nothing is
-read from the sources.
+"""The contents of a work folder as plain tables for the page, counted from the manifest; no source
+file is read.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import pandas as pd
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
 from data_pipelines.ingestion.test_access_log import read_openings
 
-MAX_CELLS = 10
-MAX_LEVELS = 12
-VALUES = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
+MAX_CELLS = 10  # label groups with a contact sheet
+MAX_LEVELS = 12  # of a column, in the tables of subgroups
+MIN_IMAGES = 20  # of a level that counts for the spread
+LABEL_VALUES = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
 AGES = {
     "0 to 17": (0, 18),
     "18 to 39": (18, 40),
@@ -22,22 +23,22 @@ AGES = {
     "65 to 89": (65, 90),
     "90 and over": (90, 999),
 }
-WHO = ("sex", "age", "view", "manufacturer", "model", "site", "body_part")
+SUBGROUP_COLUMNS = ("sex", "age", "view", "manufacturer", "model", "site", "body_part")
 VERDICTS = {
     "REGULAR": "evenly spaced parallel slices: a volume",
-    "TILTED": "evenly spaced, with a tilted gantry: a sheared volume",
-    "MISSING": "slices are missing in between",
-    "IRREGULAR": "the spacing of the slices varies",
-    "DUPLICATE": "several different slices at one place",
-    "MIXED_ORIENTATION": "slices of more than one direction",
-    "NOT_A_VOLUME": "the slices have no places in space, or too few",
-    "SINGLE": "single pictures",
+    "TILTED": "evenly spaced slices of a tilted gantry: a sheared volume",
+    "MISSING": "slices are missing",
+    "IRREGULAR": "the slice spacing varies",
+    "DUPLICATE": "several different slices at one position",
+    "MIXED_ORIENTATION": "slices of more than one orientation",
+    "NOT_A_VOLUME": "too few slices, or slices without a position",
+    "SINGLE": "single images",
 }
 
 
 def facts(manifest: Manifest) -> dict[str, Any]:
-    """Counts, splits, labels by subgroup, series verdicts, quarantine, repairs, audit and openings
-    of the test split.
+    """Counts, splits, labels by subgroup, series verdicts, quarantine, repairs, leakage audit and
+    accesses to the test split.
     """
     table, summary = manifest.table, manifest.summary
     return {
@@ -54,10 +55,12 @@ def facts(manifest: Manifest) -> dict[str, Any]:
         "split_origin": summary["split_origin"],
         "seed": summary["seed"],
         "readers": summary["readers"],
-        "who": [
-            one for column in (*WHO, *_meta(table)) if (one := _levels(table, column)) is not None
+        "subgroups": [
+            levels
+            for column in (*SUBGROUP_COLUMNS, *_meta_columns(table))
+            if (levels := _levels(table, column)) is not None
         ],
-        "shown_labels": [name for name, _ in _compared(table)],
+        "compared_labels": [name for name, _ in _compared(table)],
         "sizes": _sizes(table),
         "verdicts": [
             {"verdict": name, "series": count, "meaning": VERDICTS.get(name, "")}
@@ -72,8 +75,8 @@ def facts(manifest: Manifest) -> dict[str, Any]:
 
 
 def label_cells(table: pd.DataFrame) -> list[tuple[str, pd.Series]]:
-    """(name, rows) of what contact sheets are made of: each class; or each value of one finding; or
-    each of many findings.
+    """(name, rows) of the label groups that get a contact sheet: each class; or each value of a
+    single finding; or each of several findings.
     """
     if "class" in table:
         cells = [(name, table["class"] == name) for name in sorted(set(table["class"]) - {""})]
@@ -82,19 +85,19 @@ def label_cells(table: pd.DataFrame) -> list[tuple[str, pd.Series]]:
         if len(names) == 1:
             cells = [
                 (f"{names[0][6:]} {text}", table[names[0]] == value)
-                for text, value in VALUES.items()
+                for text, value in LABEL_VALUES.items()
             ]
         else:
             cells = [(name[6:], table[name] == 1) for name in names]
             if names:
                 cells.append(("none present", ~(table[names] == 1).any(axis=1)))
-    kept = [(name, rows) for name, rows in cells if rows.any()]
-    return kept[:MAX_CELLS] or [("all images", pd.Series(True, index=table.index))]
+    not_empty = [(name, rows) for name, rows in cells if rows.any()]
+    return not_empty[:MAX_CELLS] or [("all images", pd.Series(True, index=table.index))]
 
 
 def _compared(table: pd.DataFrame) -> list[tuple[str, pd.Series]]:
-    """The labels that are set against other columns: the first three, `absent` left out, which the
-    rest implies.
+    """The labels whose shares are compared between subgroups: the first three. "absent" of a single
+    finding is left out, because the other shares imply it.
     """
     cells = label_cells(table)
     one_finding = sum(str(name).startswith("label:") for name in table) == 1
@@ -120,8 +123,8 @@ def _splits(table: pd.DataFrame, summary: dict[str, Any]) -> list[dict[str, Any]
 
 
 def _levels(table: pd.DataFrame, column: str) -> dict[str, Any] | None:
-    """Images, patients and share of each shown label by level of a column; None where there is one
-    level alone.
+    """Images, patients and share of each compared label per level of a column; None for a column
+    with a single level or with very many.
     """
     values = table[column]
     if column == "age":
@@ -136,7 +139,7 @@ def _levels(table: pd.DataFrame, column: str) -> dict[str, Any] | None:
     order = [*AGES, "not stated"] if column == "age" else list(count.index)
     cells = _compared(table)
     rows: list[dict[str, Any]] = []
-    for level in [one for one in order if one in count][:MAX_LEVELS]:
+    for level in [level for level in order if level in count][:MAX_LEVELS]:
         inside = values == level
         shares = [float((rows & inside).sum() / inside.sum()) for _, rows in cells]
         patients = int(table.loc[inside, "patient"].nunique())
@@ -153,7 +156,7 @@ def _levels(table: pd.DataFrame, column: str) -> dict[str, Any] | None:
             abs(a["shares"][0] - b["shares"][0])
             for a in rows
             for b in rows
-            if _large(a) and _large(b)
+            if min(a["images"], b["images"]) >= MIN_IMAGES
         ),
         default=0,
     )
@@ -166,11 +169,7 @@ def _levels(table: pd.DataFrame, column: str) -> dict[str, Any] | None:
     }
 
 
-def _large(row: dict[str, Any]) -> bool:
-    return row["images"] >= 20
-
-
-def _meta(table: pd.DataFrame) -> list[str]:
+def _meta_columns(table: pd.DataFrame) -> list[str]:
     return [str(name) for name in table if str(name).startswith("meta:")]
 
 
@@ -192,8 +191,8 @@ def _sizes(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _quarantine(quarantine: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each reason with its count, what it means and the row of quarantine.csv, as a spreadsheet
-    counts, of an example.
+    """Each reason with its count, its message and, as an example, the row of quarantine.csv (as a
+    spreadsheet numbers rows).
     """
     out = []
     for reason, part in quarantine.groupby("reason"):
@@ -206,4 +205,4 @@ def _quarantine(quarantine: pd.DataFrame) -> list[dict[str, Any]]:
                 "row": first + 2,
             }
         )
-    return sorted(out, key=lambda one: (-one["count"], one["reason"]))
+    return sorted(out, key=lambda entry: (-entry["count"], entry["reason"]))

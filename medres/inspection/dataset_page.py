@@ -1,11 +1,12 @@
-"""The page of `medres inspect`: one HTML file without a script or a request to anywhere. It draws
-and computes nothing.
+"""The page of `medres inspect`: one HTML file without scripts or network requests. It draws
+the page and computes nothing.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -13,14 +14,15 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from data_pipelines.kinds import image_kind
 from medres.svg import Axes
 
-COLOURS = 6
+COLORS = 6
 
 
-def page(shown: dict[str, Any], sections: Sequence[Any] = ()) -> str:
-    """The self-contained page; its content policy allows its own style and pictures inside the
-    file, nothing else.
+def page(content: dict[str, Any], sections: Sequence[Any] = ()) -> str:
+    """The self-contained page. Its content security policy allows only its own style sheet and
+    images inside the file.
     """
     css = _asset("inspect.css")
     environment = Environment(
@@ -32,38 +34,52 @@ def page(shown: dict[str, Any], sections: Sequence[Any] = ()) -> str:
         f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; "
         f"form-action 'none'"
     )
-    drawn = [{**one, "svg": Markup(histogram(one))} for one in shown["histograms"] if one["lines"]]
+    histograms = [
+        {
+            **entry,
+            "svg": Markup(histogram(entry)),
+            "units": image_kind(entry["kind"]).units,
+        }
+        for entry in content["histograms"]
+        if entry["lines"]
+    ]
     return environment.from_string(_asset("inspect.html.j2")).render(
-        r=shown, css=Markup(css), policy=policy, histograms=drawn, sections=sections
+        r=content, css=Markup(css), policy=policy, histograms=histograms, sections=sections
     )
 
 
-def histogram(one: dict[str, Any]) -> str:
-    """Grey values of one kind as SVG: a line a manufacturer, the share of pixels on a square-root
-    scale.
+def histogram(entry: dict[str, Any]) -> str:
+    """The gray values of one kind of image as SVG: one line per manufacturer, the share of pixels
+    on a square-root scale.
     """
-    low, high, bins = one["low"], one["high"], one["bins"]
-    top = max(max(line["shares"]) for line in one["lines"]) ** 0.5 * 1.05
-    unit = "HU" if one["kind"] == "ct" else "display value"
+    low, high, bins = entry["low"], entry["high"], entry["bins"]
+    top = max(max(line["shares"]) for line in entry["lines"]) ** 0.5 * 1.05
+    units = image_kind(entry["kind"]).units
     axes = Axes(
         680,
         260,
         (low, high),
         (0.0, top),
-        name=f"Grey values of {one['kind']} images by manufacturer",
+        name=f"Gray values of {entry['kind']} images by manufacturer",
     )
-    steps = range(-1000, 1501, 500) if one["kind"] == "ct" else [0, 0.25, 0.5, 0.75, 1]
     shares = [share for share in (0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0) if share**0.5 <= top]
     axes.grid(
-        [(v, f"{v:g}") for v in steps],
+        [(value, f"{value:g}") for value in _ticks(low, high)],
         [(s**0.5, f"{100 * s:g}%") for s in shares],
-        unit,
+        units.name if units.bounds is None else "display value",
         "pixels in the bin",
     )
-    centres = [low + (n + 0.5) * (high - low) / bins for n in range(bins)]
-    for number, line in enumerate(one["lines"]):
-        axes.line(centres, [share**0.5 for share in line["shares"]], f"maker m{number % COLOURS}")
+    centers = [low + (n + 0.5) * (high - low) / bins for n in range(bins)]
+    for number, line in enumerate(entry["lines"]):
+        axes.line(centers, [share**0.5 for share in line["shares"]], f"maker m{number % COLORS}")
     return axes.render()
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """At most six round numbers from low to high, in steps of 1, 2.5 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10((high - low) / 5))
+    step = next(factor * power for factor in (1, 2.5, 5, 10) if (high - low) / (factor * power) < 6)
+    return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _asset(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`medres inspect`: one page that shows a work folder to people before they train."""
+"""`medres inspect`: one page about a work folder, to look at before training."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
+from data_pipelines.kinds import image_kind
 from data_pipelines.runtime.atomic_files import write_atomic
 from data_pipelines.runtime.worker_pool import ProgressCallback
 from medres.inspection.dataset_facts import facts, label_cells
 from medres.inspection.dataset_page import page
 from medres.inspection.thumbnails import (
     BINS,
-    RANGE,
-    Look,
-    look_at_files,
-    look_at_rows,
-    sample,
+    Thumbnail,
+    sample_rows,
     sheet,
+    thumbnails_of_files,
+    thumbnails_of_rows,
 )
 
-TILES = 12  # a contact sheet
-PER_MAKER = 40  # images behind a histogram
-MAKERS = 6
-EXAMPLES = 6  # pairs of the audit
-#: reasons whose pictures can hold no text or face that the header warns of
-SHOWN = frozenset(
+MAX_TILES = 12  # of a contact sheet
+IMAGES_PER_MANUFACTURER = 40  # of a histogram
+MAX_MANUFACTURERS = 6
+MAX_PAIRS = 6  # of the leakage audit
+#: Exclusion reasons of which an example image is shown. Files of other reasons can have burned-in
+#: text or a face.
+REASONS_WITH_EXAMPLE = frozenset(
     {
         *(
             "localizer",
@@ -55,7 +56,7 @@ SHOWN = frozenset(
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with what it shows; `image` is a data address."""
+    """An image with its caption; `image` is a data URI."""
 
     caption: str
     image: str
@@ -63,7 +64,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page that another room adds: a heading, a sentence, figures."""
+    """A section that the caller adds to the page: a heading, a sentence, figures."""
 
     title: str
     note: str
@@ -80,76 +81,81 @@ def inspect(
 ) -> Path:
     """Write the page of a work folder to `out` (default WORK/inspect.html) and return its path.
 
-    The page is one file without a request to anywhere, and shows no identifier, path or pseudonym.
-    Images are read again from the sources; those that cannot be read any more are left out and
-    counted. Raises ManifestError where WORK is none.
+    The page is one file without network requests, and shows no identifier, path or pseudonym.
+    Images are read again from the sources; those that can no longer be read are left out and
+    counted. Raises ManifestError if `work` is not a work folder.
     """
     manifest = Manifest.load(work)
     target = Path(work) / "inspect.html" if out is None else Path(out)
-    chosen = _choose(manifest.table)
-    pairs = _pairs(manifest)
-    wanted = manifest.table.loc[_wanted(chosen, pairs)]
-    looks = look_at_rows(wanted, workers=workers, progress=progress)
-    shown: dict[str, Any] = {
+    selection = _select(manifest.table)
+    pairs = _near_duplicates(manifest)
+    rows = manifest.table.loc[_all_rows(selection, pairs)]
+    thumbnails = thumbnails_of_rows(rows, workers=workers, progress=progress)
+    content: dict[str, Any] = {
         **facts(manifest),
-        "sheets": _sheets(manifest.table, chosen["sheets"], looks),
-        "histograms": _histograms(manifest.table, chosen["makers"], looks),
-        "pairs": _pair_figures(manifest.table, pairs, looks),
-        "unread": len(wanted) - len(looks),
+        "sheets": _sheets(manifest.table, selection["sheets"], thumbnails),
+        "histograms": _histograms(manifest.table, selection["manufacturers"], thumbnails),
+        "pairs": _pair_figures(manifest.table, pairs, thumbnails),
+        "unread": len(rows) - len(thumbnails),
     }
-    _add_examples(shown["quarantine"], manifest.quarantine, workers)
-    write_atomic(target, page(shown, sections).encode())
+    _add_examples(content["quarantine"], manifest.quarantine, workers)
+    write_atomic(target, page(content, sections).encode())
     return target
 
 
-def _choose(table: pd.DataFrame) -> dict[str, dict[tuple[str, str], pd.Index]]:
+def _select(table: pd.DataFrame) -> dict[str, dict[tuple[str, str], pd.Index]]:
     """The rows of each contact sheet, by (label, split), and of each histogram, by (kind,
     manufacturer).
     """
     sheets = {
-        (label, split): sample(table[rows & (table["split"] == split)], TILES).index
+        (label, split): sample_rows(table[rows & (table["split"] == split)], MAX_TILES).index
         for label, rows in label_cells(table)
         for split in SPLITS
     }
-    makers = {}
+    manufacturers = {}
     for kind, part in table.groupby("kind"):
         names = part["manufacturer"].where(part["manufacturer"] != "", "not stated")
-        for name in names.value_counts().index[:MAKERS]:
-            makers[str(kind), str(name)] = sample(part[names == name], PER_MAKER).index
-    return {"sheets": sheets, "makers": makers}
+        for name in names.value_counts().index[:MAX_MANUFACTURERS]:
+            rows = sample_rows(part[names == name], IMAGES_PER_MANUFACTURER)
+            manufacturers[str(kind), str(name)] = rows.index
+    return {"sheets": sheets, "manufacturers": manufacturers}
 
 
-def _pairs(manifest: Manifest) -> list[tuple[float, list[Any]]]:
-    """(distance, rows) of the nearest pairs that look alike."""
+def _near_duplicates(manifest: Manifest) -> list[tuple[float, list[Any]]]:
+    """(distance, the two rows) of the most similar pairs of the audit, most similar first."""
     audit = manifest.audit[manifest.audit["what"] == "near_duplicate"]
-    place = {
-        key: row for row, key in zip(manifest.table.index, _places(manifest.table), strict=True)
+    row_of = {
+        key: row for row, key in zip(manifest.table.index, _locations(manifest.table), strict=True)
     }
-    found = []
+    pairs = []
     for _, group in audit.groupby(pd.to_numeric(audit["number"])):
-        rows = [place[key] for key in _places(group) if key in place]
+        rows = [row_of[key] for key in _locations(group) if key in row_of]
         if len(rows) == 2:
-            found.append((float(group["distance"].iloc[0]), rows))
-    return found[:EXAMPLES]
+            pairs.append((float(group["distance"].iloc[0]), rows))
+    return pairs[:MAX_PAIRS]
 
 
-def _places(table: pd.DataFrame) -> list[tuple[str, str]]:
+def _locations(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """(source, path) of each row."""
     return list(zip(table["source"], table["path"], strict=True))
 
 
-def _wanted(
-    chosen: dict[str, dict[tuple[str, str], pd.Index]], pairs: list[tuple[float, list[Any]]]
+def _all_rows(
+    selection: dict[str, dict[tuple[str, str], pd.Index]], pairs: list[tuple[float, list[Any]]]
 ) -> list[Any]:
-    rows = [row for group in chosen.values() for index in group.values() for row in index]
-    return list(dict.fromkeys([*rows, *(row for _, two in pairs for row in two)]))
+    """Every row that the page shows, once."""
+    rows = [row for group in selection.values() for index in group.values() for row in index]
+    return list(dict.fromkeys([*rows, *(row for _, pair in pairs for row in pair)]))
 
 
-def _sheets(table: pd.DataFrame, chosen: dict, looks: dict[Any, Look]) -> list[dict[str, Any]]:
+def _sheets(
+    table: pd.DataFrame, selection: dict, thumbnails: dict[Any, Thumbnail]
+) -> list[dict[str, Any]]:
     out = []
     for label, rows in label_cells(table):
         splits = []
         for split in SPLITS:
-            tiles = [looks[row].tile for row in chosen[label, split] if row in looks]
+            tiles = [thumbnails[row].tile for row in selection[label, split] if row in thumbnails]
             count = int((rows & (table["split"] == split)).sum())
             splits.append(
                 {"split": split, "count": count, "image": sheet(tiles) if tiles else None}
@@ -158,24 +164,26 @@ def _sheets(table: pd.DataFrame, chosen: dict, looks: dict[Any, Look]) -> list[d
     return out
 
 
-def _histograms(table: pd.DataFrame, chosen: dict, looks: dict[Any, Look]) -> list[dict[str, Any]]:
-    """By kind: for each manufacturer the mean share of pixels in each bin, every image counting the
-    same.
+def _histograms(
+    table: pd.DataFrame, selection: dict, thumbnails: dict[Any, Thumbnail]
+) -> list[dict[str, Any]]:
+    """Per kind of image and manufacturer: the mean share of pixels in each bin; every image has the
+    same weight.
     """
     out = []
     for kind, part in table.groupby("kind"):
         lines = []
-        for (of_kind, maker), rows in chosen.items():
-            counts = [looks[row].counts / looks[row].counts.sum() for row in rows if row in looks]
-            if of_kind == kind and counts:
+        for (kind_of_rows, manufacturer), rows in selection.items():
+            counts = [thumbnails[row].counts for row in rows if row in thumbnails]
+            if kind_of_rows == kind and counts:
                 lines.append(
                     {
-                        "maker": maker,
+                        "manufacturer": manufacturer,
                         "images": len(counts),
-                        "shares": np.mean(counts, axis=0).tolist(),
+                        "shares": np.mean([c / c.sum() for c in counts], axis=0).tolist(),
                     }
                 )
-        low, high = RANGE[str(kind)]
+        low, high = image_kind(str(kind)).display_range
         out.append(
             {
                 "kind": str(kind),
@@ -190,26 +198,27 @@ def _histograms(table: pd.DataFrame, chosen: dict, looks: dict[Any, Look]) -> li
 
 
 def _pair_figures(
-    table: pd.DataFrame, pairs: list[tuple[float, list[Any]]], looks: dict[Any, Look]
+    table: pd.DataFrame, pairs: list[tuple[float, list[Any]]], thumbnails: dict[Any, Thumbnail]
 ) -> list[dict]:
     return [
         {
             "distance": distance,
             "splits": [table.loc[row, "split"] for row in rows],
-            "image": sheet([looks[row].tile for row in rows], columns=2),
+            "image": sheet([thumbnails[row].tile for row in rows], columns=2),
         }
         for distance, rows in pairs
-        if all(row in looks for row in rows)
+        if all(row in thumbnails for row in rows)
     ]
 
 
 def _add_examples(
     reasons: list[dict[str, Any]], quarantine: pd.DataFrame, workers: int | None
 ) -> None:
-    """Give each reason that may be shown the picture of its first file."""
-    shown = [one for one in reasons if one["reason"] in SHOWN]
-    places = [_places(quarantine.iloc[[one["row"] - 2]])[0] for one in shown]
-    for one in reasons:
-        one["image"] = None
-    for one, look in zip(shown, look_at_files(places, workers=workers), strict=True):
-        one["image"] = None if look is None else sheet([look.tile])
+    """Add to each reason the image of its first file, or None."""
+    for entry in reasons:
+        entry["image"] = None
+    with_example = [entry for entry in reasons if entry["reason"] in REASONS_WITH_EXAMPLE]
+    files = [_locations(quarantine.iloc[[entry["row"] - 2]])[0] for entry in with_example]
+    thumbnails = thumbnails_of_files(files, workers=workers)
+    for entry, thumbnail in zip(with_example, thumbnails, strict=True):
+        entry["image"] = None if thumbnail is None else sheet([thumbnail.tile])

@@ -1,4 +1,4 @@
-"""What this machine can do: Python and TensorFlow, processor and GPUs, memory and disk, decoders
+"""What this machine supports: Python and TensorFlow, processor and GPUs, memory and disk, decoders
 and optional packages.
 """
 
@@ -47,15 +47,15 @@ FLAGS = (
     "neon",
     "bf16",
 )
-_START_S = 180
-_ASK_TENSORFLOW = """
+_TIMEOUT_S = 180
+_TENSORFLOW_SCRIPT = """
 import json, os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras, tensorflow as tf
 build = dict(tf.sysconfig.get_build_info())
-found = tf.config.list_physical_devices("GPU")
-gpus = [tf.config.experimental.get_device_details(gpu) for gpu in found]
+devices = tf.config.list_physical_devices("GPU")
+gpus = [tf.config.experimental.get_device_details(gpu) for gpu in devices]
 print("\\n" + json.dumps({
     "version": tf.__version__, "keras": keras.__version__, "keras_backend": keras.backend.backend(),
     "cuda_build": bool(build.get("is_cuda_build")),
@@ -73,15 +73,15 @@ print("\\n" + json.dumps({
 def examine(
     folder: Path | str = ".", *, ask: Callable[[], dict[str, Any]] | None = None
 ) -> dict[str, Any]:
-    """Everything that `medres doctor` says, as plain data; `problems` holds sentences with a fix
-    each.
+    """Everything that `medres doctor` reports, as data for JSON; `problems` are sentences, each
+    with a fix.
 
-    `folder`: whose disk is looked at. TensorFlow is imported in a process of its own; `ask`
-        replaces that in tests.
+    folder: the disk of this folder is examined. ask: replaces the process in which TensorFlow is
+    imported (for tests).
     """
     tensorflow = (ask or ask_tensorflow)()
     packages = {name: version for name in CORE if (version := _version(name)) is not None}
-    found = {
+    facts = {
         "python": {
             "version": platform.python_version(),
             "system": platform.platform(),
@@ -99,31 +99,34 @@ def examine(
         "decoders": decoders(),
         "extras": extras(),
     }
-    return found | {"problems": problems(found)}
+    return facts | {"problems": problems(facts)}
 
 
 def ask_tensorflow() -> dict[str, Any]:
-    """What TensorFlow says of itself in a fresh process; {"error": why} where it does not start."""
+    """Versions, build and GPUs of TensorFlow, from a separate process; {"error": why} if it does
+    not start.
+    """
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _ASK_TENSORFLOW],
+            [sys.executable, "-c", _TENSORFLOW_SCRIPT],
             capture_output=True,
             text=True,
-            timeout=_START_S,
+            timeout=_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"TensorFlow did not start within {_START_S} s"}
+        return {"error": f"TensorFlow did not start within {_TIMEOUT_S} s"}
     if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        code = f"killed by signal {-done.returncode}" if done.returncode < 0 else last[0][:300]
-        return {"error": f"TensorFlow cannot be imported: {code}"}
+        last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        killed = done.returncode < 0
+        cause = f"killed by signal {-done.returncode}" if killed else last_line[:300]
+        return {"error": f"TensorFlow cannot be imported: {cause}"}
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def processor() -> dict[str, Any]:
-    """Name, processors that may be used, and the vector instructions that matter here; bf16 =
-    native bfloat16 products.
+    """Name, number of usable processors, and the vector instructions that matter here; bf16: native
+    bfloat16 multiplication.
     """
     text = ""
     with contextlib.suppress(OSError):
@@ -143,95 +146,92 @@ def processor() -> dict[str, Any]:
 
 
 def memory() -> dict[str, int | None]:
-    """Bytes of memory in all, free to use now, and allowed by the container, None where unknown."""
-    known: dict[str, int] = {}
+    """Bytes of memory: total, available, and the limit of the container; None if unknown."""
+    amounts: dict[str, int] = {}
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             name, _, amount = line.partition(":")
-            known[name] = int(amount.split()[0]) << 10
+            amounts[name] = int(amount.split()[0]) << 10
     allowed = None
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):
             allowed = int(Path(path).read_text())
             break
-    total = known.get("MemTotal")
+    total = amounts.get("MemTotal")
     limit = allowed if allowed is not None and (total is None or allowed < total) else None
     return {
         "total_bytes": total,
-        "available_bytes": known.get("MemAvailable"),
+        "available_bytes": amounts.get("MemAvailable"),
         "container_limit_bytes": limit,
     }
 
 
 def decoders() -> list[dict[str, Any]]:
-    """Each transfer syntax with the decoder that would be used (None: it cannot be read), the
-    others, and missing packages.
+    """Each transfer syntax with the decoder that is used (None: it cannot be decoded), the other
+    decoders, and the missing packages.
     """
-    plain = [
+    native = [
         {"syntax": s, "name": syntax_name(s), "used": "medres", "others": [], "missing": []}
         for s in sorted(NATIVE)
     ]
-    known = {capability.syntax: capability for capability in capabilities()}
-    return plain + [
+    by_syntax = {capability.syntax: capability for capability in capabilities()}
+    return native + [
         {
             "syntax": syntax,
             "name": syntax_name(syntax),
-            "used": known[syntax].installed[0] if known[syntax].installed else None,
-            "others": list(known[syntax].installed[1:]),
-            "missing": sorted(set(known[syntax].missing)),
+            "used": by_syntax[syntax].installed[0] if by_syntax[syntax].installed else None,
+            "others": list(by_syntax[syntax].installed[1:]),
+            "missing": sorted(set(by_syntax[syntax].missing)),
         }
         for syntax in IMAGECODECS
     ]
 
 
 def extras() -> dict[str, dict[str, str | None]]:
-    """Optional groups of packages of medres -> package -> installed version, None where it is
-    missing.
-    """
-    found: dict[str, dict[str, str | None]] = {}
+    """Extra of medres -> package -> installed version, or None if it is missing."""
+    groups: dict[str, dict[str, str | None]] = {}
     for requirement in metadata.requires("medres") or []:
         package = re.match(r"[\w.-]+", requirement)
         group = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
         if package and group and package[0].lower() != "medres" and _applies(requirement):
-            found.setdefault(group[1], {})[package[0]] = _version(package[0])
-    return found
+            groups.setdefault(group[1], {})[package[0]] = _version(package[0])
+    return groups
 
 
-def problems(found: dict[str, Any]) -> list[str]:
-    """What stands in the way, and what to do about it."""
-    said = []
-    if "error" in found["tensorflow"]:
-        said.append(
-            f'{found["tensorflow"]["error"]}. Install it with pip install "medres[cpu]" or '
+def problems(facts: dict[str, Any]) -> list[str]:
+    """One sentence per problem, with its fix."""
+    sentences = []
+    if "error" in facts["tensorflow"]:
+        sentences.append(
+            f'{facts["tensorflow"]["error"]}. Install it with pip install "medres[cpu]" or '
             f'"medres[gpu]"'
         )
-    if {"tensorflow", "tensorflow-cpu"} <= set(found["packages"]):
-        said.append(
+    if {"tensorflow", "tensorflow-cpu"} <= set(facts["packages"]):
+        sentences.append(
             "both tensorflow and tensorflow-cpu are installed and overwrite each other: uninstall "
             "both, then install one"
         )
-    if found["gpus"]["driver"] and not found["gpus"]["seen_by_tensorflow"]:
-        said.append(
-            "the driver shows a GPU that TensorFlow does not use: in a fresh environment, pip "
-            'install "medres[gpu]"'
+    if facts["gpus"]["driver"] and not facts["gpus"]["seen_by_tensorflow"]:
+        sentences.append(
+            "TensorFlow does not use the GPU that the driver reports: in a new environment, "
+            'run pip install "medres[gpu]"'
         )
-    for decoder in found["decoders"]:
+    for decoder in facts["decoders"]:
         if decoder["used"] is None:
-            said.append(
-                f"{decoder['name']} cannot be read: pip install {' or '.join(decoder['missing'])}"
-            )
-    free = found["disk"]["free_bytes"]
+            packages = " or ".join(decoder["missing"])
+            sentences.append(f"{decoder['name']} cannot be decoded: pip install {packages}")
+    free = facts["disk"]["free_bytes"]
     if free < 2 << 30:
-        said.append(
-            f"{free / 2**30:.1f} GiB of disk are free: a cache of 10,000 images of 224 x 224 "
-            f"takes 1 GiB"
+        sentences.append(
+            f"only {free / 2**30:.1f} GiB of disk space are free: a cache of 10,000 images of "
+            f"224 x 224 takes 1 GiB"
         )
-    return said
+    return sentences
 
 
 def _applies(requirement: str) -> bool:
-    """Whether the platform part of a requirement's marker names this platform (TensorFlow has one
-    wheel a system).
+    """Whether the marker of a requirement includes this platform (TensorFlow has one wheel per
+    system).
     """
     marker = requirement.partition(";")[2]
     linux_x86 = sys.platform == "linux" and platform.machine() == "x86_64"
@@ -241,13 +241,13 @@ def _applies(requirement: str) -> bool:
 
 
 def _nvidia() -> list[str]:
-    """The GPUs that NVIDIA's driver lists; none where there is no driver."""
+    """The GPUs that the driver of NVIDIA lists; empty without a driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        ask = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-        done = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=False)
+        command = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         return (
             [line.strip() for line in done.stdout.splitlines() if line.strip()]
             if done.returncode == 0

@@ -14,7 +14,7 @@ require_tensorflow()  # with quiet logs, also where only WINDOWS is imported
 import keras  # noqa: E402
 
 from medres.backbones.build import checked_shape, features, functional  # noqa: E402
-from medres.backbones.variants import resnet_spec  # noqa: E402
+from medres.backbones.variants import model_name, resnet_spec  # noqa: E402
 from medres.errors import ModelError  # noqa: E402
 from medres.tasks import Task, default_task, task_named  # noqa: E402
 
@@ -84,7 +84,7 @@ def classifier(
     x = keras.layers.Dense(rules.outputs(n_classes), dtype="float32", name="logits")(x)
     if activation is not None:
         x = keras.layers.Activation(activation, dtype="float32", name="probability")(x)
-    return functional(image, x, name or f"{spec.name}_classifier")
+    return functional(image, x, name or f"{model_name(spec)}_classifier")
 
 
 def scaled(image: Any, windows: Sequence[str | tuple[float, float]] | None) -> Any:

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from data_pipelines.preprocessing.spec import PreprocessSpec
-from medres.backbones import training_twin
+from medres.backbones import fused_training_copy
 from medres.backbones.build import functional
 from medres.backbones.layer_graph import parents
 from medres.errors import ModelError, TrainingError
@@ -200,7 +200,7 @@ def rebuild_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
     Raises TrainingError for a model within a model and for a layer that is called more than once.
     """
     try:
-        training_twin(model)
+        fused_training_copy(model)
     except ModelError as error:
         raise TrainingError(str(error), code="backbone_layers") from None
     outputs: dict[str, Any] = {}

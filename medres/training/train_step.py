@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import ops
 
 from data_pipelines.augment import AugmentSpec, draw_pairs, mix
-from medres.backbones import training_twin
+from medres.backbones import fused_training_copy
 from medres.training.config.recipe import Recipe
 from medres.training.losses import Loss
 from medres.training.network import named_variables, set_trainable, stages
@@ -26,7 +26,8 @@ Batch = tuple[dict[str, Any], Any, Any]
 class Trainer:
     """A model with its loss and its optimizer.
 
-    model: from images to logits; the step runs its `training_twin`, which shares its variables.
+    model: from images to logits; the step runs its `fused_training_copy`, which shares its
+        variables.
     augment: (image, key, training=True) -> image.
     optimizer: built on all trainable variables of `model`.
     jit: compile the step with XLA.
@@ -49,7 +50,7 @@ class Trainer:
     ) -> None:
         self.model, self.augment, self.loss, self.optimizer = model, augment, loss, optimizer
         self.recipe, self.jit, self.pairs = recipe, jit, pairs
-        self.forward = training_twin(model)
+        self.forward = fused_training_copy(model)
         self.groups = {
             name: [layer.name for layer in layers] for name, layers in stages(model).items()
         }

@@ -1,5 +1,5 @@
-"""Pretrained weights: files of other frameworks, their names, and the proof that both nets
-agree.
+"""Pretrained weights: files of other frameworks, their names, and the check that both networks give
+the same output. May import medres.backbones and errors.
 """
 
 from __future__ import annotations

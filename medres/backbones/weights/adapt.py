@@ -1,6 +1,4 @@
-"""Arithmetic on source weights: what makes them fit another input, another number of dimensions, or
-layers without biases.
-"""
+"""Arithmetic that adapts source weights to another input, to 3D, or to layers without biases."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from medres.errors import WeightsError
 
 Arrays = dict[str, np.ndarray]
 
-# What the source did to x in 0..1, channel by channel in its own order: gain x + shift.
+# How the source scaled x in 0..1, per channel in its own order: gain x + shift.
 IMAGENET_MEAN, IMAGENET_DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 CAFFE_MEAN = np.array([103.939, 116.779, 123.68])  # blue, green, red
 SCALINGS = {
@@ -20,36 +18,39 @@ SCALINGS = {
 
 
 def absorb_scaling(arrays: Arrays, scaling: str, adapted: dict[str, str]) -> Arrays:
-    """The arrays with the source's scaling inside the stem, for an input z = 2 x - 1 in red, green,
-    blue.
+    """The arrays with the scaling of the source folded into the stem, for an input z = 2 x - 1 in
+    the order red, green, blue.
 
     gain x + shift = gain/2 z + (gain/2 + shift): the factor goes into the kernel, the rest into the
-    mean of the batch normalisation behind it. Raises WeightsError where there is no RGB stem with
-    batch normalisation.
+    mean of the batch normalization after it. Raises WeightsError if there is no RGB stem with batch
+    normalization.
     """
     name = "stem_conv1" if "stem_conv1/kernel" in arrays else "stem_conv"
     mean = f"{name.replace('conv', 'norm')}/moving_mean"
     kernel = arrays.get(f"{name}/kernel", np.zeros((0, 0)))
     if mean not in arrays or kernel.shape[-2] != 3:
         raise WeightsError(
-            f"scaling {scaling!r} needs a stem of 3 input channels with batch normalisation; the "
-            f"file has none"
+            f"scaling {scaling!r} needs a stem with 3 input channels and batch normalization; the "
+            f"file has none",
+            code="scaling",
         )
     gain, shift = SCALINGS[scaling]
-    turned = kernel * (gain / 2)[:, None]
+    scaled = kernel * (gain / 2)[:, None]
     constant = (kernel * (gain / 2 + shift)[:, None]).sum(axis=tuple(range(kernel.ndim - 1)))
     adapted[mean] = f"the {scaling} scaling of the input was folded in"
-    turned = turned[..., ::-1, :] if scaling == "caffe" else turned
-    return {**arrays, f"{name}/kernel": turned, mean: arrays[mean] - constant}
+    scaled = scaled[..., ::-1, :] if scaling == "caffe" else scaled  # BGR to RGB
+    return {**arrays, f"{name}/kernel": scaled, mean: arrays[mean] - constant}
 
 
-def fold_biases(arrays: Arrays, known: set[str], adapted: dict[str, str]) -> Arrays:
-    """The arrays, with each conv bias that the model lacks moved into the batch normalisation
-    behind it: mean - bias.
+def fold_biases(arrays: Arrays, model_names: set[str], adapted: dict[str, str]) -> Arrays:
+    """The arrays, with each convolution bias that the model lacks moved into the batch
+    normalization after it: mean - bias.
     """
     arrays = dict(arrays)
     for name in [
-        name for name in arrays if "conv" in name and name.endswith("/bias") and name not in known
+        name
+        for name in arrays
+        if "conv" in name and name.endswith("/bias") and name not in model_names
     ]:
         mean = name.replace("conv", "norm").replace("/bias", "/moving_mean")
         if mean in arrays and arrays[mean].shape == arrays[name].shape:
@@ -62,8 +63,8 @@ def fold_biases(arrays: Arrays, known: set[str], adapted: dict[str, str]) -> Arr
 def adapt_shape(
     array: np.ndarray, shape: tuple[int, ...], rgb: str | None
 ) -> tuple[np.ndarray, str]:
-    """The array inflated from 2D to 3D and, for the stem (rgb given), spread over the model's
-    channels; and how, in words.
+    """The array inflated from 2D to 3D and, for the stem (rgb is not None), spread over the
+    channels of the model; and a description of what was done, or "".
     """
     how = []
     if array.ndim == 4 and len(shape) == 5:

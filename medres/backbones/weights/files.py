@@ -1,5 +1,5 @@
-"""A file of weights -> name -> array, whatever wrote it. No model is built and no code of the file
-is run.
+"""Read a file of weights of any supported framework into name -> array. No model is built, and no
+code in the file is run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from medres.backbones.weights.torch_state_dict import read_safetensors, read_tor
 from medres.errors import WeightsError
 
 SUFFIXES = (".keras", ".h5", ".hdf5", ".safetensors", ".pth", ".pt", ".th")
-# The order in which Keras stores a layer's variables, by their number.
+# The order in which Keras stores the variables of a layer, by their number.
 ORDER = {
     1: ("kernel",),
     2: ("kernel", "bias"),
@@ -26,17 +26,22 @@ ORDER = {
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """Name -> array: "layer/variable" from Keras files, dotted names from torch's. Raises
-    WeightsError.
+    """Name -> array; names are "layer/variable" in Keras files and dotted in torch files. Raises
+    WeightsError if the file is missing, damaged or of another format.
     """
     if not path.is_file():
-        raise WeightsError(f"weights file {path} does not exist or is not a file")
+        raise WeightsError(
+            f"weights file {path} does not exist or is not a file", code="no_such_file"
+        )
     if path.suffix in (".pth", ".pt", ".th"):
         return read_torch(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     if path.suffix not in SUFFIXES:
-        raise WeightsError(f"weights file {path.name}: the ending is none of {', '.join(SUFFIXES)}")
+        raise WeightsError(
+            f"weights file {path.name}: its suffix must be one of {', '.join(SUFFIXES)}",
+            code="file_format",
+        )
     try:
         if path.suffix == ".keras":
             with (
@@ -58,7 +63,8 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(
-            f"weights file {path.name} is not a whole {path.suffix} file: {error}"
+            f"weights file {path.name} is not a complete {path.suffix} file: {error}",
+            code="damaged_file",
         ) from error
 
 
@@ -67,36 +73,37 @@ def _text(value: Any) -> str:
 
 
 def _legacy(group: Any) -> dict[str, np.ndarray]:
-    """Keras 2's layout, still written by Model.save("x.h5"): a group a layer, its weight names in
-    an attribute.
+    """The layout of Keras 2, still written by Model.save("x.h5"): one group per layer, with the
+    names of its weights in an attribute.
     """
-    found = {}
+    arrays = {}
     for layer in map(_text, group.attrs.get("layer_names", ())):
         for name in map(_text, group[layer].attrs["weight_names"]):
             *path, variable = name.split(":")[0].split("/")
-            found[f"{path[-1] if path else layer}/{variable}"] = group[layer][name][()]
-    return found
+            arrays[f"{path[-1] if path else layer}/{variable}"] = group[layer][name][()]
+    return arrays
 
 
 def _keras3(file: Any) -> dict[str, np.ndarray]:
-    """Keras 3's layout: groups `vars` of numbered variables, with the layer's name in an
+    """The layout of Keras 3: groups `vars` of numbered variables, with the name of the layer in an
     attribute.
     """
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
 
     def visit(path: str, item: Any) -> None:
         if path.split("/")[-1] != "vars" or not isinstance(item, h5py.Group) or not len(item):
             return
         if "name" not in item.attrs:
             raise WeightsError(
-                "the file does not hold its layers' names; save the model anew with Keras 3.15 or "
-                "later, or as .h5"
+                "the file does not hold the names of its layers; save the model again with Keras "
+                "3.15 or later, or as .h5",
+                code="no_layer_names",
             )
         layer = _text(item.attrs["name"])
         names = ORDER.get(len(item), tuple(map(str, range(len(item)))))
         if len(item) == 2 and item["0"].ndim == 1:
             names = ("gamma", "beta")
-        found.update({f"{layer}/{name}": item[str(i)][()] for i, name in enumerate(names)})
+        arrays.update({f"{layer}/{name}": item[str(i)][()] for i, name in enumerate(names)})
 
     file.visititems(visit)
-    return found
+    return arrays

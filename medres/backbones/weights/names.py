@@ -1,4 +1,4 @@
-"""Whose weights these are, and what each is called here: "layer/variable", in Keras' layout.
+"""Recognize the source of weights, and rename each to "layer/variable" in the layout of Keras.
 
 medres              stage1_block1_conv1/kernel
 keras.applications  conv2_block1_1_conv/kernel  its v1 ResNets, and RadImageNet's .h5
@@ -49,8 +49,8 @@ APPLICATIONS = re.compile(r"^conv(\d)_block(\d+)_(\d)_(conv|bn)$")
 
 @dataclass(frozen=True)
 class SourceWeights:
-    """Weights by the names of this package, each with the name that it came under; `foreign` are
-    those of other heads.
+    """Weights by the names of this package. names: ours -> the name in the source. foreign: names
+    in the source of weights that are not of a trunk, such as those of another head.
     """
 
     kind: str
@@ -60,8 +60,8 @@ class SourceWeights:
 
 
 def translate(raw: Mapping[str, np.ndarray]) -> SourceWeights:
-    """Rename and transpose. Raises WeightsError where the names are of no ResNet, or of a trunk
-    with parts unknown here.
+    """Rename and transpose. Raises WeightsError if the names are not those of a ResNet, or of a
+    trunk with parts that this package does not build.
     """
     kind = _kind(raw)
     sequential = kind == "torch" and _is_sequential(raw)
@@ -70,23 +70,25 @@ def translate(raw: Mapping[str, np.ndarray]) -> SourceWeights:
     foreign = []
     for name, array in raw.items():
         if name.endswith("num_batches_tracked"):
-            continue  # torch's own count; nothing is computed from it
+            continue  # a counter of torch that is not a weight
         plain = _plain(name, sequential=sequential) if kind == "torch" else name
         ours = _torch(plain, array) if kind == "torch" else _keras(name)
         if ours is None:
             foreign.append(name)
         elif ours in arrays:
             raise WeightsError(
-                f"{names[ours]} and {name} both mean {ours}: the file holds more than one network"
+                f"{names[ours]} and {name} both mean {ours}: the file holds more than one network",
+                code="several_networks",
             )
         else:
             arrays[ours] = _keras_layout(array, ours) if kind == "torch" else np.asarray(array)
             names[ours] = name
-    strange = [name for name in foreign if TRUNK.match(_plain(name, sequential=sequential))]
-    if strange:
+    unsupported = [name for name in foreign if TRUNK.match(_plain(name, sequential=sequential))]
+    if unsupported:
         raise WeightsError(
-            f"{len(strange)} weights belong to a trunk that this package does not build: "
-            f"{', '.join(strange[:8])}"
+            f"{len(unsupported)} weights belong to a trunk that this package does not build: "
+            f"{', '.join(unsupported[:8])}",
+            code="unsupported_trunk",
         )
     return SourceWeights(kind, arrays, names, tuple(foreign))
 
@@ -94,9 +96,10 @@ def translate(raw: Mapping[str, np.ndarray]) -> SourceWeights:
 def _kind(raw: Mapping[str, np.ndarray]) -> str:
     if any("_preact_bn/" in name for name in raw):
         raise WeightsError(
-            "these are keras.applications' V2 weights: their topology (pooling shortcuts, biases) "
-            "is another than this "
-            "package's version 2; use its ResNet50, ResNet101 or ResNet152"
+            "these are the V2 weights of keras.applications, whose architecture (pooling "
+            "shortcuts, biases) differs from version 2 of this package; use its ResNet50, "
+            "ResNet101 or ResNet152",
+            code="unsupported_trunk",
         )
     if any(name.startswith("stem_conv") for name in raw):
         return "medres"
@@ -104,11 +107,11 @@ def _kind(raw: Mapping[str, np.ndarray]) -> str:
         return "keras.applications"
     if any(name.endswith(".running_mean") for name in raw):
         return "torch"
-    seen = ", ".join(sorted(raw)[:3]) or "nothing"
+    first_names = ", ".join(sorted(raw)[:3]) or "nothing"
     raise WeightsError(
-        f"the names are none of medres, keras.applications or torch ResNets; the first are: "
-        f"{seen}; "
-        "a ResNet's start with stem_conv/, conv1_conv/ or conv1.weight"
+        f"the names are not those of a ResNet of medres, keras.applications or torch, which begin "
+        f"with stem_conv/, conv1_conv/ or conv1.weight; the first names are: {first_names}",
+        code="unknown_names",
     )
 
 
@@ -138,7 +141,9 @@ def _is_sequential(raw: Mapping[str, np.ndarray]) -> bool:
 
 
 def _plain(name: str, *, sequential: bool) -> str:
-    """A torch name without wrappers, and with the children of a Sequential by their names."""
+    """A torch name without the names of wrappers, and with names for the numbered children of a
+    Sequential.
+    """
     name = PREFIX.sub("", name)
     number, _, rest = name.partition(".")
     return (
@@ -153,13 +158,13 @@ def _torch(name: str, array: np.ndarray) -> str | None:
     is_norm = variable in ("running_mean", "running_var") or (
         np.ndim(array) == 1 and not layer.endswith(("fc", "linear", "fc1", "fc2"))
     )
-    for pattern, place in TORCH:
+    for pattern, template in TORCH:
         match = re.match(pattern, layer)
         if match:
             groups = list(match.groups())
             if len(groups) > 1:
                 groups[1] = str(int(groups[1]) + 1)
-            ours = place.format(*groups, kind="norm" if is_norm else "conv")
+            ours = template.format(*groups, kind="norm" if is_norm else "conv")
             table = TORCH_NORM if "norm" in ours else {"weight": "kernel", "bias": "bias"}
             return f"{ours}/{table[variable]}" if variable in table else None
     return None

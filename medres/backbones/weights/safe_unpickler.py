@@ -1,8 +1,8 @@
-"""A pickle of plain data, interpreted opcode by opcode; the module `pickle`, which may run
-anything, is not used.
+"""Read a pickle of plain data without the module `pickle`, which can run any code.
 
-Opcodes are documented in the standard library's pickletools. Those that torch writes for a state
-dict are known here; any other one ends the reading, as does a name that the caller has not listed.
+The opcodes are documented in pickletools of the standard library. This module knows those that
+torch writes for a state dict; any other opcode is an error, as is a name that the caller has not
+listed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class Reader:
-    """`names`: dotted name -> what stands for it, a function of this package or plain data.
-    `persistent`: what an id refers to.
+    """`names`: dotted name -> its replacement, a function of this package or plain data.
+    `persistent`: persistent id -> the object that it refers to.
     """
 
     def __init__(self, names: Mapping[str, Any], persistent: Callable[[Any], Any]) -> None:
@@ -30,9 +30,9 @@ class Reader:
         self._persistent = persistent
 
     def read(self, file: BinaryIO) -> Any:
-        """The next pickle of `file`, which is left behind it. Raises WeightsError for what is not
-        allowed, else ValueError, IndexError, TypeError or AttributeError where the pickle is
-        damaged.
+        """The next pickle of `file`; the position is then after it. Raises WeightsError for an
+        opcode or a name that is not allowed, and ValueError, IndexError, TypeError or
+        AttributeError for a damaged pickle.
         """
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
@@ -40,7 +40,7 @@ class Reader:
             if opcode.name == "STOP":
                 return self._stack.pop()
             self._run(opcode.name, argument)
-        raise ValueError("no end")
+        raise ValueError("the pickle has no STOP opcode")
 
     def _run(self, name: str, argument: Any) -> None:
         stack = self._stack
@@ -61,7 +61,8 @@ class Reader:
         elif name not in ("PROTO", "FRAME"):
             raise WeightsError(
                 f"the file holds the pickle opcode {name}, which plain tensors do not need; save "
-                f"it as safetensors"
+                f"it as safetensors",
+                code="unsafe_pickle",
             )
 
     def _since_mark(self) -> list[Any]:
@@ -73,9 +74,9 @@ class Reader:
     def _named(self, name: str) -> None:
         if name not in self._names:
             raise WeightsError(
-                f"the file asks for {name}: only tensors are read, since a pickle can run any "
-                f"code; "
-                "save the state dict alone, best as safetensors"
+                f"the file refers to {name}: only tensors are read, because a pickle can run any "
+                f"code; save only the state dict, preferably as safetensors",
+                code="unsafe_pickle",
             )
         self._stack.append(self._names[name])
 
@@ -89,7 +90,9 @@ class Reader:
     def _reduce(self, _: Any) -> None:
         arguments, function = self._stack.pop(), self._stack.pop()
         if not any(function is allowed for allowed in self._functions):
-            raise WeightsError("the file calls something that is not a function of tensors")
+            raise WeightsError(
+                "the file calls an object that is not a function of tensors", code="unsafe_pickle"
+            )
         self._stack.append(function(*arguments))
 
     def _set_items(self, _: Any) -> None:
@@ -121,7 +124,7 @@ class Reader:
         self._stack[-1].extend(items)
 
     def _build(self, _: Any) -> None:
-        self._stack.pop()  # attributes, such as the _metadata of a state dict: left out
+        self._stack.pop()  # attributes, such as the _metadata of a state dict, are ignored
 
     def _persist(self, _: Any) -> None:
         self._stack.append(self._persistent(self._stack.pop()))

@@ -1,9 +1,9 @@
-"""State dicts of torch without torch, and without running what a pickle may carry.
+"""Read state dicts of torch without torch, and without running code of the pickle.
 
-A `.pth` is a pickle: torch.load on a foreign one may run its code. Here only the names in `ALLOWED`
-can be called, all of them functions of this file; a file that asks for anything else is refused by
-that name. Reads both containers: the zip (torch 1.6 and later) and the older stream of pickles.
-safetensors needs no such care: https://github.com/huggingface/safetensors
+A `.pth` is a pickle: torch.load on an untrusted file may run its code. Here only the names in
+`ALLOWED` can be called, and all of them are functions of this file; a file that refers to any other
+name is refused. Both containers are read: the zip (torch 1.6 and later) and the older stream of
+pickles. safetensors is safe by design: https://github.com/huggingface/safetensors
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from medres.backbones.weights.safe_unpickler import Reader
 from medres.errors import WeightsError
 
-DAMAGE = (
+DAMAGE_ERRORS = (
     ValueError,
     LookupError,
     TypeError,
@@ -65,7 +65,7 @@ SAFETENSORS = {
 
 @dataclass
 class Storage:
-    """A run of numbers that tensors look into; `values` comes after the pickle has been read."""
+    """A block of numbers that tensors refer to; `values` is set after the pickle has been read."""
 
     kind: str
     count: int
@@ -87,11 +87,14 @@ class Tensor:
             or len(self.size) != len(self.stride)
             or not all(isinstance(n, int) and n >= 0 for n in numbers)
         ):
-            raise WeightsError("a tensor of the file is not described in full")
+            raise WeightsError(
+                "a tensor of the file is not described completely", code="damaged_file"
+            )
         last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
         if 0 not in self.size and (last >= values.size or math.prod(self.size) > values.size):
             raise WeightsError(
-                f"a tensor of shape {self.size} reaches outside its {values.size} stored numbers"
+                f"a tensor of shape {self.size} reaches outside its {values.size} stored numbers",
+                code="damaged_file",
             )
         if 0 in self.size:
             return np.zeros(self.size, values.dtype)
@@ -101,7 +104,7 @@ class Tensor:
 
 def _rebuild_tensor(storage: Storage, offset: int, size: tuple, stride: tuple, *_: Any) -> Tensor:
     if not isinstance(storage, Storage):
-        raise WeightsError("a tensor of the file has no storage")
+        raise WeightsError("a tensor of the file has no storage", code="damaged_file")
     return Tensor(storage, offset, tuple(size), tuple(stride))
 
 
@@ -137,11 +140,14 @@ def _reader(storage: Callable[[str, str, int], Storage]) -> Reader:
         ):
             raise WeightsError(
                 "the file refers to a storage of an unknown kind; save the state dict as "
-                "safetensors"
+                "safetensors",
+                code="unsafe_pickle",
             )
         if len(pid) == 6 and pid[5] is not None:
             raise WeightsError(
-                "the file holds views of storages, of a torch before 0.4; save it anew"
+                "the file holds views of storages, from a torch before 0.4; save it again with a "
+                "newer torch",
+                code="old_torch",
             )
         return storage(pid[1], str(pid[2]), int(pid[4]))
 
@@ -149,17 +155,19 @@ def _reader(storage: Callable[[str, str, int], Storage]) -> Reader:
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """Name -> array of a `.pth`, `.pt` or `.th`; the numbers as stored, bfloat16 widened to
-    float32. Raises WeightsError.
+    """Name -> array of a `.pth`, `.pt` or `.th` file, with the stored dtype (bfloat16 becomes
+    float32). Raises WeightsError.
     """
     try:
         root = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
         return {name: tensor.array() for name, tensor in _state(root).items()}
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(
-            f"{path.name} is not a whole torch file ({type(error).__name__}); copy or save it anew"
+            f"{path.name} is not a complete torch file ({type(error).__name__}); copy or save it "
+            f"again",
+            code="damaged_file",
         ) from error
 
 
@@ -167,88 +175,103 @@ def _read_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
         if len(pickles) != 1:
-            raise WeightsError(f"{path.name} is a zip, but not one of torch: it has no data.pkl")
+            raise WeightsError(
+                f"{path.name} is a zip file, but not a torch file: it has no data.pkl",
+                code="file_format",
+            )
         folder = pickles[0].removesuffix("data.pkl")
         if (
             f"{folder}byteorder" in archive.namelist()
             and _stored(archive, f"{folder}byteorder") != b"little"
         ):
-            raise WeightsError(f"{path.name} was written on a big-endian machine; save it anew")
-        known: dict[str, Storage] = {}
+            raise _big_endian(path)
+        storages: dict[str, Storage] = {}
 
         def storage(kind: str, key: str, count: int) -> Storage:
-            if key not in known:
-                known[key] = Storage(
+            if key not in storages:
+                storages[key] = Storage(
                     kind,
                     count,
                     _numbers(_stored(archive, f"{folder}data/{key}"), STORAGES[kind], count),
                 )
-            return known[key]
+            return storages[key]
 
         return _reader(storage).read(io.BytesIO(_stored(archive, pickles[0])))
 
 
 def _read_stream(path: Path) -> Any:
-    known: dict[str, Storage] = {}
+    storages: dict[str, Storage] = {}
 
     def storage(kind: str, key: str, count: int) -> Storage:
-        return known.setdefault(key, Storage(kind, count))
+        return storages.setdefault(key, Storage(kind, count))
 
     file, reader = io.BytesIO(path.read_bytes()), _reader(storage)
     if reader.read(file) != MAGIC:
         raise WeightsError(
-            f"{path.name} is not a torch file; give .pth, .pt, .th, .safetensors, .h5 or .keras"
+            f"{path.name} is not a torch file; give .pth, .pt, .th, .safetensors, .h5 or .keras",
+            code="file_format",
         )
     reader.read(file)  # protocol
     if reader.read(file).get("little_endian") is not True:
-        raise WeightsError(f"{path.name} was written on a big-endian machine; save it anew")
+        raise _big_endian(path)
     root = reader.read(file)
     for key in reader.read(file):
         count = struct.unpack("<q", file.read(8))[0]
-        place = known[key]
-        if count != place.count:
+        stored = storages[key]
+        if count != stored.count:
             raise WeightsError(
-                f"{path.name}: a storage has {count} numbers where {place.count} were announced"
+                f"{path.name}: a storage has {count} numbers instead of {stored.count}",
+                code="damaged_file",
             )
-        form = STORAGES[place.kind]
-        place.values = _numbers(file.read(count * _itemsize(form)), form, count)
+        dtype = STORAGES[stored.kind]
+        stored.values = _numbers(file.read(count * _itemsize(dtype)), dtype, count)
     return root
 
 
+def _big_endian(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path.name} was written on a big-endian machine; save it again on another machine",
+        code="file_format",
+    )
+
+
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A member as torch writes it: neither compressed nor encrypted, so that it cannot be larger
-    than the file.
+    """A member of the zip as torch writes it: neither compressed nor encrypted, so it cannot be
+    larger than the file.
     """
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         raise WeightsError(
-            f"the file's part {name} is compressed or encrypted, which torch does not do; save it "
-            f"anew"
+            f"the member {name} of the file is compressed or encrypted, which torch does not do; "
+            f"save it again",
+            code="file_format",
         )
     try:
         return archive.read(info)
     except (OSError, NotImplementedError) as error:
         raise WeightsError(
-            f"the file's part {name} cannot be read ({error}); copy or save it anew"
+            f"the member {name} of the file cannot be read ({error}); copy or save it again",
+            code="damaged_file",
         ) from error
 
 
-def _itemsize(form: str) -> int:
-    return 2 if form == "bfloat16" else np.dtype(form).itemsize
+def _itemsize(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-def _numbers(data: bytes, form: str, count: int) -> np.ndarray:
-    if len(data) != count * _itemsize(form):
+def _numbers(data: bytes, dtype: str, count: int) -> np.ndarray:
+    if len(data) != count * _itemsize(dtype):
         raise WeightsError(
-            f"{count} numbers were announced and {len(data)} bytes are there: the file is cut short"
+            f"{len(data)} bytes do not hold {count} numbers: the file is truncated or damaged",
+            code="damaged_file",
         )
-    if form == "bfloat16":
+    if dtype == "bfloat16":
         return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
-    return np.frombuffer(data, form)
+    return np.frombuffer(data, dtype)
 
 
 def _state(root: Any) -> dict[str, Tensor]:
-    """The first mapping of names to tensors: the root, or one level down under a usual key."""
+    """The first mapping of names to tensors: the root itself, or the value of one of STATE_KEYS."""
     candidates = [root, *(root.get(key) for key in STATE_KEYS)] if isinstance(root, dict) else []
     for candidate in candidates:
         if isinstance(candidate, dict):
@@ -260,17 +283,20 @@ def _state(root: Any) -> dict[str, Tensor]:
             if tensors:
                 return tensors
     raise WeightsError(
-        f"the file holds no state dict, neither at its root nor under {', '.join(STATE_KEYS)}"
+        f"the file holds no state dict, neither at its root nor under {', '.join(STATE_KEYS)}",
+        code="no_state_dict",
     )
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Name -> array of a safetensors file; bfloat16 widened to float32. Raises WeightsError."""
+    """Name -> array of a safetensors file; bfloat16 becomes float32. Raises WeightsError."""
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 0 < length <= path.stat().st_size - 8:
-            raise WeightsError(f"{path.name} is not a safetensors file, or is cut short")
+            raise WeightsError(
+                f"{path.name} is not a safetensors file, or is truncated", code="damaged_file"
+            )
         try:
             header = json.loads(file.read(length))
             body = file.read()
@@ -279,17 +305,20 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
                 for name, entry in header.items()
                 if name != "__metadata__"
             }
-        except DAMAGE as error:
+        except DAMAGE_ERRORS as error:
             if isinstance(error, WeightsError):
                 raise
             raise WeightsError(
-                f"{path.name} has a header that is not safetensors' ({type(error).__name__})"
+                f"{path.name} has an invalid safetensors header ({type(error).__name__})",
+                code="damaged_file",
             ) from error
 
 
 def _safe_tensor(body: bytes, entry: dict) -> np.ndarray:
     begin, end = entry["data_offsets"]
     if not 0 <= begin <= end <= len(body):
-        raise WeightsError("a tensor of the file lies outside it: the file is cut short or damaged")
+        raise WeightsError(
+            "a tensor lies outside the file: the file is truncated or damaged", code="damaged_file"
+        )
     shape = tuple(int(n) for n in entry["shape"])
     return _numbers(body[begin:end], SAFETENSORS[entry["dtype"]], math.prod(shape)).reshape(shape)

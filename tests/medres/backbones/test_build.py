@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from helpers import raises_code
 
 from medres.backbones.build import backbone, pyramid, resnet
 from medres.backbones.variants import resnet_spec
@@ -182,10 +183,16 @@ def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize(("shortcut", "zero_side"), [("A", "both"), ("A", "behind"), ("B", "both")])
-def test_a_post_activation_network_is_the_papers_formula(shortcut: str, zero_side: str) -> None:
+@pytest.mark.parametrize(
+    ("shortcut", "channel_padding"), [("A", "both"), ("A", "end"), ("B", "both")]
+)
+def test_a_post_activation_network_is_the_papers_formula(
+    shortcut: str, channel_padding: str
+) -> None:
     model = randomised(
-        resnet(8, (7, 6, 2), stem="cifar", width=4, shortcut=shortcut, zero_side=zero_side)
+        resnet(
+            8, (7, 6, 2), stem="cifar", width=4, shortcut=shortcut, channel_padding=channel_padding
+        )
     )
     image = np.random.default_rng(1).normal(size=(7, 6, 2))
     net = Reference(model)
@@ -198,7 +205,7 @@ def test_a_post_activation_network_is_the_papers_formula(shortcut: str, zero_sid
             x = net.norm(net.conv(x, f"{block}_shortcut_conv", stride), f"{block}_shortcut_norm")
         elif stride == 2:
             old = x.shape[-1]
-            zeros = (old // 2, old // 2) if zero_side == "both" else (0, old)
+            zeros = (old // 2, old // 2) if channel_padding == "both" else (0, old)
             x = np.pad(x[::2, ::2], ((0, 0), (0, 0), zeros))
         x = np.maximum(x + y, 0)
     np.testing.assert_allclose(np.asarray(model(image[None].astype("float32")))[0], x, atol=2e-5)
@@ -293,7 +300,7 @@ def test_the_pyramid_gives_the_stages_and_shares_the_weights() -> None:
         f"stage{i + 1}": (16 >> i, 16 >> i, 4 << i) for i in range(4)
     }
     assert pyramid(model).get_layer("stem_conv").kernel is model.get_layer("stem_conv").kernel
-    with pytest.raises(ModelError, match="stage1"):
+    with raises_code(ModelError, "no_stages", "stage1"):
         pyramid(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)], name="other"))
 
 
@@ -308,7 +315,7 @@ def test_only_built_in_layers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "mentions"),
     [
         ((16, 64, 1), ["16", "32", 'stem="small"']),
         ((64, 64), ["(height, width, channels)"]),
@@ -319,11 +326,12 @@ def test_only_built_in_layers() -> None:
         ((1, 2, 3, 4, 5), ["(1, 2, 3, 4, 5)"]),
     ],
 )
-def test_an_input_that_cannot_work_is_named(shape: Any, said: list[str]) -> None:
+def test_an_input_that_cannot_work_is_named(shape: Any, mentions: list[str]) -> None:
     with pytest.raises(ModelError) as caught:
         resnet(18, shape)
-    for words in said:
-        assert words in str(caught.value)
+    assert caught.value.code == "input_shape"
+    for value in mentions:
+        assert value in str(caught.value)
 
 
 @pytest.mark.parametrize(

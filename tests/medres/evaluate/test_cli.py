@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medres.cli.evaluate_commands import auc_lines
 from medres.errors import EvaluationError
-from medres.evaluate import cli, evaluate, report
+from medres.evaluate import evaluate, report
 from medres.evaluate.__main__ import main
 from medres.evaluate.reporting.save import write_table
+from medres.evaluate.scores.scored import Scored
 
 pytestmark = pytest.mark.usefixtures("few_replicates")
 
@@ -69,27 +71,31 @@ def test_writes_all_parts(scores: Path, tmp_path: Path, capsys) -> None:
     assert float(auc["estimate"]) == numbers["findings"]["positive"]["auc"]["estimate"]
 
 
-def test_the_finding_of_a_model_is_named(scores: Path, tmp_path: Path, capsys) -> None:
-    cli._tell(evaluate(scores, provenance={"finding": "effusion"}), tmp_path, as_json=False)
-    assert capsys.readouterr().out.startswith("effusion: AUC 0.")
+def test_the_finding_of_a_model_is_named(scores: Path) -> None:
+    (line,) = auc_lines(evaluate(scores, provenance={"finding": "effusion"}))
+    assert line.startswith("effusion: AUC 0.")
+
+
+def fake_scoring(monkeypatch: pytest.MonkeyPatch, scored: Scored) -> list[tuple[str, str, str]]:
+    """Replace medres.inference.scoring, which starts TensorFlow; returns the calls of score."""
+    calls = []
+
+    def score(model: Path, work: Path, split: str) -> Scored:
+        calls.append((str(model), str(work), split))
+        return scored
+
+    module = types.ModuleType("medres.inference.scoring")
+    module.score = score
+    monkeypatch.setitem(sys.modules, "medres.inference.scoring", module)
+    return calls
 
 
 def test_a_model_form_takes_the_models_name_of_its_finding(
     scores: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    context = {
-        "unit": "image",
-        "pool": "max",
-        "title": "effusion: test split",
-        "subgroups": [],
-        "flow": None,
-        "pictures": None,
-        "frozen": [{"finding": "positive", "name": "default", "threshold": 0.5}],
-        "provenance": {"finding": "effusion"},
-    }
-    module = types.ModuleType("medres.inference.scoring")  # the real one starts TensorFlow
-    module.score_split = lambda model, work, split: (pd.read_csv(scores), context)
-    monkeypatch.setitem(sys.modules, "medres.inference.scoring", module)
+    frozen = [{"finding": "positive", "name": "default", "threshold": 0.5}]
+    provenance = {"finding": "effusion"}
+    fake_scoring(monkeypatch, Scored(pd.read_csv(scores), frozen, "image", provenance=provenance))
     for name in ("effusion", "positive"):
         args = ["run/model.keras", "work", "--out", str(tmp_path / name)]
         assert main([*args, "--prevalence", f"{name}=0.1", "--threshold", f"{name}:low=0.3"]) == 0
@@ -133,8 +139,8 @@ def test_all_options_together(scores: Path, tmp_path: Path, capsys) -> None:
         tmp_path / "R",
     ]
     assert main([str(a) for a in args]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["findings"]["positive"]["auc"]["level"] == 0.9
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["findings"]["positive"]["auc"]["level"] == 0.9
     numbers = json.loads((tmp_path / "R" / "report.json").read_text())
     points = numbers["findings"]["positive"]["operating_points"]
     assert [(p["origin"], p["name"]) for p in points] == [
@@ -181,8 +187,11 @@ def test_one_prevalence_for_all_findings_and_another_for_one(scores: Path, tmp_p
         **{"label:B": frame.label, "score:B": frame.score}
     )
     frame.to_csv(tmp_path / "two.csv", index=False)
-    told = ["--prevalence", "0.1", "--prevalence", "B=0.02"]
-    assert main(["--scores", str(tmp_path / "two.csv"), *told, "--out", str(tmp_path / "R")]) == 0
+    prevalences = ["--prevalence", "0.1", "--prevalence", "B=0.02"]
+    assert (
+        main(["--scores", str(tmp_path / "two.csv"), *prevalences, "--out", str(tmp_path / "R")])
+        == 0
+    )
     numbers = json.loads((tmp_path / "R" / "report.json").read_text())
     assert numbers["design"]["prevalence"] == {"A": 0.1, "B": 0.02}
     assert numbers["findings"]["B"]["operating_points"][0]["predictive_at"][0]["prevalence"] == 0.02
@@ -194,24 +203,29 @@ def test_help_is_zero(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "needle"),
+    "text",
     [
-        ("label,score\n", "no rows"),
-        ("label,score\n1,.5\n1,.6\n", "one class only"),
-        ("label,score\n1,nan\n0,.5\n", "no score"),
-        ("label,score\nDoe^John,.5\n", "other than 0, 1"),
+        "label,score\n",
+        "label,score\n1,.5\n1,.6\n",
+        "label,score\n1,nan\n0,.5\n",
+        "label,score\nDoe^John,.5\n",
     ],
 )
-def test_bad_tables_are_one_line_and_leave_nothing(
-    tmp_path: Path, capsys, text: str, needle: str
-) -> None:
+def test_bad_tables_are_one_line_and_leave_nothing(tmp_path: Path, capsys, text: str) -> None:
     (tmp_path / "s.csv").write_text(text)
     assert main(["--scores", str(tmp_path / "s.csv"), "--out", str(tmp_path / "R")]) == 1
     err = capsys.readouterr().err
-    assert needle in err
+    assert err.startswith("medres: ")
     assert err.count("\n") == 1
+    assert "internal error" not in err
     assert "Doe" not in err
     assert [p.name for p in tmp_path.iterdir()] == ["s.csv"]
+
+
+def test_a_table_of_one_class_leads_to_the_documentation(tmp_path: Path, capsys) -> None:
+    (tmp_path / "s.csv").write_text("label,score\n1,.5\n1,.6\n")
+    assert main(["--scores", str(tmp_path / "s.csv"), "--out", str(tmp_path / "R")]) == 1
+    assert capsys.readouterr().err.strip().endswith("[docs/troubleshooting.md#one_class]")
 
 
 def test_a_traceback_only_when_asked_for(tmp_path: Path, capsys) -> None:
@@ -261,19 +275,33 @@ def test_a_full_disk_or_ctrl_c_leaves_the_old_report_and_no_trace(
 
     monkeypatch.setattr(report.DiagnosticReport, "to_html", broken)
     assert main(args) == 1
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "Doe" not in told
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "Doe" not in message
     assert (tmp_path / "R" / "report.json").read_bytes() == before
     assert {p.name for p in tmp_path.iterdir()} == {"scores.csv", "R"}
 
 
 def test_save_from_python(scores: Path, tmp_path: Path) -> None:
-    made = evaluate(scores)
-    folder = made.save(tmp_path / "R")
-    assert (folder / "report.json").read_text() == made.to_json()
-    with pytest.raises(EvaluationError, match="not empty"):
-        made.save(tmp_path / "R")
+    diagnostic = evaluate(scores)
+    folder = diagnostic.save(tmp_path / "R")
+    assert (folder / "report.json").read_text() == diagnostic.to_json()
+    with pytest.raises(EvaluationError):
+        diagnostic.save(tmp_path / "R")
+
+
+def test_scored_brings_its_own_settings_and_arguments_take_precedence(scores: Path) -> None:
+    frozen = [{"finding": "positive", "name": "default", "threshold": 0.55}]
+    table = pd.read_csv(scores).assign(label=lambda d: d.patient % 2)
+    scored = Scored(table, frozen, "patient", pool="mean", title="spot", subgroups=("site",))
+    numbers = evaluate(scored, thresholds=0.4).numbers
+    assert (numbers["analysis_unit"], numbers["pooling"]["score"]) == ("patient", "mean")
+    assert numbers["title"] == "spot"
+    finding = numbers["findings"]["positive"]
+    points = [(point["origin"], point["threshold"]) for point in finding["operating_points"]]
+    assert points == [("frozen", 0.55), ("declared", 0.4)]
+    assert {row["column"] for row in finding["subgroups"]} == {"site"}
+    assert evaluate(scored, unit="image").numbers["analysis_unit"] == "image"
 
 
 def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, monkeypatch) -> None:
@@ -289,26 +317,18 @@ def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, mo
         }
         for unit in ("patient", "image")
     ]
-    asked = []
-
-    def score_split(model, work, split):
-        asked.append((model, work, split))
-        context = {
-            "frozen": frozen,
-            "flow": {"given": 90, "sources": ["/home/doe"]},
-            "provenance": {"model": "abc"},
-            "unit": "patient",
-            "subgroups": [],
-            "pool": "mean",
-            "title": "spot: test split",
-        }
-        return pd.read_csv(scores).assign(label=lambda d: d.patient % 2), context
-
-    module = types.ModuleType("medres.inference.scoring")
-    module.score_split = score_split
-    monkeypatch.setitem(sys.modules, "medres.inference.scoring", module)
+    scored = Scored(
+        pd.read_csv(scores).assign(label=lambda d: d.patient % 2),
+        frozen,
+        "patient",
+        pool="mean",
+        title="spot: test split",
+        provenance={"model": "abc"},
+        flow={"given": 90, "sources": ["/home/doe"]},
+    )
+    calls = fake_scoring(monkeypatch, scored)
     assert main(["m.keras", "work", "--threshold", "0.4", "--out", str(tmp_path / "R")]) == 0
-    assert asked == [("m.keras", "work", "test")]
+    assert calls == [("m.keras", "work", "test")]
     numbers = json.loads((tmp_path / "R" / "report.json").read_text())
     assert numbers["analysis_unit"] == "patient"
     assert numbers["pooling"]["score"] == "mean"

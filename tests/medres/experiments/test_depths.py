@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import raises_code
 
 from medres.errors import TrainingError
 from medres.experiments.depths import DepthExperiment, Images, depth_study, shifted_and_flipped
@@ -25,16 +26,16 @@ PLAN = DepthExperiment(depths=(8,), epochs=2, batch_size=16, learning_rate=0.05,
 
 
 class Stop(ProgressReporter):
-    """Ctrl-C when a net has finished its first epoch."""
+    """Ctrl-C when a network has finished its first epoch."""
 
     def line(self, text: str) -> None:
         if "epoch 1:" in text:
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_study_goes_on_to_the_very_same_numbers(tmp_path: Path) -> None:
+def test_an_interrupted_experiment_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     whole = depth_study(IMAGES, tmp_path / "whole", PLAN)
-    for _ in range(2):  # once in each net
+    for _ in range(2):  # once in each network
         with pytest.raises(KeyboardInterrupt):
             depth_study(IMAGES, tmp_path / "broken", PLAN, progress=Stop())
     broken = depth_study(IMAGES, tmp_path / "broken", PLAN)
@@ -57,7 +58,7 @@ def test_an_interrupted_study_goes_on_to_the_very_same_numbers(tmp_path: Path) -
     gradients = pd.read_csv(tmp_path / "broken" / "plain8-seed0" / "gradients.csv")
     assert sorted(gradients["epoch"].unique()) == [0, 1, 2]
     assert len(gradients) == 3 * 8
-    with pytest.raises(TrainingError, match="another plan"):
+    with raises_code(TrainingError, "other_run"):
         depth_study(IMAGES, tmp_path / "whole", DepthExperiment(depths=(8,), epochs=9, width=4))
 
 
@@ -70,23 +71,23 @@ def test_the_papers_schedule() -> None:
     assert plan.rate(2, 110) == pytest.approx(0.1)
 
 
-def test_pictures_are_shifted_by_up_to_four_pixels_and_flipped() -> None:
-    picture = RNG.random((1, 9, 7, 2)).astype("float32")
-    out = shifted_and_flipped(np.repeat(picture, 300, axis=0), np.random.default_rng(0))
-    padded = np.pad(picture[0], ((4, 4), (4, 4), (0, 0)))
+def test_images_are_shifted_by_up_to_four_pixels_and_flipped() -> None:
+    image = RNG.random((1, 9, 7, 2)).astype("float32")
+    out = shifted_and_flipped(np.repeat(image, 300, axis=0), np.random.default_rng(0))
+    padded = np.pad(image[0], ((4, 4), (4, 4), (0, 0)))
     allowed = {}
     for down in range(9):
         for right in range(9):
             crop = padded[down : down + 9, right : right + 7]
             allowed[crop.tobytes()] = (down, right, False)
             allowed[np.ascontiguousarray(crop[:, ::-1]).tobytes()] = (down, right, True)
-    seen = [allowed[np.ascontiguousarray(one).tobytes()] for one in out]
-    assert {d for d, _, _ in seen} == {r for _, r, _ in seen} == set(range(9))
-    assert 100 < sum(flipped for _, _, flipped in seen) < 200
+    changes = [allowed[np.ascontiguousarray(changed).tobytes()] for changed in out]
+    assert {d for d, _, _ in changes} == {r for _, r, _ in changes} == set(range(9))
+    assert 100 < sum(flipped for _, _, flipped in changes) < 200
 
 
-def test_a_loss_that_is_not_finite_stops_the_study(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="not finite"):
+def test_a_loss_that_is_not_finite_stops_the_experiment(tmp_path: Path) -> None:
+    with raises_code(TrainingError, "loss_not_finite"):
         depth_study(
             IMAGES,
             tmp_path,
@@ -96,13 +97,13 @@ def test_a_loss_that_is_not_finite_stops_the_study(tmp_path: Path) -> None:
         )
 
 
-def test_pictures_and_plans_that_cannot_be_used_are_named() -> None:
+def test_images_and_plans_that_cannot_be_used_are_named() -> None:
     pixels, labels = squares(10)
-    with pytest.raises(TrainingError, match=r"train: .* 9 labels"):
+    with raises_code(TrainingError, "shapes", "train:", "9 labels"):
         Images(pixels, labels[:9], pixels, labels)
-    with pytest.raises(TrainingError, match="test:"):
+    with raises_code(TrainingError, "shapes", "test:"):
         Images(pixels, labels, pixels[:0], labels[:0])
-    with pytest.raises(TrainingError, match="epochs"):
+    with raises_code(TrainingError, "settings", "epochs"):
         DepthExperiment(epochs=0)
     assert Images(pixels, labels, pixels / 255, labels).train.max() == pytest.approx(
         pixels.max() / 255

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import raises_code
 
 from medres.errors import ModelError
 from medres.experiments.gradients import gradient_flow
@@ -107,5 +108,5 @@ def test_a_plain_nets_gradient_grows_towards_its_input_faster_than_a_residual_on
 
 def test_pictures_and_labels_must_pair() -> None:
     model = classifier(8, (12, 12, 1), 3, stem="cifar", width=4)
-    with pytest.raises(ModelError, match="6 images and 5 labels"):
+    with raises_code(ModelError, "shapes", "6 images and 5 labels"):
         gradient_flow(model, IMAGES, LABELS[:5])

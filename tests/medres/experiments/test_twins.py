@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import raises_code
 from typer.testing import CliRunner
 
 from medres.cli.app import app
@@ -43,33 +44,33 @@ def test_twins_start_from_the_same_weights() -> None:
 
 
 def test_the_tables_hold_what_gradient_flow_measures() -> None:
-    found = twin_gradients(IMAGES, LABELS, depths=(8, 14), seeds=(3,), width=4)
-    assert len(found.norms) == 2 * (3 + 6)
-    assert len(found.shares) == 3 + 6
-    assert found.shares["residual"].all()
+    measured = twin_gradients(IMAGES, LABELS, depths=(8, 14), seeds=(3,), width=4)
+    assert len(measured.norms) == 2 * (3 + 6)
+    assert len(measured.shares) == 3 + 6
+    assert measured.shares["residual"].all()
     flow = gradient_flow(
         cifar_net(14, (12, 12, 1), 3, residual=True, seed=3, width=4), IMAGES, LABELS
     )
-    mine = found.shares[found.shares["depth"] == 14]
-    np.testing.assert_allclose(mine["shortcut_share"], flow.blocks["shortcut_share"], rtol=1e-4)
-    assert mine["block"].to_list()[0] == "stage1_block1"
-    norms = found.norms[(found.norms["depth"] == 14) & found.norms["residual"]]
+    shares = measured.shares[measured.shares["depth"] == 14]
+    np.testing.assert_allclose(shares["shortcut_share"], flow.blocks["shortcut_share"], rtol=1e-4)
+    assert shares["block"].to_list()[0] == "stage1_block1"
+    norms = measured.norms[(measured.norms["depth"] == 14) & measured.norms["residual"]]
     np.testing.assert_allclose(
         norms["gradient_norm"], block_norms(flow.layers)["gradient_norm"], rtol=1e-4
     )
-    row = found.summary().query("depth == 14 and residual").iloc[0]
+    row = measured.summary().query("depth == 14 and residual").iloc[0]
     assert row["first_to_last"] == pytest.approx(
         norms["gradient_norm"].iloc[0] / norms["gradient_norm"].iloc[-1]
     )
-    assert row["shortcut_share"] == pytest.approx(mine["shortcut_share"].median())
+    assert row["shortcut_share"] == pytest.approx(shares["shortcut_share"].median())
 
 
-def test_pictures_and_depths_that_cannot_be_measured_are_named() -> None:
-    with pytest.raises(TrainingError, match="5 labels"):
+def test_images_and_depths_that_cannot_be_measured_are_named() -> None:
+    with raises_code(TrainingError, "shapes", "5 labels"):
         twin_gradients(IMAGES, LABELS[:5])
-    with pytest.raises(TrainingError, match=r"\(6, 12, 12\)"):
+    with raises_code(TrainingError, "shapes", "(6, 12, 12)"):
         twin_gradients(IMAGES[..., 0], LABELS)
-    with pytest.raises(ModelError, match="try 20 or 26"):
+    with raises_code(ModelError, "unknown_variant", "20 or 26"):
         twin_gradients(IMAGES, LABELS, depths=(21,))
 
 

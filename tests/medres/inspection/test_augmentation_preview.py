@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import medres
+from helpers import medres, raises_code
 
 from data_pipelines.augment import PRESETS, AugmentSpec, apply, augmentation, draw
 from data_pipelines.cache.tf_dataset import epoch_key
 from data_pipelines.errors import SpecError
-from medres.inspection.augmentation_captions import captions, ends
-from medres.inspection.augmentation_preview import augmentation_figures, draw_gallery
+from medres.inspection.augmentation_captions import IN_UNITS, PHRASES, SCALARS, captions, extremes
+from medres.inspection.augmentation_preview import augmentation_figures, preview_figure
 
 
 def test_the_page_gets_a_figure_for_each_preset_that_fits(tiny_work: Path, tmp_path: Path) -> None:
@@ -23,17 +23,17 @@ def test_the_page_gets_a_figure_for_each_preset_that_fits(tiny_work: Path, tmp_p
 
 
 def test_presets_that_do_not_fit_are_named(tiny_work: Path) -> None:
-    with pytest.raises(SpecError, match="HU"):
+    with raises_code(SpecError, "wrong_units", "HU"):
         augmentation_figures(tiny_work, "xray-32", names=("ct_volume",))
-    with pytest.raises(SpecError, match="unknown augmentation"):
+    with raises_code(SpecError, "unknown_augmentation", "wild"):
         augmentation_figures(tiny_work, "xray-32", names=("wild",))
 
 
-def test_the_draws_are_those_of_training_and_said(picture: np.ndarray) -> None:
+def test_the_draws_are_those_of_training_and_have_captions(picture: np.ndarray) -> None:
     spec = AugmentSpec(offset=0.3)
-    figure = draw_gallery(picture, spec, "mine", np.arange(40, 44), seed=3)
+    figure = preview_figure(picture, spec, "mine", np.arange(40, 44), seed=3)
     texts = [axis.get_title() for part in figure.subfigs for axis in part.axes if axis.images]
-    assert texts[0] == "as it is"
+    assert texts[0] == "original"
     first = np.asarray(draw(np.array([[epoch_key(3, 1), 40]], np.int32), spec)["offset"])[0, 0]
     assert float(texts[1].replace("\N{MINUS SIGN}", "-").split()[1]) == pytest.approx(
         first, rel=0.05
@@ -49,7 +49,9 @@ def picture() -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "units"), [(n, u) for n, kinds in PRESETS.items() for u in kinds if n != "none"]
 )
-def test_every_parameter_acts_alone_and_is_said(name: str, units, picture: np.ndarray) -> None:
+def test_every_parameter_of_a_preset_acts_alone_and_has_a_caption(
+    name: str, units, picture: np.ndarray
+) -> None:
     spec = augmentation(name, units)
     dims = 3 if name == "ct_volume" else 2
     image = picture[:2] * 300 - 100 if units == "HU" else picture[:2]
@@ -57,11 +59,41 @@ def test_every_parameter_acts_alone_and_is_said(name: str, units, picture: np.nd
         image = np.repeat(image[:, None], 9, axis=1) * np.linspace(
             0.5, 1, 9, dtype=np.float32
         ).reshape(1, 9, 1, 1, 1)
-    for parameter, drawn in ends(spec, dims).items():
+    for parameter, drawn in extremes(spec, dims).items():
         assert set(drawn) == {"key", parameter}
         moved = np.asarray(apply(image, drawn, spec))
         assert np.abs(moved[1] - image[1]).max() > 1e-3, parameter
         assert len(captions(drawn, spec, 1)) == 1, parameter
+
+
+SETTINGS = {  # fields of AugmentSpec that are no parameters of one image
+    *("units", "elastic_cells", "interpolation", "fill", "window", "share", "mixup", "cutmix"),
+}
+FLIPS = {"flip_left_right", "flip_up_down", "flip_slices"}
+
+
+def test_every_parameter_of_a_spec_has_a_caption() -> None:
+    fields = AugmentSpec.model_fields.keys() - SETTINGS - FLIPS
+    assert fields | {"flip"} == SCALARS.keys() | PHRASES.keys()
+    assert set(IN_UNITS) <= SCALARS.keys()
+
+
+@pytest.mark.parametrize("units", ["display", "HU"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_everything_that_can_be_drawn_has_a_caption(units, dims: int) -> None:
+    only = {"display": {"quantum": 0.1}, "HU": {"scale": 0.1, "window": (-100.0, 300.0)}}[units]
+    names = (
+        *("rotation", "tilt", "zoom", "shear", "shift", "elastic", "offset", "contrast", "gamma"),
+        *("window_centre", "window_width", "blur", "noise", "bias", "cutout"),
+    )
+    flips = {"flip_left_right": True, "crop": (4,) * dims, "low_resolution": 2}
+    spec = AugmentSpec(units=units, **dict.fromkeys(names, 0.2), **flips, **only)
+    drawn = draw(np.array([[0, 0]], np.int32), spec, dims).keys() - {"key"}
+    assert drawn <= SCALARS.keys() | PHRASES.keys()
+
+
+def test_an_unknown_parameter_is_named_with_its_values() -> None:
+    assert captions({"vignette": np.array([[0.25]])}, AugmentSpec(), 0) == ["vignette 0.25"]
 
 
 def test_captions_of_what_was_drawn() -> None:

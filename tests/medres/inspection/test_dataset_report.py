@@ -21,7 +21,7 @@ from data_pipelines.synthetic.cohort import make_cohort
 from medres.inspection import thumbnails
 from medres.inspection.dataset_facts import facts, label_cells
 from medres.inspection.dataset_report import Figure, Section, _histograms, inspect
-from medres.inspection.thumbnails import TILE, look_at_row, sample, sheet
+from medres.inspection.thumbnails import TILE, Thumbnail, sample_rows, sheet, thumbnail_of_row
 
 HTML = "<b onclick=x>&"
 
@@ -42,9 +42,9 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     work_in_process(monkeypatch)
 
 
-def pictures_of(text: str) -> list[np.ndarray]:
-    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))) for one in found]
+def images_of(text: str) -> list[np.ndarray]:
+    encoded = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in encoded]
 
 
 def test_the_page_shows_counts_sheets_quarantine_and_nothing_from_elsewhere(
@@ -67,7 +67,7 @@ def test_the_page_shows_counts_sheets_quarantine_and_nothing_from_elsewhere(
         for _, rows in label_cells(manifest.table)
         for split in ("train", "tune", "test")
     )
-    assert len(pictures_of(text)) == expected + 2  # and a localizer and a copy, from the quarantine
+    assert len(images_of(text)) == expected + 2  # and a localizer and a copy, from the quarantine
     assert inspect(work, tmp_path / "again.html").read_bytes() == page.read_bytes()
     assert not (work / "inspect.html").exists()
 
@@ -119,22 +119,28 @@ def test_sources_that_are_gone_are_counted(work: Path, tmp_path: Path) -> None:
         moved, manifest.summary, manifest.quarantine.assign(source="/gone"), audit=manifest.audit
     ).save(target)
     text = inspect(target).read_text()
-    assert re.search(r"<li>\d+ images of this page cannot be read any more", text)
-    assert pictures_of(text) == []
+    assert re.search(r"<li>\d+ images of this page can no longer be read", text)
+    assert images_of(text) == []
     with pytest.raises(ManifestError):
         inspect(tmp_path)
 
 
-def test_who_and_what_against_a_slow_count(work: Path) -> None:
+def test_label_distribution_by_subgroup_against_a_slow_count(work: Path) -> None:
     manifest = Manifest.load(work)
-    table, shown = manifest.table, facts(manifest)
-    assert {one["column"] for one in shown["who"]} >= {"sex", "age", "view", "manufacturer", "site"}
-    (sex,) = (one for one in shown["who"] if one["column"] == "sex")
+    table, content = manifest.table, facts(manifest)
+    assert {levels["column"] for levels in content["subgroups"]} >= {
+        "sex",
+        "age",
+        "view",
+        "manufacturer",
+        "site",
+    }
+    (sex,) = (one for one in content["subgroups"] if one["column"] == "sex")
     for row in sex["rows"]:
         part = table[table["sex"] == row["level"]]
         assert (row["images"], row["patients"]) == (len(part), part["patient"].nunique())
         assert row["shares"][0] == pytest.approx((part["label:nodule"] == 1).mean())
-    (age,) = (one for one in shown["who"] if one["column"] == "age")
+    (age,) = (one for one in content["subgroups"] if one["column"] == "age")
     for row in age["rows"]:
         bounds = {
             "0 to 17": (0, 17.99),
@@ -144,23 +150,23 @@ def test_who_and_what_against_a_slow_count(work: Path) -> None:
         }
         low, high = bounds.get(row["level"], (90, 200))
         assert row["images"] == table["age"].between(low, high).sum()
-    assert shown["quarantine"][0]["row"] >= 2
-    for one in shown["quarantine"]:
+    assert content["quarantine"][0]["row"] >= 2
+    for one in content["quarantine"]:
         assert manifest.quarantine["reason"].iloc[one["row"] - 2] == one["reason"]
 
 
-def test_a_look_is_the_picture_itself(work: Path) -> None:
+def test_a_thumbnail_is_the_image_itself(work: Path) -> None:
     row = Manifest.load(work).table.query("kind == 'ct'").iloc[0]
     item = (row["source"], row["path"], row["frame"], row["form"], row["kind"], row["file_sha256"])
-    look = look_at_row(item)
+    thumbnail = thumbnail_of_row(item)
     image = thumbnails.read_row(*item[:3], file_format=item[3], kind=item[4], sha256=item[5])
     inside = image.pixels if image.padding is None else image.pixels[~image.padding]
     edges = np.linspace(-1024, 1536, 65)
     slow = [((inside >= a) & (inside < b)).sum() for a, b in itertools.pairwise(edges)]
     slow[-1] += (inside >= 1536).sum()
     slow[0] += (inside < -1024).sum()
-    assert look.counts.tolist() == slow
-    assert look.tile.shape == (TILE, TILE)
+    assert thumbnail.counts.tolist() == slow
+    assert thumbnail.tile.shape == (TILE, TILE)
     small = np.array([[0, 255], [255, 0]], np.uint8)
     assert (thumbnails._tile(small) == np.kron(small, np.ones((TILE // 2, TILE // 2)))).all()
     wide = thumbnails._tile(np.full((10, 40), 9, np.uint8))
@@ -171,8 +177,10 @@ def test_a_look_is_the_picture_itself(work: Path) -> None:
 def test_histograms_give_every_image_the_same_weight() -> None:
     table = pd.DataFrame({"kind": ["radiograph"] * 3})
     counts = [np.eye(1, 64, 3)[0], np.eye(1, 64, 5)[0] * 100]
-    looks = {n: thumbnails.Look(np.zeros((TILE, TILE), np.uint8), c) for n, c in enumerate(counts)}
-    (one,) = _histograms(table, {("radiograph", "M"): pd.Index([0, 1, 2])}, looks)
+    thumbnails_of_rows = {
+        n: Thumbnail(np.zeros((TILE, TILE), np.uint8), c) for n, c in enumerate(counts)
+    }
+    (one,) = _histograms(table, {("radiograph", "M"): pd.Index([0, 1, 2])}, thumbnails_of_rows)
     assert one["lines"][0]["images"] == 2
     assert one["lines"][0]["shares"] == (np.eye(1, 64, 3)[0] / 2 + np.eye(1, 64, 5)[0] / 2).tolist()
 
@@ -185,9 +193,9 @@ def test_a_sample_takes_different_patients_and_middle_slices() -> None:
             "order": [*range(9), *range(9), 0],
         }
     )
-    assert sorted(sample(table, 3).index) == [4, 13, 18]
-    assert len(sample(table, 50)) == 19
-    assert sample(table, 5).index.tolist() == sample(table, 5).index.tolist()
+    assert sorted(sample_rows(table, 3).index) == [4, 13, 18]
+    assert len(sample_rows(table, 50)) == 19
+    assert sample_rows(table, 5).index.tolist() == sample_rows(table, 5).index.tolist()
 
 
 def test_sections_of_other_rooms_are_drawn(work: Path, tmp_path: Path) -> None:
@@ -198,4 +206,4 @@ def test_sections_of_other_rooms_are_drawn(work: Path, tmp_path: Path) -> None:
         sections=[Section("Augmentation", "What training sees", [figure])],
     ).read_text()
     assert "<h2>Augmentation</h2>" in text
-    assert pictures_of(text)[-1].shape == (2 * (TILE + 3) - 3, 4 * (TILE + 3) - 3)
+    assert images_of(text)[-1].shape == (2 * (TILE + 3) - 3, 4 * (TILE + 3) - 3)

@@ -13,7 +13,7 @@ from pydicom.uid import UID_dictionary
 
 from data_pipelines.pixels import decoders
 from data_pipelines.pixels.stored_values import NATIVE
-from medres.cli.inspect_commands import _doctor_lines
+from medres.cli.inspect_commands import doctor_lines
 from medres.inspection import environment
 
 SOUND: dict[str, Any] = {
@@ -48,20 +48,20 @@ def test_a_syntax_without_decoder_is_a_problem_with_its_package(
 ) -> None:
     gone = (decoders.Decoder("imagecodecs.jpeg2k", lambda *_: np.zeros(1), "imagecodecs"),)
     monkeypatch.setattr(decoders, "decoders_for", lambda syntax: gone)
-    found = examine()
+    facts = examine()
     assert any(
         "JPEG 2000" in text and text.endswith("pip install imagecodecs")
-        for text in found["problems"]
+        for text in facts["problems"]
     )
-    assert any("CANNOT BE READ: pip install imagecodecs" in line for line in _doctor_lines(found))
+    assert any("CANNOT BE DECODED: pip install imagecodecs" in line for line in doctor_lines(facts))
 
 
-def test_gpus_and_their_bf16_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_and_their_bf16_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = [
         {"name": "H100", "compute_capability": [9, 0]},
         {"name": "T4", "compute_capability": [7, 5]},
     ]
-    lines = "\n".join(_doctor_lines(examine(cuda_build=True, cuda="12.5", cudnn="9", gpus=gpus)))
+    lines = "\n".join(doctor_lines(examine(cuda_build=True, cuda="12.5", cudnn="9", gpus=gpus)))
     assert "H100, compute capability 9.0, native bfloat16" in lines
     assert "T4, compute capability 7.5\n" in lines
     assert "CUDA 12.5" in lines
@@ -70,27 +70,27 @@ def test_gpus_and_their_bf16_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_tensorflow_and_two_of_them_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = environment.examine(ask=lambda: {"error": "TensorFlow cannot be imported: x"})
-    assert 'pip install "medres[cpu]"' in found["problems"][0]
-    assert "TensorFlow  TensorFlow cannot be imported: x" in _doctor_lines(found)
+    facts = environment.examine(ask=lambda: {"error": "TensorFlow cannot be imported: x"})
+    assert 'pip install "medres[cpu]"' in facts["problems"][0]
+    assert "TensorFlow  TensorFlow cannot be imported: x" in doctor_lines(facts)
     monkeypatch.setattr(environment, "_version", lambda name: "2.21.0")
     assert any("overwrite each other" in text for text in examine()["problems"])
 
 
 def test_a_tensorflow_that_fails_or_crashes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for code, said in (
+    for code, cause in (
         ("raise ImportError('no libx')", "no libx"),
         ("import os; os.kill(os.getpid(), 11)", "signal 11"),
     ):
-        monkeypatch.setattr(environment, "_ASK_TENSORFLOW", code)
-        assert said in environment.ask_tensorflow()["error"]
+        monkeypatch.setattr(environment, "_TENSORFLOW_SCRIPT", code)
+        assert cause in environment.ask_tensorflow()["error"]
 
 
 def test_the_processor_is_read_from_the_system() -> None:
-    told = environment.processor()
-    assert told["usable"] >= 1
+    processor = environment.processor()
+    assert processor["usable"] >= 1
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    assert all(f" {flag}" in text for flag in told["features"])
+    assert all(f" {flag}" in text for flag in processor["features"])
     amounts = environment.memory()
     assert (
         amounts["total_bytes"] is None
@@ -99,12 +99,12 @@ def test_the_processor_is_read_from_the_system() -> None:
 
 
 def test_extras_are_those_of_the_package() -> None:
-    found = environment.extras()
+    facts = environment.extras()
     declared = set(metadata.metadata("medres").get_all("Provides-Extra") or [])
-    assert set(found) <= declared
-    assert {"cpu", "gpu", "dev"} <= set(found)
-    assert found["dev"]["pytest"] == pytest.__version__
-    assert len(found["cpu"]) == 1
+    assert set(facts) <= declared
+    assert {"cpu", "gpu", "dev"} <= set(facts)
+    assert facts["dev"]["pytest"] == pytest.__version__
+    assert len(facts["cpu"]) == 1
 
 
 def test_the_command_imports_no_tensorflow_itself() -> None:
@@ -120,15 +120,15 @@ def test_the_command_imports_no_tensorflow_itself() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
     )
     assert done.stderr.strip() == "LOADED set()"
-    found = json.loads(done.stdout)
-    assert found["tensorflow"] == SOUND
-    assert found["disk"]["free_bytes"] > 0
+    facts = json.loads(done.stdout)
+    assert facts["tensorflow"] == SOUND
+    assert facts["disk"]["free_bytes"] > 0
 
 
 @pytest.mark.long
 def test_tensorflow_answers_for_itself() -> None:
-    told = environment.ask_tensorflow()
-    assert told["keras_backend"] == "tensorflow"
-    assert told["version"] in {
+    versions = environment.ask_tensorflow()
+    assert versions["keras_backend"] == "tensorflow"
+    assert versions["version"] in {
         metadata.version(n) for n in ("tensorflow", "tensorflow-cpu") if environment._version(n)
     }

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from helpers import raises_code
 from PIL import Image
 
 from medres.backbones.build import resnet
@@ -171,18 +171,20 @@ def test_medicalnet_volumes_and_their_segmentation_head() -> None:
     assert [name for name, _ in report.skipped] == ["module.conv_seg.0.weight"]
 
 
-def test_medicalnets_shortcut_a_has_its_zeros_behind() -> None:
+def test_shortcut_a_of_medicalnet_has_its_zeros_at_the_end() -> None:
     options: dict[str, Any] = {"width": 4, "shortcut": "A"}
-    source = randomised(resnet(10, (32, 32, 32, 1), zero_side="behind", **options))
+    source = randomised(resnet(10, (32, 32, 32, 1), channel_padding="end", **options))
     state = as_torch(source, TORCHVISION)
-    target = resnet(10, (32, 32, 32, 1), zero_side="behind", **options)
+    target = resnet(10, (32, 32, 32, 1), channel_padding="end", **options)
     load_pretrained(target, state)
     np.testing.assert_array_equal(output(target), output(source))
-    with pytest.raises(WeightsError, match='zero_side="behind"'):
+    with raises_code(WeightsError, "other_padding", 'channel_padding="end"'):
         load_pretrained(resnet(10, (32, 32, 32, 1), **options), state)
     flat = as_torch(resnet(8, (32, 32, 3), stem="cifar", **options), TORCHVISION)
-    with pytest.raises(WeightsError, match='zero_side="both"'):
-        load_pretrained(resnet(8, (32, 32, 3), stem="cifar", zero_side="behind", **options), flat)
+    with raises_code(WeightsError, "other_padding", 'channel_padding="both"'):
+        load_pretrained(
+            resnet(8, (32, 32, 3), stem="cifar", channel_padding="end", **options), flat
+        )
 
 
 @pytest.fixture(scope="module")
@@ -366,66 +368,69 @@ class TestRefusals:
     def state(self) -> dict[str, np.ndarray]:
         return as_torch(resnet(11, (16, 16, 3), **SMALL), TORCHVISION)
 
-    def refused(self, target: keras.Model, state: Any, *said: str, **options: Any) -> None:
+    def refused(
+        self, target: keras.Model, state: Any, code: str, *mentions: str, **options: Any
+    ) -> None:
         before = output(target)
-        with pytest.raises(WeightsError) as caught:
+        with raises_code(WeightsError, code, *mentions):
             load_pretrained(target, state, **options)
-        for words in said:
-            assert words in str(caught.value)
         np.testing.assert_array_equal(output(target), before)
 
     def test_missing(self, target: keras.Model, state: dict) -> None:
         del state["layer1.0.conv2.weight"]
-        self.refused(
-            target, state, "missing in the file: stage1_block1_conv2/kernel", "partial=True"
-        )
+        self.refused(target, state, "weights_differ", "stage1_block1_conv2/kernel", "partial=True")
 
     def test_left_over(self, target: keras.Model, state: dict) -> None:
         state["layer1.1.conv2.weight"] = state["layer1.0.conv2.weight"]
-        self.refused(target, state, "not in the model: stage1_block2_conv2/kernel")
+        self.refused(target, state, "weights_differ", "stage1_block2_conv2/kernel")
 
     def test_shape(self, target: keras.Model, state: dict) -> None:
         state["bn1.weight"] = np.ones(9, "float32")
-        self.refused(target, state, "stem_norm/gamma: (9,) for (8,)")
+        self.refused(target, state, "weights_differ", "stem_norm/gamma: (9,) for (8,)")
 
     def test_values(self, target: keras.Model, state: dict) -> None:
         state["bn1.weight"] = np.full(8, np.nan, "float32")
-        self.refused(target, state, "not finite")
+        self.refused(target, state, "weights_differ", "not finite")
 
     def test_a_trunk_with_other_parts(self, target: keras.Model, state: dict) -> None:
         state["layer1.0.attention.weight"] = np.ones(8, "float32")
-        self.refused(target, state, "layer1.0.attention.weight")
+        self.refused(target, state, "unsupported_trunk", "layer1.0.attention.weight")
 
     def test_two_networks(self, target: keras.Model, state: dict) -> None:
         self.refused(
-            target, state | {f"module.{k}": v for k, v in state.items()}, "more than one network"
+            target, state | {f"module.{k}": v for k, v in state.items()}, "several_networks"
         )
 
     def test_no_network(self, target: keras.Model) -> None:
-        self.refused(target, {"a": np.ones(3)}, "names are none of")
-        self.refused(target, {}, "nothing")
+        self.refused(target, {"a": np.ones(3)}, "unknown_names")
+        self.refused(target, {}, "unknown_names", "nothing")
 
     def test_version(self, state: dict) -> None:
-        self.refused(resnet(11, (16, 16, 3), version="1", **SMALL), state, 'version="1.5"')
+        self.refused(
+            resnet(11, (16, 16, 3), version="1", **SMALL), state, "other_version", 'version="1.5"'
+        )
 
     def test_keras_applications_v2(self, target: keras.Model) -> None:
-        self.refused(target, {"conv2_block1_preact_bn/gamma": np.ones(64)}, "V2")
+        self.refused(
+            target, {"conv2_block1_preact_bn/gamma": np.ones(64)}, "unsupported_trunk", "V2"
+        )
 
     def test_rgb(self, target: keras.Model, state: dict) -> None:
-        self.refused(target, state, "'max'", "sum", rgb="max")
+        self.refused(target, state, "unknown_choice", "'max'", "sum", rgb="max")
 
     def test_scaling(self, target: keras.Model, state: dict) -> None:
-        self.refused(target, state, "'zscore'", "imagenet", scaling="zscore")
-        grey = as_torch(resnet(11, (16, 16, 1), **SMALL), TORCHVISION)
-        self.refused(target, grey, "3 input channels", scaling="imagenet")
+        self.refused(target, state, "unknown_choice", "'zscore'", "imagenet", scaling="zscore")
+        gray = as_torch(resnet(11, (16, 16, 1), **SMALL), TORCHVISION)
+        self.refused(target, gray, "scaling", "3 input channels", scaling="imagenet")
 
     @pytest.mark.parametrize(
         "name", ["a.keras", "a.h5", "a.weights.h5", "a.pth", "a.safetensors", "a.npz"]
     )
     def test_files(self, target: keras.Model, tmp_path: Path, name: str) -> None:
-        self.refused(target, tmp_path / name, "does not exist")
+        self.refused(target, tmp_path / name, "no_such_file", name)
         (tmp_path / name).write_bytes(b"not weights at all, " * 9)
-        self.refused(target, tmp_path / name, name)
+        code = "file_format" if name == "a.npz" else "damaged_file"
+        self.refused(target, tmp_path / name, code, name)
 
     def test_partial_loads_what_fits_when_asked(self, target: keras.Model, state: dict) -> None:
         del state["layer1.0.conv2.weight"]
@@ -470,14 +475,14 @@ def test_published_cifar_weights_recognise_the_lossless_training_images(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("mapping", "mention"),
     [
         (5, "type int"),
         ([("conv1.weight", 1.0)], "type list"),
-        ({"conv1.weight": "text"}, "'conv1.weight' is of type <U4"),
-        ({"conv1.weight": [[1.0], [1.0, 2.0]]}, "'conv1.weight' cannot be made"),
+        ({"conv1.weight": "text"}, "'conv1.weight' has dtype <U4"),
+        ({"conv1.weight": [[1.0], [1.0, 2.0]]}, "'conv1.weight'"),
     ],
 )
-def test_what_is_no_mapping_of_arrays_is_named(given: Any, said: str) -> None:
-    with pytest.raises(WeightsError, match=re.escape(said)):
-        load_pretrained(resnet(8, (12, 12, 3), stem="cifar", width=4), given)
+def test_what_is_no_mapping_of_arrays_is_named(mapping: Any, mention: str) -> None:
+    with raises_code(WeightsError, "not_arrays", mention):
+        load_pretrained(resnet(8, (12, 12, 3), stem="cifar", width=4), mapping)

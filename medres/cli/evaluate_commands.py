@@ -1,0 +1,255 @@
+"""The verb evaluate: a diagnostic report from a scores table, or from a model and its work folder.
+
+TensorFlow is imported only when a MODEL is given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medres.cli.console import Json, report
+
+if TYPE_CHECKING:
+    from medres.evaluate import DiagnosticReport
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option(metavar="REPORT", help="New folder for the report.")],
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL.keras", help="A trained model.")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Argument(metavar="WORK", help="Work folder made by medres ingest.")
+    ] = None,
+    split: Annotated[
+        Literal["train", "tune", "test"] | None,
+        typer.Option(help="Split of WORK to score; tune is the validation split. Default: test."),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="Scores table (CSV or Parquet), instead of a MODEL."),
+    ] = None,
+    tune: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Scores of the tuning (validation) split. Youden's threshold on it is frozen.",
+        ),
+    ] = None,
+    patient: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Patient column. Default: patient.")
+    ] = None,
+    unit: Annotated[
+        Literal["image", "series", "study", "patient"] | None,
+        typer.Option(help="Unit of analysis. Default: the level of the labels."),
+    ] = None,
+    pool: Annotated[
+        Literal["max", "mean", "noisy_or"] | None,
+        typer.Option(help="How the image scores of a unit are pooled. Default: max."),
+    ] = None,
+    pool_label: Annotated[
+        Literal["any"] | None,
+        typer.Option(help="any: a unit is positive if any of its images is positive."),
+    ] = None,
+    subgroup: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Column for a subgroup analysis. Repeatable."),
+    ] = None,
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="TABLE", help="Scores of another model on the same images. Repeatable."
+        ),
+    ] = None,
+    readers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Ratings by human readers: reader, arm, the unit's id, finding, rating (0 or 1).",
+        ),
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X|FINDING:NAME=X", help="Declared threshold. Repeatable."),
+    ] = None,
+    operating_point: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=CRITERION",
+            help="Operating point chosen on --tune and frozen, such as "
+            "screening=sensitivity:0.95. Repeatable.",
+        ),
+    ] = None,
+    prevalence: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X|FINDING=X", help="Prevalence for PPV and NPV. Repeatable."),
+    ] = None,
+    level: Annotated[float, typer.Option(help="Confidence level of the intervals.")] = 0.95,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Clopper-Pearson intervals for rates when no patient repeats."
+        ),
+    ] = False,
+    margin: Annotated[
+        float | None, typer.Option(help="Pre-specified non-inferiority margin on the AUC.")
+    ] = None,
+    design: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STUDY.yaml",
+            help="YAML or JSON file: sampling (cohort or case_control), prevalence, ordinal, and "
+            "answers to reporting checklists (the report names each key).",
+        ),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier report in REPORT.")
+    ] = False,
+    as_json: Json = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Evaluate a model and write a diagnostic report: report.html, report.json, tables/*.csv.
+
+    Give either MODEL.keras and WORK, or --scores TABLE (which needs no TensorFlow). The table has
+    one row per image: label and score; or label:<finding> and score:<finding>; or label (a class
+    name) and score:<class>. A score equal to or above the threshold is positive.
+    """
+    _check_inputs(model, work, split, scores)
+    thresholds = [parse_threshold(text) for text in threshold or ()]
+    criteria = dict(parse_criterion(text) for text in operating_point or ())
+    prevalences: list[Any] = [parse_prevalence(text) for text in prevalence or ()]
+    from medres.evaluate.report import evaluate as make_report
+    from medres.evaluate.reporting.save import check_target
+
+    check_target(out, overwrite=overwrite)
+    source: Any = scores
+    if model is not None and work is not None:
+        from medres.inference.scoring import score
+
+        source = score(model, work, split or "test")
+        finding = source.provenance.get("finding")
+        thresholds = [_with_report_name(value, finding) for value in thresholds]
+        prevalences = [_with_report_name(value, finding) for value in prevalences]
+    diagnostic = make_report(
+        source,
+        tune=tune,
+        patient=patient,
+        unit=unit,
+        subgroups=subgroup or (),
+        compare=compare or None,
+        readers=readers,
+        thresholds=thresholds or None,
+        operating_points=criteria,
+        design=design,
+        prevalence=prevalences or None,
+        level=level,
+        margin=margin,
+        exact=exact,
+        pool=pool,
+        pool_label=pool_label,
+        title=title,
+    )
+    _check_has_auc(diagnostic)
+    diagnostic.save(out, overwrite=overwrite)
+    findings = diagnostic.numbers["findings"]
+    result = {
+        "out": str(out),
+        "findings": {name: {"auc": finding["auc"]} for name, finding in findings.items()},
+    }
+    report(result, as_json, [*auc_lines(diagnostic), f"report: {out / 'report.html'}"])
+
+
+def auc_lines(diagnostic: DiagnosticReport) -> list[str]:
+    """One line per finding: its AUC with the interval, or why there is none."""
+    from medres.evaluate.reporting.narrative import interval
+
+    # report.json calls the finding of a binary table "positive"; a model knows its real name.
+    model_name = diagnostic.numbers["provenance"].get("finding")
+    lines = []
+    for name, finding in diagnostic.numbers["findings"].items():
+        auc, shown_name = finding["auc"], model_name or name
+        if auc["estimate"] is None:
+            lines.append(f"{shown_name}: no AUC ({auc['why']})")
+        elif auc["ci_low"] is None:
+            lines.append(f"{shown_name}: AUC {auc['estimate']:.3f} ({auc['why']})")
+        else:
+            lines.append(
+                f"{shown_name}: AUC {auc['estimate']:.3f} ({interval(auc)}; {auc['method']})"
+            )
+    return lines
+
+
+def parse_threshold(text: str) -> float | dict[str, dict[str, float]]:
+    """Read "0.5" (every finding) or "FINDING:NAME=0.5"."""
+    target, equals, number = text.rpartition("=")
+    finding, colon, name = target.rpartition(":")
+    value = _number(number)
+    if value is None or (equals and not (finding and colon and name)):
+        raise typer.BadParameter(
+            f"--threshold {text!r}: write X or FINDING:NAME=X, where X is a number"
+        )
+    return {finding: {name: value}} if equals else value
+
+
+def parse_criterion(text: str) -> tuple[str, str]:
+    """NAME and CRITERION of "NAME=CRITERION"."""
+    name, equals, criterion = text.partition("=")
+    if not (name and equals and criterion):
+        raise typer.BadParameter(
+            f"--operating-point {text!r}: write NAME=CRITERION, such as screening=sensitivity:0.95"
+        )
+    return name, criterion
+
+
+def parse_prevalence(text: str) -> float | dict[str, float]:
+    """Read "0.1" (every finding) or "FINDING=0.1"."""
+    finding, equals, number = text.rpartition("=")
+    value = _number(number)
+    if value is None or (equals and not finding):
+        raise typer.BadParameter(
+            f"--prevalence {text!r}: write X or FINDING=X, where X is a number; the finding of a "
+            f"binary table is 'positive'"
+        )
+    return {finding: value} if equals else value
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _check_inputs(
+    model: Path | None, work: Path | None, split: str | None, scores: Path | None
+) -> None:
+    if scores is None and (model is None or work is None):
+        raise typer.BadParameter("give either MODEL.keras and WORK, or --scores TABLE")
+    if scores is not None and model is not None:
+        raise typer.BadParameter("give either MODEL.keras and WORK, or --scores TABLE, not both")
+    if scores is not None and split is not None:
+        raise typer.BadParameter("--split needs MODEL.keras and WORK: a scores table has no splits")
+
+
+def _with_report_name(value: Any, finding: str | None) -> Any:
+    """A value per finding, where the finding of a binary model is named as in report.json."""
+    if not isinstance(value, dict):
+        return value
+    return {"positive" if name == finding else name: entry for name, entry in value.items()}
+
+
+def _check_has_auc(diagnostic: DiagnosticReport) -> None:
+    """The command fails if no finding has both classes, because the report would be empty."""
+    from medres.errors import EvaluationError
+
+    findings = diagnostic.numbers["findings"]
+    if all(finding["auc"]["estimate"] is None for finding in findings.values()):
+        name, finding = next(iter(findings.items()))
+        raise EvaluationError(
+            f"nothing to evaluate for {name!r}: {finding['auc']['why']}; give rows of both classes",
+            code="one_class",
+        )
