@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -63,7 +64,14 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
             typer.echo(f"medres: {_sentence(error)}{_pointer(error)}", err=True)
             raise typer.Exit(1) from None
 
+    run.__doc__ = _help_text(function)
     return run
+
+
+def _help_text(function: Callable[..., Any]) -> str:
+    """The docstring with one line per paragraph, which the help then wraps to the terminal."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _sentence(error: BaseException) -> str:
