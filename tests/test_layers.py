@@ -192,7 +192,7 @@ HOMES = {"data_pipelines.kinds", "data_pipelines.labels.task", "medres.tasks"}
 
 
 def compared_texts(path: Path) -> Iterator[str]:
-    """Texts that a file compares with something, by an operator, `in`, `match` or a dict of cases."""
+    """Texts that a file compares with something: an operator, `in`, or a case of `match`."""
     for node in ast.walk(ast.parse(path.read_text())):
         sides: list[ast.expr] = []
         if isinstance(node, ast.Compare):
