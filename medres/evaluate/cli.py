@@ -259,33 +259,32 @@ def _check_worth(report: DiagnosticReport) -> None:
     """A table in which no finding holds both classes is an error here: there would be nothing to
     read.
     """
-    if all(finding["auc"]["estimate"] is None for finding in report.numbers["findings"].values()):
-        name, finding = next(iter(report.numbers["findings"].items()))
+    findings = report.report.findings.values()
+    if all(finding.auc.estimate is None for finding in findings):
+        finding = next(iter(findings))
         raise EvaluationError(
-            f"nothing to evaluate for {name!r}: {finding['auc']['why']}; give rows of both classes"
+            f"nothing to evaluate for {finding.title!r}: {finding.auc.why}; give rows of both "
+            f"classes"
         )
 
 
 def _tell(report: DiagnosticReport, folder: Path, *, as_json: bool) -> None:
-    findings = report.numbers["findings"]
+    findings = report.report.findings
     if as_json:
-        told = {
+        result = {
             "out": str(folder),
-            "findings": {name: {"auc": f["auc"]} for name, f in findings.items()},
+            "findings": {name: {"auc": f.auc.to_dict()} for name, f in findings.items()},
         }
-        print(json.dumps(told, ensure_ascii=False))
+        print(json.dumps(result, ensure_ascii=False))
         return
-    for name, finding in findings.items():
-        auc = finding["auc"]
-        name = (
-            report.numbers["provenance"].get("finding") or name
-        )  # a binary table calls its one finding positive
-        if auc["estimate"] is None:
-            print(f"{name}: no AUC ({auc['why']})")
-        elif auc["ci_low"] is None:
-            print(f"{name}: AUC {auc['estimate']:.3f} ({auc['why']})")
+    for finding in findings.values():
+        auc = finding.auc
+        if auc.estimate is None:
+            print(f"{finding.title}: no AUC ({auc.why})")
+        elif auc.ci_low is None:
+            print(f"{finding.title}: AUC {auc.estimate:.3f} ({auc.why})")
         else:
-            print(f"{name}: AUC {auc['estimate']:.3f} ({interval(auc)}; {auc['method']})")
+            print(f"{finding.title}: AUC {auc.estimate:.3f} ({interval(auc)}; {auc.method})")
     print(f"report: {folder / 'report.html'}")
 
 

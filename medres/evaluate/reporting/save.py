@@ -10,10 +10,10 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from data_pipelines.runtime.csv_cells import escape_formula
 from medres.errors import EvaluationError
+from medres.evaluate.reporting.csv_tables import Cell, Row
 
 
 def check_target(folder: Path, *, overwrite: bool) -> None:
@@ -54,7 +54,7 @@ def is_report(folder: Path) -> bool:
 
 def save_report(
     texts: Mapping[str, str],
-    rows: Mapping[str, list[dict[str, Any]]],
+    tables: Mapping[str, list[Row]],
     folder: Path,
     *,
     overwrite: bool,
@@ -71,7 +71,7 @@ def save_report(
         (fresh / "tables").mkdir(parents=True)
         for name, text in texts.items():
             (fresh / name).write_text(text, encoding="utf-8")
-        for name, table in rows.items():
+        for name, table in tables.items():
             write_table(fresh / "tables" / f"{name}.csv", table)
         if folder.exists():
             folder.replace(beside / "old")
@@ -83,7 +83,7 @@ def save_report(
     return folder
 
 
-def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_table(path: Path, rows: list[Row]) -> None:
     """CSV in UTF-8; text that a spreadsheet would run as a formula gets a leading apostrophe."""
     names = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -92,7 +92,7 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Cell) -> Cell:
     if isinstance(value, str):
         return escape_formula(value)
     return "" if value is None else value
