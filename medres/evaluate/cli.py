@@ -105,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
         "prevalence, ordinal, and answers to reporting checklists (the page names each key)",
     )
     p.add_argument("--title", help="heading of the page")
+    p.add_argument("--name", help="what the report calls the finding of a table with one finding")
     p.add_argument("--out", required=True, metavar="REPORT", help="a new folder")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier report")
     p.add_argument("--json", action="store_true", help="print the headline figures as JSON")
@@ -216,6 +217,7 @@ def _evaluate(given: argparse.Namespace) -> DiagnosticReport:
         "pool": given.pool or "max",
         "pool_label": given.pool_label,
         "title": given.title,
+        "name": given.name,
         "operating_points": given.criteria,
     }
     if given.scores is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medres.errors import EvaluationError
 from medres.evaluate.analyses.finding import finding_report
 from medres.evaluate.analyses.model_comparison import (
     adjust,
@@ -44,7 +45,7 @@ from medres.evaluate.schema import (
     Pooling,
     Report,
 )
-from medres.evaluate.scores.table import BINARY_FINDING, Table, load
+from medres.evaluate.scores.table import Table, load
 from medres.evaluate.scores.units import AnalysisUnits, to_units
 from medres.evaluate.serialization import JsonObject, to_plain
 from medres.tasks import task_named
@@ -156,8 +157,8 @@ def evaluate(
     provenance, flow: kept in the report (flow: the counts of ingest.json).
     pictures: a function (finding, unit of analysis, id of the unit) -> bytes of a PNG or None, such
         as a saliency map. It is called for the worst errors only.
-    title: of the report. name: what the page, tables and figures call the finding of a binary
-        table, whose key in report.json is always "positive" (default: the model's name of it).
+    title: of the report. name: what the page, the tables and the figures call the finding of a
+        table with one finding (default: the model's name of it, else its key in report.json).
 
     Raises EvaluationError, in one sentence, if the input cannot be evaluated. A finding with only
     one class is not an error: its figures are null, with the reason.
@@ -189,9 +190,8 @@ def evaluate(
     )
     others = [_load_named(name, source, patient) for name, source in _named_tables(compare)]
     findings = _findings(table, units, chosen, options)
-    if BINARY_FINDING in findings:
-        known_name = name or (provenance or {}).get("finding") or BINARY_FINDING
-        findings[BINARY_FINDING] = replace(findings[BINARY_FINDING], title=str(known_name))
+    titles = _titles(units.names, name, (provenance or {}).get("finding"))
+    findings = {key: replace(f, title=titles[key]) for key, f in findings.items()}
     if readers is not None:
         calls = load_readers(readers, units)
         findings = {
@@ -267,6 +267,20 @@ def _findings(
             summary=summary(finding, units.unit),
         )
     return findings
+
+
+def _titles(findings: tuple[str, ...], name: str | None, model_name: str | None) -> dict[str, str]:
+    """What people read for the key of each finding: its own name, unless the caller (`name`) or
+    the model has a name for the only finding."""
+    if len(findings) == 1:
+        return {findings[0]: name or model_name or findings[0]}
+    if name is not None:
+        raise EvaluationError(
+            f"name is {name!r}, but the table has {len(findings)} findings: leave it out, because "
+            "the names of the columns are shown",
+            code="several_findings",
+        )
+    return {finding: finding for finding in findings}
 
 
 def _load_named(name: str | None, source: ScoresSource, patient: str | None) -> Table:

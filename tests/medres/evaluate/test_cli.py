@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import raises_code
 
 from medres.errors import EvaluationError
 from medres.evaluate import cli, evaluate, report
@@ -272,7 +273,7 @@ def test_save_from_python(scores: Path, tmp_path: Path) -> None:
     made = evaluate(scores)
     folder = made.save(tmp_path / "R")
     assert (folder / "report.json").read_text() == made.to_json()
-    with pytest.raises(EvaluationError, match="not empty"):
+    with raises_code(EvaluationError, "not_empty"):
         made.save(tmp_path / "R")
 
 

@@ -8,7 +8,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import raises_code
 
+from medres.errors import EvaluationError
 from medres.evaluate import evaluate
 from medres.evaluate.metrics.results import ClassFigures
 from medres.evaluate.reporting.csv_tables import tables
@@ -119,6 +121,8 @@ def test_a_binary_finding_keeps_its_key_and_is_shown_by_its_title() -> None:
             assert {row["finding"] for row in rows} == {title}
         assert f'aria-label="ROC curve of {title}"' in result.to_html()
         assert f"| {title} |" in result.to_card()
+    with raises_code(EvaluationError, "several_findings"):
+        evaluate(many(), name="edema")
     several = evaluate(many()).numbers["findings"]
     assert {name: finding["title"] for name, finding in several.items()} == {
         name: name for name in "abc"

@@ -46,7 +46,7 @@ def test_they_are_drawn_and_listed_and_arms_are_kept_apart() -> None:
     page = report.to_html()
     assert page.count('class="reader"') == 4
     assert "<b>aided" not in page
-    assert "no inference over readers" in page
+    assert "without statistical inference over readers" in page
 
 
 def test_several_findings_need_names() -> None:
