@@ -59,7 +59,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class ErrorCase:
-    """A unit called wrongly: the first 12 hex digits of the SHA-256 of its id, and its score."""
+    """A misclassified unit: the first 12 hex digits of the SHA-256 of its id, and its score."""
 
     id: str
     score: float
