@@ -269,7 +269,7 @@ def _overview(report: Report) -> Markup | None:
     """The AUC of every finding, if there are several."""
     if report.macro is None:
         return None
-    rows = [ForestRow(f.title, f.auc, f.auc.why or "") for f in report.findings.values()]
+    rows = [ForestRow(f.title, f.auc, "no AUC") for f in report.findings.values()]
     if report.macro.auc.estimate is not None:
         rows.append(ForestRow(f"mean of {len(report.macro.findings)}", report.macro.auc, ""))
     return _forest("AUC of each finding", rows)
