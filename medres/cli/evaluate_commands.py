@@ -106,6 +106,10 @@ def evaluate(
         ),
     ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the report.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the finding, for a table with a single finding."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier report in REPORT.")
     ] = False,
@@ -152,13 +156,14 @@ def evaluate(
         pool=pool,
         pool_label=pool_label,
         title=title,
+        name=name,
     )
     _check_has_auc(diagnostic)
     diagnostic.save(out, overwrite=overwrite)
-    findings = diagnostic.numbers["findings"]
+    findings = diagnostic.report.findings
     result = {
         "out": str(out),
-        "findings": {name: {"auc": finding["auc"]} for name, finding in findings.items()},
+        "findings": {name: {"auc": finding.auc.to_dict()} for name, finding in findings.items()},
     }
     report(result, as_json, [*auc_lines(diagnostic), f"report: {out / 'report.html'}"])
 
@@ -167,19 +172,15 @@ def auc_lines(diagnostic: DiagnosticReport) -> list[str]:
     """One line per finding: its AUC with the interval, or why there is none."""
     from medres.evaluate.reporting.narrative import interval
 
-    # report.json calls the finding of a binary table "positive"; a model knows its real name.
-    model_name = diagnostic.numbers["provenance"].get("finding")
     lines = []
-    for name, finding in diagnostic.numbers["findings"].items():
-        auc, shown_name = finding["auc"], model_name or name
-        if auc["estimate"] is None:
-            lines.append(f"{shown_name}: no AUC ({auc['why']})")
-        elif auc["ci_low"] is None:
-            lines.append(f"{shown_name}: AUC {auc['estimate']:.3f} ({auc['why']})")
+    for finding in diagnostic.report.findings.values():
+        auc = finding.auc
+        if auc.estimate is None:
+            lines.append(f"{finding.title}: no AUC ({auc.why})")
+        elif auc.ci_low is None:
+            lines.append(f"{finding.title}: AUC {auc.estimate:.3f} ({auc.why})")
         else:
-            lines.append(
-                f"{shown_name}: AUC {auc['estimate']:.3f} ({interval(auc)}; {auc['method']})"
-            )
+            lines.append(f"{finding.title}: AUC {auc.estimate:.3f} ({interval(auc)}; {auc.method})")
     return lines
 
 
@@ -246,10 +247,10 @@ def _check_has_auc(diagnostic: DiagnosticReport) -> None:
     """The command fails if no finding has both classes, because the report would be empty."""
     from medres.errors import EvaluationError
 
-    findings = diagnostic.numbers["findings"]
-    if all(finding["auc"]["estimate"] is None for finding in findings.values()):
-        name, finding = next(iter(findings.items()))
+    findings = list(diagnostic.report.findings.values())
+    if all(finding.auc.estimate is None for finding in findings):
         raise EvaluationError(
-            f"nothing to evaluate for {name!r}: {finding['auc']['why']}; give rows of both classes",
+            f"nothing to evaluate for {findings[0].title!r}: {findings[0].auc.why}; give rows of "
+            f"both classes",
             code="one_class",
         )

@@ -17,7 +17,8 @@ SAMPLINGS = ("cohort", "case_control")
 class ReportOptions:
     """level: of all confidence intervals. margin: of non-inferiority, in AUC. prevalence: stated,
     by finding, for PPV, NPV and net benefit. design: what the design file says. subgroups: names of
-    columns. exact: Clopper-Pearson intervals of rates instead of Wilson's, unless patients repeat.
+    columns. exact: Clopper-Pearson intervals of rates instead of Wilson's, unless a
+    patient has several units.
     """
 
     level: float = 0.95
@@ -29,7 +30,8 @@ class ReportOptions:
 
     @property
     def case_control(self) -> bool:
-        """Whether cases and controls were sampled apart, so that prevalence has no meaning."""
+        """Whether cases and controls were sampled separately, so that the prevalence in the sample
+        has no meaning."""
         return self.design["sampling"] == "case_control"
 
     @property

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medres.errors import EvaluationError
 from medres.evaluate.analyses.finding import finding_report
 from medres.evaluate.analyses.model_comparison import (
     adjust,
@@ -19,7 +20,9 @@ from medres.evaluate.analyses.model_comparison import (
     comparison_report,
     global_comparisons,
 )
+from medres.evaluate.analyses.provenance import provenance_of
 from medres.evaluate.analyses.readers import load_readers, reader_points
+from medres.evaluate.analyses.sample_description import participant_flow, sample_size
 from medres.evaluate.analyses.secondary_unit import other_unit_report, other_units
 from medres.evaluate.analyses.subgroups import subgroup_report
 from medres.evaluate.analyses.worst_errors import Pictures, draw_worst
@@ -29,24 +32,18 @@ from medres.evaluate.metrics.thresholds import Threshold, check_tune, choose_thr
 from medres.evaluate.options import ReportOptions, make_options
 from medres.evaluate.reporting.checklists import crosswalks
 from medres.evaluate.reporting.csv_tables import tables
-from medres.evaluate.reporting.header import flow as participant_flow
-from medres.evaluate.reporting.header import sample_size
 from medres.evaluate.reporting.html import embedded, page
 from medres.evaluate.reporting.methods_text import methods
 from medres.evaluate.reporting.model_card import model_card_markdown
-from medres.evaluate.reporting.narrative import cautions, summary
-from medres.evaluate.reporting.provenance import provenance_of
+from medres.evaluate.reporting.narrative import report_warnings, summary
 from medres.evaluate.reporting.save import save_report
 from medres.evaluate.schema import (
-    Checklist,
-    ChecklistItem,
     Comparison,
     Design,
     Finding,
     GlobalComparison,
     Pooling,
     Report,
-    ReportWarning,
 )
 from medres.evaluate.scores.scored import Scored
 from medres.evaluate.scores.table import Table, load
@@ -78,7 +75,7 @@ class DiagnosticReport:
     def __repr__(self) -> str:
         return (
             f"DiagnosticReport({self.report.title!r}, {self.report.task}: "
-            f"{', '.join(self.report.findings)})"
+            f"{', '.join(finding.title for finding in self.report.findings.values())})"
         )
 
     def to_json(self) -> str:
@@ -87,11 +84,11 @@ class DiagnosticReport:
 
     def to_html(self) -> str:
         """The self-contained page."""
-        return page(self.numbers, self.pictures)
+        return page(self.report, self.pictures)
 
     def to_card(self) -> str:
         """A model card in Markdown."""
-        return model_card_markdown(self.numbers)
+        return model_card_markdown(self.report)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write report.html, report.json, model_card.md and tables/*.csv into a new folder: all of
@@ -105,10 +102,10 @@ class DiagnosticReport:
             "model_card.md": self.to_card(),
             "report.html": self.to_html(),
         }
-        return save_report(texts, tables(self.numbers), Path(folder), overwrite=overwrite)
+        return save_report(texts, tables(self.report), Path(folder), overwrite=overwrite)
 
     def _repr_html_(self) -> str:
-        return embedded(self.numbers, self.pictures)
+        return embedded(self.report, self.pictures)
 
 
 def evaluate(
@@ -133,6 +130,7 @@ def evaluate(
     flow: Mapping[str, Any] | None = None,
     pictures: Pictures | None = None,
     title: str | None = None,
+    name: str | None = None,
 ) -> DiagnosticReport:
     """Evaluate a scores table: a DataFrame, or the path of a CSV or Parquet file, with one row per
     image; or what `medres.score` returns. The latter brings its own unit, pooling, frozen
@@ -162,6 +160,8 @@ def evaluate(
     provenance, flow: kept in the report (flow: the counts of ingest.json).
     pictures: a function (finding, unit of analysis, id of the unit) -> bytes of a PNG or None, such
         as a saliency map. It is called for the worst errors only.
+    title: of the report. name: what the page, the tables and the figures call the finding of a
+        table with one finding (default: the model's name of it, else its key in report.json).
 
     Raises EvaluationError, in one sentence, if the input cannot be evaluated. A finding with only
     one class is not an error: its figures are null, with the reason.
@@ -205,11 +205,13 @@ def evaluate(
     )
     others = [_load_named(name, source, patient) for name, source in _named_tables(compare)]
     findings = _findings(table, units, chosen, options)
+    titles = _titles(units.names, name, (provenance or {}).get("finding"))
+    findings = {key: replace(f, title=titles[key]) for key, f in findings.items()}
     if readers is not None:
         calls = load_readers(readers, units)
         findings = {
-            name: replace(finding, readers=reader_points(calls, units, name, level))
-            for name, finding in findings.items()
+            key: replace(finding, readers=reader_points(calls, units, key, level))
+            for key, finding in findings.items()
         }
     comparisons, global_tests = _comparisons(table, others, pooling, chosen, options)
     images = {} if pictures is None else draw_worst(units, chosen, pictures)
@@ -221,7 +223,7 @@ def evaluate(
         cluster="patient" if units.has_patient else None,
         pooling=Pooling(pool, pool_label or "equal") if units.pooled else Pooling(None, None),
         folds=n_folds if n_folds > 1 else None,
-        design=Design(options.design, options.prevalence or None),
+        design=Design(to_plain(options.design), options.prevalence or None),
         n=sample_size(table, units),
         flow=participant_flow(table, units, flow),
         findings=findings,
@@ -238,7 +240,13 @@ def evaluate(
             explanation=EXPLANATION if any(images.values()) else None,
         ),
     )
-    return DiagnosticReport(_with_texts(report, options), images)
+    report = replace(
+        report,
+        warnings=report_warnings(report),
+        methods=methods(report, options),
+        crosswalks=crosswalks(report),
+    )
+    return DiagnosticReport(report, images)
 
 
 @dataclass(frozen=True)
@@ -273,40 +281,29 @@ def _findings(
         other = None
         if second_units is not None:
             other = other_unit_report(second_units, name, thresholds[name], options)
+            other = replace(other, summary=summary(other, other.unit))
+        finding = finding_report(units, name, thresholds[name], options)
         findings[name] = replace(
-            finding_report(units, name, thresholds[name], options),
+            finding,
             other_unit=other,
             subgroups=subgroup_report(units, name, thresholds[name], options),
+            summary=summary(finding, units.unit),
         )
     return findings
 
 
-def _with_texts(report: Report, options: ReportOptions) -> Report:
-    """The report with its sentences: summaries, warnings, methods and checklists."""
-    findings = {name: _with_summary(f, report.analysis_unit) for name, f in report.findings.items()}
-    report = replace(report, findings=findings)
-    numbers = report.to_json()
-    report = replace(
-        report,
-        warnings=[ReportWarning(**warning) for warning in cautions(numbers)],
-        methods=methods(numbers, options),
-    )
-    checklists = [
-        Checklist(
-            checklist["guideline"],
-            checklist["source"],
-            [ChecklistItem(**row) for row in checklist["rows"]],
+def _titles(findings: tuple[str, ...], name: str | None, model_name: str | None) -> dict[str, str]:
+    """What people read for the key of each finding: its own name, unless the caller (`name`) or
+    the model has a name for the only finding."""
+    if len(findings) == 1:
+        return {findings[0]: name or model_name or findings[0]}
+    if name is not None:
+        raise EvaluationError(
+            f"name is {name!r}, but the table has {len(findings)} findings: leave it out, because "
+            "the names of the columns are shown",
+            code="several_findings",
         )
-        for checklist in crosswalks(report.to_json())
-    ]
-    return replace(report, crosswalks=checklists)
-
-
-def _with_summary(finding: Finding, unit: str) -> Finding:
-    other = finding.other_unit
-    if other is not None:
-        other = replace(other, summary=summary(to_plain(other), other.unit))
-    return replace(finding, other_unit=other, summary=summary(to_plain(finding), unit))
+    return {finding: finding for finding in findings}
 
 
 def _load_named(name: str | None, source: ScoresSource, patient: str | None) -> Table:

@@ -59,7 +59,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class ErrorCase:
-    """A unit called wrongly: the first 12 hex digits of the SHA-256 of its id, and its score."""
+    """A misclassified unit: the first 12 hex digits of the SHA-256 of its id, and its score."""
 
     id: str
     score: float
@@ -120,12 +120,17 @@ class OtherUnit:
     auc: Estimate
     operating_points: list[OperatingPoint]
     curves: Curves | None = field(default=None, metadata=ABSENT)
-    summary: str | None = field(default=None, metadata=ABSENT)
+    summary: str = ""
+
+    @property
+    def n_negative(self) -> int:
+        return self.n - self.n_positive
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Everything about one finding (or one class against the rest)."""
+    """Everything about one finding (or one class against the rest). `title`: the name that people
+    read; the key of a binary table's finding is always "positive"."""
 
     n: int
     n_positive: int
@@ -156,7 +161,12 @@ class Finding:
     other_unit: OtherUnit | None = field(default=None, metadata=ABSENT)
     subgroups: list[Subgroup] = field(default_factory=list)
     readers: list[ReaderPoint] | None = field(default=None, metadata=ABSENT)
-    summary: str | None = field(default=None, metadata=ABSENT)
+    summary: str = ""
+    title: str = ""
+
+    @property
+    def n_negative(self) -> int:
+        return self.n - self.n_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +228,13 @@ class Design:
     answers: Mapping[str, Any] = field(metadata=INLINE)
     prevalence: dict[str, float] | None
 
+    @property
+    def sampling(self) -> str:
+        return str(self.answers["sampling"])
+
+    def stated_prevalence(self, finding: str) -> float | None:
+        return (self.prevalence or {}).get(finding)
+
 
 @dataclass(frozen=True)
 class SampleSize:
@@ -247,6 +264,11 @@ class Demographics:
     modality: dict[str, int] | None = field(default=None, metadata=ABSENT)
     view: dict[str, int] | None = field(default=None, metadata=ABSENT)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the table has any of these columns."""
+        return self != Demographics()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
@@ -262,6 +284,10 @@ class Flow:
     patients: int | None
     demographics: Demographics
     ingest: JsonObject | None = field(default=None, metadata=ABSENT)
+
+    @property
+    def without_score(self) -> int:
+        return self.refused + self.failed
 
 
 @dataclass(frozen=True)
@@ -333,9 +359,13 @@ class Report:
     comparisons: list[Comparison]
     global_comparisons: list[GlobalComparison] | None = field(default=None, metadata=ABSENT)
     provenance: Provenance
-    warnings: list[ReportWarning] | None = field(default=None, metadata=ABSENT)
-    methods: str | None = field(default=None, metadata=ABSENT)
-    crosswalks: list[Checklist] | None = field(default=None, metadata=ABSENT)
+    warnings: list[ReportWarning] = field(default_factory=list)
+    methods: str = ""
+    crosswalks: list[Checklist] = field(default_factory=list)
+
+    def title_of(self, finding: str) -> str:
+        """The title of a finding by its key."""
+        return self.findings[finding].title
 
     def to_json(self) -> JsonObject:
         """Dicts, lists, texts, numbers and None, in the order of report.json."""

@@ -1,4 +1,4 @@
-"""From the dataclasses of a report to what `json.dumps` takes.
+"""From the dataclasses of a report to what `json.dumps` takes, and back.
 
 The name of a field is its key in the JSON, and the order of the fields is the order of the keys.
 None becomes null, except in a field marked ABSENT, whose key is then left out. The keys of an
@@ -11,8 +11,9 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import Any
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -41,6 +42,54 @@ def to_plain(value: object) -> Any:
     if isinstance(value, list | tuple | set):
         return [to_plain(item) for item in value]
     return _scalar(value)
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    """The inverse of `to_plain`: an object of the type `kind`, such as `Finding`, from what
+    `json.load` gives. Keys that `kind` does not have are ignored.
+
+    >>> from_plain(Estimate, {"estimate": 0.8, "ci_low": 0.7, "ci_high": 0.9, "n": 20}).bounds
+    (0.7, 0.9)
+    """
+    if value is None:
+        return None
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        return _object(kind, value)
+    if origin in (Union, UnionType):
+        return next((from_plain(t, value) for t in arguments if _can_be(t, value)), None)
+    if origin is list:
+        return [from_plain(arguments[0], item) for item in value]
+    if origin is dict:
+        return {key: from_plain(arguments[1], item) for key, item in value.items()}
+    return value
+
+
+def _object(kind: Any, value: JsonObject) -> Any:
+    types, arguments = get_type_hints(kind), {}
+    keys = {member.name: member.metadata.get("key", member.name) for member in fields(kind)}
+    for member in fields(kind):
+        name, key = member.name, keys[member.name]
+        if "inline" not in member.metadata:
+            if key in value:
+                arguments[name] = from_plain(types[name], value[key])
+        elif get_origin(types[name]) is Mapping:
+            arguments[name] = {k: v for k, v in value.items() if k not in keys.values()}
+        else:
+            arguments[name] = from_plain(types[name], value)
+    return kind(**arguments)
+
+
+def _can_be(kind: Any, value: Any) -> bool:
+    """Whether a value that is not None may be of this member of a union: a dataclass needs all of
+    its keys without a default."""
+    if not is_dataclass(kind):
+        return kind is not NoneType
+    return all(
+        member.metadata.get("key", member.name) in value
+        for member in fields(kind)
+        if member.default is member.default_factory is MISSING and "inline" not in member.metadata
+    )
 
 
 def _members(owner: Any) -> JsonObject:

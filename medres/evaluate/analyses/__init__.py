@@ -1,5 +1,5 @@
-"""One question per file: a finding, its subgroups, a comparison of models, human readers, the worst
-errors.
+"""One question per file: who was evaluated, a finding, its subgroups, a comparison of models, human
+readers, the worst errors, and where the numbers come from.
 
 Combines metrics into the parts of the report that schema.py defines. May import metrics, scores,
 statistics and the schema.
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         comparison_report,
         global_comparisons,
     )
+    from medres.evaluate.analyses.provenance import provenance_of
     from medres.evaluate.analyses.readers import load_readers, reader_points
+    from medres.evaluate.analyses.sample_description import participant_flow, sample_size
     from medres.evaluate.analyses.secondary_unit import other_unit_report, other_units
     from medres.evaluate.analyses.subgroups import subgroup_report
     from medres.evaluate.analyses.worst_errors import Pictures, draw_worst, hashed
@@ -30,7 +32,9 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "medres.evaluate.analyses.finding": "finding_report",
         "medres.evaluate.analyses.model_comparison": "adjust align comparison_report "
         "global_comparisons",
+        "medres.evaluate.analyses.provenance": "provenance_of",
         "medres.evaluate.analyses.readers": "load_readers reader_points",
+        "medres.evaluate.analyses.sample_description": "participant_flow sample_size",
         "medres.evaluate.analyses.secondary_unit": "other_unit_report other_units",
         "medres.evaluate.analyses.subgroups": "subgroup_report",
         "medres.evaluate.analyses.worst_errors": "Pictures draw_worst hashed",

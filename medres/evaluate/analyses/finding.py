@@ -109,6 +109,7 @@ def finding_report(
             if sample.label.size
             else None
         ),
+        title=name,
     )
 
 

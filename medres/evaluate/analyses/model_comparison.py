@@ -160,7 +160,9 @@ def paired_difference(a: Sample, b: Sample, level: float) -> tuple[Estimate, flo
     variance = float(covariance[0, 0] + covariance[1, 1] - 2.0 * covariance[0, 1])
     if variance < 1e-24:
         return Estimate(
-            difference, why="the estimated variance is zero: the models rank alike", n=n
+            difference,
+            why="the estimated variance is zero: both models rank the units identically",
+            n=n,
         ), None
     error_size = math.sqrt(variance)
     half = normal_quantile(level) * error_size

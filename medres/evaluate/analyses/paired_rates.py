@@ -1,5 +1,6 @@
 """Two models' calls on the same units: difference of paired proportions (Tango 1998, McNemar),
-clustered if patients repeat; and a global test that three or more AUCs are equal.
+clustered by patient if a patient has several units; and a global test that three or more AUCs are
+equal.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def paired_difference_of_rates(
     """Share(a) - share(b) over the same units, and the p-value that they are equal.
 
     Independent units: Tango's score interval and McNemar's test, exact under 25 discordant pairs.
-    Repeated patients: Wald with the patient sandwich and t.
+    Several units per patient: Wald with the sandwich variance clustered by patient, and t.
     """
     n = a.size
     if n == 0:
@@ -70,7 +71,7 @@ def paired_difference_of_rates(
         ), None
     error, quantile = math.sqrt(variance), t_quantile(level, groups - 1)
     low, high = max(-1.0, difference - quantile * error), min(1.0, difference + quantile * error)
-    method = "paired difference, patient sandwich, t"
+    method = "paired difference, sandwich variance clustered by patient, t"
     estimate = Estimate(difference, low, high, level, "two", method, n=n, n_clusters=groups)
     return estimate, float(2.0 * stats.t.sf(abs(difference) / error, groups - 1))
 
@@ -127,6 +128,6 @@ def global_test(samples: list[Sample]) -> ChiSquareTest:
     spread = contrast @ covariance @ contrast.T
     df = int(np.linalg.matrix_rank(spread, hermitian=True))
     if df < len(models) - 1:
-        return ChiSquareTest(None, None, None, why="two of the models rank alike")
+        return ChiSquareTest(None, None, None, why="two of the models rank the units identically")
     chi_square = float(difference @ np.linalg.solve(spread, difference))
     return ChiSquareTest(chi_square, df, float(stats.chi2.sf(chi_square, df)))

@@ -1,8 +1,8 @@
 """The headline of each finding at a second unit of analysis: by patient if images were evaluated,
 and the reverse.
 
-A patient counts as called positive if any image is (scores pooled by max), and as positive if any
-image is. The thresholds are those of the report; they were not chosen at this unit.
+A patient is classified as positive if any image is (scores pooled by max), and has the finding if
+any image has it. The thresholds are those of the report; they were not chosen at this unit.
 """
 
 from __future__ import annotations

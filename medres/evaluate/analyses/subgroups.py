@@ -1,4 +1,4 @@
-"""The same figures in subgroups, with a test of whether the AUC differs between them."""
+"""The headline figures in subgroups, with a test of whether the AUC differs between them."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def levels(columns: pd.DataFrame, column: str) -> np.ndarray:
         names = [
             f"{low}-{high - 1}" if high < 200 else f"{low}+" for low, high in pairwise(AGE_EDGES)
         ]
-        bands = pd.cut(number, list(AGE_EDGES), right=False, labels=names)
-        return bands.astype("object").where(bands.notna(), UNKNOWN).to_numpy().astype(str)
+        age_groups = pd.cut(number, list(AGE_EDGES), right=False, labels=names)
+        return age_groups.astype("object").where(age_groups.notna(), UNKNOWN).to_numpy().astype(str)
     out = text.where(text != "", UNKNOWN).to_numpy().astype(str)
     if len(set(out)) > MAX_LEVELS:
         raise EvaluationError(

@@ -32,7 +32,7 @@ WIDE_AUC, WIDE_CLASS = 0.97, 50
 @dataclass(frozen=True)
 class AucEstimates:
     """The same AUC with each interval, the headline first; `auc_patient_weighted` is None unless
-    patients repeat."""
+    a patient has several units."""
 
     auc: Estimate
     auc_wald: Estimate
@@ -59,7 +59,7 @@ def auc_estimates(sample: Sample, level: float) -> AucEstimates:
     if not sample.clustered:
         return AucEstimates(headline, wald, logit, newcombe)
     weighted = placements(sample, patient_weighted=True)
-    note = "each patient weighs the same"
+    note = "equal weight per patient"
     return AucEstimates(
         headline, wald, logit, newcombe, delong_estimates(weighted, sample, level, note)[1]
     )
@@ -119,8 +119,8 @@ def _newcombe_low(auc: float, m: float, n: float, z: float) -> float:
 
 
 def newcombe_estimate(base: Placements, sample: Sample, level: float) -> Estimate:
-    """Newcombe's method 5; with repeated patients both class sizes are divided by the design effect
-    of the AUC.
+    """Newcombe's method 5; if a patient has several units, both class sizes are divided by
+    the design effect of the AUC.
     """
     m, n = float(sample.n_positive), float(sample.n_negative)
     if not sample.clustered:
@@ -149,7 +149,7 @@ def perfect_bound(sample: Sample, auc: float, level: float) -> Estimate:
     pairs = disjoint_pairs(sample)
     estimate = partial(Estimate, auc, n=sample.label.size, n_clusters=sample.n_patients)
     if pairs == 0:
-        return estimate(why="one patient: no bound")
+        return estimate(why="only one patient: no bound")
     bound = ((1.0 - level) / 2.0) ** (1.0 / pairs)
     low, high = (bound, 1.0) if auc == 1.0 else (0.0, 1.0 - bound)
     method = f"exact one-sided {50.0 * (1.0 + level):g}% bound on {pairs} disjoint patient pairs"

@@ -16,7 +16,7 @@ from medres.evaluate.statistics.intervals import logit_interval, t_quantile
 
 def precision_of(counts: Counts) -> Float64Array:
     """(k,) precision at each distinct score, from the highest down; 0 if (in a replicate) no unit
-    is called positive.
+    is classified as positive.
     """
     return counts.tp / np.maximum(counts.tp + counts.fp, 1)
 
@@ -45,7 +45,7 @@ def average_precision_estimate(sample: Sample, level: float) -> Estimate:
         n_clusters=groups if sample.clustered else None,
     )
     if sample.n_negative == 0:
-        return estimate(why="no negative unit: the value is 1 whatever the scores")
+        return estimate(why="no negative unit: the value is 1 for any scores")
     if groups < 2 or sample.n_positive < 2:
         return estimate(why="an interval needs two patients and two positive units")
     by_patient = np.bincount(cluster, _influence(sample, counts, value))
@@ -60,10 +60,10 @@ def _influence(sample: Sample, counts: Counts, value: float) -> Float64Array:
     """(n,) derivative of AP in the weight of each unit: its own step, and its part in the precision
     of those below.
     """
-    called = (counts.tp + counts.fp).astype(np.float64)
+    predicted = (counts.tp + counts.fp).astype(np.float64)
     steps = np.diff(counts.tp, prepend=0) / counts.n_positive
-    below_if_positive = np.cumsum((steps * counts.fp / called**2)[::-1])[::-1]
-    below_if_negative = np.cumsum((-steps * counts.tp / called**2)[::-1])[::-1]
+    below_if_positive = np.cumsum((steps * counts.fp / predicted**2)[::-1])[::-1]
+    below_if_negative = np.cumsum((-steps * counts.tp / predicted**2)[::-1])[::-1]
     index = np.searchsorted(-counts.threshold, -sample.score)
     own = (precision_of(counts)[index] - value) / counts.n_positive
     return np.where(sample.label, own + below_if_positive[index], below_if_negative[index])

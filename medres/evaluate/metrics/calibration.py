@@ -65,7 +65,9 @@ def calibration_estimates(sample: Sample, level: float) -> CalibrationEstimates:
 def brier_estimate(sample: Sample, level: float) -> Estimate:
     """Mean squared distance of probability and label."""
     squared = (sample.score - sample.label) ** 2
-    return mean_in_unit_range(squared, sample.patient, level, "mean by patient sandwich, logit")
+    return mean_in_unit_range(
+        squared, sample.patient, level, "mean, sandwich variance clustered by patient, logit"
+    )
 
 
 def brier_decomposition(sample: Sample) -> BrierDecomposition:
@@ -175,7 +177,7 @@ def _cox(
 ) -> tuple[Estimate, Estimate]:
     """(intercept, slope) of the logistic regression of the label on the logit."""
     if np.ptp(logit) < 1e-12:
-        null = undefined("every probability is the same: no slope")
+        null = undefined("all probabilities are equal: the slope is undefined")
         return null, null
     # fitted on a standard scale, because the logits of a dead model hardly differ
     center, spread = float(logit.mean()), float(logit.std())
@@ -213,7 +215,7 @@ def _fit(
     beta = logistic(design, sample.label, offset)
     if beta is None:
         return (
-            undefined("the classes are separated: the maximum-likelihood estimate does not exist"),
+            undefined("the classes are perfectly separated: no maximum-likelihood estimate exists"),
         ) * len(names)
     g, n = int(groups.max()) + 1, sample.label.size
     coefficients = back @ beta
@@ -231,7 +233,7 @@ def _fit(
             float(b + h),
             level,
             "two",
-            f"{name}, patient sandwich, t",
+            f"{name}, sandwich variance clustered by patient, t",
             n=n,
             n_clusters=g,
         )
@@ -258,7 +260,7 @@ def _observed_over_expected(sample: Sample, groups: Int64Array, level: float) ->
         return estimate(why="the estimated variance is zero: no interval of this kind")
     half = t_quantile(level, g - 1) * error if sample.clustered else normal_quantile(level) * error
     if half > MAX_LOG_HALF_WIDTH:
-        return estimate(why="the interval of the logarithm is too wide to mean anything")
+        return estimate(why="the interval is too wide to be meaningful")
     low, high = ratio * math.exp(-half), ratio * math.exp(half)
     return estimate(low, high, level, "two", "log method by patient", n_clusters=g)
 

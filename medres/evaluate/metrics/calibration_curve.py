@@ -52,7 +52,7 @@ def ici_estimate(sample: Sample, level: float) -> Estimate:
         return undefined("too few different probabilities for a curve", n=n)
     value = _ici(grouped, sample.label.astype(np.float64), np.ones(n))
     if value is None:
-        return undefined("the classes are separated along the curve: it does not exist", n=n)
+        return undefined("the classes are perfectly separated: the curve does not exist", n=n)
     draws = _draws(grouped, sample)
     defined = draws[~np.isnan(draws)]
     estimate = partial(
@@ -63,7 +63,9 @@ def ici_estimate(sample: Sample, level: float) -> Estimate:
         n=n,
     )
     if defined.size < 0.9 * draws.size:
-        return estimate(why="the curve does not exist in over a tenth of the replicates: no bound")
+        return estimate(
+            why="in more than 10% of the bootstrap samples the curve does not exist: no bound"
+        )
     high = max(value, float(np.quantile(defined, (1.0 + level) / 2.0)))
     method = "spline of four knots; upper bound by bootstrap of patients"
     return estimate(0.0, high, level, "one", method, n_clusters=sample.n_patients)

@@ -99,5 +99,11 @@ def _wald(value: float, by_patient: Float64Array, groups: int, n: int, level: fl
         return Estimate(value, why="the estimated variance is zero: no interval of this kind", n=n)
     half = t_quantile(level, groups - 1) * math.sqrt(variance)
     return Estimate(
-        value, value - half, value + half, level, "two", "net benefit, patient sandwich, t", n=n
+        value,
+        value - half,
+        value + half,
+        level,
+        "two",
+        "net benefit, sandwich variance clustered by patient, t",
+        n=n,
     )

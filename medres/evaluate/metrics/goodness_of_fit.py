@@ -1,9 +1,9 @@
 """Goodness-of-fit tests of probabilities, for the appendix: Hosmer & Lemeshow 1980 and
 Spiegelhalter 1986.
 
-Both assume independent units, so they are left out if patients repeat. The model was fitted on
-other data, so the Hosmer-Lemeshow statistic has as many degrees of freedom as groups (two fewer
-would apply to a model that was fitted on these data).
+Both assume independent units, so they are left out if a patient has several units. The model was
+fitted on other data, so the Hosmer-Lemeshow statistic has as many degrees of freedom as groups (two
+fewer would apply to a model that was fitted on these data).
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from medres.evaluate.metrics.results import ChiSquareTest, GoodnessOfFit, ZTest
 from medres.evaluate.scores.sample import Sample
 
 GROUPS = 10
-CLUSTERED = "patients repeat: the test takes units as independent"
+CLUSTERED = "some patients have several units, but the test assumes independent units"
 
 
 def goodness_of_fit_report(sample: Sample) -> GoodnessOfFit:
-    """Both tests (p-values two-sided), or None with the reason if patients repeat."""
+    """Both tests (p-values two-sided), or None with the reason if a patient has several
+    units."""
     if sample.clustered:
         return GoodnessOfFit(
             ChiSquareTest(None, None, None, why=CLUSTERED), ZTest(None, None, why=CLUSTERED)
@@ -38,7 +39,7 @@ def hosmer_lemeshow(sample: Sample) -> ChiSquareTest:
     expected, size = expected[size > 0], size[size > 0]
     variance = expected * (1.0 - expected / size)
     if (variance < 1e-12).any():
-        why = "a group expects no event, or nothing but events"
+        why = "the expected number of events in a group is zero or the size of the group"
         return ChiSquareTest(None, None, None, why=why)
     chi_square = float(np.sum((observed - expected) ** 2 / variance))
     return ChiSquareTest(
@@ -51,6 +52,6 @@ def spiegelhalter(sample: Sample) -> ZTest:
     p, label = sample.score, sample.label.astype(np.float64)
     variance = float(np.sum((1.0 - 2.0 * p) ** 2 * p * (1.0 - p)))
     if variance < 1e-12:
-        return ZTest(None, None, why="every probability is 0, .5 or 1")
+        return ZTest(None, None, why="all probabilities are 0, 0.5 or 1")
     z = float(np.sum((label - p) * (1.0 - 2.0 * p))) / math.sqrt(variance)
     return ZTest(z, p_value=float(2.0 * stats.norm.sf(abs(z))))

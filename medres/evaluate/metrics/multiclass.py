@@ -1,5 +1,5 @@
 """Exclusive classes: confusion matrix, accuracy, kappa, Hand & Till. The class with the highest
-score is called.
+score is the predicted class.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def multiclass_report(
     use = units.usable(units.names[0])
     truth = np.argmax(np.stack([units.label[n][use] for n in units.names]), axis=0)
     scores = np.stack([units.score[n][use] for n in units.names])
-    called, patient, fold = np.argmax(scores, axis=0), units.patient[use], units.fold[use]
+    predicted, patient, fold = np.argmax(scores, axis=0), units.patient[use], units.fold[use]
     k = len(units.names)
-    confusion = np.bincount(truth * k + called, minlength=k * k).reshape(k, k)
+    confusion = np.bincount(truth * k + predicted, minlength=k * k).reshape(k, k)
     linear, square = np.zeros((k, k)), np.subtract.outer(np.arange(k), np.arange(k)) ** 2.0
     linear[~np.eye(k, dtype=bool)] = 1.0
     not_ordered = undefined(
@@ -42,16 +42,16 @@ def multiclass_report(
     return Multiclass(
         classes=list(units.names),
         confusion=confusion.tolist(),
-        accuracy=proportion_estimate(truth == called, patient, level),
-        balanced_accuracy=_balanced_accuracy(truth, called, patient, k, level),
-        kappa=kappa(truth, called, patient, linear, level),
-        quadratic_kappa=kappa(truth, called, patient, square, level) if ordinal else not_ordered,
+        accuracy=proportion_estimate(truth == predicted, patient, level),
+        balanced_accuracy=_balanced_accuracy(truth, predicted, patient, k, level),
+        kappa=kappa(truth, predicted, patient, linear, level),
+        quadratic_kappa=kappa(truth, predicted, patient, square, level) if ordinal else not_ordered,
         hand_till=hand_till(truth, scores, patient, fold, level),
         per_class=[
             ClassFigures(
                 name,
-                cross_table(truth == i, called == i),
-                rates(Sample(truth == i, scores[i], patient, fold), called == i, context),
+                cross_table(truth == i, predicted == i),
+                rates(Sample(truth == i, scores[i], patient, fold), predicted == i, context),
             )
             for i, name in enumerate(units.names)
         ],
@@ -60,7 +60,7 @@ def multiclass_report(
 
 def kappa(
     truth: Int64Array,
-    called: Int64Array,
+    predicted: Int64Array,
     patient: Int64Array,
     disagreement: Float64Array,
     level: float,
@@ -71,13 +71,15 @@ def kappa(
     k, n = disagreement.shape[0], truth.size
     if n == 0:
         return undefined("no unit")
-    table = np.bincount(truth * k + called, minlength=k * k).reshape(k, k) / n
+    table = np.bincount(truth * k + predicted, minlength=k * k).reshape(k, k) / n
     row, column = table.sum(axis=1), table.sum(axis=0)
     observed, expected = float((disagreement * table).sum()), float(row @ disagreement @ column)
     if expected == 0.0:
-        return undefined("all labels and calls are of one class: kappa is 0 / 0", n=n)
-    part = disagreement[truth, called] - observed
-    chance = (disagreement @ column)[truth] + (row @ disagreement)[called] - 2.0 * expected
+        return undefined(
+            "all labels and predictions are of one class: kappa is undefined (0 / 0)", n=n
+        )
+    part = disagreement[truth, predicted] - observed
+    chance = (disagreement @ column)[truth] + (row @ disagreement)[predicted] - 2.0 * expected
     derivative = -(part / expected - observed * chance / expected**2) / n
     return _wald(
         1.0 - observed / expected, derivative, patient, level, "delta method by patient", -1.0, 1.0
@@ -113,12 +115,12 @@ def hand_till(
 
 
 def _balanced_accuracy(
-    truth: Int64Array, called: Int64Array, patient: Int64Array, k: int, level: float
+    truth: Int64Array, predicted: Int64Array, patient: Int64Array, k: int, level: float
 ) -> Estimate:
     size = np.bincount(truth, minlength=k)
     if (size == 0).any():
         return undefined("a class has no unit", n=truth.size)
-    right = (truth == called).astype(np.float64)
+    right = (truth == predicted).astype(np.float64)
     recall = np.bincount(truth, right, minlength=k) / size
     derivative = (right - recall[truth]) / size[truth] / k
     return _wald(

@@ -45,42 +45,44 @@ def operating_point_report(
     sample: Sample, threshold: Threshold, context: OperatingPointContext
 ) -> OperatingPoint:
     """The cross table of a threshold with all its figures."""
-    called = sample.score >= threshold.value
+    predicted = sample.score >= threshold.value
     return OperatingPoint(
         name=threshold.name,
         threshold=threshold.value,
         origin=threshold.origin,
         source=threshold.source or None,
-        table=cross_table(sample.label, called),
-        rates=rates(sample, called, context),
-        refused_as_error=_refused_as_error(sample, called, context),
+        table=cross_table(sample.label, predicted),
+        rates=rates(sample, predicted, context),
+        refused_as_error=_refused_as_error(sample, predicted, context),
         predictive_at=[
             PredictiveValues(
                 prevalence,
-                *predictive_values(called, sample.label, sample.patient, prevalence, context.level),
+                *predictive_values(
+                    predicted, sample.label, sample.patient, prevalence, context.level
+                ),
             )
             for prevalence in context.prevalences
         ],
     )
 
 
-def cross_table(label: NDArray[np.bool_], called: NDArray[np.bool_]) -> CrossTable:
+def cross_table(label: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> CrossTable:
     """Units by label and call, of two arrays (n,).
 
     >>> cross_table(np.array([True, True, False]), np.array([True, False, False]))
     CrossTable(tp=1, fp=0, fn=1, tn=1)
     """
     return CrossTable(
-        tp=int((called & label).sum()),
-        fp=int((called & ~label).sum()),
-        fn=int((~called & label).sum()),
-        tn=int((~called & ~label).sum()),
+        tp=int((predicted & label).sum()),
+        fp=int((predicted & ~label).sum()),
+        fn=int((~predicted & label).sum()),
+        tn=int((~predicted & ~label).sum()),
     )
 
 
-def rates(sample: Sample, called: NDArray[np.bool_], context: OperatingPointContext) -> Rates:
-    """Sensitivity, specificity, PPV, NPV, accuracy, LR+ and LR- of a rule that calls `called`
-    positive.
+def rates(sample: Sample, predicted: NDArray[np.bool_], context: OperatingPointContext) -> Rates:
+    """Sensitivity, specificity, PPV, NPV, accuracy, LR+ and LR- of a rule that classifies the
+    units in `predicted` as positive.
     """
     label, patient, level = sample.label, sample.patient, context.level
 
@@ -92,28 +94,28 @@ def rates(sample: Sample, called: NDArray[np.bool_], context: OperatingPointCont
             "cases and controls were sampled separately: the proportion of positives is not that "
             "of the clinic"
         )
-        ppv = npv = accuracy = undefined(why + "; see predictive_at")
+        ppv = npv = accuracy = undefined(why + "; state a prevalence to get predictive values")
     else:
-        ppv, npv = share(label, called), share(~label, ~called)
-        accuracy = share(called == label, np.ones(label.size, dtype=bool))
+        ppv, npv = share(label, predicted), share(~label, ~predicted)
+        accuracy = share(predicted == label, np.ones(label.size, dtype=bool))
     return Rates(
-        sensitivity=share(called, label),
-        specificity=share(~called, ~label),
+        sensitivity=share(predicted, label),
+        specificity=share(~predicted, ~label),
         ppv=ppv,
         npv=npv,
         accuracy=accuracy,
-        lr_positive=likelihood_ratio(called, label, patient, level, "LR+"),
-        lr_negative=likelihood_ratio(~called, label, patient, level, "LR-"),
+        lr_positive=likelihood_ratio(predicted, label, patient, level, "LR+"),
+        lr_negative=likelihood_ratio(~predicted, label, patient, level, "LR-"),
     )
 
 
 def _refused_as_error(
-    sample: Sample, called: NDArray[np.bool_], context: OperatingPointContext
+    sample: Sample, predicted: NDArray[np.bool_], context: OperatingPointContext
 ) -> TwoRates:
     """Sensitivity and specificity with every refused or failed unit counted as wrong."""
     label = np.concatenate([sample.label, context.refused_label])
     right = np.concatenate(
-        [called == sample.label, np.zeros(context.refused_label.size, dtype=bool)]
+        [predicted == sample.label, np.zeros(context.refused_label.size, dtype=bool)]
     )
     patient = np.concatenate([sample.patient, context.refused_patient])
     sensitivity, specificity = (

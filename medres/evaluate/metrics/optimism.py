@@ -1,4 +1,4 @@
-"""Optimism of a threshold that was chosen on the evaluated data, estimated by choosing it anew in
+"""Optimism of a threshold that was chosen on the evaluated data, estimated by choosing it again in
 every bootstrap replicate.
 """
 
@@ -40,7 +40,7 @@ def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRate
         optimism = float(np.mean(draws[name][defined] - rates)) if defined.any() else 0.0
         shifted = np.clip(draws[name] - optimism, 0.0, 1.0)
         value = min(1.0, max(0.0, apparent[name] - optimism))
-        method = "bootstrap of patients, threshold chosen anew, shifted by the optimism"
+        method = "bootstrap of patients, threshold chosen again each time, shifted by the optimism"
         corrected[name] = percentile_estimate(
             value, shifted, level, method, sample.label.size, sample.n_patients
         )

@@ -17,18 +17,19 @@ Bools = NDArray[np.bool_]
 
 
 def predictive_values(
-    called: Bools, label: Bools, patient: Int64Array, prevalence: float, level: float
+    predicted: Bools, label: Bools, patient: Int64Array, prevalence: float, level: float
 ) -> tuple[Estimate, Estimate]:
-    """(PPV, NPV) of the rule `called` at `prevalence` (0..1, exclusive), with logit intervals.
+    """(PPV, NPV) of the rule `predicted` at `prevalence` (0..1, exclusive), with logit intervals.
 
     If a cell is empty, the interval (not the estimate) uses counts with z^2/2 added to each cell.
-    If patients repeat, the variance is the patient sandwich of the log odds, with t on (patients
+    If a patient has several units, the variance is the sandwich variance of the log odds,
+    clustered by patient, with t on (patients
     - 1) degrees of freedom.
     """
     odds = prevalence / (1.0 - prevalence)
     return (
-        _predictive(called, label, patient, odds, level, "positive"),
-        _predictive(~called, ~label, patient, 1.0 / odds, level, "negative"),
+        _predictive(predicted, label, patient, odds, level, "positive"),
+        _predictive(~predicted, ~label, patient, 1.0 / odds, level, "negative"),
     )
 
 
@@ -38,10 +39,10 @@ def _predictive(
     """P(of | hit), given hits among `of` and among the others, at prior `odds` of `of`."""
     n1, n0 = int(of.sum()), int((~of).sum())
     if n1 == 0 or n0 == 0:
-        return undefined("needs both classes")
+        return undefined("predictive values need both classes")
     k1, k0 = int((hit & of).sum()), int((hit & ~of).sum())
     if k1 + k0 == 0:
-        return undefined(f"no unit is called {side}")
+        return undefined(f"no unit is classified as {side}")
     _, cluster = np.unique(patient, return_inverse=True)
     groups = int(cluster.max()) + 1
     clustered = groups < of.size

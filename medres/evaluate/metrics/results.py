@@ -245,7 +245,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Multiclass:
-    """`confusion`: rows are the true class, columns the called one."""
+    """`confusion`: rows are the true class, columns the predicted class."""
 
     classes: list[str]
     confusion: list[list[int]]

@@ -89,7 +89,7 @@ def criterion(text: str, name: str = "operating point") -> Criterion:
     )
 
 
-def threshold(sample: Sample, wanted: Criterion) -> float | None:
+def threshold(sample: Sample, rule: Criterion) -> float | None:
     """The threshold that meets a criterion in a sample with both classes; None if none does.
 
     >>> scores = np.array([0.9, 0.6, 0.4, 0.1])
@@ -99,7 +99,7 @@ def threshold(sample: Sample, wanted: Criterion) -> float | None:
     0.5
     """
     counts = rank_counts(sample.label, sample.score)
-    best = _best(sample, counts, wanted)
+    best = _best(sample, counts, rule)
     return None if best is None else midway(counts, best)
 
 
@@ -175,7 +175,7 @@ def choose_thresholds(
             thresholds[:0] = _frozen(tune.sample(name), name, criteria or {}, tune_sha256)
         if not thresholds:
             sample = units.sample(name)
-            source = ThresholdSource(split="the rows evaluated here", n_patients=sample.n_patients)
+            source = ThresholdSource(split="the evaluated data", n_patients=sample.n_patients)
             best = youden_point(sample, "exploratory", "youden", source)
             thresholds += [best] if best else []
         thresholds.sort(key=lambda t: t.origin != "frozen")
@@ -207,39 +207,39 @@ def check_tune(tune: Table, table: Table) -> list[str]:
     return checked
 
 
-def _best(sample: Sample, counts: Counts, wanted: Criterion) -> int | None:
-    """Index of the lowest score that is called positive; -1 if none is; None if no threshold meets
-    the criterion.
+def _best(sample: Sample, counts: Counts, rule: Criterion) -> int | None:
+    """Index of the lowest score that is classified as positive; -1 if none is; None if no
+    threshold meets the criterion.
     """
-    # entry i + 1 belongs to index i; entry 0: no unit is called positive
+    # entry i + 1 belongs to index i; entry 0: no unit is classified as positive
     tp, fp = np.append(0, counts.tp), np.append(0, counts.fp)
     sensitivity, specificity = tp / counts.n_positive, 1.0 - fp / counts.n_negative
-    if wanted.name == "youden":
+    if rule.name == "youden":
         return int(np.argmax((sensitivity + specificity)[1:]))
-    if wanted.name in ("cost", "net_benefit"):
-        miss = wanted.value if wanted.name == "cost" else (1.0 - wanted.value) / wanted.value
+    if rule.name in ("cost", "net_benefit"):
+        miss = rule.value if rule.name == "cost" else (1.0 - rule.value) / rule.value
         return int(np.argmin(fp + miss * (counts.n_positive - tp))) - 1
-    if wanted.name == "sensitivity":
-        return int(np.argmax(sensitivity >= wanted.value - 1e-12)) - 1
-    if wanted.name == "specificity":
-        return int(np.flatnonzero(specificity >= wanted.value - 1e-12)[-1]) - 1
-    of_sensitivity = wanted.name == "sensitivity_low"
+    if rule.name == "sensitivity":
+        return int(np.argmax(sensitivity >= rule.value - 1e-12)) - 1
+    if rule.name == "specificity":
+        return int(np.flatnonzero(specificity >= rule.value - 1e-12)[-1]) - 1
+    of_sensitivity = rule.name == "sensitivity_low"
     order = range(len(tp)) if of_sensitivity else reversed(range(len(tp)))
     limits = ((i - 1, _lower_limit(sample, counts, i - 1, of_sensitivity)) for i in order)
-    return next((index for index, limit in limits if limit >= wanted.value), None)
+    return next((index for index, limit in limits if limit >= rule.value), None)
 
 
 def _lower_limit(sample: Sample, counts: Counts, index: int, of_sensitivity: bool) -> float:
     """Lower limit of the sensitivity (or specificity) if every unit with at least the index-th
-    score is called positive.
+    score is classified as positive.
     """
-    called = (
+    predicted = (
         np.zeros(len(sample.label), dtype=bool)
         if index < 0
         else sample.score >= counts.threshold[index]
     )
     of = sample.label if of_sensitivity else ~sample.label
-    hit = called[of] if of_sensitivity else ~called[of]
+    hit = predicted[of] if of_sensitivity else ~predicted[of]
     low = proportion_estimate(hit, sample.patient[of], LEVEL).ci_low
     return 0.0 if low is None else low
 
@@ -256,8 +256,8 @@ def _frozen(
     if best is None:
         return []
     thresholds = [] if FROZEN_NAME in parsed else [best]
-    for name, wanted in parsed.items():
-        value = threshold(sample, wanted)
+    for name, rule in parsed.items():
+        value = threshold(sample, rule)
         if value is None:
             raise EvaluationError(
                 f"{finding}: no threshold on the tune table meets {name}={criteria[name]} "
@@ -270,7 +270,7 @@ def _frozen(
 
 
 def _read(declared: Any, names: tuple[str, ...], unit: str) -> list[tuple[str, Threshold]]:
-    """(finding, threshold) of whatever a caller may give as `thresholds`."""
+    """(finding, threshold) of every form that the argument `thresholds` may have."""
     if isinstance(declared, Mapping):
         return [
             (finding, Threshold(str(name), _number(value), "declared"))

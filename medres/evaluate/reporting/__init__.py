@@ -9,12 +9,10 @@ from data_pipelines.runtime.lazy_exports import lazy_exports
 if TYPE_CHECKING:
     from medres.evaluate.reporting.checklists import crosswalks
     from medres.evaluate.reporting.csv_tables import tables
-    from medres.evaluate.reporting.header import flow, sample_size
     from medres.evaluate.reporting.html import embedded, page
     from medres.evaluate.reporting.methods_text import methods
     from medres.evaluate.reporting.model_card import model_card_markdown
-    from medres.evaluate.reporting.narrative import cautions, interval, summary
-    from medres.evaluate.reporting.provenance import provenance_of
+    from medres.evaluate.reporting.narrative import interval, report_warnings, summary
     from medres.evaluate.reporting.save import check_target, save_report
 
 __all__, __getattr__, __dir__ = lazy_exports(
@@ -22,12 +20,10 @@ __all__, __getattr__, __dir__ = lazy_exports(
     {
         "medres.evaluate.reporting.checklists": "crosswalks",
         "medres.evaluate.reporting.csv_tables": "tables",
-        "medres.evaluate.reporting.header": "flow sample_size",
         "medres.evaluate.reporting.html": "embedded page",
         "medres.evaluate.reporting.methods_text": "methods",
         "medres.evaluate.reporting.model_card": "model_card_markdown",
-        "medres.evaluate.reporting.narrative": "cautions interval summary",
-        "medres.evaluate.reporting.provenance": "provenance_of",
+        "medres.evaluate.reporting.narrative": "interval report_warnings summary",
         "medres.evaluate.reporting.save": "check_target save_report",
     },
 )

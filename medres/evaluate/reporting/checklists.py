@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import csv
 from importlib import resources
-from typing import Any
 
 from medres.evaluate.reporting.checklist_answers import ANSWERS
+from medres.evaluate.schema import Checklist, ChecklistItem, Report
 
 GUIDELINES = {
     "stard-2015": ("STARD 2015", "Bossuyt et al., BMJ 2015;351:h5527"),
@@ -25,12 +25,10 @@ GUIDELINES = {
 }
 
 
-def crosswalks(numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    """[{"guideline", "source", "rows": [{"item", "about", "answer", "design"}]}]; the answer of an
-    open item is None.
-    """
+def crosswalks(report: Report) -> list[Checklist]:
+    """Every guideline with its items; the answer of an open item is None."""
     return [
-        {"guideline": name, "source": source, "rows": [_row(item, numbers) for item in items(key)]}
+        Checklist(name, source, [_item(item, report) for item in items(key)])
         for key, (name, source) in GUIDELINES.items()
     ]
 
@@ -43,22 +41,17 @@ def items(key: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def _row(item: dict[str, str], numbers: dict[str, Any]) -> dict[str, str | None]:
-    stated = numbers["design"].get(item["design"]) if item["design"] else None
+def _item(item: dict[str, str], report: Report) -> ChecklistItem:
+    stated = report.design.answers.get(item["design"]) if item["design"] else None
     parts = [
-        None if stated in (None, "", []) else _text(stated),
-        ANSWERS[item["section"]](numbers) if item["section"] else None,
+        None if stated in (None, "", []) else _sentence(stated),
+        ANSWERS[item["section"]](report) if item["section"] else None,
     ]
     answer = " ".join(part for part in parts if part) or None
-    return {
-        "item": item["item"],
-        "about": item["about"],
-        "answer": answer,
-        "design": item["design"] or None,
-    }
+    return ChecklistItem(item["item"], item["about"], answer, item["design"] or None)
 
 
-def _text(value: Any) -> str:
+def _sentence(value: object) -> str:
     """A value of the design file as a sentence: lists are joined, and a full stop is added."""
     text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if text.endswith((".", "!", "?")) else text + "."

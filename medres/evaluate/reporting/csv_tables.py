@@ -1,13 +1,18 @@
-"""The CSV tables of a report: the numbers of report.json, one row a figure, for spreadsheets and
+"""The CSV tables of a report: the numbers of report.json, one row per figure, for spreadsheets and
 statistics packages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
 
-ESTIMATE_KEYS = (
+from medres.evaluate.metrics.results import Multiclass, OperatingPoint
+from medres.evaluate.schema import Comparison, Finding, Report
+from medres.evaluate.serialization import to_plain
+from medres.evaluate.statistics.estimate import Estimate
+
+ESTIMATE_COLUMNS = (
     "estimate",
     "ci_low",
     "ci_high",
@@ -20,6 +25,7 @@ ESTIMATE_KEYS = (
     "n_clusters",
     "why",
 )
+# fields of a finding that are not in figures.csv, because they have tables of their own
 OWN_TABLE = (
     "operating_points",
     "subgroups",
@@ -27,137 +33,158 @@ OWN_TABLE = (
     "curves",
     "readers",
     "other_unit",
-)  # have tables of their own
+)
 
-Row = dict[str, Any]
+Cell = str | float | None  # int and bool are floats to the type checker
+Row = dict[str, Cell]
 
 
-def tables(numbers: dict[str, Any]) -> dict[str, list[Row]]:
-    """Rows by table: figures, operating_points, curves, decision_curves, subgroups, comparisons,
-    readers, confusion.
+def tables(report: Report) -> dict[str, list[Row]]:
+    """Rows by table: figures, operating_points, curves, decision_curves, subgroups, readers,
+    comparisons, confusion. A table without rows is left out.
     """
-    out: dict[str, list[Row]] = {"figures": list(_overall(numbers))}
-    for name, finding in numbers["findings"].items():
-        figures = {k: v for k, v in finding.items() if k not in OWN_TABLE}
-        out["figures"] += [
-            {"finding": name, "figure": k} | _estimate(e) for k, e in _estimates(figures)
-        ]
-        _extend(out, "operating_points", _points(name, finding))
-        _extend(out, "curves", _curve(name, finding))
-        _extend(out, "decision_curves", _decision_curve(name, finding["decision_curve"]))
-        _extend(out, "subgroups", _subgroups(name, finding))
-        _extend(out, "readers", _readers(name, finding))
-    _extend(out, "comparisons", _comparisons(numbers))
-    if "multiclass" in numbers:
-        many = numbers["multiclass"]
-        out["confusion"] = [
-            {"truth": truth} | dict(zip(many["classes"], row, strict=True))
-            for truth, row in zip(many["classes"], many["confusion"], strict=True)
-        ]
-    return {name: rows for name, rows in out.items() if rows}
+    findings = report.findings.values()
+    rows = {
+        "figures": [*_common_figures(report), *(row for f in findings for row in _figures(f))],
+        "operating_points": [row for f in findings for row in _operating_points(f)],
+        "curves": [row for f in findings for row in _curve(f)],
+        "decision_curves": [row for f in findings for row in _decision_curve(f)],
+        "subgroups": [row for f in findings for row in _subgroups(f)],
+        "readers": [row for f in findings for row in _readers(f)],
+        "comparisons": [
+            _comparison(comparison, report.title_of(comparison.finding))
+            for comparison in report.comparisons
+        ],
+        "confusion": [] if report.multiclass is None else list(_confusion(report.multiclass)),
+    }
+    return {name: table for name, table in rows.items() if table}
 
 
-def _extend(out: dict[str, list[Row]], name: str, rows: Iterator[Row]) -> None:
-    out.setdefault(name, []).extend(rows)
+def _common_figures(report: Report) -> Iterator[Row]:
+    """Figures that belong to no single finding."""
+    for path, estimate in _estimates(report.macro, "macro"):
+        yield _figure("", path, estimate)
+    if report.multiclass is None:
+        return
+    for path, estimate in _estimates(replace(report.multiclass, per_class=[]), "multiclass"):
+        yield _figure("", path, estimate)
+    for figures in report.multiclass.per_class:
+        for path, estimate in _estimates(figures, "multiclass.per_class"):
+            yield _figure(figures.name, path, estimate)
 
 
-def _is_estimate(value: Any) -> bool:
-    return isinstance(value, dict) and "ci_low" in value
+def _figures(finding: Finding) -> Iterator[Row]:
+    for member in fields(finding):
+        if member.name not in OWN_TABLE:
+            for path, estimate in _estimates(getattr(finding, member.name), member.name):
+                yield _figure(finding.title, path, estimate)
 
 
-def _estimate(value: dict[str, Any], prefix: str = "") -> Row:
-    return {prefix + key: value.get(key) for key in ESTIMATE_KEYS}
+def _figure(finding: str, path: str, estimate: Estimate) -> Row:
+    return {"finding": finding, "figure": path, **_columns(estimate)}
 
 
-def _estimates(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every estimate below `value` with its path: "auc", "calibration.slope",
-    "partial_auc.0.raw".
+def _estimates(value: object, path: str) -> Iterator[tuple[str, Estimate]]:
+    """Every estimate in `value` with its path: "auc", "calibration.slope", "partial_auc.0.raw".
+    The names are the keys of report.json.
     """
-    if _is_estimate(value):
+    if isinstance(value, Estimate):
         yield path, value
-    elif isinstance(value, dict):
-        for key, one in value.items():
-            yield from _estimates(one, f"{path}.{key}" if path else str(key))
+    elif is_dataclass(value):
+        for member in fields(value):
+            name = "" if "inline" in member.metadata else member.name
+            yield from _estimates(getattr(value, member.name), f"{path}.{name}".strip("."))
     elif isinstance(value, list):
-        for i, one in enumerate(value):
-            yield from _estimates(one, f"{path}.{i}")
+        for i, item in enumerate(value):
+            yield from _estimates(item, f"{path}.{i}")
 
 
-def _overall(numbers: dict[str, Any]) -> Iterator[Row]:
-    for key in ("macro", "multiclass"):
-        part = {k: v for k, v in numbers.get(key, {}).items() if k != "per_class"}
-        for path, e in _estimates(part, key):
-            yield {"finding": "", "figure": path} | _estimate(e)
-    for row in numbers.get("multiclass", {}).get("per_class", []):
-        for path, e in _estimates(row, "multiclass.per_class"):
-            yield {"finding": row["class"], "figure": path} | _estimate(e)
+def _columns(estimate: Estimate | None, prefix: str = "") -> Row:
+    values = {} if estimate is None else estimate.to_dict()
+    return {prefix + column: values.get(column) for column in ESTIMATE_COLUMNS}
 
 
-def _points(name: str, finding: dict[str, Any]) -> Iterator[Row]:
-    points: list[tuple[Row, Row]] = [({}, p) for p in finding["operating_points"]]
-    if "other_unit" in finding:
-        unit = {"unit": finding["other_unit"]["unit"]}
-        points += [(unit, p) for p in finding["other_unit"]["operating_points"]]
-    for unit, point in points:
-        head = (
-            {"finding": name}
-            | {k: point[k] for k in ("name", "threshold", "origin", "tp", "fp", "fn", "tn")}
-            | unit
-        )
-        for path, e in _estimates({k: v for k, v in point.items() if k != "predictive_at"}):
-            yield head | {"figure": path} | _estimate(e)
-        for at in point["predictive_at"]:
-            for key in ("ppv", "npv"):
-                yield (
-                    head
-                    | {"figure": f"{key} at prevalence {at['prevalence']:g}"}
-                    | _estimate(at[key])
-                )
+def _scalars(owner: object) -> Row:
+    """The members of an object that are single values."""
+    members = to_plain(owner).items()
+    return {key: value for key, value in members if not isinstance(value, dict | list)}
 
 
-def _curve(name: str, finding: dict[str, Any]) -> Iterator[Row]:
-    counts = finding.get("curves", {}).get("counts", {"threshold": [], "tp": [], "fp": []})
-    for threshold, tp, fp in zip(counts["threshold"], counts["tp"], counts["fp"], strict=True):
-        yield {"finding": name, "threshold": threshold, "tp": tp, "fp": fp}
+def _operating_points(finding: Finding) -> Iterator[Row]:
+    for point in finding.operating_points:
+        yield from _operating_point(finding.title, point, {})
+    if finding.other_unit is not None:
+        for point in finding.other_unit.operating_points:
+            yield from _operating_point(finding.title, point, {"unit": finding.other_unit.unit})
 
 
-def _decision_curve(name: str, curve: dict[str, Any]) -> Iterator[Row]:
-    for i, threshold in enumerate(curve["threshold"] or []):
-        yield (
-            {"finding": name, "prevalence": curve["prevalence"], "threshold": threshold}
-            | _estimate(curve["model"][i])
-            | {
-                "all": curve["all"][i]["estimate"],
-                "interventions_avoided": curve["interventions_avoided"][i],
-            }
-        )
+def _operating_point(title: str, point: OperatingPoint, unit: Row) -> Iterator[Row]:
+    common: Row = {"finding": title, **_scalars(point), **unit}
+    for path, estimate in _estimates(replace(point, predictive_at=[]), ""):
+        yield {**common, "figure": path, **_columns(estimate)}
+    for values in point.predictive_at:
+        for name, estimate in (("ppv", values.ppv), ("npv", values.npv)):
+            figure = f"{name} at prevalence {values.prevalence:g}"
+            yield {**common, "figure": figure, **_columns(estimate)}
 
 
-def _subgroups(name: str, finding: dict[str, Any]) -> Iterator[Row]:
-    for row in finding["subgroups"]:
-        known = {k: v for k, v in row.items() if not isinstance(v, dict | list)}
-        rates = {}
-        for point in row.get("operating_points", [])[:1]:
-            rates = _estimate(point["sensitivity"], "sensitivity_") | _estimate(
-                point["specificity"], "specificity_"
+def _curve(finding: Finding) -> Iterator[Row]:
+    if finding.curves is None:
+        return
+    counts = finding.curves.counts
+    for threshold, tp, fp in zip(to_plain(counts.threshold), counts.tp, counts.fp, strict=True):
+        yield {"finding": finding.title, "threshold": threshold, "tp": tp, "fp": fp}
+
+
+def _decision_curve(finding: Finding) -> Iterator[Row]:
+    curve = finding.decision_curve
+    for threshold, model, everyone, avoided in zip(
+        curve.threshold or [],
+        curve.model or [],
+        curve.all or [],
+        curve.interventions_avoided or [],
+        strict=True,
+    ):
+        yield {
+            "finding": finding.title,
+            "prevalence": curve.prevalence,
+            "threshold": threshold,
+            **_columns(model),
+            "all": everyone.estimate,
+            "interventions_avoided": avoided,
+        }
+
+
+def _subgroups(finding: Finding) -> Iterator[Row]:
+    for subgroup in finding.subgroups:
+        rates: Row = {}
+        for point in (subgroup.operating_points or [])[:1]:
+            rates = _columns(point.rates.sensitivity, "sensitivity_") | _columns(
+                point.rates.specificity, "specificity_"
             )
-        yield {"finding": name} | known | _estimate(row.get("auc", {}), "auc_") | rates
+        auc = _columns(subgroup.auc, "auc_")
+        yield {"finding": finding.title, **_scalars(subgroup), **auc, **rates}
 
 
-def _readers(name: str, finding: dict[str, Any]) -> Iterator[Row]:
-    for one in finding.get("readers", []):
-        known = {"finding": name} | {k: one[k] for k in ("reader", "arm", "n")}
-        yield (
-            known
-            | _estimate(one["sensitivity"], "sensitivity_")
-            | _estimate(one["specificity"], "specificity_")
-        )
+def _readers(finding: Finding) -> Iterator[Row]:
+    for reader in finding.readers or []:
+        yield {
+            "finding": finding.title,
+            **_scalars(reader),
+            **_columns(reader.sensitivity, "sensitivity_"),
+            **_columns(reader.specificity, "specificity_"),
+        }
 
 
-def _comparisons(numbers: dict[str, Any]) -> Iterator[Row]:
-    for row in numbers["comparisons"]:
-        out = {k: v for k, v in row.items() if not isinstance(v, dict)}
-        for key in ("auc_difference", "sensitivity_difference", "specificity_difference"):
-            if key in row:
-                out |= _estimate(row[key], f"{key}_")
-        yield out
+def _comparison(comparison: Comparison, title: str) -> Row:
+    row = {**_scalars(comparison), "finding": title}
+    row |= _columns(comparison.auc_difference, "auc_difference_")
+    if comparison.rates is not None:
+        row |= _columns(comparison.rates.sensitivity_difference, "sensitivity_difference_")
+        row |= _columns(comparison.rates.specificity_difference, "specificity_difference_")
+    return row
+
+
+def _confusion(multiclass: Multiclass) -> Iterator[Row]:
+    for truth, counts in zip(multiclass.classes, multiclass.confusion, strict=True):
+        yield {"truth": truth, **dict(zip(multiclass.classes, counts, strict=True))}

@@ -7,18 +7,28 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from html import escape
 from importlib import resources
-from typing import Any
+from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from medres.evaluate.reporting import html_figures
-from medres.evaluate.reporting.narrative import UNIT_PLURAL, interval, limits, percent
+from medres.evaluate.reporting.html_figures import ForestRow
+from medres.evaluate.reporting.narrative import MISSING, interval, limits, percent
+from medres.evaluate.schema import Curves, Finding, OtherUnit, Report
+from medres.evaluate.scores.table import UNIT_PLURAL
+from medres.evaluate.serialization import JsonObject, to_plain
+from medres.evaluate.statistics.estimate import Estimate
+from medres.tasks import task_named
+
+Pictures = Mapping[str, Mapping[str, str]]
 
 
-def page(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = None) -> str:
+def page(report: Report, pictures: Pictures | None = None) -> str:
     """The self-contained page, with a content security policy that allows only its own style and
     script.
 
@@ -29,38 +39,75 @@ def page(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = N
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "pct": _pct,
-        "p": _p,
+        "pct": percent,
+        "p": format_p,
         "ci": limits,
-        "counts": _counts,
+        "counts": format_counts,
         "interval": interval,
-        "ci_pct": _ci_pct,
-        "num": _num,
+        "ci_pct": format_percent_limits,
+        "num": format_number,
     }
     template = environment.from_string(_asset("page.html.j2"))
+    findings = report.findings.items()
     return template.render(
-        r=numbers,
+        r=report,
+        task=task_named(report.task),
+        demographics=to_plain(report.flow.demographics),
+        provenance=to_plain(report.provenance),
         css=Markup(css),
         script=Markup(script),
         pictures=pictures or {},
         policy=_policy(css, script),
-        data=_payload(numbers),
-        plural=UNIT_PLURAL[numbers["analysis_unit"]],
+        data=_payload(report),
+        plural=UNIT_PLURAL[report.analysis_unit],
         plurals=UNIT_PLURAL,
-        overlays={
-            name: _overlays(name, finding, numbers) for name, finding in numbers["findings"].items()
-        },
-        drawn={name: _figures(name, finding) for name, finding in numbers["findings"].items()},
-        toggled=[name for name, finding in numbers["findings"].items() if _has_other_unit(finding)],
-        overview=_overview(numbers),
-        subgroups={n: _subgroup_forest(n, f) for n, f in numbers["findings"].items()},
+        overlays={name: _overlays(name, finding, report) for name, finding in findings},
+        figures={name: _figures(finding) for name, finding in findings},
+        overview=_overview(report),
+        subgroups={name: _subgroup_forest(finding) for name, finding in findings},
+        second_unit={name: _second_unit(finding) for name, finding in findings},
     )
 
 
-def embedded(numbers: dict[str, Any], pictures: dict[str, dict[str, str]] | None = None) -> str:
+def embedded(report: Report, pictures: Pictures | None = None) -> str:
     """The page in an iframe, for a notebook: its style does not affect the notebook."""
-    text = escape(page(numbers, pictures))
+    text = escape(page(report, pictures))
     return f'<iframe sandbox="allow-scripts" width="100%" height="900" srcdoc="{text}"></iframe>'
+
+
+def format_number(value: float | None, digits: int = 3) -> str:
+    """A number with `digits` decimals, or an integer with spaces between thousands.
+
+    >>> format_number(0.12345), format_number(1234567), format_number(math.inf)
+    ('0.123', '1 234 567', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}".replace(",", " ")
+
+
+def format_p(value: float | None) -> str:
+    """A p-value with three decimals.
+
+    >>> format_p(0.04561), format_p(0.00001)
+    ('0.046', '< 0.001')
+    """
+    return "< 0.001" if value is not None and value < 0.001 else format_number(value)
+
+
+def format_counts(estimate: Estimate) -> str:
+    """Numerator and denominator of a proportion, else the number of units."""
+    numerator, denominator = estimate.numerator, estimate.denominator
+    if isinstance(numerator, int) and isinstance(denominator, int):
+        return f"{format_number(numerator)} / {format_number(denominator)}"
+    return "" if estimate.n is None else format_number(estimate.n)
+
+
+def format_percent_limits(estimate: Estimate) -> str:
+    """The confidence limits in percent, or why there are none."""
+    if estimate.bounds is None:
+        return estimate.why or ""
+    return " to ".join(map(percent, estimate.bounds))
 
 
 def _asset(name: str) -> str:
@@ -83,186 +130,167 @@ def _policy(css: str, script: str) -> str:
     )
 
 
-def _payload(numbers: dict[str, Any]) -> Markup:
+def _payload(report: Report) -> Markup:
     """The data for the script of the page, as JSON that cannot close its HTML element."""
-    data = [_explored(name, finding, numbers) for name, finding in numbers["findings"].items()]
+    data = [_explored(name, finding, report) for name, finding in report.findings.items()]
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _explored(name: str, finding: dict[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-    prevalence = (
-        finding["decision_curve"]["prevalence"] if finding["decision_curve"]["model"] else None
-    )
-    common = {"probability": finding["brier"]["estimate"] is not None}
-    views = [_view(finding, numbers["analysis_unit"]) | common | {"prevalence": prevalence}]
-    if _has_other_unit(finding):
-        other = finding["other_unit"]
-        stated = (numbers["design"]["prevalence"] or {}).get(name)
-        share = stated if stated is not None or not other["n"] else other["n_positive"] / other["n"]
-        views.append(
-            _view(other, other["unit"])
-            | common
-            | {"prevalence": None if prevalence is None else share}
-        )
-    return {"name": name, "views": views, "overlays": _overlays(name, finding, numbers)}
+def _explored(name: str, finding: Finding, report: Report) -> JsonObject:
+    """The data of a finding for the threshold explorer, at one or two units of analysis."""
+    curve = finding.decision_curve
+    prevalence = curve.prevalence if curve.model else None
+    common = {"probability": finding.brier.estimate is not None}
+    views = [_view(finding, report.analysis_unit) | common | {"prevalence": prevalence}]
+    other = _second_unit(finding)
+    if other is not None:
+        if prevalence is not None:
+            stated = report.design.stated_prevalence(name)
+            prevalence = other.n_positive / other.n if stated is None else stated
+        views.append(_view(other, other.unit) | common | {"prevalence": prevalence})
+    overlays = _overlays(name, finding, report)
+    return {"name": finding.title, "views": views, "overlays": overlays}
 
 
-def _has_other_unit(finding: dict[str, Any]) -> bool:
-    """Whether the page can switch between two units of analysis."""
-    known = finding["auc"]["estimate"] is not None and "curves" in finding
-    return (
-        known and "other_unit" in finding and finding["other_unit"]["auc"]["estimate"] is not None
-    )
+def _second_unit(finding: Finding) -> OtherUnit | None:
+    """The second unit of analysis, if the page can switch to it."""
+    other = finding.other_unit
+    if _drawable_curves(finding) is None or other is None or other.auc.estimate is None:
+        return None
+    return other
 
 
-def _view(shown: dict[str, Any], unit: str) -> dict[str, Any]:
-    """The data of a finding at one unit of analysis for the threshold explorer."""
-    curves = shown.get("curves", {"counts": {"threshold": [], "tp": [], "fp": []}, "wilson": {}})
+def _drawable_curves(finding: Finding) -> Curves | None:
+    return None if finding.auc.estimate is None else finding.curves
+
+
+def _view(finding: Finding | OtherUnit, unit: str) -> JsonObject:
+    """The data of a finding at one unit of analysis."""
+    counts: JsonObject = {"threshold": [], "tp": [], "fp": []}
+    if finding.curves is not None:
+        counts = to_plain(finding.curves.counts) | to_plain(finding.curves.wilson)
     points = [
-        {k: p[k] for k in ("name", "origin", "threshold", "tp", "fp")}
-        for p in shown["operating_points"]
+        {
+            "name": point.name,
+            "origin": point.origin,
+            "threshold": to_plain(point.threshold),
+            "tp": point.table.tp,
+            "fp": point.table.fp,
+        }
+        for point in finding.operating_points
     ]
-    return curves["counts"] | curves["wilson"] | {
-        "positive": shown["n_positive"], "negative": shown["n"] - shown["n_positive"],
-        "unit": unit, "units": UNIT_PLURAL[unit], "points": points,
-    }  # fmt: skip
+    return counts | {
+        "positive": finding.n_positive,
+        "negative": finding.n_negative,
+        "unit": unit,
+        "units": UNIT_PLURAL[unit],
+        "points": points,
+    }
 
 
-def _overlays(name: str, finding: dict[str, Any], numbers: dict[str, Any]) -> list[dict[str, Any]]:
+def _overlays(name: str, finding: Finding, report: Report) -> list[JsonObject]:
     """Curves that a button overlays on the ROC curve: subgroups and other models."""
-    out = [
-        {"label": f"{row['column']}: {row['level']}", "positive": row["n_positive"], "n": row["n"]}
-        | row["counts"]
-        for row in finding["subgroups"]
-        if "counts" in row
-    ]
-    out += [
-        {"label": row["b"], "positive": row["n_positive"], "n": row["n_common"]} | row["b_counts"]
-        for row in numbers["comparisons"]
-        if row["finding"] == name and "b_counts" in row
+    curves = [
+        (f"{row.column}: {row.level}", row.n_positive, row.n, row.counts)
+        for row in finding.subgroups
+    ] + [
+        (row.b, row.n_positive, row.n_common, row.b_counts)
+        for row in report.comparisons
+        if row.finding == name
     ]
     return [
-        one | {"negative": one["n"] - one["positive"]}
-        for one in out
-        if 0 < one["positive"] < one["n"]
+        {"label": label, "positive": positive, "n": n}
+        | to_plain(counts)
+        | {"negative": n - positive}
+        for label, positive, n, counts in curves
+        if counts is not None and positive is not None and 0 < positive < n
     ]
 
 
-def _figures(name: str, finding: dict[str, Any]) -> list[dict[str, Any]]:
-    curves = finding.get("curves")
-    if curves is None or finding["auc"]["estimate"] is None:
+class _Figure(NamedTuple):
+    title: str
+    svg: Markup
+    note: str
+
+
+def _figures(finding: Finding) -> list[_Figure]:
+    curves = _drawable_curves(finding)
+    if curves is None:
         return []
-    roc_note = "Points: thresholds, with confidence intervals." + (
-        " Triangles: human readers." if finding.get("readers") else ""
-    )
-    negative_up = (
-        "Bars upward: units with the finding; bars downward: units without it; each as a share of "
-        "its class. Vertical lines: thresholds."
-    )
-    out = [
-        {"title": "ROC curve", "svg": html_figures.roc(name, finding), "note": roc_note},
-        {
-            "title": "Distribution of scores",
-            "svg": html_figures.histogram(name, finding),
-            "note": negative_up,
-        },
+    figures = [
+        _Figure(
+            "ROC curve",
+            Markup(html_figures.roc(finding, curves.counts)),
+            "Points: thresholds, with confidence intervals."
+            + (" Triangles: human readers." if finding.readers else ""),
+        )
     ]
-    if finding["average_precision"]["estimate"] is not None:
-        note = "Step curve without interpolation. Dashed line: prevalence (chance level)."
-        out.append(
-            {
-                "title": "Precision-recall curve",
-                "svg": html_figures.precision_recall(name, finding),
-                "note": note,
-            }
+    if curves.histogram is not None:
+        figures.append(
+            _Figure(
+                "Distribution of scores",
+                Markup(html_figures.histogram(finding, curves.histogram)),
+                "Bars upward: units with the finding; bars downward: units without it; each as a "
+                "share of its class. Vertical lines: thresholds.",
+            )
         )
-    if "reliability" in curves:
-        note = (
-            "On the diagonal, predicted probability and observed frequency agree. The bins hold "
-            "approximately equal numbers."
+    if finding.average_precision.estimate is not None:
+        figures.append(
+            _Figure(
+                "Precision-recall curve",
+                Markup(html_figures.precision_recall(finding, curves.counts)),
+                "Step curve without interpolation. Dashed line: prevalence (chance level).",
+            )
         )
-        out.append(
-            {"title": "Calibration", "svg": html_figures.calibration(name, finding), "note": note}
+    if curves.calibration is not None:
+        figures.append(
+            _Figure(
+                "Calibration",
+                Markup(html_figures.calibration(finding.title, curves.calibration)),
+                "On the diagonal, predicted probability and observed frequency agree. The bins "
+                "hold approximately equal numbers.",
+            )
         )
-    if finding["decision_curve"]["model"] is not None:
-        note = (
-            "Net benefit of the model per unit, with its confidence interval; dashed line: treat "
-            "all. Higher is better. The threshold probability is a risk as predicted by the model."
+    if finding.decision_curve.model is not None:
+        figures.append(
+            _Figure(
+                "Decision curve",
+                Markup(html_figures.decision_curve(finding.title, finding.decision_curve)),
+                "Net benefit of the model per unit, with its confidence interval; dashed line: "
+                "treat all. Higher is better. The threshold probability is a risk as predicted by "
+                "the model.",
+            )
         )
-        out.append(
-            {
-                "title": "Decision curve",
-                "svg": html_figures.decision_curve(name, finding),
-                "note": note,
-            }
-        )
-    return [one | {"svg": Markup(one["svg"])} for one in out]
+    return figures
 
 
-def _overview(numbers: dict[str, Any]) -> Markup | None:
-    rows = [
-        {"label": name, "auc": finding["auc"], "note": finding["auc"].get("why", "")}
-        for name, finding in numbers["findings"].items()
-    ]
-    if len(rows) < 2:
+def _overview(report: Report) -> Markup | None:
+    """The AUC of every finding, if there are several."""
+    if report.macro is None:
         return None
-    if numbers["macro"]["auc"]["estimate"] is not None:
-        label = f"mean of {len(numbers['macro']['findings'])}"
-        rows.append({"label": label, "auc": numbers["macro"]["auc"], "note": ""})
+    rows = [ForestRow(f.title, f.auc, "no AUC") for f in report.findings.values()]
+    if report.macro.auc.estimate is not None:
+        rows.append(ForestRow(f"mean of {len(report.macro.findings)}", report.macro.auc, ""))
     return _forest("AUC of each finding", rows)
 
 
-def _subgroup_forest(name: str, finding: dict[str, Any]) -> Markup | None:
-    rows = []
-    for row in finding["subgroups"]:
-        label = (
-            f"{row['column']}: {row['level']}  ({row['n_positive_patients']} / "
-            f"{row['n_negative_patients']})"
+def _subgroup_forest(finding: Finding) -> Markup | None:
+    rows = [
+        ForestRow(
+            f"{row.column}: {row.level}  ({row.n_positive_patients} / {row.n_negative_patients})",
+            row.auc,
+            "too few patients",
         )
-        rows.append({"label": label, "auc": row.get("auc"), "note": "too few patients"})
-    return _forest(f"AUC of {name} by subgroup", rows) if rows else None
+        for row in finding.subgroups
+    ]
+    return _forest(f"AUC of {finding.title} by subgroup", rows) if rows else None
 
 
-def _forest(name: str, rows: list[dict[str, Any]]) -> Markup:
+def _forest(name: str, rows: list[ForestRow]) -> Markup:
     """Drawn twice, for a wide and a narrow screen; the style sheet shows one of them."""
-    low = _left(rows)
+    limits = [row.auc.ci_low for row in rows if row.auc and row.auc.ci_low is not None]
+    low = max(0.0, min(0.4, int(min(limits, default=0.4) * 10) / 10))
     return Markup(
         html_figures.forest(name, rows, low) + html_figures.forest_narrow(name, rows, low)
-    )
-
-
-def _left(rows: list[dict[str, Any]]) -> float:
-    lows = [row["auc"]["ci_low"] for row in rows if row["auc"] and row["auc"]["ci_low"] is not None]
-    return max(0.0, min(0.4, int(min(lows, default=0.4) * 10) / 10))
-
-
-def _pct(value: float | None) -> str:
-    return "–" if value is None else percent(value)
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _num(value: Any, digits: int = 3) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}".replace(",", " ")
-
-
-def _counts(e: dict[str, Any]) -> str:
-    """Numerator and denominator of a proportion, else the number of units."""
-    if isinstance(e.get("numerator"), int) and isinstance(e.get("denominator"), int):
-        return f"{_num(e['numerator'])} / {_num(e['denominator'])}"
-    return _num(e["n"]) if "n" in e else ""
-
-
-def _ci_pct(e: dict[str, Any]) -> str:
-    return (
-        e.get("why", "")
-        if e["ci_low"] is None
-        else f"{percent(e['ci_low'])} to {percent(e['ci_high'])}"
     )

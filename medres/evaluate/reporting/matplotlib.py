@@ -1,5 +1,8 @@
-"""Figures for papers: each takes one finding of report.json and returns a matplotlib axis (vector
-when saved as PDF/SVG).
+"""Figures for papers: each function takes one finding and returns a matplotlib axis, which is a
+vector graphic when saved as PDF or SVG.
+
+A finding is an object, `DiagnosticReport.report.findings[NAME]`, or one finding of report.json as
+`json.load` gives it (`numbers["findings"][NAME]`).
 """
 
 from __future__ import annotations
@@ -10,102 +13,125 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medres.errors import EvaluationError
+from medres.evaluate.schema import Curves, Finding, Report
+from medres.evaluate.serialization import JsonObject, from_plain
+from medres.evaluate.statistics.estimate import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SINGLE_COLUMN = (3.35, 3.2)  # inches: 85 mm, the usual column of a journal
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#6b7280"
+BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "#6b7280"
 
 
-def plot_roc(finding: dict[str, Any], ax: Axes | None = None) -> Axes:
-    """ROC curve with the operating points and their intervals; triangles: readers."""
+def plot_roc(finding: Finding | JsonObject, ax: Axes | None = None) -> Axes:
+    """ROC curve with the operating points and their intervals; triangles: human readers.
+
+    Raises EvaluationError (code no_curve) if a class is missing.
+    """
+    finding, curves = _with_curves(finding)
     ax = _square(ax, "1 − specificity", "sensitivity")
-    counts, positive = finding["curves"]["counts"], finding["n_positive"]
-    negative = finding["n"] - positive
-    ax.plot([0, 1], [0, 1], "--", color=GREY, lw=0.8)
-    fpr, tpr = np.array([0, *counts["fp"]]) / negative, np.array([0, *counts["tp"]]) / positive
-    ax.plot(fpr, tpr, color=BLUE, label=f"AUC {finding['auc']['estimate']:.3f}")
-    for point in finding["operating_points"]:
-        se, sp = point["sensitivity"], point["specificity"]
-        arms: dict[str, Any] = {"yerr": _arms(se), "xerr": _arms(sp, mirrored=True)}
-        ax.errorbar(
-            1 - sp["estimate"], se["estimate"], fmt="o", color="black", ms=4, lw=0.9, **arms
-        )
-    for reader in finding.get("readers", []):
-        se, sp = reader["sensitivity"]["estimate"], reader["specificity"]["estimate"]
-        if se is not None and sp is not None:
-            ax.plot(1 - sp, se, "^", color=ORANGE, ms=5)
+    counts = curves.counts
+    ax.plot([0, 1], [0, 1], "--", color=GRAY, lw=0.8)
+    fpr = np.array([0, *counts.fp]) / finding.n_negative
+    tpr = np.array([0, *counts.tp]) / finding.n_positive
+    ax.plot(fpr, tpr, color=BLUE, label=f"AUC {finding.auc.estimate:.3f}")
+    for point in finding.operating_points:
+        se, sp = point.rates.sensitivity, point.rates.specificity
+        if se.estimate is not None and sp.estimate is not None:
+            x, y = 1 - sp.estimate, se.estimate
+            xerr, yerr = _arms(sp, mirrored=True), _arms(se)
+            ax.errorbar(x, y, yerr, xerr, fmt="o", color="black", ms=4, lw=0.9)
+    for reader in finding.readers or []:
+        se, sp = reader.sensitivity, reader.specificity
+        if se.estimate is not None and sp.estimate is not None:
+            ax.plot(1 - sp.estimate, se.estimate, "^", color=ORANGE, ms=5)
     ax.legend(loc="lower right", frameon=False)
     return ax
 
 
-def plot_precision_recall(finding: dict[str, Any], ax: Axes | None = None) -> Axes:
-    """Precision against recall in steps; the dashed line is the share of positives."""
+def plot_precision_recall(finding: Finding | JsonObject, ax: Axes | None = None) -> Axes:
+    """Precision against recall in steps; the dashed line is the share of positives.
+
+    Raises EvaluationError (code no_curve) if a class is missing.
+    """
+    finding, curves = _with_curves(finding)
     ax = _square(ax, "recall", "precision")
-    counts, positive = finding["curves"]["counts"], finding["n_positive"]
-    tp, fp = np.array(counts["tp"]), np.array(counts["fp"])
+    tp, fp = np.array(curves.counts.tp), np.array(curves.counts.fp)
     precision = tp / (tp + fp)
-    ax.step([0, *(tp / positive)], [precision[0], *precision], where="pre", color=BLUE)
-    ax.axhline(positive / finding["n"], ls="--", color=GREY, lw=0.8)
+    recall = tp / finding.n_positive
+    ax.step([0, *recall], [precision[0], *precision], where="pre", color=BLUE)
+    ax.axhline(finding.n_positive / finding.n, ls="--", color=GRAY, lw=0.8)
     return ax
 
 
-def plot_calibration(finding: dict[str, Any], ax: Axes | None = None) -> Axes:
-    """Observed share against predicted probability, with intervals and, where it exists, the
-    flexible curve.
+def plot_calibration(finding: Finding | JsonObject, ax: Axes | None = None) -> Axes:
+    """Observed share against predicted probability, with intervals and, if it exists, the flexible
+    curve.
+
+    Raises EvaluationError (code no_calibration) for scores that are not probabilities and for a
+    case-control sample.
     """
-    if "reliability" not in finding["curves"]:
+    curves = _typed(finding).curves
+    if curves is None or curves.calibration is None:
         raise EvaluationError(
             "this finding has no calibration: its scores are not probabilities, or its sample is "
-            "case-control"
+            "case-control",
+            code="no_calibration",
         )
     ax = _square(ax, "predicted probability", "observed share")
-    ax.plot([0, 1], [0, 1], "--", color=GREY, lw=0.8)
-    for one in finding["curves"]["reliability"]:
-        observed = one["observed"]
-        ax.errorbar(
-            one["predicted"],
-            observed["estimate"],
-            yerr=_arms(observed),
-            fmt="o",
-            color="black",
-            ms=4,
-            lw=0.9,
-        )
-    smooth = finding["curves"]["flexible"]
+    ax.plot([0, 1], [0, 1], "--", color=GRAY, lw=0.8)
+    for bin_ in curves.calibration.reliability:
+        observed = bin_.observed
+        if observed.estimate is not None:
+            x, y = bin_.predicted, observed.estimate
+            ax.errorbar(x, y, _arms(observed), fmt="o", color="black", ms=4, lw=0.9)
+    smooth = curves.calibration.flexible
     if smooth is not None:
-        ax.plot(smooth["predicted"], smooth["observed"], color=BLUE)
+        ax.plot(smooth.predicted, smooth.observed, color=BLUE)
     return ax
 
 
-def plot_scores(finding: dict[str, Any], ax: Axes | None = None) -> Axes:
-    """Histogram of the scores with and without the finding, each as a share of its class."""
-    ax = _axis(ax)
-    data = finding["curves"]["histogram"]
-    edges = np.array(data["edges"])
-    for side, sign, color in (("positive", 1, ORANGE), ("negative", -1, BLUE)):
-        share = np.array(data[side]) / max(1, sum(data[side]))
-        ax.bar(
-            edges[:-1], sign * share, width=np.diff(edges), align="edge", color=color, label=side
-        )
+def plot_scores(finding: Finding | JsonObject, ax: Axes | None = None) -> Axes:
+    """Histogram of the scores with and without the finding, each as a share of its class.
+
+    Raises EvaluationError (code no_curve) if a class is missing.
+    """
+    _, curves = _with_curves(finding)
+    ax, histogram = _axis(ax), curves.histogram
+    if histogram is None:
+        return ax
+    edges = np.array(histogram.edges)
+    sides = (
+        ("positive", histogram.positive, 1, ORANGE),
+        ("negative", histogram.negative, -1, BLUE),
+    )
+    for label, counts, sign, color in sides:
+        heights, width = sign * np.array(counts) / max(1, sum(counts)), np.diff(edges)
+        ax.bar(edges[:-1], heights, width=width, align="edge", color=color, label=label)
     ax.axhline(0, color="black", lw=0.6)
     ax.set(xlabel="score", ylabel="share of its class")
     ax.legend(frameon=False)
     return ax
 
 
-def plot_decision_curve(finding: dict[str, Any], ax: Axes | None = None) -> Axes:
-    """Net benefit of the model, of everyone and of no one."""
-    curve = finding["decision_curve"]
-    if curve["model"] is None:
-        raise EvaluationError(f"this finding has no decision curve: {curve['why']}")
+def plot_decision_curve(finding: Finding | JsonObject, ax: Axes | None = None) -> Axes:
+    """Net benefit of the model, of treating all and of treating none.
+
+    Raises EvaluationError (code no_decision_curve) if the finding has none.
+    """
+    curve = _typed(finding).decision_curve
+    if curve.model is None or curve.threshold is None or curve.all is None:
+        raise EvaluationError(
+            f"this finding has no decision curve: {curve.why}", code="no_decision_curve"
+        )
     ax = _axis(ax)
-    grid, model = np.array(curve["threshold"]), np.array([e["estimate"] for e in curve["model"]])
-    ax.plot(grid, model, color=BLUE, label="model")
-    ax.plot(grid, [e["estimate"] for e in curve["all"]], "--", color=GREY, label="everyone")
+    model = [e.estimate or 0.0 for e in curve.model]
+    treat_all = [e.estimate or 0.0 for e in curve.all]
+    ax.plot(curve.threshold, model, color=BLUE, label="model")
+    ax.plot(curve.threshold, treat_all, "--", color=GRAY, label="treat all")
     ax.axhline(0, color="black", lw=0.6)
-    top = max(0.005, float(model.max())) * 1.25
+    top = max(0.005, *model) * 1.25
     ax.set(
         xlabel="threshold probability", ylabel="net benefit", xlim=(0, 1), ylim=(-0.25 * top, top)
     )
@@ -113,15 +139,19 @@ def plot_decision_curve(finding: dict[str, Any], ax: Axes | None = None) -> Axes
     return ax
 
 
-def plot_forest(estimates: Mapping[str, dict[str, Any]], ax: Axes | None = None) -> Axes:
-    """AUCs with their intervals by name, from the top down; what has no AUC keeps its line and
-    stays empty.
+def plot_forest(
+    estimates: Mapping[str, Estimate | JsonObject | None], ax: Axes | None = None
+) -> Axes:
+    """AUCs with their intervals by name, from the top down. A name without an AUC keeps its line,
+    which stays empty.
     """
     ax = _axis(ax)
-    for place, e in enumerate(estimates.values()):
-        if e.get("estimate") is not None:
-            ax.errorbar(e["estimate"], place, xerr=_arms(e), fmt="o", color="black", ms=4, lw=0.9)
-    ax.axvline(0.5, ls="--", color=GREY, lw=0.8)
+    for row, value in enumerate(estimates.values()):
+        auc = value if isinstance(value, Estimate) else from_plain(Estimate, value or None)
+        if auc is not None and auc.estimate is not None:
+            arms = _arms(auc)
+            ax.errorbar(auc.estimate, row, xerr=arms, fmt="o", color="black", ms=4, lw=0.9)
+    ax.axvline(0.5, ls="--", color=GRAY, lw=0.8)
     ax.set(
         xlabel="AUC",
         yticks=range(len(estimates)),
@@ -131,21 +161,40 @@ def plot_forest(estimates: Mapping[str, dict[str, Any]], ax: Axes | None = None)
     return ax
 
 
-def plot_findings(numbers: dict[str, Any], ax: Axes | None = None) -> Axes:
-    """The AUC of every finding or class of a report, and their mean (report.json as a whole)."""
-    estimates = {name: finding["auc"] for name, finding in numbers["findings"].items()}
-    if "macro" in numbers:
-        estimates[f"mean of {len(numbers['macro']['findings'])}"] = numbers["macro"]["auc"]
+def plot_findings(report: Report | JsonObject, ax: Axes | None = None) -> Axes:
+    """The AUC of every finding or class of a report, and their mean. report:
+    `DiagnosticReport.report`, or report.json as a whole.
+    """
+    report = report if isinstance(report, Report) else from_plain(Report, report)
+    estimates = {finding.title or name: finding.auc for name, finding in report.findings.items()}
+    if report.macro is not None:
+        estimates[f"mean of {len(report.macro.findings)}"] = report.macro.auc
     return plot_forest(estimates, ax)
 
 
-def plot_subgroups(finding: dict[str, Any], ax: Axes | None = None) -> Axes:
-    """The AUC of a finding by subgroup; levels with too few patients stay empty."""
-    if not finding["subgroups"]:
-        raise EvaluationError("this finding has no subgroups: name their columns when evaluating")
-    return plot_forest(
-        {f"{row['column']}: {row['level']}": row.get("auc", {}) for row in finding["subgroups"]}, ax
-    )
+def plot_subgroups(finding: Finding | JsonObject, ax: Axes | None = None) -> Axes:
+    """The AUC of a finding by subgroup; levels with too few patients stay empty.
+
+    Raises EvaluationError (code no_subgroups) if the finding was evaluated without subgroups.
+    """
+    subgroups = _typed(finding).subgroups
+    if not subgroups:
+        raise EvaluationError(
+            "this finding has no subgroups: name their columns when evaluating",
+            code="no_subgroups",
+        )
+    return plot_forest({f"{row.column}: {row.level}": row.auc for row in subgroups}, ax)
+
+
+def _typed(finding: Finding | JsonObject) -> Finding:
+    return finding if isinstance(finding, Finding) else from_plain(Finding, finding)
+
+
+def _with_curves(finding: Finding | JsonObject) -> tuple[Finding, Curves]:
+    finding = _typed(finding)
+    if finding.curves is None or finding.auc.estimate is None:
+        raise EvaluationError(f"this finding has no curve: {finding.auc.why}", code="no_curve")
+    return finding, finding.curves
 
 
 def _axis(ax: Axes | None) -> Axes:
@@ -162,9 +211,12 @@ def _square(ax: Axes | None, xlabel: str, ylabel: str) -> Axes:
     return ax
 
 
-def _arms(e: dict[str, Any], *, mirrored: bool = False) -> list[list[float]] | None:
-    """Lengths of the two arms of an interval; `mirrored` for a rate drawn as 1 - rate."""
-    if e["ci_low"] is None:
+def _arms(estimate: Estimate, *, mirrored: bool = False) -> Any:
+    """Lengths of the two arms of an interval, [[below], [above]]; `mirrored` for a rate drawn as
+    1 - rate. None without an interval.
+    """
+    if estimate.estimate is None or estimate.bounds is None:
         return None
-    below, above = e["estimate"] - e["ci_low"], e["ci_high"] - e["estimate"]
+    low, high = estimate.bounds
+    below, above = estimate.estimate - low, high - estimate.estimate
     return [[above], [below]] if mirrored else [[below], [above]]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from medres.evaluate.metrics.auc import SMALL_CLASS
 from medres.evaluate.options import ReportOptions
+from medres.evaluate.schema import Report
 
 ORIGINS = {
     "frozen": "Frozen thresholds were chosen on a separate tuning (validation) split.",
@@ -16,34 +15,36 @@ ORIGINS = {
 }
 
 
-def methods(numbers: dict[str, Any], options: ReportOptions) -> str:
+def methods(report: Report, options: ReportOptions) -> str:
     """The methods paragraph."""
     return " ".join(
-        [*_units(numbers), *_accuracy(numbers, options), *_further(numbers), *_several(numbers)]
+        [*_units(report), *_accuracy(report, options), *_further(report), *_several(report)]
     )
 
 
-def _units(numbers: dict[str, Any]) -> list[str]:
-    unit, out = numbers["analysis_unit"], []
-    out.append(f"The unit of analysis was the {unit}.")
-    if numbers["pooling"]["score"]:
-        out.append(f"Image scores were pooled to the {unit} by {numbers['pooling']['score']}.")
-    if numbers["cluster"]:
-        out.append(
+def _units(report: Report) -> list[str]:
+    unit = report.analysis_unit
+    sentences = [f"The unit of analysis was the {unit}."]
+    if report.pooling.score:
+        sentences.append(f"Image scores were pooled to the {unit} by {report.pooling.score}.")
+    if report.cluster:
+        sentences.append(
             "If patients contributed several units, patients were treated as clusters in all "
             "intervals."
         )
     else:
-        out.append("Units were treated as independent because no patient identifier was available.")
-    if numbers["folds"]:
-        out.append(
-            f"Scores came from {numbers['folds']} folds or seeds of a cross-validation; the AUC "
+        sentences.append(
+            "Units were treated as independent because no patient identifier was available."
+        )
+    if report.folds:
+        sentences.append(
+            f"Scores came from {report.folds} folds or seeds of a cross-validation; the AUC "
             f"is the mean of the AUCs within each of them (LeDell et al. 2015)."
         )
-    return out
+    return sentences
 
 
-def _accuracy(numbers: dict[str, Any], options: ReportOptions) -> list[str]:
+def _accuracy(report: Report, options: ReportOptions) -> list[str]:
     level = f"{100 * options.level:g}%"
     auc = (
         "Discrimination was measured by the empirical area under the receiver operating "
@@ -63,109 +64,107 @@ def _accuracy(numbers: dict[str, Any], options: ReportOptions) -> list[str]:
         "distribution. For likelihood ratios, intervals by the log method are reported (Simel et "
         "al. 1991)."
     )
-    origins = {p["origin"] for f in numbers["findings"].values() for p in f["operating_points"]}
+    origins = {p.origin for f in report.findings.values() for p in f.operating_points}
     return [auc, rates, *(sentence for origin, sentence in ORIGINS.items() if origin in origins)]
 
 
-def _further(numbers: dict[str, Any]) -> list[str]:
-    findings, out = list(numbers["findings"].values()), []
-    if any(f["average_precision"]["estimate"] is not None for f in findings):
-        out.append(
+def _further(report: Report) -> list[str]:
+    findings, sentences = list(report.findings.values()), []
+    if any(f.average_precision.estimate is not None for f in findings):
+        sentences.append(
             "Average precision is the stepwise sum of precision over recall; its interval was "
             "computed by the infinitesimal jackknife over patients on the logit scale."
         )
-    if any(f["brier"]["estimate"] is not None for f in findings):
-        out.append(
+    if any(f.brier.estimate is not None for f in findings):
+        sentences.append(
             "Calibration was assessed by the calibration intercept and slope (Cox), calibration in "
             "the large, and the ratio of observed to expected events, with sandwich variances "
             "clustered by patient; by the integrated calibration index of a restricted cubic "
             "spline with four knots (Austin & Steyerberg 2019); and by the Brier score with its "
             "CORP decomposition (Dimitriadis et al. 2021)."
         )
-    if any(
-        f.get("goodness_of_fit", {}).get("spiegelhalter", {}).get("p_value") is not None
-        for f in findings
-    ):
-        out.append(
+    tests = [f.goodness_of_fit for f in findings if f.goodness_of_fit is not None]
+    if any(test.spiegelhalter.p_value is not None for test in tests):
+        sentences.append(
             "Goodness of fit was tested by the Hosmer-Lemeshow test (1980), with as many degrees "
             "of freedom as groups, and by Spiegelhalter's test (1986)."
         )
     replicates = [
-        row["raw"]["replicates"]
+        area.raw.replicates
         for f in findings
-        for row in f["partial_auc"]
-        if "replicates" in row["raw"]
+        for area in f.partial_auc
+        if area.raw.replicates is not None
     ]
     if replicates:
-        out.append(
+        sentences.append(
             "For partial AUCs (McClish 1989), and for sensitivity and specificity at a fixed value "
             f"of the other, percentile intervals from {max(replicates):,} bootstrap samples of "
             "patients are reported."
         )
-    if any(f["decision_curve"]["model"] for f in findings):
-        out.append(
+    if any(f.decision_curve.model for f in findings):
+        sentences.append(
             "Net benefit was computed as in Vickers & Elkin (2006), with a sandwich variance "
             "clustered by patient."
         )
-    if numbers["design"]["prevalence"]:
-        out.append(
+    if report.design.prevalence:
+        sentences.append(
             "For predictive values at a stated prevalence, logit intervals are reported (Mercaldo "
             "et al. 2007)."
         )
-    if any(f["subgroups"] for f in findings):
-        out.append(
+    if any(f.subgroups for f in findings):
+        sentences.append(
             "AUCs of subgroups were compared by a Wald chi-square test on the logit scale with "
             "Holm's adjustment over the subgroup variables; subgroups with fewer than 10 patients "
             "in a class were suppressed."
         )
-    if any("other_unit" in f for f in findings):
-        unit = next(f["other_unit"]["unit"] for f in findings if "other_unit" in f)
-        out.append(
+    second_units = [f.other_unit.unit for f in findings if f.other_unit is not None]
+    if second_units:
+        sentences.append(
             "In the estimates by patient, a patient has the finding, and is classified as "
             "positive, if any of the patient's images has it, or is."
-            if unit == "patient"
+            if second_units[0] == "patient"
             else "The estimates by image use the label and score of each image."
         )
-    return out
+    return sentences
 
 
-def _several(numbers: dict[str, Any]) -> list[str]:
+def _several(report: Report) -> list[str]:
     """Several findings, classes or models."""
-    out = []
-    if numbers.get("macro", {}).get("auc", {}).get("ci_low") is not None:
-        out.append(
+    sentences = []
+    if report.macro is not None and report.macro.auc.ci_low is not None:
+        sentences.append(
             "The mean AUC is the unweighted mean over the findings listed; its interval on the "
             "logit scale was computed from the joint influence of each patient."
         )
-    if "multiclass" in numbers:
-        out.append(
+    if report.multiclass is not None:
+        sentences.append(
             "The predicted class was the most probable class. For accuracy, a Wilson interval is "
             "reported; for balanced accuracy and Cohen's kappa, intervals by the delta method over "
             "patients. The AUC over pairs of classes is that of Hand & Till (2001)."
         )
-    rows = numbers["comparisons"]
-    if rows:
-        out.append(
+    if report.comparisons:
+        sentences.append(
             "Models were compared on the same images by the paired test of DeLong et al. "
             "(clustered by patient if patients contributed several units), with Holm's adjustment "
             "over all comparisons."
         )
-    if any("sensitivity_difference" in row for row in rows):
-        out.append(
+    if any(comparison.rates is not None for comparison in report.comparisons):
+        sentences.append(
             "Sensitivity and specificity at a threshold declared for both models were compared by "
             "Tango's score interval (1998) and McNemar's test (exact with fewer than 25 discordant "
             "pairs), or, for clustered data, by the paired difference with a sandwich variance "
             "clustered by patient; these p-values are not adjusted."
         )
-    if numbers.get("global_comparisons"):
-        out.append(
+    if report.global_comparisons:
+        sentences.append(
             "The hypothesis that all models have the same AUC was tested by the global chi-square "
             "test of DeLong et al."
         )
-    if any("margin" in row for row in rows):
-        out.append(
+    margins = [c.noninferiority.margin for c in report.comparisons if c.noninferiority is not None]
+    if margins:
+        sentences.append(
             "A model was considered non-inferior if the lower limit of the one-sided 97.5% "
             "confidence interval of the AUC difference (model minus reference) was above "
-            f"−{rows[0]['margin']}."
+            f"−{margins[0]}."
         )
-    return out
+    return sentences

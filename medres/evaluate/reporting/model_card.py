@@ -1,90 +1,88 @@
-"""A model card in Markdown (Mitchell et al. 2019), drawn from the numbers of a report; what is
-unknown is said to be.
+"""A model card in Markdown (Mitchell et al. 2019), written from a report. What the design file does
+not state is marked as not stated.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from medres.evaluate.reporting.narrative import UNIT_PLURAL, percent
+from medres.evaluate.reporting.narrative import MISSING, percent
+from medres.evaluate.schema import Finding, Report
+from medres.evaluate.scores.table import UNIT_PLURAL
+from medres.evaluate.statistics.estimate import Estimate
 
 UNKNOWN = "not stated"
 
 
-def model_card_markdown(numbers: dict[str, Any]) -> str:
-    design = numbers["design"]
+def model_card_markdown(report: Report) -> str:
+    """The card: intended use, data, figures, warnings and methods."""
+    answers, patients = report.design.answers, report.n.patients
     lines = [
-        f"# {text(numbers['title'])}",
+        f"# {text(report.title)}",
         "",
         "Research use. Not a medical device.",
         "",
         "## Intended use",
         "",
-        text(design.get("intended_use", UNKNOWN)),
+        text(answers.get("intended_use", UNKNOWN)),
         "",
         "## Evaluation data",
         "",
-        f"- Sampling: {design['sampling'].replace('_', '-')}",
-        f"- Setting: {text(design.get('setting', UNKNOWN))}",
-        f"- Reference standard: {text(design.get('reference_standard', UNKNOWN))}",
-        f"- Patients: "
-        f"{numbers['n']['patients'] if numbers['n']['patients'] is not None else UNKNOWN}; "
-        f"{UNIT_PLURAL[numbers['analysis_unit']]}: {numbers['n']['units']}; images: "
-        f"{numbers['n']['images']}",
-        f"- Refused or failed: {numbers['flow']['refused'] + numbers['flow']['failed']} images",
+        f"- Sampling: {report.design.sampling.replace('_', '-')}",
+        f"- Setting: {text(answers.get('setting', UNKNOWN))}",
+        f"- Reference standard: {text(answers.get('reference_standard', UNKNOWN))}",
+        f"- Patients: {UNKNOWN if patients is None else patients}; "
+        f"{UNIT_PLURAL[report.analysis_unit]}: {report.n.units}; images: {report.n.images}",
+        f"- Refused or failed: {report.flow.without_score} images",
         "",
         "## Figures",
         "",
         "| Finding | n with / without | AUC | Threshold | Sensitivity | Specificity |",
         "|---|---|---|---|---|---|",
     ]
-    lines += [_row(name, finding) for name, finding in numbers["findings"].items()]
+    lines += [_row(finding) for finding in report.findings.values()]
     lines += ["", "## Warnings", ""]
     lines += [
-        f"- {text(w['finding'] + ': ' if w['finding'] else '')}{text(w['text'])}"
-        for w in numbers["warnings"]
+        f"- {text(report.title_of(w.finding) + ': ' if w.finding else '')}{text(w.text)}"
+        for w in report.warnings
     ] or ["None."]
-    lines += ["", "## Methods", "", text(numbers["methods"]), ""]
+    lines += ["", "## Methods", "", text(report.methods), ""]
     return "\n".join(lines)
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """One line in which nothing is markup."""
     flat = " ".join(str(value).split())
     return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", flat)
 
 
-def _row(name: str, finding: dict[str, Any]) -> str:
+def _row(finding: Finding) -> str:
     cells = [
-        text(name),
-        f"{finding['n_positive']} / {finding['n'] - finding['n_positive']}",
-        _auc(finding["auc"]),
+        text(finding.title),
+        f"{finding.n_positive} / {finding.n_negative}",
+        _auc(finding.auc),
     ]
-    if finding["operating_points"]:
-        point = finding["operating_points"][0]
-        threshold = "–" if point["threshold"] is None else f"{point['threshold']:.4g}"
+    if finding.operating_points:
+        point = finding.operating_points[0]
         cells += [
-            f"{threshold} ({point['origin']})",
-            _rate(point["sensitivity"]),
-            _rate(point["specificity"]),
+            f"{point.threshold:.4g} ({point.origin})",
+            _rate(point.rates.sensitivity),
+            _rate(point.rates.specificity),
         ]
     else:
-        cells += ["–", "–", "–"]
+        cells += [MISSING] * 3
     return f"| {' | '.join(cells)} |"
 
 
-def _auc(e: dict[str, Any]) -> str:
-    if e["estimate"] is None:
-        return "–"
-    return f"{e['estimate']:.3f}" + (
-        "" if e["ci_low"] is None else f" ({e['ci_low']:.3f} to {e['ci_high']:.3f})"
-    )
+def _auc(auc: Estimate) -> str:
+    if auc.estimate is None:
+        return MISSING
+    limits = "" if auc.bounds is None else " ({:.3f} to {:.3f})".format(*auc.bounds)
+    return f"{auc.estimate:.3f}{limits}"
 
 
-def _rate(e: dict[str, Any]) -> str:
-    if e["estimate"] is None:
-        return "–"
-    return percent(e["estimate"]) + (
-        "" if e["ci_low"] is None else f" ({percent(e['ci_low'])} to {percent(e['ci_high'])})"
-    )
+def _rate(rate: Estimate) -> str:
+    if rate.estimate is None or rate.bounds is None:
+        return percent(rate.estimate)
+    low, high = rate.bounds
+    return f"{percent(rate.estimate)} ({percent(low)} to {percent(high)})"

@@ -75,10 +75,12 @@ def percentile_estimate(
         replicates_undefined=n_undefined,
     )
     if n_undefined > draws.size // 10:
-        return estimate(why="a class is missing in over a tenth of the replicates: no interval")
+        return estimate(
+            why="a class is missing in more than 10% of the bootstrap samples: no interval"
+        )
     low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     if not low < high:
-        return estimate(why="the replicates do not differ: no interval")
+        return estimate(why="the bootstrap samples do not differ: no interval")
     low, high = min(float(low), value), max(float(high), value)
     return estimate(low, high, level, "two", method)
 

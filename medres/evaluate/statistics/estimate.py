@@ -46,6 +46,13 @@ class Estimate:
         ) and self.why is None:
             raise ValueError("an Estimate without a number or an interval needs `why`")
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """(ci_low, ci_high), or None if there is no interval."""
+        if self.ci_low is None or self.ci_high is None:
+            return None
+        return self.ci_low, self.ci_high
+
     def to_dict(self) -> dict[str, Any]:
         """The E object: estimate and limits always, the other keys if they have a value."""
         always = ("estimate", "ci_low", "ci_high")

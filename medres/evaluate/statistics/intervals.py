@@ -52,7 +52,7 @@ def proportion_estimate(
     hit: NDArray[np.bool_], patient: Int64Array, level: float, *, exact: bool = False
 ) -> Estimate:
     """The proportion of units with `hit` (n,): Wilson (or Clopper-Pearson with `exact`); clustered
-    Wilson if patients repeat.
+    Wilson if a patient has several units.
 
     Clustered: Wilson on n / design effect with Student's t on (patients - 1) degrees of freedom.
     The design effect is that of the ratio estimator, and at least 1. At 0 or 100 % that estimator
@@ -112,11 +112,11 @@ def mean_in_unit_range(
     groups = int(cluster.max()) + 1
     estimate = partial(Estimate, mean, level=level, n=n, n_clusters=groups)
     if groups < 2:
-        return estimate(why="one patient: no interval")
+        return estimate(why="only one patient: no interval")
     deviation = np.bincount(cluster, value - mean)
     error = math.sqrt(groups / (groups - 1) * float(deviation @ deviation)) / n
     if error == 0.0 or not 0.0 < mean < 1.0:
-        return estimate(why="no spread between patients: no interval")
+        return estimate(why="the patients do not differ: no interval")
     limits = logit_interval(mean, error, t_quantile(level, groups - 1))
     return estimate(*limits, sided="two", method=method)
 
@@ -124,8 +124,9 @@ def mean_in_unit_range(
 def likelihood_ratio(
     hit: NDArray[np.bool_], label: NDArray[np.bool_], patient: Int64Array, level: float, name: str
 ) -> Estimate:
-    """P(hit | positive) / P(hit | negative) by the log method (Simel 1991); with the patient
-    sandwich if patients repeat. `name` (LR+ or LR-) is for the reason of a missing number.
+    """P(hit | positive) / P(hit | negative) by the log method (Simel 1991); with the sandwich
+    variance clustered by patient if a patient has several units. `name` (LR+ or LR-) is for the
+    reason of a missing number.
     """
     n1, n0 = int(label.sum()), int((~label).sum())
     if n1 == 0 or n0 == 0:
@@ -155,7 +156,9 @@ def likelihood_ratio(
         quantile, method = t_quantile(level, groups - 1), "log method, patients as clusters"
     if variance <= 0.0:
         return Estimate(
-            ratio, why="zero variance: every unit is on that side of the threshold", n=n1 + n0
+            ratio,
+            why="the estimated variance is zero: every unit is on the same side of the threshold",
+            n=n1 + n0,
         )
     half = quantile * math.sqrt(variance)
     return Estimate(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import raises_code
 
 from medres.cli.evaluate_commands import auc_lines
 from medres.errors import EvaluationError
@@ -286,7 +287,7 @@ def test_save_from_python(scores: Path, tmp_path: Path) -> None:
     diagnostic = evaluate(scores)
     folder = diagnostic.save(tmp_path / "R")
     assert (folder / "report.json").read_text() == diagnostic.to_json()
-    with pytest.raises(EvaluationError):
+    with raises_code(EvaluationError, "not_empty"):
         diagnostic.save(tmp_path / "R")
 
 

@@ -80,9 +80,38 @@ def test_plots_are_axes_with_the_numbers(tmp_path) -> None:
         one.figure.savefig(tmp_path / f"{k}.pdf")
         assert (tmp_path / f"{k}.pdf").stat().st_size > 2000
     ranks = evaluate(frame().assign(score=lambda d: d.score * 9)).numbers["findings"]["positive"]
-    for plot in (plots.plot_calibration, plots.plot_decision_curve):
-        with pytest.raises(ValueError, match="this finding has no"):
-            plot(ranks)
+    with raises_code(EvaluationError, "no_calibration"):
+        plots.plot_calibration(ranks)
+    with raises_code(EvaluationError, "no_decision_curve"):
+        plots.plot_decision_curve(ranks)
+    one_class = evaluate(frame().assign(label=1)).report.findings["positive"]
+    for plot in (plots.plot_roc, plots.plot_precision_recall, plots.plot_scores):
+        with raises_code(EvaluationError, "no_curve"):
+            plot(one_class)
+
+
+def test_plots_take_the_objects_and_report_json_alike() -> None:
+    plots = pytest.importorskip("medres.evaluate.reporting.matplotlib")
+    pytest.importorskip("matplotlib")
+    site = {"site": np.where(np.arange(120) % 4 < 2, "a", "b")}
+    result = evaluate(frame().assign(**site), thresholds=0.5, subgroups=["site"])
+    finding, plain = result.report.findings["positive"], result.numbers["findings"]["positive"]
+
+    def drawn(ax) -> list[object]:
+        return [line.get_xydata().tolist() for line in ax.lines]
+
+    for plot in (
+        plots.plot_roc,
+        plots.plot_precision_recall,
+        plots.plot_calibration,
+        plots.plot_scores,
+        plots.plot_decision_curve,
+        plots.plot_subgroups,
+    ):
+        assert drawn(plot(finding)) == drawn(plot(plain))
+    assert drawn(plots.plot_findings(result.report)) == drawn(plots.plot_findings(result.numbers))
+    aucs = {"a": finding.auc, "b": plain["auc"], "c": {}}
+    assert len(drawn(plots.plot_forest(aucs))) == 3
 
 
 def test_pictures_of_the_worst_errors_stand_on_the_page_only() -> None:
@@ -126,7 +155,7 @@ def test_forests_hold_each_auc_once(tmp_path) -> None:
     assert [label.get_text() for label in ax.get_yticklabels()] == ["site: few", "site: many"]
     (drawn,) = [c for c in ax.containers if len(c)]
     assert drawn.lines[0].get_xydata().tolist() == [[finding["subgroups"][1]["auc"]["estimate"], 1]]
-    with pytest.raises(EvaluationError, match="no subgroups"):
+    with raises_code(EvaluationError, "no_subgroups"):
         plots.plot_subgroups(evaluate(data).numbers["findings"]["positive"])
     two = data.rename(columns={"label": "label:A", "score": "score:A"}).assign(
         **{"label:B": data.label, "score:B": data.score}

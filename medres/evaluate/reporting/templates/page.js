@@ -26,13 +26,13 @@
   }
 
   function element(svg, tag, role) {
-    let found = svg.querySelector(`[data-live="${CSS.escape(role)}"]`);
-    if (!found) {
-      found = document.createElementNS(SVG, tag);
-      found.dataset.live = role;
-      svg.append(found);
+    let node = svg.querySelector(`[data-live="${CSS.escape(role)}"]`);
+    if (!node) {
+      node = document.createElementNS(SVG, tag);
+      node.dataset.live = role;
+      svg.append(node);
     }
-    return found;
+    return node;
   }
 
   function dot(svg, role, x, y) {
@@ -88,11 +88,11 @@
     }
 
     function thousand() {
-      const prevalence = Number(get("prevalence").value) / 1000, sick = Math.round(1000 * prevalence);
-      const se = state.tp / P, fpr = state.fp / N, hit = Math.round(sick * se), alarms = Math.round((1000 - sick) * fpr);
+      const prevalence = Number(get("prevalence").value) / 1000, diseased = Math.round(1000 * prevalence);
+      const se = state.tp / P, fpr = state.fp / N, detected = Math.round(diseased * se), falsePositives = Math.round((1000 - diseased) * fpr);
       const ppv = (prevalence * se) / (prevalence * se + (1 - prevalence) * fpr), npv = ((1 - prevalence) * (1 - fpr)) / ((1 - prevalence) * (1 - fpr) + prevalence * (1 - se));
       get("prevalence-value").textContent = percent(prevalence);
-      get("thousand").textContent = `Of 1,000 ${f.units}, ${sick} have the finding: ${hit} are detected and ${sick - hit} are missed. Of the ${1000 - sick} without the finding, ${alarms} are false positives. ` +
+      get("thousand").textContent = `Of 1,000 ${f.units}, ${diseased} have the finding: ${detected} are detected and ${diseased - detected} are missed. Of the ${1000 - diseased} without the finding, ${falsePositives} are false positives. ` +
         `PPV ${percent(ppv)}, NPV ${percent(npv)}.`;
     }
 
@@ -153,8 +153,8 @@
       slider.max = get("second").max = last;
       slider.value = nearest(state.threshold);
       get("second").value = Math.round(last / 4);
-      section.querySelectorAll("[data-hero]").forEach((one) => { one.hidden = finding.views.length > 1 && Number(one.dataset.hero) !== number; });
-      section.querySelectorAll('[data-role="view"]').forEach((one) => one.setAttribute("aria-pressed", String(Number(one.dataset.view) === number)));
+      section.querySelectorAll("[data-hero]").forEach((hero) => { hero.hidden = finding.views.length > 1 && Number(hero.dataset.hero) !== number; });
+      section.querySelectorAll('[data-role="view"]').forEach((button) => button.setAttribute("aria-pressed", String(Number(button.dataset.view) === number)));
       if (roc && finding.views.length > 1) curve(roc, "other-unit", "overlay unit", number === 1, finding.views[1]);
       draw();
     }
@@ -175,7 +175,7 @@
       curve(roc, "overlay" + number, "overlay o" + (number % 4), !shown, finding.overlays[number]);
     }));
     section.querySelectorAll('[data-role="view"]').forEach((button) => button.addEventListener("click", () => show(Number(button.dataset.view))));
-    section.querySelectorAll(".views").forEach((one) => { one.hidden = false; });
+    section.querySelectorAll(".views").forEach((switcher) => { switcher.hidden = false; });
     panel.hidden = false;
     show(0);
   }
@@ -184,9 +184,9 @@
   let closed = [];
   addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];
-    closed.forEach((one) => { one.open = true; });
+    closed.forEach((section) => { section.open = true; });
   });
-  addEventListener("afterprint", () => closed.forEach((one) => { one.open = false; }));
+  addEventListener("afterprint", () => closed.forEach((section) => { section.open = false; }));
 
   const find = (role) => document.querySelector(`[data-role="${role}"]`);
   find("methods-buttons").hidden = false;

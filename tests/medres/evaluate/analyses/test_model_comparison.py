@@ -113,7 +113,10 @@ def test_why_there_is_no_difference() -> None:
     found, _ = paired_difference(*apart, 0.95)
     assert (found.why, found.n) == ("no fold holds both classes", 120)
     found, _ = paired_difference(sample_of(a), sample_of(a), 0.95)
-    assert (found.why, found.n) == ("the estimated variance is zero: the models rank alike", 120)
+    assert (found.why, found.n) == (
+        "the estimated variance is zero: both models rank the units identically",
+        120,
+    )
     one = np.arange(120) == 0
     alone = [replace(x, label=one) for x in (sample_of(a), sample_of(b))]
     assert (
@@ -173,7 +176,7 @@ def test_a_model_against_itself_is_not_a_crash() -> None:
     a, _ = drawn()
     row = evaluate(a, compare=a).numbers["comparisons"][0]
     assert row["auc_difference"]["estimate"] == 0
-    assert "rank alike" in row["auc_difference"]["why"]
+    assert "rank the units identically" in row["auc_difference"]["why"]
     assert row["p_value"] is None
     assert row["p_adjusted"] is None
 

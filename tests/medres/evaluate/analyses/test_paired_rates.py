@@ -92,7 +92,7 @@ def test_clustered_difference_by_hand_and_copies() -> None:
         twice[0].ci_high,
         0.95,
         "two",
-        "paired difference, patient sandwich, t",
+        "paired difference, sandwich variance clustered by patient, t",
         n=120,
         n_clusters=60,
     )
@@ -181,7 +181,7 @@ def test_global_test_of_two_is_the_square_of_the_paired_test(few_replicates) -> 
     assert row["p_value"] < 1e-4
     nothing = {"chi_square": None, "df": None, "p_value": None}
     assert to_plain(global_test(samples([a, a, b]))) == nothing | {
-        "why": "two of the models rank alike"
+        "why": "two of the models rank the units identically"
     }
     for label in (0, 1):
         found = global_test(samples([f.assign(label=label) for f in (a, b)]))

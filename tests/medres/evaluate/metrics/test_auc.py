@@ -153,7 +153,7 @@ def test_what_the_estimates_say_of_patients_with_several_units() -> None:
     assert said(out.auc_logit) == {**known, "method": f"{by}, logit"}
     assert said(out.auc_patient_weighted) == {
         **known,
-        "method": f"{by}, logit, each patient weighs the same",
+        "method": f"{by}, logit, equal weight per patient",
     }
     effect = out.auc_newcombe.design_effect
     assert effect == out.auc_wald.design_effect == out.auc_logit.design_effect
@@ -276,7 +276,7 @@ def test_what_is_said_where_there_is_no_interval() -> None:
         "method": method,
     }
     alone = auc_estimates(sample_of([1, 0], [2, 1], [0, 0]), 0.95).auc
-    assert said(alone) == {"n": 2, "n_clusters": 1, "why": "one patient: no bound"}
+    assert said(alone) == {"n": 2, "n_clusters": 1, "why": "only one patient: no bound"}
     one = auc_estimates(sample_of([1, 0, 0, 0], [2.5, 1, 2, 3]), 0.95).auc_wald
     assert said(one) == {"n": 4, "why": "the variance of an AUC needs two patients with each class"}
     assert one.estimate == pytest.approx(2 / 3)

@@ -65,7 +65,7 @@ def test_edges_have_reasons() -> None:
     known = {"level": 0.95}
     everything = average_precision_estimate(of([1, 1], [1, 2]), 0.95)
     assert everything == Estimate(
-        1.0, why="no negative unit: the value is 1 whatever the scores", n=2, **known
+        1.0, why="no negative unit: the value is 1 for any scores", n=2, **known
     )
     zero = "the estimated variance is zero: no interval of this kind"
     assert average_precision_estimate(of([1, 1, 0], [3, 2, 1]), 0.95) == Estimate(

@@ -135,7 +135,7 @@ def test_oe_ratio_and_brier_by_hand() -> None:
     assert brier.estimate == pytest.approx(brier_score_loss(s.label, s.score))
     repeated = sample_of([1, 0, 1, 0], [0.9, 0.2, 0.4, 0.1], [0, 0, 1, 2])
     squared = (repeated.score - repeated.label) ** 2
-    method = "mean by patient sandwich, logit"
+    method = "mean, sandwich variance clustered by patient, logit"
     assert brier_estimate(repeated, 0.9) == mean_in_unit_range(
         squared, repeated.patient, 0.9, method
     )
@@ -200,7 +200,7 @@ def test_observed_over_expected_without_an_interval_has_a_reason() -> None:
             [0, 0, 1],
             0.999,
             2 / 3,
-            "the interval of the logarithm is too wide to mean anything",
+            "the interval is too wide to be meaningful",
         ),
     ):
         e = calibration_estimates(sample_of(label, score, patient), level).oe_ratio
@@ -225,8 +225,8 @@ def test_what_the_regressions_say_of_themselves() -> None:
         ("in_the_large", "intercept with the slope fixed at 1"),
     ):
         e = getattr(out, key)
-        told = (f"{name}, patient sandwich, t", 0.9, "two", 60, 30)
-        assert (e.method, e.level, e.sided, e.n, e.n_clusters) == told
+        expected = (f"{name}, sandwich variance clustered by patient, t", 0.9, "two", 60, 30)
+        assert (e.method, e.level, e.sided, e.n, e.n_clusters) == expected
         assert e.estimate - e.ci_low == pytest.approx(e.ci_high - e.estimate)
 
 
@@ -258,11 +258,11 @@ def test_separation_constant_scores_and_one_class_are_reasons() -> None:
     assert separated.slope.estimate is None
     assert (
         separated.slope.why
-        == "the classes are separated: the maximum-likelihood estimate does not exist"
+        == "the classes are perfectly separated: no maximum-likelihood estimate exists"
     )
     assert separated.in_the_large.estimate is not None
     constant = calibration_estimates(sample_of([0, 1, 0, 1], [0.3] * 4), 0.95)
-    assert constant.slope.why == "every probability is the same: no slope"
+    assert constant.slope.why == "all probabilities are equal: the slope is undefined"
     one_class = calibration_estimates(sample_of([0, 0, 0], [0.1, 0.2, 0.3]), 0.95)
     assert one_class.slope.why == "one class only"
     assert one_class.oe_ratio.estimate == 0.0

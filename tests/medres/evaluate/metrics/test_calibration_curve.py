@@ -112,7 +112,7 @@ def test_a_curve_that_often_does_not_exist_has_no_bound() -> None:
     """Two units with the finding: some replicates hold neither, and there is no curve for them."""
     score = np.linspace(0.05, 0.95, 40)
     e = ici_estimate(sample_of(np.isin(np.arange(40), (12, 30)), score), 0.95)
-    assert e.why == "the curve does not exist in over a tenth of the replicates: no bound"
+    assert e.why == "in more than 10% of the bootstrap samples the curve does not exist: no bound"
     assert e.estimate > 0
     assert (e.ci_high, e.n, e.replicates) == (None, 40, 200)
     assert 20 < e.replicates_undefined < 200
@@ -153,7 +153,7 @@ def test_edges_have_reasons() -> None:
     separated = sample_of(np.arange(40) >= 20, np.linspace(0.01, 0.99, 40))
     found = ici_estimate(separated, 0.95)
     assert found == Estimate(
-        None, why="the classes are separated along the curve: it does not exist", n=40
+        None, why="the classes are perfectly separated: the curve does not exist", n=40
     )
 
 

@@ -84,7 +84,7 @@ def test_patients_with_both_labels_against_the_jackknife() -> None:
     assert (e.level, e.sided, e.method, e.n) == (
         0.95,
         "two",
-        "net benefit, patient sandwich, t",
+        "net benefit, sandwich variance clustered by patient, t",
         1500,
     )
 

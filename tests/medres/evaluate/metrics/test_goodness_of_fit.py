@@ -76,7 +76,7 @@ def test_a_group_of_one_counts() -> None:
 
 def test_left_out_with_a_reason() -> None:
     clustered = goodness_of_fit_report(sample_of([1, 0, 1, 0], [0.9, 0.2, 0.6, 0.4], [0, 0, 1, 1]))
-    why = "patients repeat: the test takes units as independent"
+    why = "some patients have several units, but the test assumes independent units"
     assert to_plain(clustered) == {
         "hosmer_lemeshow": {"chi_square": None, "df": None, "p_value": None, "why": why},
         "spiegelhalter": {"z": None, "p_value": None, "why": why},
@@ -87,9 +87,9 @@ def test_left_out_with_a_reason() -> None:
             "chi_square": None,
             "df": None,
             "p_value": None,
-            "why": "a group expects no event, or nothing but events",
+            "why": "the expected number of events in a group is zero or the size of the group",
         },
-        "spiegelhalter": {"z": None, "p_value": None, "why": "every probability is 0, .5 or 1"},
+        "spiegelhalter": {"z": None, "p_value": None, "why": "all probabilities are 0, 0.5 or 1"},
     }
     fine = sample_of([1, 0, 1, 0], [0.9, 0.2, 0.6, 0.4])
     assert goodness_of_fit_report(fine) == GoodnessOfFit(hosmer_lemeshow(fine), spiegelhalter(fine))

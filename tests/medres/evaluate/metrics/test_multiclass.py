@@ -100,7 +100,9 @@ def test_kappa_says_what_it_is_and_stays_within_minus_one_and_one() -> None:
     assert (pairs.ci_low, pairs.n_clusters) == (pytest.approx(once.ci_low), 6)
     assert kappa(truth[:0], called[:0], patient[:0], weights, 0.9) == undefined("no unit")
     flat = kappa(truth * 0, called * 0, patient, weights, 0.9)
-    assert flat == undefined("all labels and calls are of one class: kappa is 0 / 0", n=6)
+    assert flat == undefined(
+        "all labels and predictions are of one class: kappa is undefined (0 / 0)", n=6
+    )
     single = kappa(truth, called, patient * 0, weights, 0.9)
     zero = "the estimated variance is zero: no interval of this kind"
     assert single == Estimate(e.estimate, why=zero, n=6, n_clusters=1)

@@ -163,7 +163,7 @@ def test_case_control_leaves_out_what_depends_on_prevalence() -> None:
         "the clinic"
     )
     assert [(e.estimate, e.why) for e in (out.rates.ppv, out.rates.npv, out.rates.accuracy)] == [
-        (None, f"{why}; see predictive_at")
+        (None, f"{why}; state a prevalence to get predictive values")
     ] * 3
     assert (out.rates.sensitivity.estimate, out.rates.specificity.estimate) == (0.5, 0.5)
     assert out.predictive_at[0].ppv.estimate == pytest.approx(0.5 * 0.1 / (0.5 * 0.1 + 0.5 * 0.9))

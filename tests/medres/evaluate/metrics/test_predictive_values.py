@@ -40,7 +40,7 @@ def test_empty_cells_still_give_an_interval_with_the_estimate_in_it(tp: int, tn:
         ("positive", "negative"), predictive_values(called, label, patient, 0.1, 0.95), strict=True
     ):
         if e.estimate is None:
-            assert e.why == f"no unit is called {side}"
+            assert e.why == f"no unit is classified as {side}"
         else:
             assert 0 <= e.ci_low <= e.estimate <= e.ci_high <= 1
             assert e.ci_high - e.ci_low > 0.001
@@ -139,7 +139,7 @@ def test_one_class_has_a_reason() -> None:
     ones = np.ones(3, dtype=bool)
     assert all(e.estimate is None for e in predictive_values(ones, ones, np.arange(3), 0.1, 0.95))
     assert [e.why for e in predictive_values(ones, ~ones, np.arange(3), 0.1, 0.95)] == [
-        "needs both classes"
+        "predictive values need both classes"
     ] * 2
 
 

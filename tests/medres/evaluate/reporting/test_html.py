@@ -136,7 +136,7 @@ def test_reports_without_a_curve_still_make_a_page() -> None:
 def test_in_a_notebook_the_page_is_framed_and_escaped() -> None:
     report = evaluate(frame())
     shown = report._repr_html_()
-    assert shown == embedded(report.numbers)
+    assert shown == embedded(report.report)
     assert shown.startswith('<iframe sandbox="allow-scripts" ')
     assert "<style>" not in shown
 

@@ -104,11 +104,11 @@ def test_percentiles_of_the_replicates_and_what_they_say_of_themselves() -> None
     told = {"n": 40, "n_clusters": 20, "replicates": 100}
     flat = percentile_estimate(1.0, np.ones(100), 0.9, "percentiles", 40, 20)
     assert flat == Estimate(
-        1.0, why="the replicates do not differ: no interval", replicates_undefined=0, **told
+        1.0, why="the bootstrap samples do not differ: no interval", replicates_undefined=0, **told
     )
     for missing, why in (
         (10, None),
-        (11, "a class is missing in over a tenth of the replicates: no interval"),
+        (11, "a class is missing in more than 10% of the bootstrap samples: no interval"),
     ):
         some = np.where(np.arange(100) < missing, np.nan, draws[:100])
         found = percentile_estimate(0.05, some, 0.9, "percentiles", 40, 20)

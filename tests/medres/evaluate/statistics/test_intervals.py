@@ -224,7 +224,7 @@ def test_what_a_likelihood_ratio_says() -> None:
     two = likelihood_ratio(hit, label, np.arange(8) % 2, 0.95, "LR+")
     assert (two.n_clusters, two.ci_low is None) == (2, False)
     every = likelihood_ratio(np.ones(8, bool), label, np.arange(8), 0.95, "LR+")
-    why = "zero variance: every unit is on that side of the threshold"
+    why = "the estimated variance is zero: every unit is on the same side of the threshold"
     assert (every.estimate, every.why, every.n) == (1.0, why, 8)
     single = likelihood_ratio(
         np.array([1, 1, 0], bool), np.array([1, 0, 0], bool), np.arange(3), 0.95, "LR+"
@@ -250,10 +250,10 @@ def test_what_a_mean_in_unit_range_says() -> None:
     )
     assert e.ci_low < 0.25 < e.ci_high
     for value, patient, why in (
-        ([0.1, 0.2], [0, 0], "one patient: no interval"),
-        ([0.2, 0.2], [0, 1], "no spread between patients: no interval"),
-        ([0.0, 0.0], [0, 1], "no spread between patients: no interval"),
-        ([1.0, 1.0], [0, 1], "no spread between patients: no interval"),
+        ([0.1, 0.2], [0, 0], "only one patient: no interval"),
+        ([0.2, 0.2], [0, 1], "the patients do not differ: no interval"),
+        ([0.0, 0.0], [0, 1], "the patients do not differ: no interval"),
+        ([1.0, 1.0], [0, 1], "the patients do not differ: no interval"),
     ):
         e = mean_in_unit_range(np.array(value), np.array(patient), 0.95, "m")
         assert (e.estimate, e.ci_low, e.why, e.n) == (pytest.approx(np.mean(value)), None, why, 2)
@@ -275,7 +275,7 @@ def test_likelihood_ratio_edges_are_reasons_not_infinities() -> None:
         in likelihood_ratio(label, np.ones(4, dtype=bool), np.arange(4), 0.95, "LR+").why
     )
     assert (
-        "zero variance"
+        "variance is zero"
         in likelihood_ratio(np.ones(4, dtype=bool), label, np.arange(4), 0.95, "LR+").why
     )
 

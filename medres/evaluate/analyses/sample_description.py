@@ -1,5 +1,5 @@
-"""The head of report.json: the evaluated data, and the flow of images and patients (STARD items 15,
-16 and 19).
+"""Who was evaluated: sample size, the flow of images and patients, and the characteristics of the
+patients (STARD 2015, items 19 and 20).
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import pandas as pd
 from medres.evaluate.schema import AgeSummary, Demographics, Flow, SampleSize
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
+from medres.evaluate.serialization import to_plain
+
+COLUMNS = ("sex", "site", "manufacturer", "modality", "view")
+MAX_LEVELS = 12
 
 
 def sample_size(table: Table, units: AnalysisUnits) -> SampleSize:
@@ -21,7 +25,7 @@ def sample_size(table: Table, units: AnalysisUnits) -> SampleSize:
     return SampleSize(units.n_patients, units.n_units, images)
 
 
-def flow(table: Table, units: AnalysisUnits, ingest: Mapping[str, Any] | None) -> Flow:
+def participant_flow(table: Table, units: AnalysisUnits, ingest: Mapping[str, Any] | None) -> Flow:
     """The number of rows, how many were scored, and what ingest excluded before (without the
     folders that it read).
     """
@@ -36,16 +40,12 @@ def flow(table: Table, units: AnalysisUnits, ingest: Mapping[str, Any] | None) -
         units=units.n_units,
         units_refused=int(units.refused.sum()),
         patients=units.n_patients,
-        demographics=demographics_table(units),
-        ingest=None if ingest is None else without_sources,
+        demographics=demographics(units),
+        ingest=None if ingest is None else to_plain(without_sources),
     )
 
 
-COLUMNS = ("sex", "site", "manufacturer", "modality", "view")
-MAX_LEVELS = 12
-
-
-def demographics_table(units: AnalysisUnits) -> Demographics:
+def demographics(units: AnalysisUnits) -> Demographics:
     """Characteristics of the patients (of the units if there is no patient ID), from the first row
     of each: age in years, and counts of the levels of other columns.
     """

@@ -1,4 +1,4 @@
-"""Where the numbers come from: hashes, versions, options."""
+"""Where the numbers of a report come from: hashes of the inputs, versions, seeds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from medres.evaluate.metrics import calibration_curve
 from medres.evaluate.options import ReportOptions
 from medres.evaluate.schema import Provenance, TableSource
 from medres.evaluate.scores.table import Table
+from medres.evaluate.serialization import to_plain
 from medres.evaluate.statistics import bootstrap
 
 
@@ -24,16 +25,18 @@ def provenance_of(
     tune: Table | None,
     others: list[Table],
     options: ReportOptions,
-    given: Mapping[str, Any] | None,
-    apart: list[str],
+    further: Mapping[str, Any] | None,
+    disjoint_by: list[str],
 ) -> Provenance:
-    """`created` and `test_openings` alone differ between two runs on the same input. `apart`: the
-    levels (image, patient) at which the tuning table was found to share nothing with the scores.
+    """`created` and `test_openings` alone differ between two runs on the same input.
+
+    further: what the caller adds, such as the hash of the model. disjoint_by: the levels (image,
+    patient) at which the tuning table and the scores have nothing in common.
     """
     return Provenance(
         created=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
         scores=_source(table),
-        tune=None if tune is None else replace(_source(tune), nothing_shared_by=apart),
+        tune=None if tune is None else replace(_source(tune), nothing_shared_by=disjoint_by),
         compared=[_source(other) for other in others],
         level=options.level,
         seeds={"bootstrap": bootstrap.SEED, "ici": calibration_curve.SEED},
@@ -43,7 +46,7 @@ def provenance_of(
             "numpy": np.__version__,
             "scipy": scipy.__version__,
         },
-        further=dict(given or {}),
+        further=to_plain(further or {}),
     )
 
 
