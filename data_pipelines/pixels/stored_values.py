@@ -26,9 +26,11 @@ from data_pipelines.errors import (
     TruncatedPixelData,
     UnsupportedSyntax,
 )
-from data_pipelines.pixels.codestream import read_codestream
+from data_pipelines.pixels.codestream import JPEG_START, read_codestream
 from data_pipelines.pixels.decoders import RLE, PixelFormat, decode_frame, decoders_for, syntax_name
 from data_pipelines.pixels.encapsulation import encapsulated_frames
+from data_pipelines.pixels.jpeg_scan import check_jpeg_scan
+from data_pipelines.pixels.rle_segments import check_rle_segments
 from data_pipelines.runtime.limits import active_limits
 
 Stored = NDArray[np.integer]
@@ -233,6 +235,7 @@ def _decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[str, 
     allocates memory.
     """
     if pixels.syntax == RLE:
+        check_rle_segments(data, pixels.rows * pixels.columns)
         cells, name = decode_frame(data, pixels)
         values = cell_values(cells.view(f"u{pixels.bits_allocated // 8}"), pixels)
         return values, _fallback(name, pixels)
@@ -258,6 +261,7 @@ def _decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[str, 
         raise TruncatedPixelData(
             "The codestream has no end-of-image marker: it ends early. Fetch the file again."
         )
+    padding = check_jpeg_scan(data) if data.startswith(JPEG_START) else ()
     samples, name = decode_frame(data, pixels)
     values = sample_values(samples, stream.precision, pixels)
     repairs = {
@@ -265,7 +269,7 @@ def _decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[str, 
         "codestream_wider": exceeds_bits_stored(values, pixels),
     }
     codes = tuple(code for code, present in repairs.items() if present)
-    return values, codes + _fallback(name, pixels)
+    return values, codes + padding + _fallback(name, pixels)
 
 
 def _fallback(name: str, pixels: PixelFormat) -> tuple[str, ...]:

@@ -355,11 +355,33 @@ def test_more_bits_than_allocated_and_colour_streams_are_refused(grey):
         )
 
 
-def test_a_fallback_decoder_is_named_as_a_repair(grey):
+def test_a_fallback_decoder_is_named_as_a_repair(grey, monkeypatch):
+    def fails(data, pixels):
+        raise RuntimeError
+
     stream = encoded(RAMP, f"{JPEG}.90")
-    dataset = grey(RAMP, syntax=f"{JPEG}.201", data=encapsulate([stream]))
+    dataset = grey(RAMP, syntax=f"{JPEG}.90", data=encapsulate([stream]))
+    installed = codecs.decoders_for(f"{JPEG}.90")
+    broken = (codecs.Decoder("broken", fails), *installed)
+    for module in (codecs, pixels):
+        monkeypatch.setattr(module, "decoders_for", lambda syntax: broken)
     np.testing.assert_array_equal(read_stored(dataset), RAMP)
     assert repairs_of(dataset) == ("fallback_decoder",)
+
+
+def test_a_decoder_that_reports_no_damage_is_not_asked_after_a_failure(grey, monkeypatch):
+    def fails(data, pixels):
+        raise RuntimeError
+
+    stream = encoded(RAMP, f"{JPEG}.201")
+    dataset = grey(RAMP, syntax=f"{JPEG}.201", data=encapsulate([stream]))
+    tolerant = [d for d in codecs.decoders_for(f"{JPEG}.201") if d.name in codecs.TOLERANT]
+    assert tolerant
+    monkeypatch.setattr(
+        codecs, "decoders_for", lambda syntax: (codecs.Decoder("broken", fails), *tolerant)
+    )
+    with raises_code(DecodeFailed, "decode_failed"):
+        read_stored(dataset)
 
 
 MODULE = "bad_pixel_module"
