@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MediaStorageDirectoryStorage, SecondaryCaptureImageStorage
 
 from data_pipelines.dicom.eligibility import eligible_kind, non_slice_reason
-from data_pipelines.dicom.header import Header, Identifiers, read_header
+from data_pipelines.dicom.header import PHASE_KEYWORDS, Header, Identifiers, read_header
 from data_pipelines.errors import Ineligible, NotDicom
 
 PIXELS = np.arange(48, dtype=np.int16).reshape(6, 8)
@@ -304,3 +304,23 @@ def test_words_inside_other_words_do_not_count():
     assert non_slice_reason(("ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI")) is None
     assert non_slice_reason(("ORIGINAL", "PRIMARY", "AXIAL", "MIPPED")) is None
     assert non_slice_reason(()) is None
+
+
+def test_phase_tags_and_technique_are_read(grey):
+    header = read_header(
+        grey(
+            np.zeros((4, 4), np.int16),
+            TemporalPositionIdentifier=2,
+            TriggerTime="300",
+            SliceThickness="2.5",
+            KVP="120",
+            RescaleSlope="1",
+            RescaleIntercept="-1024",
+        )
+    )
+    assert dict(zip(PHASE_KEYWORDS, header.phases, strict=True)) == {
+        **dict.fromkeys(PHASE_KEYWORDS),
+        "TemporalPositionIdentifier": 2,
+        "TriggerTime": 300,
+    }
+    assert (header.slice_thickness, header.kvp, header.rescale) == (2.5, 120, (1, -1024))

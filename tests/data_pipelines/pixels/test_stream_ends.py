@@ -24,7 +24,9 @@ EOI = b"\xff\xd9"
 DAMAGED = "damaged_codestream"
 _y, _x = np.mgrid[:48, :40]
 SMOOTH = (
-    1000 + 500 * np.sin(_x / 9) + 400 * np.cos(_y / 13)
+    1000
+    + 500 * np.sin(_x / 9)
+    + 400 * np.cos(_y / 13)
     + np.random.default_rng(0).normal(0, 8, _x.shape)
 ).astype(np.uint16)
 
