@@ -185,7 +185,7 @@ class _Walk:
         self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
         self.scan, self.bytes = scan, joined
         padded = np.concatenate([joined, np.full(2, 0xFF, np.uint8)]).astype(np.uint32)
-        windows = padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]
+        windows = (padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]).astype(np.uint32)
         self.dc = _steps(windows, scan.tables[scan.dc], scan)[0]
         self.ac, self.run = b"", b""
         if scan.process != _SOF_LOSSLESS:

@@ -1,4 +1,4 @@
-"""Entropy-coded data must end where the last block ends: JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE."""
+"""Entropy-coded data must end where the last block ends: JPEG, JPEG-LS, JPEG 2000, HTJ2K, RLE."""
 
 from __future__ import annotations
 
