@@ -139,8 +139,8 @@ def _require_space(plan: CachePlan, building: Path, finished: int, log: LogCallb
     shares = [sample.interpolated for sample in plan.samples if sample.interpolated]
     if shares:
         log(
-            f"warning: {len(shares)} volumes have interpolated slices, up to {max(shares):.0%} of a "
-            f"volume; images.parquet has the share of each"
+            f"warning: {len(shares)} volumes have interpolated slices, up to {max(shares):.0%} of "
+            f"a volume; images.parquet has the share of each"
         )
     if needed > free:
         raise CacheError(

@@ -49,8 +49,8 @@ class CachePlan:
 
     @property
     def images(self) -> pd.DataFrame:
-        """image (of the middle slice) and split of each sample. Volumes also have `interpolated`, the
-        share of slices that no stored slice supports.
+        """image (of the middle slice) and split of each sample. Volumes also have `interpolated`,
+        the share of slices that no stored slice supports.
         """
         middle = [sample.middle for sample in self.samples]
         images = self.table[["image", "split"]].iloc[middle].reset_index(drop=True)
