@@ -79,8 +79,8 @@ def _words(image_type: tuple[str, ...]) -> list[str]:
 
 
 def _refuse_several_projections(header: Header) -> None:
-    """A slice of a tomosynthesis, and a frame of a sequence, are no radiographs. A 2D image that was
-    computed from a tomosynthesis is one; `Header.flags` says that it is derived.
+    """A slice of a tomosynthesis, and a frame of a sequence, are no radiographs. A 2D image that
+    was computed from a tomosynthesis is one; `Header.flags` says that it is derived.
     """
     words = {*_words(header.image_type)}
     is_tomosynthesis = header.sop_class_uid in TOMOSYNTHESIS_CLASSES | TOMO_PROJECTION_CLASSES or (
