@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from data_pipelines.dicom.byte_repairs import repaired_bytes
 from data_pipelines.dicom.header import read_header
 from data_pipelines.dicom.reader import parse
-from data_pipelines.errors import DecodeFailed, TruncatedPixelData, Unreadable
+from data_pipelines.errors import DecodeFailed, TruncatedPixelData
 from data_pipelines.pixels.stored_values import read_stored
 
 PIXELS = np.random.default_rng(1).integers(0, 4096, (16, 12)).astype(np.uint16)
@@ -114,9 +114,3 @@ def test_an_unknown_sequence_in_big_endian_is_left_out(grey, to_bytes, items, co
     header = read_header(damaged)
     assert header.identifiers.patient_id == "P1"
     assert header.repairs == ("unknown_sequence_left_out",)
-
-
-def test_what_no_repair_mends_stays_unreadable(grey, to_bytes):
-    data = to_bytes(grey(PIXELS))
-    with pytest.raises((Unreadable, TruncatedPixelData)):
-        read_header(data[: data.index(b"\x28\x00\x10\x00") + 9])
