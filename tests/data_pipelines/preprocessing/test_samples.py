@@ -339,9 +339,28 @@ def test_series_beyond_the_limits_are_left_out_and_the_share_is_recorded(grey):
 
 def test_a_cache_of_volumes_records_the_share_of_interpolated_slices(work):
     lines: list[str] = []
-    cache = ensure_cache(work, spec_from("ctvol-16"), log=lines.append)
+    cache = ensure_cache(work, spec_from("ctvol-17"), log=lines.append)
     assert cache.left_out == {}
     shares = cache.images["interpolated"]
     assert len(shares) == SERIES
     assert sorted(shares)[-2:] == [0, pytest.approx(1 / 6)]
     assert any("interpolated slices, up to 17%" in line for line in lines)
+
+
+def test_a_study_of_constant_slices_alone_is_refused(grey, to_bytes):
+    files = [
+        to_bytes(
+            grey(
+                np.zeros((8, 8), np.int16),
+                SOPInstanceUID=f"1.2.{n}",
+                PixelSpacing=[1, 1],
+                ImagePositionPatient=[0, 0, n],
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                RescaleSlope=1,
+                RescaleIntercept=-1024,
+            )
+        )
+        for n in range(3)
+    ]
+    with raises_code(Ineligible, "no_image"):
+        prepared_study(files, spec_from("ct-16"))
