@@ -14,6 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,12 @@ def _require_space(plan: CachePlan, building: Path, finished: int, log: LogCallb
     resumed = f", {_mib(finished)} of them already there" if finished else ""
     left_out = f"; left out: {format_left_out(plan.left_out)}" if plan.left_out else ""
     log(f"{len(plan.samples)} samples of {plan.spec.name}, {_mib(plan.size)}{resumed}{left_out}")
+    shares = [sample.interpolated for sample in plan.samples if sample.interpolated]
+    if shares:
+        log(
+            f"warning: {len(shares)} volumes have interpolated slices, up to {max(shares):.0%} of "
+            f"a volume; images.parquet has the share of each"
+        )
     if needed > free:
         raise CacheError(
             f"the cache needs {_mib(needed)} and the disk has {_mib(free)} left: make room or "
@@ -264,7 +271,7 @@ def _work_items(plan: CachePlan, numbers: Sequence[int]) -> list[WorkItem]:
 def _work_item(run: list[SampleSlices], files: list[FileRef], spec: PreprocessSpec) -> WorkItem:
     rows = sorted({n for sample in run for n in sample.slice_indices})
     index = {row: n for n, row in enumerate(rows)}
-    samples = [SampleSlices(tuple(index[n] for n in sample.slice_indices)) for sample in run]
+    samples = [replace(s, slice_indices=tuple(index[n] for n in s.slice_indices)) for s in run]
     return WorkItem(tuple(files[row] for row in rows), tuple(samples), spec)
 
 

@@ -49,9 +49,14 @@ class CachePlan:
 
     @property
     def images(self) -> pd.DataFrame:
-        """image (of the middle slice) and split of each sample."""
+        """image (of the middle slice) and split of each sample. Volumes also have `interpolated`,
+        the share of slices that no stored slice supports.
+        """
         middle = [sample.middle for sample in self.samples]
-        return self.table[["image", "split"]].iloc[middle].reset_index(drop=True)
+        images = self.table[["image", "split"]].iloc[middle].reset_index(drop=True)
+        if self.spec.layout != "volume":
+            return images
+        return images.assign(interpolated=[sample.interpolated for sample in self.samples])
 
     @property
     def slices(self) -> pd.DataFrame:

@@ -8,7 +8,12 @@ from data_pipelines.dicom.header import Header
 from data_pipelines.dicom.sop_classes import (
     NON_SLICE_IMAGE_TYPES,
     SECONDARY_CAPTURE,
+    SYNTHETIC_2D_WORDS,
+    TOMO_PROJECTION_CLASSES,
+    TOMOSYNTHESIS_CLASSES,
+    TOMOSYNTHESIS_WORDS,
     ULTRASOUND_CLASSES,
+    X_RAY_SEQUENCE_MODALITIES,
 )
 from data_pipelines.errors import Ineligible
 from data_pipelines.kinds import CT, HU, RADIOGRAPH, KindName
@@ -17,15 +22,18 @@ from data_pipelines.kinds import CT, HU, RADIOGRAPH, KindName
 def eligible_kind(header: Header, *, for_processing: bool = False) -> KindName:
     """The kind of image that a header describes. Raises Ineligible, whose `.code` is one of:
 
-    no_image (rows, columns or bits are missing), modality (neither CT nor a projection radiograph),
-    colour, localizer, projection (MIP, MinIP), rendering, subtraction, screen_capture,
-    parametric_map, burned_in (BurnedInAnnotation is YES, or is not NO on a secondary capture),
-    not_hu (a CT whose RescaleType is another unit), for_processing (unless requested).
+    no_image (rows, columns or bits are missing), tomosynthesis (also its projections),
+    multiframe_projection (several frames of a radiograph, angiography or fluoroscopy), modality
+    (neither CT nor a projection radiograph), colour, localizer, projection (MIP, MinIP), rendering,
+    subtraction, screen_capture, parametric_map, burned_in (BurnedInAnnotation is YES, or is not NO
+    on a secondary capture), not_hu (a CT whose RescaleType is another unit), for_processing (unless
+    requested).
 
     Derived, secondary and lossy images are accepted; `Header.flags` names them.
     """
     if not header.has_image:
         raise Ineligible("No image: Rows, Columns or BitsAllocated are missing.", code="no_image")
+    _refuse_several_projections(header)
     if not (header.is_ct or header.is_radiograph):
         raise Ineligible(
             "The modality is neither CT nor a projection radiograph (CR, DX, MG, PX, IO, RG).",
@@ -60,10 +68,37 @@ def non_slice_reason(image_type: tuple[str, ...]) -> str | None:
     >>> non_slice_reason(("ORIGINAL", "PRIMARY", "AXIAL")) is None
     True
     """
-    words = [word for value in image_type for word in (value, *re.split("[ _]", value))]
+    words = _words(image_type)
     return next(
         (NON_SLICE_IMAGE_TYPES[word] for word in words if word in NON_SLICE_IMAGE_TYPES), None
     )
+
+
+def _words(image_type: tuple[str, ...]) -> list[str]:
+    return [word for value in image_type for word in (value, *re.split("[ _]", value))]
+
+
+def _refuse_several_projections(header: Header) -> None:
+    """A slice of a tomosynthesis, and a frame of a sequence, are no radiographs. A 2D image that
+    was computed from a tomosynthesis is one; `Header.flags` says that it is derived.
+    """
+    words = {*_words(header.image_type)}
+    is_tomosynthesis = header.sop_class_uid in TOMOSYNTHESIS_CLASSES | TOMO_PROJECTION_CLASSES or (
+        header.is_radiograph and words & TOMOSYNTHESIS_WORDS and not words & SYNTHETIC_2D_WORDS
+    )
+    if is_tomosynthesis:
+        raise Ineligible(
+            "A tomosynthesis or another reconstruction of X-ray projections, or one of the "
+            "projections: neither a radiograph nor a CT. Use the 2D image of the same exposure.",
+            code="tomosynthesis",
+        )
+    is_projection = header.is_radiograph or header.modality in X_RAY_SEQUENCE_MODALITIES
+    if is_projection and not header.is_ct and header.frames > 1:
+        raise Ineligible(
+            f"A projection with {header.frames} frames (a sequence, or several exposures) is not "
+            f"one radiograph. Export the frame that is meant.",
+            code="multiframe_projection",
+        )
 
 
 def _refuse_other_ct(header: Header) -> None:

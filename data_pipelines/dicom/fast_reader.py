@@ -135,6 +135,12 @@ class Scanner:
             raise NonCanonicalEncoding
         return elements, position
 
+    def end_of_sequence(self, position: int) -> int:
+        """Where a sequence of undefined length ends, delimiter included, whose first item is at
+        `position`.
+        """
+        return self._items(position, _UNDEFINED, 0, fragments=False)[1]
+
     def _head(self, position: int) -> tuple[int, str | None, int, int]:
         """Tag, value representation (None for implicit VR), start and length of the value."""
         try:

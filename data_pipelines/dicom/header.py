@@ -38,8 +38,20 @@ ImagePositionPatient ImageOrientationPatient FrameOfReferenceUID Laterality Imag
 PatientOrientation SamplesPerPixel PhotometricInterpretation NumberOfFrames Rows Columns
 PixelSpacing PixelAspectRatio BitsAllocated BitsStored HighBit PixelRepresentation
 BurnedInAnnotation PixelIntensityRelationship PixelIntensityRelationshipSign RescaleType
-LossyImageCompression SharedFunctionalGroupsSequence
+LossyImageCompression SliceThickness KVP RescaleSlope RescaleIntercept
+SharedFunctionalGroupsSequence
+TemporalPositionIdentifier TriggerTime FrameReferenceTime NominalPercentageOfCardiacPhase
+NominalPercentageOfRespiratoryPhase NominalCardiacTriggerDelayTime
 """
+#: elements that tell phases at one position apart, most specific first
+PHASE_KEYWORDS = (
+    "TemporalPositionIdentifier",
+    "NominalPercentageOfCardiacPhase",
+    "NominalCardiacTriggerDelayTime",
+    "NominalPercentageOfRespiratoryPhase",
+    "TriggerTime",
+    "FrameReferenceTime",
+)
 _TAGS = frozenset(tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag is not None)
 
 
@@ -60,7 +72,8 @@ class Identifiers:
 class Header:
     """Technical fields of one file. '' or None means absent; nothing is guessed.
 
-    Lengths are in mm. Pairs are (row, column), that is (y, x).
+    Lengths are in mm. Pairs are (row, column), that is (y, x). phases: the values of
+    PHASE_KEYWORDS. rescale: slope and intercept.
     """
 
     sop_class_uid: str
@@ -102,6 +115,10 @@ class Header:
     intensity_sign: int | None
     acquisition_number: int | None
     temporal_index: int | None
+    phases: tuple[float | None, ...]
+    slice_thickness: float | None
+    kvp: float | None
+    rescale: tuple[float | None, float | None]
     frame_of_reference: str = field(repr=False)
     identifiers: Identifiers
     repairs: tuple[str, ...]
@@ -217,6 +234,10 @@ def _header(e: Elements, transfer_syntax: str, repairs: tuple[str, ...]) -> Head
         lossy=e.code("LossyImageCompression") == "01",
         acquisition_number=e.integer("AcquisitionNumber"),
         temporal_index=e.integer("TemporalPositionIndex"),
+        phases=tuple(e.number(keyword) for keyword in PHASE_KEYWORDS),
+        slice_thickness=measures.number("SliceThickness"),
+        kvp=e.number("KVP"),
+        rescale=(e.number("RescaleSlope"), e.number("RescaleIntercept")),
         repairs=repairs + tuple(e.repairs + shared.repairs),
     )
 

@@ -31,6 +31,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from data_pipelines.dicom.byte_repairs import repaired_bytes
 from data_pipelines.dicom.fast_reader import (
     PIXEL_TAGS,
     NonCanonicalEncoding,
@@ -146,14 +147,21 @@ def _parse_file(
             "Not a DICOM file: there is neither DICM at byte 128 nor a first element of group "
             "0002 or 0008."
         )
-    file.seek(0)
     with silence_pydicom() as caught:
+        codes: tuple[str, ...] = ()
         try:
-            dataset = _read(file, head, pixels, tags)
-            if any("end of file" in str(w.message).lower() for w in caught):
-                raise EOFError
+            dataset = _read_whole(file, head, pixels, tags, caught)
         except PARSER_ERRORS as error:
-            raise _reading_failure(file, head, error, has_preamble, pixels, tags) from None
+            failure = _reading_failure(file, head, error, has_preamble, pixels, tags)
+            file.seek(0)
+            data, codes = repaired_bytes(file.read())
+            if not codes:
+                raise failure from None
+            caught.clear()
+            try:
+                dataset = _read_whole(BytesIO(data), head, pixels, tags, caught)
+            except PARSER_ERRORS:
+                raise failure from None
     if not has_preamble and not (
         "SOPClassUID" in dataset or ("Modality" in dataset and "Rows" in dataset)
     ):
@@ -161,7 +169,23 @@ def _parse_file(
             "Not a DICOM file: there is no DICM at byte 128, and neither a SOP class nor a "
             "modality with rows could be parsed."
         )
-    return ParsedDataset(dataset, _repairs(dataset, has_preamble, [str(w.message) for w in caught]))
+    repairs = _repairs(dataset, has_preamble, [str(w.message) for w in caught])
+    return ParsedDataset(dataset, tuple(dict.fromkeys((*repairs, *codes))))
+
+
+def _read_whole(
+    file: BinaryIO,
+    head: bytes,
+    pixels: bool,
+    tags: frozenset[int] | None,
+    caught: list[warnings.WarningMessage],
+) -> Dataset:
+    """As `_read`, from the beginning of the file. Raises EOFError where pydicom only warns."""
+    file.seek(0)
+    dataset = _read(file, head, pixels, tags)
+    if any("end of file" in str(w.message).lower() for w in caught):
+        raise EOFError
+    return dataset
 
 
 def _read(file: BinaryIO, head: bytes, pixels: bool, tags: frozenset[int] | None) -> Dataset:
@@ -281,6 +305,10 @@ def _repairs(dataset: Dataset, has_preamble: bool, messages: list[str]) -> tuple
         "missing_transfer_syntax": len(meta) > 0 and "TransferSyntaxUID" not in meta,
         "wrong_vr_encoding": any(
             "found implicit VR" in m or "found explicit VR" in m for m in messages
+        ),
+        "invalid_SpecificCharacterSet": any(
+            "Unknown encoding" in m or "Incorrect value for Specific Character Set" in m
+            for m in messages
         ),
     }
     return tuple(code for code, present in repairs.items() if present)

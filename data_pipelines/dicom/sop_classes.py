@@ -11,7 +11,17 @@ ULTRASOUND_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("6", "6.1", "6.2", "3", "3.1")
 )
 
+#: breast tomosynthesis, and reconstructions of rotating X-ray systems (PS3.3 A.47, A.53, A.54)
+TOMOSYNTHESIS_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.13.1.{n}" for n in ("1", "2", "3"))
+#: the projections of which a tomosynthesis is computed (A.72)
+TOMO_PROJECTION_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.13.1.{n}" for n in ("4", "5"))
+#: words of ImageType of a tomosynthesis, and those of a 2D image that was computed from one
+TOMOSYNTHESIS_WORDS = frozenset({"TOMOSYNTHESIS", "TOMO"})
+SYNTHETIC_2D_WORDS = frozenset({"GENERATED_2D", "2D"})
+
 RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "DR", "RG", "MG", "PX", "IO"})
+#: Modalities of X-ray sequences: angiography and fluoroscopy.
+X_RAY_SEQUENCE_MODALITIES = frozenset({"XA", "RF"})
 #: Modalities whose values are measurements in a unit of their own, not display intensities.
 QUANTITATIVE_MODALITIES = frozenset({"MR", "PT", "NM", "RTDOSE"})
 #: Modalities that consist of slices: an image of them without a position is not a volume.

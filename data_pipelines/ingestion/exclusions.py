@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from data_pipelines.ingestion.index import RejectedFile
+from data_pipelines.sources.acceptance import CONSTANT_SLICE
 from data_pipelines.volumes.plane import Plane
 
 #: exclusion reason -> message of quarantine.csv
@@ -15,6 +16,7 @@ REASONS = {
     "split_leak": "Its patient, or a copy of the image, lies in a split of higher rank (test, then "
     "tune, then train).",
     "both_sites": "Its patient was also seen at the external site, which is the test split.",
+    "constant_pixels": "All pixels of the series have the same value.",
     "duplicate": "Duplicate: the same pixels of the same patient are already included.",
     "duplicate_pixels": "Duplicate across patients: the same pixels are already included under "
     "another patient. Find out which patient they belong to.",
@@ -37,9 +39,16 @@ def exclusion_reasons(rows: pd.DataFrame, *, splits_given: bool) -> pd.Series:
     excluded = rows["excluded"] != ""
     reason[excluded] = rows["excluded"][excluded]
     reason[rows["patient"] == ""] = "no_patient_id"
+    reason[_in_constant_series(rows) & (reason == "")] = "constant_pixels"
     duplicates = find_duplicates(rows[reason == ""])
     reason[duplicates.index] = duplicates
     return reason
+
+
+def _in_constant_series(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row belongs to a series that has constant slices only."""
+    constant = rows["repairs"].str.split(";").map(lambda codes: CONSTANT_SLICE in codes)
+    return constant.groupby([rows["patient"], rows["series"]]).transform("all").astype(bool)
 
 
 def excluded_files(rows: pd.DataFrame) -> tuple[tuple[RejectedFile, ...], int]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+#: the first bytes of a JPEG or JPEG-LS stream (SOI)
+JPEG_START = b"\xff\xd8"
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 _SIZ = b"\xff\x4f\xff\x51"
@@ -35,7 +37,7 @@ def read_codestream(data: bytes) -> Codestream | None:
     """Parameters of a JPEG, JPEG-LS or JPEG 2000 stream (also inside a JP2 box); None for anything
     else.
     """
-    if data[:2] == b"\xff\xd8":
+    if data.startswith(JPEG_START):
         return _jpeg(data)
     start = data[:1024].find(_SIZ)
     return _jpeg2000(data, start) if start >= 0 else None

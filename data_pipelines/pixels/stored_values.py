@@ -26,9 +26,11 @@ from data_pipelines.errors import (
     TruncatedPixelData,
     UnsupportedSyntax,
 )
-from data_pipelines.pixels.codestream import read_codestream
+from data_pipelines.pixels.codestream import JPEG_START, read_codestream
 from data_pipelines.pixels.decoders import RLE, PixelFormat, decode_frame, decoders_for, syntax_name
 from data_pipelines.pixels.encapsulation import encapsulated_frames
+from data_pipelines.pixels.jpeg_scan import check_jpeg_scan
+from data_pipelines.pixels.rle_segments import check_rle_segments
 from data_pipelines.runtime.limits import active_limits
 
 Stored = NDArray[np.integer]
@@ -156,19 +158,33 @@ def cell_values(cells: NDArray[np.unsignedinteger], pixels: PixelFormat) -> Stor
 
 
 def sample_values(samples: NDArray[np.integer], bits: int, pixels: PixelFormat) -> Stored:
-    """The values of decoded samples of `bits` significant bits, with the sign of the header (PS3.5
-    A.4.2-A.4.4).
+    """The values of decoded samples of a codestream of `bits` per sample, with the sign of the
+    header (PS3.5 A.4.2-A.4.4).
 
-    A codestream may declare signed samples as unsigned: they are sign-extended from its precision,
-    or from BitsStored where that is less. Unsigned samples that are declared as signed are masked.
+    The precision of the codestream counts, also where it exceeds BitsStored: no value is reduced
+    to BitsStored. Samples beyond that precision (lossy overshoot) are clipped to it. A codestream
+    may declare signed samples as unsigned: they are sign-extended from its precision, or from
+    BitsStored where no sample has a higher bit set.
     """
-    if samples.dtype.kind == pixels.dtype.kind and bits <= pixels.bits_stored:
+    from_signed = samples.dtype.kind == "i"
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if from_signed else (0, (1 << bits) - 1)
+    if samples.min() < low or samples.max() > high:
+        samples = np.clip(samples, low, high)
+    if from_signed == pixels.signed:
         return samples.astype(pixels.dtype)
-    unused = 64 - min(bits, pixels.bits_stored)
-    wide = samples.astype(np.int64) << unused
-    return (wide >> unused if pixels.signed else wide.view(np.uint64) >> np.uint64(unused)).astype(
-        pixels.dtype
-    )
+    if pixels.signed and bits > pixels.bits_stored and not samples.max() >> pixels.bits_stored:
+        bits = pixels.bits_stored
+    wide = samples.astype(np.int64) << (64 - bits)
+    return (
+        wide >> (64 - bits) if pixels.signed else wide.view(np.uint64) >> np.uint64(64 - bits)
+    ).astype(pixels.dtype)
+
+
+def exceeds_bits_stored(values: Stored, pixels: PixelFormat) -> bool:
+    """Whether a value needs more bits than BitsStored."""
+    span = 1 << pixels.bits_stored
+    low, high = (-span // 2, span // 2 - 1) if pixels.signed else (0, span - 1)
+    return bool(values.min() < low or values.max() > high)
 
 
 def _native(
@@ -219,6 +235,7 @@ def _decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[str, 
     allocates memory.
     """
     if pixels.syntax == RLE:
+        check_rle_segments(data, pixels.rows * pixels.columns)
         cells, name = decode_frame(data, pixels)
         values = cell_values(cells.view(f"u{pixels.bits_allocated // 8}"), pixels)
         return values, _fallback(name, pixels)
@@ -244,9 +261,15 @@ def _decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[str, 
         raise TruncatedPixelData(
             "The codestream has no end-of-image marker: it ends early. Fetch the file again."
         )
+    padding = check_jpeg_scan(data) if data.startswith(JPEG_START) else ()
     samples, name = decode_frame(data, pixels)
-    codes = ("codestream_sign",) if stream.signed not in (None, pixels.signed) else ()
-    return sample_values(samples, stream.precision, pixels), codes + _fallback(name, pixels)
+    values = sample_values(samples, stream.precision, pixels)
+    repairs = {
+        "codestream_sign": stream.signed not in (None, pixels.signed),
+        "codestream_wider": exceeds_bits_stored(values, pixels),
+    }
+    codes = tuple(code for code, present in repairs.items() if present)
+    return values, codes + padding + _fallback(name, pixels)
 
 
 def _fallback(name: str, pixels: PixelFormat) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.volumes.plane import Plane
 from data_pipelines.volumes.resampling import spacing_of
 from data_pipelines.volumes.series import Group, classify_spacing, group_planes
-from data_pipelines.volumes.volume import ACCEPTED, assemble
+from data_pipelines.volumes.volume import ACCEPTED, assemble, grid_of
 
 #: How far a neighbor may lie from its expected position, in steps of the series. Beyond it, the
 #: slice before the gap is repeated.
@@ -33,10 +33,11 @@ class SampleSlices:
 
     An image: its one slice. A stack: `spec.slices` neighbors around the middle slice, repeated at
     the ends of the series. A volume: all slices of a consistent group, ascending along row x
-    column.
+    column. interpolated: share of its slices (0..1) that no stored slice supports.
     """
 
     slice_indices: tuple[int, ...]
+    interpolated: float = 0.0
 
     @property
     def middle(self) -> int:
@@ -48,10 +49,10 @@ def samples_of(
     planes: Sequence[Plane], spec: PreprocessSpec
 ) -> tuple[list[SampleSlices], dict[str, int]]:
     """Samples of the given slices, in the order of their first slices, and the number of series
-    that were left out for each verdict.
+    that were left out for each reason: a verdict, GAP_TOO_LARGE or TOO_INTERPOLATED.
 
     Images and stacks leave nothing out; a volume is made of each consistent group that the spec's
-    policy accepts.
+    policy accepts, within the limits of its `resampling`.
     """
     if spec.layout == "image":
         return [SampleSlices((n,)) for n in range(len(planes))], {}
@@ -59,13 +60,31 @@ def samples_of(
     if spec.layout == "stack":
         samples = [sample for group in groups for sample in _stacks(group, spec.slices)]
         return sorted(samples, key=lambda sample: sample.middle), {}
-    accepted = [group for group in groups if group.verdict in ACCEPTED[spec.policy]]
-    left_out = Counter(group.verdict for group in groups if group not in accepted)
-    samples = [
-        SampleSlices(tuple(plane.source_index for plane in group.planes)) for group in accepted
-    ]
+    left_out: Counter[str] = Counter()
+    samples = []
+    for group in groups:
+        reason, interpolated = _acceptance(group, spec)
+        if reason:
+            left_out[reason] += 1
+        else:
+            indices = tuple(plane.source_index for plane in group.planes)
+            samples.append(SampleSlices(indices, interpolated))
     samples.sort(key=lambda sample: min(sample.slice_indices))
     return samples, dict(sorted(left_out.items()))
+
+
+def _acceptance(group: Group, spec: PreprocessSpec) -> tuple[str, float]:
+    """Why a group makes no volume ('' where it does), and the share of interpolated slices."""
+    if group.verdict not in ACCEPTED[spec.policy]:
+        return group.verdict, 0.0
+    if not _is_resampled(group, spec):
+        return "", 0.0
+    grid = grid_of(group, spec.resampling)
+    return grid.refusal(spec.resampling).upper(), grid.interpolated_share
+
+
+def _is_resampled(group: Group, spec: PreprocessSpec) -> bool:
+    return spec.policy == "resample" and group.verdict != "REGULAR"
 
 
 def prepare_samples(
@@ -132,8 +151,8 @@ def _volume(images: Iterator[Image], group: Group, spec: PreprocessSpec) -> np.n
     """Resized within each slice, then along the slices."""
     checked = (_checked(image, spec) for image in images)
     slices: Iterator[np.ndarray]
-    if spec.policy == "resample" and group.verdict != "REGULAR":
-        volume = assemble(group, list(checked), regular=True)
+    if _is_resampled(group, spec):
+        volume = assemble(group, list(checked), spec.resampling)
         slices, affine, count = iter(volume.pixels), volume.affine, len(volume.pixels)
     else:
         slices = (image.pixels for image in checked)

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from data_pipelines.errors import SpecError
 from data_pipelines.kinds import KINDS, ImageKind, KindName, Layout, image_kind
+from data_pipelines.volumes.slice_grid import Resampling, Step
 
+DEFAULT_RESAMPLING = Resampling()
 #: Prefix of a preset name -> the kind of image and the layout.
 _PRESETS: dict[str, tuple[KindName, Layout]] = {
     defaults.preset: (kind.name, layout)
@@ -26,6 +28,13 @@ _PRESETS: dict[str, tuple[KindName, Layout]] = {
 }
 _PRESET_PATTERN = re.compile(rf"({'|'.join(_PRESETS)})-([0-9]{{1,4}})")
 _MIN_SLICES: dict[Layout, int] = {"image": 1, "stack": 3, "volume": 2}
+#: field of Resampling -> how `PreprocessSpec.name` shows a value that is not the default
+_RESAMPLING_NAMES = {
+    "step": "",
+    "max_gap_mm": "gapmm",
+    "max_gap_slices": "gapslices",
+    "max_interpolated": "interpolated",
+}
 _SIZE = Annotated[int, Field(ge=16, le=2048)]
 _SPACING = Annotated[float, Field(gt=0.01, lt=100)]
 
@@ -43,6 +52,8 @@ class PreprocessSpec(BaseModel):
     spacing_mm: for volumes, (slice, row, column): the series is resampled to this spacing, then
         cropped or padded about its middle. None: the whole series is fitted into the volume.
     policy: for volumes, which series are accepted, as in `read_volume`.
+    step, max_gap_mm, max_gap_slices, max_interpolated: for volumes that are resampled, the step of
+        the grid and the limits beyond which a series is left out; see `Resampling`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +66,10 @@ class PreprocessSpec(BaseModel):
     slices: Annotated[int, Field(ge=1, le=512)] = 1
     spacing_mm: tuple[_SPACING, _SPACING, _SPACING] | None = None
     policy: Literal["reject", "shear", "resample"] = "resample"
+    step: Step = DEFAULT_RESAMPLING.step
+    max_gap_mm: Annotated[float, Field(gt=0, le=1000)] = DEFAULT_RESAMPLING.max_gap_mm
+    max_gap_slices: Annotated[int, Field(ge=0, le=512)] = DEFAULT_RESAMPLING.max_gap_slices
+    max_interpolated: Annotated[float, Field(ge=0, le=1)] = DEFAULT_RESAMPLING.max_interpolated
     version: Literal[1] = 1
 
     @model_validator(mode="after")
@@ -72,6 +87,10 @@ class PreprocessSpec(BaseModel):
             raise ValueError("a stack has a slice in its middle: slices must be odd")
         if self.layout != "volume" and (self.spacing_mm is not None or self.policy != "resample"):
             raise ValueError("spacing_mm and policy are for volumes only")
+        if self.policy != "resample" or self.layout != "volume":
+            changed = self.resampling != DEFAULT_RESAMPLING
+            if changed:
+                raise ValueError("step and its limits are for resampled volumes only")
         if self.spacing_mm is not None and self.fit != "pad":
             raise ValueError('with spacing_mm, fit must be "pad"')
         return self
@@ -80,6 +99,11 @@ class PreprocessSpec(BaseModel):
     def layout(self) -> Layout:
         """What one sample is made of; saved as the field `form`."""
         return self.form
+
+    @property
+    def resampling(self) -> Resampling:
+        """How series with gaps become volumes."""
+        return Resampling(self.step, self.max_gap_mm, self.max_gap_slices, self.max_interpolated)
 
     @property
     def image_kind(self) -> ImageKind:
@@ -100,6 +124,11 @@ class PreprocessSpec(BaseModel):
             parts.append(f"at{'x'.join(f'{mm:g}' for mm in self.spacing_mm)}mm")
         if self.policy != "resample":
             parts.append(self.policy)
+        parts += [
+            f"{name}{getattr(self.resampling, field)}"
+            for field, name in _RESAMPLING_NAMES.items()
+            if getattr(self.resampling, field) != getattr(DEFAULT_RESAMPLING, field)
+        ]
         if self.fit != "pad":
             parts.append(self.fit)
         return "-".join(parts)
@@ -141,8 +170,11 @@ class PreprocessSpec(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of all fields, in hex: part of the key of a cache."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of all fields, in hex: part of the key of a cache. How volumes are resampled is
+        part of it for volumes only.
+        """
+        unused = None if self.layout == "volume" else {*_RESAMPLING_NAMES}
+        return hashlib.sha256(self.model_dump_json(exclude=unused).encode()).hexdigest()
 
 
 def spec_from(value: str | dict | PreprocessSpec) -> PreprocessSpec:

@@ -15,7 +15,7 @@ from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.preparation import prepare
 from data_pipelines.preprocessing.samples import prepare_samples, samples_of
 from data_pipelines.preprocessing.spec import PreprocessSpec
-from data_pipelines.sources.acceptance import accepted_images
+from data_pipelines.sources.acceptance import CONSTANT_SLICE, accepted_images
 from data_pipelines.volumes.plane import Plane
 
 
@@ -50,7 +50,7 @@ def prepared_study(
     pixels: list[np.ndarray] = []
     slices: list[tuple[Image, Plane]] = []
     origins: list[tuple[str, int]] = []
-    reason = "the study has no image"
+    reason, varied = "the study has no image", False
     for file in files:
         try:
             accepted = accepted_images(file, units=spec.image_kind.units.name, digest=not single)
@@ -65,11 +65,14 @@ def prepared_study(
         for image, plane in of_kind:
             if check is not None:
                 check(image)
+            varied = varied or CONSTANT_SLICE not in image.repairs
             origins.append((image.header.identifiers.sop_instance_uid, image.frame))
             if single:
                 pixels.append(prepare(image, spec))
             else:
                 slices.append((image, plane))
+    if origins and not varied:
+        origins, reason = [], "all pixels of every image have the same value"
     if not origins:
         raise Ineligible(f"no image that this model can read: {reason}", code="no_image")
     if single:

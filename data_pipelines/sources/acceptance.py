@@ -4,6 +4,8 @@ applied to.
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +13,13 @@ from data_pipelines.dicom.eligibility import eligible_kind
 from data_pipelines.dicom.header import header_of
 from data_pipelines.dicom.reader import DicomSource, parse
 from data_pipelines.errors import Ineligible
-from data_pipelines.kinds import KindName, UnitName, image_kind, kind_in_units
+from data_pipelines.kinds import (
+    KindName,
+    UnitName,
+    image_kind,
+    kind_in_units,
+    kinds_with_series,
+)
 from data_pipelines.pixels.image import Image, image_of
 from data_pipelines.sources.image_source import (
     RASTER_FORMATS,
@@ -19,6 +27,9 @@ from data_pipelines.sources.image_source import (
     raster_image,
 )
 from data_pipelines.volumes.plane import Plane, plane_of, planes_of
+
+#: repair code of a slice whose pixels are all equal
+CONSTANT_SLICE = "constant_slice"
 
 
 class AcceptedImage(NamedTuple):
@@ -39,8 +50,11 @@ def accepted_images(
     """All frames of a file that a model may be trained on or applied to.
 
     for_processing: accept FOR PROCESSING radiographs. units: accept a PNG or JPEG with these units
-    (None: DICOM only). digest: False leaves `pixel_sha256` of a DICOM image empty. Raises
-    DicomError; Ineligible names the reason why a valid file is excluded.
+    (None: DICOM only). digest: False leaves `pixel_sha256` of a DICOM image empty.
+
+    Frames are judged one by one. A slice of a series whose pixels are all equal is kept, with the
+    repair code `constant_slice`; frames that are no slice are left out, and the others have the
+    code `frames_left_out`. Raises DicomError; Ineligible names the reason why no frame is accepted.
     """
     if units is not None and file_format_of(source) in RASTER_FORMATS:
         data = (
@@ -53,27 +67,74 @@ def accepted_images(
     header = header_of(parsed)
     kind = eligible_kind(header, for_processing=for_processing)
     planes = planes_of(parsed.dataset, header, 0)
-    if any(plane.non_slice_reason for plane in planes):
-        code = next(plane.non_slice_reason for plane in planes if plane.non_slice_reason)
-        raise Ineligible("A frame of the file is not a slice of intensities.", code=code)
-    images = [image_of(parsed.dataset, header, plane.frame, digest=digest) for plane in planes]
-    for image in images:
+    slices = [plane for plane in planes if not plane.non_slice_reason]
+    if not slices:
+        raise Ineligible(
+            "No frame of the file is a slice of intensities.", code=planes[0].non_slice_reason
+        )
+    accepted = []
+    for plane in slices:
+        image = image_of(parsed.dataset, header, plane.frame, digest=digest)
         if image.units != image_kind(kind).units.name:
             raise Ineligible(
                 "The CT has no rescale to HU: the unit of its values is unknown.", code="not_hu"
             )
-        _refuse_constant(image)
-    return [AcceptedImage(image, kind, plane) for image, plane in zip(images, planes, strict=True)]
+        accepted.append(AcceptedImage(image, kind, plane))
+    return _flagged(accepted, n_frames=len(planes))
+
+
+def _flagged(accepted: list[AcceptedImage], *, n_frames: int) -> list[AcceptedImage]:
+    """The images of a file without constant ones, except slices of a series, which are flagged: a
+    hole in the series would be worse. Where frames are left out, the others are flagged.
+
+    Raises Ineligible (`constant_pixels`) where no frame is left, and where a file of several frames
+    has only constant ones.
+    """
+    constant = [is_constant(image) for image, _, _ in accepted]
+    if all(constant) and (len(accepted) > 1 or not _is_slice(accepted[0])):
+        raise _constant_pixels()
+    remaining = [
+        _flag(_constant_slice(each), CONSTANT_SLICE) if is_one else each
+        for each, is_one in zip(accepted, constant, strict=True)
+        if not is_one or _is_slice(each)
+    ]
+    if len(remaining) == n_frames:
+        return remaining
+    return [_flag(each, "frames_left_out") for each in remaining]
+
+
+def _is_slice(accepted: AcceptedImage) -> bool:
+    return accepted.kind in kinds_with_series() and accepted.plane.position is not None
+
+
+def _constant_slice(accepted: AcceptedImage) -> AcceptedImage:
+    """With a hash of its own: equal constant slices of other series are no copies of it."""
+    image, _, plane = accepted
+    identifiers = image.header.identifiers
+    patient = (identifiers.issuer_of_patient_id, identifiers.patient_id)
+    content = repr((image.pixel_sha256, patient, plane.series, plane.position))
+    digest = hashlib.sha256(content.encode()).hexdigest() if image.pixel_sha256 else ""
+    return accepted._replace(image=replace(image, pixel_sha256=digest))
+
+
+def _flag(accepted: AcceptedImage, code: str) -> AcceptedImage:
+    image = accepted.image
+    return accepted._replace(image=replace(image, repairs=(*image.repairs, code)))
 
 
 def with_plane(image: Image) -> AcceptedImage:
     """An image of another format than DICOM with its kind and its plane, which has no position.
     Raises Ineligible (`constant_pixels`).
     """
-    _refuse_constant(image)
+    if is_constant(image):
+        raise _constant_pixels()
     return AcceptedImage(image, kind_in_units(image.units).name, plane_of(image.header, 0))
 
 
-def _refuse_constant(image: Image) -> None:
-    if image.pixels.min() == image.pixels.max():
-        raise Ineligible("All pixels have the same value.", code="constant_pixels")
+def is_constant(image: Image) -> bool:
+    """Whether all pixels have one value."""
+    return bool(image.pixels.min() == image.pixels.max())
+
+
+def _constant_pixels() -> Ineligible:
+    return Ineligible("All pixels have the same value.", code="constant_pixels")

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 
 from data_pipelines.dicom.elements import Elements, Orientation, Position
 from data_pipelines.dicom.eligibility import non_slice_reason
-from data_pipelines.dicom.header import Header
+from data_pipelines.dicom.header import PHASE_KEYWORDS, Header
 from data_pipelines.dicom.reader import silence_pydicom
 from data_pipelines.dicom.sop_classes import FRAME_TYPE_MODALITIES
 from data_pipelines.pixels.grayscale_module import frame_group
@@ -18,6 +18,12 @@ from data_pipelines.pixels.grayscale_module import frame_group
 #: dimensions that say where a frame is, not when or how it was acquired: ImagePositionPatient,
 #: InStackPositionNumber
 _POSITION_POINTERS = frozenset({0x00200032, 0x00209057})
+#: functional group macros that tell phases apart (C.7.6.16.2)
+_PHASE_SEQUENCES = (
+    "TemporalPositionSequence",
+    "CardiacSynchronizationSequence",
+    "RespiratorySynchronizationSequence",
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class Plane:
 
     source_index: index of the file in the caller's list. frame: 0-based index in the file.
     dimensions, temporal, acquisition: these may differ between slices at the same position.
+    phases: as `Header.phases`; they too may differ at one position.
+    technique: slice thickness, kVp, rescale slope and intercept.
     non_slice_reason: the reason code where the image is not a slice, else ''.
     """
 
@@ -47,6 +55,8 @@ class Plane:
     temporal: int | None
     acquisition: int | None
     non_slice_reason: str
+    phases: tuple[float | None, ...] = ()
+    technique: tuple[float | None, ...] = ()
 
 
 def plane_of(header: Header, source_index: int) -> Plane:
@@ -69,6 +79,8 @@ def plane_of(header: Header, source_index: int) -> Plane:
         temporal=header.temporal_index,
         acquisition=header.acquisition_number,
         non_slice_reason=_non_image_reason(header),
+        phases=header.phases,
+        technique=(header.slice_thickness, header.kvp, *header.rescale),
     )
 
 
@@ -103,6 +115,8 @@ def _frame_plane(dataset: Dataset, shared: Plane, frame: int, non_spatial: list[
         else position
     )
     image_type = frame_type.codes("FrameType") or shared.image_type
+    values = frame_group(dataset, frame, "PixelValueTransformationSequence")
+    x_ray = frame_group(dataset, frame, "CTXRayDetailsSequence")
     indices = [int(index) for index in content.numbers("DimensionIndexValues") or ()]
     return replace(
         shared,
@@ -116,6 +130,21 @@ def _frame_plane(dataset: Dataset, shared: Plane, frame: int, non_spatial: list[
         temporal=content.integer("TemporalPositionIndex"),
         acquisition=content.integer("FrameAcquisitionNumber"),
         non_slice_reason=shared.non_slice_reason or non_slice_reason(image_type) or "",
+        phases=_frame_phases(dataset, frame),
+        technique=(
+            measures.number("SliceThickness"),
+            x_ray.number("KVP"),
+            values.number("RescaleSlope"),
+            values.number("RescaleIntercept"),
+        ),
+    )
+
+
+def _frame_phases(dataset: Dataset, frame: int) -> tuple[float | None, ...]:
+    groups = [frame_group(dataset, frame, sequence) for sequence in _PHASE_SEQUENCES]
+    return tuple(
+        next((n for group in groups if (n := group.number(keyword)) is not None), None)
+        for keyword in ("TemporalPositionTimeOffset", *PHASE_KEYWORDS)
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.errors import SpecError
+from data_pipelines.volumes.slice_grid import Step, slice_grid, slice_weights
 
 Voxels = NDArray[np.float32]
 Affine = NDArray[np.float64]
@@ -34,16 +35,17 @@ def to_regular_grid(
     axes: NDArray[np.float64],
     spacing: tuple[float, float],
     fill: float,
+    step: Step | float = "modal",
 ) -> tuple[Voxels, Affine]:
     """Put a stack of slices with a tilt or with gaps on a regular grid along the normal.
 
     pixels: (slices, rows, columns). positions: (slices, 3), LPS mm of the first pixel of each
     slice, ascending along the normal. axes: (2, 3), row and column cosines. spacing: (row, column)
-    mm. fill: the value outside the slices.
+    mm. fill: the value outside the slices. step: of the grid, in mm or by name (see `slice_grid`).
 
     Each slice is shifted within its plane to a common frame, which is large enough for all of them.
-    Then values are interpolated between slices. The step is the median step, adjusted so that the
-    grid ends on the last slice. Returns the pixels and their affine.
+    Then values are interpolated between slices (see `slice_weights`). Returns the pixels and their
+    affine.
     """
     normal = np.cross(axes[0], axes[1])
     heights = (positions - positions[0]) @ normal
@@ -57,17 +59,17 @@ def to_regular_grid(
     drift = drift.round(6)  # otherwise rounding errors alone would enlarge the frame
     first = drift.min(axis=0)
     margin = np.ceil(drift.max(axis=0) - first).astype(int)
-    count = round(float(heights[-1] / np.median(np.diff(heights)))) + 1
-    targets = np.linspace(0, heights[-1], count)
-    below = np.clip(np.searchsorted(heights, targets, side="right") - 1, 0, len(heights) - 2)
-    weight = (targets - heights[below]) / (heights[below + 1] - heights[below])
+    targets = slice_grid(heights, step).heights
+    weights = slice_weights(heights, targets).astype(np.float32)
     shape = pixels.shape[1] + int(margin[0]), pixels.shape[2] + int(margin[1])
-    shifted = lru_cache(maxsize=2)(lambda n: _shifted(pixels[n], drift[n] - first, shape, fill))
-    regular = np.empty((count, *shape), np.float32)
-    for out, n, w in zip(regular, below.tolist(), weight.astype(np.float32), strict=True):
-        np.add(shifted(n) * (1 - w), shifted(n + 1) * w, out=out)
+    most = int((weights > 0).sum(axis=1).max())
+    shifted = lru_cache(maxsize=most)(lambda n: _shifted(pixels[n], drift[n] - first, shape, fill))
+    regular = np.zeros((len(targets), *shape), np.float32)
+    for out, row in zip(regular, weights, strict=True):
+        for n in np.flatnonzero(row).tolist():
+            out += shifted(n) * row[n]
     affine = np.eye(4)
-    affine[:3, 0] = normal * heights[-1] / (count - 1)
+    affine[:3, 0] = normal * heights[-1] / (len(targets) - 1)
     affine[:3, 1], affine[:3, 2] = axes[1] * spacing[0], axes[0] * spacing[1]
     affine[:3, 3] = positions[0] + affine[:3, 1] * first[0] + affine[:3, 2] * first[1]
     return regular, affine

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Literal
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.dicom.sop_classes import SLICE_MODALITIES
+from data_pipelines.volumes.image_types import merge_image_types
 from data_pipelines.volumes.plane import Plane
 
 Verdict = Literal[
@@ -39,6 +41,7 @@ STEP_TOLERANCE = 0.05
 STEP_TOLERANCE_MM = 0.05
 TILT_TOLERANCE_DEGREES = 0.1
 MIN_SLICES = 3
+MAX_MISSING_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -74,21 +77,26 @@ class Group:
 
 def group_planes(planes: Sequence[Plane]) -> list[Group]:
     """Groups of slices with the same series, frame of reference, orientation, matrix, spacing,
-    ImageType and kernel.
+    kernel and ImageType (see volumes.image_types for types that are merged).
 
-    Slices at the same position are separated by dimension index, temporal position or acquisition
-    number, where no duplicate remains. An image that is not a slice forms its own group.
+    Slices at the same position are separated by dimension index, temporal position, acquisition
+    number, phase, or all of these together, where no duplicate remains. An image that is not a
+    slice forms its own group.
     """
     single = [
         Group((plane,), _verdict_without_position(plane))
         for plane in planes
         if not _has_geometry(plane)
     ]
-    slices = sorted((plane for plane in planes if _has_geometry(plane)), key=_exact_key)
+    slices = sorted(
+        (plane for plane in planes if _has_geometry(plane)),
+        key=lambda plane: (*_exact_key(plane), *plane.image_type),
+    )
     groups = []
     for _, same_key in groupby(slices, key=_exact_key):
         for same_geometry in _within_tolerance(list(same_key)):
-            groups += [classify_spacing(part) for part in _split_acquisitions(same_geometry)]
+            for part in merge_image_types(same_geometry, _is_one_volume):
+                groups += [classify_spacing(phase) for phase in _split_acquisitions(part)]
     return groups + single
 
 
@@ -119,7 +127,7 @@ def classify_spacing(planes: Sequence[Plane]) -> Group:
         return Group(ordered, "SINGLE")
     steps = np.diff(positions @ normal)
     if (steps < SAME_POSITION_MM).any():
-        repeated = len({(p.dimensions, p.temporal, p.acquisition) for p in planes}) == len(planes)
+        repeated = len({_acquisition_key(plane) for plane in planes}) == len(planes)
         return Group(
             ordered,
             "NOT_A_VOLUME" if repeated and (steps < SAME_POSITION_MM).all() else "DUPLICATE",
@@ -200,7 +208,14 @@ def _exact_key(plane: Plane) -> tuple[str, ...]:
         plane.kernel,
         plane.stack,
     )
-    return (*map(str, exact), *plane.image_type)
+    return tuple(map(str, exact))
+
+
+def _is_one_volume(planes: Sequence[Plane]) -> bool:
+    """Whether slices form a volume in which few slices are missing."""
+    group = classify_spacing(planes)
+    few_missing = group.missing <= MAX_MISSING_SHARE * len(planes)
+    return group.verdict in ("REGULAR", "TILTED") or (group.verdict == "MISSING" and few_missing)
 
 
 def _within_tolerance(planes: list[Plane]) -> list[list[Plane]]:
@@ -231,13 +246,26 @@ def _split_acquisitions(planes: list[Plane]) -> list[list[Plane]]:
         lambda plane: plane.dimensions,
         lambda plane: plane.temporal,
         lambda plane: plane.acquisition,
+        *(partial(_phase, index) for index in range(len(planes[0].phases))),
+        _acquisition_key,
     )
     for key in keys:
         parts = [
             list(part) for _, part in groupby(sorted(planes, key=lambda p: str(key(p))), key=key)
         ]
-        if len(parts) > 1 and all(
-            classify_spacing(part).verdict not in ("DUPLICATE", "NOT_A_VOLUME") for part in parts
+        verdicts = {classify_spacing(part).verdict for part in parts}
+        if (
+            len(parts) > 1
+            and not verdicts & {"DUPLICATE", "NOT_A_VOLUME"}
+            and verdicts != {"SINGLE"}
         ):
             return parts
     return [planes]
+
+
+def _phase(index: int, plane: Plane) -> float | None:
+    return plane.phases[index] if index < len(plane.phases) else None
+
+
+def _acquisition_key(plane: Plane) -> tuple[Hashable, ...]:
+    return plane.dimensions, plane.temporal, plane.acquisition, plane.phases

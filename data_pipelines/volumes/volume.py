@@ -28,8 +28,11 @@ from data_pipelines.volumes.series import (
     group_planes,
     series_verdict,
 )
+from data_pipelines.volumes.slice_grid import Resampling, SliceGrid, slice_grid
 
 Policy = Literal["reject", "shear", "resample"]
+
+DEFAULT_RESAMPLING = Resampling()
 
 MAX_VOLUME_BYTES = 4 << 30
 #: policy -> the verdicts that it accepts
@@ -59,6 +62,8 @@ class Volume:
     units: "HU", "display" or "raw", as in `Image`.
     padding: pixels outside the image; None where there are none, and after resampling.
     repairs: the codes of all slices, and "resampled" or "cropped".
+    interpolated: share of the slices (0..1) that no stored slice supports, when the series was put
+        on a regular grid.
     """
 
     pixels: Voxels
@@ -70,6 +75,7 @@ class Volume:
     units: UnitName
     padding: Mask | None
     repairs: tuple[str, ...]
+    interpolated: float = 0.0
 
     def resampled(self, spacing_mm: tuple[float, float, float]) -> Volume:
         """The volume on a grid of `spacing_mm` (slice, row, column) over the same extent; see
@@ -121,16 +127,20 @@ class Volume:
 Sources = str | Path | Iterable[str | Path]
 
 
-def read_volume(source: Sources, *, policy: Policy = "reject") -> Volume:
+def read_volume(
+    source: Sources, *, policy: Policy = "reject", resampling: Resampling = DEFAULT_RESAMPLING
+) -> Volume:
     """Read the single volume in a folder, a list of paths, or an enhanced multi-frame file.
 
     policy: "reject" accepts only a REGULAR series; "shear" also a TILTED one, and the tilt stays in
     the affine; "resample" also MISSING and IRREGULAR ones, and interpolates them linearly to a
-    regular grid without tilt.
+    regular grid without tilt. resampling: the step of that grid, and the limits on gaps and on the
+    share of interpolated slices.
 
     Files that are not slices (localizers, reports, color summaries, other formats) are skipped.
     Raises SeriesError, whose code is the verdict in lower case, unless there is exactly one group
-    of slices and the policy accepts it; SpecError (`unknown_policy`); and the errors of
+    of slices and the policy accepts it (or `gap_too_large` or `too_interpolated` beyond a limit of
+    `resampling`); SpecError (`unknown_policy`); and the errors of
     `read_image`.
     """
     stack = _Stack.read(source, policy)
@@ -140,15 +150,17 @@ def read_volume(source: Sources, *, policy: Policy = "reject") -> Volume:
             f"read_volumes to read each of them.",
             code=series_verdict(stack.groups).lower(),
         )
-    return stack.volume(stack.groups[0], policy)
+    return stack.volume(stack.groups[0], policy, resampling)
 
 
-def read_volumes(source: Sources, *, policy: Policy = "reject") -> list[Volume]:
+def read_volumes(
+    source: Sources, *, policy: Policy = "reject", resampling: Resampling = DEFAULT_RESAMPLING
+) -> list[Volume]:
     """As `read_volume`, with one volume for each consistent group of slices. Raises SeriesError
     where the policy refuses one of them.
     """
     stack = _Stack.read(source, policy)
-    return [stack.volume(group, policy) for group in stack.groups]
+    return [stack.volume(group, policy, resampling) for group in stack.groups]
 
 
 @dataclass(frozen=True)
@@ -189,7 +201,7 @@ class _Stack:
             raise SeriesError("The files have no slice with a position in a volume.", code=code)
         return cls(tuple(paths), tuple(headers), slices)
 
-    def volume(self, group: Group, policy: str) -> Volume:
+    def volume(self, group: Group, policy: str, resampling: Resampling) -> Volume:
         images: list[Image] = []
         if group.verdict == "DUPLICATE":
             images = self._images(group.planes)
@@ -201,10 +213,12 @@ class _Stack:
                 f"{remedy}.",
                 code=group.verdict.lower(),
             )
+        regular = policy == "resample" and group.verdict != "REGULAR"
+        _require_few_gaps(group, resampling if regular else None)
         images = images or self._images(group.planes)
         if len({image.units for image in images}) > 1:
             raise SeriesError("The slices of one series have different units.", code="mixed_units")
-        return assemble(group, images, regular=policy == "resample" and group.verdict != "REGULAR")
+        return assemble(group, images, resampling if regular else None)
 
     def _images(self, planes: Sequence[Plane]) -> list[Image]:
         size = 4 * len(planes) * planes[0].rows * planes[0].columns
@@ -227,9 +241,38 @@ class _Stack:
         return images
 
 
-def assemble(group: Group, images: Sequence[Image], *, regular: bool) -> Volume:
-    """The images of a group's planes, in their order, as a volume. regular: resample to a regular
-    grid along the normal.
+def grid_of(group: Group, resampling: Resampling) -> SliceGrid:
+    """The regular grid on which a group with a step would be resampled."""
+    return slice_grid(_heights(group), resampling.step)
+
+
+def _heights(group: Group) -> NDArray[np.float64]:
+    """mm of each slice along the normal, from the first one."""
+    axes = np.asarray(group.planes[0].orientation, np.float64).reshape(2, 3)
+    positions = np.asarray([plane.position for plane in group.planes], np.float64)
+    return (positions - positions[0]) @ np.cross(axes[0], axes[1])
+
+
+def _require_few_gaps(group: Group, resampling: Resampling | None) -> None:
+    """Raise SeriesError where a series that would be resampled exceeds a limit."""
+    if resampling is None:
+        return
+    grid = grid_of(group, resampling)
+    code = grid.refusal(resampling)
+    if code:
+        raise SeriesError(
+            f"{len(group.planes)} slices are {group.label}. The largest gap is {grid.gap_mm:.1f} "
+            f"mm or {grid.gap_slices} slices; the limits are {resampling.max_gap_mm:g} mm and "
+            f"{resampling.max_gap_slices} slices. {grid.interpolated_share:.0%} of them would "
+            f"be interpolated; the limit is {resampling.max_interpolated:.0%}. Fetch the missing "
+            f"slices, or raise the limit.",
+            code=code,
+        )
+
+
+def assemble(group: Group, images: Sequence[Image], resampling: Resampling | None) -> Volume:
+    """The images of a group's planes, in their order, as a volume. resampling: put them on a
+    regular grid along the normal; the caller has checked its limits. None: keep the slices.
     """
     pixels = np.stack([image.pixels for image in images])
     uids = [image.header.identifiers.sop_instance_uid for image in images]
@@ -248,19 +291,25 @@ def assemble(group: Group, images: Sequence[Image], *, regular: bool) -> Volume:
         padding=np.stack(masks) if any(image.padding is not None for image in images) else None,
         repairs=tuple(dict.fromkeys(code for image in images for code in image.repairs)),
     )
-    return _regular_grid(volume, group) if regular else volume
+    return volume if resampling is None else _regular_grid(volume, group, resampling)
 
 
-def _regular_grid(volume: Volume, group: Group) -> Volume:
+def _regular_grid(volume: Volume, group: Group, resampling: Resampling) -> Volume:
     first = group.planes[0]
     axes = np.asarray(first.orientation, np.float64).reshape(2, 3)
     positions = np.asarray([plane.position for plane in group.planes], np.float64)
     pixels, affine = to_regular_grid(
-        volume.pixels, positions, axes, first.spacing or (1.0, 1.0), volume._fill
+        volume.pixels,
+        positions,
+        axes,
+        first.spacing or (1.0, 1.0),
+        volume._fill,
+        resampling.step,
     )
-    heights = (positions - positions[0]) @ np.cross(*axes)
-    nearest = np.abs(np.linspace(0, heights[-1], len(pixels))[:, None] - heights).argmin(axis=1)
-    return replace(volume._with_slices(pixels, affine, nearest, "resampled"), tilt_degrees=0.0)
+    grid = grid_of(group, resampling)
+    nearest = np.abs(grid.heights[:, None] - _heights(group)).argmin(axis=1)
+    resampled = volume._with_slices(pixels, affine, nearest, "resampled")
+    return replace(resampled, tilt_degrees=0.0, interpolated=grid.interpolated_share)
 
 
 def _without_copies(group: Group, images: list[Image]) -> tuple[Group, list[Image]]:

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MediaStorageDirectoryStorage, SecondaryCaptureImageStorage
 
 from data_pipelines.dicom.eligibility import eligible_kind, non_slice_reason
-from data_pipelines.dicom.header import Header, Identifiers, read_header
+from data_pipelines.dicom.header import PHASE_KEYWORDS, Header, Identifiers, read_header
 from data_pipelines.errors import Ineligible, NotDicom
 
 PIXELS = np.arange(48, dtype=np.int16).reshape(6, 8)
@@ -300,7 +300,56 @@ def test_reasons_against_a_radiograph(cr):
     assert eligible_kind(raw, for_processing=True) == "radiograph"
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.13.1.3", "frames": 60}, "tomosynthesis"),
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.13.1.4", "frames": 15}, "tomosynthesis"),
+        ({"sop_class_uid": "1.2.840.10008.5.1.4.1.1.13.1.5"}, "tomosynthesis"),
+        ({"image_type": ("DERIVED", "PRIMARY", "TOMOSYNTHESIS", "NONE")}, "tomosynthesis"),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "TOMO_PROJ", "RIGHT")}, "tomosynthesis"),
+        (
+            {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.2", "image_type": ("DERIVED", "P", "TOMO")},
+            "tomosynthesis",
+        ),
+        ({"frames": 2}, "multiframe_projection"),
+        ({"modality": "XA", "frames": 30}, "multiframe_projection"),
+        ({"modality": "RF", "frames": 30}, "multiframe_projection"),
+        ({"modality": "XA"}, "modality"),
+    ],
+)
+def test_tomosynthesis_and_several_projections_are_refused_by_name(cr, change, code):
+    assert code_of(replace(cr, **{"modality": "MG", **change})) == code
+
+
+def test_a_2d_image_computed_from_a_tomosynthesis_is_a_derived_radiograph(cr):
+    image_type = ("DERIVED", "PRIMARY", "TOMO", "GENERATED_2D")
+    synthetic = replace(cr, modality="MG", image_type=image_type)
+    assert eligible_kind(synthetic) == "radiograph"
+    assert "derived" in synthetic.flags
+
+
 def test_words_inside_other_words_do_not_count():
     assert non_slice_reason(("ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SPI")) is None
     assert non_slice_reason(("ORIGINAL", "PRIMARY", "AXIAL", "MIPPED")) is None
     assert non_slice_reason(()) is None
+
+
+def test_phase_tags_and_technique_are_read(grey):
+    header = read_header(
+        grey(
+            np.zeros((4, 4), np.int16),
+            TemporalPositionIdentifier=2,
+            TriggerTime="300",
+            SliceThickness="2.5",
+            KVP="120",
+            RescaleSlope="1",
+            RescaleIntercept="-1024",
+        )
+    )
+    assert dict(zip(PHASE_KEYWORDS, header.phases, strict=True)) == {
+        **dict.fromkeys(PHASE_KEYWORDS),
+        "TemporalPositionIdentifier": 2,
+        "TriggerTime": 300,
+    }
+    assert (header.slice_thickness, header.kvp, header.rescale) == (2.5, 120, (1, -1024))

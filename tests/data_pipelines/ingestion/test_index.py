@@ -108,13 +108,13 @@ def test_pixels_have_one_hash_in_every_syntax_and_polarity(tmp_path: Path) -> No
 
 
 def test_every_frame_is_a_row(tmp_path: Path) -> None:
-    dataset = make()
+    dataset = make("CT")
     frames = np.stack([PIXELS, PIXELS[::-1], PIXELS[:, ::-1]])
     dataset.NumberOfFrames, dataset.PixelData = 3, frames.tobytes()
     rows = inspect(dataset, tmp_path)
     assert [row["frame"] for row in rows] == [0, 1, 2]
     assert len({row["pixel_sha256"] for row in rows}) == 3
-    assert rows[0]["pixel_sha256"] == inspect(make(), tmp_path)[0]["pixel_sha256"]
+    assert rows[0]["pixel_sha256"] == inspect(make("CT"), tmp_path)[0]["pixel_sha256"]
 
 
 def test_what_is_no_picture_to_learn_from_has_a_reason(tmp_path: Path) -> None:

@@ -528,6 +528,8 @@ def test_frames_excluded_from_a_file_that_stays_are_reported(tmp_path: Path) -> 
     ]
     several.NumberOfFrames, several.PixelData = 3, b"".join(frame.tobytes() for frame in frames)
     several.SOPInstanceUID = derived_uid("several")
+    for dataset in (several, single, *others):
+        dataset.Modality, dataset.RescaleSlope, dataset.RescaleIntercept = "CT", 1, -1024
     rows = []
     for name, dataset in zip("abcde", [single, several, *others], strict=True):
         save(dataset, tmp_path / name)

@@ -16,6 +16,7 @@ from pydicom.pixels import apply_modality_lut, apply_rescale, apply_voi
 
 from data_pipelines.dicom.eligibility import eligible_kind
 from data_pipelines.dicom.header import read_header
+from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import DicomError, NoPixelData
 from data_pipelines.kinds import AIR_HU
 from data_pipelines.pixels.image import read_image
@@ -276,6 +277,7 @@ def test_real_ct_slices_in_hounsfield_units(medres_data):
         ("emri_small_RLE.dcm", "emri_small.dcm"),
         ("emri_small_jpeg_ls_lossless.dcm", "emri_small.dcm"),
         ("emri_small_jpeg_2k_lossless.dcm", "emri_small.dcm"),
+        ("emri_small_jpeg_2k_lossless_too_short.dcm", "emri_small.dcm"),
         ("693_J2KR.dcm", "693_UNCR.dcm"),
         ("RG3_J2KR.dcm", "RG3_UNCR.dcm"),
     ],
@@ -284,11 +286,15 @@ def test_files_shipped_with_pydicom_equal_their_uncompressed_twins(name, twin):
     np.testing.assert_array_equal(read_stored(shipped(name)), by_pydicom(shipped(twin)))
 
 
-@pytest.mark.parametrize("name", ["MR_truncated.dcm", "emri_small_jpeg_2k_lossless_too_short.dcm"])
-def test_truncated_files_shipped_with_pydicom(name):
+def test_a_truncated_file_shipped_with_pydicom():
     with pytest.raises(DicomError) as caught:
-        read_stored(shipped(name))
+        read_stored(shipped("MR_truncated.dcm"))
     assert caught.value.code == "truncated_pixels"
+
+
+def test_a_file_shipped_with_pydicom_that_lacks_its_last_delimiter_is_flagged():
+    parsed = parse(shipped("emri_small_jpeg_2k_lossless_too_short.dcm"), pixels=True)
+    assert parsed.repairs == ("missing_sequence_delimiter",)
 
 
 def test_a_deflated_file_and_one_with_overlays():

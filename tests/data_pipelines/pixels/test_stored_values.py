@@ -261,6 +261,71 @@ def test_a_jpeg_2000_stream_that_calls_unsigned_samples_signed(grey, to_bytes):
     assert repairs_of(dataset) == ("codestream_sign",)
 
 
+def wide_stream(values: np.ndarray, syntax: str) -> bytes:
+    """A codestream of 12 bits per sample."""
+    if syntax.endswith(".51"):
+        return bytes(imagecodecs.jpeg8_encode(values, level=60, bitspersample=12))
+    if syntax.endswith(".70"):
+        return bytes(imagecodecs.ljpeg_encode(values, bitspersample=12))
+    if syntax.endswith((".80", ".81")):
+        return bytes(imagecodecs.jpegls_encode(values))
+    if syntax.endswith(".90"):
+        return bytes(
+            imagecodecs.jpeg2k_encode(
+                values, codecformat="j2k", reversible=True, bitspersample=12, level=0
+            )
+        )
+    return bytes(imagecodecs.htj2k_encode(values, reversible=True))
+
+
+WIDE_SYNTAXES = [f"{JPEG}.{n}" for n in ("51", "70", "80", "81", "90", "201")]
+
+
+@pytest.mark.parametrize("syntax", WIDE_SYNTAXES)
+def test_a_stream_wider_than_bits_stored_keeps_its_values_and_is_flagged(grey, syntax):
+    rng = np.random.default_rng(1)
+    lossy = syntax.endswith(".51")
+    values = rng.normal(1500, 12, (64, 64)) if lossy else rng.integers(0, 4096, (64, 64))
+    values = values.astype(np.uint16)
+    stream = wide_stream(values, syntax)
+    dataset = grey(
+        values, syntax=syntax, data=encapsulate([stream]), BitsStored=10, HighBit=9, Modality="CR"
+    )
+    difference = np.abs(read_stored(dataset).astype(int) - values)
+    assert difference.max() <= (64 if lossy else 0)
+    assert "codestream_wider" in repairs_of(dataset)
+
+
+@pytest.mark.parametrize("syntax", WIDE_SYNTAXES)
+def test_a_wide_stream_of_values_that_fit_is_nothing_to_flag(grey, syntax):
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 64 + 400
+    dataset = grey(
+        values,
+        syntax=syntax,
+        data=encapsulate([wide_stream(values, syntax)]),
+        BitsStored=10,
+        HighBit=9,
+    )
+    assert "codestream_wider" not in repairs_of(dataset)
+
+
+def test_wide_signed_samples_of_a_stream_without_a_sign():
+    layout = PixelFormat(1, 4, 1, 16, 10, 9, True, "")
+    two_complement = np.array([[-1800, -3, 5, 1700]]) & 4095
+    assert sample_values(two_complement.astype(np.uint16), 12, layout).tolist() == [
+        [-1800, -3, 5, 1700]
+    ]
+    masked = np.array([[-500, -3, 5, 400]]) & 1023
+    assert sample_values(masked.astype(np.uint16), 12, layout).tolist() == [[-500, -3, 5, 400]]
+
+
+def test_lossy_overshoot_is_clipped_to_the_precision_of_the_stream():
+    layout = PixelFormat(1, 3, 1, 16, 12, 11, False, "")
+    assert sample_values(np.array([[0, 4095, 4100]], np.uint16), 12, layout).tolist() == [
+        [0, 4095, 4095]
+    ]
+
+
 @pytest.mark.parametrize("syntax", [f"{JPEG}.70", f"{JPEG}.80", f"{JPEG}.201", f"{JPEG}.90"])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_stream_that_breaks_off_is_refused(grey, syntax, share):
@@ -290,11 +355,33 @@ def test_more_bits_than_allocated_and_colour_streams_are_refused(grey):
         )
 
 
-def test_a_fallback_decoder_is_named_as_a_repair(grey):
+def test_a_fallback_decoder_is_named_as_a_repair(grey, monkeypatch):
+    def fails(data, pixels):
+        raise RuntimeError
+
     stream = encoded(RAMP, f"{JPEG}.90")
-    dataset = grey(RAMP, syntax=f"{JPEG}.201", data=encapsulate([stream]))
+    dataset = grey(RAMP, syntax=f"{JPEG}.90", data=encapsulate([stream]))
+    installed = codecs.decoders_for(f"{JPEG}.90")
+    broken = (codecs.Decoder("broken", fails), *installed)
+    for module in (codecs, pixels):
+        monkeypatch.setattr(module, "decoders_for", lambda syntax: broken)
     np.testing.assert_array_equal(read_stored(dataset), RAMP)
     assert repairs_of(dataset) == ("fallback_decoder",)
+
+
+def test_a_decoder_that_reports_no_damage_is_not_asked_after_a_failure(grey, monkeypatch):
+    def fails(data, pixels):
+        raise RuntimeError
+
+    stream = encoded(RAMP, f"{JPEG}.201")
+    dataset = grey(RAMP, syntax=f"{JPEG}.201", data=encapsulate([stream]))
+    tolerant = [d for d in codecs.decoders_for(f"{JPEG}.201") if d.name in codecs.TOLERANT]
+    assert tolerant
+    monkeypatch.setattr(
+        codecs, "decoders_for", lambda syntax: (codecs.Decoder("broken", fails), *tolerant)
+    )
+    with raises_code(DecodeFailed, "decode_failed"):
+        read_stored(dataset)
 
 
 MODULE = "bad_pixel_module"

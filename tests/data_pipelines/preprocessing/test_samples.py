@@ -15,6 +15,8 @@ from helpers import raises_code, work_in_process
 from data_pipelines import datasets, ingest, read_volume
 from data_pipelines.cache.record_labels import labels_per_sample
 from data_pipelines.cache.store import ensure_cache
+from data_pipelines.dicom.header import header_of
+from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import CacheError, Ineligible, LabelError, SeriesError
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.pixels.image import read_image
@@ -23,6 +25,7 @@ from data_pipelines.preprocessing.samples import samples_of
 from data_pipelines.preprocessing.spec import spec_from
 from data_pipelines.preprocessing.study import prepared_study
 from data_pipelines.sources.acceptance import accepted_images
+from data_pipelines.volumes.plane import plane_of
 
 SIDE, SLICES, STEP = 24, 5, 6.0
 SERIES = 12
@@ -296,3 +299,68 @@ def test_a_three_dimensional_network_learns_from_a_volume_preset(work: Path) -> 
         )
         losses.append(net.fit(train, shuffle=False, verbose=0).history["loss"][0])
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_series_beyond_the_limits_are_left_out_and_the_share_is_recorded(grey):
+    def series(name: str, heights: list[float]) -> list:
+        return [
+            plane_of(
+                header_of(
+                    parse(
+                        grey(
+                            np.zeros((4, 4), np.int16),
+                            SeriesInstanceUID=name,
+                            PixelSpacing=[1, 1],
+                            ImagePositionPatient=[0, 0, z],
+                            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                        ),
+                        pixels=False,
+                    )
+                ),
+                0,
+            )
+            for z in heights
+        ]
+
+    planes = (
+        series("1.1", [0, 5, 10, 20, 25])
+        + series("1.2", [0, 5, 10, 15])
+        + series("1.3", [0, 2, 4, 186, 188, 190])
+        + series("1.4", [0, 2, 6, 8, 12, 14, 18, 20])
+    )
+    volume = {"kind": "ct", "form": "volume", "rows": 16, "cols": 16, "slices": 8}
+    samples, left_out = samples_of(planes, spec_from(volume))
+    assert [sample.interpolated for sample in samples] == [1 / 6, 0]
+    assert left_out == {"GAP_TOO_LARGE": 1, "TOO_INTERPOLATED": 1}
+    samples, left_out = samples_of(planes, spec_from({**volume, "max_interpolated": 0.5}))
+    assert [sample.interpolated for sample in samples] == [1 / 6, 0, 3 / 11]
+    assert left_out == {"GAP_TOO_LARGE": 1}
+
+
+def test_a_cache_of_volumes_records_the_share_of_interpolated_slices(work):
+    lines: list[str] = []
+    cache = ensure_cache(work, spec_from("ctvol-17"), log=lines.append)
+    assert cache.left_out == {}
+    shares = cache.images["interpolated"]
+    assert len(shares) == SERIES
+    assert sorted(shares)[-2:] == [0, pytest.approx(1 / 6)]
+    assert any("interpolated slices, up to 17%" in line for line in lines)
+
+
+def test_a_study_of_constant_slices_alone_is_refused(grey, to_bytes):
+    files = [
+        to_bytes(
+            grey(
+                np.zeros((8, 8), np.int16),
+                SOPInstanceUID=f"1.2.{n}",
+                PixelSpacing=[1, 1],
+                ImagePositionPatient=[0, 0, n],
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                RescaleSlope=1,
+                RescaleIntercept=-1024,
+            )
+        )
+        for n in range(3)
+    ]
+    with raises_code(Ineligible, "no_image"):
+        prepared_study(files, spec_from("ct-16"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from data_pipelines.errors import SpecError
 from data_pipelines.preprocessing.preparation import prepare, to_model_units
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
+from data_pipelines.volumes.slice_grid import Resampling
 
 
 def image_of(pixels: np.ndarray, units: str = "display", aspect: float = 1.0) -> SimpleNamespace:
@@ -163,3 +166,28 @@ def test_names_say_what_differs() -> None:
 def test_fields_that_contradict_one_another_are_refused(changes: dict) -> None:
     with pytest.raises(SpecError):
         spec_from({"kind": "ct", "rows": 16, "cols": 16, **changes})
+
+
+def test_limits_of_resampled_volumes():
+    volume = {"kind": "ct", "form": "volume", "rows": 32, "cols": 32, "slices": 16}
+    assert spec_from(volume).resampling == Resampling()
+    changed = spec_from({**volume, "step": "finest", "max_gap_mm": 12.5, "max_gap_slices": 1})
+    assert changed.resampling == Resampling("finest", 12.5, 1)
+    assert changed.name.endswith("-finest-gapmm12.5-gapslices1")
+    assert changed.sha256 != spec_from(volume).sha256
+    for wrong in (
+        {**volume, "max_gap_slices": -1},
+        {**volume, "max_interpolated": 1.5},
+        {**volume, "step": "median"},
+        {**volume, "policy": "reject", "max_gap_mm": 5},
+        {"kind": "ct", "rows": 32, "cols": 32, "max_gap_mm": 5},
+    ):
+        with raises_code(SpecError, "spec"):
+            spec_from(wrong)
+
+
+def test_the_hash_of_an_image_spec_does_not_depend_on_settings_of_volumes():
+    image = PreprocessSpec(kind="radiograph", rows=32, cols=32)
+    fields = image.model_dump(exclude={"step", "max_gap_mm", "max_gap_slices", "max_interpolated"})
+    text = json.dumps(fields, separators=(",", ":"))
+    assert image.sha256 == hashlib.sha256(text.encode()).hexdigest()

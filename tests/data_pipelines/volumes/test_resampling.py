@@ -48,7 +48,7 @@ def test_rectified_stacks_hold_the_field_at_their_new_places(heights, tilted):
             for p in positions
         ]
     ).astype(np.float32)
-    pixels, affine = to_regular_grid(stack, positions, AXES, spacing, np.float32("nan"))
+    pixels, affine = to_regular_grid(stack, positions, AXES, spacing, np.float32("nan"), 5)
     assert len(pixels) == 5
     np.testing.assert_allclose(affine[:3, 0], normal * 5, atol=1e-9)
     assert spacing_of(affine) == pytest.approx((5, 0.8, 0.5))

@@ -270,3 +270,97 @@ def test_every_plane_given_is_in_exactly_one_group():
     ]
     assert sorted(m for g in group_planes(planes) for m in members(g)) == list(range(60))
     assert group_planes([]) == []
+
+
+HELIX = ("ORIGINAL", "PRIMARY", "AXIAL", "HELIX")
+TECHNIQUE = (2.5, 120.0, 1.0, -1024.0)
+
+
+def interleaved(other: tuple[str, ...], heights=range(0, 30, 5), **changes) -> list[Plane]:
+    """Slices of 2.5 mm of which every other one has another ImageType."""
+    return [
+        plane(
+            n,
+            (-100.0, -120.0, height / 2),
+            **{
+                "technique": TECHNIQUE,
+                **({"image_type": other, **changes} if n % 2 else {}),
+            },
+        )
+        for n, height in enumerate(heights)
+    ]
+
+
+def test_interleaved_image_types_are_one_volume():
+    group = only(group_planes(interleaved(HELIX)))
+    assert (group.verdict, group.step_mm, members(group)) == ("REGULAR", 2.5, [0, 1, 2, 3, 4, 5])
+
+
+def test_three_interleaved_image_types_with_a_gap_are_one_volume():
+    planes = [
+        plane(n, (0, 0, 2.5 * n), technique=TECHNIQUE, image_type=(*HELIX[:3], f"PART{n % 3}"))
+        for n in range(13)
+        if n != 4
+    ]
+    assert only(group_planes(planes)).label == "MISSING(1)"
+
+
+@pytest.mark.parametrize(
+    "planes",
+    [
+        interleaved((*HELIX[:3], "WATER")),
+        interleaved((*HELIX[:3], "70KEV")),
+        interleaved((*HELIX[:2], "P")),
+        interleaved(("DERIVED", *HELIX[1:])),
+        interleaved(HELIX, technique=(5.0, 120.0, 1.0, -1024.0)),
+        interleaved(HELIX, technique=(2.5, 80.0, 1.0, -1024.0)),
+        interleaved(HELIX, technique=(2.5, 120.0, 1.0, 0.0)),
+        interleaved(HELIX, kernel="B70f"),
+        interleaved(HELIX, heights=[0, 0, 5, 5, 10, 10]),
+        interleaved(HELIX, heights=[0, 2, 10, 12, 20, 22]),
+    ],
+    ids=[
+        "Dixon",
+        "energy",
+        "phase",
+        "derived",
+        "thickness",
+        "kVp",
+        "rescale",
+        "kernel",
+        "coincident",
+        "offset",
+    ],
+)
+def test_image_types_of_other_contrasts_or_techniques_stay_apart(planes):
+    assert len(group_planes(planes)) == 2
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_phases_are_split_where_positions_repeat(index):
+    def phases(value: float) -> tuple[float | None, ...]:
+        return tuple(value if n == index else None for n in range(3))
+
+    planes = [
+        plane(3 * phase + n, (0, 0, 5.0 * n), phases=phases(10.0 * phase))
+        for phase in range(2)
+        for n in range(3)
+    ]
+    groups = group_planes(planes)
+    assert [(group.verdict, members(group)) for group in groups] == [
+        ("REGULAR", [0, 1, 2]),
+        ("REGULAR", [3, 4, 5]),
+    ]
+
+
+def test_phases_of_several_acquisitions_are_split_by_both():
+    planes = [
+        plane(n, (0, 0, 5.0 * (n % 3)), phases=(float(n // 3 % 2),), acquisition=n // 6)
+        for n in range(12)
+    ]
+    assert [group.verdict for group in group_planes(planes)] == ["REGULAR"] * 4
+
+
+def test_phases_at_different_positions_do_not_split_a_volume():
+    planes = [plane(n, (0, 0, 5.0 * n), phases=(float(n % 2),), temporal=n % 2) for n in range(6)]
+    assert only(group_planes(planes)).verdict == "REGULAR"

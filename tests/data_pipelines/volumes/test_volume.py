@@ -11,6 +11,8 @@ from pydicom.dataset import Dataset
 
 from data_pipelines.errors import LimitExceeded, SeriesError, SpecError, TruncatedPixelData
 from data_pipelines.volumes import volume
+from data_pipelines.volumes.resampling import spacing_of
+from data_pipelines.volumes.slice_grid import Resampling
 from data_pipelines.volumes.volume import read_volume, read_volumes
 
 RNG = np.random.default_rng(5)
@@ -267,3 +269,26 @@ def test_a_box_of_a_volume_may_reach_outside(write):
     assert box.sop_instance_uids == (*volume.sop_instance_uids[2:], volume.sop_instance_uids[-1])
     with raises_code(SpecError, "bad_shape"):
         volume.cropped((0, 0, 0), (0, 1, 1))
+
+
+def test_a_gap_beyond_the_limits_is_refused_and_a_raised_limit_is_recorded(write):
+    for n, z in enumerate([*range(0, 20, 2), *range(60, 80, 2)]):
+        folder = write(f"{n:02d}", [0, 0, z], 1024 + z)
+    with raises_code(SeriesError, "gap_too_large", "42.0 mm", "20 slices"):
+        read_volume(folder, policy="resample")
+    limits = Resampling(max_gap_mm=50, max_gap_slices=20, max_interpolated=0.6)
+    volume = read_volume(folder, policy="resample", resampling=limits)
+    assert len(volume.pixels) == 40
+    assert volume.interpolated == 20 / 40
+
+
+def test_the_finest_step_is_an_option(write):
+    for n, z in enumerate([0, 5, 10, 15, 17.5, 20, 25]):
+        folder = write(f"{n:02d}", [0, 0, z], 1024 + int(2 * z))
+    modal = read_volume(folder, policy="resample")
+    finest = read_volume(
+        folder, policy="resample", resampling=Resampling("finest", max_interpolated=0.5)
+    )
+    assert (spacing_of(modal.affine)[0], spacing_of(finest.affine)[0]) == (5, 2.5)
+    assert (modal.interpolated, finest.interpolated) == (0, 4 / 11)
+    np.testing.assert_allclose(modal.pixels[:, 2, 3], np.arange(6) * 10, atol=1e-3)
