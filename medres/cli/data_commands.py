@@ -1,4 +1,4 @@
-"""Verbs about data: ingest, cache, wrap."""
+"""The verbs about data: ingest, cache, wrap."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from data_pipelines.kinds import DeclaredUnitName
 from medres.cli.console import Json, Limit, Work, report
 
 _RECORDS = {"image": "images", "stack": "stacks of slices", "volume": "volumes"}
@@ -16,82 +17,82 @@ _RECORDS = {"image": "images", "stack": "stacks of slices", "volume": "volumes"}
 def ingest(
     source: Annotated[
         list[Path],
-        typer.Argument(help="Folders or files with DICOM; with --units also PNG, JPEG and .npz."),
+        typer.Argument(help="Folders or files: DICOM; with --units also PNG, JPEG and .npz."),
     ],
     out: Annotated[Path, typer.Option(help="New work folder.")],
-    labels: Annotated[Path | None, typer.Option(help="CSV of labels.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV file with the labels.")] = None,
     finding: Annotated[
-        list[str] | None, typer.Option(help="Finding column of the CSV; repeatable.")
+        list[str] | None, typer.Option(help="Finding column of the CSV file. Repeatable.")
     ] = None,
     readers: Annotated[
         Literal["error", "majority", "any", "uncertain"],
         typer.Option(
-            help="Several rows a key: an error, more than half, present where any, or uncertain "
-            "unless all agree."
+            help="Several rows (raters) per key: an error; the majority; present if any rater says "
+            "so; or uncertain unless all agree."
         ),
     ] = "error",
-    seed: Annotated[int, typer.Option(help="Seed of the split by patient.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the splits by patient.")] = 0,
     fractions: Annotated[
-        str, typer.Option(help="Shares of train, tune and test.")
+        str, typer.Option(help="Fractions of train, tune (validation) and test.")
     ] = "0.7,0.15,0.15",
     split_mode: Annotated[
         Literal["stratified", "hash"],
         typer.Option(
-            help="Drawn by label; or by a keyed hash of each patient, so that later patients move "
-            "nobody."
+            help="Random and stratified by label; or by a keyed hash of each patient, so that new "
+            "patients never change the split of others."
         ),
     ] = "stratified",
     splits_from: Annotated[
         Path | None,
         typer.Option(
-            help="Earlier work folder: its patients keep their split, newcomers are drawn."
+            help="Earlier work folder: its patients keep their split; new patients are assigned."
         ),
     ] = None,
     external_site: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN=VALUE",
-            help="Images with this site, manufacturer, model or meta:* are the test split.",
+            help="Images with this site, manufacturer, model or meta:* value are the test split.",
         ),
     ] = None,
     folds: Annotated[
-        int, typer.Option(help="Folds of train and tune, by patient, in a column fold.")
+        int, typer.Option(help="Number of folds by patient of train and tune, in the column fold.")
     ] = 0,
     max_bad: Annotated[
         float | None,
-        typer.Option(help="Fail when more than this share of the files is quarantined, 0 to 1."),
+        typer.Option(help="Fail if more than this fraction of the files (0 to 1) is quarantined."),
     ] = None,
     key_file: Annotated[
-        Path | None, typer.Option(help="File with the key of the pseudonyms.")
+        Path | None, typer.Option(help="File with the key for the pseudonyms.")
     ] = None,
     for_processing: Annotated[
         bool, typer.Option("--for-processing", help="Accept FOR PROCESSING radiographs.")
     ] = False,
     units: Annotated[
-        Literal["display", "HU"] | None,
+        DeclaredUnitName | None,
         typer.Option(
-            help="Let PNG, JPEG and MedMNIST's .npz in, and say what their values are; HU: int16 "
-            ".npz only."
+            help="Accept PNG, JPEG and .npz (MedMNIST); declare their pixel units. HU: int16 .npz "
+            "only."
         ),
     ] = None,
     class_folders: Annotated[
         bool,
         typer.Option(
             "--class-folders",
-            help="The folder of each file is its class: [train|tune|test/]CLASS/x.png.",
+            help="The folder of a file is its class: [train|tune|test/]CLASS/x.png.",
         ),
     ] = False,
     leaks: Annotated[
         Literal["error", "drop"],
         typer.Option(
-            help="A patient or equal pixels in two given splits: refuse, or drop from train, then "
-            "tune."
+            help="If a patient or identical pixels are in two given splits: fail, or drop images "
+            "from train, then from tune."
         ),
     ] = "error",
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Index, check, group and split images into a work folder."""
+    """Index, check and group images, and split them by patient, into a new work folder."""
     from data_pipelines.ingestion.pipeline import ingest as run
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.progress import Bars
@@ -125,7 +126,7 @@ def _fractions(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"--fractions takes three numbers with commas between, received {text!r}"
+            f"--fractions takes three numbers separated by commas, received {text!r}"
         ) from None
 
 
@@ -134,7 +135,7 @@ def _column_value(text: str | None) -> tuple[str, str] | None:
         return None
     column, equals, value = text.partition("=")
     if not (column.strip() and equals and value.strip()):
-        raise typer.BadParameter("--external-site takes COLUMN=VALUE, for instance site=north")
+        raise typer.BadParameter("--external-site takes COLUMN=VALUE, such as site=north")
     return column.strip(), value.strip()
 
 
@@ -154,7 +155,7 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
         lines.append(_labels_line(summary))
     if summary["pseudonym_key"] == "made":
         lines.append(
-            f"a new pseudonym key was made in {out}: keep it as safe as the data, and give it to "
+            f"a new pseudonym key was created in {out}: protect it like the data, and pass it to "
             f"later ingests with --key-file"
         )
     return [
@@ -165,7 +166,7 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
 
 
 def _labels_line(summary: dict[str, Any]) -> str:
-    """What was taken for labels, so that a column taken by mistake is seen."""
+    """The columns that were read as labels, so that a wrong column is noticed."""
     splits = [split["classes"] for split in summary["splits"].values()]
     if summary["task"] == "multiclass":
         return "classes: " + ", ".join(
@@ -185,18 +186,23 @@ def cache(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="xray-SIZE, ct-SIZE, ct25d-SIZE (a slice between its neighbours) or ctvol-SIZE "
-            "(a cube)."
+            help="xray-SIZE, ct-SIZE, ct25d-SIZE (a slice with its neighbors as channels) or "
+            "ctvol-SIZE (a volume)."
         ),
     ] = None,
-    spec: Annotated[Path | None, typer.Option(help="JSON file with a preprocessing spec.")] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="JSON file with a preprocessing specification.")
+    ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check every byte of every cache of WORK; build none.")
+        bool,
+        typer.Option(
+            "--verify", help="Check every byte of the existing caches of WORK; build nothing."
+        ),
     ] = False,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Decode once into verified shards of integers, or --verify those that are there."""
+    """Decode the images once into verified shards of integers, or --verify the existing shards."""
     if ((preset is None) == (spec is None)) != verify or (verify and preset is not None):
         raise typer.BadParameter("give one of --preset NAME, --spec FILE and --verify")
     if verify:
@@ -209,7 +215,7 @@ def cache(
 
     chosen, bars = spec_from(preset if preset is not None else _read_json(spec)), Bars()
     with limited(**parse_limits(limit or [])), bars.task(f"cache {chosen.name}") as update:
-        made = ensure_cache(work, chosen, progress=update, log=bars.line)
+        made = ensure_cache(work, chosen, progress=update, tell=bars.line)
     counts = {name: int((made.images["split"] == name).sum()) for name in made.shards}
     result = {
         "cache": str(made.folder),
@@ -223,10 +229,10 @@ def cache(
 def _verify(work: Path, as_json: bool) -> None:
     from data_pipelines.cache.store import verify_caches
 
-    found = verify_caches(work)
-    lines = [line for name, problems in found.items() for line in problems or [f"{name}: sound"]]
-    report(found, as_json, lines or [f"no cache in {work}"])
-    if any(found.values()):
+    problems = verify_caches(work)
+    lines = [line for name, texts in problems.items() for line in texts or [f"{name}: intact"]]
+    report(problems, as_json, lines or [f"no cache in {work}"])
+    if any(problems.values()):
         raise typer.Exit(1)
 
 
@@ -234,17 +240,18 @@ def wrap(
     source: Annotated[Path, typer.Argument(help="Folder of PNG and JPEG files.")],
     out: Annotated[Path, typer.Option(help="New folder for the DICOM files.")],
     labels: Annotated[
-        Path | None, typer.Option(help="CSV with a path column; copied with the new paths.")
+        Path | None,
+        typer.Option(help="CSV file with a path column; it is copied with the new paths."),
     ] = None,
     modality: Annotated[str, typer.Option(help="CR, or SC for secondary capture objects.")] = "CR",
-    body_part: Annotated[str, typer.Option(help="BodyPartExamined, for instance CHEST.")] = "",
+    body_part: Annotated[str, typer.Option(help="BodyPartExamined, such as CHEST.")] = "",
     burned_in: Annotated[
-        Literal["YES", "NO"] | None, typer.Option(help="Is text burned into the pictures?")
+        Literal["YES", "NO"] | None, typer.Option(help="Whether text is burned into the images.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Wrap PNG and JPEG images as DICOM, marked as derived and, for JPEG, as lossy; no spacing is
-    invented.
+    """Wrap PNG and JPEG images as DICOM, marked as derived and, for JPEG, as lossy compressed. No
+    pixel spacing is added.
     """
     from data_pipelines.sources.dicom_wrapper import wrap as run
     from medres.progress import Bars
@@ -268,4 +275,4 @@ def _read_json(path: Path | None) -> Any:
     try:
         return json.loads(Path(path or "").read_text())
     except ValueError:
-        raise SpecError(f"{path}: no JSON") from None
+        raise SpecError(f"{path} is not a valid JSON file", code="not_json") from None
