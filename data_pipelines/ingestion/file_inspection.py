@@ -56,6 +56,9 @@ class ImageColumns(TechnicalColumns):
     study_uid: str
     patient_id: str
     issuer: str
+    patient_name: str
+    birth_date: str
+    accession_number: str
     plane: Plane
 
 
@@ -136,6 +139,9 @@ def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
         "study_uid": header.identifiers.study_instance_uid,
         "patient_id": header.identifiers.patient_id,
         "issuer": header.identifiers.issuer_of_patient_id,
+        "patient_name": header.identifiers.patient_name,
+        "birth_date": header.identifiers.birth_date,
+        "accession_number": header.identifiers.accession_number,
         "plane": plane,
     }
 

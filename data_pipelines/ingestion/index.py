@@ -21,7 +21,10 @@ from data_pipelines.runtime.walk import walk_files
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 
 #: Raw identifiers, which the rows hold beside the manifest's columns. They never leave the process.
-IDENTIFIERS = ("sop_uid", "series_uid", "study_uid", "patient_id", "issuer")
+IDENTIFIERS = (
+    *("sop_uid", "series_uid", "study_uid", "patient_id", "issuer"),
+    *("patient_name", "birth_date", "accession_number"),
+)
 
 _BYTES_PER_TIME_LIMIT = 1 << 20  # an .npz may take the time of one file for each MiB
 

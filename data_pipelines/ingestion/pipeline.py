@@ -15,6 +15,7 @@ import pandas as pd
 from data_pipelines.errors import InputError, ManifestError
 from data_pipelines.ingestion.decoder_agreement import cross_checked
 from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reasons
+from data_pipelines.ingestion.hierarchy_audit import identity_notes
 from data_pipelines.ingestion.index import FileIndex, RejectedFile, index_sources
 from data_pipelines.ingestion.leakage_audit import audit, audit_warnings
 from data_pipelines.ingestion.manifest import COLUMNS, QUARANTINE_COLUMNS, Manifest, check_table
@@ -30,7 +31,13 @@ from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.worker_pool import ProgressCallback
 from data_pipelines.sources.image_source import RASTER_SUFFIXES
-from data_pipelines.splits.assignment import SplitOptions, apply_external_site, assign, folds_of
+from data_pipelines.splits.assignment import (
+    MAX_PATIENTS,
+    SplitOptions,
+    apply_external_site,
+    assign,
+    folds_of,
+)
 from data_pipelines.splits.leakage import crosses_splits, refuse_leaks
 from data_pipelines.splits.stratified import FRACTIONS, check_no_overlap
 
@@ -50,6 +57,7 @@ def ingest(
     splits_from: Path | str | None = None,
     external_site: tuple[str, str] | None = None,
     folds: int = 0,
+    patients_per_uid: int = MAX_PATIENTS,
     key_file: Path | str | None = None,
     max_bad: float | None = None,
     for_processing: bool = False,
@@ -67,6 +75,8 @@ def ingest(
     seed, fractions (train, tune, test), split_mode, external_site (column, value), folds: the split
         by patient, see SplitOptions; the labels may give splits instead. splits_from: an earlier
         work folder, whose patients keep their split.
+    patients_per_uid: number of patients whom a study or series UID may link; one of more patients
+        is no identifier.
     key_file: key of the pseudonyms; else MEDRES_KEY, else that of `splits_from`, else a new key in
         `out`.
     max_bad: largest allowed share (0..1) of quarantined files among the DICOM files.
@@ -94,7 +104,9 @@ def ingest(
             "Both a labels table and class_folders are given: choose one.", code="labels"
         )
     earlier = None if splits_from is None else Manifest.load(splits_from).table
-    split_options = SplitOptions(seed, fractions, split_mode, earlier, external_site, folds)
+    split_options = SplitOptions(
+        seed, fractions, split_mode, earlier, external_site, folds, patients_per_uid
+    )
     split_options.check()
     label_table = (
         None if labels is None else read_labels(labels, findings=findings, readers=readers)
@@ -143,7 +155,7 @@ def build(
 
     _require_images(index.rows, index.rejected)
     joined = join_labels(index.rows, labels)
-    rows = link_patients(identify(joined.rows, key))
+    rows = link_patients(identify(joined.rows, key), split_options.patients_per_uid)
 
     if on_leak == "error":
         refuse_leaks(rows, leaks)
@@ -168,6 +180,7 @@ def build(
     check_no_overlap(images)
     final_split = images["split"].reindex(rows.index, fill_value="")
     audit_table, audit_counts = audit(rows.assign(split=final_split))
+    identity_warnings, doubts = identity_notes(rows, split_options.patients_per_uid)
 
     table = _manifest_table(images)
     summary = {
@@ -178,14 +191,15 @@ def build(
             unmatched_rows=joined.unmatched_rows,
             unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
             excluded_frames=excluded_frames,
-            images_without_patient=int((images["person"] == "").sum()),
-            audit_warnings=audit_warnings(audit_counts),
+            images_without_patient=int(((images["person"] == "") & ~images["by_study"]).sum()),
+            audit_warnings=[*identity_warnings, *audit_warnings(audit_counts)],
         ),
         **split_record,
         "seed": split_options.seed,
         "fractions": [float(share) for share in split_options.fractions],
         "folds": split_options.folds,
         "audit": audit_counts,
+        "leak_attestation": {"attested": not doubts, "reasons": doubts},
         "pseudonym_key": key.origin,
     }
     return Manifest(table, summary, _quarantine_table(rejected), audit=audit_table)
@@ -264,7 +278,7 @@ def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
     more_columns = [
         str(name)
         for name in images
-        if str(name).startswith(("label:", "meta:")) or name in ("class", "fold")
+        if str(name).startswith(("label:", "meta:")) or name in ("class", "fold", "group")
     ]
     table = images[[*COLUMNS, *more_columns]].astype(dict(COLUMNS)).reset_index(drop=True)
     return check_table(table, where="ingest")

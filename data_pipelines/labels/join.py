@@ -44,6 +44,7 @@ def join_labels(rows: pd.DataFrame, labels: Labels | None) -> Joined:
     rows = rows.assign(
         person=rows["patient_id"].map(normalise_patient_id),
         issuer=rows["issuer"].map(normalise_patient_id),
+        patient_named=False,
         split="",
         labeled=False,
     )
@@ -82,11 +83,15 @@ def _override(rows: pd.DataFrame, name: str, values: pd.Series) -> pd.DataFrame:
         person = text.map(normalise_patient_id)
         named = person != ""
         return rows.assign(
-            person=person.where(named, rows["person"]), issuer=rows["issuer"].where(~named, "")
+            person=person.where(named, rows["person"]),
+            issuer=rows["issuer"].where(~named, ""),
+            patient_named=named,
         )
     if name == "patient_id":  # a column beside the key, for files without a patient identifier
+        absent = rows["person"] == ""
         return rows.assign(
-            person=rows["person"].where(rows["person"] != "", text.map(normalise_patient_id))
+            person=rows["person"].where(~absent, text.map(normalise_patient_id)),
+            patient_named=rows["patient_named"] | (absent & (text != "")),
         )
     if name in ("sex", "view", "site"):
         return rows.assign(**{name: text.where(text != "", rows[name])})

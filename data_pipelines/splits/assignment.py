@@ -29,6 +29,8 @@ from data_pipelines.splits.stratified import (
     split_patients,
 )
 
+#: so many patients may share a study or series UID; a UID of more patients is no identifier
+MAX_PATIENTS = 2
 EXTERNAL_COLUMNS = ("site", "manufacturer", "model")
 
 
@@ -44,6 +46,8 @@ class SplitOptions:
     external: (column, value). The images with this site, manufacturer, model or meta:* are the test
         split.
     folds: number of folds of the train and tune splits, 0 for none.
+    patients_per_uid: number of patients whom a study or series UID may link; above it, the UID is
+        no identifier.
     """
 
     seed: int = 0
@@ -52,6 +56,7 @@ class SplitOptions:
     earlier: pd.DataFrame | None = None
     external: tuple[str, str] | None = None
     folds: int = 0
+    patients_per_uid: int = MAX_PATIENTS
 
     def check(self) -> None:
         """Raise SplitError (codes fractions, folds, split_options) unless the options agree."""
@@ -59,6 +64,10 @@ class SplitOptions:
         if self.folds < 0 or self.folds == 1:
             raise SplitError(
                 f"folds {self.folds}: give 2 or more, or 0 for no folds.", code="folds"
+            )
+        if self.patients_per_uid < 1:
+            raise SplitError(
+                f"patients_per_uid {self.patients_per_uid}: give 1 or more.", code="split_options"
             )
         if len(self.methods) > 1:
             raise SplitError(

@@ -14,6 +14,7 @@ from data_pipelines.dicom.header import Header
 from data_pipelines.dicom.reader import silence_pydicom
 from data_pipelines.dicom.sop_classes import FRAME_TYPE_MODALITIES
 from data_pipelines.pixels.grayscale_module import frame_group
+from data_pipelines.pseudonyms import patient_key
 
 #: dimensions that say where a frame is, not when or how it was acquired: ImagePositionPatient,
 #: InStackPositionNumber
@@ -47,6 +48,8 @@ class Plane:
     temporal: int | None
     acquisition: int | None
     non_slice_reason: str
+    study: str = field(default="", repr=False)
+    patient: str = field(default="", repr=False)
 
 
 def plane_of(header: Header, source_index: int) -> Plane:
@@ -69,6 +72,8 @@ def plane_of(header: Header, source_index: int) -> Plane:
         temporal=header.temporal_index,
         acquisition=header.acquisition_number,
         non_slice_reason=_non_image_reason(header),
+        study=header.identifiers.study_instance_uid,
+        patient=patient_key(header.identifiers.issuer_of_patient_id, header.identifiers.patient_id),
     )
 
 

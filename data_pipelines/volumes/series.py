@@ -73,8 +73,8 @@ class Group:
 
 
 def group_planes(planes: Sequence[Plane]) -> list[Group]:
-    """Groups of slices with the same series, frame of reference, orientation, matrix, spacing,
-    ImageType and kernel.
+    """Groups of slices with the same patient, study, series, frame of reference, orientation,
+    matrix, spacing, ImageType and kernel.
 
     Slices at the same position are separated by dimension index, temporal position or acquisition
     number, where no duplicate remains. An image that is not a slice forms its own group.
@@ -192,6 +192,8 @@ def _verdict_without_position(plane: Plane) -> Verdict:
 
 def _exact_key(plane: Plane) -> tuple[str, ...]:
     exact = (
+        plane.patient,
+        plane.study,
         plane.series,
         plane.frame_of_reference,
         plane.modality,

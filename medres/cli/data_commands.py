@@ -215,7 +215,7 @@ def cache(
 
     chosen, bars = spec_from(preset if preset is not None else _read_json(spec)), Bars()
     with limited(**parse_limits(limit or [])), bars.task(f"cache {chosen.name}") as update:
-        made = ensure_cache(work, chosen, progress=update, tell=bars.line)
+        made = ensure_cache(work, chosen, progress=update, log=bars.line)
     counts = {name: int((made.images["split"] == name).sum()) for name in made.shards}
     result = {
         "cache": str(made.folder),

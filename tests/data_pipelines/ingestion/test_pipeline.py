@@ -492,11 +492,22 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> FileIndex:
     return index_sources([folder], workers=1)
 
 
-def test_a_patient_without_an_id_is_quarantined_or_named_by_the_table(
+def test_a_patient_without_an_id_is_the_study_or_named_by_the_table(
     people: FileIndex, tmp_path: Path
 ) -> None:
     manifest = build(people, None, KEY)
+    assert manifest.summary["reasons"] == {}
+    assert manifest.summary["leak_attestation"] == {
+        "attested": False,
+        "reasons": ["patient_by_study"],
+    }
+    assert manifest.table["patient"].nunique() == 9
+    without_study = people.rows.assign(
+        study_uid=people.rows["study_uid"].where(people.rows["patient_id"] != "", "")
+    )
+    manifest = build(FileIndex(without_study, ()), None, KEY)
     assert manifest.summary["reasons"] == {"no_patient_id": 1}
+    assert manifest.summary["leak_attestation"] == {"attested": True, "reasons": []}
     named = build_with_labels(people, tmp_path, "path,x,patient\n0.dcm,1,New\n1.dcm,0,\n")
     assert named.summary["reasons"] == {}
     assert named.table["patient"].nunique() == 9
@@ -641,7 +652,8 @@ def test_every_conformance_file_has_an_end(medres_data: Path) -> None:
     assert listed == {p.relative_to(medres_data / "dicom-conformance").as_posix() for p in files}
     reason = manifest.quarantine.set_index("path")["reason"]
     assert reason["codecs/no-pixel-data.dcm"] == "no_image"
-    assert reason["xray/CR-MONO1-10-chest"] == "no_patient_id"
+    assert "xray/CR-MONO1-10-chest" not in reason  # an empty PatientID: its study is the patient
+    assert manifest.summary["leak_attestation"]["reasons"] == ["patient_by_study"]
     assert reason["geometry/philips-localizer/I10"] == "localizer"
     assert reason["geometry/philips-tilt-summary/I40"] == "colour"
     verdicts = (

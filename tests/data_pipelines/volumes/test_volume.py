@@ -267,3 +267,34 @@ def test_a_box_of_a_volume_may_reach_outside(write):
     assert box.sop_instance_uids == (*volume.sop_instance_uids[2:], volume.sop_instance_uids[-1])
     with raises_code(SpecError, "bad_shape"):
         volume.cropped((0, 0, 0), (0, 1, 1))
+
+
+@pytest.mark.parametrize("series", ["1.2.3.99", None])
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"PatientID": "P2", "StudyInstanceUID": "1.2.9.2"},
+        {"PatientID": "P2"},
+        {"StudyInstanceUID": "1.2.9.2"},
+        {"IssuerOfPatientID": "South"},
+    ],
+)
+def test_two_patients_or_studies_are_two_volumes(write, series, second):
+    for n in range(8):
+        common = {"SeriesInstanceUID": series}
+        write(f"a{n}", [0, 0, 2.5 * n], n, **common)
+        folder = write(f"b{n}", [0, 0, 2.5 * n + 1.25], 100 + n, **common, **second)
+    volumes = read_volumes(folder)
+    assert [v.verdict for v in volumes] == ["REGULAR", "REGULAR"]
+    assert [v.pixels.shape for v in volumes] == [(8, 6, 8)] * 2
+    assert sorted((v.pixels.min() + 1024, v.pixels.max() + 1024) for v in volumes) == [
+        (0, 7),
+        (100, 107),
+    ]
+    assert refusal(folder) == "not_a_volume"
+
+
+def test_spellings_of_one_patient_are_one_volume(write):
+    for n in range(4):
+        folder = write(f"a{n}", [0, 0, 2.5 * n], n, PatientID=["P 1", "p1"][n % 2])
+    assert read_volume(folder).verdict == "REGULAR"
