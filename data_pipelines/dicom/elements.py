@@ -20,7 +20,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
-from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
+from pydicom.valuerep import TEXT_VR_DELIMS
 
 from data_pipelines.dicom.reader import PARSER_ERRORS
 
@@ -28,10 +28,10 @@ _CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
 _AGE = re.compile(r"(\d{1,4})([DWMY]?)")
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
 _TEXT_VRS = frozenset({"AS", "CS", "DA", "DS", "IS", "LO", "PN", "SH", "UI"})
+_NAME_DELIMITERS = {*map(ord, "^=")}
+_GB2312 = "\x1b$)A"  # pydicom leaves this escape in the text
 _CHARSET_VRS = frozenset({"LO", "PN", "SH"})
-_ESCAPE = (
-    b"\x1b"  # starts an ISO 2022 sequence: the bytes are ASCII, the text is not (PS3.5 6.1.2.5)
-)
+_ESCAPE = b"\x1b"  # of ISO 2022: the bytes are ASCII, the text is not (PS3.5 6.1.2.5)
 Position = tuple[float, float, float]
 Orientation = tuple[float, float, float, float, float, float]
 
@@ -168,9 +168,8 @@ class Elements:
         charset = self.dataset.original_character_set or default_encoding
         declared = [charset] if isinstance(charset, str) else list(charset)
         encodings = [*declared, *CODES_TO_ENCODINGS.values()]  # an escape says its own encoding
-        parts = value.split(b"=") if keyword == "PatientName" else [value]
-        delimiters = PN_DELIMS if keyword == "PatientName" else TEXT_VR_DELIMS
-        text = "=".join(decode_bytes(part, encodings, delimiters) for part in parts)
+        delimiters = _NAME_DELIMITERS if keyword == "PatientName" else TEXT_VR_DELIMS
+        text = decode_bytes(value, encodings, delimiters).replace(_GB2312, "")
         if "\ufffd" in text:
             self._add(f"undecodable_{keyword}")
             text = value.decode("latin-1")
