@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -23,10 +23,11 @@ from data_pipelines.ingestion.patient_identity import identify, link_patients
 from data_pipelines.ingestion.series_order import in_series_order
 from data_pipelines.ingestion.summary import require_two_classes, summarise
 from data_pipelines.kinds import UnitName
+from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
 from data_pipelines.labels.join import join_labels
 from data_pipelines.labels.raters import Readers
-from data_pipelines.labels.table import Labels, read_labels
+from data_pipelines.labels.table import Labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.worker_pool import ProgressCallback
@@ -46,10 +47,12 @@ OnLeak = Literal["error", "drop"]
 
 def ingest(
     source: Path | str | Sequence[Path | str],
-    labels: Path | str | None = None,
+    labels: Path | str | Sequence[Path | str] | None = None,
     out: Path | str | None = None,
     *,
     findings: Sequence[str] = (),
+    drop_classes: Sequence[str] = (),
+    merge_classes: Mapping[str, str] | None = None,
     readers: Readers = "error",
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
@@ -70,7 +73,8 @@ def ingest(
     """Index the DICOM files below `source` and write the manifest to the new folder `out`.
 
     source: a folder or file, or several. out: None keeps the manifest in memory.
-    labels: a CSV, see read_labels. findings: its finding columns. readers: how several rows of one
+    labels: a CSV, see read_labels, or several. findings: their finding columns. drop_classes,
+        merge_classes (old name -> new name): see with_classes. readers: how several rows of one
         key are combined.
     seed, fractions (train, tune, test), split_mode, external_site (column, value), folds: the split
         by patient, see SplitOptions; the labels may give splits instead. splits_from: an earlier
@@ -108,24 +112,23 @@ def ingest(
         seed, fractions, split_mode, earlier, external_site, folds, patients_per_uid
     )
     split_options.check()
-    label_table = (
-        None if labels is None else read_labels(labels, findings=findings, readers=readers)
-    )
+    label_files = _label_files(labels)
+    tables = read_label_tables(label_files, findings=findings, readers=readers)
     key = find_key(_key_file(key_file, splits_from))
     index = index_sources(
         sources,
-        exclude=() if labels is None else (Path(labels),),
+        exclude=label_files,
         for_processing=for_processing,
         units=units,
         workers=workers,
         progress=progress,
     )
     index = cross_checked(index, workers)
-    if label_table is None:
-        label_table = _embedded_labels(index.rows, findings, class_folders=class_folders)
+    tables = tables or _embedded_labels(index.rows, findings, class_folders=class_folders)
+    tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
     manifest = build(
         index,
-        label_table,
+        tables,
         key,
         split_options=split_options,
         max_bad=max_bad,
@@ -137,7 +140,7 @@ def ingest(
 
 def build(
     index: FileIndex,
-    labels: Labels | None,
+    tables: Labels | Sequence[Labels] | None,
     key: PseudonymKey,
     *,
     split_options: SplitOptions | None = None,
@@ -151,10 +154,10 @@ def build(
     `leaks`, the list of the rows that lie in two given splits.
     """
     split_options = split_options or SplitOptions()
-    splits_given = labels is not None and "split" in labels.columns
-
     _require_images(index.rows, index.rejected)
-    joined = join_labels(index.rows, labels)
+    joined = join_labels(index.rows, tables)
+    labels = joined.labels
+    splits_given = labels is not None and "split" in labels.columns
     rows = link_patients(identify(joined.rows, key), split_options.patients_per_uid)
 
     if on_leak == "error":
@@ -217,13 +220,20 @@ def _key_file(key_file: Path | str | None, splits_from: Path | str | None) -> Pa
 
 def _embedded_labels(
     rows: pd.DataFrame, findings: Sequence[str], *, class_folders: bool
-) -> Labels | None:
+) -> tuple[Labels, ...]:
     """Labels that come with the files: of class folders if requested, else inside an .npz."""
     if rows.empty:
-        return None
+        return ()
     if class_folders:
-        return folder_labels(rows, findings)
-    return array_labels(rows, findings) if "own_labels" in rows else None
+        return (folder_labels(rows, findings),)
+    labels = array_labels(rows, findings) if "own_labels" in rows else None
+    return () if labels is None else (labels,)
+
+
+def _label_files(labels: Path | str | Sequence[Path | str] | None) -> tuple[Path, ...]:
+    if labels is None:
+        return ()
+    return tuple(map(Path, [labels] if isinstance(labels, Path | str) else labels))
 
 
 def _require_images(rows: pd.DataFrame, rejected: Sequence[RejectedFile]) -> None:

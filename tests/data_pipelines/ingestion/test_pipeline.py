@@ -336,7 +336,10 @@ def test_labels_are_read_before_any_image(tmp_path: Path) -> None:
 
 def test_one_of_several_findings_may_be_constant(index: FileIndex, tmp_path: Path) -> None:
     lines = "".join(f"PHANTOM-{n:04d},{n % 2},0\n" for n in range(1, 13))
-    manifest = build_with_labels(index, tmp_path, "patient_id,x,y\n" + lines)
+    path = tmp_path / "labels.csv"
+    path.write_text("patient_id,x,y\n" + lines)
+    assert build(index, read_labels(path), KEY).summary["findings"] == ["x"]
+    manifest = build(index, read_labels(path, findings=("x", "y")), KEY)
     assert (
         "split test of radiograph images lacks a positive image of y"
         in manifest.summary["warnings"]
