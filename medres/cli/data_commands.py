@@ -97,7 +97,8 @@ def ingest(
         bool,
         typer.Option(
             "--class-folders",
-            help="The folder of a file is its class: [train|tune|test/]CLASS/x.png.",
+            help="Folders are classes: [train|tune|test/]CLASS[/PATIENT]/x.png. The level that was "
+            "taken is printed.",
         ),
     ] = False,
     leaks: Annotated[
