@@ -4,11 +4,12 @@ between, one line per step.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -20,12 +21,13 @@ from data_pipelines.ingestion.index import FileIndex, RejectedFile, index_source
 from data_pipelines.ingestion.leakage_audit import audit, audit_warnings
 from data_pipelines.ingestion.manifest import COLUMNS, QUARANTINE_COLUMNS, Manifest, check_table
 from data_pipelines.ingestion.patient_identity import identify, link_patients
+from data_pipelines.ingestion.refusal import RECORDED, clear_refusal, write_refusal
 from data_pipelines.ingestion.series_order import in_series_order
 from data_pipelines.ingestion.summary import require_two_classes, summarise
 from data_pipelines.kinds import UnitName
 from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
-from data_pipelines.labels.join import join_labels
+from data_pipelines.labels.join import Joined, join_labels
 from data_pipelines.labels.raters import Readers
 from data_pipelines.labels.table import Labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
@@ -61,6 +63,7 @@ def ingest(
     external_site: tuple[str, str] | None = None,
     folds: int = 0,
     patients_per_uid: int = MAX_PATIENTS,
+    no_split: bool = False,
     key_file: Path | str | None = None,
     max_bad: float | None = None,
     for_processing: bool = False,
@@ -80,7 +83,8 @@ def ingest(
         by patient, see SplitOptions; the labels may give splits instead. splits_from: an earlier
         work folder, whose patients keep their split.
     patients_per_uid: number of patients whom a study or series UID may link; one of more patients
-        is no identifier.
+        is no identifier. no_split: make no splits, for those who only look or predict; all images
+        are then in `test`.
     key_file: key of the pseudonyms; else MEDRES_KEY, else that of `splits_from`, else a new key in
         `out`.
     max_bad: largest allowed share (0..1) of quarantined files among the DICOM files.
@@ -92,7 +96,9 @@ def ingest(
         them from the split of lower rank (train, then tune).
     progress: called with (done, total) files.
 
-    Raises subclasses of InputError before `out` is written: `out` is in use (output_exists), labels
+    Where patients are too few for the splits, or there is one class only (codes too_few_patients
+    and one_class), `out` has ingest.json and quarantine.csv alone. Raises
+    other subclasses of InputError before `out` is written: `out` is in use (output_exists), labels
     that cannot be read or match no image (LabelError), a patient or equal pixels in two given
     splits (SplitError, code split_leak; they are listed in <out>.leaks.csv), no image at all
     (ManifestError, codes no_dicom and no_image_left).
@@ -100,6 +106,7 @@ def ingest(
     sources = [source] if isinstance(source, Path | str) else list(source)
     work = None if out is None else Path(out)
     if work is not None:
+        clear_refusal(work)
         require_new(work, what="a manifest")
     if max_bad is not None and not 0 <= max_bad <= 1:
         raise InputError(f"max_bad {max_bad}: give a share from 0 to 1.", code="max_bad")
@@ -109,7 +116,7 @@ def ingest(
         )
     earlier = None if splits_from is None else Manifest.load(splits_from).table
     split_options = SplitOptions(
-        seed, fractions, split_mode, earlier, external_site, folds, patients_per_uid
+        seed, fractions, split_mode, earlier, external_site, folds, patients_per_uid, no_split
     )
     split_options.check()
     label_files = _label_files(labels)
@@ -134,6 +141,7 @@ def ingest(
         max_bad=max_bad,
         on_leak=on_leak,
         leaks=None if work is None else work.with_name(f"{work.name}.leaks.csv"),
+        work=work,
     )
     return manifest if work is None else _written(manifest, work, key)
 
@@ -147,11 +155,13 @@ def build(
     max_bad: float | None = None,
     on_leak: OnLeak = "error",
     leaks: Path | None = None,
+    work: Path | None = None,
 ) -> Manifest:
     """Return the manifest of indexed files, in memory.
 
     Arguments and errors are those of `ingest`. Nothing is read, and nothing is written except
-    `leaks`, the list of the rows that lie in two given splits.
+    `leaks`, the list of the rows that lie in two given splits, and into the new folder `work` what
+    was learned where patients or classes are too few (see write_refusal).
     """
     split_options = split_options or SplitOptions()
     _require_images(index.rows, index.rejected)
@@ -173,39 +183,64 @@ def build(
     _require_images(images, rejected)
     _require_few_bad(images, rejected, max_bad)
     images = in_series_order(images)
-    if labels is not None:
-        require_two_classes(images, labels)
-
-    splits, split_record = assign(images, split_options, key, splits_given=splits_given)
+    summary = functools.partial(
+        _summary, rejected=rejected, joined=joined, excluded_frames=excluded_frames, rows=rows
+    )
+    try:
+        if labels is not None and not split_options.no_split:
+            require_two_classes(images, labels)
+        splits, split_record = assign(images, split_options, key, splits_given=splits_given)
+    except InputError as error:
+        if work is None or error.code not in RECORDED:
+            raise
+        learned = summary(images.assign(split=""), options=split_options)
+        raise write_refusal(work, error, learned, _quarantine_table(rejected)) from None
     images = images.assign(split=splits)
     if split_options.folds:
         images = images.assign(fold=folds_of(images, split_options))
     check_no_overlap(images)
     final_split = images["split"].reindex(rows.index, fill_value="")
     audit_table, audit_counts = audit(rows.assign(split=final_split))
-    identity_warnings, doubts = identity_notes(rows, split_options.patients_per_uid)
-
-    table = _manifest_table(images)
-    summary = {
-        **summarise(
-            table,
-            rejected,
-            labels,
-            unmatched_rows=joined.unmatched_rows,
-            unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
-            excluded_frames=excluded_frames,
-            images_without_patient=int(((images["person"] == "") & ~images["by_study"]).sum()),
-            audit_warnings=[*identity_warnings, *audit_warnings(audit_counts)],
-        ),
+    content = {
+        **summary(images, options=split_options, more_warnings=audit_warnings(audit_counts)),
         **split_record,
         "seed": split_options.seed,
         "fractions": [float(share) for share in split_options.fractions],
         "folds": split_options.folds,
         "audit": audit_counts,
-        "leak_attestation": {"attested": not doubts, "reasons": doubts},
         "pseudonym_key": key.origin,
     }
-    return Manifest(table, summary, _quarantine_table(rejected), audit=audit_table)
+    table = _manifest_table(images)
+    return Manifest(table, content, _quarantine_table(rejected), audit=audit_table)
+
+
+def _summary(
+    images: pd.DataFrame,
+    *,
+    rows: pd.DataFrame,
+    rejected: Sequence[RejectedFile],
+    joined: Joined,
+    excluded_frames: int,
+    options: SplitOptions,
+    more_warnings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What ingest.json says about the files, the labels and the identity of the patients."""
+    identity_warnings, doubts = identity_notes(rows, options.patients_per_uid)
+    if options.no_split:
+        identity_warnings = ["no splits were made: all images are in test", *identity_warnings]
+    return {
+        **summarise(
+            images,
+            rejected,
+            joined.labels,
+            unmatched_rows=joined.unmatched_rows,
+            unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
+            excluded_frames=excluded_frames,
+            images_without_patient=int(((images["person"] == "") & ~images["by_study"]).sum()),
+            audit_warnings=[*identity_warnings, *more_warnings],
+        ),
+        "leak_attestation": {"attested": not doubts, "reasons": doubts},
+    }
 
 
 def _key_file(key_file: Path | str | None, splits_from: Path | str | None) -> Path | None:

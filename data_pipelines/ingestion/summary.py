@@ -144,7 +144,8 @@ def _image_warnings(
             f"{counted(images_without_patient, 'image')} with no patient ID: each image is treated "
             f"as its own patient; leakage is possible"
         )
-    absent = [name for name in SPLITS if name not in set(table["split"])]
+    splits = set(table["split"]) - {""}
+    absent = [name for name in SPLITS if splits and name not in splits]
     return warnings + [f"split {name} has no image" for name in absent]
 
 

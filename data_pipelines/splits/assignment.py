@@ -48,6 +48,7 @@ class SplitOptions:
     folds: number of folds of the train and tune splits, 0 for none.
     patients_per_uid: number of patients whom a study or series UID may link; above it, the UID is
         no identifier.
+    no_split: make no splits; all images are then in `test`.
     """
 
     seed: int = 0
@@ -57,6 +58,7 @@ class SplitOptions:
     external: tuple[str, str] | None = None
     folds: int = 0
     patients_per_uid: int = MAX_PATIENTS
+    no_split: bool = False
 
     def check(self) -> None:
         """Raise SplitError (codes fractions, folds, split_options) unless the options agree."""
@@ -82,6 +84,7 @@ class SplitOptions:
             "split_mode hash": self.mode == "hash",
             "splits_from": self.earlier is not None,
             "external_site": self.external is not None,
+            "no_split": self.no_split,
         }
         return tuple(name for name, is_used in used.items() if is_used)
 
@@ -91,7 +94,7 @@ class SplitRecord(TypedDict, total=False):
     of patients.
     """
 
-    split_origin: Literal["given", "external", "hash", "earlier", "drawn"]
+    split_origin: Literal["given", "external", "hash", "earlier", "drawn", "none"]
     external: str
     splits_kept: dict[str, int]
 
@@ -149,6 +152,8 @@ def assign(
         given = list(rows["split"])
         splits = sample_tune_split(groups, strata, given, seed=seed, fractions=fractions)
         return splits, {"split_origin": "given"}
+    if options.no_split:
+        return np.full(len(rows), SPLITS[-1], object), {"split_origin": "none"}
     if options.external is not None:
         splits = _external(rows, groups, strata, options)
         return splits, {"split_origin": "external", "external": options.external[0]}

@@ -69,6 +69,13 @@ def ingest(
     folds: Annotated[
         int, typer.Option(help="Number of folds by patient of train and tune, in the column fold.")
     ] = 0,
+    no_split: Annotated[
+        bool,
+        typer.Option(
+            "--no-split",
+            help="Make no splits, to only look at the images or predict them: all are in test.",
+        ),
+    ] = False,
     patients_per_uid: Annotated[
         int,
         typer.Option(
@@ -132,6 +139,7 @@ def ingest(
             external_site=_column_value(external_site),
             folds=folds,
             patients_per_uid=patients_per_uid,
+            no_split=no_split,
             max_bad=max_bad,
             key_file=key_file,
             for_processing=for_processing,

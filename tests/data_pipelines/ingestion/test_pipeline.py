@@ -628,7 +628,10 @@ def test_no_canary_in_any_error(tmp_path: Path, table: str) -> None:
         ingest(source, tmp_path / "labels.csv", tmp_path / "out", workers=1)
     text = one_line(caught.value)
     assert not [canary for canary in CANARIES if canary in text]
-    assert not (tmp_path / "out").exists()
+    written = {path.name: path.read_text() for path in (tmp_path / "out").glob("*")}
+    assert set(written) <= {"ingest.json", "quarantine.csv"}
+    if "class" not in table:  # the names of classes are in every ingest.json
+        assert not [canary for canary in CANARIES if canary in "".join(written.values())]
 
 
 # ---- real files
@@ -669,3 +672,48 @@ def test_every_conformance_file_has_an_end(medres_data: Path) -> None:
         "NOT_A_VOLUME",
         "MISSING",
     ]
+
+
+# ---- what is written where no manifest can be made
+
+
+@pytest.fixture
+def two_people(tmp_path: Path) -> Path:
+    for number in range(5):
+        save(picture("AB"[number % 2], number), tmp_path / "dicom" / f"{number}.dcm")
+    (tmp_path / "dicom" / "text.txt").write_text("no DICOM")
+    (tmp_path / "dicom" / "cut.dcm").write_bytes((tmp_path / "dicom" / "0.dcm").read_bytes()[:-100])
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", ["too_few_patients", "one_class"])
+def test_too_few_patients_or_classes_leave_the_list_of_files(two_people: Path, code: str) -> None:
+    labels, out = two_people / "labels.csv", two_people / "work"
+    values = (0, 1) if code == "too_few_patients" else (1, 1)
+    labels.write_text(f"patient_id,f\nA,{values[0]}\nB,{values[1]}\n")
+    for _ in range(2):  # the folder is no obstacle for the next attempt
+        with raises_code(InputError, code, str(out), "--no-split"):
+            ingest(two_people / "dicom", labels, out, workers=1)
+    assert sorted(path.name for path in out.iterdir()) == ["ingest.json", "quarantine.csv"]
+    summary = json.loads((out / "ingest.json").read_text())
+    assert summary["refused"]["code"] == code
+    assert (summary["given"], summary["ok"]) == (7, 5)
+    assert summary["reasons"] == {"not_dicom": 1, "truncated_pixels": 1}
+    assert summary["patients"] == 2
+    listed = pd.read_csv(out / "quarantine.csv").set_index("path")["reason"].to_dict()
+    assert listed == {"cut.dcm": "truncated_pixels", "text.txt": "not_dicom"}
+    with raises_code(ManifestError, "no_manifest"):
+        Manifest.load(out)
+
+
+def test_without_splits_all_images_are_in_test(two_people: Path) -> None:
+    manifest = ingest(two_people / "dicom", None, two_people / "work", no_split=True, workers=1)
+    assert set(manifest.table["split"]) == {"test"}
+    assert len(manifest.table) == 5
+    assert manifest.summary["split_origin"] == "none"
+    labels = two_people / "labels.csv"
+    labels.write_text("path,f\n0.dcm,1\n1.dcm,1\n")
+    assert ingest(two_people / "dicom", labels, no_split=True, workers=1).summary["findings"]
+    labels.write_text("path,f,split\n0.dcm,1,test\n1.dcm,0,train\n")
+    with raises_code(SplitError, "split_options", "no_split"):
+        ingest(two_people / "dicom", labels, no_split=True, workers=1)

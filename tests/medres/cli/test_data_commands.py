@@ -151,7 +151,7 @@ def test_cache_tells_its_size_and_is_verified(folders: Path, tmp_path: Path) -> 
     assert done.exit_code == 0, done.stderr
     assert "24 samples of xray-16, 0.0 MiB" in done.stderr
     assert "24 images in" in done.stdout
-    assert medres("cache", work, "--verify").stdout.strip().endswith(": sound")
+    assert medres("cache", work, "--verify").stdout.strip().endswith(": intact")
     shard = next(work.glob("cache/*/train-*.tfrecord"))
     data = bytearray(shard.read_bytes())
     data[50] ^= 4
