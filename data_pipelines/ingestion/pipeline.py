@@ -8,7 +8,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -23,6 +23,7 @@ from data_pipelines.ingestion.manifest import COLUMNS, QUARANTINE_COLUMNS, Manif
 from data_pipelines.ingestion.patient_identity import identify, link_patients
 from data_pipelines.ingestion.refusal import RECORDED, clear_refusal, write_refusal
 from data_pipelines.ingestion.series_order import in_series_order
+from data_pipelines.ingestion.skipped_files import describe_skipped, kinds_of_skipped
 from data_pipelines.ingestion.summary import require_two_classes, summarise
 from data_pipelines.kinds import UnitName
 from data_pipelines.labels.combination import read_label_tables, with_classes
@@ -33,7 +34,6 @@ from data_pipelines.labels.table import Labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.worker_pool import ProgressCallback
-from data_pipelines.sources.image_source import RASTER_SUFFIXES
 from data_pipelines.splits.assignment import (
     MAX_PATIENTS,
     SplitOptions,
@@ -69,6 +69,7 @@ def ingest(
     for_processing: bool = False,
     units: UnitName | None = None,
     class_folders: bool = False,
+    follow_links: bool = False,
     on_leak: OnLeak = "error",
     workers: int | None = None,
     progress: ProgressCallback | None = None,
@@ -92,6 +93,7 @@ def ingest(
     units: also accept PNG, JPEG and .npz, with values in these units (HU: int16 arrays only).
         Labels and splits inside an .npz are used if `labels` is None.
     class_folders: the folder of each file is its class, see folder_labels.
+    follow_links: also read what symbolic links out of `source` lead to.
     on_leak: what happens when a patient or equal pixels lie in two given splits: "error", or "drop"
         them from the split of lower rank (train, then tune).
     progress: called with (done, total) files.
@@ -129,6 +131,7 @@ def ingest(
         units=units,
         workers=workers,
         progress=progress,
+        follow_links=follow_links,
     )
     index = cross_checked(index, workers)
     tables = tables or _embedded_labels(index.rows, findings, class_folders=class_folders)
@@ -239,6 +242,7 @@ def _summary(
             images_without_patient=int(((images["person"] == "") & ~images["by_study"]).sum()),
             audit_warnings=[*identity_warnings, *more_warnings],
         ),
+        "skipped_by_kind": kinds_of_skipped(rejected),
         "leak_attestation": {"attested": not doubts, "reasons": doubts},
     }
 
@@ -283,15 +287,9 @@ def _require_images(rows: pd.DataFrame, rejected: Sequence[RejectedFile]) -> Non
             f"No image is left of {n_quarantined} DICOM files. Reasons: {_reasons(rejected)}.",
             code="no_image_left",
         )
-    suffixes = [PurePosixPath(file.path).suffix.lower() for file in rejected]
-    n_other_images = sum(suffix in RASTER_SUFFIXES for suffix in suffixes)
-    fix = (
-        f"{n_other_images} look like PNG, JPEG or .npz files: declare with --units what their "
-        f"values are."
-        if n_other_images
-        else "Check SOURCE."
+    raise ManifestError(
+        f"No DICOM file among {len(rejected)} files: {describe_skipped(rejected)}", code="no_dicom"
     )
-    raise ManifestError(f"No DICOM file among {len(rejected)} files. {fix}", code="no_dicom")
 
 
 def _require_few_bad(

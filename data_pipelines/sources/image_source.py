@@ -34,6 +34,7 @@ from data_pipelines.kinds import UNITS, FileFormat, UnitName, image_kind, kind_i
 from data_pipelines.pixels.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.pixels.image import Image, read_image
 from data_pipelines.pseudonyms import patient_key
+from data_pipelines.runtime.archives import source_bytes
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.sources.raster import read_raster
 
@@ -170,7 +171,8 @@ def read_row(
         if file_format == "npz":
             file, _, name = path.rpartition("#")
             return npz_image(npz_images(Path(source) / file, sha256)[name], units)
-        data = (Path(source) / path).read_bytes()
+        member = source_bytes(Path(source) / path)
+        data = (Path(source) / path).read_bytes() if member is None else member
     except OSError as error:
         raise CacheError(
             f"a source file cannot be read ({type(error).__name__}): put it back where it was "

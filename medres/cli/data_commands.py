@@ -108,6 +108,10 @@ def ingest(
             "taken is printed.",
         ),
     ] = False,
+    follow_links: Annotated[
+        bool,
+        typer.Option("--follow-links", help="Also read what links out of SOURCE lead to."),
+    ] = False,
     leaks: Annotated[
         Literal["error", "drop"],
         typer.Option(
@@ -145,6 +149,7 @@ def ingest(
             for_processing=for_processing,
             units=units,
             class_folders=class_folders,
+            follow_links=follow_links,
             on_leak=leaks,
             progress=update,
         )
