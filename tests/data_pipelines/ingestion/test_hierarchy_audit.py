@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def radiograph(grey, tmp_path: Path) -> Write:
     """Writes a radiograph with random pixels; a study and a series of its own unless given."""
 
     def write(name: str, patient: str, **elements: object) -> None:
-        pixels = np.random.default_rng(abs(hash(name)) % 2**32).integers(0, 4096, (12, 12))
+        pixels = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 4096, (12, 12))
         own = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
         dataset = grey(
             pixels.astype(np.uint16), Modality="CR", PatientID=patient, **{**own, **elements}
@@ -41,7 +42,7 @@ def ct(grey, tmp_path: Path) -> Write:
 
     def write(patient: str, z: float = 0.0, **elements: object) -> None:
         for n in range(8):
-            seed = abs(hash((patient, z, n, str(elements)))) % 2**32
+            seed = zlib.crc32(f"{patient} {z} {n} {elements}".encode())
             pixels = np.random.default_rng(seed).integers(0, 2000, (12, 12))
             dataset = grey(
                 pixels.astype(np.uint16),
