@@ -80,6 +80,16 @@ def normalise_patient_id(text: str) -> str:
     return "".join(c for c in folded if c.isprintable() and not c.isspace())
 
 
+def patient_key(issuer: str, patient_id: str) -> str:
+    """Return the issuer and the identifier of a patient in normal form, '' without an identifier.
+
+    >>> patient_key("North", "AB 012") == patient_key("north ", "ab012")
+    True
+    """
+    person = normalise_patient_id(patient_id)
+    return f"{normalise_patient_id(issuer)}\x1f{person}" if person else ""
+
+
 def _secret(text: str, where: str) -> bytes:
     secret = text.strip()
     if len(secret) < _MIN_LENGTH:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -117,7 +118,7 @@ def plan_samples(
     for rows, (_, answer) in zip(rows_of_file.values(), answers, strict=True):
         if isinstance(answer, DicomError):
             raise CacheError(f"{table['path'].iloc[rows[0]]}: {answer}", code=answer.code)
-        planes |= {int(n): answer[table["frame"].iloc[n]] for n in rows}
+        planes |= {int(n): _plane_of_row(answer, table.iloc[n]) for n in rows}
     samples, left_out = samples_of([planes[n] for n in range(len(table))], spec)
     if not samples:
         raise CacheError(
@@ -126,6 +127,13 @@ def plan_samples(
             code="no_volume",
         )
     return CachePlan(table, spec, samples, left_out)
+
+
+def _plane_of_row(planes: Sequence[Plane], row: pd.Series) -> Plane:
+    """The plane of a manifest's row, with the identity that ingest has found for it."""
+    return replace(
+        planes[row["frame"]], patient=row["patient"], study=row["study"], series=row["series"]
+    )
 
 
 def file_refs(table: pd.DataFrame) -> list[FileRef]:

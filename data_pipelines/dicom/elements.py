@@ -15,17 +15,23 @@ from collections.abc import MutableSequence
 from functools import cache
 from typing import Any, cast
 
+from pydicom.charset import CODES_TO_ENCODINGS, decode_bytes, default_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
+from pydicom.valuerep import TEXT_VR_DELIMS
 
 from data_pipelines.dicom.reader import PARSER_ERRORS
 
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
 _AGE = re.compile(r"(\d{1,4})([DWMY]?)")
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 1.0}
-_TEXT_VRS = frozenset({"AS", "CS", "DS", "IS", "LO", "SH", "UI"})
+_TEXT_VRS = frozenset({"AS", "CS", "DA", "DS", "IS", "LO", "PN", "SH", "UI"})
+_NAME_DELIMITERS = {*map(ord, "^=")}
+_GB2312 = "\x1b$)A"  # pydicom leaves this escape in the text
+_CHARSET_VRS = frozenset({"LO", "PN", "SH"})
+_ESCAPE = b"\x1b"  # of ISO 2022: the bytes are ASCII, the text is not (PS3.5 6.1.2.5)
 Position = tuple[float, float, float]
 Orientation = tuple[float, float, float, float, float, float]
 
@@ -132,7 +138,7 @@ class Elements:
         try:
             raw = self.dataset.get_item(tag)
             if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes):
-                if vr in _TEXT_VRS and raw.value.isascii():
+                if vr in _TEXT_VRS and raw.value.isascii() and _ESCAPE not in raw.value:
                     return raw.value.decode("ascii").rstrip(" \0").split("\\")
                 if vr == "US":
                     return list(
@@ -141,6 +147,8 @@ class Elements:
                             raw.value,
                         )
                     )
+                if vr in _CHARSET_VRS:
+                    return self._decoded(raw.value, keyword)
             value = self.dataset[tag].value
         except PARSER_ERRORS:
             self._malformed(keyword)
@@ -153,8 +161,24 @@ class Elements:
             else [value]
         )
 
+    def _decoded(self, value: bytes, keyword: str) -> list[str]:
+        """The values of a text element in its character set; bytes that are no text in it are read
+        one by one (code `undecodable_<Keyword>`), so that two texts never become equal.
+        """
+        charset = self.dataset.original_character_set or default_encoding
+        declared = [charset] if isinstance(charset, str) else list(charset)
+        encodings = [*declared, *CODES_TO_ENCODINGS.values()]  # an escape says its own encoding
+        delimiters = _NAME_DELIMITERS if keyword == "PatientName" else TEXT_VR_DELIMS
+        text = decode_bytes(value, encodings, delimiters).replace(_GB2312, "")
+        if "\ufffd" in text:
+            self._add(f"undecodable_{keyword}")
+            text = value.decode("latin-1")
+        return text.rstrip(" \0").split("\\")
+
     def _malformed(self, keyword: str) -> None:
-        code = f"invalid_{keyword}"
+        self._add(f"invalid_{keyword}")
+
+    def _add(self, code: str) -> None:
         if code not in self.repairs:
             self.repairs.append(code)
 

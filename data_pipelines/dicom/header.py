@@ -30,7 +30,8 @@ from data_pipelines.errors import Ineligible
 
 _KEYWORDS = """
 SpecificCharacterSet ImageType SOPClassUID SOPInstanceUID Modality PresentationIntentType
-Manufacturer ManufacturerModelName PatientID IssuerOfPatientID PatientSex PatientAge
+Manufacturer ManufacturerModelName PatientID IssuerOfPatientID PatientName PatientBirthDate
+PatientSex PatientAge AccessionNumber
 BodyPartExamined ConvolutionKernel ImagerPixelSpacing EstimatedRadiographicMagnificationFactor
 PixelSpacingCalibrationType FieldOfViewHorizontalFlip FieldOfViewRotation ViewPosition
 ViewCodeSequence StudyInstanceUID SeriesInstanceUID AcquisitionNumber TemporalPositionIndex
@@ -66,6 +67,9 @@ class Identifiers:
     study_instance_uid: str = field(repr=False)
     patient_id: str = field(repr=False)
     issuer_of_patient_id: str = field(repr=False)
+    accession_number: str = field(repr=False, default="")
+    patient_name: str = field(repr=False, default="")
+    birth_date: str = field(repr=False, default="")
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,9 @@ def _header(e: Elements, transfer_syntax: str, repairs: tuple[str, ...]) -> Head
             study_instance_uid=e.text("StudyInstanceUID"),
             patient_id=e.text("PatientID"),
             issuer_of_patient_id=e.text("IssuerOfPatientID"),
+            accession_number=e.text("AccessionNumber"),
+            patient_name=e.text("PatientName"),
+            birth_date=e.text("PatientBirthDate"),
         ),
         frames=_frames(e),
         samples_per_pixel=_samples_per_pixel(e),

@@ -40,6 +40,7 @@ from data_pipelines.dicom.fast_reader import (
     scan_file,
 )
 from data_pipelines.errors import LimitExceeded, NotDicom, TruncatedPixelData, Unreadable
+from data_pipelines.runtime.archives import source_bytes
 from data_pipelines.runtime.limits import active_limits
 
 DicomSource = str | Path | bytes | bytearray | memoryview | Dataset
@@ -106,6 +107,9 @@ def parse(
         return ParsedDataset(source, ())
     if isinstance(source, bytes | bytearray | memoryview):
         return _parse_file(BytesIO(source), len(source), pixels, tags)
+    member = source_bytes(source)
+    if member is not None:
+        return _parse_file(BytesIO(member), len(member), pixels, tags)
     try:
         with Path(source).open("rb") as file:
             return _parse_file(file, file.seek(0, 2), pixels, tags)

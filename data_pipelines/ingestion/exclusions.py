@@ -10,8 +10,8 @@ from data_pipelines.volumes.plane import Plane
 
 #: exclusion reason -> message of quarantine.csv
 REASONS = {
-    "no_patient_id": "PatientID is empty. Name the patient in a column patient of the labels "
-    "table.",
+    "no_patient_id": "PatientID is empty or a placeholder, and no Study Instance UID can stand "
+    "for it. Name the patient in a column patient of the labels table.",
     "no_split": "The labels table gives splits, but none for this image.",
     "split_leak": "Its patient, or a copy of the image, lies in a split of higher rank (test, then "
     "tune, then train).",
@@ -77,7 +77,7 @@ def find_duplicates(rows: pd.DataFrame) -> pd.Series:
     images.
     """
     reason = pd.Series("", index=rows.index, dtype=object)
-    reason[_reused_uids(rows)] = "duplicate_uid"
+    reason[reused_uids(rows)] = "duplicate_uid"
     rest = rows[reason == ""]
     rest = rest.assign(
         content=_content(rest), labels=_label_text(rest), later=~rest["labeled"].astype(bool)
@@ -92,11 +92,15 @@ def find_duplicates(rows: pd.DataFrame) -> pd.Series:
     return reason
 
 
-def _reused_uids(rows: pd.DataFrame) -> pd.Series:
+def reused_uids(rows: pd.DataFrame) -> pd.Series:
     """Whether each row's SOP Instance UID also stands for other pixels or another position."""
-    content = rows["pixel_sha256"] + rows["plane"].map(_position)
-    contents = content.groupby([rows["sop_uid"], rows["frame"]]).transform("nunique")
-    return (rows["sop_uid"] != "") & rows["sop_uid"].isin(rows["sop_uid"][contents > 1])
+    n_contents = contents(rows).groupby([rows["sop_uid"], rows["frame"]]).transform("nunique")
+    return (rows["sop_uid"] != "") & rows["sop_uid"].isin(rows["sop_uid"][n_contents > 1])
+
+
+def contents(rows: pd.DataFrame) -> pd.Series:
+    """The pixels and the position of each row, as one text."""
+    return rows["pixel_sha256"] + rows["plane"].map(_position)
 
 
 def _content(rows: pd.DataFrame) -> pd.Series:

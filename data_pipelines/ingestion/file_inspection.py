@@ -4,6 +4,7 @@ pandas nor TensorFlow.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TypedDict
 
@@ -12,6 +13,7 @@ from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.perceptual_hash import perceptual_hash
 from data_pipelines.kinds import KindName, UnitName
 from data_pipelines.pixels.image import Image
+from data_pipelines.runtime.archives import source_bytes
 from data_pipelines.runtime.atomic_files import file_sha256
 from data_pipelines.sources.acceptance import accepted_images, with_plane
 from data_pipelines.sources.image_source import (
@@ -56,6 +58,9 @@ class ImageColumns(TechnicalColumns):
     study_uid: str
     patient_id: str
     issuer: str
+    patient_name: str
+    birth_date: str
+    accession_number: str
     plane: Plane
 
 
@@ -87,9 +92,11 @@ def inspect_file(
     for_processing: accept raw radiographs. units: of the values of a PNG or JPEG; None accepts
     DICOM only.
     """
-    digest = file_sha256(path)
-    form = "dicom" if units is None else file_format_of(path)
-    images = accepted_images(path, for_processing=for_processing, units=units)
+    member = source_bytes(path)
+    source = path if member is None else member
+    digest = file_sha256(path) if member is None else hashlib.sha256(member).hexdigest()
+    form = "dicom" if units is None else file_format_of(source)
+    images = accepted_images(source, for_processing=for_processing, units=units)
     return [{"file_sha256": digest, "form": form, **_image_columns(*image)} for image in images]
 
 
@@ -136,6 +143,9 @@ def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
         "study_uid": header.identifiers.study_instance_uid,
         "patient_id": header.identifiers.patient_id,
         "issuer": header.identifiers.issuer_of_patient_id,
+        "patient_name": header.identifiers.patient_name,
+        "birth_date": header.identifiers.birth_date,
+        "accession_number": header.identifiers.accession_number,
         "plane": plane,
     }
 

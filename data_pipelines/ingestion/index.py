@@ -16,12 +16,16 @@ import pandas as pd
 from data_pipelines.errors import DicomError, InputError, NotDicom
 from data_pipelines.ingestion.file_inspection import Inspection, inspect_path
 from data_pipelines.kinds import UnitName
+from data_pipelines.runtime.archives import MARK, is_archive, members_of
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import walk_files
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 
 #: Raw identifiers, which the rows hold beside the manifest's columns. They never leave the process.
-IDENTIFIERS = ("sop_uid", "series_uid", "study_uid", "patient_id", "issuer")
+IDENTIFIERS = (
+    *("sop_uid", "series_uid", "study_uid", "patient_id", "issuer"),
+    *("patient_name", "birth_date", "accession_number"),
+)
 
 _BYTES_PER_TIME_LIMIT = 1 << 20  # an .npz may take the time of one file for each MiB
 
@@ -55,19 +59,21 @@ def index_sources(
     units: UnitName | None = None,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
+    follow_links: bool = False,
 ) -> FileIndex:
     """Inspect every file below `sources`, except those in `exclude`.
 
     for_processing: accept raw radiographs. units: also accept PNG, JPEG and .npz, with values in
-    these units. progress: called with (done, total) files.
+    these units. progress: called with (done, total) files. follow_links: see walk_files.
 
     The columns of the rows are source, path and those of IndexRow. Each image of an .npz counts as
-    a file, with the path FILE.npz#SPLIT/NUMBER. Raises InputError when a source is missing, or lies
-    inside another one (code sources).
+    a file, with the path FILE.npz#SPLIT/NUMBER, and so does each member of an archive, with the
+    path FILE.zip!/NAME. Raises InputError when a source is missing, or lies inside another one
+    (code sources).
     """
-    walks = [walk_files(source) for source in sources]
+    walks = [walk_files(source, follow_links=follow_links) for source in sources]
     roots = [
-        walk.root / walk.files[0] if Path(source).is_file() else walk.root
+        walk.root / walk.files[0] if walk.files == (Path(source).name,) else walk.root
         for source, walk in zip(sources, walks, strict=True)
     ]
     _require_disjoint(roots)
@@ -81,6 +87,8 @@ def index_sources(
         for walk in walks
         for path, reason in walk.others
     ]
+    files, unreadable = _with_members(files)
+    rejected += unreadable
     rows: list[dict[str, object]] = []
     inspect = functools.partial(inspect_path, for_processing=for_processing, units=units)
     paths = [os.path.join(root, path) for root, path in files]  # noqa: PTH118
@@ -96,6 +104,31 @@ def index_sources(
     return FileIndex(pd.DataFrame(rows), tuple(rejected))
 
 
+def _with_members(
+    files: Sequence[tuple[str, str]],
+) -> tuple[list[tuple[str, str]], list[RejectedFile]]:
+    """The files, with the members of each archive in its place; and what cannot be read."""
+    readable: list[tuple[str, str]] = []
+    rejected = []
+    for root, path in files:
+        if not is_archive(path):
+            readable.append((root, path))
+            continue
+        try:
+            members = members_of(os.path.join(root, path))  # noqa: PTH118
+        except DicomError as error:
+            rejected.append(RejectedFile(root, path, error.code, str(error), skipped=False))
+            continue
+        for name, refusal in members.items():
+            member = f"{path}{MARK}{name}"
+            if refusal is None:
+                readable.append((root, member))
+            else:
+                code, text = refusal.code, str(refusal)
+                rejected.append(RejectedFile(root, member, code, text, skipped=False))
+    return readable, rejected
+
+
 def _inspect_all(
     inspect: Callable[[str], Inspection],
     paths: list[str],
@@ -103,7 +136,9 @@ def _inspect_all(
     progress: ProgressCallback | None,
 ) -> list[Inspection | DicomError]:
     """What each file contains, or why it is rejected, in the order of `paths`."""
-    arrays = {n for n, path in enumerate(paths) if path.lower().endswith(".npz")}
+    arrays = {
+        n for n, path in enumerate(paths) if path.lower().endswith(".npz") and MARK not in path
+    }
     others = [path for n, path in enumerate(paths) if n not in arrays]
     results = iter(
         [result for _, result in map_isolated(inspect, others, workers=workers, progress=progress)]

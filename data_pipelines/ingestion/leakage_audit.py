@@ -9,20 +9,15 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
+from data_pipelines.ingestion.hierarchy_audit import (
+    GroupCounts,
+    contradictions,
+    hierarchy_warnings,
+)
 from data_pipelines.ingestion.manifest import AUDIT_COLUMNS
 from data_pipelines.ingestion.perceptual_hash import MAX_IMAGES, near_duplicate_pairs
 
 MAX_PAIRS = 1000
-
-
-class GroupCounts(TypedDict):
-    """How many groups there are, and how many of them lie under several patients or in several
-    splits.
-    """
-
-    groups: int
-    across_patients: int
-    across_splits: int
 
 
 class PairCounts(TypedDict, total=False):
@@ -39,15 +34,17 @@ class AuditCounts(TypedDict):
     patient_spelling: GroupCounts
     identical_pixels: GroupCounts
     near_duplicate: PairCounts
+    hierarchy: dict[str, GroupCounts]
 
 
 def audit(rows: pd.DataFrame) -> tuple[pd.DataFrame, AuditCounts]:
     """Return what the rows of an ingest share and should not: a table of AUDIT_COLUMNS, and counts.
 
     Columns read: source, path, patient, person, pixel_sha256, perceptual_hash, similar_id, split
-    ('' if excluded) and reason. Kinds of entries: patient_spelling (identifiers that differ in
-    punctuation or leading zeros only), identical_pixels (after decoding, in whatever encoding and
-    polarity) and near_duplicate (see perceptual_hash; of different patients).
+    ('' if excluded), reason and the identifiers. Kinds of entries: patient_spelling (identifiers
+    that differ in punctuation or leading zeros only), identical_pixels (after decoding, in whatever
+    encoding and polarity), near_duplicate (see perceptual_hash; of different patients) and those of
+    hierarchy_audit.
     """
     included = rows[rows["reason"] == ""]
     spelling = _groups(
@@ -60,10 +57,16 @@ def audit(rows: pd.DataFrame) -> tuple[pd.DataFrame, AuditCounts]:
     near: PairCounts = {"not_searched_over": MAX_IMAGES}
     if n_pairs is not None:
         near = {"groups": n_pairs, "across_splits": _counts(pairs)["across_splits"]}
-    return pd.concat([spelling, pixels, pairs], ignore_index=True), {
+    hierarchy = {
+        kind: _groups(kind, part, "shared", "different")
+        for kind, part in contradictions(rows).items()
+    }
+    entries = [spelling, pixels, pairs, *hierarchy.values()]
+    return pd.concat(entries, ignore_index=True), {
         "patient_spelling": _counts(spelling),
         "identical_pixels": _counts(pixels),
         "near_duplicate": near,
+        "hierarchy": {kind: _counts(table) for kind, table in hierarchy.items()},
     }
 
 
@@ -91,6 +94,7 @@ def audit_warnings(counts: AuditCounts) -> list[str]:
             f"{near['across_splits']} across splits: see audit.csv and compare them. If they show "
             f"one person, give both the same patient and ingest again"
         )
+    warnings += hierarchy_warnings(counts["hierarchy"])
     if "not_searched_over" in near:
         warnings.append(
             f"near-duplicates were not searched for: there are more than {MAX_IMAGES} images"

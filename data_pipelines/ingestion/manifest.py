@@ -103,8 +103,8 @@ class Manifest:
         """
         data = self.table.to_parquet(index=False)
         write_atomic(folder / "manifest.parquet", data)
-        write_atomic(folder / "quarantine.csv", _escaped_csv(self.quarantine, QUARANTINE_COLUMNS))
-        write_atomic(folder / "audit.csv", _escaped_csv(self.audit, AUDIT_COLUMNS))
+        write_atomic(folder / "quarantine.csv", escaped_csv(self.quarantine, QUARANTINE_COLUMNS))
+        write_atomic(folder / "audit.csv", escaped_csv(self.audit, AUDIT_COLUMNS))
         summary = {
             "schema": SCHEMA,
             **self.summary,
@@ -155,7 +155,7 @@ def _fix(where: object) -> str:
     return f"run medres ingest again, into a new folder ({where} is left as it is)."
 
 
-def _escaped_csv(table: pd.DataFrame, columns: Sequence[str]) -> bytes:
+def escaped_csv(table: pd.DataFrame, columns: Sequence[str]) -> bytes:
     """A CSV without formulas; a missing value is an empty cell."""
     records = table.astype(object).where(table.notna(), "").to_dict("records")
     return csv_bytes(

@@ -4,54 +4,136 @@ person.
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
+from data_pipelines.kinds import kinds_with_series
 from data_pipelines.pseudonyms import PseudonymKey
+from data_pipelines.splits.assignment import MAX_PATIENTS
 from data_pipelines.splits.stratified import connected_groups
+
+#: so many studies under the only identifier of all files are not one patient's
+CONSTANT_STUDIES = 3
+_UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
+#: identifiers in normal form (see normalise_patient_id) that anonymizers and consoles write
+_PLACEHOLDER = re.compile(
+    r"[\W_]*((anon|de-?ident)[a-z]*|unknown|none|null|nil|n/?a|test|tbd|dummy|default|removed|"
+    r"redacted|blank|empty|unnamed|noname|no-?id|patient(-?id)?|x{3,}|0{6,})[\W_]*"
+)
 
 
 def identify(rows: pd.DataFrame, key: PseudonymKey) -> pd.DataFrame:
-    """Add the pseudonyms image, series, study and patient ('' for a DICOM file without PatientID).
+    """Add the pseudonyms image, series, study and patient, and `by_study`: whether the study stands
+    for the patient.
 
-    A file without a UID is identified by its path: it is a series and a study of its own and, if it
-    is not DICOM, also a patient of its own.
+    A study is one of a patient, and a series is one of a study: an identifier that two patients
+    share gives two pseudonyms. Where PatientID is empty or a placeholder (see placeholder_ids), the
+    study is the patient; without a usable study UID, `patient` is ''. A file without a UID is
+    identified by its path: it is a series and a study of its own and, if it is not DICOM, also a
+    patient of its own. Slices of one study without a series UID are one series.
     """
+    unknown = (rows["person"] == "") | placeholder_ids(rows)
+    dicom = rows["form"] == "dicom"
+    by_study = unknown & dicom & rows["study_uid"].map(is_unique_uid)
     file = rows["source"] + "\n" + rows["path"]
 
-    def pseudonyms(kind: str, column: str) -> list[str]:
-        return [
-            key.pseudonym(kind, uid) if uid else key.pseudonym(f"{kind} of file", path)
-            for uid, path in zip(rows[column], file, strict=True)
-        ]
-
-    images = [
-        key.pseudonym("frame", image, str(n))
-        for image, n in zip(pseudonyms("image", "sop_uid"), rows["frame"], strict=True)
-    ]
-
-    def patient(issuer: str, person: str, form: str, path: str) -> str:
-        if person:
+    def of_patient(issuer: str, person: str, study: str, path: str, source: tuple) -> str:
+        is_unknown, is_dicom, has_study = source
+        if not is_unknown:
             return key.pseudonym("patient", issuer, person)
-        return "" if form == "dicom" else key.pseudonym("patient of file", path)
+        if has_study:
+            return key.pseudonym("patient of study", study)
+        return "" if is_dicom else key.pseudonym("patient of file", path)
 
-    people = zip(rows["issuer"], rows["person"], rows["form"], file, strict=True)
-    return rows.assign(
-        image=images,
-        series=pseudonyms("series", "series_uid"),
-        study=pseudonyms("study", "study_uid"),
-        patient=[patient(*fields) for fields in people],
+    def of_uid(kind: str, uid: str, path: str, *owner: str) -> str:
+        return key.pseudonym(kind, uid, *owner) if uid else key.pseudonym(f"{kind} of file", path)
+
+    def of_series(uid: str, path: str, study: str, is_shared: bool, of_study: bool) -> str:
+        if of_study:
+            return key.pseudonym("series of study", study)
+        return of_uid("series", uid, path, *([study] if is_shared else []))
+
+    def each(function: Callable[..., str], *columns: Iterable) -> list[str]:
+        return [function(*values) for values in zip(*columns, strict=True)]
+
+    sources = zip(unknown, dicom, by_study, strict=True)
+    patient = each(of_patient, rows["issuer"], rows["person"], rows["study_uid"], file, sources)
+    rows = rows.assign(patient=patient, by_study=by_study)
+    # The pseudonym of a UID depends on its owner only where the UID has several.
+    owner = rows["patient"].where(_owners(rows, "study_uid", "patient") > 1, "")
+    study = [
+        of_uid("study", uid, path, *filter(None, [name]))
+        for uid, path, name in zip(rows["study_uid"], file, owner, strict=True)
+    ]
+    rows = rows.assign(study=study)
+    is_shared = _owners(rows, "series_uid", "study") > 1
+    is_slice = rows["kind"].isin(kinds_with_series())
+    of_study = (rows["series_uid"] == "") & (rows["study_uid"] != "") & is_slice
+    series = each(of_series, rows["series_uid"], file, study, is_shared, of_study)
+    images = each(functools.partial(of_uid, "image"), rows["sop_uid"], file)
+    frames = each(functools.partial(key.pseudonym, "frame"), images, rows["frame"].map(str))
+    return rows.assign(image=frames, series=series)
+
+
+def _owners(rows: pd.DataFrame, uid: str, owner: str) -> pd.Series:
+    """The number of different owners of the UID of each row."""
+    return rows.groupby(uid)[owner].transform("nunique")
+
+
+def placeholder_ids(rows: pd.DataFrame) -> pd.Series:
+    """Whether the patient identifier of each row stands for nobody: a known placeholder such as
+    ANON, or the only identifier of all DICOM files although they come from three or more studies.
+
+    An identifier that the labels table gives (`patient_named`) is never a placeholder.
+    """
+    header = (rows["form"] == "dicom") & (rows["person"] != "") & ~rows["patient_named"]
+    words = rows["person"].map(lambda person: bool(_PLACEHOLDER.fullmatch(person)))
+    identified = rows[header & rows["study_uid"].map(is_unique_uid)]
+    constant = (
+        header.sum() == (rows["form"] == "dicom").sum()
+        and rows["person"][header].nunique() == 1
+        and identified["study_uid"].nunique() >= CONSTANT_STUDIES
     )
+    return header & (words | constant)
 
 
-def link_patients(rows: pd.DataFrame) -> pd.DataFrame:
+def link_patients(rows: pd.DataFrame, max_patients: int = MAX_PATIENTS) -> pd.DataFrame:
     """Add `similar_id` (see similar_ids) and `group`: a number per group of patients who share an
-    identifier, equal pixels, or identifiers that may mean the same person.
+    identifier, a study, a series, equal pixels, or identifiers that may mean the same person.
+
+    A study or series UID links at most `max_patients` patients: one that more patients share is no
+    identifier (see shared_uids).
     """
     similar = similar_ids(rows)
     links = [list(rows["pixel_sha256"]), list(ids_without_issuer(rows)), list(similar)]
+    for column in ("study_uid", "series_uid"):
+        n_patients = patients_per_uid(rows, column)
+        links.append(list(rows[column].where(n_patients.between(2, max_patients), "")))
     return rows.assign(group=connected_groups(list(rows["patient"]), links), similar_id=similar)
+
+
+def patients_per_uid(rows: pd.DataFrame, column: str) -> pd.Series:
+    """The number of patients who share the UID of each row; 0 where it is none, or a dummy."""
+    usable = rows[column].map(is_unique_uid) & (rows["patient"] != "")
+    counts = rows["patient"].where(usable).groupby(rows[column]).transform("nunique")
+    return counts.where(usable, 0).astype(int)
+
+
+def is_unique_uid(uid: str) -> bool:
+    """Whether a UID can identify one study or series: it is well formed (PS3.5 section 9), it does
+    not come from the standard itself, and it is no counted or constant dummy.
+
+    >>> [is_unique_uid(uid) for uid in ("1.2.840.113619.2.5", "1.2.3.4.5", "0.0.0", "", "2.25.0")]
+    [True, False, False, False, False]
+    """
+    if len(uid) > 64 or not _UID.fullmatch(uid) or uid.startswith("1.2.840.10008."):
+        return False
+    arcs = [int(arc) for arc in uid.split(".")]
+    counted = len(arcs) > 3 and arcs == list(range(1, len(arcs) + 1))
+    return len(arcs) > 2 and len(set(arcs)) > 1 and not counted and uid != "2.25.0"
 
 
 def ids_without_issuer(rows: pd.DataFrame) -> pd.Series:

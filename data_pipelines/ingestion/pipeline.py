@@ -4,33 +4,43 @@ between, one line per step.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
 from data_pipelines.errors import InputError, ManifestError
 from data_pipelines.ingestion.decoder_agreement import cross_checked
 from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reasons
+from data_pipelines.ingestion.hierarchy_audit import identity_notes
 from data_pipelines.ingestion.index import FileIndex, RejectedFile, index_sources
 from data_pipelines.ingestion.leakage_audit import audit, audit_warnings
 from data_pipelines.ingestion.manifest import COLUMNS, QUARANTINE_COLUMNS, Manifest, check_table
 from data_pipelines.ingestion.patient_identity import identify, link_patients
+from data_pipelines.ingestion.refusal import RECORDED, clear_refusal, write_refusal
 from data_pipelines.ingestion.series_order import in_series_order
+from data_pipelines.ingestion.skipped_files import describe_skipped, kinds_of_skipped
 from data_pipelines.ingestion.summary import require_two_classes, summarise
 from data_pipelines.kinds import UnitName
+from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
-from data_pipelines.labels.join import join_labels
+from data_pipelines.labels.join import Joined, join_labels
 from data_pipelines.labels.raters import Readers
-from data_pipelines.labels.table import Labels, read_labels
+from data_pipelines.labels.table import Labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.worker_pool import ProgressCallback
-from data_pipelines.sources.image_source import RASTER_SUFFIXES
-from data_pipelines.splits.assignment import SplitOptions, apply_external_site, assign, folds_of
+from data_pipelines.splits.assignment import (
+    MAX_PATIENTS,
+    SplitOptions,
+    apply_external_site,
+    assign,
+    folds_of,
+)
 from data_pipelines.splits.leakage import crosses_splits, refuse_leaks
 from data_pipelines.splits.stratified import FRACTIONS, check_no_overlap
 
@@ -39,10 +49,12 @@ OnLeak = Literal["error", "drop"]
 
 def ingest(
     source: Path | str | Sequence[Path | str],
-    labels: Path | str | None = None,
+    labels: Path | str | Sequence[Path | str] | None = None,
     out: Path | str | None = None,
     *,
     findings: Sequence[str] = (),
+    drop_classes: Sequence[str] = (),
+    merge_classes: Mapping[str, str] | None = None,
     readers: Readers = "error",
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
@@ -50,11 +62,14 @@ def ingest(
     splits_from: Path | str | None = None,
     external_site: tuple[str, str] | None = None,
     folds: int = 0,
+    patients_per_uid: int = MAX_PATIENTS,
+    no_split: bool = False,
     key_file: Path | str | None = None,
     max_bad: float | None = None,
     for_processing: bool = False,
     units: UnitName | None = None,
     class_folders: bool = False,
+    follow_links: bool = False,
     on_leak: OnLeak = "error",
     workers: int | None = None,
     progress: ProgressCallback | None = None,
@@ -62,11 +77,15 @@ def ingest(
     """Index the DICOM files below `source` and write the manifest to the new folder `out`.
 
     source: a folder or file, or several. out: None keeps the manifest in memory.
-    labels: a CSV, see read_labels. findings: its finding columns. readers: how several rows of one
+    labels: a CSV, see read_labels, or several. findings: their finding columns. drop_classes,
+        merge_classes (old name -> new name): see with_classes. readers: how several rows of one
         key are combined.
     seed, fractions (train, tune, test), split_mode, external_site (column, value), folds: the split
         by patient, see SplitOptions; the labels may give splits instead. splits_from: an earlier
         work folder, whose patients keep their split.
+    patients_per_uid: number of patients whom a study or series UID may link; one of more patients
+        is no identifier. no_split: make no splits, for those who only look or predict; all images
+        are then in `test`.
     key_file: key of the pseudonyms; else MEDRES_KEY, else that of `splits_from`, else a new key in
         `out`.
     max_bad: largest allowed share (0..1) of quarantined files among the DICOM files.
@@ -74,11 +93,14 @@ def ingest(
     units: also accept PNG, JPEG and .npz, with values in these units (HU: int16 arrays only).
         Labels and splits inside an .npz are used if `labels` is None.
     class_folders: the folder of each file is its class, see folder_labels.
+    follow_links: also read what symbolic links out of `source` lead to.
     on_leak: what happens when a patient or equal pixels lie in two given splits: "error", or "drop"
         them from the split of lower rank (train, then tune).
     progress: called with (done, total) files.
 
-    Raises subclasses of InputError before `out` is written: `out` is in use (output_exists), labels
+    Where patients are too few for the splits, or there is one class only (codes too_few_patients
+    and one_class), `out` has ingest.json and quarantine.csv alone. Raises
+    other subclasses of InputError before `out` is written: `out` is in use (output_exists), labels
     that cannot be read or match no image (LabelError), a patient or equal pixels in two given
     splits (SplitError, code split_leak; they are listed in <out>.leaks.csv), no image at all
     (ManifestError, codes no_dicom and no_image_left).
@@ -86,6 +108,7 @@ def ingest(
     sources = [source] if isinstance(source, Path | str) else list(source)
     work = None if out is None else Path(out)
     if work is not None:
+        clear_refusal(work)
         require_new(work, what="a manifest")
     if max_bad is not None and not 0 <= max_bad <= 1:
         raise InputError(f"max_bad {max_bad}: give a share from 0 to 1.", code="max_bad")
@@ -94,56 +117,61 @@ def ingest(
             "Both a labels table and class_folders are given: choose one.", code="labels"
         )
     earlier = None if splits_from is None else Manifest.load(splits_from).table
-    split_options = SplitOptions(seed, fractions, split_mode, earlier, external_site, folds)
-    split_options.check()
-    label_table = (
-        None if labels is None else read_labels(labels, findings=findings, readers=readers)
+    split_options = SplitOptions(
+        seed, fractions, split_mode, earlier, external_site, folds, patients_per_uid, no_split
     )
+    split_options.check()
+    label_files = _label_files(labels)
+    tables = read_label_tables(label_files, findings=findings, readers=readers)
     key = find_key(_key_file(key_file, splits_from))
     index = index_sources(
         sources,
-        exclude=() if labels is None else (Path(labels),),
+        exclude=label_files,
         for_processing=for_processing,
         units=units,
         workers=workers,
         progress=progress,
+        follow_links=follow_links,
     )
     index = cross_checked(index, workers)
-    if label_table is None:
-        label_table = _embedded_labels(index.rows, findings, class_folders=class_folders)
+    tables = tables or _embedded_labels(index.rows, findings, class_folders=class_folders)
+    tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
     manifest = build(
         index,
-        label_table,
+        tables,
         key,
         split_options=split_options,
         max_bad=max_bad,
         on_leak=on_leak,
         leaks=None if work is None else work.with_name(f"{work.name}.leaks.csv"),
+        work=work,
     )
     return manifest if work is None else _written(manifest, work, key)
 
 
 def build(
     index: FileIndex,
-    labels: Labels | None,
+    tables: Labels | Sequence[Labels] | None,
     key: PseudonymKey,
     *,
     split_options: SplitOptions | None = None,
     max_bad: float | None = None,
     on_leak: OnLeak = "error",
     leaks: Path | None = None,
+    work: Path | None = None,
 ) -> Manifest:
     """Return the manifest of indexed files, in memory.
 
     Arguments and errors are those of `ingest`. Nothing is read, and nothing is written except
-    `leaks`, the list of the rows that lie in two given splits.
+    `leaks`, the list of the rows that lie in two given splits, and into the new folder `work` what
+    was learned where patients or classes are too few (see write_refusal).
     """
     split_options = split_options or SplitOptions()
-    splits_given = labels is not None and "split" in labels.columns
-
     _require_images(index.rows, index.rejected)
-    joined = join_labels(index.rows, labels)
-    rows = link_patients(identify(joined.rows, key))
+    joined = join_labels(index.rows, tables)
+    labels = joined.labels
+    splits_given = labels is not None and "split" in labels.columns
+    rows = link_patients(identify(joined.rows, key), split_options.patients_per_uid)
 
     if on_leak == "error":
         refuse_leaks(rows, leaks)
@@ -158,29 +186,26 @@ def build(
     _require_images(images, rejected)
     _require_few_bad(images, rejected, max_bad)
     images = in_series_order(images)
-    if labels is not None:
-        require_two_classes(images, labels)
-
-    splits, split_record = assign(images, split_options, key, splits_given=splits_given)
+    summary = functools.partial(
+        _summary, rejected=rejected, joined=joined, excluded_frames=excluded_frames, rows=rows
+    )
+    try:
+        if labels is not None and not split_options.no_split:
+            require_two_classes(images, labels)
+        splits, split_record = assign(images, split_options, key, splits_given=splits_given)
+    except InputError as error:
+        if work is None or error.code not in RECORDED:
+            raise
+        learned = summary(images.assign(split=""), options=split_options)
+        raise write_refusal(work, error, learned, _quarantine_table(rejected)) from None
     images = images.assign(split=splits)
     if split_options.folds:
         images = images.assign(fold=folds_of(images, split_options))
     check_no_overlap(images)
     final_split = images["split"].reindex(rows.index, fill_value="")
     audit_table, audit_counts = audit(rows.assign(split=final_split))
-
-    table = _manifest_table(images)
-    summary = {
-        **summarise(
-            table,
-            rejected,
-            labels,
-            unmatched_rows=joined.unmatched_rows,
-            unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
-            excluded_frames=excluded_frames,
-            images_without_patient=int((images["person"] == "").sum()),
-            audit_warnings=audit_warnings(audit_counts),
-        ),
+    content = {
+        **summary(images, options=split_options, more_warnings=audit_warnings(audit_counts)),
         **split_record,
         "seed": split_options.seed,
         "fractions": [float(share) for share in split_options.fractions],
@@ -188,7 +213,38 @@ def build(
         "audit": audit_counts,
         "pseudonym_key": key.origin,
     }
-    return Manifest(table, summary, _quarantine_table(rejected), audit=audit_table)
+    table = _manifest_table(images)
+    return Manifest(table, content, _quarantine_table(rejected), audit=audit_table)
+
+
+def _summary(
+    images: pd.DataFrame,
+    *,
+    rows: pd.DataFrame,
+    rejected: Sequence[RejectedFile],
+    joined: Joined,
+    excluded_frames: int,
+    options: SplitOptions,
+    more_warnings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What ingest.json says about the files, the labels and the identity of the patients."""
+    identity_warnings, doubts = identity_notes(rows, options.patients_per_uid)
+    if options.no_split:
+        identity_warnings = ["no splits were made: all images are in test", *identity_warnings]
+    return {
+        **summarise(
+            images,
+            rejected,
+            joined.labels,
+            unmatched_rows=joined.unmatched_rows,
+            unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
+            excluded_frames=excluded_frames,
+            images_without_patient=int(((images["person"] == "") & ~images["by_study"]).sum()),
+            audit_warnings=[*identity_warnings, *more_warnings],
+        ),
+        "skipped_by_kind": kinds_of_skipped(rejected),
+        "leak_attestation": {"attested": not doubts, "reasons": doubts},
+    }
 
 
 def _key_file(key_file: Path | str | None, splits_from: Path | str | None) -> Path | None:
@@ -203,13 +259,20 @@ def _key_file(key_file: Path | str | None, splits_from: Path | str | None) -> Pa
 
 def _embedded_labels(
     rows: pd.DataFrame, findings: Sequence[str], *, class_folders: bool
-) -> Labels | None:
+) -> tuple[Labels, ...]:
     """Labels that come with the files: of class folders if requested, else inside an .npz."""
     if rows.empty:
-        return None
+        return ()
     if class_folders:
-        return folder_labels(rows, findings)
-    return array_labels(rows, findings) if "own_labels" in rows else None
+        return (folder_labels(rows, findings),)
+    labels = array_labels(rows, findings) if "own_labels" in rows else None
+    return () if labels is None else (labels,)
+
+
+def _label_files(labels: Path | str | Sequence[Path | str] | None) -> tuple[Path, ...]:
+    if labels is None:
+        return ()
+    return tuple(map(Path, [labels] if isinstance(labels, Path | str) else labels))
 
 
 def _require_images(rows: pd.DataFrame, rejected: Sequence[RejectedFile]) -> None:
@@ -224,15 +287,9 @@ def _require_images(rows: pd.DataFrame, rejected: Sequence[RejectedFile]) -> Non
             f"No image is left of {n_quarantined} DICOM files. Reasons: {_reasons(rejected)}.",
             code="no_image_left",
         )
-    suffixes = [PurePosixPath(file.path).suffix.lower() for file in rejected]
-    n_other_images = sum(suffix in RASTER_SUFFIXES for suffix in suffixes)
-    fix = (
-        f"{n_other_images} look like PNG, JPEG or .npz files: declare with --units what their "
-        f"values are."
-        if n_other_images
-        else "Check SOURCE."
+    raise ManifestError(
+        f"No DICOM file among {len(rejected)} files: {describe_skipped(rejected)}", code="no_dicom"
     )
-    raise ManifestError(f"No DICOM file among {len(rejected)} files. {fix}", code="no_dicom")
 
 
 def _require_few_bad(
@@ -264,7 +321,7 @@ def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
     more_columns = [
         str(name)
         for name in images
-        if str(name).startswith(("label:", "meta:")) or name in ("class", "fold")
+        if str(name).startswith(("label:", "meta:")) or name in ("class", "fold", "group")
     ]
     table = images[[*COLUMNS, *more_columns]].astype(dict(COLUMNS)).reset_index(drop=True)
     return check_table(table, where="ingest")

@@ -23,7 +23,7 @@ def summarise(
     rejected: Sequence[RejectedFile],
     labels: Labels | None,
     *,
-    unmatched_rows: Sequence[int],
+    unmatched_rows: Sequence[int | str],
     unlabeled_images: int,
     excluded_frames: int,
     images_without_patient: int,
@@ -64,6 +64,7 @@ def summarise(
         "label_level": labels.level if labels else "image",
         "label_rows": len(labels.rows) if labels else 0,
         "label_rows_unmatched": len(unmatched_rows),
+        "label_spellings": labels.spellings if labels else {},
         "label_rows_repeated": labels.repeated_rows if labels else 0,
         "readers": labels.readers if labels else None,
         "images_unlabelled": unlabeled_images,
@@ -143,19 +144,20 @@ def _image_warnings(
             f"{counted(images_without_patient, 'image')} with no patient ID: each image is treated "
             f"as its own patient; leakage is possible"
         )
-    absent = [name for name in SPLITS if name not in set(table["split"])]
+    splits = set(table["split"]) - {""}
+    absent = [name for name in SPLITS if splits and name not in splits]
     return warnings + [f"split {name} has no image" for name in absent]
 
 
 def _label_warnings(
     labels: Labels | None,
     rejected: Sequence[RejectedFile],
-    unmatched_rows: Sequence[int],
+    unmatched_rows: Sequence[int | str],
     unlabeled_images: int,
 ) -> list[str]:
     if labels is None:
         return []
-    warnings = []
+    warnings = list(labels.notes)
     if labels.ignored:
         names = ", ".join(labels.ignored)
         warnings.append(f"columns of the labels table that are not used: {names}")
@@ -176,7 +178,7 @@ def _label_warnings(
 
 
 def _unmatched_warning(
-    labels: Labels, rejected: Sequence[RejectedFile], unmatched_rows: Sequence[int]
+    labels: Labels, rejected: Sequence[RejectedFile], unmatched_rows: Sequence[int | str]
 ) -> str:
     """Only a path tells which files are quarantined: their UIDs were not read."""
     why = f"no accepted file has this {labels.key}"
@@ -193,11 +195,25 @@ def _split_warnings(
 ) -> list[str]:
     if labels is None:
         return []
-    return [
+    return _rare_class_warnings(table, classes or []) + [
         f"split {split} of {kind} images lacks {missing}"
         for split in SPLITS
         for kind, part in table[table["split"] == split].groupby("kind")
         for missing in _missing_labels(part, labels, classes)
+    ]
+
+
+def _rare_class_warnings(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    if not classes:
+        return []
+    patients = table.groupby("class")["patient"].nunique()
+    rare = [name for name in classes if patients[name] < len(SPLITS)]
+    if not rare:
+        return []
+    return [
+        f"{len(rare)} of {len(classes)} classes have fewer than {len(SPLITS)} patients, so that a "
+        f"split lacks them and training refuses them: {', '.join(rare)}. Leave them out with "
+        f"--drop-class NAME, or join them with --merge-classes NEW=NAME,NAME"
     ]
 
 

@@ -5,11 +5,13 @@ table.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import pandas as pd
 
 from data_pipelines.errors import LabelError
+from data_pipelines.labels.folder_levels import Parents, folder_levels
 from data_pipelines.labels.table import SPLIT_ALIASES, Labels
 from data_pipelines.labels.task import label_task
 
@@ -51,17 +53,16 @@ def array_labels(rows: pd.DataFrame, findings: Sequence[str] = ()) -> Labels | N
 
 
 def folder_labels(rows: pd.DataFrame, findings: Sequence[str] = ()) -> Labels:
-    """The folder of each file as its class, and a folder train, tune (val, valid ...) or test above
-    it as its split.
+    """The folders of one level as classes, those of another one as the splits train, tune (val,
+    valid ...) and test, and of a third one as patients; see folder_levels.
 
     findings: empty, or the one class that counts as present (1); all others are then absent (0).
     Raises LabelError when a file does not lie in a class folder (no_class_folder), or when there is
     no class of that name (finding_names).
     """
     parents = [PurePosixPath(path).parts[:-1] for path in rows["path"]]
-    names = pd.Series(
-        [parts[-1] if parts else "" for parts in parents], index=rows.index, dtype=object
-    )
+    levels = folder_levels(parents)
+    names = _names_at(rows, parents, levels.classes)
     outside = (names == "") | names.str.lower().isin(list(SPLIT_ALIASES))
     if outside.any():
         raise LabelError(
@@ -70,11 +71,32 @@ def folder_labels(rows: pd.DataFrame, findings: Sequence[str] = ()) -> Labels:
             code="no_class_folder",
         )
     columns: dict[str, pd.Series] = {"key": rows["path"].astype(object)}
-    splits = [
-        SPLIT_ALIASES.get(parts[-2].lower(), "") if len(parts) > 1 else "" for parts in parents
+    if levels.split is not None:
+        splits = _names_at(rows, parents, levels.split).str.lower()
+        columns["split"] = splits.map(lambda name: SPLIT_ALIASES.get(name, ""))
+    notes = [
+        f"--class-folders: level {levels.classes + 1} of the folders has the classes "
+        f"({names.nunique()} names)"
     ]
-    if any(splits):
-        columns["split"] = pd.Series(splits, index=rows.index, dtype=object)
+    if levels.patient is not None:
+        columns["patient_id"] = _names_at(rows, parents, levels.patient)
+        notes.append(
+            f"--class-folders: level {levels.patient + 1} of the folders names the patient of "
+            f"files without a PatientID ({columns['patient_id'].nunique()} names; one name under "
+            f"two classes is one patient)"
+        )
+    return replace(_folder_table(columns, names, findings), notes=tuple(notes))
+
+
+def _names_at(rows: pd.DataFrame, parents: Parents, level: int) -> pd.Series:
+    """The folder of each file at one level, '' where its path is shorter."""
+    names = [parts[level] if len(parts) > level else "" for parts in parents]
+    return pd.Series(names, index=rows.index, dtype=object)
+
+
+def _folder_table(
+    columns: dict[str, pd.Series], names: pd.Series, findings: Sequence[str]
+) -> Labels:
     if not findings:
         return _class_table(columns, names, ())
     if len(findings) > 1 or findings[0] not in set(names):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from data_pipelines.errors import LabelError
+from data_pipelines.labels.combination import combined, first_given
 from data_pipelines.labels.table import Labels, normalise_key
 from data_pipelines.pseudonyms import normalise_patient_id
 
@@ -18,6 +20,13 @@ _INDEX_COLUMN = {
     "series_instance_uid": "series_uid",
     "study_instance_uid": "study_uid",
     "patient_id": "patient_id",
+    "accession_number": "accession_number",
+}
+#: key -> the column of its owner, how many owners one key may have, their name, the key to use
+_OWNERS = {
+    "accession_number": ("study_uid", 1, "study", "study_instance_uid"),
+    "study_instance_uid": ("person", 2, "patients", "patient_id or path"),
+    "series_instance_uid": ("person", 2, "patients", "patient_id or path"),
 }
 
 
@@ -25,50 +34,88 @@ _INDEX_COLUMN = {
 class Joined:
     """The index with labels.
 
-    rows: the rows of the index with the columns of the labels table. unmatched_rows: rows of the
-    labels table that match no image, numbered as a spreadsheet numbers them.
+    rows: the rows of the index with the columns of the labels tables. labels: what the tables
+    together say, None without one. unmatched_rows: rows of the labels tables that match no image,
+    numbered as a spreadsheet numbers them.
     """
 
     rows: pd.DataFrame
-    unmatched_rows: tuple[int, ...]
+    labels: Labels | None
+    unmatched_rows: tuple[int | str, ...]
 
 
-def join_labels(rows: pd.DataFrame, labels: Labels | None) -> Joined:
-    """Give each image its row of the labels table.
+def join_labels(rows: pd.DataFrame, tables: Labels | Sequence[Labels] | None) -> Joined:
+    """Give each image its row of each labels table.
 
-    Values of age, sex, view, site and patient in the table override those of the header. Adds
+    Values of age, sex, view, site and patient in a table override those of the header. Adds
     label:<finding> or class, meta:*, split ('' if not given), labeled (bool), `person` and
-    `issuer` (the patient's identifier in normal form). Raises LabelError (labels_unmatched when no
-    row of the table matches an image, ambiguous_key when a key stands for two things).
+    `issuer` (the patient's identifier in normal form) and `patient_named` (a table gives it).
+    Raises LabelError (labels_unmatched when no row of a table matches an image, ambiguous_key when
+    a key stands for two things, tables_differ when two tables contradict each other).
     """
     rows = rows.assign(
         person=rows["patient_id"].map(normalise_patient_id),
         issuer=rows["issuer"].map(normalise_patient_id),
+        patient_named=False,
         split="",
         labeled=False,
     )
-    if labels is None:
-        return Joined(rows, ())
-    keys = rows[_INDEX_COLUMN[labels.key]].map(lambda value: normalise_key(labels.key, value))
-    _require_unambiguous(rows, keys, labels)
-    table = labels.rows.set_index("key")
-    matched = keys.isin(table.index)
-    if not matched.any():
-        hint = (
-            "Paths are relative to SOURCE."
-            if labels.key == "path"
-            else "Check that it is the table of these files."
-        )
-        raise LabelError(
-            f"None of the {len(table)} rows of the labels table matches one of the {len(rows)} "
-            f"images by {labels.key}. {hint}",
-            code="labels_unmatched",
-        )
-    for name in labels.columns:
-        rows = _override(rows, name, table[name].reindex(keys).set_axis(rows.index))
-    rows = rows.assign(labeled=matched)
-    absent = ~labels.rows["key"].isin(keys)
-    return Joined(rows, tuple(int(n) for n in labels.rows.index[absent]))
+    tables = [tables] if isinstance(tables, Labels) else list(tables or ())
+    if not tables:
+        return Joined(rows, None, ())
+    columns: dict[str, list[pd.Series]] = {}
+    notes: list[str] = []
+    unmatched: list[int | str] = []
+    labeled = pd.Series(False, index=rows.index)
+    for table in tables:
+        keys, note = _keys_of(rows, table)
+        notes += note
+        cells = table.rows.set_index("key")
+        matched = keys.isin(cells.index)
+        _require_match(rows, table, matched)
+        for name in table.columns:
+            columns.setdefault(name, []).append(cells[name].reindex(keys).set_axis(rows.index))
+        labeled |= matched & table.has_labels
+        absent = ~table.rows["key"].isin(keys)
+        unmatched += [name for name, no in zip(table.row_names, absent, strict=True) if no]
+    for name, values in columns.items():
+        rows = _override(rows, name, first_given(name, values))
+    labels = combined(tables)
+    labels = replace(labels, notes=(*labels.notes, *notes))
+    return Joined(rows.assign(labeled=labeled), labels, tuple(unmatched))
+
+
+def _keys_of(rows: pd.DataFrame, table: Labels) -> tuple[pd.Series, list[str]]:
+    """The key of each image in a table, '' where it has none, and notes."""
+    keys = rows[_INDEX_COLUMN[table.key]].map(lambda value: normalise_key(table.key, value))
+    _require_unambiguous(rows, keys, table)
+    if table.key not in _OWNERS:
+        return keys, []
+    owner, limit, owners, fix = _OWNERS[table.key]
+    several = rows[owner].groupby(keys).transform("nunique") > limit
+    several &= keys.isin(table.rows["key"])
+    if not several.any():
+        return keys, []
+    return keys.where(~several, ""), [
+        f"{keys[several].nunique()} values of {table.key} in the labels table stand for more than "
+        f"{limit} {owners} ({int(several.sum())} images): their rows are not used. Label these "
+        f"images by {fix}"
+    ]
+
+
+def _require_match(rows: pd.DataFrame, table: Labels, matched: pd.Series) -> None:
+    if matched.any():
+        return
+    hint = (
+        "Paths are relative to SOURCE."
+        if table.key == "path"
+        else "Check that it is the table of these files."
+    )
+    raise LabelError(
+        f"None of the {len(table.rows)} rows of the labels table {table.name}".rstrip()
+        + f" matches one of the {len(rows)} images by {table.key}. {hint}",
+        code="labels_unmatched",
+    )
 
 
 def _override(rows: pd.DataFrame, name: str, values: pd.Series) -> pd.DataFrame:
@@ -82,11 +129,15 @@ def _override(rows: pd.DataFrame, name: str, values: pd.Series) -> pd.DataFrame:
         person = text.map(normalise_patient_id)
         named = person != ""
         return rows.assign(
-            person=person.where(named, rows["person"]), issuer=rows["issuer"].where(~named, "")
+            person=person.where(named, rows["person"]),
+            issuer=rows["issuer"].where(~named, ""),
+            patient_named=named,
         )
     if name == "patient_id":  # a column beside the key, for files without a patient identifier
+        absent = rows["person"] == ""
         return rows.assign(
-            person=rows["person"].where(rows["person"] != "", text.map(normalise_patient_id))
+            person=rows["person"].where(~absent, text.map(normalise_patient_id)),
+            patient_named=rows["patient_named"] | (absent & (text != "")),
         )
     if name in ("sex", "view", "site"):
         return rows.assign(**{name: text.where(text != "", rows[name])})

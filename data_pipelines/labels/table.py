@@ -9,14 +9,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from data_pipelines.errors import LabelError
+from data_pipelines.labels.cells import (
+    SPELLINGS,
+    is_covariate,
+    is_number,
+    label_value,
+    spellings,
+)
 from data_pipelines.labels.csv_reader import read_csv
 from data_pipelines.labels.raters import POLICIES, Readers, ReadersRecord, reconcile
 from data_pipelines.labels.task import TaskName, label_task
@@ -31,6 +37,7 @@ KEYS: dict[str, Level] = {
     "series_instance_uid": "series",
     "study_instance_uid": "study",
     "patient_id": "patient",
+    "accession_number": "study",
 }
 SUBGROUP_COLUMNS = ("age", "sex", "view", "site")
 #: other names of the three splits -> ours
@@ -48,6 +55,7 @@ COLUMN_ALIASES = {
     **dict.fromkeys(
         ("file", "filename", "filepath", "image", "imagefile", "imagename", "imagepath"), "path"
     ),
+    **dict.fromkeys(("accession", "accessionno"), "accession_number"),
     **dict.fromkeys(("patientage", "ageyears"), "age"),
     **dict.fromkeys(("patientsex", "gender", "patientgender"), "sex"),
     **dict.fromkeys(("viewposition", "projection"), "view"),
@@ -55,9 +63,6 @@ COLUMN_ALIASES = {
 }
 #: ages over 89 years identify people (HIPAA safe harbor, 45 CFR 164.514): they become this one
 AGE_OVER_89 = 90.0
-_VALUES = {text: float(text) for text in ("0", "1", "-1", "0.0", "1.0", "-1.0", "+1")} | {
-    "": math.nan
-}
 _SEXES = {
     "m": "M",
     "male": "M",
@@ -78,7 +83,9 @@ class Labels:
     rows: one row per key. The index holds the spreadsheet's row numbers; the columns are key,
         label:<finding> (float64) or class (str), and, where given, age (float64), sex, view, site,
         split, patient and meta:* (str). Equal rows are kept once.
-    ignored: columns that are not used. repeated_rows: how many equal rows were left out.
+    ignored: columns that are not used. notes: what else was left out or read otherwise than it is
+        written, as sentences. spellings: finding -> kind of spelling -> cells. name: of the
+        file, one of several tables. repeated_rows: how many equal rows were left out.
     readers: how several rows of one key were combined; None if they must not differ.
     """
 
@@ -91,6 +98,19 @@ class Labels:
     ignored: tuple[str, ...]
     repeated_rows: int
     readers: ReadersRecord | None = None
+    notes: tuple[str, ...] = ()
+    spellings: dict[str, dict[str, int]] = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the table has findings or classes; beside other tables it may have none."""
+        return bool(self.findings) or self.classes is not None
+
+    @property
+    def row_names(self) -> list[str | int]:
+        """The spreadsheet's row numbers; after the name of the file where the table has one."""
+        return [f"{self.name}:{n}" if self.name else int(n) for n in self.rows.index]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -99,13 +119,20 @@ class Labels:
 
 
 def read_labels(
-    path: Path | str, *, findings: Sequence[str] = (), readers: Readers = "error"
+    path: Path | str,
+    *,
+    findings: Sequence[str] = (),
+    readers: Readers = "error",
+    beside_others: bool = False,
 ) -> Labels:
     """Read a labels CSV.
 
-    The key is the first present column of KEYS. `findings` names the finding columns; without it
-    they are the columns that contain only 0, 1, -1 and empty cells, or the text column `class`.
-    `readers` says how several rows of one key are combined: see reconcile.
+    The key is the first present column of KEYS; accession_number comes before a patient_id that
+    several rows share. `findings` names the finding columns; without it they are the columns that
+    contain only 0, 1, -1 and empty cells (see label_value for other spellings), or the text column
+    `class`. Covariates (see is_covariate) and constant columns are findings only if named.
+    `readers` says how several rows of one key are combined: see reconcile. beside_others: other
+    tables may have the findings that this one lacks.
 
     Raises LabelError: no_key_column, no_finding, no_such_column, duplicate_key, bad_cell and others
     name the reason in `.code`; the message names the column and the row, never a cell.
@@ -113,7 +140,13 @@ def read_labels(
     path = Path(path)
     table = read_csv(path)
     key = _key_column(table, path)
-    names = tuple(dict.fromkeys(findings)) or _detect_findings(table, path)
+    notes = list(table.attrs["notes"])
+    names = tuple(dict.fromkeys(findings))
+    if beside_others:
+        names = tuple(name for name in names if name in table)
+    if not findings:
+        names, more_notes = _detect_findings(table, path, beside_others=beside_others)
+        notes += more_notes
     absent = [name for name in names if name not in table]
     if absent:
         raise LabelError(
@@ -122,6 +155,7 @@ def read_labels(
         )
     columns: dict[str, pd.Series] = {"key": table[key].map(lambda cell: normalise_key(key, cell))}
     classes = None
+    written = {name: spellings(table[name]) for name in names if name != "class"}
     if names == ("class",):
         columns["class"] = table["class"]
         classes = _class_names(table["class"], path)
@@ -155,6 +189,8 @@ def read_labels(
         ignored=tuple(str(name) for name in table if name not in used),
         repeated_rows=len(rows) - len(distinct) if record is None else 0,
         readers=record,
+        notes=(*notes, *_spelling_notes(written)),
+        spellings={name: counts for name, counts in written.items() if counts},
     )
 
 
@@ -164,7 +200,7 @@ def normalise_key(key: str, cell: str) -> str:
     >>> normalise_key("path", "./train\\\\a.dcm"), normalise_key("patient_id", " P 1")
     ('train/a.dcm', 'p1')
     """
-    if key == "patient_id":
+    if key in ("patient_id", "accession_number"):
         return normalise_patient_id(cell)
     return str(PurePosixPath(cell.replace("\\", "/"))) if key == "path" else cell
 
@@ -186,7 +222,7 @@ def metadata_columns(table: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
     """
     columns: dict[str, pd.Series] = {}
     if "age" in table:
-        valid = table["age"].map(lambda c: c == "" or (_is_number(c) and 0 <= float(c) <= 130))
+        valid = table["age"].map(lambda c: c == "" or (is_number(c) and 0 <= float(c) <= 130))
         _require(valid, path, "age", "not a number of years from 0 to 130")
         ages = table["age"].map(lambda c: float(c) if c else math.nan)
         columns["age"] = ages.map(lambda age: AGE_OVER_89 if age > 89 else age)
@@ -219,46 +255,94 @@ def _key_column(table: pd.DataFrame, path: Path) -> str:
             f"{', '.join(map(str, table))}.",
             code="no_key_column",
         )
+    if key == "patient_id" and "accession_number" in table and table[key].duplicated().any():
+        key = "accession_number"  # one row per study, not per patient
     _require(table[key] != "", path, key, "the key is empty", code="empty_key")
     return key
 
 
-def _detect_findings(table: pd.DataFrame, path: Path) -> tuple[str, ...]:
-    """The columns that contain only 0, 1, -1 and empty cells, or `class`."""
-    findings = [str(name) for name in table if _is_finding(table[name], path)]
+def _detect_findings(
+    table: pd.DataFrame, path: Path, *, beside_others: bool
+) -> tuple[tuple[str, ...], list[str]]:
+    """The columns that contain only 0, 1, -1 and empty cells, or `class`; and a note for each kind
+    of column that looks like a finding and is left out.
+    """
+    candidates = [str(name) for name in table if _is_finding(table[name], path)]
+    covariates = [name for name in candidates if is_covariate(name)]
+    findings = [name for name in candidates if name not in covariates]
+    constant = [name for name in findings if _is_constant(table[name])]
+    if set(constant) == set(findings):
+        constant = []  # without any other finding, the error should say that there is one class
+    findings = [name for name in findings if name not in constant]
+    left_out = {"their names are those of covariates": covariates, "they are constant": constant}
+    notes = [
+        f"columns of 0 and 1 that are not taken as findings, since {why}: {', '.join(names)}. To "
+        f"take one, name all findings with --finding"
+        for why, names in left_out.items()
+        if names
+    ]
     if findings and "class" in table:
         raise LabelError(
             f"{path} has a column class and also columns of 0 and 1. Choose with --finding.",
             code="several_tasks",
         )
     if not findings and "class" not in table:
-        similar = next((name for name in table if canonical_column(name) == "class"), None)
-        rename = "" if similar is None else f"Rename its column {similar!r} to class. "
-        raise LabelError(
-            f"{path} has no finding: no column contains only 0, 1, -1 and empty cells, and no "
-            f"column is named class. {rename}To see which cell is at fault, name the finding "
-            f"columns with --finding.",
-            code="no_finding",
-        )
-    return tuple(findings) or ("class",)
+        if beside_others:
+            return (), notes
+        raise _no_finding(table, path, covariates)
+    return tuple(findings) or ("class",), notes
+
+
+def _no_finding(table: pd.DataFrame, path: Path, covariates: Sequence[str]) -> LabelError:
+    similar = next((name for name in table if canonical_column(name) == "class"), None)
+    hint = "" if similar is None else f"Rename its column {similar!r} to class. "
+    if covariates:
+        hint += f"By their names, {', '.join(covariates)} are covariates. "
+    return LabelError(
+        f"{path} has no finding: no column contains only 0, 1, -1 and empty cells, and no column "
+        f"is named class. {hint}To see which cell is at fault, name the finding columns with "
+        f"--finding.",
+        code="no_finding",
+    )
+
+
+def _is_constant(cells: pd.Series) -> bool:
+    return bool(_values(cells)[0].nunique() == 1)
 
 
 def _is_finding(cells: pd.Series, path: Path) -> bool:
     name = str(cells.name)
-    if canonical_column(name) or name.startswith("meta:") or (cells == "").all():
+    if canonical_column(name) or name.startswith("meta:"):
         return False
-    valid = cells.isin(list(_VALUES))
-    if not valid.all() and (valid & (cells != "")).sum() > (~valid).sum():
+    values, valid = _values(cells)
+    if not valid.all() and values.notna().sum() > (~valid).sum():
         # Mostly 0 and 1: a column of counts is left alone, a typing error is reported.
         _require(
-            valid | cells.map(_is_number), path, name, "text where 0, 1, -1 or nothing is expected"
+            valid | cells.map(is_number), path, name, "text where 0, 1, -1 or nothing is expected"
         )
-    return bool(valid.all())
+    return bool(valid.all() and values.notna().any())
 
 
 def _finding_values(cells: pd.Series, path: Path) -> pd.Series:
-    _require(cells.isin(list(_VALUES)), path, str(cells.name), "not 0, 1, -1 or empty")
-    return cells.map(_VALUES).astype(float)
+    values, valid = _values(cells)
+    _require(valid, path, str(cells.name), "not 0, 1, -1 or empty (nor True, False, yes, no or NA)")
+    return values
+
+
+def _values(cells: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """The values of label_value, NaN also where a cell is none; and whether each cell is one."""
+    values = {cell: label_value(cell) for cell in cells.unique()}
+    invalid = [cell for cell, value in values.items() if value is None]
+    return cells.map(values).astype(float), ~cells.isin(invalid)
+
+
+def _spelling_notes(written: dict[str, dict[str, int]]) -> list[str]:
+    """One sentence per kind of spelling, with the number of cells in each finding."""
+    return [
+        f"cells {text}: {', '.join(cells)}"
+        for kind, text in SPELLINGS.items()
+        if (cells := [f"{name} {n[kind]}" for name, n in written.items() if kind in n])
+    ]
 
 
 def _class_names(cells: pd.Series, path: Path) -> tuple[str, ...]:
@@ -287,9 +371,3 @@ def _require(
         invalid = valid.index[~valid.astype(bool)]
         more = f" (and {len(invalid) - 1} more rows)" if len(invalid) > 1 else ""
         raise LabelError(f"{path}, column {column}, row {invalid[0]}: {problem}{more}.", code=code)
-
-
-def _is_number(cell: str) -> bool:
-    return bool(
-        re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", cell, re.IGNORECASE)
-    ) and np.isfinite(float(cell))

@@ -33,6 +33,8 @@ from data_pipelines.errors import (
 from data_pipelines.kinds import UNITS, FileFormat, UnitName, image_kind, kind_in_units
 from data_pipelines.pixels.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.pixels.image import Image, read_image
+from data_pipelines.pseudonyms import patient_key
+from data_pipelines.runtime.archives import source_bytes
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.sources.raster import read_raster
 
@@ -89,11 +91,13 @@ def file_format_of(source: DicomSource) -> FileFormat:
 
 
 def study_of(source: DicomSource) -> str:
-    """The study UID of a file, '' where it has none. A PNG, JPEG or .npz is a separate study.
-    Raises NotDicom, Unreadable.
+    """The patient and the study UID of a file as one text, '' where the file has no study UID. A
+    PNG, JPEG or .npz is a separate study. Raises NotDicom, Unreadable.
     """
     if file_format_of(source) == "dicom":
-        return read_header(source).identifiers.study_instance_uid
+        ids = read_header(source).identifiers
+        person = patient_key(ids.issuer_of_patient_id, ids.patient_id)
+        return f"{person}\x1f{ids.study_instance_uid}" if ids.study_instance_uid else ""
     return f"image {hash(source)}"
 
 
@@ -167,7 +171,8 @@ def read_row(
         if file_format == "npz":
             file, _, name = path.rpartition("#")
             return npz_image(npz_images(Path(source) / file, sha256)[name], units)
-        data = (Path(source) / path).read_bytes()
+        member = source_bytes(Path(source) / path)
+        data = (Path(source) / path).read_bytes() if member is None else member
     except OSError as error:
         raise CacheError(
             f"a source file cannot be read ({type(error).__name__}): put it back where it was "

@@ -29,6 +29,8 @@ from data_pipelines.splits.stratified import (
     split_patients,
 )
 
+#: so many patients may share a study or series UID; a UID of more patients is no identifier
+MAX_PATIENTS = 2
 EXTERNAL_COLUMNS = ("site", "manufacturer", "model")
 
 
@@ -44,6 +46,9 @@ class SplitOptions:
     external: (column, value). The images with this site, manufacturer, model or meta:* are the test
         split.
     folds: number of folds of the train and tune splits, 0 for none.
+    patients_per_uid: number of patients whom a study or series UID may link; above it, the UID is
+        no identifier.
+    no_split: make no splits; all images are then in `test`.
     """
 
     seed: int = 0
@@ -52,6 +57,8 @@ class SplitOptions:
     earlier: pd.DataFrame | None = None
     external: tuple[str, str] | None = None
     folds: int = 0
+    patients_per_uid: int = MAX_PATIENTS
+    no_split: bool = False
 
     def check(self) -> None:
         """Raise SplitError (codes fractions, folds, split_options) unless the options agree."""
@@ -59,6 +66,10 @@ class SplitOptions:
         if self.folds < 0 or self.folds == 1:
             raise SplitError(
                 f"folds {self.folds}: give 2 or more, or 0 for no folds.", code="folds"
+            )
+        if self.patients_per_uid < 1:
+            raise SplitError(
+                f"patients_per_uid {self.patients_per_uid}: give 1 or more.", code="split_options"
             )
         if len(self.methods) > 1:
             raise SplitError(
@@ -73,6 +84,7 @@ class SplitOptions:
             "split_mode hash": self.mode == "hash",
             "splits_from": self.earlier is not None,
             "external_site": self.external is not None,
+            "no_split": self.no_split,
         }
         return tuple(name for name, is_used in used.items() if is_used)
 
@@ -82,7 +94,7 @@ class SplitRecord(TypedDict, total=False):
     of patients.
     """
 
-    split_origin: Literal["given", "external", "hash", "earlier", "drawn"]
+    split_origin: Literal["given", "external", "hash", "earlier", "drawn", "none"]
     external: str
     splits_kept: dict[str, int]
 
@@ -140,6 +152,8 @@ def assign(
         given = list(rows["split"])
         splits = sample_tune_split(groups, strata, given, seed=seed, fractions=fractions)
         return splits, {"split_origin": "given"}
+    if options.no_split:
+        return np.full(len(rows), SPLITS[-1], object), {"split_origin": "none"}
     if options.external is not None:
         splits = _external(rows, groups, strata, options)
         return splits, {"split_origin": "external", "external": options.external[0]}

@@ -175,9 +175,13 @@ def sample_tune_split(
 def group_folds(table: pd.DataFrame, k: int, seed: int) -> np.ndarray:
     """Return a fold 0..k-1 per row of a manifest's table: whole patients, stratified.
 
-    Patients with equal pixels share a fold. Raises SplitError (code folds).
+    Patients with equal pixels, or in one `group` of linked patients, share a fold. Raises
+    SplitError (code folds).
     """
-    groups = connected_groups(list(table["patient"]), [list(table["pixel_sha256"])])
+    links = [list(table["pixel_sha256"])]
+    if "group" in table:  # manifests of earlier versions have none
+        links.append(list(table["group"].map(str)))
+    groups = connected_groups(list(table["patient"]), links)
     return assign_folds(groups, row_strata(table), k, seed)
 
 

@@ -14,6 +14,7 @@ from data_pipelines.dicom.header import PHASE_KEYWORDS, Header
 from data_pipelines.dicom.reader import silence_pydicom
 from data_pipelines.dicom.sop_classes import FRAME_TYPE_MODALITIES
 from data_pipelines.pixels.grayscale_module import frame_group
+from data_pipelines.pseudonyms import patient_key
 
 #: dimensions that say where a frame is, not when or how it was acquired: ImagePositionPatient,
 #: InStackPositionNumber
@@ -57,6 +58,8 @@ class Plane:
     non_slice_reason: str
     phases: tuple[float | None, ...] = ()
     technique: tuple[float | None, ...] = ()
+    study: str = field(default="", repr=False)
+    patient: str = field(default="", repr=False)
 
 
 def plane_of(header: Header, source_index: int) -> Plane:
@@ -81,6 +84,8 @@ def plane_of(header: Header, source_index: int) -> Plane:
         non_slice_reason=_non_image_reason(header),
         phases=header.phases,
         technique=(header.slice_thickness, header.kvp, *header.rescale),
+        study=header.identifiers.study_instance_uid,
+        patient=patient_key(header.identifiers.issuer_of_patient_id, header.identifiers.patient_id),
     )
 
 

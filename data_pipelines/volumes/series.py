@@ -76,8 +76,8 @@ class Group:
 
 
 def group_planes(planes: Sequence[Plane]) -> list[Group]:
-    """Groups of slices with the same series, frame of reference, orientation, matrix, spacing,
-    kernel and ImageType (see volumes.image_types for types that are merged).
+    """Groups of slices with the same patient, study, series, frame of reference, orientation,
+    matrix, spacing, kernel and ImageType (see volumes.image_types for types that are merged).
 
     Slices at the same position are separated by dimension index, temporal position, acquisition
     number, phase, or all of these together, where no duplicate remains. An image that is not a
@@ -200,6 +200,8 @@ def _verdict_without_position(plane: Plane) -> Verdict:
 
 def _exact_key(plane: Plane) -> tuple[str, ...]:
     exact = (
+        plane.patient,
+        plane.study,
         plane.series,
         plane.frame_of_reference,
         plane.modality,

@@ -21,9 +21,20 @@ def ingest(
         typer.Argument(help="Folders or files: DICOM; with --units also PNG, JPEG and .npz."),
     ],
     out: Annotated[Path, typer.Option(help="New work folder.")],
-    labels: Annotated[Path | None, typer.Option(help="CSV file with the labels.")] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(help="CSV file with the labels. Repeatable: several tables are joined."),
+    ] = None,
     finding: Annotated[
         list[str] | None, typer.Option(help="Finding column of the CSV file. Repeatable.")
+    ] = None,
+    drop_class: Annotated[
+        list[str] | None,
+        typer.Option(help="Class whose images become unlabeled. Repeatable."),
+    ] = None,
+    merge_classes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NEW=A,B", help="Classes that get one new name. Repeatable."),
     ] = None,
     readers: Annotated[
         Literal["error", "majority", "any", "uncertain"],
@@ -59,6 +70,20 @@ def ingest(
     folds: Annotated[
         int, typer.Option(help="Number of folds by patient of train and tune, in the column fold.")
     ] = 0,
+    no_split: Annotated[
+        bool,
+        typer.Option(
+            "--no-split",
+            help="Make no splits, to only look at the images or predict them: all are in test.",
+        ),
+    ] = False,
+    patients_per_uid: Annotated[
+        int,
+        typer.Option(
+            help="Number of patients who may share a study or series UID and are then kept in one "
+            "split; a UID of more patients identifies nothing."
+        ),
+    ] = 2,
     max_bad: Annotated[
         float | None,
         typer.Option(help="Fail if more than this fraction of the files (0 to 1) is quarantined."),
@@ -80,8 +105,13 @@ def ingest(
         bool,
         typer.Option(
             "--class-folders",
-            help="The folder of a file is its class: [train|tune|test/]CLASS/x.png.",
+            help="Folders are classes: CLASS/x.png or CLASS/PATIENT/x.png, below train, tune and "
+            "test where there are such folders. The level that was taken is printed.",
         ),
+    ] = False,
+    follow_links: Annotated[
+        bool,
+        typer.Option("--follow-links", help="Also read what links out of SOURCE lead to."),
     ] = False,
     leaks: Annotated[
         Literal["error", "drop"],
@@ -104,6 +134,8 @@ def ingest(
             labels,
             out,
             findings=tuple(finding or ()),
+            drop_classes=tuple(drop_class or ()),
+            merge_classes=_merged_classes(merge_classes or []),
             readers=readers,
             seed=seed,
             fractions=_fractions(fractions),
@@ -111,11 +143,14 @@ def ingest(
             splits_from=splits_from,
             external_site=_column_value(external_site),
             folds=folds,
+            patients_per_uid=patients_per_uid,
+            no_split=no_split,
             max_bad=max_bad,
             key_file=key_file,
             for_processing=for_processing,
             units=units,
             class_folders=class_folders,
+            follow_links=follow_links,
             on_leak=leaks,
             progress=update,
         )
@@ -129,6 +164,17 @@ def _fractions(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(
             f"--fractions takes three numbers separated by commas, received {text!r}"
         ) from None
+
+
+def _merged_classes(texts: list[str]) -> dict[str, str]:
+    """Old name -> new name of NEW=A,B."""
+    names: dict[str, str] = {}
+    for text in texts:
+        new, equals, old = text.partition("=")
+        if not (new.strip() and equals and old.strip()):
+            raise typer.BadParameter("--merge-classes takes NEW=A,B, such as other=cyst,scar")
+        names |= {name.strip(): new.strip() for name in old.split(",") if name.strip()}
+    return names
 
 
 def _column_value(text: str | None) -> tuple[str, str] | None:

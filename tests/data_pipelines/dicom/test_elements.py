@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from pydicom.charset import convert_encodings
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from data_pipelines.dicom.elements import Elements
 from data_pipelines.dicom.reader import silence_pydicom
+from data_pipelines.pseudonyms import normalise_patient_id
 
 
 def raw(keyword_tag: int, vr: str | None, value: bytes, *, little: bool = True) -> Dataset:
@@ -132,3 +134,61 @@ def test_an_element_that_cannot_be_converted_is_absent_and_named():
     with silence_pydicom():
         assert elements.integer("PixelPaddingValue") is None
     assert elements.repairs == ["invalid_PixelPaddingValue"]
+
+
+# ---- character sets (PS3.5 6.1.2)
+
+PATIENT, NAME, ACCESSION = 0x00100020, 0x00100010, 0x00080050
+
+
+def text_in(charset: str | list[str], tag: int, value: bytes) -> Elements:
+    """An element of a data set in this Specific Character Set, as it comes from a file."""
+    dataset = raw(tag, None, value)
+    dataset.SpecificCharacterSet = charset
+    dataset.set_original_encoding(True, True, convert_encodings(charset))
+    return Elements(dataset)
+
+
+@pytest.mark.parametrize(
+    ("charset", "value", "text"),
+    [
+        (["", "ISO 2022 IR 87"], b"\x1b$B;3ED\x1b(B1", "山田1"),
+        ("ISO_IR 192", "山田1".encode(), "山田1"),
+        ("GB18030", "山田1".encode("gb18030"), "山田1"),
+        ("GBK", "王小东".encode("gbk"), "王小东"),
+        (["", "ISO 2022 IR 149"], b"\x1b$)C" + "김희중7".encode("euc_kr"), "김희중7"),
+        (["", "ISO 2022 IR 58"], b"\x1b$)A" + "王小".encode("gb2312"), "王小"),
+        (["ISO 2022 IR 13", "ISO 2022 IR 87"], b"\xd4\xcf\xc0\xde", "ヤマダ"),
+        (["ISO 2022 IR 6", "ISO 2022 IR 100"], b"\x1b-AM\xfcller", "Müller"),
+        ("ISO_IR 100", b"M\xfcller", "Müller"),
+        ("ISO_IR 144", "Люкс".encode("iso8859_5"), "Люкс"),
+        (["", "ISO 2022 IR 87"], b"\x1b$BI=\x1b(B1", "表1"),  # its second byte is not ASCII text
+        (["", "ISO 2022 IR 87"], b"\x1b$B%\\\x1b(B", "ボ"),  # a backslash inside kanji
+        ("", b"\x1b$B;3ED\x1b(B1", "山田1"),  # the declaration is missing
+    ],
+)
+def test_identifiers_are_decoded_by_their_character_set(charset, value, text):
+    for tag, keyword in (
+        (PATIENT, "PatientID"),
+        (ACCESSION, "AccessionNumber"),
+        (NAME, "PatientName"),
+    ):
+        with silence_pydicom():
+            decoded = normalise_patient_id(text_in(charset, tag, value).text(keyword))
+        assert decoded == normalise_patient_id(text)
+
+
+def test_names_are_decoded_group_by_group():
+    value = b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B"
+    elements = text_in(["", "ISO 2022 IR 87"], NAME, value)
+    assert elements.text("PatientName") == "Yamada^Tarou=山田^太郎=やまだ^たろう"
+
+
+def test_bytes_that_are_no_text_stay_apart():
+    texts = []
+    for value in (b"P\xff1", b"P\xfe1"):
+        elements = text_in("ISO_IR 192", PATIENT, value)
+        with silence_pydicom():
+            texts.append(elements.text("PatientID"))
+        assert elements.repairs == ["undecodable_PatientID"]
+    assert len(set(texts)) == 2

@@ -149,6 +149,9 @@ def test_repr_shows_no_identifier(grey, to_bytes):
         "study_instance_uid",
         "patient_id",
         "issuer_of_patient_id",
+        "accession_number",
+        "patient_name",
+        "birth_date",
     }
 
 

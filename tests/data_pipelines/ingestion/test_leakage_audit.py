@@ -177,7 +177,15 @@ def test_two_empty_slices_of_one_patient_are_no_finding(tmp_path: Path) -> None:
         {**row, "path": f"more{k}", "pixel_sha256": f"{k}", "sop_uid": f"1.{k}"}
         for k, row in enumerate(rows)
     ]
-    more = pd.DataFrame([*rows, *[{**row, "patient_id": f"Q{k}"} for k, row in enumerate(extra)]])
+    more = pd.DataFrame(
+        [
+            *rows,
+            *[
+                {**row, "patient_id": f"Q{k}", "study_uid": f"1.2.5{k}", "series_uid": f"1.2.6{k}"}
+                for k, row in enumerate(extra)
+            ],
+        ]
+    )
     manifest = build(FileIndex(more, ()), None, KEY)
     assert manifest.summary["audit"]["identical_pixels"]["groups"] == 0
     assert manifest.summary["reasons"] == {}

@@ -336,7 +336,10 @@ def test_labels_are_read_before_any_image(tmp_path: Path) -> None:
 
 def test_one_of_several_findings_may_be_constant(index: FileIndex, tmp_path: Path) -> None:
     lines = "".join(f"PHANTOM-{n:04d},{n % 2},0\n" for n in range(1, 13))
-    manifest = build_with_labels(index, tmp_path, "patient_id,x,y\n" + lines)
+    path = tmp_path / "labels.csv"
+    path.write_text("patient_id,x,y\n" + lines)
+    assert build(index, read_labels(path), KEY).summary["findings"] == ["x"]
+    manifest = build(index, read_labels(path, findings=("x", "y")), KEY)
     assert (
         "split test of radiograph images lacks a positive image of y"
         in manifest.summary["warnings"]
@@ -492,11 +495,22 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> FileIndex:
     return index_sources([folder], workers=1)
 
 
-def test_a_patient_without_an_id_is_quarantined_or_named_by_the_table(
+def test_a_patient_without_an_id_is_the_study_or_named_by_the_table(
     people: FileIndex, tmp_path: Path
 ) -> None:
     manifest = build(people, None, KEY)
+    assert manifest.summary["reasons"] == {}
+    assert manifest.summary["leak_attestation"] == {
+        "attested": False,
+        "reasons": ["patient_by_study"],
+    }
+    assert manifest.table["patient"].nunique() == 9
+    without_study = people.rows.assign(
+        study_uid=people.rows["study_uid"].where(people.rows["patient_id"] != "", "")
+    )
+    manifest = build(FileIndex(without_study, ()), None, KEY)
     assert manifest.summary["reasons"] == {"no_patient_id": 1}
+    assert manifest.summary["leak_attestation"] == {"attested": True, "reasons": []}
     named = build_with_labels(people, tmp_path, "path,x,patient\n0.dcm,1,New\n1.dcm,0,\n")
     assert named.summary["reasons"] == {}
     assert named.table["patient"].nunique() == 9
@@ -616,7 +630,10 @@ def test_no_canary_in_any_error(tmp_path: Path, table: str) -> None:
         ingest(source, tmp_path / "labels.csv", tmp_path / "out", workers=1)
     text = one_line(caught.value)
     assert not [canary for canary in CANARIES if canary in text]
-    assert not (tmp_path / "out").exists()
+    written = {path.name: path.read_text() for path in (tmp_path / "out").glob("*")}
+    assert set(written) <= {"ingest.json", "quarantine.csv"}
+    if "class" not in table:  # the names of classes are in every ingest.json
+        assert not [canary for canary in CANARIES if canary in "".join(written.values())]
 
 
 # ---- real files
@@ -643,7 +660,8 @@ def test_every_conformance_file_has_an_end(medres_data: Path) -> None:
     assert listed == {p.relative_to(medres_data / "dicom-conformance").as_posix() for p in files}
     reason = manifest.quarantine.set_index("path")["reason"]
     assert reason["codecs/no-pixel-data.dcm"] == "no_image"
-    assert reason["xray/CR-MONO1-10-chest"] == "no_patient_id"
+    assert "xray/CR-MONO1-10-chest" not in reason  # an empty PatientID: its study is the patient
+    assert manifest.summary["leak_attestation"]["reasons"] == ["patient_by_study"]
     assert reason["geometry/philips-localizer/I10"] == "localizer"
     assert reason["geometry/philips-tilt-summary/I40"] == "colour"
     verdicts = (
@@ -656,3 +674,48 @@ def test_every_conformance_file_has_an_end(medres_data: Path) -> None:
         "NOT_A_VOLUME",
         "MISSING",
     ]
+
+
+# ---- what is written where no manifest can be made
+
+
+@pytest.fixture
+def two_people(tmp_path: Path) -> Path:
+    for number in range(5):
+        save(radiograph("AB"[number % 2], number), tmp_path / "dicom" / f"{number}.dcm")
+    (tmp_path / "dicom" / "text.txt").write_text("no DICOM")
+    (tmp_path / "dicom" / "cut.dcm").write_bytes((tmp_path / "dicom" / "0.dcm").read_bytes()[:-100])
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", ["too_few_patients", "one_class"])
+def test_too_few_patients_or_classes_leave_the_list_of_files(two_people: Path, code: str) -> None:
+    labels, out = two_people / "labels.csv", two_people / "work"
+    values = (0, 1) if code == "too_few_patients" else (1, 1)
+    labels.write_text(f"patient_id,f\nA,{values[0]}\nB,{values[1]}\n")
+    for _ in range(2):  # the folder is no obstacle for the next attempt
+        with raises_code(InputError, code, str(out), "--no-split"):
+            ingest(two_people / "dicom", labels, out, workers=1)
+    assert sorted(path.name for path in out.iterdir()) == ["ingest.json", "quarantine.csv"]
+    summary = json.loads((out / "ingest.json").read_text())
+    assert summary["refused"]["code"] == code
+    assert (summary["given"], summary["ok"]) == (7, 5)
+    assert summary["reasons"] == {"not_dicom": 1, "truncated_pixels": 1}
+    assert summary["patients"] == 2
+    listed = pd.read_csv(out / "quarantine.csv").set_index("path")["reason"].to_dict()
+    assert listed == {"cut.dcm": "truncated_pixels", "text.txt": "not_dicom"}
+    with raises_code(ManifestError, "no_manifest"):
+        Manifest.load(out)
+
+
+def test_without_splits_all_images_are_in_test(two_people: Path) -> None:
+    manifest = ingest(two_people / "dicom", None, two_people / "work", no_split=True, workers=1)
+    assert set(manifest.table["split"]) == {"test"}
+    assert len(manifest.table) == 5
+    assert manifest.summary["split_origin"] == "none"
+    labels = two_people / "labels.csv"
+    labels.write_text("path,f\n0.dcm,1\n1.dcm,1\n")
+    assert ingest(two_people / "dicom", labels, no_split=True, workers=1).summary["findings"]
+    labels.write_text("path,f,split\n0.dcm,1,test\n1.dcm,0,train\n")
+    with raises_code(SplitError, "split_options", "no_split"):
+        ingest(two_people / "dicom", labels, no_split=True, workers=1)

@@ -131,3 +131,42 @@ def test_bad_labels_name_column_and_row_and_no_cell(
 def test_named_finding_with_text_names_the_cell(tmp_path: Path) -> None:
     with raises_code(LabelError, "bad_cell", "column note, row 2"):
         read(tmp_path, "path,note\nx,CANARY\n", findings=("note",))
+
+
+def test_other_spellings_are_read_and_counted(tmp_path: Path) -> None:
+    cells = ["True", "false", "YES", "no", "NA", "nan", "1.0", "0.00", "-1", "1", ""]
+    labels = read(tmp_path, "path,f\n" + "".join(f"{n},{c}\n" for n, c in enumerate(cells)))
+    values = labels.rows["label:f"].fillna(9).tolist()
+    assert values == [1, 0, 1, 0, 9, 9, 1, 0, -1, 1, 9]
+    assert labels.spellings == {"f": {"true_false": 2, "yes_no": 2, "na": 2, "decimal": 2}}
+    assert sum("f 2" in note for note in labels.notes) == 4
+
+
+@pytest.mark.parametrize("name", ["male", "Fold", "train", "is_test", "sex_m", "portable"])
+def test_a_covariate_is_a_finding_only_by_name(tmp_path: Path, name: str) -> None:
+    text = f"path,pneumonia,{name}\na,0,1\nb,1,0\nc,1,1\n"
+    labels = read(tmp_path, text)
+    assert labels.findings == ("pneumonia",)
+    assert name in labels.ignored
+    assert any(name in note and "--finding" in note for note in labels.notes)
+    assert read(tmp_path, text, findings=("pneumonia", name)).findings == ("pneumonia", name)
+    with raises_code(LabelError, "no_finding", name):
+        read(tmp_path, f"path,{name}\na,1\nb,0\n")
+
+
+def test_a_constant_column_is_a_finding_only_by_name(tmp_path: Path) -> None:
+    text = "path,x,y,z\na,0,1,\nb,1,1,0\nc,1,,0\n"
+    labels = read(tmp_path, text)
+    assert labels.findings == ("x",)
+    assert any("constant: y, z" in note for note in labels.notes)
+    assert read(tmp_path, text, findings=("x", "z")).findings == ("x", "z")
+    assert read(tmp_path, "path,y\na,1\nb,1\n").findings == ("y",)
+
+
+def test_an_accession_number_is_the_key_of_a_study(tmp_path: Path) -> None:
+    labels = read(tmp_path, "accession_number,f\nA 1,1\nB2,0\n")
+    assert (labels.key, labels.level) == ("accession_number", "study")
+    assert labels.rows["key"].tolist() == ["a1", "b2"]
+    both = "patient_id,accession_number,f\nP,A1,1\n{},B2,0\n"
+    assert read(tmp_path, both.format("Q")).key == "patient_id"
+    assert read(tmp_path, both.format("P")).key == "accession_number"

@@ -53,3 +53,37 @@ def test_walk_names_what_is_not_utf8(tmp_path: Path) -> None:
 def test_walk_of_nothing(tmp_path: Path) -> None:
     with raises_code(InputError, "no_source", "absent"):
         walk_files(tmp_path / "absent")
+
+
+def test_each_file_is_listed_once_and_links_out_only_if_asked_for(tmp_path: Path) -> None:
+    root, store = tmp_path / "in", tmp_path / "store"
+    (root / ".annex").mkdir(parents=True)
+    (store / "sub").mkdir(parents=True)
+    for path in (root / ".annex" / "object", root / "plain", store / "x", store / "sub" / "y"):
+        path.touch()
+    (root / "named.dcm").symlink_to(root / ".annex" / "object")
+    (root / "again").symlink_to(root / "plain")
+    os.link(root / "plain", root / "twin")
+    (root / "out").symlink_to(store / "x")
+    (root / "folder").symlink_to(store)
+    (root / "gone").symlink_to(tmp_path / "absent")
+    (store / "sub" / "back").symlink_to(root)
+    walk = walk_files(root)
+    assert walk.files == ("named.dcm", "plain")
+    assert walk.others == (
+        (".annex/object", "same_file"),
+        ("again", "symbolic_link"),
+        ("folder", "symbolic_link"),
+        ("gone", "broken_link"),
+        ("out", "symbolic_link"),
+        ("twin", "same_file"),
+    )
+    followed = walk_files(root, follow_links=True)
+    assert followed.files == ("folder/sub/y", "folder/x", "named.dcm", "plain")
+    assert dict(followed.others)["folder/sub/back"] == "symbolic_link"
+
+
+def test_a_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "DICOMDIR").touch()
+    (tmp_path / "x").touch()
+    assert walk_files(tmp_path / "DICOMDIR").files == ("DICOMDIR", "x")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from canaries import picture
 from helpers import raises_code
 from PIL import Image as Pillow
 
 from data_pipelines.cache.store import ensure_cache
 from data_pipelines.cache.tf_dataset import datasets
 from data_pipelines.cache.worker import FileRef, WorkItem, prepare_files
+from data_pipelines.dicom.writer import save as save_dicom
 from data_pipelines.errors import CacheError, DicomError, LabelError, ManifestError, SplitError
 from data_pipelines.ingestion.file_inspection import inspect_path
 from data_pipelines.ingestion.index import index_sources
@@ -21,7 +23,13 @@ from data_pipelines.preprocessing.samples import SampleSlices
 from data_pipelines.preprocessing.spec import spec_from
 from data_pipelines.runtime.limits import limited
 from data_pipelines.sources.dicom_wrapper import wrap
-from data_pipelines.sources.image_source import file_format_of, npz_images, raster_image, read_row
+from data_pipelines.sources.image_source import (
+    file_format_of,
+    npz_images,
+    raster_image,
+    read_row,
+    study_of,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -361,3 +369,13 @@ def test_real_medmnist_file(medres_data: Path, tmp_path: Path) -> None:
         "test": 621,
     }
     assert Manifest.load(tmp_path / "work").table["label:label"].isin([0, 1]).all()
+
+
+def test_a_study_is_one_of_a_patient(tmp_path: Path) -> None:
+    studies = []
+    for patient, issuer in (("A 1", ""), ("a1", ""), ("B", ""), ("A1", "North")):
+        dataset = picture(patient, 1, issuer=issuer)
+        save_dicom(dataset, tmp_path / "x.dcm")
+        studies.append(study_of(tmp_path / "x.dcm"))
+    assert studies[0] == studies[1]
+    assert len(set(studies)) == 3

@@ -225,3 +225,17 @@ def test_folds_keep_patients_and_identical_pixels_together() -> None:
 def test_folds_need_patients(k: int) -> None:
     with raises_code(SplitError, "folds", "3 patients"):
         group_folds(manifest_like(list("abc"), list("123")), k, seed=0)
+
+
+def test_folds_keep_linked_patients_together() -> None:
+    table = pd.DataFrame(
+        {
+            "patient": [f"p{n}" for n in range(12)],
+            "pixel_sha256": [f"h{n}" for n in range(12)],
+            "kind": "ct",
+            "group": [n // 2 for n in range(12)],
+        }
+    )
+    for seed in range(5):
+        folds = group_folds(table, 3, seed)
+        assert (folds[::2] == folds[1::2]).all()

@@ -292,3 +292,34 @@ def test_the_finest_step_is_an_option(write):
     assert (spacing_of(modal.affine)[0], spacing_of(finest.affine)[0]) == (5, 2.5)
     assert (modal.interpolated, finest.interpolated) == (0, 4 / 11)
     np.testing.assert_allclose(modal.pixels[:, 2, 3], np.arange(6) * 10, atol=1e-3)
+
+
+@pytest.mark.parametrize("series", ["1.2.3.99", None])
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"PatientID": "P2", "StudyInstanceUID": "1.2.9.2"},
+        {"PatientID": "P2"},
+        {"StudyInstanceUID": "1.2.9.2"},
+        {"IssuerOfPatientID": "South"},
+    ],
+)
+def test_two_patients_or_studies_are_two_volumes(write, series, second):
+    for n in range(8):
+        common = {"SeriesInstanceUID": series}
+        write(f"a{n}", [0, 0, 2.5 * n], n, **common)
+        folder = write(f"b{n}", [0, 0, 2.5 * n + 1.25], 100 + n, **common, **second)
+    volumes = read_volumes(folder)
+    assert [v.verdict for v in volumes] == ["REGULAR", "REGULAR"]
+    assert [v.pixels.shape for v in volumes] == [(8, 6, 8)] * 2
+    assert sorted((v.pixels.min() + 1024, v.pixels.max() + 1024) for v in volumes) == [
+        (0, 7),
+        (100, 107),
+    ]
+    assert refusal(folder) == "not_a_volume"
+
+
+def test_spellings_of_one_patient_are_one_volume(write):
+    for n in range(4):
+        folder = write(f"a{n}", [0, 0, 2.5 * n], n, PatientID=["P 1", "p1"][n % 2])
+    assert read_volume(folder).verdict == "REGULAR"
