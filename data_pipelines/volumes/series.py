@@ -88,12 +88,16 @@ def group_planes(planes: Sequence[Plane]) -> list[Group]:
         for plane in planes
         if not _has_geometry(plane)
     ]
-    slices = sorted(
-        (plane for plane in planes if _has_geometry(plane)),
-        key=lambda plane: (*_exact_key(plane), *plane.image_type),
-    )
+    slices = [plane for plane in planes if _has_geometry(plane)]
+    unreliable = _series_of_unreliable_studies(slices)
+
+    def key(plane: Plane) -> tuple[str, ...]:
+        study = "" if (plane.patient, plane.series) in unreliable else plane.study
+        return (study, *_exact_key(plane))
+
+    slices.sort(key=lambda plane: (*key(plane), *plane.image_type))
     groups = []
-    for _, same_key in groupby(slices, key=_exact_key):
+    for _, same_key in groupby(slices, key=key):
         for same_geometry in _within_tolerance(list(same_key)):
             for part in merge_image_types(same_geometry, _is_one_volume):
                 groups += [classify_spacing(phase) for phase in _split_acquisitions(part)]
@@ -198,10 +202,23 @@ def _verdict_without_position(plane: Plane) -> Verdict:
     return "SINGLE"
 
 
+def _series_of_unreliable_studies(planes: Sequence[Plane]) -> set[tuple[str, str]]:
+    """(patient, series) of three or more slices in which each slice has a study UID of its own: a
+    study UID that no two files share does not identify a study, and cannot divide a series.
+    """
+    studies: dict[tuple[str, str], list[str]] = {}
+    for plane in planes:
+        studies.setdefault((plane.patient, plane.series), []).append(plane.study)
+    return {
+        series
+        for series, uids in studies.items()
+        if series[1] and len(uids) >= MIN_SLICES and len(set(uids)) == len(uids)
+    }
+
+
 def _exact_key(plane: Plane) -> tuple[str, ...]:
     exact = (
         plane.patient,
-        plane.study,
         plane.series,
         plane.frame_of_reference,
         plane.modality,

@@ -319,6 +319,13 @@ def test_two_patients_or_studies_are_two_volumes(write, series, second):
     assert refusal(folder) == "not_a_volume"
 
 
+def test_a_study_uid_that_differs_in_every_file_does_not_divide_a_series(write):
+    for n in range(6):
+        folder = write(f"a{n}", [0, 0, 2.5 * n], n, StudyInstanceUID=f"1.2.9.{n}")
+    (volume,) = read_volumes(folder)
+    assert (volume.verdict, volume.pixels.shape) == ("REGULAR", (6, 6, 8))
+
+
 def test_spellings_of_one_patient_are_one_volume(write):
     for n in range(4):
         folder = write(f"a{n}", [0, 0, 2.5 * n], n, PatientID=["P 1", "p1"][n % 2])
