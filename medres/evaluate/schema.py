@@ -1,7 +1,7 @@
 """The report as typed objects: what report.json holds, from one finding up to the whole.
 
 A field's name is its key in the JSON; `medres.evaluate.serialization` has the rules. To add a
-metric: return an `Estimate` (or a dataclass of metrics/results.py) from a module of its own, add
+metric: return an `Estimate` (or a dataclass of results.py) from a module of its own, add
 the field to `Finding`, and set it in analyses/finding.py.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from medres.evaluate.metrics.results import (
+from medres.evaluate.results import (
     BrierDecomposition,
     Calibration,
     CalibrationCurves,

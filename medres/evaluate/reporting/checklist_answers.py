@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from medres.evaluate.metrics.results import OperatingPoint
+from medres.evaluate.results import OperatingPoint
 from medres.evaluate.schema import Report
 
 CLUSTER_COLUMNS = ("site", "manufacturer", "hospital", "centre", "center")
