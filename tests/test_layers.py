@@ -28,7 +28,9 @@ ROOMS = sorted(name for name, path in MODULES.items() if path.name == "__init__.
 
 
 def imported(path: Path, *, types: bool = False) -> Iterator[tuple[str, str]]:
-    """(module, name) of every import in a file, at any depth; types: also under TYPE_CHECKING."""
+    """(module, name) of every import in a file, at any depth, and of its lazy exports; types: also
+    of imports under TYPE_CHECKING.
+    """
     pending: list[ast.AST] = [ast.parse(path.read_text())]
     while pending:
         node = pending.pop()
@@ -38,6 +40,8 @@ def imported(path: Path, *, types: bool = False) -> Iterator[tuple[str, str]]:
             yield from ((alias.name, "") for alias in node.names)
         if isinstance(node, ast.ImportFrom) and node.module:
             yield from ((node.module, alias.name) for alias in node.names)
+        if isinstance(node, ast.Call) and "lazy_exports" in ast.dump(node.func):
+            yield from ((module, "") for module in ast.literal_eval(node.args[1]))
         pending += ast.iter_child_nodes(node)
 
 
