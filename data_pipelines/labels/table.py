@@ -107,8 +107,8 @@ def read_labels(
     they are the columns that contain only 0, 1, -1 and empty cells, or the text column `class`.
     `readers` says how several rows of one key are combined: see reconcile.
 
-    Raises LabelError: no_key_column, no_finding, no_such_column, duplicate_key, bad_cell and others
-    name the reason in `.code`; the message names the column and the row, never a cell.
+    Raises LabelError: no_key_column, no_finding, no_such_column, duplicate_key, bad_label, bad_cell
+    and others name the reason in `.code`; the message names the column and the row, never a cell.
     """
     path = Path(path)
     table = read_csv(path)
@@ -251,13 +251,23 @@ def _is_finding(cells: pd.Series, path: Path) -> bool:
     if not valid.all() and (valid & (cells != "")).sum() > (~valid).sum():
         # Mostly 0 and 1: a column of counts is left alone, a typing error is reported.
         _require(
-            valid | cells.map(_is_number), path, name, "text where 0, 1, -1 or nothing is expected"
+            valid | cells.map(_is_number),
+            path,
+            name,
+            "text where 0, 1, -1 or an empty cell is expected",
+            code="bad_label",
         )
     return bool(valid.all())
 
 
 def _finding_values(cells: pd.Series, path: Path) -> pd.Series:
-    _require(cells.isin(list(_VALUES)), path, str(cells.name), "not 0, 1, -1 or empty")
+    _require(
+        cells.isin(list(_VALUES)),
+        path,
+        str(cells.name),
+        "not 0, 1, -1 or an empty cell",
+        code="bad_label",
+    )
     return cells.map(_VALUES).astype(float)
 
 

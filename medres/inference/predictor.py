@@ -71,6 +71,7 @@ class Prediction:
             "probabilities": self.probabilities,
             "decisions": self.decisions,
             "refused": self.refused,
+            "code": self.code,
             "sets": self.sets,
             "abstained": self.abstained,
             "images": self.images,

@@ -169,11 +169,18 @@ def _class_size_warnings(finding: Finding, auc: float, report: Report) -> Iterat
 
 
 def _auc_warnings(estimate: Estimate, auc: float) -> Iterator[tuple[str, str]]:
-    if auc in (0.0, 1.0):
+    if auc == 1.0:
         yield (
             "perfect",
             "The scores separate the classes perfectly. Check for leakage: the same patients in "
             "training, or a marker in the images that reveals the label.",
+        )
+    elif auc == 0.0:
+        yield (
+            "below_half",
+            "The AUC is 0: every score with the finding is below every score without it. The order "
+            "of the scores is reversed, or the labels are swapped. The direction is never reversed "
+            "automatically.",
         )
     elif auc < 0.5:
         yield (
