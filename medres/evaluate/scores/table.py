@@ -53,6 +53,15 @@ class Table:
         return int(self.status.size)
 
 
+def unit_noun(count: float | None, unit: str) -> str:
+    """The noun behind a count of units.
+
+    >>> unit_noun(1, "study"), unit_noun(2, "study")
+    ('study', 'studies')
+    """
+    return unit if count == 1 else UNIT_PLURAL[unit]
+
+
 class _Rows(NamedTuple):
     """How messages name a table and count its rows: `first` is the number of the first one."""
 
