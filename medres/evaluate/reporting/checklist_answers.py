@@ -111,7 +111,8 @@ def _development(report: Report) -> str | None:
         if point.origin == "frozen" and point.source is not None
     ]
     counts = {
-        f"{source['n_patients']} {unit_noun(source['n_patients'], 'patient')} of the {source['split']} split"
+        f"{source['n_patients']} {unit_noun(source['n_patients'], 'patient')} of the "
+        f"{source['split']} split"
         for source in sources
         if "n_patients" in source and "split" in source
     }
