@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from medres import __version__
+import medres
 from medres.cli import (
     data_commands,
     evaluate_commands,
@@ -33,7 +33,7 @@ study = typer.Typer(no_args_is_help=True)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"medres {__version__}")
+        typer.echo(f"medres {medres.__version__}")
         raise typer.Exit
 
 
