@@ -37,27 +37,37 @@ def _rebuild(kind: type[MedresError], message: str, code: str) -> MedresError:
 
 
 class ModelError(MedresError, ValueError):
+    """A model with this variant, width, depth or shape cannot be built."""
+
     code = "model"
 
 
 class WeightsError(MedresError, ValueError):
+    """The weights do not fit the model, or the weights file cannot be read."""
+
     code = "weights"
 
 
 class TrainingError(MedresError):
+    """Training cannot start or go on with these data or settings, or its loss is not finite."""
+
     code = "training"
 
 
 class ArtefactError(MedresError):
+    """The model file is broken, altered, of another program, or too new."""
+
     code = "artefact"
 
 
 class ExportError(MedresError):
+    """An export gives other numbers than the model, or its runtime is not installed."""
+
     code = "export"
 
 
 class RefusedInput(MedresError):
-    """`reason` is one clear sentence."""
+    """The study is outside the domain of the model. `reason` is one clear sentence."""
 
     code = "refused"
 
@@ -67,4 +77,6 @@ class RefusedInput(MedresError):
 
 
 class EvaluationError(MedresError, ValueError):
+    """The scores table, or an option of the evaluation, cannot be used."""
+
     code = "evaluation"

@@ -134,8 +134,8 @@ def read_labels(
     `readers` says how several rows of one key are combined: see reconcile. beside_others: other
     tables may have the findings that this one lacks.
 
-    Raises LabelError: no_key_column, no_finding, no_such_column, duplicate_key, bad_cell and others
-    name the reason in `.code`; the message names the column and the row, never a cell.
+    Raises LabelError: no_key_column, no_finding, no_such_column, duplicate_key, bad_label, bad_cell
+    and others name the reason in `.code`; the message names the column and the row, never a cell.
     """
     path = Path(path)
     table = read_csv(path)
@@ -318,14 +318,24 @@ def _is_finding(cells: pd.Series, path: Path) -> bool:
     if not valid.all() and values.notna().sum() > (~valid).sum():
         # Mostly 0 and 1: a column of counts is left alone, a typing error is reported.
         _require(
-            valid | cells.map(is_number), path, name, "text where 0, 1, -1 or nothing is expected"
+            valid | cells.map(is_number),
+            path,
+            name,
+            "text where 0, 1, -1 or an empty cell is expected",
+            code="bad_label",
         )
     return bool(valid.all() and values.notna().any())
 
 
 def _finding_values(cells: pd.Series, path: Path) -> pd.Series:
     values, valid = _values(cells)
-    _require(valid, path, str(cells.name), "not 0, 1, -1 or empty (nor True, False, yes, no or NA)")
+    _require(
+        valid,
+        path,
+        str(cells.name),
+        "not 0, 1, -1 or an empty cell (nor True, False, yes, no or NA)",
+        code="bad_label",
+    )
     return values
 
 

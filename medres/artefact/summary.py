@@ -46,6 +46,11 @@ def lines(artefact: Artefact) -> list[str]:
     return ["".join(c for c in line if c.isprintable()) for line in out]
 
 
+def _counted(count: int, noun: str) -> str:
+    plural = {"study": "studies"}.get(noun, f"{noun}s")
+    return f"{count} {noun if count == 1 else plural}"
+
+
 def _section(title: str, facts: Sequence[tuple[str, str]] | Iterator[tuple[str, str]]) -> list[str]:
     return [title.upper(), *(f"  {name:<{WIDTH}}{value}" for name, value in facts), ""]
 
@@ -80,13 +85,13 @@ def _prediction(card: Card) -> Iterator[tuple[str, str]]:
         yield (
             f"threshold {point.name}",
             f"{point.finding} >= {point.threshold:.4g} per {point.unit} "
-            f"({point.criterion}, {point.split} split, {point.n_patients} patients)",
+            f"({point.criterion}, {point.split} split, {_counted(point.n_patients, 'patient')})",
         )
     for entry in card.conformal:
         yield (
             "conformal",
             f"{entry.finding} = {entry.label}: quantile {entry.quantile:.4g} at alpha "
-            f"{entry.alpha:g} ({entry.n_patients} patients)",
+            f"{entry.alpha:g} ({_counted(entry.n_patients, 'patient')})",
         )
     if card.novelty_threshold is not None:
         yield (
@@ -101,8 +106,14 @@ def _training(card: Card) -> Iterator[tuple[str, str]]:
     for name, counts in card.training.get("splits", {}).items():
         yield (
             name,
-            f"{counts['patients']} patients, {counts['studies']} studies, {counts['images']} "
-            f"images",
+            ", ".join(
+                _counted(counts[key], noun)
+                for key, noun in (
+                    ("patients", "patient"),
+                    ("studies", "study"),
+                    ("images", "image"),
+                )
+            ),
         )
     domain = card.domain
     if domain is None:

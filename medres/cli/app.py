@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+import medres
 from medres.cli import (
     data_commands,
     evaluate_commands,
@@ -30,9 +31,21 @@ app = typer.Typer(
 study = typer.Typer(no_args_is_help=True)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"medres {medres.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     if debug:
         os.environ[DEBUG] = "1"
@@ -43,9 +56,11 @@ def experiments() -> None:
     """Experiments on your own images: why residual connections work."""
 
 
-#: In the order of `medres --help`.
+#: In the order of the work, which is that of `medres --help`.
 VERBS: tuple[Callable[..., None], ...] = (
+    inspect_commands.doctor,
     data_commands.ingest,
+    inspect_commands.inspect,
     data_commands.cache,
     train_commands.plan,
     train_commands.train,
@@ -56,8 +71,6 @@ VERBS: tuple[Callable[..., None], ...] = (
     serve_commands.parity,
     data_commands.wrap,
     train_commands.demo,
-    inspect_commands.doctor,
-    inspect_commands.inspect,
 )
 for function in VERBS:
     app.command()(verb(function))

@@ -27,6 +27,7 @@ EXPLAINED = {
     "semicolons": "semicolons",
     "no_key_column": "no_key_column",
     "no_finding": "no_finding",
+    "bad_label": "no_finding",
     "duplicate_key": "duplicate_key",
     "split_leak": "split_leak",
     "too_few_patients": "too_few_patients",

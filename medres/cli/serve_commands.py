@@ -29,7 +29,11 @@ def verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a model file, without running anything from it, and print a summary of the model."""
+    """Check a model file and print a summary of the model.
+
+    The file is checked before it is opened, so that nothing in it can run. Then the model is opened
+    and must reproduce the reference outputs that it carries.
+    """
     from medres.artefact import summary
     from medres.inference.loading import load
 

@@ -1,7 +1,7 @@
 """The report as typed objects: what report.json holds, from one finding up to the whole.
 
 A field's name is its key in the JSON; `medres.evaluate.serialization` has the rules. To add a
-metric: return an `Estimate` (or a dataclass of metrics/results.py) from a module of its own, add
+metric: return an `Estimate` (or a dataclass of results.py) from a module of its own, add
 the field to `Finding`, and set it in analyses/finding.py.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from medres.evaluate.metrics.results import (
+from medres.evaluate.results import (
     BrierDecomposition,
     Calibration,
     CalibrationCurves,
@@ -51,6 +51,13 @@ class UncertainBounds:
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
+    """What the figures of a finding are drawn from.
+
+    counts: the ROC curve as counts, thinned. histogram: of the scores by label. wilson: terms for
+        the intervals that the page computes when the threshold is moved. calibration: None if the
+        scores are no probabilities.
+    """
+
     counts: Curve
     histogram: Histogram | None = field(default=None, metadata=ABSENT)
     wilson: WilsonTerms
@@ -292,6 +299,12 @@ class Flow:
 
 @dataclass(frozen=True)
 class TableSource:
+    """A table that the report was computed from.
+
+    sha256: of the file, or of the values of a DataFrame. nothing_shared_by: for the tune table, the
+        ID columns by which it shares no value with the scores table.
+    """
+
     name: str
     rows: int
     sha256: str

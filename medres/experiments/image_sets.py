@@ -91,7 +91,7 @@ def _from_files(path: Path) -> Images:
     if not images["train"] or not images["test"]:
         raise TrainingError(
             f"{path.name}: there are no images in train/<class>/ or test/<class>/",
-            code="no_image_left",
+            code="no_images",
         )
     sizes = {pixels.shape for pairs in images.values() for _, pixels in pairs}
     if len(sizes) > 1:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from medres.inference.loading import load
     from medres.inference.predictor import Prediction, Predictor
     from medres.inference.scoring import score_split
+    from medres.inference.study_saliency import Saliency, explain_study, pictures
 
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,

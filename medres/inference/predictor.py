@@ -24,7 +24,8 @@ from medres.inference.study_reader import files_of, read_study, require_one_stud
 from medres.progress import ProgressReporter
 
 if TYPE_CHECKING:
-    from medres.explain import Explainer, Saliency
+    from medres.explain import Explainer
+    from medres.inference.study_saliency import Saliency
 
 BATCH = 32
 
@@ -70,6 +71,7 @@ class Prediction:
             "probabilities": self.probabilities,
             "decisions": self.decisions,
             "refused": self.refused,
+            "code": self.code,
             "sets": self.sets,
             "abstained": self.abstained,
             "images": self.images,
@@ -84,7 +86,7 @@ class Prediction:
             RefusedInput (nothing_to_explain) for a refused study, or for one predicted from pixels
             without files.
         """
-        from medres.explain import explain_study
+        from medres.inference.study_saliency import explain_study
 
         if self.refused is not None or self._request is None:
             raise RefusedInput(

@@ -18,8 +18,8 @@ from medres.artefact.archive import load as load_artefact
 from medres.artefact.card import Card
 from medres.errors import ArtefactError
 from medres.evaluate.scores.scored import Scored
-from medres.explain import pictures
 from medres.inference.predictor import BATCH, Predictor
+from medres.inference.study_saliency import pictures
 from medres.progress import ProgressReporter
 from medres.tasks import task_named
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.augment import AugmentSpec, draw
+from data_pipelines.augment.parameters import RULES
 from data_pipelines.kinds import UNITS
 
 MINUS = "\N{MINUS SIGN}"
@@ -43,6 +44,8 @@ def caption(name: str, values: np.ndarray, spec: AugmentSpec) -> str:
         )
     if name in PHRASES:
         return PHRASES[name](values, suffix)
+    if not values.any():
+        return ""
     return f"{name.replace('_', ' ')} {', '.join(f'{value:.2g}' for value in values.ravel()[:3])}"
 
 
@@ -50,14 +53,13 @@ def extremes(spec: AugmentSpec, dims: int, seed: int = 0) -> dict[str, dict[str,
     """Parameter -> a drawn batch of two images in which only this parameter acts: at its low and at
     its high end.
 
-    Fields (elastic, bias) and boxes (cutout) have no ends: two random draws are returned.
-    One-sided parameters: half the maximum, and the maximum. dims: 2, or 3 for volumes.
+    The ends are those of the rule by which the parameter is drawn. One-sided parameters: half the
+    maximum, and the maximum. Fields (elastic, bias) and boxes (cutout) have no ends: two random
+    draws are returned. dims: 2, or 3 for volumes.
     """
     key = np.array([[seed, 0], [seed, 1]], np.int32)
-    params = {
-        name: np.array(values)
-        for name, values in draw(key, spec.model_copy(update={"share": 1.0}), dims).items()
-    }
+    spec = spec.model_copy(update={"share": 1.0})
+    params = {name: np.array(values) for name, values in draw(key, spec, dims).items()}
     alone = {}
     for name, values in params.items():
         if name in ("key", "crop"):
@@ -66,14 +68,19 @@ def extremes(spec: AugmentSpec, dims: int, seed: int = 0) -> dict[str, dict[str,
             values[0], values[1] = 1.0, [-1.0 if flipped else 1.0 for flipped in spec.flips(dims)]
         elif name == "bias":
             values *= spec.bias / np.abs(values).max()
-        elif name == "low_resolution":
-            values[0], values[1] = 1 + (spec.low_resolution - 1) / 2, spec.low_resolution
-        elif name in ("blur", "noise", "quantum"):
-            values[0], values[1] = getattr(spec, name) / 2, getattr(spec, name)
         elif name not in ("elastic", "cutout"):
-            values[0], values[1] = -getattr(spec, name), getattr(spec, name)
+            values = _ends(name, values.shape[1], spec)
         alone[name] = {"key": key, name: values}
     return alone
+
+
+def _ends(name: str, count: int, spec: AugmentSpec) -> np.ndarray:
+    """The low and the high end (2, count) of a parameter, from the rule by which it is drawn."""
+    uniform = np.array([0.0, 0.5, np.nextafter(np.float32(1), np.float32(0))], np.float32)
+    drawn = RULES[name].values(np.repeat(uniform[:, None], count, axis=1), spec)
+    low, middle, high = np.asarray(drawn)
+    symmetric = np.allclose(low, -high, rtol=1e-5)
+    return np.stack([low if symmetric else middle, high])
 
 
 def _signed(value: float, digits: int) -> str:

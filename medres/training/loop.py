@@ -292,7 +292,9 @@ def eta_line(seconds: float, epochs: int, patience: int) -> str:
 
 
 def epoch_line(row: Row) -> str:
-    """One epoch in a line."""
+    """A row of history.csv as a line of text: epoch, losses, and the AUC of the tuning split with
+    its interval, as far as they exist.
+    """
     parts = [f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}  tune loss {row['tune_loss']:.4f}"]
     if row["tune_auc"] is not None:
         limits = (

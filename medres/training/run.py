@@ -168,7 +168,8 @@ def train(
     save(out / "model.keras", finished, *with_input_statistics(card, finished, data))
     loss = history["tune_loss"].min()
     reporter.line(
-        f"best epoch {best_epoch} (validation loss {loss:.3f}) saved to {out.name}/model.keras"
+        f"best epoch {best_epoch}, with the tuning (validation) loss {loss:.3f}, saved to "
+        f"{out.name}/model.keras"
     )
     return Run(out, out / "model.keras", history, best_epoch)
 

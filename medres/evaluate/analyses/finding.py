@@ -26,7 +26,11 @@ from medres.evaluate.metrics.operating_point import (
 )
 from medres.evaluate.metrics.optimism import optimism_corrected
 from medres.evaluate.metrics.partial_auc import partial_auc_report
-from medres.evaluate.metrics.results import (
+from medres.evaluate.metrics.roc import thin_curve
+from medres.evaluate.metrics.sample_size import sample_size_report
+from medres.evaluate.metrics.thresholds import Threshold
+from medres.evaluate.options import ReportOptions
+from medres.evaluate.results import (
     BrierDecomposition,
     Calibration,
     CalibrationCurves,
@@ -37,10 +41,6 @@ from medres.evaluate.metrics.results import (
     OperatingPoint,
     WilsonTerms,
 )
-from medres.evaluate.metrics.roc import thin_curve
-from medres.evaluate.metrics.sample_size import sample_size_report
-from medres.evaluate.metrics.thresholds import Threshold
-from medres.evaluate.options import ReportOptions
 from medres.evaluate.schema import Bound, Curves, Finding, UncertainBounds
 from medres.evaluate.scores.sample import Sample, rank_counts
 from medres.evaluate.scores.units import AnalysisUnits

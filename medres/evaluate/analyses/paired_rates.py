@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from medres.evaluate.metrics.results import ChiSquareTest
 from medres.evaluate.metrics.roc import auc_covariance, placements
 from medres.evaluate.metrics.thresholds import Threshold
+from medres.evaluate.results import ChiSquareTest
 from medres.evaluate.schema import PairedRates
 from medres.evaluate.scores.sample import Int64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined

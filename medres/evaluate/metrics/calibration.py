@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from medres.evaluate.metrics.results import BrierDecomposition, ReliabilityBin
+from medres.evaluate.results import BrierDecomposition, ReliabilityBin
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import (

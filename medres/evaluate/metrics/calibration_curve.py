@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 
 from medres.evaluate.metrics.calibration import clipped_logit, expit, logistic
-from medres.evaluate.metrics.results import FlexibleCurve
 from medres.evaluate.metrics.roc import by_group
+from medres.evaluate.results import FlexibleCurve
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medres.evaluate.metrics.results import DecisionCurve
+from medres.evaluate.results import DecisionCurve
 from medres.evaluate.scores.sample import Float64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate
 from medres.evaluate.statistics.intervals import t_quantile

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from medres.evaluate.metrics.results import ChiSquareTest, GoodnessOfFit, ZTest
+from medres.evaluate.results import ChiSquareTest, GoodnessOfFit, ZTest
 from medres.evaluate.scores.sample import Sample
 
 GROUPS = 10

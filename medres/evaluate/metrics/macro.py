@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from medres.evaluate.metrics.results import Macro, SkippedFinding
 from medres.evaluate.metrics.roc import Placements, influence, placements
+from medres.evaluate.results import Macro, SkippedFinding
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import logit_interval, normal_quantile

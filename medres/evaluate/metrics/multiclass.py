@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 
 from medres.evaluate.metrics.operating_point import OperatingPointContext, cross_table, rates
-from medres.evaluate.metrics.results import ClassFigures, Multiclass
 from medres.evaluate.metrics.roc import influence, placements
+from medres.evaluate.results import ClassFigures, Multiclass
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.estimate import Estimate, undefined

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medres.evaluate.metrics.predictive_values import predictive_values
-from medres.evaluate.metrics.results import (
+from medres.evaluate.metrics.thresholds import Threshold
+from medres.evaluate.options import ReportOptions
+from medres.evaluate.results import (
     CrossTable,
     OperatingPoint,
     PredictiveValues,
     Rates,
     TwoRates,
 )
-from medres.evaluate.metrics.thresholds import Threshold
-from medres.evaluate.options import ReportOptions
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.estimate import Estimate, undefined

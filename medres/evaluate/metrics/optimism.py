@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medres.evaluate.metrics.results import TwoRates
+from medres.evaluate.results import TwoRates
 from medres.evaluate.scores.sample import Counts, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import percentile_estimate, resampled
 

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from medres.evaluate.metrics.results import PartialAuc, RateAtFixed
+from medres.evaluate.results import PartialAuc, RateAtFixed
 from medres.evaluate.scores.sample import Counts, Int64Array, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import Statistic, percentile_estimate, resampled
 from medres.evaluate.statistics.estimate import Estimate, undefined

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medres.evaluate.metrics.results import Curve
+from medres.evaluate.results import Curve
 from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample
 
 MAX_CURVE_POINTS = 400

@@ -8,7 +8,7 @@ import math
 
 from scipy import stats
 
-from medres.evaluate.metrics.results import IntervalWidth
+from medres.evaluate.results import IntervalWidth
 from medres.evaluate.statistics.estimate import Estimate
 from medres.evaluate.statistics.intervals import normal_quantile
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from medres.errors import EvaluationError
-from medres.evaluate.metrics.results import Origin, ThresholdSource
+from medres.evaluate.results import Origin, ThresholdSource
 from medres.evaluate.scores.sample import Counts, Sample, rank_counts
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from medres.evaluate.metrics.results import OperatingPoint
+from medres.evaluate.results import OperatingPoint
 from medres.evaluate.schema import Report
+from medres.evaluate.scores.table import unit_noun
 
 CLUSTER_COLUMNS = ("site", "manufacturer", "hospital", "centre", "center")
 
@@ -110,7 +111,8 @@ def _development(report: Report) -> str | None:
         if point.origin == "frozen" and point.source is not None
     ]
     counts = {
-        f"{source['n_patients']} patients of the {source['split']} split"
+        f"{source['n_patients']} {unit_noun(source['n_patients'], 'patient')} of the "
+        f"{source['split']} split"
         for source in sources
         if "n_patients" in source and "split" in source
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 
-from medres.evaluate.metrics.results import Multiclass, OperatingPoint
+from medres.evaluate.results import Multiclass, OperatingPoint
 from medres.evaluate.schema import Comparison, Finding, Report
 from medres.evaluate.serialization import to_plain
 from medres.evaluate.statistics.estimate import Estimate

@@ -20,7 +20,7 @@ from medres.evaluate.reporting import html_figures
 from medres.evaluate.reporting.html_figures import ForestRow
 from medres.evaluate.reporting.narrative import MISSING, interval, limits, percent
 from medres.evaluate.schema import Curves, Finding, OtherUnit, Report
-from medres.evaluate.scores.table import UNIT_PLURAL
+from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
 from medres.evaluate.serialization import JsonObject, to_plain
 from medres.evaluate.statistics.estimate import Estimate
 from medres.tasks import task_named
@@ -46,6 +46,7 @@ def page(report: Report, pictures: Pictures | None = None) -> str:
         "interval": interval,
         "ci_pct": format_percent_limits,
         "num": format_number,
+        "noun": unit_noun,
     }
     template = environment.from_string(_asset("page.html.j2"))
     findings = report.findings.items()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from medres.evaluate.metrics.results import CalibrationCurves, Curve, DecisionCurve, Histogram
 from medres.evaluate.reporting.narrative import interval
+from medres.evaluate.results import CalibrationCurves, Curve, DecisionCurve, Histogram
 from medres.evaluate.schema import Finding
 from medres.evaluate.statistics.estimate import Estimate
 from medres.svg import Axes, fractions, round_ticks

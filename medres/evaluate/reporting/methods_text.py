@@ -16,7 +16,9 @@ ORIGINS = {
 
 
 def methods(report: Report, options: ReportOptions) -> str:
-    """The methods paragraph."""
+    """The paragraph for the methods section of a paper: which unit of analysis, intervals and tests
+    this report used, each with its reference. Sentences about what the report lacks are left out.
+    """
     return " ".join(
         [*_units(report), *_accuracy(report, options), *_further(report), *_several(report)]
     )

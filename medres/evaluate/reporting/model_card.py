@@ -15,7 +15,9 @@ UNKNOWN = "not stated"
 
 
 def model_card_markdown(report: Report) -> str:
-    """The card: intended use, data, figures, warnings and methods."""
+    """The report as a model card in Markdown: intended use, data, a table of the figures, warnings
+    and methods. Text from the user is escaped. What the design does not answer is "not stated".
+    """
     answers, patients = report.design.answers, report.n.patients
     lines = [
         f"# {text(report.title)}",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from medres.evaluate.metrics.auc import SMALL_CLASS, WIDE_AUC, WIDE_CLASS
 from medres.evaluate.schema import Finding, OtherUnit, Report, ReportWarning
-from medres.evaluate.scores.table import UNIT_PLURAL
+from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
 from medres.evaluate.statistics.estimate import Estimate
 from medres.tasks import task_named
 
@@ -58,7 +58,7 @@ def interval(estimate: Estimate, digits: int = 3) -> str:
 
 def summary(finding: Finding | OtherUnit, unit: str) -> str:
     """Summary of one finding at one unit of analysis, for a clinician."""
-    units, auc = UNIT_PLURAL[unit], finding.auc
+    auc = finding.auc
     if auc.estimate is None:
         return f"The AUC cannot be computed: {auc.why}."
     text = (
@@ -69,11 +69,12 @@ def summary(finding: Finding | OtherUnit, unit: str) -> str:
         return text
     point = finding.operating_points[0]
     sensitivity, specificity = point.rates.sensitivity, point.rates.specificity
+    positives, negatives = sensitivity.denominator, specificity.denominator
     return (
         f"At the {point.origin} threshold, the model classifies {point.table.tp} of "
-        f"{sensitivity.denominator} {units} with the finding as positive (sensitivity "
-        f"{percent_with_interval(sensitivity)}) and {point.table.tn} of {specificity.denominator} "
-        f"{units} without the finding as negative (specificity "
+        f"{positives} {unit_noun(positives, unit)} with the finding as positive (sensitivity "
+        f"{percent_with_interval(sensitivity)}) and {point.table.tn} of {negatives} "
+        f"{unit_noun(negatives, unit)} without the finding as negative (specificity "
         f"{percent_with_interval(specificity)}). {text}"
     )
 
@@ -151,9 +152,7 @@ def _class_size_warnings(finding: Finding, auc: float, report: Report) -> Iterat
     small = {side: count for side, count in sizes.items() if count < SMALL_CLASS}
     if small:
         unit = "patient" if report.cluster else report.analysis_unit
-        counts = [
-            f"{n} {unit if n == 1 else UNIT_PLURAL[unit]} {side}" for side, n in small.items()
-        ]
+        counts = [f"{n} {unit_noun(n, unit)} {side}" for side, n in small.items()]
         yield (
             "small",
             f"Only {' and '.join(counts)} the finding: confidence intervals are wide, and the "
@@ -169,11 +168,18 @@ def _class_size_warnings(finding: Finding, auc: float, report: Report) -> Iterat
 
 
 def _auc_warnings(estimate: Estimate, auc: float) -> Iterator[tuple[str, str]]:
-    if auc in (0.0, 1.0):
+    if auc == 1.0:
         yield (
             "perfect",
             "The scores separate the classes perfectly. Check for leakage: the same patients in "
             "training, or a marker in the images that reveals the label.",
+        )
+    elif auc == 0.0:
+        yield (
+            "below_half",
+            "The AUC is 0: every score with the finding is below every score without it. The order "
+            "of the scores is reversed, or the labels are swapped. The direction is never reversed "
+            "automatically.",
         )
     elif auc < 0.5:
         yield (

@@ -1,8 +1,9 @@
 """The scores table: its columns, reading CSV or Parquet, and one clear sentence for each mistake.
 
 Columns: `label` and `score` (binary); `label:<finding>` and `score:<finding>` (several findings);
-`label` and `score:<class>` (multi-class). Messages name columns and row numbers (1 is the first row
-below the header), never the content of a cell.
+`label` and `score:<class>` (multi-class). Messages name columns and row numbers, never the content
+of a cell. Rows of a file are counted as in a spreadsheet (2 is the first row below the header),
+those of a DataFrame from 1.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,22 @@ class Table:
         return int(self.status.size)
 
 
+def unit_noun(count: float | None, unit: str) -> str:
+    """The noun behind a count of units.
+
+    >>> unit_noun(1, "study"), unit_noun(2, "study")
+    ('study', 'studies')
+    """
+    return unit if count == 1 else UNIT_PLURAL[unit]
+
+
+class _Rows(NamedTuple):
+    """How messages name a table and count its rows: `first` is the number of the first one."""
+
+    what: str
+    first: int
+
+
 def load(
     source: pd.DataFrame | str | Path, *, patient: str | None = None, what: str = "scores"
 ) -> Table:
@@ -70,13 +87,14 @@ def load(
             hashlib.sha256(path.read_bytes()).hexdigest(),
             path.stem,
         )
+    rows = _Rows(what, 1 if isinstance(source, pd.DataFrame) else 2)
     frame = _named(frame, patient, what)
     if frame.empty:
         raise EvaluationError(
             f"the {what} table has no rows: give at least one row with a label and a score",
             code="empty_table",
         )
-    return _checked(frame, digest, name, what)
+    return _checked(frame, digest, name, rows)
 
 
 def _named(frame: pd.DataFrame, patient: str | None, what: str) -> pd.DataFrame:
@@ -106,31 +124,31 @@ def _named(frame: pd.DataFrame, patient: str | None, what: str) -> pd.DataFrame:
     return frame
 
 
-def _checked(frame: pd.DataFrame, digest: str, name: str, what: str) -> Table:
-    task, names = _task(frame, what)
-    status = _status(frame, what)
+def _checked(frame: pd.DataFrame, digest: str, name: str, rows: _Rows) -> Table:
+    task, names = _task(frame, rows)
+    status = _status(frame, rows)
     if task.exclusive:
-        label = _class_labels(frame, names, what)
+        label = _class_labels(frame, names, rows)
     elif "label" in frame.columns:
-        label = {BINARY_FINDING: _labels(frame["label"], "label", what)}
+        label = {BINARY_FINDING: _labels(frame["label"], "label", rows)}
     else:
         label = {
-            finding: _labels(frame[f"label:{finding}"], f"label:{finding}", what)
+            finding: _labels(frame[f"label:{finding}"], f"label:{finding}", rows)
             for finding in names
         }
     score = {}
     for finding in names:
         column = "score" if "score" in frame.columns else f"score:{finding}"
-        score[finding] = _scores(frame[column], column, status, what)
+        score[finding] = _scores(frame[column], column, status, rows)
     used = [
         c for c in frame.columns if c in ("label", "score") or c.startswith(("label:", "score:"))
     ]
     columns = frame.drop(columns=used)
-    _check_ids(columns, what)
+    _check_ids(columns, rows)
     return Table(task.name, names, label, score, status, columns, digest, name)
 
 
-def _task(frame: pd.DataFrame, what: str) -> tuple[LabelTask, tuple[str, ...]]:
+def _task(frame: pd.DataFrame, rows: _Rows) -> tuple[LabelTask, tuple[str, ...]]:
     """The task that the names of the columns tell, and its findings or classes."""
     findings = [c.removeprefix("label:") for c in frame.columns if c.startswith("label:")]
     scored = [c.removeprefix("score:") for c in frame.columns if c.startswith("score:")]
@@ -143,32 +161,32 @@ def _task(frame: pd.DataFrame, what: str) -> tuple[LabelTask, tuple[str, ...]]:
         unpaired = sorted(set(findings) ^ set(scored))
         if unpaired:
             raise EvaluationError(
-                f"the {what} table has only one of label:{unpaired[0]} and score:{unpaired[0]}: "
-                "add the other one",
+                f"the {rows.what} table has only one of label:{unpaired[0]} and "
+                f"score:{unpaired[0]}: add the other one",
                 code="unpaired_column",
             )
         return label_task(len(findings)), tuple(findings)
     raise EvaluationError(
-        f"the {what} table needs the columns label and score, or label:<finding> and "
+        f"the {rows.what} table needs the columns label and score, or label:<finding> and "
         f"score:<finding>, or label and two or more score:<class>; it has {_listed(frame)}",
         code="missing_column",
     )
 
 
-def _status(frame: pd.DataFrame, what: str) -> np.ndarray:
+def _status(frame: pd.DataFrame, rows: _Rows) -> np.ndarray:
     if "status" not in frame.columns:
         return np.full(len(frame), "scored", dtype=object)
     status = frame["status"].astype("object").to_numpy()
     invalid = ~np.isin(status.astype(str), STATUSES)
     if invalid.any():
         raise EvaluationError(
-            f"{_where(invalid, 'status', what)} something other than scored, refused or failed",
+            f"{_where(invalid, 'status', rows)} something other than scored, refused or failed",
             code="bad_status",
         )
     return status
 
 
-def _labels(column: pd.Series, name: str, what: str) -> Float64Array:
+def _labels(column: pd.Series, name: str, rows: _Rows) -> Float64Array:
     """0, 1, -1 and NaN. Text that spells one of these numbers is read as the number; everything
     else is an error.
     """
@@ -187,7 +205,7 @@ def _labels(column: pd.Series, name: str, what: str) -> Float64Array:
     invalid = bad[codes]
     if invalid.any():
         raise EvaluationError(
-            f"{_where(invalid, name, what)} something other than 0, 1, -1 (uncertain) or an empty "
+            f"{_where(invalid, name, rows)} something other than 0, 1, -1 (uncertain) or an empty "
             "cell (not assessed)",
             code="bad_label",
         )
@@ -195,32 +213,32 @@ def _labels(column: pd.Series, name: str, what: str) -> Float64Array:
 
 
 def _class_labels(
-    frame: pd.DataFrame, names: tuple[str, ...], what: str
+    frame: pd.DataFrame, names: tuple[str, ...], rows: _Rows
 ) -> dict[str, Float64Array]:
     column = frame["label"].convert_dtypes() if frame["label"].dtype.kind == "f" else frame["label"]
     text = column.astype("object").where(column.notna(), "").astype(str).str.strip().to_numpy()
     unknown = ~np.isin(text, ("", *names))
     if unknown.any():
         raise EvaluationError(
-            f"{_where(unknown, 'label', what)} a class that has no score:<class> column",
+            f"{_where(unknown, 'label', rows)} a class that has no score:<class> column",
             code="unknown_class",
         )
     return {name: np.where(text == "", np.nan, (text == name).astype(np.float64)) for name in names}
 
 
-def _scores(column: pd.Series, name: str, status: np.ndarray, what: str) -> Float64Array:
+def _scores(column: pd.Series, name: str, status: np.ndarray, rows: _Rows) -> Float64Array:
     if column.dtype.kind in "fiub":
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
         values, text = _parsed(column.astype("object").to_numpy())
         if text.any():
             raise EvaluationError(
-                f"{_where(text, name, what)} something that is not a number", code="bad_score"
+                f"{_where(text, name, rows)} something that is not a number", code="bad_score"
             )
     missing = np.isnan(values) & (status == "scored")
     if missing.any():
         raise EvaluationError(
-            f"{_where(missing, name, what)} no score (empty or NaN): score these rows, or add a "
+            f"{_where(missing, name, rows)} no score (empty or NaN): score these rows, or add a "
             "column status with refused or failed in them, so that they are counted",
             code="missing_score",
         )
@@ -245,14 +263,14 @@ def _is_number(cell: object) -> bool:
     return True
 
 
-def _check_ids(columns: pd.DataFrame, what: str) -> None:
+def _check_ids(columns: pd.DataFrame, rows: _Rows) -> None:
     for level in LEVELS:
         if level in columns.columns:
             text = columns[level].astype("object")
             empty = (text.isna() | (text.astype(str).str.strip() == "")).to_numpy()
             if empty.any():
                 raise EvaluationError(
-                    f"{_where(empty, level, what)} no id: fill it in, or leave out the column",
+                    f"{_where(empty, level, rows)} no id: fill it in, or leave out the column",
                     code="missing_id",
                 )
             columns[level] = text.astype(str)
@@ -261,18 +279,18 @@ def _check_ids(columns: pd.DataFrame, what: str) -> None:
         repeated = columns.duplicated(key).to_numpy()
         if repeated.any():
             raise EvaluationError(
-                f"{_where(repeated, 'image', what)} an image that an earlier row has: keep one row "
+                f"{_where(repeated, 'image', rows)} an image that an earlier row has: keep one row "
                 "per image (and seed, if there is a column 'seed')",
                 code="duplicate_image",
             )
 
 
-def _where(affected: np.ndarray, column: str, what: str) -> str:
+def _where(affected: np.ndarray, column: str, rows: _Rows) -> str:
     count = int(affected.sum())
-    rows = "row" if count == 1 else "rows"
+    noun = "row" if count == 1 else "rows"
     return (
-        f"column {column!r} of the {what} table: {count} {rows} (first: row "
-        f"{int(np.argmax(affected)) + 1}) with"
+        f"column {column!r} of the {rows.what} table: {count} {noun} (first: row "
+        f"{int(np.argmax(affected)) + rows.first}) with"
     )
 
 

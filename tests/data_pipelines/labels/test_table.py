@@ -104,7 +104,7 @@ def test_an_empty_split_column_is_no_split(tmp_path: Path) -> None:
         ("file name,Gender\nx,1\n", "no_key_column", ("'file name'", "to path")),
         ("path,Class\nx,b\n", "no_finding", ("'Class'", "to class")),
         ("path,a\n,1\n", "empty_key", ("column path, row 2",)),
-        ("path,a\nx,1\ny,0\nz,CANARY\n", "bad_cell", ("column a, row 4",)),
+        ("path,a\nx,1\ny,0\nz,CANARY\n", "bad_label", ("column a, row 4",)),
         ("path,note\nx,CANARY\n", "no_finding", ("--finding",)),
         ("path,class,a\nx,CANARY,1\n", "several_tasks", ("--finding",)),
         ("path,a\nx,1\nCANARY,1\nCANARY,0\n", "duplicate_key", ("row 4",)),
@@ -129,7 +129,7 @@ def test_bad_labels_name_column_and_row_and_no_cell(
 
 
 def test_named_finding_with_text_names_the_cell(tmp_path: Path) -> None:
-    with raises_code(LabelError, "bad_cell", "column note, row 2"):
+    with raises_code(LabelError, "bad_label", "column note, row 2"):
         read(tmp_path, "path,note\nx,CANARY\n", findings=("note",))
 
 

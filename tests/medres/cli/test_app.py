@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,20 @@ def test_every_verb_has_help(verb: str) -> None:
     done = medres(verb, "--help")
     assert done.exit_code == 0
     assert "sage" in done.output
+
+
+def test_verbs_stand_in_the_order_of_the_work() -> None:
+    done = medres("--help")
+    rows = re.findall(r"^\W*([a-z]+)  ", done.output.split("Commands")[1], re.MULTILINE)
+    assert rows == [
+        *("doctor", "ingest", "inspect", "cache", "plan", "train", "evaluate", "verify"),
+        *("predict", "export", "parity", "wrap", "demo", "study"),
+    ]
+
+
+def test_the_version_is_printed() -> None:
+    done = medres("--version")
+    assert (done.exit_code, done.output) == (0, f"medres {version('medres')}\n")
 
 
 def test_help_is_light() -> None:

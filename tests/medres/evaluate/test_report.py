@@ -263,6 +263,11 @@ def test_warnings_say_what_is_weak() -> None:
     assert "perfect" in {
         w["code"] for w in evaluate(drawn().assign(score=lambda d: d.label)).numbers["warnings"]
     }
+    reversed_scores = evaluate(drawn().assign(score=lambda d: 1 - d.label)).numbers["warnings"]
+    assert "perfect" not in {w["code"] for w in reversed_scores}
+    assert next(w["text"] for w in reversed_scores if w["code"] == "below_half").startswith(
+        "The AUC is 0: "
+    )
     assert "exploratory" not in {
         w["code"] for w in evaluate(drawn(), tune=drawn(1)).numbers["warnings"]
     }

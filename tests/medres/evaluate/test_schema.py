@@ -12,8 +12,8 @@ from helpers import raises_code
 
 from medres.errors import EvaluationError
 from medres.evaluate import evaluate
-from medres.evaluate.metrics.results import ClassFigures
 from medres.evaluate.reporting.csv_tables import tables
+from medres.evaluate.results import ClassFigures
 from medres.evaluate.schema import Finding, Report
 from medres.evaluate.serialization import from_plain
 from medres.evaluate.statistics.estimate import Estimate

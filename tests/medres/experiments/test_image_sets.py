@@ -88,5 +88,5 @@ def test_what_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
     with raises_code(TrainingError, "several_sizes", "2 sizes"):
         load_pictures(folder)
     (tmp_path / "empty").mkdir()
-    with raises_code(TrainingError, "no_image_left"):
+    with raises_code(TrainingError, "no_images"):
         load_pictures(tmp_path / "empty")

@@ -9,14 +9,16 @@ from helpers import raises_code
 from PIL import Image as Pillow
 
 import medres
+import medres.explain
 from data_pipelines import read_image
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.preprocessing.preparation import prepare, resize_axes, to_model_units
 from data_pipelines.preprocessing.resize import AxisResize
 from data_pipelines.preprocessing.spec import spec_from
 from medres.errors import ModelError
-from medres.explain import METHODS, explain_study, pictures
+from medres.explain import METHODS
 from medres.explain.overlay import onto_original, overlay_png
+from medres.inference import explain_study, pictures
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,8 @@ def test_pictures_for_a_report_are_those_of_the_unit(predictor, tiny_work: Path)
     assert draw("positive", "image", row["image"]) == want
     assert draw("positive", "patient", row["patient"]).startswith(b"\x89PNG")
     assert draw("positive", "patient", "nobody") is None
+
+
+def test_the_old_names_in_explain_work_and_say_where_to_go() -> None:
+    with pytest.warns(DeprecationWarning, match=r"medres\.inference"):
+        assert medres.explain.explain_study is explain_study

@@ -7,6 +7,7 @@ import pytest
 from helpers import medres, raises_code
 
 from data_pipelines.augment import PRESETS, AugmentSpec, apply, augmentation, draw
+from data_pipelines.augment.parameters import RULES, Rule
 from data_pipelines.cache.tf_dataset import epoch_key
 from data_pipelines.errors import SpecError
 from medres.inspection.augmentation_captions import IN_UNITS, PHRASES, SCALARS, captions, extremes
@@ -66,15 +67,8 @@ def test_every_parameter_of_a_preset_acts_alone_and_has_a_caption(
         assert len(captions(drawn, spec, 1)) == 1, parameter
 
 
-SETTINGS = {  # fields of AugmentSpec that are no parameters of one image
-    *("units", "elastic_cells", "interpolation", "fill", "window", "share", "mixup", "cutmix"),
-}
-FLIPS = {"flip_left_right", "flip_up_down", "flip_slices"}
-
-
-def test_every_parameter_of_a_spec_has_a_caption() -> None:
-    fields = AugmentSpec.model_fields.keys() - SETTINGS - FLIPS
-    assert fields | {"flip"} == SCALARS.keys() | PHRASES.keys()
+def test_every_row_of_the_captions_is_a_parameter() -> None:
+    assert {*SCALARS, *PHRASES} <= RULES.keys()
     assert set(IN_UNITS) <= SCALARS.keys()
 
 
@@ -90,10 +84,30 @@ def test_everything_that_can_be_drawn_has_a_caption(units, dims: int) -> None:
     spec = AugmentSpec(units=units, **dict.fromkeys(names, 0.2), **flips, **only)
     drawn = draw(np.array([[0, 0]], np.int32), spec, dims).keys() - {"key"}
     assert drawn <= SCALARS.keys() | PHRASES.keys()
+    for name, params in extremes(spec, dims).items():
+        assert len(captions(params, spec, 1)) == 1, name
 
 
 def test_an_unknown_parameter_is_named_with_its_values() -> None:
-    assert captions({"vignette": np.array([[0.25]])}, AugmentSpec(), 0) == ["vignette 0.25"]
+    drawn = {"vignette": np.array([[0.25], [0.0]])}
+    assert captions(drawn, AugmentSpec(), 0) == ["vignette 0.25"]
+    assert captions(drawn, AugmentSpec(), 1) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "ends"),
+    [
+        (lambda u, spec: 0.5 * u, [0.25, 0.5]),
+        (lambda u, spec: 1 + 3 * u, [2.5, 4]),
+        (lambda u, spec: 2 * u - 1, [-1, 1]),
+    ],
+)
+def test_a_new_parameter_has_extremes_without_a_row(
+    rule, ends: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RULES, "vignette", Rule(24, lambda spec, dims: 1, rule))
+    drawn = extremes(AugmentSpec(rotation=10), 2)
+    np.testing.assert_allclose(drawn["vignette"]["vignette"].ravel(), ends, rtol=1e-6)
 
 
 def test_captions_of_what_was_drawn() -> None:

@@ -21,7 +21,7 @@ from medres.evaluate.metrics.calibration import (
     reliability,
     sandwich,
 )
-from medres.evaluate.metrics.results import ReliabilityBin
+from medres.evaluate.results import ReliabilityBin
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.statistics.estimate import Estimate
 from medres.evaluate.statistics.intervals import (

@@ -11,7 +11,7 @@ from medres.evaluate.metrics.goodness_of_fit import (
     hosmer_lemeshow,
     spiegelhalter,
 )
-from medres.evaluate.metrics.results import GoodnessOfFit
+from medres.evaluate.results import GoodnessOfFit
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.serialization import to_plain
 

@@ -11,7 +11,6 @@ from medres.evaluate.metrics.operating_point import (
     operating_point_report,
 )
 from medres.evaluate.metrics.predictive_values import predictive_values
-from medres.evaluate.metrics.results import CrossTable
 from medres.evaluate.metrics.thresholds import (
     Threshold,
     check_tune,
@@ -19,6 +18,7 @@ from medres.evaluate.metrics.thresholds import (
     youden,
     youden_point,
 )
+from medres.evaluate.results import CrossTable
 from medres.evaluate.scores.sample import Sample, rank_counts
 from medres.evaluate.scores.table import load
 from medres.evaluate.scores.units import to_units

@@ -79,13 +79,13 @@ def test_refused_rows_keep_their_label_and_need_no_score(tmp_path: Path) -> None
         ("label\n1\n", "missing_column", "it has 'label'"),
         ("label,score,score:a,score:b\n1,.1,.2,.3\n", "missing_column", "'score:a'"),
         ("label:a,label:b,score:a\n1,0,.1\n", "unpaired_column", "score:b"),
-        (f"label,score\n1,.5\n{SECRET},.5\n", "bad_label", "row 2"),
+        (f"label,score\n1,.5\n{SECRET},.5\n", "bad_label", "row 3"),
         ("label,score\n2,.5\n", "bad_label", "0, 1, -1"),
-        (f"label,score\n1,{SECRET}\n", "bad_score", "row 1"),
-        ("label,score\n1,.5\n0,\n", "missing_score", "row 2"),
-        ("label,score\n1,.5\n0,nan\n", "missing_score", "row 2"),
+        (f"label,score\n1,{SECRET}\n", "bad_score", "row 2"),
+        ("label,score\n1,.5\n0,\n", "missing_score", "row 3"),
+        ("label,score\n1,.5\n0,nan\n", "missing_score", "row 3"),
         ("label,score,status\n1,.5,unknown\n", "bad_status", "scored, refused or failed"),
-        ("image,label,score\na,1,.5\na,0,.4\n", "duplicate_image", "row 2"),
+        ("image,label,score\na,1,.5\na,0,.4\n", "duplicate_image", "row 3"),
         ("patient,label,score\n,1,.5\n", "missing_id", "'patient'"),
         ("label,score,weight\n1,.5,2\n", "unsupported_column", "'weight'"),
         ("label,score,stratum\n1,.5,2\n", "unsupported_column", "'stratum'"),
@@ -99,6 +99,11 @@ def test_bad_tables_are_refused_in_one_sentence_without_a_cell(
         load(csv(tmp_path, text))
     assert "Mustermann" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_rows_of_a_data_frame_are_counted_from_one() -> None:
+    with raises_code(EvaluationError, "bad_label", "first: row 2)"):
+        load(pd.DataFrame({"label": [1, 7], "score": [0.5, 0.5]}))
 
 
 def test_files_that_are_no_tables(tmp_path: Path) -> None:

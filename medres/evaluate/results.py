@@ -66,7 +66,9 @@ class ThresholdSource(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class CrossTable:
-    """Units by label and call."""
+    """Counts of units at a threshold: true and false positives, false and true negatives. A unit
+    whose score reaches the threshold is called positive.
+    """
 
     tp: int
     fp: int
