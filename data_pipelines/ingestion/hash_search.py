@@ -138,7 +138,9 @@ class _Pairs:
         """Drop repeated pairs once enough are waiting; returns whether that was done."""
         if self._waiting < max(_MERGE_EVERY // 8, len(self.codes) // 8) and not final:
             return False
-        self.codes = np.unique(np.concatenate([self.codes, *self._new]))
+        codes = np.concatenate([self.codes, *self._new])
+        codes.sort()
+        self.codes = codes[np.append(codes[1:] != codes[:-1], True)] if len(codes) else codes
         self._new, self._waiting = [], 0
         self.neighbors = sum(
             np.bincount(part, minlength=self.count) for part in np.divmod(self.codes, self.count)
@@ -163,7 +165,7 @@ def _plans(
         largest = np.minimum(size[members] / (1 - limit), high)
         differing = np.floor(limit * largest + 1e-9).astype(np.int64)
         sample = words[rng.choice(members, min(_SAMPLE, len(members)), replace=False)]
-        sampled_bits, tables = _cheapest(differing, _distances_of(sample), len(members))
+        sampled_bits, tables = _cheapest(differing, _far_pairs(sample, limit), len(members))
         order = np.argsort(-tables, kind="stable")
         yield _Plan(members[order], tables[order], sampled_bits)
 
@@ -171,7 +173,8 @@ def _plans(
 def _cheapest(differing: np.ndarray, sample: np.ndarray, count: int) -> tuple[int, np.ndarray]:
     """The number of sampled bits with the lowest expected time, and the tables of each hash.
 
-    differing: bits in which a hash may differ from a close one. sample: pairs by differing bits.
+    differing: bits in which a hash may differ from a close one. sample: numbers of pairs beyond the
+        limit, by differing bits; those within it are few or bounded by MAX_NEIGHBORS.
     """
     agreement = _agreement()
     by_bits = np.bincount(differing, minlength=HASH_BITS + 1)
@@ -179,7 +182,7 @@ def _cheapest(differing: np.ndarray, sample: np.ndarray, count: int) -> tuple[in
         tables = np.ceil(math.log(1 / MISS_PROBABILITY) / agreement)
     tables = np.minimum(tables, 1e6)
     matches = sample @ agreement / max(sample.sum(), 1) * max(count, _PLANNED_FOR) / 2
-    cost = (by_bits @ tables) * (_SORT_NS + _COMPARE_NS * matches)
+    cost = (by_bits @ tables) * (_SORT_NS + _COMPARE_NS * np.minimum(matches, _WINDOW))
     best = int(np.argmin(cost))
     return best + 1, tables[differing, best].astype(np.int64)
 
@@ -194,13 +197,13 @@ def _agreement() -> np.ndarray:
     return np.exp(np.cumsum(steps, axis=1))
 
 
-def _distances_of(words: np.ndarray) -> np.ndarray:
-    """The number of pairs that differ in 0, 1, ... 512 bits."""
+def _far_pairs(words: np.ndarray, limit: float) -> np.ndarray:
+    """The number of pairs beyond the limit that differ in 0, 1, ... 512 bits."""
     bits = np.unpackbits(words.view(np.uint8), axis=1).astype(np.float32)
     size = bits.sum(axis=1)
     differing = size[:, None] + size - 2 * (bits @ bits.T)
-    upper = differing[np.triu_indices(len(words), 1)]
-    return np.bincount(upper.astype(np.int64), minlength=HASH_BITS + 1)
+    far = np.triu(2 * differing > limit * (size[:, None] + size + differing), 1)
+    return np.bincount(differing[far].astype(np.int64), minlength=HASH_BITS + 1)
 
 
 def _random_mask(rng: np.random.Generator, sampled_bits: int) -> tuple[np.ndarray, np.ndarray]:
