@@ -227,8 +227,11 @@ def _finish(
 def _prepared(plan: CachePlan, numbers: Sequence[int], workers: int | None) -> Iterator[np.ndarray]:
     """Prepared integers of the samples with these numbers, in their order."""
     items = _work_items(plan, numbers)
-    longest = max((len(item.files) for item in items), default=0)
-    limit = active_limits().seconds + _SECONDS_PER_SLICE * longest
+    seconds = active_limits().seconds
+
+    def limit(item: WorkItem) -> float:
+        return seconds + _SECONDS_PER_SLICE * len(item.files)
+
     for item, answer in map_isolated(prepare_files, items, workers=workers, timeout_s=limit):
         if isinstance(answer, DicomError):
             others = len(item.files) - 1

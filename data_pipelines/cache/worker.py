@@ -19,6 +19,7 @@ from data_pipelines.errors import CacheError
 from data_pipelines.pixels.image import Image, image_of
 from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples
 from data_pipelines.preprocessing.spec import PreprocessSpec
+from data_pipelines.runtime.storage import read_file
 from data_pipelines.sources.image_source import read_row
 from data_pipelines.volumes.plane import Plane, planes_of
 
@@ -80,7 +81,7 @@ def prepare_files(item: WorkItem) -> list[np.ndarray]:
 
 
 def _opened(path: Path, digest: str) -> tuple[Dataset, Header]:
-    data = path.read_bytes()
+    data = read_file(path)
     if hashlib.sha256(data).hexdigest() != digest:
         raise CacheError(
             "a source file changed since it was ingested: run medres ingest again, into a new "

@@ -40,6 +40,7 @@ from data_pipelines.dicom.fast_reader import (
 )
 from data_pipelines.errors import LimitExceeded, NotDicom, TruncatedPixelData, Unreadable
 from data_pipelines.runtime.limits import active_limits
+from data_pipelines.runtime.storage import open_file
 
 DicomSource = str | Path | bytes | bytearray | memoryview | Dataset
 
@@ -106,7 +107,7 @@ def parse(
     if isinstance(source, bytes | bytearray | memoryview):
         return _parse_file(BytesIO(source), len(source), pixels, tags)
     try:
-        with Path(source).open("rb") as file:
+        with open_file(source) as file:
             return _parse_file(file, file.seek(0, 2), pixels, tags)
     except OSError as error:
         raise Unreadable(

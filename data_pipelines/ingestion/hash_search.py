@@ -25,9 +25,10 @@ MAX_NEIGHBORS = 100
 _WORDS = HASH_BITS // 64
 _BLOCK = 1024
 _WINDOW = 32  # a hash is compared with so many of those that agree on a subset of the bits
-_MERGE_EVERY = 1 << 20  # pairs
+_CHUNK = 1 << 19  # pairs that are compared at a time
+_MERGE_AT = 1 << 17  # pairs that may wait until repeated ones are dropped
 _SAMPLE = 1500  # hashes from whose pairs the number of sampled bits is chosen
-_PLANNED_FOR = 400_000  # hashes: below, the same subsets are used, and the time is linear
+_PLANNED_FOR = 800_000  # hashes: below, the subsets are as large, and the time is linear
 _SORT_NS, _COMPARE_NS = 60.0, 150.0  # per hash and subset; per pair
 _BIT_COUNTS = (20, 40, 80, 160, HASH_BITS)  # sparse hashes need larger subsets than dense ones
 
@@ -85,19 +86,18 @@ def sampled_close_pairs(
         for table in range(int(plan.tables[0])):
             count = int(np.searchsorted(-plan.tables, -table, side="left"))
             rows = np.flatnonzero(active[:count])
-            mask, factor = _random_mask(rng, plan.sampled_bits)
-            close = _compare(
-                members, size[plan.members], _matches(columns, rows, mask, factor), limit
-            )
-            found.add(plan.members[close.first], plan.members[close.second])
+            part = columns[:, :count] if len(rows) == count else columns[:, rows]
+            matches = _matches(part, rows, *_random_mask(rng, plan.sampled_bits))
+            for pairs in _chunks(matches):
+                close = _compare(members, size[plan.members], pairs, limit)
+                found.add(plan.members[close.first], plan.members[close.second])
             if found.merge():
                 active = found.neighbors[plan.members] < MAX_NEIGHBORS
             done += 1
             if progress is not None:
                 progress(done, total)
     found.merge(final=True)
-    for start in range(0, len(found.codes), _MERGE_EVERY):
-        pairs = np.divmod(found.codes[start : start + _MERGE_EVERY], len(words))
+    for pairs in _chunks(np.divmod(found.codes, len(words))):
         yield _compare(words, size, pairs, limit)
 
 
@@ -136,7 +136,7 @@ class _Pairs:
 
     def merge(self, *, final: bool = False) -> bool:
         """Drop repeated pairs once enough are waiting; returns whether that was done."""
-        if self._waiting < max(_MERGE_EVERY // 8, len(self.codes) // 8) and not final:
+        if self._waiting < max(_MERGE_AT, len(self.codes) // 8) and not final:
             return False
         codes = np.concatenate([self.codes, *self._new])
         codes.sort()
@@ -220,14 +220,14 @@ def _matches(
     """Pairs of hashes that are equal under the mask; within a long run of equal ones, those that
     are at most _WINDOW apart.
 
-    The upper bits of a number are the hash of the sampled bits, the lower ones say whose it is, so
-    that one sort of numbers does it.
+    columns: the hashes as words, (8, hashes); rows: their numbers. In a key, the upper bits are the
+    hash of the sampled bits, and the lower bits say whose they are, so that sorting the keys is
+    enough.
     """
     keys = np.zeros(len(rows), np.uint64)
-    every = len(rows) == columns.shape[1]
     for column, bits, odd in zip(columns, mask, factor, strict=True):
         if bits:
-            keys += ((column if every else column[rows]) & bits) * odd
+            keys += (column & bits) * odd
     width = np.uint64(max(len(rows) - 1, 1).bit_length())
     keys = ((keys ^ (keys >> np.uint64(29))) >> width << width) | np.arange(
         len(rows), dtype=np.uint64
@@ -248,6 +248,11 @@ def _matches(
     if not first:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     return np.concatenate(first), np.concatenate(second)
+
+
+def _chunks(pairs: tuple[np.ndarray, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(pairs[0]), _CHUNK):
+        yield pairs[0][start : start + _CHUNK], pairs[1][start : start + _CHUNK]
 
 
 def _compare(

@@ -4,7 +4,6 @@ applied to.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines.dicom.eligibility import eligible_kind
@@ -13,6 +12,7 @@ from data_pipelines.dicom.reader import DicomSource, parse
 from data_pipelines.errors import Ineligible
 from data_pipelines.kinds import KindName, UnitName, image_kind, kind_in_units
 from data_pipelines.pixels.image import Image, image_of
+from data_pipelines.runtime.storage import read_file
 from data_pipelines.sources.image_source import (
     RASTER_FORMATS,
     file_format_of,
@@ -46,7 +46,7 @@ def accepted_images(
         data = (
             bytes(source)
             if isinstance(source, bytes | bytearray | memoryview)
-            else Path(str(source)).read_bytes()
+            else read_file(str(source))
         )
         return [with_plane(raster_image(data, units))]
     parsed = parse(source, pixels=True)

@@ -43,8 +43,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Limit = Annotated[
     list[str] | None,
     typer.Option(
-        help="Limit of one file, repeatable: seconds=10, memory=2GiB, file=1GiB, inflated=512MiB, "
-        "depth=64."
+        help="Limit of one file, repeatable: seconds=10 (of decoding), stall=300 (seconds without "
+        "data from storage), memory=2GiB, file=1GiB, inflated=512MiB, depth=64."
     ),
 ]
 Work = Annotated[Path, typer.Argument(help="Work folder made by medres ingest.")]

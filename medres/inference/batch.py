@@ -122,7 +122,11 @@ def _studies(
 def _answers(predictor: Predictor, studies: Sequence[Files]) -> Iterator[dict[str, Any]]:
     items = [tuple(str(file) for file in study.files) for study in studies]
     read = functools.partial(prepare_study, card=predictor.card)
-    limit = active_limits().seconds * max(map(len, items), default=1)
+    seconds = active_limits().seconds
+
+    def limit(files: tuple[str, ...]) -> float:
+        return seconds * len(files)
+
     for study, (_, found) in zip(studies, map_isolated(read, items, timeout_s=limit), strict=True):
         code = "refused"
         if isinstance(found, np.ndarray):

@@ -178,8 +178,8 @@ def test_one_blank_image_of_an_array_costs_one_image(tmp_path: Path) -> None:
 def test_a_large_array_may_take_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = []
 
-    def answers(function, items, *, timeout_s: float | None = None, **_: object):
-        limits.append(timeout_s)
+    def answers(function, items, *, timeout_s=None, **_: object):
+        limits.append(timeout_s and timeout_s(items[0]))
         return [(item, function(item)) for item in items]
 
     monkeypatch.setattr("data_pipelines.ingestion.index.map_isolated", answers)
