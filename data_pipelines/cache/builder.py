@@ -56,7 +56,9 @@ def build(
     """Make the cache `folder`, or wait for the process that is making it. A build that was killed
     is resumed.
 
-    index: what cache.json holds besides the shards. log: receives one line of text at a time.
+    progress: called with (done, total): of the headers, where positions of slices are needed, then
+    of the samples. index: what cache.json holds besides the shards. log: receives one line of text
+    at a time.
     Raises CacheError if a source file changed since ingest (code source_changed), and, before the
     first byte is written, if the disk is too full (code no_space).
     """
@@ -65,7 +67,7 @@ def build(
     with _build_lock(folder, log) as building:
         if folder.exists():
             return
-        plan = plan_samples(table, spec, workers)
+        plan = plan_samples(table, spec, workers, progress)
         building.mkdir(exist_ok=True)
         shards = plan.shards()
         finished = [_finished_shard(building, shard) for shard in shards]

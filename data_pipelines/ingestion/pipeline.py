@@ -28,7 +28,7 @@ from data_pipelines.labels.raters import Readers
 from data_pipelines.labels.table import Labels, read_labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
-from data_pipelines.runtime.worker_pool import ProgressCallback
+from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
 from data_pipelines.sources.image_source import RASTER_SUFFIXES
 from data_pipelines.splits.assignment import SplitOptions, apply_external_site, assign, folds_of
 from data_pipelines.splits.leakage import crosses_splits, refuse_leaks
@@ -58,6 +58,7 @@ def ingest(
     on_leak: OnLeak = "error",
     workers: int | None = None,
     progress: ProgressCallback | None = None,
+    stages: StageCallback | None = None,
 ) -> Manifest:
     """Index the DICOM files below `source` and write the manifest to the new folder `out`.
 
@@ -76,7 +77,8 @@ def ingest(
     class_folders: the folder of each file is its class, see folder_labels.
     on_leak: what happens when a patient or equal pixels lie in two given splits: "error", or "drop"
         them from the split of lower rank (train, then tune).
-    progress: called with (done, total) files.
+    progress: called with (done, total) files. stages: called with the name of each long step,
+        returns a context manager with a progress callback for it (medres.progress.Bars().task).
 
     Raises subclasses of InputError before `out` is written: `out` is in use (output_exists), labels
     that cannot be read or match no image (LabelError), a patient or equal pixels in two given
@@ -100,15 +102,17 @@ def ingest(
         None if labels is None else read_labels(labels, findings=findings, readers=readers)
     )
     key = find_key(_key_file(key_file, splits_from))
-    index = index_sources(
-        sources,
-        exclude=() if labels is None else (Path(labels),),
-        for_processing=for_processing,
-        units=units,
-        workers=workers,
-        progress=progress,
-    )
-    index = cross_checked(index, workers)
+    with stage(stages, "ingest") as update:
+        index = index_sources(
+            sources,
+            exclude=() if labels is None else (Path(labels),),
+            for_processing=for_processing,
+            units=units,
+            workers=workers,
+            progress=progress or update,
+        )
+    with stage(stages, "cross-check decoders") as update:
+        index = cross_checked(index, workers, update)
     if label_table is None:
         label_table = _embedded_labels(index.rows, findings, class_folders=class_folders)
     manifest = build(
@@ -119,6 +123,7 @@ def ingest(
         max_bad=max_bad,
         on_leak=on_leak,
         leaks=None if work is None else work.with_name(f"{work.name}.leaks.csv"),
+        stages=stages,
     )
     return manifest if work is None else _written(manifest, work, key)
 
@@ -132,6 +137,7 @@ def build(
     max_bad: float | None = None,
     on_leak: OnLeak = "error",
     leaks: Path | None = None,
+    stages: StageCallback | None = None,
 ) -> Manifest:
     """Return the manifest of indexed files, in memory.
 
@@ -167,7 +173,8 @@ def build(
         images = images.assign(fold=folds_of(images, split_options))
     check_no_overlap(images)
     final_split = images["split"].reindex(rows.index, fill_value="")
-    audit_table, audit_counts = audit(rows.assign(split=final_split))
+    with stage(stages, "search near-duplicates") as update:
+        audit_table, audit_counts = audit(rows.assign(split=final_split), update)
 
     table = _manifest_table(images)
     summary = {

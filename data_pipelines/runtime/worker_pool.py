@@ -35,6 +35,8 @@ from data_pipelines.runtime.storage import Cells, StorageClock, install_clock
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 ProgressCallback = Callable[[int, int], None]
+#: called with the name of a long step; the block that it opens gets the callback of that step
+StageCallback = Callable[[str], contextlib.AbstractContextManager[ProgressCallback]]
 
 _START_S = 120.0
 _POLL_S = 1.0  # a deadline moves when a read begins or ends
@@ -61,6 +63,13 @@ class _Worker:
         if self.clock.reading_since:
             return self.clock.reading_since + self.limits.stall
         return self.started + self.clock.waited + self.limits.seconds
+
+
+@contextlib.contextmanager
+def stage(stages: StageCallback | None, name: str) -> Iterator[ProgressCallback | None]:
+    """The progress callback of one step, None if nobody wants to know."""
+    with contextlib.nullcontext(None) if stages is None else stages(name) as progress:
+        yield progress
 
 
 def map_isolated(

@@ -96,7 +96,7 @@ def ingest(
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.progress import Bars
 
-    with limited(**parse_limits(limit or [])), Bars().task("ingest") as update:
+    with limited(**parse_limits(limit or [])):
         manifest = run(
             source,
             labels,
@@ -115,7 +115,7 @@ def ingest(
             units=units,
             class_folders=class_folders,
             on_leak=leaks,
-            progress=update,
+            stages=Bars().task,
         )
     report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
 

@@ -97,7 +97,7 @@ def inspect(
         "pairs": _pair_figures(manifest.table, pairs, looks),
         "unread": len(wanted) - len(looks),
     }
-    _add_examples(shown["quarantine"], manifest.quarantine, workers)
+    _add_examples(shown["quarantine"], manifest.quarantine, workers, progress)
     write_atomic(target, page(shown, sections).encode())
     return target
 
@@ -204,12 +204,16 @@ def _pair_figures(
 
 
 def _add_examples(
-    reasons: list[dict[str, Any]], quarantine: pd.DataFrame, workers: int | None
+    reasons: list[dict[str, Any]],
+    quarantine: pd.DataFrame,
+    workers: int | None,
+    progress: ProgressCallback | None,
 ) -> None:
     """Give each reason that may be shown the picture of its first file."""
     shown = [one for one in reasons if one["reason"] in SHOWN]
     places = [_places(quarantine.iloc[[one["row"] - 2]])[0] for one in shown]
     for one in reasons:
         one["image"] = None
-    for one, look in zip(shown, look_at_files(places, workers=workers), strict=True):
+    looks = look_at_files(places, workers=workers, progress=progress)
+    for one, look in zip(shown, looks, strict=True):
         one["image"] = None if look is None else sheet([look.tile])

@@ -57,14 +57,17 @@ def look_at_rows(
 
 
 def look_at_files(
-    places: Sequence[tuple[str, str]], *, workers: int | None = None
+    places: Sequence[tuple[str, str]],
+    *,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Look | None]:
     """The look of each (source, path) of the quarantine, None where there is no picture to be
     had.
     """
     return [
         None if isinstance(look, DicomError) else look
-        for _, look in map_isolated(peek, list(places), workers=workers)
+        for _, look in map_isolated(peek, list(places), workers=workers, progress=progress)
     ]
 
 
