@@ -42,7 +42,7 @@ _START_S = 120.0
 _POLL_S = 1.0  # a deadline moves when a read begins or ends
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2  # of malloc.h
 #: Bytes of results that may wait for a slow item before them; no item is submitted beyond that.
-MAX_WAITING_BYTES = 512 << 20
+MAX_WAITING_BYTES = 256 << 20
 
 
 @dataclass
