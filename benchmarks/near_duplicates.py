@@ -17,6 +17,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -105,17 +106,22 @@ def main() -> None:
     if options.one:
         run_one(options.one[0], int(options.one[1]), options.one[2])
         return
-    bits_file = Path("/tmp") / "near_duplicates_bits.npy"
-    if options.images:
-        np.save(bits_file, real_bits(options.images))
-    for kind in KINDS if options.images else KINDS[:-1]:
+    with tempfile.TemporaryDirectory() as folder:
+        run_all(options.images, options.max, Path(folder) / "bits.npy")
+
+
+def run_all(images: Path | None, most: int, bits_file: Path) -> None:
+    """Print a table for each kind of hashes."""
+    if images:
+        np.save(bits_file, real_bits(images))
+    for kind in KINDS if images else KINDS[:-1]:
         print(
             f"| {kind}: n | processor s | times the last | s | peak GB | pairs |\n"
             + "|---" * 6
             + "|"
         )
         count, last = SMALLEST, float("nan")
-        while count <= options.max:
+        while count <= most:
             line = subprocess.run(
                 [sys.executable, __file__, "--one", kind, str(count), str(bits_file)],
                 check=True,
