@@ -111,7 +111,7 @@ def test_the_command_writes_tables_or_overlays(
 
     done = run(folder, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
-    assert done.stdout.startswith("7 studies: 3 answered, 4 quarantined (not_dicom 1, refused 1, ")
+    assert done.stdout.startswith("7 studies: 3 predicted, 4 quarantined (not_dicom 1, refused 1, ")
     done = run(folder, "--saliency", tmp_path / "seen", "--method", "gradcam++", "--json")
     assert done.exit_code == 0, done.stderr
     answers = json.loads(done.stdout)
