@@ -1,11 +1,15 @@
-"""Progress of long tasks: bars on a terminal, lines in a notebook or in a log, or nothing."""
+"""Progress of long tasks: bars on a terminal, lines with the time left in a notebook or in a log,
+or nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 
+FIRST_LINE_S, LINE_S = 10.0, 30.0
 Update = Callable[..., None]  # update(completed, total, note=""); the note is beside the bar
 
 
@@ -30,8 +34,8 @@ class ProgressReporter:
 
 
 class Bars(ProgressReporter):
-    """Rich progress bars on a terminal, and lines everywhere, on standard error (in a notebook on
-    standard output).
+    """Rich progress bars on a terminal, lines elsewhere, on standard error (in a notebook on
+    standard output). A task of less than FIRST_LINE_S seconds writes no line.
     """
 
     def __init__(self) -> None:
@@ -48,7 +52,9 @@ class Bars(ProgressReporter):
         from rich import progress
 
         if not self.live:
-            yield lambda completed, total, note="": None
+            lines = _Lines(name, self.line)
+            yield lines.update
+            lines.finish()
             return
         columns = (
             progress.TextColumn("{task.description}"),
@@ -65,6 +71,51 @@ class Bars(ProgressReporter):
 
     def line(self, text: str) -> None:
         self._console.print(text, markup=False, soft_wrap=True)
+
+
+class _Lines:
+    """Says from time to time how far a task is and how long it will still take: first after
+    FIRST_LINE_S seconds, then every LINE_S seconds, in long tasks more rarely.
+    """
+
+    def __init__(self, name: str, write: Callable[[str], None]) -> None:
+        self._name, self._write = name, write
+        self._start = self._updated = self._last = time.monotonic()
+        self._base = self._done = self._total = 0
+        self._silent = True
+
+    def update(self, completed: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if total != self._total or completed < self._done:  # the next part of the task
+            self._start, self._base, self._total = self._updated, max(0, completed - 1), total
+        self._done, self._updated = completed, now
+        elapsed = now - self._start
+        pause = FIRST_LINE_S if self._silent else max(LINE_S, elapsed / 10)
+        if now - self._last < pause or completed >= total or completed == self._base:
+            return
+        left = elapsed * (total - completed) / (completed - self._base)
+        self._write(
+            f"{self._name}: {completed:,} of {total:,} ({100 * completed // total} %), about "
+            f"{duration(left)} left"
+        )
+        self._last, self._silent = now, False
+
+    def finish(self) -> None:
+        """The last line of a task that wrote others."""
+        if not self._silent:
+            self._write(f"{self._name}: {self._done:,} of {self._total:,} done")
+
+
+def duration(seconds: float) -> str:
+    """A time in words.
+
+    >>> duration(8.2), duration(187), duration(7500)
+    ('8 s', '3 min', '2 h 5 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def in_notebook() -> bool:

@@ -57,7 +57,9 @@ def build(
     """Make the cache `folder`, or wait for the process that is making it. A build that was killed
     is resumed.
 
-    index: what cache.json holds besides the shards. log: receives one line of text at a time.
+    progress: called with (done, total): of the headers, where positions of slices are needed, then
+    of the samples. index: what cache.json holds besides the shards. log: receives one line of text
+    at a time.
     Raises CacheError if a source file changed since ingest (code source_changed), and, before the
     first byte is written, if the disk is too full (code no_space).
     """
@@ -66,7 +68,7 @@ def build(
     with _build_lock(folder, log) as building:
         if folder.exists():
             return
-        plan = plan_samples(table, spec, workers)
+        plan = plan_samples(table, spec, workers, progress)
         building.mkdir(exist_ok=True)
         shards = plan.shards()
         finished = [_finished_shard(building, shard) for shard in shards]
@@ -234,8 +236,11 @@ def _finish(
 def _prepared(plan: CachePlan, numbers: Sequence[int], workers: int | None) -> Iterator[np.ndarray]:
     """Prepared integers of the samples with these numbers, in their order."""
     items = _work_items(plan, numbers)
-    longest = max((len(item.files) for item in items), default=0)
-    limit = active_limits().seconds + _SECONDS_PER_SLICE * longest
+    seconds = active_limits().seconds
+
+    def limit(item: WorkItem) -> float:
+        return seconds + _SECONDS_PER_SLICE * len(item.files)
+
     for item, answer in map_isolated(prepare_files, items, workers=workers, timeout_s=limit):
         if isinstance(answer, DicomError):
             others = len(item.files) - 1

@@ -15,7 +15,7 @@ from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.ingestion.manifest import SPLITS
 from data_pipelines.preprocessing.samples import SampleSlices, samples_of
 from data_pipelines.preprocessing.spec import PreprocessSpec
-from data_pipelines.runtime.worker_pool import map_isolated
+from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 from data_pipelines.volumes.plane import Plane
 
 SHARD_BYTES = 64 << 20
@@ -94,13 +94,16 @@ def sample_bytes(spec: PreprocessSpec) -> int:
 
 
 def plan_samples(
-    table: pd.DataFrame, spec: PreprocessSpec, workers: int | None = None
+    table: pd.DataFrame,
+    spec: PreprocessSpec,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
 ) -> CachePlan:
     """The samples of the eligible rows. Stacks and volumes need the position of every slice, which
     is read from the headers.
 
-    Raises CacheError if a header can no longer be read (code: that of the reader's error), or if no
-    series makes a volume (code no_volume).
+    progress: called with (done, total) files. Raises CacheError if a header can no longer be read
+    (code: that of the reader's error), or if no series makes a volume (code no_volume).
     """
     if spec.layout == "image":
         return CachePlan(table, spec, [SampleSlices((n,)) for n in range(len(table))], {})
@@ -114,7 +117,7 @@ def plan_samples(
     rows_of_file = {
         str(path): rows for path, rows in paths.groupby(paths, sort=False).indices.items()
     }
-    answers = map_isolated(read_planes, list(rows_of_file), workers=workers)
+    answers = map_isolated(read_planes, list(rows_of_file), workers=workers, progress=progress)
     for rows, (_, answer) in zip(rows_of_file.values(), answers, strict=True):
         if isinstance(answer, DicomError):
             raise CacheError(f"{table['path'].iloc[rows[0]]}: {answer}", code=answer.code)

@@ -73,9 +73,9 @@ def ensure_cache(
 ) -> Cache:
     """Open the cache of `preset` for WORK's manifest; build it first if there is none.
 
-    progress: called with (done, total) samples. log: receives lines of text: before the first byte
-    is written how large the cache will be, and how many series make no volume. A build that was
-    killed is resumed after its last complete shard; a second process waits for the first.
+    progress: called with (done, total), see build. log: receives lines of text: before the first
+    byte is written how large the cache will be, and how many series make no volume. A build that
+    was killed is resumed after its last complete shard; a second process waits for the first.
     Raises CacheError with code damaged (an existing cache was altered), source_changed (a source
     file changed since ingest), no_space (the disk is too full), no_volume, or wrong_kind (the
     manifest holds no image of the preset's kind).

@@ -19,7 +19,7 @@ from data_pipelines.errors import CacheError
 from data_pipelines.pixels.image import Image, image_of
 from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples
 from data_pipelines.preprocessing.spec import PreprocessSpec
-from data_pipelines.runtime.archives import source_bytes
+from data_pipelines.runtime.storage import read_file
 from data_pipelines.sources.image_source import read_row
 from data_pipelines.volumes.plane import Plane, planes_of
 
@@ -81,8 +81,7 @@ def prepare_files(item: WorkItem) -> list[np.ndarray]:
 
 
 def _opened(path: Path, digest: str) -> tuple[Dataset, Header]:
-    member = source_bytes(path)
-    data = path.read_bytes() if member is None else member
+    data = read_file(path)
     if hashlib.sha256(data).hexdigest() != digest:
         raise CacheError(
             "a source file changed since it was ingested: run medres ingest again, into a new "

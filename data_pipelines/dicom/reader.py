@@ -40,8 +40,8 @@ from data_pipelines.dicom.fast_reader import (
     scan_file,
 )
 from data_pipelines.errors import LimitExceeded, NotDicom, TruncatedPixelData, Unreadable
-from data_pipelines.runtime.archives import source_bytes
 from data_pipelines.runtime.limits import active_limits
+from data_pipelines.runtime.storage import open_file
 
 DicomSource = str | Path | bytes | bytearray | memoryview | Dataset
 
@@ -107,11 +107,8 @@ def parse(
         return ParsedDataset(source, ())
     if isinstance(source, bytes | bytearray | memoryview):
         return _parse_file(BytesIO(source), len(source), pixels, tags)
-    member = source_bytes(source)
-    if member is not None:
-        return _parse_file(BytesIO(member), len(member), pixels, tags)
     try:
-        with Path(source).open("rb") as file:
+        with open_file(source) as file:
             return _parse_file(file, file.seek(0, 2), pixels, tags)
     except OSError as error:
         raise Unreadable(

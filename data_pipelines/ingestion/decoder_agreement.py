@@ -28,7 +28,7 @@ from data_pipelines.pixels.stored_values import (
     pixel_format,
     sample_values,
 )
-from data_pipelines.runtime.worker_pool import map_isolated
+from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 
 #: lossless syntaxes for which more than one decoder may be installed
 CHECKED = frozenset(
@@ -42,7 +42,9 @@ _MESSAGE = (
 )
 
 
-def cross_checked(index: FileIndex, workers: int | None = None) -> FileIndex:
+def cross_checked(
+    index: FileIndex, workers: int | None = None, progress: ProgressCallback | None = None
+) -> FileIndex:
     """Return the index without the files on which two decoders differ; their reason is
     `decoders_disagree`.
     """
@@ -50,12 +52,12 @@ def cross_checked(index: FileIndex, workers: int | None = None) -> FileIndex:
         return index
     checked = index.rows[index.rows["transfer_syntax"].isin(CHECKED)].drop_duplicates(_FILE)
     first_files = checked.drop_duplicates(_SCANNER)
-    disagreeing = _disagreeing(first_files, workers)
+    disagreeing = _disagreeing(first_files, workers, progress)
     if disagreeing.empty:
         return index
     same_scanner = checked[_among(checked, disagreeing, _SCANNER)]
     others = same_scanner.drop(index=first_files.index, errors="ignore")
-    disagreeing = pd.concat([disagreeing, _disagreeing(others, workers)])
+    disagreeing = pd.concat([disagreeing, _disagreeing(others, workers, progress)])
     rejected = [
         RejectedFile(source, path, "decoders_disagree", _MESSAGE, skipped=False)
         for source, path in zip(disagreeing["source"], disagreeing["path"], strict=True)
@@ -79,13 +81,16 @@ def second_opinion(path: str) -> None:
         raise DecodeFailed("Two decoders give different values.", code="decoders_disagree")
 
 
-def _disagreeing(files: pd.DataFrame, workers: int | None) -> pd.DataFrame:
+def _disagreeing(
+    files: pd.DataFrame, workers: int | None, progress: ProgressCallback | None
+) -> pd.DataFrame:
     """The files on which two decoders differ."""
     paths = [
         os.path.join(source, path)  # noqa: PTH118
         for source, path in zip(files["source"], files["path"], strict=True)
     ]
-    results = [result for _, result in map_isolated(second_opinion, paths, workers=workers)]
+    answers = map_isolated(second_opinion, paths, workers=workers, progress=progress)
+    results = [result for _, result in answers]
     codes = [result.code if isinstance(result, DicomError) else "" for result in results]
     return files[np.array(codes, dtype=object) == "decoders_disagree"]
 

@@ -13,13 +13,14 @@ from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.perceptual_hash import perceptual_hash
 from data_pipelines.kinds import KindName, UnitName
 from data_pipelines.pixels.image import Image
-from data_pipelines.runtime.archives import source_bytes
-from data_pipelines.runtime.atomic_files import file_sha256
+from data_pipelines.runtime.archives import is_member
+from data_pipelines.runtime.storage import read_source
 from data_pipelines.sources.acceptance import accepted_images, with_plane
 from data_pipelines.sources.image_source import (
+    ZIP_MAGIC,
     file_format_of,
     npz_image,
-    npz_images,
+    parse_npz,
 )
 from data_pipelines.volumes.plane import Plane
 
@@ -78,35 +79,38 @@ Inspection = list[tuple[str, IndexRow | DicomError]]
 
 
 def inspect_path(path: str, *, for_processing: bool, units: UnitName | None) -> Inspection:
-    """Inspect a file in a worker. Raises DicomError when no part of the file can be used."""
-    if units is not None and file_format_of(path) == "npz":
-        return [(f"#{name}", result) for name, result in inspect_array(path, units)]
-    return [("", row) for row in inspect_file(path, for_processing=for_processing, units=units)]
+    """Inspect a file in a worker, reading it once. Raises DicomError when no part of the file can
+    be used.
+    """
+    data = read_source(path)
+    is_npz = path.lower().endswith(".npz") and data[:4] == ZIP_MAGIC and not is_member(path)
+    if units is not None and is_npz:
+        return [(f"#{name}", result) for name, result in inspect_array(data, units)]
+    return [("", row) for row in inspect_file(data, for_processing=for_processing, units=units)]
 
 
 def inspect_file(
-    path: str, *, for_processing: bool = False, units: UnitName | None = None
+    source: str | bytes, *, for_processing: bool = False, units: UnitName | None = None
 ) -> list[IndexRow]:
-    """Read, decode and describe each frame of a file. Raises DicomError.
+    """Decode and describe each frame of a file, given by its path or its bytes. Raises DicomError.
 
     for_processing: accept raw radiographs. units: of the values of a PNG or JPEG; None accepts
     DICOM only.
     """
-    member = source_bytes(path)
-    source = path if member is None else member
-    digest = file_sha256(path) if member is None else hashlib.sha256(member).hexdigest()
-    form = "dicom" if units is None else file_format_of(source)
-    images = accepted_images(source, for_processing=for_processing, units=units)
+    data = source if isinstance(source, bytes) else read_source(source)
+    digest = hashlib.sha256(data).hexdigest()
+    form = "dicom" if units is None else file_format_of(data)
+    images = accepted_images(data, for_processing=for_processing, units=units)
     return [{"file_sha256": digest, "form": form, **_image_columns(*image)} for image in images]
 
 
-def inspect_array(path: str, units: UnitName) -> Inspection:
-    """Describe each image of an .npz, or say why it is rejected. Raises DicomError for the whole
-    file.
+def inspect_array(data: bytes, units: UnitName) -> Inspection:
+    """Describe each image of the bytes of an .npz, or say why it is rejected. Raises DicomError for
+    the whole file.
     """
-    digest = file_sha256(path)
+    digest = hashlib.sha256(data).hexdigest()
     results: Inspection = []
-    for name, member in npz_images(path, digest).items():
+    for name, member in parse_npz(data).items():
         try:
             columns = _image_columns(*with_plane(npz_image(member, units)))
         except DicomError as error:

@@ -153,7 +153,7 @@ def _inspect_npz(inspect: Callable[[str], Inspection], path: str) -> Inspection 
     """An .npz holds many images: its time limit grows with its size."""
     factor = max(1.0, Path(path).stat().st_size / _BYTES_PER_TIME_LIMIT)
     seconds = active_limits().seconds * factor
-    ((_, result),) = map_isolated(inspect, [path], workers=1, timeout_s=seconds)
+    ((_, result),) = map_isolated(inspect, [path], workers=1, timeout_s=lambda _: seconds)
     return result
 
 

@@ -15,17 +15,18 @@ from data_pipelines.ingestion.hierarchy_audit import (
     hierarchy_warnings,
 )
 from data_pipelines.ingestion.manifest import AUDIT_COLUMNS
-from data_pipelines.ingestion.perceptual_hash import MAX_IMAGES, near_duplicate_pairs
+from data_pipelines.ingestion.near_duplicates import near_duplicates
+from data_pipelines.runtime.worker_pool import ProgressCallback
 
-MAX_PAIRS = 1000
+MAX_PAIRS = 1000  # near-duplicate pairs that are listed; all are counted
 
 
-class PairCounts(TypedDict, total=False):
-    """Near-duplicate pairs; not_searched_over: the limit of images above which none are sought."""
+class PairCounts(TypedDict):
+    """Near-duplicate pairs. at_least: there may be more pairs than were found."""
 
     groups: int
     across_splits: int
-    not_searched_over: int
+    at_least: bool
 
 
 class AuditCounts(TypedDict):
@@ -37,14 +38,17 @@ class AuditCounts(TypedDict):
     hierarchy: dict[str, GroupCounts]
 
 
-def audit(rows: pd.DataFrame) -> tuple[pd.DataFrame, AuditCounts]:
+def audit(
+    rows: pd.DataFrame, progress: ProgressCallback | None = None
+) -> tuple[pd.DataFrame, AuditCounts]:
     """Return what the rows of an ingest share and should not: a table of AUDIT_COLUMNS, and counts.
 
     Columns read: source, path, patient, person, pixel_sha256, perceptual_hash, similar_id, split
     ('' if excluded), reason and the identifiers. Kinds of entries: patient_spelling (identifiers
     that differ in punctuation or leading zeros only), identical_pixels (after decoding, in whatever
-    encoding and polarity), near_duplicate (see perceptual_hash; of different patients) and those of
-    hierarchy_audit.
+    encoding and polarity), near_duplicate (see perceptual_hash; of different patients; the nearest
+    MAX_PAIRS are listed, and all are counted) and those of hierarchy_audit. progress: of the search
+    for near-duplicates.
     """
     included = rows[rows["reason"] == ""]
     spelling = _groups(
@@ -53,10 +57,7 @@ def audit(rows: pd.DataFrame) -> tuple[pd.DataFrame, AuditCounts]:
     # Two empty slices of one patient may be equal: list equal pixels only if one was excluded.
     has_excluded = (rows["reason"] != "").groupby(rows["pixel_sha256"]).transform("any")
     pixels = _groups("identical_pixels", rows[has_excluded], "pixel_sha256", "file")
-    pairs, n_pairs = _near_duplicates(included)
-    near: PairCounts = {"not_searched_over": MAX_IMAGES}
-    if n_pairs is not None:
-        near = {"groups": n_pairs, "across_splits": _counts(pairs)["across_splits"]}
+    pairs, near = _near_duplicates(included, progress)
     hierarchy = {
         kind: _groups(kind, part, "shared", "different")
         for kind, part in contradictions(rows).items()
@@ -88,17 +89,14 @@ def audit_warnings(counts: AuditCounts) -> list[str]:
             f"kept (all dropped where labels conflict). See audit.csv, and find out which patient "
             f"they belong to"
         )
-    if near.get("groups"):
+    if near["groups"]:
+        at_least = "at least " if near["at_least"] else ""
         warnings.append(
-            f"{counted(near['groups'], 'pair')} of similar images of different patients, of which "
-            f"{near['across_splits']} across splits: see audit.csv and compare them. If they show "
-            f"one person, give both the same patient and ingest again"
+            f"{at_least}{counted(near['groups'], 'pair')} of similar images of different patients, "
+            f"of which {near['across_splits']} across splits: see audit.csv and compare them. If "
+            f"they show one person, give both the same patient and ingest again"
         )
     warnings += hierarchy_warnings(counts["hierarchy"])
-    if "not_searched_over" in near:
-        warnings.append(
-            f"near-duplicates were not searched for: there are more than {MAX_IMAGES} images"
-        )
     return warnings
 
 
@@ -121,17 +119,26 @@ def _groups(what: str, rows: pd.DataFrame, shared: str, different: str) -> pd.Da
     )
 
 
-def _near_duplicates(included: pd.DataFrame) -> tuple[pd.DataFrame, int | None]:
-    """The nearest pairs, two rows per pair, and how many pairs there are (None: not searched)."""
-    if len(included) > MAX_IMAGES:
-        return _entries("near_duplicate", included.iloc[:0], np.zeros(0, int), np.zeros(0)), None
-    patients = pd.factorize(included["patient"])[0]
-    pairs = near_duplicate_pairs(list(included["perceptual_hash"]), patients)
-    nearest = pairs[:MAX_PAIRS]
-    rows = included.iloc[[row for i, j, _ in nearest for row in (i, j)]]
-    numbers = np.repeat(np.arange(len(nearest)) + 1, 2)
-    distances = np.repeat([distance for _, _, distance in nearest], 2)
-    return _entries("near_duplicate", rows, numbers, distances), len(pairs)
+def _near_duplicates(
+    included: pd.DataFrame, progress: ProgressCallback | None
+) -> tuple[pd.DataFrame, PairCounts]:
+    """The nearest pairs, two rows per pair, and how many pairs there are."""
+    result = near_duplicates(
+        list(included["perceptual_hash"]),
+        pd.factorize(included["patient"])[0],
+        pd.factorize(included["split"])[0],
+        show=MAX_PAIRS,
+        progress=progress,
+    )
+    rows = included.iloc[[row for i, j, _ in result.nearest for row in (i, j)]]
+    numbers = np.repeat(np.arange(len(result.nearest)) + 1, 2)
+    distances = np.repeat([distance for _, _, distance in result.nearest], 2)
+    counts: PairCounts = {
+        "groups": result.pairs,
+        "across_splits": result.across_splits,
+        "at_least": not result.exact,
+    }
+    return _entries("near_duplicate", rows, numbers, distances), counts
 
 
 def _entries(

@@ -1,4 +1,4 @@
-"""Similar images: a perceptual hash, and the pairs of images whose hashes are close.
+"""A perceptual hash: images that look alike have hashes that differ in few bits.
 
 The hash is a difference hash: 512 bits that say, on grids of 16 x 17 and 17 x 16 fields, whether
 the image grows brighter from one field to its neighbor. It survives another encoding, size, gamma
@@ -15,10 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 MAX_HASH_DISTANCE = 0.16
-MAX_IMAGES = 100_000
 _FIELDS = 16
 _MIN_SIDE = 256  # pixels: a larger image is subsampled to about this size
-_BLOCK = 2048
 
 
 def perceptual_hash(pixels: np.ndarray) -> str:
@@ -33,36 +31,6 @@ def perceptual_hash(pixels: np.ndarray) -> str:
     down = _field_means(pixels, _FIELDS + 1, _FIELDS)
     brighter = [(across[:, 1:] > across[:, :-1]).ravel(), (down[1:] > down[:-1]).ravel()]
     return np.packbits(np.concatenate(brighter)).tobytes().hex()
-
-
-def near_duplicate_pairs(
-    hashes: list[str], owners: np.ndarray, limit: float = MAX_HASH_DISTANCE
-) -> list[tuple[int, int, float]]:
-    """Return (i, j, distance) of the images of different owners whose hashes are within `limit`,
-    nearest first.
-
-    hashes: of perceptual_hash; owners: int (images,). The distance is from 0 to 1, 0 for equal
-    hashes. An image without any bit, such as a constant one, has no pair.
-    """
-    if not hashes:
-        return []
-    packed = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(len(hashes), -1)
-    bits = np.unpackbits(packed, axis=1).astype(np.float32)
-    size = bits.sum(axis=1)
-    pairs = []
-    for start in range(0, len(bits), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        common = bits[block] @ bits[start:].T
-        union = np.maximum(size[block, None] + size[None, start:] - common, 1)
-        distance = (union - common) / union
-        near = (
-            (distance <= limit)
-            & (owners[block, None] != owners[None, start:])
-            & (size[block, None] > 0)
-        )
-        for i, j in zip(*np.nonzero(np.triu(near, 1)), strict=True):
-            pairs.append((start + int(i), start + int(j), float(distance[i, j])))
-    return sorted(pairs, key=lambda pair: (pair[2], pair[:2]))
 
 
 def _field_means(pixels: np.ndarray, rows: int, cols: int) -> np.ndarray:

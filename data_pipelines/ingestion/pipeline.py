@@ -23,8 +23,12 @@ from data_pipelines.ingestion.manifest import COLUMNS, QUARANTINE_COLUMNS, Manif
 from data_pipelines.ingestion.patient_identity import identify, link_patients
 from data_pipelines.ingestion.refusal import RECORDED, clear_refusal, write_refusal
 from data_pipelines.ingestion.series_order import in_series_order
-from data_pipelines.ingestion.skipped_files import describe_skipped, kinds_of_skipped
-from data_pipelines.ingestion.summary import require_two_classes, summarise
+from data_pipelines.ingestion.summary import (
+    describe_skipped,
+    kinds_of_skipped,
+    require_two_classes,
+    summarise,
+)
 from data_pipelines.kinds import UnitName
 from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
@@ -33,7 +37,7 @@ from data_pipelines.labels.raters import Readers
 from data_pipelines.labels.table import Labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
-from data_pipelines.runtime.worker_pool import ProgressCallback
+from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
 from data_pipelines.splits.assignment import (
     MAX_PATIENTS,
     SplitOptions,
@@ -73,6 +77,7 @@ def ingest(
     on_leak: OnLeak = "error",
     workers: int | None = None,
     progress: ProgressCallback | None = None,
+    stages: StageCallback | None = None,
 ) -> Manifest:
     """Index the DICOM files below `source` and write the manifest to the new folder `out`.
 
@@ -96,7 +101,8 @@ def ingest(
     follow_links: also read what symbolic links out of `source` lead to.
     on_leak: what happens when a patient or equal pixels lie in two given splits: "error", or "drop"
         them from the split of lower rank (train, then tune).
-    progress: called with (done, total) files.
+    progress: called with (done, total) files. stages: called with the name of each long step,
+        returns a context manager with a progress callback for it (medres.progress.Bars().task).
 
     Where patients are too few for the splits, or there is one class only (codes too_few_patients
     and one_class), `out` has ingest.json and quarantine.csv alone. Raises
@@ -124,16 +130,18 @@ def ingest(
     label_files = _label_files(labels)
     tables = read_label_tables(label_files, findings=findings, readers=readers)
     key = find_key(_key_file(key_file, splits_from))
-    index = index_sources(
-        sources,
-        exclude=label_files,
-        for_processing=for_processing,
-        units=units,
-        workers=workers,
-        progress=progress,
-        follow_links=follow_links,
-    )
-    index = cross_checked(index, workers)
+    with stage(stages, "ingest") as update:
+        index = index_sources(
+            sources,
+            exclude=label_files,
+            for_processing=for_processing,
+            units=units,
+            workers=workers,
+            progress=progress or update,
+            follow_links=follow_links,
+        )
+    with stage(stages, "cross-check decoders") as update:
+        index = cross_checked(index, workers, update)
     tables = tables or _embedded_labels(index.rows, findings, class_folders=class_folders)
     tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
     manifest = build(
@@ -145,6 +153,7 @@ def ingest(
         on_leak=on_leak,
         leaks=None if work is None else work.with_name(f"{work.name}.leaks.csv"),
         work=work,
+        stages=stages,
     )
     return manifest if work is None else _written(manifest, work, key)
 
@@ -159,6 +168,7 @@ def build(
     on_leak: OnLeak = "error",
     leaks: Path | None = None,
     work: Path | None = None,
+    stages: StageCallback | None = None,
 ) -> Manifest:
     """Return the manifest of indexed files, in memory.
 
@@ -203,7 +213,8 @@ def build(
         images = images.assign(fold=folds_of(images, split_options))
     check_no_overlap(images)
     final_split = images["split"].reindex(rows.index, fill_value="")
-    audit_table, audit_counts = audit(rows.assign(split=final_split))
+    with stage(stages, "search near-duplicates") as update:
+        audit_table, audit_counts = audit(rows.assign(split=final_split), update)
     content = {
         **summary(images, options=split_options, more_warnings=audit_warnings(audit_counts)),
         **split_record,

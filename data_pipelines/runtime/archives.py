@@ -79,13 +79,19 @@ def _members(path: str) -> dict[str, DicomError | None]:
     }
 
 
+def is_member(path: str | Path) -> bool:
+    """Whether a path is that of a member of an archive."""
+    archive_path, mark, _ = str(path).partition(MARK)
+    return bool(mark) and is_archive(archive_path) and Path(archive_path).is_file()
+
+
 def source_bytes(path: str | Path) -> bytes | None:
     """Return the bytes of a member, None where the path is no path of a member. Raises Unreadable
     (archive_unreadable, archive_member) and LimitExceeded.
     """
-    archive_path, mark, name = str(path).partition(MARK)
-    if not mark or not is_archive(archive_path) or not Path(archive_path).is_file():
+    if not is_member(path):
         return None
+    archive_path, _, name = str(path).partition(MARK)
     with _lock:
         return _member_bytes(archive_path, name)
 

@@ -14,8 +14,9 @@ from data_pipelines.errors import InputError
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one file. `seconds` and `memory` (bytes beyond those of the program itself) apply
-    in the decode workers.
+    """Limits of one file. `seconds` (of decoding, without the wait for storage), `stall` (seconds
+    in which storage must deliver the next 4 MiB) and `memory` (bytes beyond those of the program
+    itself) apply in the decode workers.
 
     file: bytes on disk. inflated: bytes after decompression, of a deflated data set, of all frames
     of an image, or of an archive. depth: sequences within sequences.
@@ -26,9 +27,11 @@ class Limits:
     file: int = 1 << 30
     inflated: int = 512 << 20
     depth: int = 64
+    stall: float = 300.0
 
 
 _DEFAULT = Limits()
+_SECONDS = ("seconds", "stall")  # the limits that need not be whole numbers
 _current: ContextVar[Limits] = ContextVar("limits")
 
 
@@ -55,7 +58,7 @@ def limited(**changes: float) -> Iterator[Limits]:
             )
         if not value > 0:
             raise InputError(f"limit {name}={value:g}: use a number above 0.", code="limits")
-    whole = {name: value if name == "seconds" else int(value) for name, value in changes.items()}
+    whole = {name: value if name in _SECONDS else int(value) for name, value in changes.items()}
     token = _current.set(replace(active_limits(), **whole))  # type: ignore[arg-type]
     try:
         yield active_limits()

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines.dicom.eligibility import eligible_kind
@@ -21,6 +20,7 @@ from data_pipelines.kinds import (
     kinds_with_series,
 )
 from data_pipelines.pixels.image import Image, image_of
+from data_pipelines.runtime.storage import read_file
 from data_pipelines.sources.image_source import (
     RASTER_FORMATS,
     file_format_of,
@@ -60,7 +60,7 @@ def accepted_images(
         data = (
             bytes(source)
             if isinstance(source, bytes | bytearray | memoryview)
-            else Path(str(source)).read_bytes()
+            else read_file(str(source))
         )
         return [with_plane(raster_image(data, units))]
     parsed = parse(source, pixels=True)

@@ -34,11 +34,12 @@ from data_pipelines.kinds import UNITS, FileFormat, UnitName, image_kind, kind_i
 from data_pipelines.pixels.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.pixels.image import Image, read_image
 from data_pipelines.pseudonyms import patient_key
-from data_pipelines.runtime.archives import source_bytes
 from data_pipelines.runtime.limits import active_limits
+from data_pipelines.runtime.storage import open_file, read_file
 from data_pipelines.sources.raster import read_raster
 
 WINDOW_8_BITS = (128.0, 256.0)
+ZIP_MAGIC = b"PK\x03\x04"  # an .npz is a ZIP archive
 RASTER_FORMATS: tuple[FileFormat, ...] = ("png", "jpeg")
 #: suffixes of the files that are read only where the user declares units
 RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz")
@@ -78,7 +79,7 @@ def file_format_of(source: DicomSource) -> FileFormat:
         head = bytes(source[:8])
     else:
         try:
-            with Path(source).open("rb") as file:
+            with open_file(source) as file:
                 head = file.read(8)
         except OSError:
             return "dicom"  # the DICOM reader then raises the error
@@ -87,7 +88,7 @@ def file_format_of(source: DicomSource) -> FileFormat:
     if head[:3] == b"\xff\xd8\xff":
         return "jpeg"
     is_named_npz = isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz"
-    return "npz" if is_named_npz and head[:4] == b"PK\x03\x04" else "dicom"
+    return "npz" if is_named_npz and head[:4] == ZIP_MAGIC else "dicom"
 
 
 def study_of(source: DicomSource) -> str:
@@ -158,58 +159,9 @@ def npz_images(path: Path | str, sha256: str) -> dict[str, NpzImage]:
     return _read_npz(str(path), sha256)
 
 
-def read_row(
-    source: str, path: str, frame: int, *, file_format: str, kind: str, sha256: str
-) -> Image:
-    """The image of a row of the manifest; `file_format` is its column `form`.
-
-    Raises CacheError: `source_missing` where the file cannot be read, `source_changed` where it is
-    not the file that was ingested.
-    """
-    units = image_kind(kind).units.name
-    try:
-        if file_format == "npz":
-            file, _, name = path.rpartition("#")
-            return npz_image(npz_images(Path(source) / file, sha256)[name], units)
-        member = source_bytes(Path(source) / path)
-        data = (Path(source) / path).read_bytes() if member is None else member
-    except OSError as error:
-        raise CacheError(
-            f"a source file cannot be read ({type(error).__name__}): put it back where it was "
-            f"ingested from, or run medres ingest again",
-            code="source_missing",
-        ) from None
-    _require_unchanged(data, sha256)
-    return read_image(data, frame=frame) if file_format == "dicom" else raster_image(data, units)
-
-
-@functools.lru_cache(maxsize=1)
-def _read_npz(path: str, sha256: str) -> dict[str, NpzImage]:
-    size = Path(path).stat().st_size
-    if size > active_limits().file:
-        raise LimitExceeded(
-            f"The file has {size} bytes; the limit is {active_limits().file}. Split it."
-        )
-    data = Path(path).read_bytes()
-    _require_unchanged(data, sha256)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            inflated = sum(entry.file_size for entry in archive.infolist())
-        if inflated > active_limits().inflated:
-            raise LimitExceeded(
-                f"The arrays take {inflated} bytes; the limit is {active_limits().inflated}. "
-                f"Split the file."
-            )
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            splits = {
-                name: arrays[name] for name in arrays.files if name.endswith(("_images", "_labels"))
-            }
-    except DicomError:
-        raise
-    except _ARRAY_ERRORS as error:
-        raise Unreadable(
-            f"The .npz file cannot be read ({type(error).__name__}). Fetch it again."
-        ) from None
+def parse_npz(data: bytes) -> dict[str, NpzImage]:
+    """As `npz_images`, from the bytes of a file."""
+    splits = _npz_arrays(data)
     images: dict[str, NpzImage] = {}
     for alias, split in SPLIT_ALIASES.items():
         if f"{alias}_images" in splits:
@@ -224,6 +176,59 @@ def _read_npz(path: str, sha256: str) -> dict[str, NpzImage]:
     if len({len(image.labels) for image in images.values()}) > 1:
         raise Unreadable("The labels of the splits have different numbers of columns.")
     return images
+
+
+def read_row(
+    source: str, path: str, frame: int, *, file_format: str, kind: str, sha256: str
+) -> Image:
+    """The image of a row of the manifest; `file_format` is its column `form`.
+
+    Raises CacheError: `source_missing` where the file cannot be read, `source_changed` where it is
+    not the file that was ingested.
+    """
+    units = image_kind(kind).units.name
+    try:
+        if file_format == "npz":
+            file, _, name = path.rpartition("#")
+            return npz_image(npz_images(Path(source) / file, sha256)[name], units)
+        data = read_file(Path(source) / path)
+    except OSError as error:
+        raise CacheError(
+            f"a source file cannot be read ({type(error).__name__}): put it back where it was "
+            f"ingested from, or run medres ingest again",
+            code="source_missing",
+        ) from None
+    _require_unchanged(data, sha256)
+    return read_image(data, frame=frame) if file_format == "dicom" else raster_image(data, units)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_npz(path: str, sha256: str) -> dict[str, NpzImage]:
+    data = read_file(path)
+    _require_unchanged(data, sha256)
+    return parse_npz(data)
+
+
+def _npz_arrays(data: bytes) -> dict[str, np.ndarray]:
+    """The arrays of images and labels, by their names."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            inflated = sum(entry.file_size for entry in archive.infolist())
+        if inflated > active_limits().inflated:
+            raise LimitExceeded(
+                f"The arrays take {inflated} bytes; the limit is {active_limits().inflated}. "
+                f"Split the file."
+            )
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {
+                name: arrays[name] for name in arrays.files if name.endswith(("_images", "_labels"))
+            }
+    except DicomError:
+        raise
+    except _ARRAY_ERRORS as error:
+        raise Unreadable(
+            f"The .npz file cannot be read ({type(error).__name__}). Fetch it again."
+        ) from None
 
 
 def _images_of_split(

@@ -43,8 +43,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Limit = Annotated[
     list[str] | None,
     typer.Option(
-        help="Limit per file: seconds=10, memory=2GiB, file=1GiB, inflated=512MiB or depth=64. "
-        "Repeatable."
+        help="Limit per file: seconds=10 (of decoding), stall=300 (seconds without data from "
+        "storage), memory=2GiB, file=1GiB, inflated=512MiB or depth=64. Repeatable."
     ),
 ]
 Work = Annotated[Path, typer.Argument(help="Work folder made by medres ingest.")]

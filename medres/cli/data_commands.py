@@ -128,7 +128,7 @@ def ingest(
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.progress import Bars
 
-    with limited(**parse_limits(limit or [])), Bars().task("ingest") as update:
+    with limited(**parse_limits(limit or [])):
         manifest = run(
             source,
             labels,
@@ -152,7 +152,7 @@ def ingest(
             class_folders=class_folders,
             follow_links=follow_links,
             on_leak=leaks,
-            progress=update,
+            stages=Bars().task,
         )
     report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
 

@@ -123,7 +123,11 @@ def _predictions(predictor: Predictor, studies: Sequence[StudyFiles]) -> Iterato
     """
     items = [tuple(str(file) for file in study.files) for study in studies]
     read = functools.partial(prepare_study, card=predictor.card)
-    limit = active_limits().seconds * max(map(len, items), default=1)
+    seconds = active_limits().seconds
+
+    def limit(files: tuple[str, ...]) -> float:
+        return seconds * len(files)
+
     for study, (_, result) in zip(studies, map_isolated(read, items, timeout_s=limit), strict=True):
         if isinstance(result, np.ndarray):
             prediction = predictor.decide(result, path=study.path)

@@ -98,7 +98,7 @@ def inspect(
         "pairs": _pair_figures(manifest.table, pairs, thumbnails),
         "unread": len(rows) - len(thumbnails),
     }
-    _add_examples(content["quarantine"], manifest.quarantine, workers)
+    _add_examples(content["quarantine"], manifest.quarantine, workers, progress)
     write_atomic(target, page(content, sections).encode())
     return target
 
@@ -212,13 +212,16 @@ def _pair_figures(
 
 
 def _add_examples(
-    reasons: list[dict[str, Any]], quarantine: pd.DataFrame, workers: int | None
+    reasons: list[dict[str, Any]],
+    quarantine: pd.DataFrame,
+    workers: int | None,
+    progress: ProgressCallback | None,
 ) -> None:
     """Add to each reason the image of its first file, or None."""
     for entry in reasons:
         entry["image"] = None
     with_example = [entry for entry in reasons if entry["reason"] in REASONS_WITH_EXAMPLE]
     files = [_locations(quarantine.iloc[[entry["row"] - 2]])[0] for entry in with_example]
-    thumbnails = thumbnails_of_files(files, workers=workers)
+    thumbnails = thumbnails_of_files(files, workers=workers, progress=progress)
     for entry, thumbnail in zip(with_example, thumbnails, strict=True):
         entry["image"] = None if thumbnail is None else sheet([thumbnail.tile])

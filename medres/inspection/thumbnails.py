@@ -18,12 +18,12 @@ from PIL import Image as Pillow
 from data_pipelines.errors import DicomError
 from data_pipelines.kinds import DISPLAY, HU, KINDS, UNITS
 from data_pipelines.pixels.image import Image, read_image
-from data_pipelines.runtime.atomic_files import file_sha256
+from data_pipelines.runtime.storage import read_source
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 from data_pipelines.sources.image_source import (
     file_format_of,
     npz_image,
-    npz_images,
+    parse_npz,
     raster_image,
     read_row,
 )
@@ -61,14 +61,19 @@ def thumbnails_of_rows(
 
 
 def thumbnails_of_files(
-    files: Sequence[tuple[str, str]], *, workers: int | None = None
+    files: Sequence[tuple[str, str]],
+    *,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Thumbnail | None]:
     """The thumbnail of each (source, path) of the quarantine, or None if the file holds no readable
     image.
     """
     return [
         None if isinstance(result, DicomError) else result
-        for _, result in map_isolated(thumbnail_of_file, list(files), workers=workers)
+        for _, result in map_isolated(
+            thumbnail_of_file, list(files), workers=workers, progress=progress
+        )
     ]
 
 
@@ -89,12 +94,12 @@ def thumbnail_of_file(location: tuple[str, str]) -> Thumbnail:
     whole = Path(source) / file
     form = file_format_of(whole)
     if form == "npz":
-        member = npz_images(whole, file_sha256(whole))[name]
+        member = parse_npz(read_source(whole))[name]
         image = npz_image(member, HU.name if member.pixels.dtype.kind == "i" else DISPLAY.name)
     elif form == "dicom":
         image = read_image(whole)
     else:
-        image = raster_image(whole.read_bytes(), DISPLAY.name)
+        image = raster_image(read_source(whole), DISPLAY.name)
     return _thumbnail(image)
 
 

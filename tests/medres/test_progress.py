@@ -32,3 +32,40 @@ def test_in_a_notebook_lines_stand_below_the_cell(
     assert in_notebook()
     Bars().line("done")
     assert capsys.readouterr() == ("done\n", "")
+
+
+def test_long_tasks_say_in_a_log_how_long_they_will_take(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("medres.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with Bars().task("cache") as update:
+        for part in (200, 1000):  # two parts: headers, then samples
+            for done in range(1, part + 1):
+                now[0] += 0.5
+                update(done, part)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "cache: 20 of 200 (10 %), about 2 min left"
+    assert lines[1] == "cache: 80 of 200 (40 %), about 60 s left"
+    assert lines[-1] == "cache: 1,000 of 1,000 done"
+    assert any(line.startswith("cache: 1") and "of 1,000" in line for line in lines)
+    assert 5 < len(lines) < 30
+
+
+def test_short_tasks_are_silent_in_a_log(capsys: pytest.CaptureFixture) -> None:
+    with Bars().task("cache") as update:
+        update(1, 2)
+        update(2, 2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_resumed_task_counts_its_own_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("medres.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with Bars().task("cache") as update:
+        for done in range(9001, 9012):
+            update(done, 10_000)
+            now[0] += 1
+    assert "about 15 min left" in capsys.readouterr().err

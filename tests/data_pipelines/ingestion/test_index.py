@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import raises_code
+from PIL import Image as Pillow
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from data_pipelines.dicom.writer import derived_uid, new_dataset, save, set_pixels
 from data_pipelines.errors import DicomError, InputError, NotDicom
-from data_pipelines.ingestion.file_inspection import inspect_file
+from data_pipelines.ingestion.file_inspection import inspect_file, inspect_path
 from data_pipelines.ingestion.index import IDENTIFIERS, index_sources
+from data_pipelines.runtime import storage
 
 PIXELS = np.random.default_rng(0).integers(0, 4096, (16, 12)).astype(np.uint16)
 
@@ -194,3 +196,33 @@ def test_a_decode_worker_loads_neither_tensorflow_nor_pandas() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["x.dcm", "x.png", "x.npz"])
+def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    pixels = np.arange(900, dtype=np.uint8).reshape(30, 30)
+    path = tmp_path / name
+    if name == "x.dcm":
+        save(make(), path)
+    elif name == "x.png":
+        Pillow.fromarray(pixels).save(path)
+    else:
+        np.savez(path, train_images=pixels[None])
+    reads: list[int] = []
+
+    class Counted(storage._TimedFile):
+        def read(self, size: int = -1) -> bytes:
+            data = super().read(size)
+            reads.append(len(data))
+            return data
+
+        def readinto(self, buffer) -> int | None:
+            count = super().readinto(buffer)
+            reads.append(count or 0)
+            return count
+
+    monkeypatch.setattr(storage, "_TimedFile", Counted)
+    monkeypatch.setattr(Path, "open", None)
+    monkeypatch.setattr("builtins.open", None)
+    assert len(inspect_path(str(path), for_processing=False, units="display")) == 1
+    assert sum(reads) == path.stat().st_size

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -178,9 +179,12 @@ def test_the_split_follows_from_the_seed_and_not_from_the_key(
 
 
 def test_in_memory_nothing_is_written(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "data_pipelines.runtime.atomic_files.tempfile.mkstemp", lambda **_: pytest.fail("wrote")
-    )
+    def wrote(**_: object) -> None:
+        pytest.fail("wrote")
+
+    # not tempfile itself: the shared memory of the workers is made with it
+    files = SimpleNamespace(mkstemp=wrote, mkdtemp=wrote)
+    monkeypatch.setattr("data_pipelines.runtime.atomic_files.tempfile", files)
     monkeypatch.setenv("MEDRES_KEY", "e" * 64)
     manifest = ingest(
         [cohort / "PHANTOM-0001", cohort / "PHANTOM-0002", cohort / "PHANTOM-0003"], workers=1

@@ -13,12 +13,14 @@ import pytest
 from helpers import raises_code
 
 from data_pipelines.errors import DecodeFailed, DicomError, NoPixelData
+from data_pipelines.runtime import worker_pool
 from data_pipelines.runtime.limits import limited
 from data_pipelines.runtime.worker_pool import map_isolated
 
 TASKS = """
 import os, signal, sys, time
 from data_pipelines.errors import NoPixelData
+from data_pipelines.runtime import storage
 
 def act(item):
     name, value = item
@@ -29,6 +31,14 @@ def act(item):
     if name == "sleep":
         time.sleep(value)
         return value
+    if name == "slow read":
+        with storage._clock.waiting():
+            time.sleep(value)
+        return value
+    if name == "read, sleep":
+        with storage._clock.waiting():
+            time.sleep(1)
+        time.sleep(value)
     if name == "modules":
         return sorted({"tensorflow", "keras", "pandas"} & set(sys.modules))
     if name == "pid":
@@ -220,3 +230,42 @@ def test_no_worker_outlives_the_parent(tmp_path: Path, ending: signal.Signals) -
 def test_errors_cross_the_process_border_with_their_code() -> None:
     error = pickle.loads(pickle.dumps(DecodeFailed("a", code="b")))
     assert (type(error), str(error), error.code) == (DecodeFailed, "a", "b")
+
+
+def test_a_slow_item_does_not_idle_the_other_workers(act) -> None:
+    items = [("sleep", 1.0 if n % 20 == 0 else 0.01) for n in range(160)]
+    answers = map_isolated(act, items, workers=4)
+    next(answers)  # the workers have started
+    started = time.monotonic()
+    assert [item for item, _ in answers] == items[1:]
+    ideal = sum(seconds for _, seconds in items[1:]) / 4
+    assert time.monotonic() - started < ideal + 1.5  # one slow item may end last
+
+
+def test_few_bytes_wait_for_a_slow_item(act, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "MAX_WAITING_BYTES", 5_000_000)
+    items = [("sleep", 1.5), *[("large", 1_000_000)] * 40]
+    answers = map_isolated(act, items, workers=2)
+    next(answers)
+    queue = answers.gi_frame.f_locals["queue"]  # type: ignore[attr-defined]
+    assert queue.submitted <= 9
+    assert [len(result) for _, result in answers] == [1_000_000] * 40
+
+
+def test_each_item_has_its_own_time_limit(act) -> None:
+    items = [("sleep", 0.9), ("sleep", 0.9), ("sleep", 60)]
+    limits = iter([2.0, 0.3, 0.5])
+    results = [
+        getattr(result, "code", result)
+        for _, result in map_isolated(act, items, workers=1, timeout_s=lambda _: next(limits))
+    ]
+    assert results == [0.9, "time_limit", "time_limit"]
+
+
+def test_waiting_for_storage_costs_no_decoding_time_and_has_its_own_limit(act) -> None:
+    items = [("slow read", 1.6), ("slow read", 60), ("read, sleep", 60), ("echo", 1)]
+    with limited(seconds=0.8, stall=4):
+        results = [
+            getattr(result, "code", result) for _, result in map_isolated(act, items, workers=1)
+        ]
+    assert results == [1.6, "read_stalled", "time_limit", 1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from canaries import picture
+from canaries import radiograph
 from helpers import raises_code
 from PIL import Image as Pillow
 
@@ -186,8 +186,8 @@ def test_one_blank_image_of_an_array_costs_one_image(tmp_path: Path) -> None:
 def test_a_large_array_may_take_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = []
 
-    def answers(function, items, *, timeout_s: float | None = None, **_: object):
-        limits.append(timeout_s)
+    def answers(function, items, *, timeout_s=None, **_: object):
+        limits.append(timeout_s and timeout_s(items[0]))
         return [(item, function(item)) for item in items]
 
     monkeypatch.setattr("data_pipelines.ingestion.index.map_isolated", answers)
@@ -374,7 +374,7 @@ def test_real_medmnist_file(medres_data: Path, tmp_path: Path) -> None:
 def test_a_study_is_one_of_a_patient(tmp_path: Path) -> None:
     studies = []
     for patient, issuer in (("A 1", ""), ("a1", ""), ("B", ""), ("A1", "North")):
-        dataset = picture(patient, 1, issuer=issuer)
+        dataset = radiograph(patient, 1, issuer=issuer)
         save_dicom(dataset, tmp_path / "x.dcm")
         studies.append(study_of(tmp_path / "x.dcm"))
     assert studies[0] == studies[1]
