@@ -34,16 +34,12 @@ table.
 from __future__ import annotations
 
 
-class DicomError(Exception):
-    """Root of the tree. `code` is the class's own code, or the narrower one of the raise.
-
-    >>> DicomError("The image is a localizer.", code="localizer").code
-    'localizer'
-    >>> TruncatedPixelData("The pixel data end early.").code
-    'truncated_pixels'
+class CodedError(Exception):
+    """An exception that is raised on purpose. `code` is stable and lower case: the class's own, or
+    the narrower one of the raise. Documentation and tests refer to it, never to the sentence.
     """
 
-    code = "dicom"
+    code = "error"
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -55,8 +51,20 @@ class DicomError(Exception):
         return _rebuild, (type(self), str(self), self.code)
 
 
-def _rebuild(kind: type[DicomError], message: str, code: str) -> DicomError:
+def _rebuild(kind: type[CodedError], message: str, code: str) -> CodedError:
     return kind(message, code=code)
+
+
+class DicomError(CodedError):
+    """Root of the errors of data_pipelines.
+
+    >>> DicomError("The image is a localizer.", code="localizer").code
+    'localizer'
+    >>> TruncatedPixelData("The pixel data end early.").code
+    'truncated_pixels'
+    """
+
+    code = "dicom"
 
 
 class NotDicom(DicomError):

@@ -15,25 +15,15 @@ and how to fix it, and never holds a patient's data.
 
 from __future__ import annotations
 
+from data_pipelines.errors import CodedError
 
-class MedresError(Exception):
-    """Root of the tree. `code` is a stable, lower-case reason code: the class's own, or a narrower
-    one that the raise gives."""
+
+class MedresError(CodedError):
+    """Root of the errors of medres. `code` is a stable, lower-case reason code: the class's own, or
+    a narrower one that the raise gives.
+    """
 
     code = "medres"
-
-    def __init__(self, message: str, *, code: str | None = None) -> None:
-        super().__init__(message)
-        if code is not None:
-            self.code = code
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Keep `code` across a process boundary."""
-        return _rebuild, (type(self), str(self), self.code)
-
-
-def _rebuild(kind: type[MedresError], message: str, code: str) -> MedresError:
-    return kind(message, code=code)
 
 
 class ModelError(MedresError, ValueError):
