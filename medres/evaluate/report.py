@@ -176,12 +176,6 @@ def evaluate(
         provenance = {**scores.provenance, **(provenance or {})}
         flow, pictures, scores = flow or scores.flow, pictures or scores.pictures, scores.table
     pool = pool or "max"
-    if isinstance(scores, Scored):
-        unit, pool, title = unit or scores.unit, pool or scores.pool, title or scores.title
-        subgroups, thresholds = subgroups or scores.subgroups, _all_thresholds(scores, thresholds)
-        provenance = {**scores.provenance, **(provenance or {})}
-        flow, pictures, scores = flow or scores.flow, pictures or scores.pictures, scores.table
-    pool = pool or "max"
     table = load(scores, patient=patient)
     options = make_options(
         table.names,
