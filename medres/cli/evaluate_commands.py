@@ -5,6 +5,7 @@ TensorFlow is imported only when a MODEL is given.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from medres.cli.console import Json, report
 
 if TYPE_CHECKING:
     from medres.evaluate import DiagnosticReport
+    from medres.evaluate.scores.scored import Scored
 
 
 def evaluate(
@@ -128,37 +130,45 @@ def evaluate(
     prevalences: list[Any] = [parse_prevalence(text) for text in prevalence or ()]
     from medres.evaluate.report import evaluate as make_report
     from medres.evaluate.reporting.save import check_target
+    from medres.evaluate.scores.scored import Scored
 
     check_target(out, overwrite=overwrite)
-    source: Any = scores
-    if model is not None and work is not None:
+
+    def evaluated(source: Path | Scored) -> DiagnosticReport:
+        finding = source.provenance.get("finding") if isinstance(source, Scored) else None
+        diagnostic = make_report(
+            source,
+            tune=tune,
+            patient=patient,
+            unit=unit,
+            subgroups=subgroup or (),
+            compare=compare or None,
+            readers=readers,
+            thresholds=[_with_report_name(value, finding) for value in thresholds] or None,
+            operating_points=criteria,
+            design=design,
+            prevalence=[_with_report_name(value, finding) for value in prevalences] or None,
+            level=level,
+            margin=margin,
+            exact=exact,
+            pool=pool,
+            pool_label=pool_label,
+            title=title,
+            name=name,
+        )
+        _check_has_auc(diagnostic)
+        return diagnostic
+
+    def rehearse(unscored: Scored) -> None:
+        """Refuse wrong options before the split is scored and its access is logged."""
+        evaluated(replace(unscored, pictures=None))
+
+    if scores is not None:
+        diagnostic = evaluated(scores)
+    else:
         from medres.inference.scoring import score
 
-        source = score(model, work, split or "test")
-        finding = source.provenance.get("finding")
-        thresholds = [_with_report_name(value, finding) for value in thresholds]
-        prevalences = [_with_report_name(value, finding) for value in prevalences]
-    diagnostic = make_report(
-        source,
-        tune=tune,
-        patient=patient,
-        unit=unit,
-        subgroups=subgroup or (),
-        compare=compare or None,
-        readers=readers,
-        thresholds=thresholds or None,
-        operating_points=criteria,
-        design=design,
-        prevalence=prevalences or None,
-        level=level,
-        margin=margin,
-        exact=exact,
-        pool=pool,
-        pool_label=pool_label,
-        title=title,
-        name=name,
-    )
-    _check_has_auc(diagnostic)
+        diagnostic = evaluated(score(str(model), str(work), split or "test", check=rehearse))
     diagnostic.save(out, overwrite=overwrite)
     findings = diagnostic.report.findings
     result = {

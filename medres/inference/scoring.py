@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def score_split(
     split: str = "test",
     *,
     progress: ProgressReporter | None = None,
+    check: Callable[[Scored], object] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The scores table (one row per image) of one split of a work folder, and the context for its
     report.
@@ -40,6 +42,8 @@ def score_split(
     (ingest.json), provenance, unit, pool, subgroups, title, and pictures (draws the saliency map of
     a unit on request). Each access to the test split is logged in the work folder and counted in
     the provenance.
+    check: called before anything is scored, with the same rows and equal scores. What it raises
+        ends the call, and no access to the test split is logged.
     Raises SpecError (unknown_split, empty_split); ArtefactError (other_labels) if the labels of the
     work folder are not those of the model.
     """
@@ -62,13 +66,17 @@ def score_split(
             f"the {split} split holds no image of the model's kind: choose another --split",
             code="empty_split",
         )
+    table = manifest.table.set_index("image").loc[cache.images["image"].iloc[rows]].reset_index()
     predictor, scores = Predictor(artefact), []
+    context = _context(artefact, manifest, table, split) | {"pictures": pictures(predictor, work)}
+    if check is not None:
+        n_outputs = task_named(targets.task).outputs(len(targets.names))
+        equal = np.full((len(rows), n_outputs), 1 / max(2, n_outputs))
+        check(_scored(_scores_table(table, equal, targets), context))
     with reporter.task(f"score {split}") as update:
         for inputs, _, _ in eval_batches(cache, targets, BATCH, split):
             scores.append(predictor.forward(inputs["image"].numpy()))
             update(sum(map(len, scores)), len(rows))
-    table = manifest.table.set_index("image").loc[cache.images["image"].iloc[rows]].reset_index()
-    context = _context(artefact, manifest, table, split) | {"pictures": pictures(predictor, work)}
     if split == "test":
         accesses = log_test_access(
             work,
@@ -135,15 +143,20 @@ def score(
     split: str = "test",
     *,
     progress: ProgressReporter | None = None,
+    check: Callable[[Scored], object] | None = None,
 ) -> Scored:
     """Score one split of a work folder with a model file; `medres.evaluate.evaluate` takes the
     result as it is.
 
     split: "train", "tune" (validation) or "test"; each access to the test split is logged in the
-    work folder. Raises ArtefactError if the labels of the work folder are not those of the model,
-    and SpecError if the split is unknown or has no image for this model.
+    work folder. check: see `score_split`; it refuses a request before anything is scored. Raises
+    ArtefactError if the labels of the work folder are not those of the model, and SpecError if the
+    split is unknown or has no image for this model.
     """
-    table, context = score_split(model, work, split, progress=progress)
+    return _scored(*score_split(model, work, split, progress=progress, check=check))
+
+
+def _scored(table: pd.DataFrame, context: dict[str, Any]) -> Scored:
     return Scored(
         table=table,
         thresholds=context["frozen"],

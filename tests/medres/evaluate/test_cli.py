@@ -81,8 +81,9 @@ def fake_scoring(monkeypatch: pytest.MonkeyPatch, scored: Scored) -> list[tuple[
     """Replace medres.inference.scoring, which starts TensorFlow; returns the calls of score."""
     calls = []
 
-    def score(model: Path, work: Path, split: str) -> Scored:
-        calls.append((str(model), str(work), split))
+    def score(model: str, work: str, split: str, check) -> Scored:
+        check(scored)
+        calls.append((model, work, split))
         return scored
 
     module = types.ModuleType("medres.inference.scoring")

@@ -8,7 +8,8 @@ import numpy as np
 import pydicom
 import pytest
 from conftest import rewrite
-from helpers import raises_code
+from helpers import fails, raises_code
+from helpers import medres as medres_command
 from PIL import Image
 
 import medres
@@ -268,3 +269,16 @@ def test_on_a_gpu_a_batch_is_run_as_one(predictor, monkeypatch: pytest.MonkeyPat
     together, others = medres.Predictor(predictor.artefact).scored(images)
     assert together == pytest.approx(alone, abs=1e-5)
     assert others == pytest.approx(distances, rel=1e-3)
+
+
+def test_wrong_options_open_nothing(tiny_work: Path, tiny_run: Path, tmp_path: Path) -> None:
+    """A subgroup that does not exist is refused before the test split is scored and logged."""
+    before = read_openings(tiny_work)
+    wrong = [("--subgroup", "ward"), ("--threshold", "other:a=0.5"), ("--prevalence", "x=0.1")]
+    for option in wrong:
+        done = medres_command(
+            "evaluate", tiny_run / "model.keras", tiny_work, "--out", tmp_path / "R", *option
+        )
+        fails(done)
+    assert read_openings(tiny_work) == before
+    assert not (tmp_path / "R").exists()
