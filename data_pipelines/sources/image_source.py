@@ -123,7 +123,11 @@ def raster_image(data: bytes, units: UnitName) -> Image:
         if error.code == "too_large":
             raise LimitExceeded(str(error)) from None
         raise Ineligible(str(error), code=error.code) from None
-    repairs = {"faint_colour": raster.luminance, "exif_orientation": raster.exif_rotated}
+    repairs = {
+        "faint_colour": raster.luminance and not raster.few_colored,
+        "few_colored_pixels": raster.few_colored,
+        "exif_orientation": raster.exif_rotated,
+    }
     return _image(raster.pixels, units, tuple(code for code, done in repairs.items() if done))
 
 

@@ -15,6 +15,7 @@ from data_pipelines.errors import RasterError
 
 MAX_PIXELS = 1 << 28
 GRAY_TOLERANCE = 16  # of 255: how much lossy chroma coding changes a grayscale image
+MAX_COLORED_SHARE = 0.02  # of the pixels: an arrow or a marker; who is let in must not hang on one
 _ERRORS = (
     OSError,
     ValueError,
@@ -31,7 +32,8 @@ _REASONS = {
     "too_large": "The image has more than 2^28 pixels.",
     "several_frames": "The file has several frames. Save each of them as a separate image.",
     "transparent": "The image has transparent pixels: their values are unknown.",
-    "colour": "RGB image: convert it to grayscale (the channels differ by more than 16 of 255).",
+    "colour": "RGB image: convert it to grayscale (the channels differ by more than 16 of 255 in "
+    "more than 2 % of the pixels).",
     "format": "The sample format is not supported: save the image as grayscale PNG of 8 or 16 "
     "bits, or as JPEG.",
 }
@@ -42,21 +44,25 @@ class RasterImage:
     """A decoded PNG or JPEG.
 
     pixels: uint8 or uint16 (rows, columns), larger = brighter. lossy: whether it was a JPEG.
-    luminance: whether faint color was converted to luminance. exif_rotated: whether the image was
-    turned as its EXIF orientation says.
+    luminance: whether color was converted to luminance: faint color, or a few colored pixels.
+    few_colored: whether a few pixels (an arrow, a marker) are colored beyond GRAY_TOLERANCE.
+    exif_rotated: whether the image was turned as its EXIF orientation says.
     """
 
     pixels: np.ndarray
     lossy: bool
     luminance: bool
     exif_rotated: bool
+    few_colored: bool = False
 
     @property
     def changes(self) -> tuple[str, ...]:
         """What was done to the stored samples, as DerivationDescription has it."""
         changes = {
             "turned upright as its EXIF orientation says": self.exif_rotated,
-            "faint colour turned to luminance (ITU-R BT.601)": self.luminance,
+            "faint colour turned to luminance (ITU-R BT.601)": self.luminance
+            and not self.few_colored,
+            "a few colored pixels turned to luminance (ITU-R BT.601)": self.few_colored,
         }
         return tuple(change for change, done in changes.items() if done)
 
@@ -66,7 +72,7 @@ def read_raster(data: bytes) -> RasterImage:
 
     unreadable (damaged, truncated, or another file format), too_large (more than 2^28 pixels),
     several_frames, transparent (at least one pixel), colour (channels differ by more than 16 of
-    255), format (CMYK, or color with 16 bits per channel).
+    255 in more than 2 % of the pixels), format (CMYK, or color with 16 bits per channel).
     """
     try:
         with warnings.catch_warnings():
@@ -110,9 +116,11 @@ def _to_grayscale(stored: Image.Image) -> RasterImage:
     if channels[..., 3].min() < 255:
         raise _refusal("transparent")
     rgb = channels[..., :3]
-    spread = int((rgb.max(axis=-1) - rgb.min(axis=-1)).max())
-    if spread > GRAY_TOLERANCE:
+    spread = rgb.max(axis=-1) - rgb.min(axis=-1)
+    colored = spread > GRAY_TOLERANCE
+    if colored.mean() > MAX_COLORED_SHARE:
         raise _refusal("colour")
-    if spread == 0:
+    if spread.max() == 0:
         return RasterImage(np.ascontiguousarray(rgb[..., 0]), lossy, False, rotated)
-    return RasterImage(np.asarray(Image.fromarray(rgb).convert("L")), lossy, True, rotated)
+    luminance = np.asarray(Image.fromarray(rgb).convert("L"))
+    return RasterImage(luminance, lossy, True, rotated, few_colored=bool(colored.any()))

@@ -9,6 +9,7 @@ from PIL import Image
 
 from data_pipelines.errors import RasterError
 from data_pipelines.sources import raster
+from data_pipelines.sources.image_source import raster_image
 from data_pipelines.sources.raster import read_raster
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30)).astype(np.uint8)
@@ -69,6 +70,23 @@ def test_faint_colour_becomes_luminance_and_says_so() -> None:
     assert np.abs(decoded.pixels - (0.299 * red + 0.587 * green + 0.114 * blue)).max() <= 1
     assert decoded.luminance
     assert "BT.601" in decoded.changes[0]
+
+
+@pytest.mark.parametrize(("colored", "accepted"), [(1, True), (200, True), (201, False)])
+def test_an_arrow_does_not_exclude_an_image(colored: int, accepted: bool) -> None:
+    """200 of 10,000 pixels are 2 %: as many as an arrow, a marker or a tint may have."""
+    pixels = np.repeat(np.arange(10_000, dtype=np.uint8).reshape(100, 100, 1) % 200, 3, axis=-1)
+    pixels.reshape(-1, 3)[:colored] = (255, 0, 0)
+    data = encode(Image.fromarray(pixels))
+    if not accepted:
+        with raises_code(RasterError, "colour"):
+            read_raster(data)
+        return
+    decoded = read_raster(data)
+    assert (decoded.luminance, decoded.few_colored) == (True, True)
+    assert set(decoded.pixels.reshape(-1)[:colored]) == {76}  # 0.299 * 255
+    assert (decoded.pixels.reshape(-1)[colored:] == pixels[..., 0].reshape(-1)[colored:]).all()
+    assert raster_image(data, "display").repairs == ("few_colored_pixels",)
 
 
 def test_exif_orientation_is_applied_and_told() -> None:
