@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+# Imported here and not at the first use: a worker imports this file before it is ready, and the
+# time limit of its first image must not pay for a cold disk.
+from scipy.sparse import csr_array
 
 FloatArray = NDArray[np.floating]
 Float64Array = NDArray[np.float64]
@@ -122,8 +122,6 @@ def _triangle(size_in: int, size_out: int, first: int, count: int) -> csr_array:
     The filter is as wide as two input samples, or as two output samples if those are wider
     (antialiasing).
     """
-    from scipy.sparse import csr_array
-
     step = size_in / size_out
     support = max(step, 1.0)
     center = (np.arange(first, first + count) + 0.5) * step
