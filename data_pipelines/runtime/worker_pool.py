@@ -60,8 +60,9 @@ class _Worker:
         """When the process is to be stopped, if its state does not change."""
         if not self.ready:
             return self.started + _START_S
-        if self.clock.reading_since:
-            return self.clock.reading_since + self.limits.stall
+        since = self.clock.reading_since  # read once: the worker may end its read at any moment
+        if since:
+            return since + self.limits.stall
         return self.started + self.clock.waited + self.limits.seconds
 
 

@@ -14,7 +14,8 @@ from helpers import raises_code
 
 from data_pipelines.errors import DecodeFailed, DicomError, NoPixelData
 from data_pipelines.runtime import worker_pool
-from data_pipelines.runtime.limits import limited
+from data_pipelines.runtime.limits import Limits, limited
+from data_pipelines.runtime.storage import StorageClock
 from data_pipelines.runtime.worker_pool import map_isolated
 
 TASKS = """
@@ -269,3 +270,19 @@ def test_waiting_for_storage_costs_no_decoding_time_and_has_its_own_limit(act) -
             getattr(result, "code", result) for _, result in map_isolated(act, items, workers=1)
         ]
     assert results == [1.6, "read_stalled", "time_limit", 1]
+
+
+def test_a_read_that_ends_while_the_deadline_is_computed_is_not_too_slow() -> None:
+    """The worker clears the beginning of its read between two looks of the parent at it."""
+
+    class Cells(list[float]):
+        def __getitem__(self, index):
+            value = super().__getitem__(index)
+            if index == 0:
+                self[0] = 0.0
+            return value
+
+    now = time.monotonic()
+    clock = StorageClock(Cells([now, 0.0]))
+    worker = worker_pool._Worker(None, None, clock, now, Limits(), index=0, ready=True)
+    assert worker.deadline >= now + min(Limits().seconds, Limits().stall)
