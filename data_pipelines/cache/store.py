@@ -31,7 +31,8 @@ from data_pipelines.errors import CacheError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from data_pipelines.runtime.atomic_files import file_sha256
-from data_pipelines.runtime.worker_pool import ProgressCallback
+from data_pipelines.runtime.progress import Bars
+from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
 
 CODE_VERSION = 2
 SCHEMA = "medres.cache/2"
@@ -73,9 +74,11 @@ def ensure_cache(
 ) -> Cache:
     """Open the cache of `preset` for WORK's manifest; build it first if there is none.
 
-    progress: called with (done, total), see build. log: receives lines of text: before the first
-    byte is written how large the cache will be, and how many series make no volume. A build that
-    was killed is resumed after its last complete shard; a second process waits for the first.
+    progress: called with (done, total), see build; without it, a long build shows a progress bar on
+    a terminal, and lines with the time left in a notebook or a log. log: receives lines of text:
+    before the first byte is written how large the cache will be, and how many series make no
+    volume. A build that was killed is resumed after its last complete shard; a second process waits
+    for the first.
     Raises CacheError with code damaged (an existing cache was altered), source_changed (a source
     file changed since ingest), no_space (the disk is too full), no_volume, or wrong_kind (the
     manifest holds no image of the preset's kind).
@@ -84,10 +87,12 @@ def ensure_cache(
     table = eligible_rows(manifest.table, spec)
     key = _key(table, spec)
     folder = Path(work) / "cache" / f"{spec.name}-{key[:12]}"
-    if not folder.exists():
-        index = {"schema": SCHEMA, "spec": spec.model_dump(), "key": key}
-        build(table, spec, folder, index, workers=workers, progress=progress, log=log)
-    return open_cache(folder)
+    with stage(Bars().task if progress is None else None, f"cache {spec.name}") as update:
+        progress = progress or update
+        if not folder.exists():
+            index = {"schema": SCHEMA, "spec": spec.model_dump(), "key": key}
+            build(table, spec, folder, index, workers=workers, progress=progress, log=log)
+        return open_cache(folder, progress=progress)
 
 
 def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
@@ -117,12 +122,12 @@ def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
     return rows.loc[keys.sort_values(["split", "series", "order"], kind="stable").index]
 
 
-def open_cache(folder: Path) -> Cache:
+def open_cache(folder: Path, *, progress: ProgressCallback | None = None) -> Cache:
     """Read and verify a cache folder. Raises CacheError (code damaged) naming the first file that
-    is missing, cut or altered.
+    is missing, cut or altered. progress: called with (done, total) files.
     """
     index = _read_index(folder)
-    for problem in _damage(folder, index):
+    for problem in _damage(folder, index, progress):
         raise CacheError(f"{problem}: {_how_to_rebuild(folder)}", code="damaged")
     images = pd.read_parquet(folder / "images.parquet")
     if "slices.parquet" in index.tables:
@@ -135,16 +140,22 @@ def open_cache(folder: Path) -> Cache:
     return Cache(folder, index.spec, images, slices, files, index.left_out)
 
 
-def verify_caches(work: Path | str) -> dict[str, list[str]]:
+def verify_caches(work: Path | str, *, stages: StageCallback | None = None) -> dict[str, list[str]]:
     """Every problem of every cache of a work folder, by folder name; an empty list for a cache
     without problems.
 
     It reports a byte that changed; a file that is cut, missing or not named by the index (a stale
     shard); a cache that belongs to another manifest; and a cache that was never finished.
+
+    stages: called with the name of each check, returns a context manager with a progress callback
+    for its files (default: bars or lines, as in `ensure_cache`).
     """
-    manifest = Manifest.load(work)
-    folders = sorted(path for path in (Path(work) / "cache").glob("*") if path.is_dir())
-    return {folder.name: _problems(folder, manifest) for folder in folders}
+    manifest, stages = Manifest.load(work), stages or Bars().task
+    problems = {}
+    for folder in sorted(path for path in (Path(work) / "cache").glob("*") if path.is_dir()):
+        with stages(f"check {folder.name}") as progress:
+            problems[folder.name] = _problems(folder, manifest, progress)
+    return problems
 
 
 class _Index(NamedTuple):
@@ -171,14 +182,16 @@ def _read_index(folder: Path) -> _Index:
         ) from None
 
 
-def _problems(folder: Path, manifest: Manifest) -> list[str]:
+def _problems(folder: Path, manifest: Manifest, progress: ProgressCallback) -> list[str]:
     if folder.name.startswith(".building-"):
         return ["it was never finished: repeat the command that builds it, or delete the folder"]
     try:
         index = _read_index(folder)
     except CacheError as error:
         return [str(error)]
-    problems = [f"{problem}: {_how_to_rebuild(folder)}" for problem in _damage(folder, index)]
+    problems = [
+        f"{problem}: {_how_to_rebuild(folder)}" for problem in _damage(folder, index, progress)
+    ]
     named = {"cache.json", *index.tables, *(shard["file"] for shard in index.shards)}
     stale = sorted(path.name for path in folder.iterdir() if path.name not in named)
     problems += [f"{name} of {folder.name} belongs to no index: delete it" for name in stale]
@@ -193,16 +206,21 @@ def _problems(folder: Path, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _damage(folder: Path, index: _Index) -> Iterator[str]:
-    """What is wrong with the files that an index names."""
+def _damage(folder: Path, index: _Index, progress: ProgressCallback | None) -> Iterator[str]:
+    """What is wrong with the files that an index names. progress: called with (done, total)
+    files.
+    """
     shards = [("shard", s["file"], s["bytes"], s["sha256"]) for s in index.shards]
     tables = [("table", name, None, digest) for name, digest in index.tables.items()]
-    for kind, name, size, digest in [*shards, *tables]:
+    files = [*shards, *tables]
+    for number, (kind, name, size, digest) in enumerate(files, start=1):
         path = folder / name
         if not path.is_file():
             yield f"{kind} {name} of cache {folder.name} is missing"
         elif size not in (None, path.stat().st_size) or file_sha256(path) != digest:
             yield f"{kind} {name} of cache {folder.name} is damaged"
+        if progress is not None:
+            progress(number, len(files))
 
 
 def _key(table: pd.DataFrame, spec: PreprocessSpec) -> str:

@@ -143,10 +143,12 @@ def _inspect_all(
     results = iter(
         [result for _, result in map_isolated(inspect, others, workers=workers, progress=progress)]
     )
-    return [
-        _inspect_npz(inspect, path) if n in arrays else next(results)
-        for n, path in enumerate(paths)
-    ]
+    inspections: list[Inspection | DicomError] = []
+    for n, path in enumerate(paths):
+        inspections.append(_inspect_npz(inspect, path) if n in arrays else next(results))
+        if progress is not None and n in arrays:
+            progress(n + 1, len(paths))
+    return inspections
 
 
 def _inspect_npz(inspect: Callable[[str], Inspection], path: str) -> Inspection | DicomError:

@@ -37,6 +37,7 @@ from data_pipelines.labels.raters import Readers
 from data_pipelines.labels.table import Labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
+from data_pipelines.runtime.progress import Bars
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
 from data_pipelines.splits.assignment import (
     MAX_PATIENTS,
@@ -102,7 +103,8 @@ def ingest(
     on_leak: what happens when a patient or equal pixels lie in two given splits: "error", or "drop"
         them from the split of lower rank (train, then tune).
     progress: called with (done, total) files. stages: called with the name of each long step,
-        returns a context manager with a progress callback for it (medres.progress.Bars().task).
+        returns a context manager with a progress callback for it. Without both, long steps show
+        progress bars on a terminal, and lines with the time left in a notebook or a log.
 
     Where patients are too few for the splits, or there is one class only (codes too_few_patients
     and one_class), `out` has ingest.json and quarantine.csv alone. Raises
@@ -111,6 +113,7 @@ def ingest(
     splits (SplitError, code split_leak; they are listed in <out>.leaks.csv), no image at all
     (ManifestError, codes no_dicom and no_image_left).
     """
+    stages = stages or (Bars().task if progress is None else None)
     sources = [source] if isinstance(source, Path | str) else list(source)
     work = None if out is None else Path(out)
     if work is not None:

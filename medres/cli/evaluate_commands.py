@@ -131,31 +131,34 @@ def evaluate(
     from medres.evaluate.report import evaluate as make_report
     from medres.evaluate.reporting.save import check_target
     from medres.evaluate.scores.scored import Scored
+    from medres.progress import Bars
 
     check_target(out, overwrite=overwrite)
 
     def evaluated(source: Path | Scored) -> DiagnosticReport:
         finding = source.provenance.get("finding") if isinstance(source, Scored) else None
-        diagnostic = make_report(
-            source,
-            tune=tune,
-            patient=patient,
-            unit=unit,
-            subgroups=subgroup or (),
-            compare=compare or None,
-            readers=readers,
-            thresholds=[_with_report_name(value, finding) for value in thresholds] or None,
-            operating_points=criteria,
-            design=design,
-            prevalence=[_with_report_name(value, finding) for value in prevalences] or None,
-            level=level,
-            margin=margin,
-            exact=exact,
-            pool=pool,
-            pool_label=pool_label,
-            title=title,
-            name=name,
-        )
+        with Bars().task("evaluate") as update:
+            diagnostic = make_report(
+                source,
+                tune=tune,
+                patient=patient,
+                unit=unit,
+                subgroups=subgroup or (),
+                compare=compare or None,
+                readers=readers,
+                thresholds=[_with_report_name(value, finding) for value in thresholds] or None,
+                operating_points=criteria,
+                design=design,
+                prevalence=[_with_report_name(value, finding) for value in prevalences] or None,
+                level=level,
+                margin=margin,
+                exact=exact,
+                pool=pool,
+                pool_label=pool_label,
+                title=title,
+                name=name,
+                progress=update,
+            )
         _check_has_auc(diagnostic)
         return diagnostic
 
@@ -168,7 +171,8 @@ def evaluate(
     else:
         from medres.inference.scoring import score
 
-        diagnostic = evaluated(score(str(model), str(work), split or "test", check=rehearse))
+        scored = score(str(model), str(work), split or "test", progress=Bars(), check=rehearse)
+        diagnostic = evaluated(scored)
     diagnostic.save(out, overwrite=overwrite)
     findings = diagnostic.report.findings
     result = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -131,6 +131,7 @@ def evaluate(
     pictures: Pictures | None = None,
     title: str | None = None,
     name: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> DiagnosticReport:
     """Evaluate a scores table: a DataFrame, or the path of a CSV or Parquet file, with one row per
     image; or what `medres.score` returns. The latter brings its own unit, pooling, frozen
@@ -162,6 +163,7 @@ def evaluate(
         as a saliency map. It is called for the worst errors only.
     title: of the report. name: what the page, the tables and the figures call the finding of a
         table with one finding (default: the model's name of it, else its key in report.json).
+    progress: called with (done, total) findings.
 
     Raises EvaluationError, in one sentence, if the input cannot be evaluated. A finding with only
     one class is not an error: its figures are null, with the reason.
@@ -198,7 +200,7 @@ def evaluate(
         operating_points,
     )
     others = [_load_named(name, source, patient) for name, source in _named_tables(compare)]
-    findings = _findings(table, units, chosen, options)
+    findings = _findings(table, units, chosen, options, progress)
     titles = _titles(units.names, name, (provenance or {}).get("finding"))
     findings = {key: replace(f, title=titles[key]) for key, f in findings.items()}
     if readers is not None:
@@ -268,10 +270,11 @@ def _findings(
     units: AnalysisUnits,
     thresholds: dict[str, list[Threshold]],
     options: ReportOptions,
+    progress: Callable[[int, int], None] | None,
 ) -> dict[str, Finding]:
     second_units = other_units(table, units)
     findings = {}
-    for name in units.names:
+    for number, name in enumerate(units.names, start=1):
         other = None
         if second_units is not None:
             other = other_unit_report(second_units, name, thresholds[name], options)
@@ -283,6 +286,8 @@ def _findings(
             subgroups=subgroup_report(units, name, thresholds[name], options),
             summary=summary(finding, units.unit),
         )
+        if progress is not None:
+            progress(number, len(units.names))
     return findings
 
 

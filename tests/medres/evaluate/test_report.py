@@ -411,3 +411,13 @@ def test_exact_intervals_on_request_where_patients_do_not_repeat() -> None:
         "operating_points"
     ][0]
     assert clustered["sensitivity"]["method"].startswith("Wilson on n / design effect")
+
+
+def test_progress_counts_the_findings() -> None:
+    labels = [0, 1] * 10
+    table = pd.DataFrame(
+        {f"{kind}:{name}": labels for name in ("a", "b", "c") for kind in ("label", "score")}
+    )
+    counts: list[tuple[int, int]] = []
+    evaluate(table, progress=lambda done, total: counts.append((done, total)))
+    assert counts == [(1, 3), (2, 3), (3, 3)]

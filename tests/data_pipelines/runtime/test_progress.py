@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from medres.progress import Bars, in_notebook
+from data_pipelines.cache.store import ensure_cache, verify_caches
+from data_pipelines.ingestion.pipeline import ingest
+from data_pipelines.runtime.progress import Bars, in_notebook
+from data_pipelines.synthetic.cohort import make_cohort
 
 
 def shell(monkeypatch: pytest.MonkeyPatch, running: object) -> None:
@@ -38,7 +42,9 @@ def test_long_tasks_say_in_a_log_how_long_they_will_take(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("medres.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(
+        "data_pipelines.runtime.progress.time", SimpleNamespace(monotonic=lambda: now[0])
+    )
     with Bars().task("cache") as update:
         for part in (200, 1000):  # two parts: headers, then samples
             for done in range(1, part + 1):
@@ -63,9 +69,31 @@ def test_a_resumed_task_counts_its_own_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("medres.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(
+        "data_pipelines.runtime.progress.time", SimpleNamespace(monotonic=lambda: now[0])
+    )
     with Bars().task("cache") as update:
         for done in range(9001, 9012):
             update(done, 10_000)
             now[0] += 1
     assert "about 15 min left" in capsys.readouterr().err
+
+
+def test_long_steps_are_visible_unless_a_callback_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("data_pipelines.runtime.progress.FIRST_LINE_S", 0.0)
+    source = make_cohort(tmp_path / "dicom", patients=12, seed=5)
+    labels = source / "labels.csv"
+    work = tmp_path / "work"
+    ingest(source, labels, work, workers=1)
+    assert "ingest: 84 of 84 done" in capsys.readouterr().err
+    ensure_cache(work, "xray-32", workers=1)
+    assert "cache xray-32: " in capsys.readouterr().err
+    verify_caches(work)
+    assert "check xray-32" in capsys.readouterr().err
+    counts: list[tuple[int, int]] = []
+    ingest(source, labels, tmp_path / "second", workers=1, progress=lambda *c: counts.append(c))
+    ensure_cache(tmp_path / "second", "xray-32", progress=lambda *c: counts.append(c))
+    assert counts
+    assert capsys.readouterr() == ("", "")
