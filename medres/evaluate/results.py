@@ -62,6 +62,7 @@ class ThresholdSource(TypedDict, total=False):
     split: str
     sha256: str | None
     n_patients: int
+    equal_points: int  # other scores that meet the criterion equally well
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,13 @@ class PredictiveValues:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """A threshold with its cross table. `score >= threshold` is positive."""
+    """A threshold with its cross table. `score >= threshold` is positive. threshold: None where no
+    finite number separates the scores; `why` then says on which side of the scores it lies.
+    """
 
     name: str
-    threshold: float
+    threshold: float | None
+    why: str | None = field(default=None, metadata=ABSENT)
     origin: Origin
     source: ThresholdSource | None = field(default=None, metadata=ABSENT)
     table: CrossTable = field(metadata=INLINE)

@@ -85,7 +85,7 @@ def _worst_rows(units: AnalysisUnits, name: str, threshold: float) -> tuple[Int6
     """Rows of the false negatives and of the false positives, the worst first."""
     use = np.flatnonzero(units.usable(name))
     label, score = units.label[name][use] == 1.0, units.score[name][use]
-    missed = np.flatnonzero(label & (score < threshold))
+    missed = np.flatnonzero(label & ~(score >= threshold))
     alarms = np.flatnonzero(~label & (score >= threshold))
     return (
         use[missed[np.argsort(score[missed], kind="stable")]][:MAX_PER_KIND],

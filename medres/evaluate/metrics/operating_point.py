@@ -48,7 +48,8 @@ def operating_point_report(
     predicted = sample.score >= threshold.value
     return OperatingPoint(
         name=threshold.name,
-        threshold=threshold.value,
+        threshold=None if threshold.why else threshold.value,
+        why=threshold.why,
         origin=threshold.origin,
         source=threshold.source or None,
         table=cross_table(sample.label, predicted),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from medres.evaluate.metrics.thresholds import youden_index
 from medres.evaluate.results import TwoRates
 from medres.evaluate.scores.sample import Counts, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import percentile_estimate, resampled
@@ -21,7 +22,7 @@ def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRate
     original = rank_counts(sample.label, sample.score)
     draws = resampled(
         sample,
-        {"index": _youden_index, "sensitivity": _sensitivity, "specificity": _specificity},
+        {"index": youden_index, "sensitivity": _sensitivity, "specificity": _specificity},
         replicates,
     )
     defined = ~np.isnan(draws["index"])
@@ -30,7 +31,7 @@ def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRate
         "sensitivity": original.tp[index] / original.n_positive,
         "specificity": 1.0 - original.fp[index] / original.n_negative,
     }
-    best = int(_youden_index(original))
+    best = youden_index(original)
     apparent = {
         "sensitivity": float(original.tp[best] / original.n_positive),
         "specificity": float(1.0 - original.fp[best] / original.n_negative),
@@ -47,13 +48,9 @@ def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRate
     return TwoRates(corrected["sensitivity"], corrected["specificity"])
 
 
-def _youden_index(counts: Counts) -> float:
-    return float(np.argmax(counts.tp / counts.n_positive - counts.fp / counts.n_negative))
-
-
 def _sensitivity(counts: Counts) -> float:
-    return float(counts.tp[int(_youden_index(counts))] / counts.n_positive)
+    return float(counts.tp[youden_index(counts)] / counts.n_positive)
 
 
 def _specificity(counts: Counts) -> float:
-    return 1.0 - float(counts.fp[int(_youden_index(counts))] / counts.n_negative)
+    return 1.0 - float(counts.fp[youden_index(counts)] / counts.n_negative)

@@ -13,7 +13,7 @@ A score equal to or above the threshold is positive. A criterion is written NAME
                            2006)
 
 A threshold found by a criterion lies midway between two neighboring scores, so that a last digit
-that differs elsewhere changes no decision. Youden's point of a report is an observed score.
+that differs elsewhere changes no decision. Scores may be any numbers, infinite ones included.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ import numpy as np
 
 from medres.errors import EvaluationError
 from medres.evaluate.results import Origin, ThresholdSource
-from medres.evaluate.scores.sample import Counts, Sample, rank_counts
+from medres.evaluate.scores.sample import Counts, Int64Array, Sample, rank_counts
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.intervals import proportion_estimate
 
 LEVEL = 0.95
+ABOVE_EVERY_SCORE = math.nan  # no score is equal to or above it
 FROZEN_NAME = "default"
 _RANGES = {
     "sensitivity": (0.0, 1.0),
@@ -63,6 +64,15 @@ class Threshold:
     value: float
     origin: Origin
     source: ThresholdSource = field(default_factory=ThresholdSource)
+
+    @property
+    def why(self) -> str | None:
+        """Why the value is not a finite number; None if it is."""
+        if math.isnan(self.value):
+            return "above every score"
+        if math.isinf(self.value):
+            return "below every score" if self.value < 0 else "only infinite scores reach it"
+        return None
 
 
 def criterion(text: str, name: str = "operating point") -> Criterion:
@@ -107,32 +117,67 @@ def midway(counts: Counts, index: int) -> float:
     """Midway from the index-th score (0: the highest; -1: above all scores, so that no unit is
     positive) to the next lower score.
 
-    Beyond the lowest score it lies midway to 0, and beyond the highest midway to 1.
+    Beyond the ends, scores that all lie within 0..1 give the middle to 0 or 1; other scores give a
+    number that is lower or higher by 1, or by the score itself where that is more. The result is
+    infinite or ABOVE_EVERY_SCORE only where no finite number separates the scores.
     """
-    upper = 1.0 if index < 0 else float(counts.threshold[index])
-    if index + 1 == len(counts.threshold):
-        return upper / 2.0
-    lower = float(counts.threshold[index + 1])
+    scores = counts.threshold
+    highest, lowest = float(scores[0]), float(scores[-1])
+    probabilities = lowest >= 0.0 and highest <= 1.0
+    if index < 0:
+        if highest == math.inf:
+            return ABOVE_EVERY_SCORE
+        return _between(highest, 1.0 if probabilities else _higher(highest))
+    if index + 1 == len(scores):
+        return lowest / 2.0 if probabilities else -_higher(-lowest)
+    return _between(float(scores[index + 1]), float(scores[index]))
+
+
+def _between(lower: float, upper: float) -> float:
+    """A number in (lower, upper], the middle where both are finite."""
+    if math.isinf(lower):
+        return 0.0 if math.isinf(upper) else -_higher(-upper)
+    if math.isinf(upper):
+        return _higher(lower)
     middle = (upper + lower) / 2.0
-    return middle if middle > lower else float(np.nextafter(lower, np.inf))
+    if math.isinf(middle):
+        middle = upper / 2.0 + lower / 2.0
+    return middle if middle > lower else math.nextafter(lower, math.inf)
 
 
-def youden(counts: Counts) -> float:
-    """The observed score with the greatest sensitivity + specificity; of equals the highest. Needs
+def _higher(score: float) -> float:
+    return score + max(1.0, abs(score))
+
+
+def youden_index(counts: Counts) -> int:
+    """Index of the score with the greatest sensitivity + specificity; of equals the highest. Needs
     both classes.
     """
-    gain = counts.tp / counts.n_positive - counts.fp / counts.n_negative
-    return float(counts.threshold[int(np.argmax(gain))])
+    return int(np.argmax(_youden_gain(counts)))
+
+
+def _youden_gain(counts: Counts) -> Int64Array:
+    """(n,) (sensitivity + specificity - 1) x positives x negatives: integers, so that ties are
+    exact.
+    """
+    return np.asarray(counts.tp * counts.n_negative - counts.fp * counts.n_positive)
 
 
 def youden_point(
     sample: Sample, origin: Origin, name: str, source: ThresholdSource
 ) -> Threshold | None:
-    """Youden's point of a sample with both classes, else None."""
+    """Youden's point of a sample with both classes, else None. Its source counts the other scores
+    that are equally good, if there are any.
+    """
     if sample.n_positive == 0 or sample.n_negative == 0:
         return None
-    value = youden(rank_counts(sample.label, sample.score))
-    return Threshold(name, value, origin, {"criterion": "youden", **source})
+    counts = rank_counts(sample.label, sample.score)
+    gain = _youden_gain(counts)
+    equal = int(np.count_nonzero(gain == gain.max())) - 1
+    found = ThresholdSource(criterion="youden", **source)
+    if equal:
+        found["equal_points"] = equal
+    return Threshold(name, midway(counts, youden_index(counts)), origin, found)
 
 
 def choose_thresholds(
@@ -215,7 +260,7 @@ def _best(sample: Sample, counts: Counts, rule: Criterion) -> int | None:
     tp, fp = np.append(0, counts.tp), np.append(0, counts.fp)
     sensitivity, specificity = tp / counts.n_positive, 1.0 - fp / counts.n_negative
     if rule.name == "youden":
-        return int(np.argmax((sensitivity + specificity)[1:]))
+        return youden_index(counts)
     if rule.name in ("cost", "net_benefit"):
         miss = rule.value if rule.name == "cost" else (1.0 - rule.value) / rule.value
         return int(np.argmin(fp + miss * (counts.n_positive - tp))) - 1

@@ -176,6 +176,7 @@ def _view(finding: Finding | OtherUnit, unit: str) -> JsonObject:
             "name": point.name,
             "origin": point.origin,
             "threshold": to_plain(point.threshold),
+            "why": point.why,
             "tp": point.table.tp,
             "fp": point.table.fp,
         }

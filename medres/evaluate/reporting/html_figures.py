@@ -123,7 +123,7 @@ def histogram(finding: Finding, scores: Histogram) -> str:
                 axes.bar(low, high, 0, sign * share, css)
     axes.segment(edges[0], 0, edges[-1], 0, "zero")
     for point in finding.operating_points:
-        if edges[0] <= point.threshold <= edges[-1]:
+        if point.threshold is not None and edges[0] <= point.threshold <= edges[-1]:
             axes.segment(point.threshold, -top * 1.12, point.threshold, top * 1.12, "threshold")
     axes.text(edges[0] + span * 0.02, top, "with the finding ↑", "note strong-positive", dy=-4)
     axes.text(edges[0] + span * 0.02, -top, "without it ↓", "note strong-negative", dy=10)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 from medres.evaluate.reporting.narrative import MISSING, percent
-from medres.evaluate.schema import Finding, Report
+from medres.evaluate.schema import Finding, OperatingPoint, Report
 from medres.evaluate.scores.table import UNIT_PLURAL
 from medres.evaluate.statistics.estimate import Estimate
 
@@ -67,13 +67,17 @@ def _row(finding: Finding) -> str:
     if finding.operating_points:
         point = finding.operating_points[0]
         cells += [
-            f"{point.threshold:.4g} ({point.origin})",
+            f"{_threshold(point)} ({point.origin})",
             _rate(point.rates.sensitivity),
             _rate(point.rates.specificity),
         ]
     else:
         cells += [MISSING] * 3
     return f"| {' | '.join(cells)} |"
+
+
+def _threshold(point: OperatingPoint) -> str:
+    return str(point.why) if point.threshold is None else f"{point.threshold:.4g}"
 
 
 def _auc(auc: Estimate) -> str:

@@ -81,7 +81,7 @@ def fake_scoring(monkeypatch: pytest.MonkeyPatch, scored: Scored) -> list[tuple[
     """Replace medres.inference.scoring, which starts TensorFlow; returns the calls of score."""
     calls = []
 
-    def score(model: str, work: str, split: str, check) -> Scored:
+    def score(model: str, work: str, split: str, check, progress) -> Scored:
         check(scored)
         calls.append((model, work, split))
         return scored

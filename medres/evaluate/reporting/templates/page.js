@@ -81,7 +81,7 @@
     }
 
     function sentence() {
-      const where = state.name ? `the ${state.origin} threshold “${state.name}” (${short(state.threshold)})` : `a threshold of ${short(state.threshold)} (selected by hand)`;
+      const where = state.name ? `the ${state.origin} threshold “${state.name}” (${state.why ?? short(state.threshold)})` : `a threshold of ${short(state.threshold)} (selected by hand)`;
       const about = finding.name === "positive" ? "At" : `${finding.name}: at`;
       return `${about} ${where}, ${state.tp} of ${P} ${f.units} with the finding were classified as positive [sensitivity ${rate(state.tp, P, f.effects[0], f.quantiles[0])}] ` +
         `and ${N - state.fp} of ${N} ${f.units} without the finding as negative [specificity ${rate(N - state.fp, N, f.effects[1], f.quantiles[1])}].`;
@@ -113,7 +113,7 @@
     function draw() {
       const { tp, fp, threshold } = state, fn = P - tp, tn = N - fp;
       for (const [role, value] of Object.entries({ tp, fp, fn, tn })) get(role).textContent = value;
-      get("threshold").textContent = short(threshold);
+      get("threshold").textContent = state.why ?? short(threshold);
       get("sensitivity").textContent = rate(tp, P, f.effects[0], f.quantiles[0]);
       get("specificity").textContent = rate(tn, N, f.effects[1], f.quantiles[1]);
       get("lr").textContent = `LR+ ${fp ? short(tp / P / (fp / N)) : "–"}, LR− ${tn ? short(fn / P / (tn / N)) : "–"}`;

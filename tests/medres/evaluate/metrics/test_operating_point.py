@@ -15,7 +15,7 @@ from medres.evaluate.metrics.thresholds import (
     Threshold,
     check_tune,
     choose_thresholds,
-    youden,
+    youden_index,
     youden_point,
 )
 from medres.evaluate.results import CrossTable
@@ -44,12 +44,13 @@ def test_youden_is_the_best_of_all_thresholds_and_the_highest_of_equals() -> Non
     rng = np.random.default_rng(2)
     label, score = rng.random(60) < 0.5, np.round(rng.normal(size=60), 1)
     gains = {t: (score[label] >= t).mean() - (score[~label] >= t).mean() for t in np.unique(score)}
-    found = youden(rank_counts(label, score))
-    assert gains[found] == pytest.approx(max(gains.values()))
-    assert (
-        youden(rank_counts(np.array([1, 0, 1, 0], dtype=bool), np.array([4.0, 3.0, 2.0, 1.0])))
-        == 4.0
-    )
+    counts = rank_counts(label, score)
+    assert gains[counts.threshold[youden_index(counts)]] == pytest.approx(max(gains.values()))
+    equal = sample_of([1, 0, 1, 0], [4.0, 3.0, 2.0, 1.0])
+    point = youden_point(equal, "exploratory", "youden", {})
+    assert (point.value, point.source["equal_points"]) == (3.5, 1)
+    alone = youden_point(sample_of([1, 0], [2.0, 1.0]), "exploratory", "youden", {})
+    assert "equal_points" not in alone.source
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -112,7 +113,7 @@ def test_no_youden_point_of_one_class() -> None:
     for label in ([0, 0], [1, 1]):
         assert youden_point(sample_of(label, [0.1, 0.2]), "exploratory", "youden", {}) is None
     found = youden_point(sample_of([1, 0], [0.9, 0.2]), "frozen", "default", {"split": "tune"})
-    assert found == Threshold("default", 0.9, "frozen", {"criterion": "youden", "split": "tune"})
+    assert found == Threshold("default", 0.55, "frozen", {"criterion": "youden", "split": "tune"})
 
 
 def test_a_score_equal_to_the_threshold_is_positive() -> None:
@@ -183,9 +184,10 @@ def test_points_are_exploratory_only_where_nothing_else_was_given() -> None:
     units = units_of(label=[1, 1, 0, 0], score=[0.9, 0.6, 0.5, 0.1])
     tune = units_of(label=[1, 0, 0], score=[0.7, 0.65, 0.1])
     (alone,) = choose_thresholds(units, None, None, None)["positive"]
-    assert (alone.origin, alone.value) == ("exploratory", 0.6)
+    assert (alone.origin, alone.value) == ("exploratory", 0.55)
     (frozen,) = choose_thresholds(units, tune, "abc", None)["positive"]
-    assert (frozen.origin, frozen.name, frozen.value) == ("frozen", "default", 0.7)
+    assert (frozen.origin, frozen.name) == ("frozen", "default")
+    assert frozen.value == pytest.approx(0.675)
     assert frozen.source == {
         "criterion": "youden",
         "split": "tune",

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+import sys
+
 import numpy as np
 import pytest
 from helpers import raises_code
@@ -7,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medres.errors import EvaluationError
-from medres.evaluate.metrics.thresholds import criterion, threshold
+from medres.evaluate.metrics.thresholds import Threshold, criterion, threshold
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.statistics.intervals import proportion_estimate
 
@@ -101,6 +104,72 @@ def test_the_least_cost_and_the_greatest_net_benefit(seed: int, miss: float) -> 
     least = min(cost(cut) for cut in np.append(np.unique(score), 2.0))
     assert cost(threshold(made, criterion(f"cost:{miss}"))) == pytest.approx(least)
     assert cost(threshold(made, criterion(f"net_benefit:{1 / (1 + miss)}"))) == pytest.approx(least)
+
+
+ANY_SCORE = st.one_of(
+    st.floats(allow_nan=False),
+    st.floats(-5, 5).map(lambda x: round(x, 1)),
+    st.sampled_from([math.inf, -math.inf, 0.0, 5e-324, -5e-324, sys.float_info.max, -1e300]),
+)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), ANY_SCORE), max_size=25),
+    st.sampled_from(
+        [
+            "youden",
+            "sensitivity:1",
+            "sensitivity:0.5",
+            "specificity:1",
+            "specificity:0.5",
+            "cost:1000",
+            "cost:0.001",
+            "net_benefit:0.001",
+            "net_benefit:0.999",
+            "sensitivity_low:0.3",
+            "specificity_low:0.3",
+        ]
+    ),
+)
+def test_any_real_scores_are_cut_as_their_ranks_are(
+    rows: list[tuple[bool, float]], text: str
+) -> None:
+    """Logits, distances and infinite scores: only their order counts."""
+    rows = [*rows, (True, 0.25), (False, -0.25)]
+    label, score = [int(row[0]) for row in rows], np.array([row[1] for row in rows])
+    ranks = np.searchsorted(np.unique(score), score).astype(float) + 10.0
+    found = threshold(sample(label, score.tolist()), criterion(text))
+    wanted = threshold(sample(label, ranks.tolist()), criterion(text))
+    assert (found is None) == (wanted is None)
+    if found is not None:
+        np.testing.assert_array_equal(score >= found, ranks >= wanted)
+
+
+@pytest.mark.parametrize(
+    ("score", "text", "want"),
+    [
+        ([-2.0, -4.0, -6.0, -8.4], "sensitivity:1", -5.0),
+        ([-2.0, -4.0, -6.0, -8.4], "cost:1000", -5.0),
+        ([-9.0, -4.0, -6.0, -8.4], "sensitivity:1", -18.0),  # all positive: below the lowest score
+        ([math.inf, math.inf, 3.0, 1.0], "youden", 6.0),
+        ([math.inf, 2.0, 3.0, -math.inf], "sensitivity:1", 0.0),
+        ([1.0, -math.inf, 3.0, 0.5], "sensitivity:1", -math.inf),
+        ([1e308, 1.7e308, 1.6e308, 0.5], "youden", 1.65e308),
+    ],
+)
+def test_thresholds_of_scores_that_are_no_probabilities(
+    score: list[float], text: str, want: float
+) -> None:
+    assert threshold(sample([1, 1, 0, 0], score), criterion(text)) == pytest.approx(want)
+
+
+def test_no_threshold_lies_above_an_infinite_negative_score() -> None:
+    found = threshold(sample([1, 0, 0], [2.0, math.inf, 1.0]), criterion("specificity:1"))
+    assert found is not None
+    assert math.isnan(found)
+    assert Threshold("x", found, "frozen").why == "above every score"
+    assert Threshold("x", -math.inf, "frozen").why == "below every score"
+    assert Threshold("x", 0.5, "frozen").why is None
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from medres.evaluate.metrics.partial_auc import (
     standardised,
 )
 from medres.evaluate.metrics.roc import auc_covariance, auc_from_counts, placements
-from medres.evaluate.metrics.thresholds import youden
+from medres.evaluate.metrics.thresholds import youden_index
 from medres.evaluate.scores.sample import Counts, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import percentile_estimate, replicates_for, resampled
 from medres.evaluate.statistics.estimate import Estimate
@@ -231,7 +231,7 @@ def test_optimism_of_a_useless_model_is_seen() -> None:
     for seed in range(12):
         s = drawn(seed, n=60, digits=3, shift=0.0)
         counts = rank_counts(s.label, s.score)
-        t = youden(counts)
+        t = counts.threshold[youden_index(counts)]
         apparent.append((s.score >= t)[s.label].mean() + (s.score < t)[~s.label].mean())
         out = optimism_corrected(s, 0.95, 200)
         corrected.append(out.sensitivity.estimate + out.specificity.estimate)
