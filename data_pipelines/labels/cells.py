@@ -54,6 +54,16 @@ def label_value(cell: str) -> float | None:
     return value if value in (-1.0, 0.0, 1.0) else None
 
 
+def is_missing(cell: str) -> bool:
+    """Whether a cell is empty or says that there is no value, such as R's NA.
+
+    >>> is_missing("NA"), is_missing(""), is_missing("0")
+    (True, True, False)
+    """
+    word = _WORDS.get(cell.lower())
+    return word is not None and math.isnan(word[0])
+
+
 def spellings(cells: Iterable[str]) -> dict[str, int]:
     """Return how many cells are written in each of the ways of SPELLINGS; whole numbers and empty
     cells are not listed.

@@ -46,11 +46,17 @@ def evaluate(
     ] = None,
     unit: Annotated[
         Literal["image", "series", "study", "patient"] | None,
-        typer.Option(help="Unit of analysis. Default: the level of the labels."),
+        typer.Option(
+            help="Unit of analysis. Default: image for a table, the level of the labels for a "
+            "model."
+        ),
     ] = None,
     pool: Annotated[
         Literal["max", "mean", "noisy_or"] | None,
-        typer.Option(help="How the image scores of a unit are pooled. Default: max."),
+        typer.Option(
+            help="How the image scores of a unit are pooled. Default: max for a table, "
+            "the rule of the model file for a model."
+        ),
     ] = None,
     pool_label: Annotated[
         Literal["any"] | None,
@@ -112,6 +118,12 @@ def evaluate(
         str | None,
         typer.Option(help="Name of the finding, for a table with a single finding."),
     ] = None,
+    fold_ids: Annotated[
+        bool,
+        typer.Option(
+            "--fold-ids", help="IDs that differ only in case or leading zeros are the same."
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier report in REPORT.")
     ] = False,
@@ -157,6 +169,7 @@ def evaluate(
                 pool_label=pool_label,
                 title=title,
                 name=name,
+                fold_ids=fold_ids,
                 progress=update,
             )
         _check_has_auc(diagnostic)

@@ -46,7 +46,7 @@ from medres.evaluate.schema import (
     Report,
 )
 from medres.evaluate.scores.scored import Scored
-from medres.evaluate.scores.table import Table, load
+from medres.evaluate.scores.table import BINARY_FINDING, LABEL_COLUMN, Table, load
 from medres.evaluate.scores.units import AnalysisUnits, to_units
 from medres.evaluate.serialization import JsonObject, to_plain
 from medres.tasks import task_named
@@ -131,6 +131,7 @@ def evaluate(
     pictures: Pictures | None = None,
     title: str | None = None,
     name: str | None = None,
+    fold_ids: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> DiagnosticReport:
     """Evaluate a scores table: a DataFrame, or the path of a CSV or Parquet file, with one row per
@@ -162,7 +163,9 @@ def evaluate(
     pictures: a function (finding, unit of analysis, id of the unit) -> bytes of a PNG or None, such
         as a saliency map. It is called for the worst errors only.
     title: of the report. name: what the page, the tables and the figures call the finding of a
-        table with one finding (default: the model's name of it, else its key in report.json).
+        table with one finding (default: the model's name of it, else that of its column).
+    fold_ids: IDs that differ only in case or leading zeros mean the same; else they are counted in
+        a warning.
     progress: called with (done, total) findings.
 
     Raises EvaluationError, in one sentence, if the input cannot be evaluated. A finding with only
@@ -178,7 +181,7 @@ def evaluate(
         provenance = {**scores.provenance, **(provenance or {})}
         flow, pictures, scores = flow or scores.flow, pictures or scores.pictures, scores.table
     pool = pool or "max"
-    table = load(scores, patient=patient)
+    table = load(scores, patient=patient, fold_ids=fold_ids)
     options = make_options(
         table.names,
         level=level,
@@ -190,8 +193,12 @@ def evaluate(
     )
     pooling = _PoolingRule(unit, pool, pool_label)
     units = pooling.apply(table)
-    tune_table = None if tune is None else load(tune, patient=patient, what="tune")
-    disjoint_by = [] if tune_table is None else check_tune(tune_table, table)
+    tune_table = (
+        None if tune is None else load(tune, patient=patient, what="tune", fold_ids=fold_ids)
+    )
+    shared: tuple[list[str], dict[str, str]] = (
+        ([], {}) if tune_table is None else check_tune(tune_table, table)
+    )
     chosen = choose_thresholds(
         units,
         None if tune_table is None else pooling.apply(tune_table),
@@ -199,12 +206,14 @@ def evaluate(
         thresholds,
         operating_points,
     )
-    others = [_load_named(name, source, patient) for name, source in _named_tables(compare)]
+    others = [
+        _load_named(name, source, patient, fold_ids) for name, source in _named_tables(compare)
+    ]
     findings = _findings(table, units, chosen, options, progress)
     titles = _titles(units.names, name, (provenance or {}).get("finding"))
     findings = {key: replace(f, title=titles[key]) for key, f in findings.items()}
     if readers is not None:
-        calls = load_readers(readers, units)
+        calls = load_readers(readers, units, fold_ids=fold_ids)
         findings = {
             key: replace(finding, readers=reader_points(calls, units, key, level))
             for key, finding in findings.items()
@@ -232,7 +241,7 @@ def evaluate(
         comparisons=comparisons,
         global_comparisons=global_tests,
         provenance=replace(
-            provenance_of(table, tune_table, others, options, provenance, disjoint_by),
+            provenance_of(table, tune_table, others, options, provenance, *shared),
             explanation=EXPLANATION if any(images.values()) else None,
         ),
     )
@@ -295,7 +304,8 @@ def _titles(findings: tuple[str, ...], name: str | None, model_name: str | None)
     """What people read for the key of each finding: its own name, unless the caller (`name`) or
     the model has a name for the only finding."""
     if len(findings) == 1:
-        return {findings[0]: name or model_name or findings[0]}
+        column = LABEL_COLUMN if findings[0] == BINARY_FINDING else findings[0]
+        return {findings[0]: name or model_name or column}
     if name is not None:
         raise EvaluationError(
             f"name is {name!r}, but the table has {len(findings)} findings: leave it out, because "
@@ -305,8 +315,10 @@ def _titles(findings: tuple[str, ...], name: str | None, model_name: str | None)
     return {finding: finding for finding in findings}
 
 
-def _load_named(name: str | None, source: ScoresSource, patient: str | None) -> Table:
-    table = load(source, patient=patient, what=name or "compared")
+def _load_named(
+    name: str | None, source: ScoresSource, patient: str | None, fold_ids: bool
+) -> Table:
+    table = load(source, patient=patient, what=name or "compared", fold_ids=fold_ids)
     return table if name is None else replace(table, name=name)
 
 

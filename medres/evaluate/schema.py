@@ -302,13 +302,17 @@ class TableSource:
     """A table that the report was computed from.
 
     sha256: of the file, or of the values of a DataFrame. nothing_shared_by: for the tune table, the
-        ID columns by which it shares no value with the scores table.
+        ID columns by which it shares no value with the scores table. not_comparable: the ID columns
+        for which this cannot be said, with the reason. similar_ids: IDs that differ from another
+        one of the table only in case or leading zeros, by ID column.
     """
 
     name: str
     rows: int
     sha256: str
     nothing_shared_by: list[str] | None = field(default=None, metadata=ABSENT)
+    not_comparable: dict[str, str] | None = field(default=None, metadata=ABSENT)
+    similar_ids: dict[str, int] | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True, kw_only=True)

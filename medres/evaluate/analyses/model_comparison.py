@@ -16,6 +16,7 @@ from medres.evaluate.metrics.roc import auc_covariance, placements, thin_curve
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
 from medres.evaluate.schema import Comparison, GlobalComparison, Noninferiority
+from medres.evaluate.scores.ids import shared_ids
 from medres.evaluate.scores.sample import Sample, rank_counts
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
@@ -55,7 +56,7 @@ def align(a: Table, b: Table) -> tuple[Table, Table]:
     if common.size == 0:
         raise EvaluationError(
             f"the tables {a.name!r} and {b.name!r} have no image in common: give the scores of the "
-            "same images, with the same ids",
+            f"same images, with the same ids{_similar_hint(a, b)}",
             code="no_common_image",
         )
     rows = row_in_b[common].astype(np.int64)
@@ -79,6 +80,15 @@ def align(a: Table, b: Table) -> tuple[Table, Table]:
         status=b.status[rows],
         sha256=b.sha256,
         name=b.name,
+    )
+
+
+def _similar_hint(a: Table, b: Table) -> str:
+    similar = shared_ids(a.columns["image"], b.columns["image"]).similar
+    return (
+        f" ({similar} differ only in case or leading zeros: --fold-ids ignores that)"
+        if similar
+        else ""
     )
 
 

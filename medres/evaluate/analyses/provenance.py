@@ -15,7 +15,8 @@ import scipy
 from medres.evaluate.metrics import calibration_curve
 from medres.evaluate.options import ReportOptions
 from medres.evaluate.schema import Provenance, TableSource
-from medres.evaluate.scores.table import Table
+from medres.evaluate.scores.ids import count_similar
+from medres.evaluate.scores.table import LEVELS, Table
 from medres.evaluate.serialization import to_plain
 from medres.evaluate.statistics import bootstrap
 
@@ -27,16 +28,22 @@ def provenance_of(
     options: ReportOptions,
     further: Mapping[str, Any] | None,
     disjoint_by: list[str],
+    not_comparable: dict[str, str],
 ) -> Provenance:
     """`created` and `test_openings` alone differ between two runs on the same input.
 
     further: what the caller adds, such as the hash of the model. disjoint_by: the levels (image,
-    patient) at which the tuning table and the scores have nothing in common.
+    patient) at which the tuning table and the scores have nothing in common. not_comparable: the
+    levels at which this cannot be said, with the reason.
     """
     return Provenance(
         created=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
         scores=_source(table),
-        tune=None if tune is None else replace(_source(tune), nothing_shared_by=disjoint_by),
+        tune=None
+        if tune is None
+        else replace(
+            _source(tune), nothing_shared_by=disjoint_by, not_comparable=not_comparable or None
+        ),
         compared=[_source(other) for other in others],
         level=options.level,
         seeds={"bootstrap": bootstrap.SEED, "ici": calibration_curve.SEED},
@@ -51,7 +58,11 @@ def provenance_of(
 
 
 def _source(table: Table) -> TableSource:
-    return TableSource(table.name, table.n_rows, table.sha256)
+    counts = {
+        level: count_similar(table.columns[level]) for level in LEVELS if level in table.columns
+    }
+    similar = {level: count for level, count in counts.items() if count}
+    return TableSource(table.name, table.n_rows, table.sha256, similar_ids=similar or None)
 
 
 def _version(package: str) -> str | None:

@@ -11,12 +11,15 @@ import pandas as pd
 
 from medres.errors import EvaluationError
 from medres.evaluate.schema import ReaderPoint
+from medres.evaluate.scores.ids import id_texts
 from medres.evaluate.scores.io import read_table
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.intervals import proportion_estimate
 
 
-def load_readers(source: pd.DataFrame | str | Path, units: AnalysisUnits) -> pd.DataFrame:
+def load_readers(
+    source: pd.DataFrame | str | Path, units: AnalysisUnits, *, fold_ids: bool = False
+) -> pd.DataFrame:
     """A table of reader, arm, key (the id of the unit), finding and rating (0 or 1). The source may
     lack `arm` and, if there is only one finding, `finding`.
 
@@ -46,8 +49,9 @@ def load_readers(source: pd.DataFrame | str | Path, units: AnalysisUnits) -> pd.
     table = table[["reader", "arm", units.unit, "finding", "rating"]].rename(
         columns={units.unit: "key"}
     )
+    table["key"] = id_texts(table["key"], fold=fold_ids)
     rating = pd.to_numeric(table["rating"], errors="coerce")
-    unknown_unit = ~table["key"].astype(str).isin(units.key.astype(str))
+    unknown_unit = ~table["key"].isin(units.key.astype(str))
     repeated = table.duplicated(["reader", "arm", "key", "finding"])
     checks = (
         ("bad_rating", "a rating other than 0 (negative) or 1 (positive)", ~rating.isin([0, 1])),
@@ -67,7 +71,7 @@ def load_readers(source: pd.DataFrame | str | Path, units: AnalysisUnits) -> pd.
                 f"row {int(np.argmax(affected)) + 1})",
                 code=code,
             )
-    return table.assign(rating=rating.astype(int), key=table["key"].astype(str))
+    return table.assign(rating=rating.astype(int))
 
 
 def reader_points(

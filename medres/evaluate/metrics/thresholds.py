@@ -27,6 +27,7 @@ import numpy as np
 
 from medres.errors import EvaluationError
 from medres.evaluate.results import Origin, ThresholdSource
+from medres.evaluate.scores.ids import shared_ids
 from medres.evaluate.scores.sample import Counts, Int64Array, Sample, rank_counts
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
@@ -227,9 +228,10 @@ def choose_thresholds(
     return chosen
 
 
-def check_tune(tune: Table, table: Table) -> list[str]:
+def check_tune(tune: Table, table: Table) -> tuple[list[str], dict[str, str]]:
     """The tuning table must hold the same findings and none of the evaluated images or patients.
-    Returns the levels at which this could be checked (image, patient). Raises EvaluationError.
+    Returns the levels (image, patient) at which nothing is shared, and the levels at which this
+    could not be said, with the reason. Raises EvaluationError.
     """
     if tune.names != table.names or tune.task != table.task:
         raise EvaluationError(
@@ -237,19 +239,31 @@ def check_tune(tune: Table, table: Table) -> list[str]:
             f"{', '.join(table.names)}: give the same columns in both",
             code="findings_differ",
         )
-    checked = [
-        level for level in ("image", "patient") if level in tune.columns and level in table.columns
-    ]
-    for level in checked:
-        shared = len(set(tune.columns[level]) & set(table.columns[level]))
-        if shared:
+    disjoint, unchecked = [], {}
+    for level in ("image", "patient"):
+        if level not in tune.columns or level not in table.columns:
+            continue
+        shared = shared_ids(tune.columns[level], table.columns[level])
+        if shared.same:
             raise EvaluationError(
-                f"{shared} {level}{'s are' if shared > 1 else ' is'} in both the tune and the "
-                "scores table, so a threshold chosen there is not independent of these rows: "
-                "split by patient, or leave out --tune",
+                f"{shared.same} {level}{'s are' if shared.same > 1 else ' is'} in both the tune "
+                "and the scores table, so a threshold chosen there is not independent of these "
+                "rows: split by patient, or leave out --tune",
                 code="split_leak",
             )
-    return checked
+        if shared.similar:
+            unchecked[level] = (
+                f"{shared.similar} {level} ID{'s' if shared.similar > 1 else ''} of the tune table "
+                "may be in the scores table too, because only case or leading zeros differ"
+            )
+        elif not shared.comparable:
+            unchecked[level] = (
+                f"the {level} IDs of one table are numbers and those of the other are not, so "
+                "equal IDs may not be recognized"
+            )
+        else:
+            disjoint.append(level)
+    return disjoint, unchecked
 
 
 def _best(sample: Sample, counts: Counts, rule: Criterion) -> int | None:

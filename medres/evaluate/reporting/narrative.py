@@ -104,6 +104,7 @@ def _table_warnings(report: Report) -> Iterator[tuple[str, str]]:
             f"No patient ID: each {report.analysis_unit} is treated as its own patient. "
             f"Confidence intervals are too narrow if patients occur more than once.",
         )
+    yield from _id_warnings(report)
     if report.folds:
         yield (
             "folds",
@@ -126,10 +127,35 @@ def _table_warnings(report: Report) -> Iterator[tuple[str, str]]:
         )
 
 
+def _id_warnings(report: Report) -> Iterator[tuple[str, str]]:
+    """(code, text) of IDs that may mean the same although they are written differently."""
+    sources = report.provenance
+    for source in (sources.scores, *([] if sources.tune is None else [sources.tune])):
+        for level, count in (source.similar_ids or {}).items():
+            yield (
+                "similar_ids",
+                f"{count} {level} IDs of the table {source.name!r} differ from another one only in "
+                f"case or leading zeros. They are counted as different; if they mean the same, "
+                f"correct the table or use --fold-ids.",
+            )
+    if sources.tune is not None:
+        for why in (sources.tune.not_comparable or {}).values():
+            yield (
+                "not_disjoint",
+                f"It was not verified that the tuning data are independent: {why}.",
+            )
+
+
 def _finding_warnings(name: str, finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
     """(code, text) of what concerns one finding; only one warning if it has no AUC."""
     if finding.auc.estimate is None:
         yield "undefined", f"The AUC is undefined: {finding.auc.why}."
+        if finding.n_negative == 0 and finding.n_uncertain:
+            yield (
+                "minus_one",
+                "The labels are 1 and -1, and -1 means uncertain. If it means negative in this "
+                "table, write 0 instead.",
+            )
         return
     yield from _class_size_warnings(finding, finding.auc.estimate, report)
     yield from _auc_warnings(finding.auc, finding.auc.estimate)

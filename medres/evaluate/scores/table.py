@@ -16,15 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from data_pipelines.labels.cells import is_missing, label_value
 from data_pipelines.labels.task import LabelTask, TaskName, label_task
 from medres.errors import EvaluationError
+from medres.evaluate.scores.ids import id_texts
 from medres.evaluate.scores.io import frame_digest, read_table
 from medres.evaluate.scores.sample import Float64Array
 
 LEVELS = ("image", "series", "study", "patient")
 UNIT_PLURAL = {"image": "images", "series": "series", "study": "studies", "patient": "patients"}
 STATUSES = ("scored", "refused", "failed")
-BINARY_FINDING = "positive"
+BINARY_FINDING, LABEL_COLUMN = "positive", "label"  # key in a report, and column in a table
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,14 @@ class _Rows(NamedTuple):
 
 
 def load(
-    source: pd.DataFrame | str | Path, *, patient: str | None = None, what: str = "scores"
+    source: pd.DataFrame | str | Path,
+    *,
+    patient: str | None = None,
+    what: str = "scores",
+    fold_ids: bool = False,
 ) -> Table:
-    """Read and check a table. `patient` is the name of the patient column. Raises EvaluationError.
+    """Read and check a table. `patient` is the name of the patient column. fold_ids: ids that
+    differ only in case or leading zeros are the same. Raises EvaluationError.
 
     >>> table = load(pd.DataFrame({"label": [1, 0], "score": [0.8, 0.3]}))
     >>> table.task, table.names, table.label["positive"].tolist()
@@ -94,7 +101,7 @@ def load(
             f"the {what} table has no rows: give at least one row with a label and a score",
             code="empty_table",
         )
-    return _checked(frame, digest, name, rows)
+    return _checked(frame, digest, name, rows, fold_ids)
 
 
 def _named(frame: pd.DataFrame, patient: str | None, what: str) -> pd.DataFrame:
@@ -124,7 +131,7 @@ def _named(frame: pd.DataFrame, patient: str | None, what: str) -> pd.DataFrame:
     return frame
 
 
-def _checked(frame: pd.DataFrame, digest: str, name: str, rows: _Rows) -> Table:
+def _checked(frame: pd.DataFrame, digest: str, name: str, rows: _Rows, fold_ids: bool) -> Table:
     task, names = _task(frame, rows)
     status = _status(frame, rows)
     if task.exclusive:
@@ -144,7 +151,7 @@ def _checked(frame: pd.DataFrame, digest: str, name: str, rows: _Rows) -> Table:
         c for c in frame.columns if c in ("label", "score") or c.startswith(("label:", "score:"))
     ]
     columns = frame.drop(columns=used)
-    _check_ids(columns, rows)
+    _check_ids(columns, rows, fold_ids)
     return Table(task.name, names, label, score, status, columns, digest, name)
 
 
@@ -187,22 +194,13 @@ def _status(frame: pd.DataFrame, rows: _Rows) -> np.ndarray:
 
 
 def _labels(column: pd.Series, name: str, rows: _Rows) -> Float64Array:
-    """0, 1, -1 and NaN. Text that spells one of these numbers is read as the number; everything
-    else is an error.
+    """0, 1, -1 and NaN. Text that spells one of these (1.0, TRUE, yes, NA) is read as such;
+    everything else is an error.
     """
     codes, values = pd.factorize(column.astype("object"), use_na_sentinel=True)
-    numbers = np.full(len(values) + 1, np.nan)
-    bad = np.zeros(len(values) + 1, dtype=bool)
-    for i, value in enumerate(values):
-        text = str(value).strip()
-        if text == "":
-            continue
-        try:
-            numbers[i] = float(value if isinstance(value, bool) else text)
-        except ValueError:
-            bad[i] = True
-        bad[i] |= numbers[i] not in (0.0, 1.0, -1.0)
-    invalid = bad[codes]
+    read = [label_value(str(value).strip()) for value in values]
+    numbers = np.array([*(np.nan if value is None else value for value in read), np.nan])
+    invalid = np.array([*(value is None for value in read), False])[codes]
     if invalid.any():
         raise EvaluationError(
             f"{_where(invalid, name, rows)} something other than 0, 1, -1 (uncertain) or an empty "
@@ -215,8 +213,8 @@ def _labels(column: pd.Series, name: str, rows: _Rows) -> Float64Array:
 def _class_labels(
     frame: pd.DataFrame, names: tuple[str, ...], rows: _Rows
 ) -> dict[str, Float64Array]:
-    column = frame["label"].convert_dtypes() if frame["label"].dtype.kind == "f" else frame["label"]
-    text = column.astype("object").where(column.notna(), "").astype(str).str.strip().to_numpy()
+    codes, values = pd.factorize(frame["label"].astype("object"), use_na_sentinel=True)
+    text = np.array([*(_class_name(str(value).strip(), names) for value in values), ""])[codes]
     unknown = ~np.isin(text, ("", *names))
     if unknown.any():
         raise EvaluationError(
@@ -224,6 +222,16 @@ def _class_labels(
             code="unknown_class",
         )
     return {name: np.where(text == "", np.nan, (text == name).astype(np.float64)) for name in names}
+
+
+def _class_name(cell: str, names: tuple[str, ...]) -> str:
+    """The class that a cell names ("0.0" is the class "0"); empty if it is not assessed."""
+    if cell in names:
+        return cell
+    if is_missing(cell):
+        return ""
+    whole, _, fraction = cell.partition(".")
+    return whole if whole in names and fraction.strip("0") == "" else cell
 
 
 def _scores(column: pd.Series, name: str, status: np.ndarray, rows: _Rows) -> Float64Array:
@@ -251,8 +259,9 @@ def _parsed(cells: np.ndarray) -> tuple[Float64Array, np.ndarray]:
     try:
         return filled.astype(np.float64), np.zeros(cells.size, dtype=bool)
     except ValueError:
-        invalid = np.array([not _is_number(cell) for cell in filled])
-        return np.where(invalid, "nan", filled).astype(np.float64), invalid
+        number = np.array([_is_number(cell) for cell in filled])
+        missing = np.array([is_missing(str(cell).strip()) for cell in filled])
+        return np.where(number, filled, "nan").astype(np.float64), ~number & ~missing
 
 
 def _is_number(cell: object) -> bool:
@@ -263,17 +272,17 @@ def _is_number(cell: object) -> bool:
     return True
 
 
-def _check_ids(columns: pd.DataFrame, rows: _Rows) -> None:
+def _check_ids(columns: pd.DataFrame, rows: _Rows, fold: bool) -> None:
     for level in LEVELS:
         if level in columns.columns:
-            text = columns[level].astype("object")
-            empty = (text.isna() | (text.astype(str).str.strip() == "")).to_numpy()
+            text = id_texts(columns[level], fold=fold)
+            empty = (text == "").to_numpy()
             if empty.any():
                 raise EvaluationError(
                     f"{_where(empty, level, rows)} no id: fill it in, or leave out the column",
                     code="missing_id",
                 )
-            columns[level] = text.astype(str)
+            columns[level] = text
     if "image" in columns.columns:
         key = ["image", "seed"] if "seed" in columns.columns else ["image"]
         repeated = columns.duplicated(key).to_numpy()

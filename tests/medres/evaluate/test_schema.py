@@ -105,11 +105,12 @@ def test_report_json_becomes_the_same_objects(
 
 
 def test_a_binary_finding_keeps_its_key_and_is_shown_by_its_title() -> None:
-    """The key is always "positive". The title is `name`, else the model's name of the finding."""
+    """The key is always "positive". The title is `name`, else the model's name of the finding, else
+    the column."""
     model = {"finding": "pneumonia"}
     options = {"thresholds": 0.5, "prevalence": 0.1, "compare": frame().assign(score=0.4)}
     titles = {
-        "positive": evaluate(frame(), **options),
+        "label": evaluate(frame(), **options),
         "pneumonia": evaluate(frame(), provenance=model, **options),
         "edema": evaluate(frame(), provenance=model, name="edema", **options),
     }
