@@ -95,6 +95,8 @@ def _prediction(card: Card) -> Iterator[tuple[str, str]]:
             f"{entry.finding} = {entry.label}: quantile {entry.quantile:.4g} at alpha "
             f"{entry.alpha:g} ({_counted(entry.n_patients, 'patient')})",
         )
+    for note in card.training.get("notes", ()):
+        yield "note", str(note)
     if card.novelty_threshold is not None:
         yield (
             "refuses",

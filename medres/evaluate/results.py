@@ -106,12 +106,15 @@ class PredictiveValues:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """A threshold with its cross table. `score >= threshold` is positive."""
+    """A threshold with its cross table. `score >= threshold` is positive. n_class_patients: the
+    tuning patients of the class that fixed the threshold, where this is known.
+    """
 
     name: str
     threshold: float
     origin: Origin
     source: ThresholdSource | None = field(default=None, metadata=ABSENT)
+    n_class_patients: int | None = field(default=None, metadata=ABSENT)
     table: CrossTable = field(metadata=INLINE)
     rates: Rates = field(metadata=INLINE)
     refused_as_error: TwoRates

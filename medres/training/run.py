@@ -166,6 +166,8 @@ def train(
     write_atomic(out / "training.html", page.encode())
     finished, card = finalized(served_model, data, settings, best_epoch)
     save(out / "model.keras", finished, *with_input_statistics(card, finished, data))
+    for note in card.training["notes"]:
+        reporter.line(note)
     loss = history["tune_loss"].min()
     reporter.line(
         f"best epoch {best_epoch}, with the tuning (validation) loss {loss:.3f}, saved to "

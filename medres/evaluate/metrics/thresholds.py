@@ -34,6 +34,7 @@ from medres.evaluate.statistics.intervals import proportion_estimate
 
 LEVEL = 0.95
 FROZEN_NAME = "default"
+FEW_PATIENTS = 20  # a threshold found on fewer of the class that fixes it is warned about
 _RANGES = {
     "sensitivity": (0.0, 1.0),
     "specificity": (0.0, 1.0),
@@ -56,13 +57,14 @@ class Criterion:
 @dataclass(frozen=True)
 class Threshold:
     """A named threshold of a finding. Only one from a model file or a tuning table is frozen;
-    `source` says which.
+    `source` says which. n_class_patients: see `class_patients`, None where it is unknown.
     """
 
     name: str
     value: float
     origin: Origin
     source: ThresholdSource = field(default_factory=ThresholdSource)
+    n_class_patients: int | None = None
 
 
 def criterion(text: str, name: str = "operating point") -> Criterion:
@@ -103,6 +105,16 @@ def threshold(sample: Sample, rule: Criterion) -> float | None:
     return None if best is None else midway(counts, best)
 
 
+def class_patients(sample: Sample, rule: Criterion) -> int:
+    """The number of patients of the class that fixes a threshold: of the positive class for a
+    sensitivity, of the negative class for a specificity, else of the smaller class.
+    """
+    positive, negative = sample.patients_with(True), sample.patients_with(False)
+    if rule.name.startswith("sensitivity"):
+        return positive
+    return negative if rule.name.startswith("specificity") else min(positive, negative)
+
+
 def midway(counts: Counts, index: int) -> float:
     """Midway from the index-th score (0: the highest; -1: above all scores, so that no unit is
     positive) to the next lower score.
@@ -132,7 +144,8 @@ def youden_point(
     if sample.n_positive == 0 or sample.n_negative == 0:
         return None
     value = youden(rank_counts(sample.label, sample.score))
-    return Threshold(name, value, origin, {"criterion": "youden", **source})
+    patients = class_patients(sample, Criterion("youden"))
+    return Threshold(name, value, origin, {"criterion": "youden", **source}, patients)
 
 
 def choose_thresholds(
@@ -265,7 +278,8 @@ def _frozen(
                 "strict criterion, or give a larger tune table",
                 code="criterion_unmet",
             )
-        thresholds.append(Threshold(name, value, "frozen", {"criterion": criteria[name], **source}))
+        origin: ThresholdSource = {"criterion": criteria[name], **source}
+        thresholds.append(Threshold(name, value, "frozen", origin, class_patients(sample, rule)))
     return thresholds
 
 
@@ -305,7 +319,8 @@ def _read_frozen(item: Mapping[str, Any], unit: str) -> list[tuple[str, Threshol
         if item.get(key) is not None:
             source[key] = item[key]
     value, name = _number(item["threshold"]), str(item.get("name", FROZEN_NAME))
-    return [(item["finding"], Threshold(name, value, "frozen", source))]
+    patients = item.get("n_class_patients")
+    return [(item["finding"], Threshold(name, value, "frozen", source, patients))]
 
 
 def _number(value: Any) -> float:

@@ -244,6 +244,13 @@ def test_a_conformal_set_of_two_labels_is_an_abstention(predictor, tiny_work: Pa
     assert prediction.sets == {"square": [0, 1]}
     assert prediction.abstained == ["square"]
     assert prediction.as_dict()["abstained"] == ["square"]
+    assert prediction.as_dict()["conformal"] == {
+        "alpha": 0.1,
+        "sets": {"square": [0, 1]},
+        "uncertain": ["square"],
+        "atypical": [],
+    }
+    assert prediction.decisions == predictor.predict(dataset_of(tiny_work)).decisions
     assert prediction.as_dict()["code"] is None
 
 
