@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -144,8 +144,7 @@ def youden_point(
     if sample.n_positive == 0 or sample.n_negative == 0:
         return None
     value = youden(rank_counts(sample.label, sample.score))
-    patients = class_patients(sample, Criterion("youden"))
-    return Threshold(name, value, origin, {"criterion": "youden", **source}, patients)
+    return Threshold(name, value, origin, {"criterion": "youden", **source})
 
 
 def choose_thresholds(
@@ -268,6 +267,7 @@ def _frozen(
     best = youden_point(sample, "frozen", FROZEN_NAME, source)
     if best is None:
         return []
+    best = replace(best, n_class_patients=class_patients(sample, Criterion("youden")))
     thresholds = [] if FROZEN_NAME in parsed else [best]
     for name, rule in parsed.items():
         value = threshold(sample, rule)

@@ -124,7 +124,7 @@ def notes(result: Finalized) -> list[str]:
     for entry in result.left_out:
         by_reason.setdefault(entry["why"], []).append(entry)
     return few + [
-        f"{_names(entries, 'finding')}: no {_names(entries, 'what')}: {why}"
+        f"{_names(entries, 'finding')}: {_names(entries, 'what')} left out: {why}"
         for why, entries in by_reason.items()
     ]
 
