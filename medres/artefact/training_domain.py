@@ -15,13 +15,15 @@ from pydantic import BaseModel, ConfigDict
 
 from data_pipelines.dicom.sop_classes import CT_CLASSES
 from data_pipelines.dicom.standard_terms import STANDARD_TERMS, sop_class_name, standard_sop_class
+from medres.errors import RefusedInput
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from data_pipelines.dicom.header import Header
-    from data_pipelines.kinds import FileFormat
+    from data_pipelines.kinds import FileFormat, KindName
     from data_pipelines.pixels.image import Image
+    from data_pipelines.sources.acceptance import HeaderCheck
 
 MIN_PATIENTS = 2  # a code of a single patient is not learnt from, and might identify the patient
 FEW_PATIENTS, FEW_EXTENT = 20, 1.5  # with fewer training patients, the tolerance of the extent
@@ -145,8 +147,8 @@ def domain_of(table: pd.DataFrame) -> Domain:
         modalities=_codes(table, "modality"),
         body_parts=_codes(table, "body_part"),
         views=_codes(table, "view"),
-        rows=(float(table["rows"].min()), float(table["rows"].max())),
-        cols=(float(table["cols"].min()), float(table["cols"].max())),
+        rows=_range(table["rows"].to_numpy()),
+        cols=_range(table["cols"].to_numpy()),
         spacing_mm=None if scale is None else scale.spacing_mm,
         formats=_counts(table, "form"),
         sop_classes=_codes(table, "sop_class"),
@@ -164,12 +166,8 @@ def domain_violation(image: Image, domain: Domain) -> DomainViolation | None:
     `check_domain`, and also header elements that contradict each other on the polarity.
     """
     rows, cols = image.pixels.shape
-    facts = replace(
-        facts_of(image.header, image.file_format),
-        rows=rows,
-        cols=cols,
-        spacing_mm=image.spacing_mm,
-    )
+    facts = facts_of(image.header, image.file_format)
+    facts = replace(facts, rows=rows, cols=cols, spacing_mm=image.spacing_mm)
     violation = check_domain(facts, domain)
     if violation is None and "presentation_lut_shape_disagrees" in image.repairs:
         return DomainViolation(
@@ -196,6 +194,23 @@ def check_domain(facts: InputFacts, domain: Domain) -> DomainViolation | None:
         or _other_size(facts, domain)
         or _other_scale(facts, domain)
     )
+
+
+def header_check(domain: Domain | None, kind: str) -> HeaderCheck:
+    """The check for `prepared_study` that raises RefusedInput, before anything is decoded, for an
+    image of this kind outside the domain. The header of a PNG or JPEG is None: only its format is
+    checked.
+    """
+
+    def check(file_format: FileFormat, of_kind: KindName, header: Header | None) -> None:
+        if domain is None or of_kind != kind:
+            return
+        facts = InputFacts(file_format) if header is None else facts_of(header)
+        violation = check_domain(facts, domain)
+        if violation is not None:
+            raise RefusedInput(violation.message, code=violation.code)
+
+    return check
 
 
 def _other_format(facts: InputFacts, domain: Domain) -> DomainViolation | None:
@@ -263,9 +278,9 @@ def _other_scale(facts: InputFacts, domain: Domain) -> DomainViolation | None:
     if comparable:
         violations = (_scale_violation(facts, domain, measure) for measure in comparable)
         return next((violation for violation in violations if violation), None)
-    received = [measure.element for measure in _measures(facts, domain) if measure.spacing]
+    received = [element for element, _, spacing, _ in _measures(facts, domain) if spacing]
     if received and domain.without_spacing == 0:
-        allowed = [measure.element for measure in _measures(facts, domain) if measure.scale]
+        allowed = [element for element, _, _, scale in _measures(facts, domain) if scale]
         return DomainViolation(
             "other_spacing_kind",
             f"the image has {' and '.join(received)} only, and the training images had "
@@ -303,17 +318,8 @@ def _scale_violation(
     return None
 
 
-class _Measure(NamedTuple):
-    """One kind of spacing: that of the image, and what is known of the training images."""
-
-    element: str
-    code: str
-    spacing: Pair | None
-    scale: Scale | None
-
-
 class _Comparable(NamedTuple):
-    """A measure that both the image and the training images have."""
+    """One kind of spacing that both the image and the training images have."""
 
     element: str
     code: str
@@ -321,15 +327,16 @@ class _Comparable(NamedTuple):
     scale: Scale
 
 
-def _measures(facts: InputFacts, domain: Domain) -> list[_Measure]:
+def _measures(
+    facts: InputFacts, domain: Domain
+) -> list[tuple[str, str, Pair | None, Scale | None]]:
+    """For each kind of spacing: its element, its code, that of the image, and the training images'
+    sizes by it.
+    """
+    calibrated, at_detector = _calibrated_scale(domain), domain.detector_scale
     return [
-        _Measure("PixelSpacing", "other_spacing", facts.spacing_mm, _calibrated_scale(domain)),
-        _Measure(
-            "ImagerPixelSpacing",
-            "other_detector_spacing",
-            facts.detector_spacing_mm,
-            domain.detector_scale,
-        ),
+        ("PixelSpacing", "other_spacing", facts.spacing_mm, calibrated),
+        ("ImagerPixelSpacing", "other_detector_spacing", facts.detector_spacing_mm, at_detector),
     ]
 
 

@@ -9,22 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from data_pipelines.dicom.header import Header
 from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.errors import DicomError
-from data_pipelines.kinds import FileFormat, KindName, image_kind
+from data_pipelines.kinds import image_kind
 from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.study import Study, prepared_study
 from data_pipelines.runtime.walk import walk_files
 from data_pipelines.sources.image_source import study_of
 from medres.artefact.card import Card
-from medres.artefact.training_domain import (
-    DomainViolation,
-    InputFacts,
-    check_domain,
-    domain_violation,
-    facts_of,
-)
+from medres.artefact.training_domain import domain_violation, header_check
 from medres.errors import RefusedInput
 
 
@@ -67,13 +60,10 @@ def read_study(files: Sequence[DicomSource], card: Card) -> Study:
     has_series = image_kind(card.preprocess.kind).has_series
     series: set[str] = set()
 
-    def check_header(file_format: FileFormat, kind: KindName, header: Header | None) -> None:
-        if card.domain is not None and kind == card.preprocess.kind:
-            facts = InputFacts(file_format) if header is None else facts_of(header)
-            refuse(check_domain(facts, card.domain))
-
     def check(image: Image) -> None:
-        refuse(None if card.domain is None else domain_violation(image, card.domain))
+        violation = None if card.domain is None else domain_violation(image, card.domain)
+        if violation is not None:
+            raise RefusedInput(violation.message, code=violation.code)
         series.add(image.header.identifiers.series_instance_uid)
         if has_series and len(series) > 1:
             raise RefusedInput(
@@ -81,13 +71,8 @@ def read_study(files: Sequence[DicomSource], card: Card) -> Study:
                 code="several_series",
             )
 
+    check_header = header_check(card.domain, card.preprocess.kind)
     return prepared_study(files, card.preprocess, check=check, check_header=check_header)
-
-
-def refuse(violation: DomainViolation | None) -> None:
-    """Raise RefusedInput with the code and the sentence of a violation, if there is one."""
-    if violation is not None:
-        raise RefusedInput(violation.message, code=violation.code)
 
 
 @dataclass
