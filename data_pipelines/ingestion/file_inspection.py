@@ -9,6 +9,7 @@ import math
 from typing import TypedDict
 
 from data_pipelines.dicom.header import Header
+from data_pipelines.dicom.standard_terms import standard_sop_class
 from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.perceptual_hash import perceptual_hash
 from data_pipelines.kinds import KindName, UnitName
@@ -29,6 +30,7 @@ class TechnicalColumns(TypedDict):
     """Columns that come from the header."""
 
     modality: str
+    sop_class: str
     photometric: str
     transfer_syntax: str
     manufacturer: str
@@ -52,6 +54,8 @@ class ImageColumns(TechnicalColumns):
     cols: int
     row_spacing: float
     col_spacing: float
+    detector_row_spacing: float
+    detector_col_spacing: float
     pixel_sha256: str
     perceptual_hash: str
     sop_uid: str
@@ -129,7 +133,8 @@ def inspect_array(data: bytes, units: UnitName) -> Inspection:
 
 def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
     header = image.header
-    spacing = image.spacing_mm or (math.nan, math.nan)
+    unknown = (math.nan, math.nan)
+    spacing, detector = image.spacing_mm or unknown, header.imager_pixel_spacing or unknown
     return {
         "frame": image.frame,
         "status": "repaired" if image.repairs else "ok",
@@ -140,6 +145,8 @@ def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
         "cols": image.pixels.shape[1],
         "row_spacing": spacing[0],
         "col_spacing": spacing[1],
+        "detector_row_spacing": detector[0],
+        "detector_col_spacing": detector[1],
         "pixel_sha256": image.pixel_sha256,
         "perceptual_hash": perceptual_hash(image.pixels),
         "sop_uid": header.identifiers.sop_instance_uid,
@@ -157,6 +164,7 @@ def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
 def _technical_columns(header: Header) -> TechnicalColumns:
     return {
         "modality": header.modality,
+        "sop_class": standard_sop_class(header.sop_class_uid),
         "photometric": header.photometric,
         "transfer_syntax": header.transfer_syntax,
         "manufacturer": header.manufacturer,

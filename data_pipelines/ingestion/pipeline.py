@@ -19,7 +19,13 @@ from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reason
 from data_pipelines.ingestion.hierarchy_audit import identity_notes
 from data_pipelines.ingestion.index import FileIndex, RejectedFile, index_sources
 from data_pipelines.ingestion.leakage_audit import audit, audit_warnings
-from data_pipelines.ingestion.manifest import COLUMNS, QUARANTINE_COLUMNS, Manifest, check_table
+from data_pipelines.ingestion.manifest import (
+    COLUMNS,
+    LATER_COLUMNS,
+    QUARANTINE_COLUMNS,
+    Manifest,
+    check_table,
+)
 from data_pipelines.ingestion.patient_identity import identify, link_patients
 from data_pipelines.ingestion.refusal import RECORDED, clear_refusal, write_refusal
 from data_pipelines.ingestion.series_order import in_series_order
@@ -337,7 +343,8 @@ def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
         for name in images
         if str(name).startswith(("label:", "meta:")) or name in ("class", "fold", "group")
     ]
-    table = images[[*COLUMNS, *more_columns]].astype(dict(COLUMNS)).reset_index(drop=True)
+    dtypes = COLUMNS | LATER_COLUMNS
+    table = images[[*dtypes, *more_columns]].astype(dtypes).reset_index(drop=True)
     return check_table(table, where="ingest")
 
 

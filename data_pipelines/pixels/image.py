@@ -16,7 +16,17 @@ from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import DicomSource, parse, silence_pydicom
 from data_pipelines.dicom.sop_classes import QUANTITATIVE_MODALITIES
 from data_pipelines.errors import Ineligible, Unreadable
-from data_pipelines.kinds import AIR_HU, CT, DISPLAY, HU, RADIOGRAPH, RAW, KindName, UnitName
+from data_pipelines.kinds import (
+    AIR_HU,
+    CT,
+    DISPLAY,
+    HU,
+    RADIOGRAPH,
+    RAW,
+    FileFormat,
+    KindName,
+    UnitName,
+)
 from data_pipelines.pixels.grayscale import (
     Float32Array,
     Integers,
@@ -56,6 +66,7 @@ class Image:
     frame: 0-based index in the file.
     pixel_sha256: hash of the stored values, equal for both polarities (`mirror_stored_values`).
     aspect: height of a pixel divided by its width, 1 where the file does not say.
+    file_format: of the file that it was read from.
     """
 
     pixels: Float32Array
@@ -69,6 +80,7 @@ class Image:
     frame: int
     pixel_sha256: str
     aspect: float = 1.0
+    file_format: FileFormat = "dicom"
 
 
 def read_image(source: DicomSource, *, frame: int = 0) -> Image:

@@ -5,14 +5,16 @@ applied to.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 from data_pipelines.dicom.eligibility import eligible_kind
-from data_pipelines.dicom.header import header_of
+from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import DicomSource, parse
 from data_pipelines.errors import Ineligible
 from data_pipelines.kinds import (
+    FileFormat,
     KindName,
     UnitName,
     image_kind,
@@ -32,6 +34,10 @@ from data_pipelines.volumes.plane import Plane, plane_of, planes_of
 CONSTANT_SLICE = "constant_slice"
 
 
+#: is called with the format, the kind and the header of a file (None for PNG and JPEG)
+HeaderCheck = Callable[[FileFormat, KindName, Header | None], None]
+
+
 class AcceptedImage(NamedTuple):
     """An image that passed the check, its kind, and its plane."""
 
@@ -46,17 +52,22 @@ def accepted_images(
     for_processing: bool = False,
     units: UnitName | None = None,
     digest: bool = True,
+    check_header: HeaderCheck | None = None,
 ) -> list[AcceptedImage]:
     """All frames of a file that a model may be trained on or applied to.
 
     for_processing: accept FOR PROCESSING radiographs. units: accept a PNG or JPEG with these units
-    (None: DICOM only). digest: False leaves `pixel_sha256` of a DICOM image empty.
+    (None: DICOM only). digest: False leaves `pixel_sha256` of a DICOM image empty. check_header: is
+    called before anything is decoded; its exceptions are passed on.
 
     Frames are judged one by one. A slice of a series whose pixels are all equal is kept, with the
     repair code `constant_slice`; frames that are no slice are left out, and the others have the
     code `frames_left_out`. Raises DicomError; Ineligible names the reason why no frame is accepted.
     """
-    if units is not None and file_format_of(source) in RASTER_FORMATS:
+    file_format = file_format_of(source)
+    if units is not None and file_format in RASTER_FORMATS:
+        if check_header is not None:
+            check_header(file_format, kind_in_units(units).name, None)
         data = (
             bytes(source)
             if isinstance(source, bytes | bytearray | memoryview)
@@ -66,6 +77,8 @@ def accepted_images(
     parsed = parse(source, pixels=True)
     header = header_of(parsed)
     kind = eligible_kind(header, for_processing=for_processing)
+    if check_header is not None:
+        check_header("dicom", kind, header)
     planes = planes_of(parsed.dataset, header, 0)
     slices = [plane for plane in planes if not plane.non_slice_reason]
     if not slices:

@@ -128,7 +128,8 @@ def raster_image(data: bytes, units: UnitName) -> Image:
         "few_colored_pixels": raster.few_colored,
         "exif_orientation": raster.exif_rotated,
     }
-    return _image(raster.pixels, units, tuple(code for code, done in repairs.items() if done))
+    codes = tuple(code for code, done in repairs.items() if done)
+    return _image(raster.pixels, units, codes, file_format_of(data))
 
 
 def npz_image(image: NpzImage, units: UnitName) -> Image:
@@ -149,7 +150,7 @@ def npz_image(image: NpzImage, units: UnitName) -> Image:
             f"uint16, or declare HU.",
             code="not_display",
         )
-    return _image(image.pixels, units, ())
+    return _image(image.pixels, units, (), "npz")
 
 
 def npz_images(path: Path | str, sha256: str) -> dict[str, NpzImage]:
@@ -259,7 +260,9 @@ def _images_of_split(
     }
 
 
-def _image(stored: Integers, units: UnitName, repairs: tuple[str, ...]) -> Image:
+def _image(
+    stored: Integers, units: UnitName, repairs: tuple[str, ...], file_format: FileFormat
+) -> Image:
     record: dict[str, object]
     if UNITS[units].bounds is None:
         pixels, record = stored.astype(np.float32), {"kind": "none"}
@@ -284,6 +287,7 @@ def _image(stored: Integers, units: UnitName, repairs: tuple[str, ...]) -> Image
         header=replace(header_of(ParsedDataset(dataset, ())), transfer_syntax=""),
         frame=0,
         pixel_sha256=pixel_sha256(stored),
+        file_format=file_format,
     )
 
 

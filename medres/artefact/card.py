@@ -42,7 +42,8 @@ class OperatingPoint(BaseModel):
     """A frozen threshold: `score >= threshold` is positive, at the unit `unit`.
 
     criterion, split, n_patients: how and on which data the threshold was chosen. sha256: hash of
-    the scores table of those data.
+    the scores table of those data. n_class_patients: the patients of the class that fixes it
+    (`class_patients`), None in the card of an older model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class OperatingPoint(BaseModel):
     split: str
     n_patients: int
     sha256: str
+    n_class_patients: int | None = None
 
 
 class ConformalQuantile(BaseModel):

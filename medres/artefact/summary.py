@@ -4,9 +4,11 @@ JSON.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data_pipelines.dicom.standard_terms import sop_class_name
 from data_pipelines.kinds import UNITS
 from medres.artefact.archive import Artefact
 from medres.artefact.card import Card
@@ -93,6 +95,8 @@ def _prediction(card: Card) -> Iterator[tuple[str, str]]:
             f"{entry.finding} = {entry.label}: quantile {entry.quantile:.4g} at alpha "
             f"{entry.alpha:g} ({_counted(entry.n_patients, 'patient')})",
         )
+    for note in card.training.get("notes", ()):
+        yield "note", str(note)
     if card.novelty_threshold is not None:
         yield (
             "refuses",
@@ -119,7 +123,12 @@ def _training(card: Card) -> Iterator[tuple[str, str]]:
     if domain is None:
         yield "domain", "not stated: only the kind of image is checked"
         return
+    sop_classes: Counter[str] = Counter()
+    for uid, count in domain.sop_classes.items():
+        sop_classes[sop_class_name(uid)] += count
     for name, codes in (
+        ("format", domain.formats),
+        ("SOP class", sop_classes),
         ("modality", domain.modalities),
         ("body part", domain.body_parts),
         ("view", domain.views),
@@ -138,4 +147,22 @@ def _training(card: Card) -> Iterator[tuple[str, str]]:
     yield (
         "pixel spacing",
         "not stated" if spacing is None else f"{spacing[0]:.3g} to {spacing[1]:.3g} mm",
+    )
+    if domain.detector_scale is not None:
+        low, high = domain.detector_scale.spacing_mm
+        yield "detector spacing", f"{low:.3g} to {high:.3g} mm"
+    for scale, where in ((domain.scale, ""), (domain.detector_scale, " at the detector")):
+        if scale is not None:
+            rows, cols = scale.row_extent_mm, scale.col_extent_mm
+            yield (
+                "extent",
+                f"{rows[0]:.4g} to {rows[1]:.4g} mm of rows, {cols[0]:.4g} to {cols[1]:.4g} mm of "
+                f"columns{where}",
+            )
+    tolerance = domain.tolerance
+    yield (
+        "tolerance",
+        f"accepted beyond these ranges: size x {tolerance.size:g} (x "
+        f"{tolerance.size_without_spacing:g} without a spacing), spacing x {tolerance.spacing:g}, "
+        f"extent x {tolerance.extent:g}",
     )

@@ -19,7 +19,7 @@ from medres.artefact.card import Card
 from medres.artefact.feature_distance import feature_tensors
 from medres.artefact.orientation import MAX_RATIO, orientation_ratios, thumbnails
 from medres.errors import RefusedInput
-from medres.inference.decisions import decisions, pooled, prediction_sets
+from medres.inference.decisions import conformal_answer, decisions, pooled, prediction_sets
 from medres.inference.study_reader import files_of, read_study, require_one_study, studies_of
 from medres.progress import ProgressReporter
 
@@ -41,6 +41,7 @@ class Prediction:
     path: the file or folder for which the prediction was requested, if any.
     sets: finding -> the labels, of 0 and 1, in the conformal prediction set at the card's alpha, or
         {"class": names}; {} if the model has no conformal quantiles.
+    conformal: alpha, the sets and the uncertain findings as in JSON, None without conformal sets.
     images: number of images scored. novelty: the greatest distance of an image from the training
         images, None if the model file does not hold their distribution.
     """
@@ -53,6 +54,7 @@ class Prediction:
     images: int = 0
     novelty: float | None = None
     code: str | None = None
+    conformal: dict[str, Any] | None = None
     _request: tuple[Predictor, tuple[DicomSource, ...]] | None = field(
         default=None, repr=False, compare=False
     )
@@ -74,6 +76,7 @@ class Prediction:
             "code": self.code,
             "sets": self.sets,
             "abstained": self.abstained,
+            "conformal": self.conformal,
             "images": self.images,
             "novelty": self.novelty,
         }
@@ -198,6 +201,7 @@ class Predictor:
             decisions(probabilities, card),
             path=path,
             sets=prediction_sets(probabilities, card),
+            conformal=conformal_answer(probabilities, card),
             images=count,
             novelty=distance,
             _request=(self, tuple(files)) if len(files) else None,

@@ -17,7 +17,7 @@ from data_pipelines.preprocessing.study import Study, prepared_study
 from data_pipelines.runtime.walk import walk_files
 from data_pipelines.sources.image_source import study_of
 from medres.artefact.card import Card
-from medres.artefact.training_domain import domain_violation
+from medres.artefact.training_domain import domain_violation, header_check
 from medres.errors import RefusedInput
 
 
@@ -71,7 +71,8 @@ def read_study(files: Sequence[DicomSource], card: Card) -> Study:
                 code="several_series",
             )
 
-    return prepared_study(files, card.preprocess, check=check)
+    check_header = header_check(card.domain, card.preprocess.kind)
+    return prepared_study(files, card.preprocess, check=check, check_header=check_header)
 
 
 @dataclass

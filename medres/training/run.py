@@ -54,6 +54,7 @@ from medres.training.network import (
     copy_weights,
     load_backbone,
     rate_factors,
+    require_backbone,
 )
 from medres.training.optimizers import optimizer
 from medres.training.targets import class_order, training_targets
@@ -122,6 +123,8 @@ def train(
     options, chosen = resolve_settings(config, arguments | overrides)
     if backbone is None and options.model.endswith(".keras"):
         backbone = load_backbone(options.model)
+    if backbone is not None:
+        require_backbone(backbone)
     out, manifest, reporter = Path(out), Manifest.load(work), progress or Bars()
     check_classes(manifest)
     spec = preprocessing(options.preset, manifest)
@@ -166,6 +169,8 @@ def train(
     write_atomic(out / "training.html", page.encode())
     finished, card = finalized(served_model, data, settings, best_epoch)
     save(out / "model.keras", finished, *with_input_statistics(card, finished, data))
+    for note in card.training["notes"]:
+        reporter.line(note)
     loss = history["tune_loss"].min()
     reporter.line(
         f"best epoch {best_epoch}, with the tuning (validation) loss {loss:.3f}, saved to "

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.ingestion.test_access_log import read_openings
 from data_pipelines.sources.acceptance import accepted_images
 from data_pipelines.sources.dicom_wrapper import wrap
-from medres.artefact.card import ConformalQuantile
+from medres.artefact.card import Card, ConformalQuantile
 from medres.errors import ArtefactError, RefusedInput
 from medres.inference.scoring import score_split
 
@@ -156,6 +157,11 @@ def dataset_of(work: Path) -> pydicom.Dataset:
     ("elements", "code"),
     [
         ({"Modality": "MG"}, "other_modality"),
+        (
+            {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "BurnedInAnnotation": "NO"},
+            "other_sop_class",
+        ),
+        ({"Rows": 20, "Columns": 20, "PixelData": b"\0\1" * 400}, "other_size"),
         ({"BodyPartExamined": "HAND"}, "other_body_part"),
         ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "no_image"),
         ({"PhotometricInterpretation": None}, "no_image"),
@@ -228,8 +234,6 @@ def test_many_threads_each_get_their_own_answer(predictor, tiny_work: Path, requ
 
 
 def test_a_conformal_set_of_two_labels_is_an_abstention(predictor, tiny_work: Path) -> None:
-    from dataclasses import replace
-
     quantiles = [
         ConformalQuantile(finding="square", label=label, alpha=0.1, quantile=q, n_patients=9)
         for label, q in ((0, 1.0), (1, 1.0))
@@ -240,12 +244,51 @@ def test_a_conformal_set_of_two_labels_is_an_abstention(predictor, tiny_work: Pa
     assert prediction.sets == {"square": [0, 1]}
     assert prediction.abstained == ["square"]
     assert prediction.as_dict()["abstained"] == ["square"]
+    assert prediction.as_dict()["conformal"] == {
+        "alpha": 0.1,
+        "sets": {"square": [0, 1]},
+        "uncertain": ["square"],
+        "atypical": [],
+    }
+    assert prediction.decisions == predictor.predict(dataset_of(tiny_work)).decisions
     assert prediction.as_dict()["code"] is None
+
+
+def test_the_header_is_checked_before_anything_is_decoded(
+    predictor, tiny_work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data_pipelines.sources import acceptance
+
+    def decoded(*arguments: object, **options: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(acceptance, "image_of", decoded)
+    monkeypatch.setattr(acceptance, "raster_image", decoded)
+    dataset = dataset_of(tiny_work)
+    dataset.Rows = dataset.Columns = 11_000
+    assert read_refusal(dataset, predictor.card) == "other_size"
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture, "png")
+    assert read_refusal(picture.getvalue(), predictor.card) == "other_format"
+
+
+def read_refusal(source: object, card: Card) -> str | None:
+    from medres.inference.study_reader import read_study
+
+    with pytest.raises(RefusedInput) as caught:
+        read_study([source], card)
+    return caught.value.code
 
 
 def test_a_raster_image_is_a_study_of_its_own_and_equals_its_wrapped_twin(
     predictor, tmp_path: Path
 ) -> None:
+    domain = predictor.card.domain
+    assert {*domain.formats} == {"dicom"}
+    card = predictor.card.model_copy(
+        update={"domain": domain.model_copy(update={"formats": {"dicom": 1, "png": 1}})}
+    )
+    predictor = medres.Predictor(replace(predictor.artefact, card=card))
     (tmp_path / "in").mkdir()
     for n in range(2):
         pixels = np.random.default_rng(n).integers(30, 95, (40, 40)).astype(np.uint8)
