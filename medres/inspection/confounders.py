@@ -31,8 +31,8 @@ class ComparedLabel:
 
 @dataclass(frozen=True)
 class Level:
-    """One level of a column. patients: those who count there. shares: of those assessed, the share
-    with each label; None where nobody was assessed.
+    """One level of a column. patients: those with images there. shares: of those assessed, the
+    share with each label; None where nobody was assessed.
     """
 
     name: str
@@ -44,15 +44,17 @@ class Level:
 @dataclass(frozen=True)
 class Association:
     """Between a column and a label, by patient. cramers_v: corrected for bias (Bergsma 2013).
-    p_value: Fisher's exact test for a 2 x 2 table, else a permutation test of chi-square; None
-    where the table has one row or column. p_adjusted: Holm, over all that the page shows.
-    difference: largest minus smallest share among levels of MIN_PATIENTS patients or more.
+    p_value: Fisher's exact test of a 2 x 2 table, else a permutation test of chi-square; where
+    patients lie at several levels, a test with the patient as cluster. None where the table has one
+    row or column. p_adjusted: Holm, over all that the page shows. test: its name. difference:
+    largest minus smallest share among levels of MIN_PATIENTS patients or more.
     """
 
     label: str
     cramers_v: float | None
     p_value: float | None
     p_adjusted: float | None
+    test: str
     difference: float
 
     @property
@@ -89,39 +91,40 @@ def subgroup(
     """The labels by the level of each image in `values`, by patient; None for a single level or for
     very many.
 
-    Each patient counts once: at the level of most of their images, by the images at that level.
+    A patient has a label at a level if one of their images there has it. Patients with images at
+    several levels count at each of them; in V and in the test, with a weight of one in all.
     order: of the levels; default: the most frequent first.
     """
     count = values.value_counts()
     if len(count) < 2 or len(count) > 4 * MAX_LEVELS:
         return None
-    pairs = pd.DataFrame({"patient": patients, "level": values.astype(str)})
-    images = pairs.groupby(["patient", "level"]).size().rename("images").reset_index()
-    ranked = images.sort_values(["images", "level"], ascending=[False, True], kind="stable")
-    home = ranked.drop_duplicates("patient").set_index("patient")["level"]
-    at_home = pairs["level"] == pairs["patient"].map(home)
     names = [name for name in (order or count.index) if name in count.index]
-    of_level = home.value_counts()
     shares, associations = [], []
     for label in labels:
-        rows = at_home & label.assessed
-        positive = label.positive[rows].groupby(patients[rows]).any()
-        table = pd.crosstab(home.reindex(positive.index), positive)
-        table = table.reindex(index=names, columns=[False, True], fill_value=0)
-        shares.append(table[True] / table.sum(axis=1))
-        associations.append(_association(label.name, table.to_numpy()))
+        rows = label.assessed
+        frame = pd.DataFrame({"patient": patients, "level": values, "positive": label.positive})
+        pairs = frame[rows].groupby(["patient", "level"])["positive"].any().reset_index()
+        patient = pd.factorize(pairs["patient"])[0]
+        level = pairs["level"].map(names.index).to_numpy(int)
+        positive = pairs["positive"].to_numpy(bool)
+        table = np.zeros((len(names), 2))
+        np.add.at(table, (level, positive.astype(int)), 1)
+        with np.errstate(invalid="ignore"):
+            shares.append(table[:, 1] / table.sum(axis=1))
+        associations.append(_association(label.name, patient, level, positive))
+    levels_of_patient = values.groupby(patients).nunique()
+    patients_of_level = patients.groupby(values).nunique()
     levels = tuple(
         Level(
-            str(name),
+            name,
             int(count[name]),
-            int(of_level.get(name, 0)),
-            tuple(None if np.isnan(share[name]) else float(share[name]) for share in shares),
+            int(patients_of_level[name]),
+            tuple(None if np.isnan(share[n]) else float(share[n]) for share in shares),
         )
-        for name in names[:MAX_LEVELS]
+        for n, name in enumerate(names[:MAX_LEVELS])
     )
-    several = int(images["patient"].duplicated().groupby(images["patient"]).any().sum())
-    more = max(0, len(names) - MAX_LEVELS)
-    return Subgroup(column, levels, more, several, tuple(associations))
+    several = int((levels_of_patient > 1).sum())
+    return Subgroup(column, levels, max(0, len(names) - MAX_LEVELS), several, tuple(associations))
 
 
 def adjusted(subgroups: Sequence[Subgroup]) -> list[Subgroup]:
@@ -144,15 +147,59 @@ def adjusted(subgroups: Sequence[Subgroup]) -> list[Subgroup]:
     ]
 
 
-def _association(label: str, counts: np.ndarray) -> Association:
-    """counts: integers (levels, 2), patients without and with the label."""
-    rows = counts[counts.sum(axis=1) >= MIN_PATIENTS]
-    shares = rows[:, 1] / rows.sum(axis=1)
+def _association(
+    label: str, patient: np.ndarray, level: np.ndarray, positive: np.ndarray
+) -> Association:
+    """patient, level: integers, positive: boolean, one of each per pair of patient and level."""
+    if not positive.size:
+        return Association(label, None, None, None, "", 0.0)
+    size = int(level.max()) + 1
+    weight = 1 / np.bincount(patient)[patient]
+    counts = np.zeros((size, 2))
+    np.add.at(counts, (level, positive.astype(int)), 1)
+    large = counts.sum(axis=1) >= MIN_PATIENTS
+    shares = counts[large, 1] / counts[large].sum(axis=1)
     difference = float(np.ptp(shares)) if len(shares) > 1 else 0.0
-    table = counts[counts.sum(axis=1) > 0][:, counts.sum(axis=0) > 0]
+    table = np.zeros((size, 2))
+    np.add.at(table, (level, positive.astype(int)), weight)
+    table = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
     if min(table.shape) < 2:
-        return Association(label, None, None, None, difference)
-    return Association(label, cramers_v(table), independence_p(table), None, difference)
+        return Association(label, None, None, None, "", difference)
+    if (weight == 1).all():
+        p_value: float | None = independence_p(table.astype(int))
+        test = "Fisher" if table.shape == (2, 2) else "permutation"
+    else:
+        chosen = large[level]
+        p_value = clustered_p(patient[chosen], level[chosen], positive[chosen])
+        test = "clustered by patient"
+    return Association(label, cramers_v(table), p_value, None, test, difference)
+
+
+def clustered_p(patient: np.ndarray, level: np.ndarray, positive: np.ndarray) -> float | None:
+    """The p-value of no association between level and label where patients lie at several levels.
+
+    patient, level: integers, positive: boolean, one of each per pair of patient and level. Each
+    patient gives one vector, the weighted covariance of level and label over their pairs;
+    Hotelling's test asks whether its mean is zero. None where there is no variance or there are too
+    few patients for the levels.
+    """
+    if not patient.size:
+        return None
+    weight = 1 / np.bincount(patient)[patient]
+    levels = (level[:, None] == np.unique(level)[1:]).astype(float)
+    x = levels - np.average(levels, axis=0, weights=weight)
+    y = positive - np.average(positive, weights=weight)
+    _, cluster = np.unique(patient, return_inverse=True)
+    scores = np.zeros((cluster.max() + 1, x.shape[1]))
+    np.add.at(scores, cluster, weight[:, None] * x * y[:, None])
+    count, columns = scores.shape
+    covariance = np.atleast_2d(np.cov(scores, rowvar=False)) if count > 1 else np.zeros((1, 1))
+    if not columns or count <= columns or np.linalg.matrix_rank(covariance) < columns:
+        return None
+    mean = scores.mean(axis=0)
+    t_squared = count * float(mean @ np.linalg.solve(covariance, mean))
+    scale = (count - columns) / (columns * (count - 1))
+    return float(stats.f.sf(scale * t_squared, columns, count - columns))
 
 
 def cramers_v(table: np.ndarray) -> float:

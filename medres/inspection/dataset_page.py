@@ -18,6 +18,15 @@ from medres.inspection.page_content import Histogram, PageContent, Section
 from medres.svg import Axes
 
 COLORS = 6
+#: split_origin of ingest.json, for people
+SPLIT_ORIGINS = {
+    "given": "given with the labels",
+    "drawn": "random, by patient and label",
+    "hash": "by a keyed hash of each patient",
+    "earlier": "kept from an earlier work folder",
+    "external": "an external site is the test split",
+    "none": "none, all images are in test",
+}
 
 
 def page(content: PageContent, sections: Sequence[Section] = ()) -> str:
@@ -35,6 +44,7 @@ def page(content: PageContent, sections: Sequence[Section] = ()) -> str:
         f"form-action 'none'"
     )
     histograms = [(entry, Markup(histogram(entry))) for entry in content.histograms]
+    origin = content.facts.summary["split_origin"]
     units = {kind.name: kind.units for kind in KINDS.values()}
     return environment.from_string(_asset("inspect.html.j2")).render(
         c=content,
@@ -45,6 +55,7 @@ def page(content: PageContent, sections: Sequence[Section] = ()) -> str:
         histograms=histograms,
         units=units,
         sections=sections,
+        origin=SPLIT_ORIGINS.get(origin, origin),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ from medres.inspection.thumbnails import (
 __all__ = ["Figure", "Section", "inspect"]
 
 MAX_TILES, MIN_TILES = 12, 4  # of a contact sheet
+MAX_WINDOWS = 4  # in the heading of a contact sheet
 MAX_ALL_TILES = 240  # of all contact sheets together
 IMAGES_PER_MANUFACTURER = 40  # of a histogram
 MAX_MANUFACTURERS = 6
@@ -174,7 +176,8 @@ def _all_rows(selections: Iterable[Selection], pairs: list[tuple[float, list[Any
 
 
 def _tile(table: pd.DataFrame, row: Any, thumbnail: Thumbnail) -> Tile:
-    return image_tile(table.loc[row, "image"], thumbnail.caption, jpeg_uri(thumbnail.tile))
+    caption = f"{thumbnail.size}, {thumbnail.window}"
+    return image_tile(table.loc[row, "image"], caption, jpeg_uri(thumbnail.tile))
 
 
 def _sheets(
@@ -191,7 +194,14 @@ def _sheets(
             ]
             count = int((rows & (table["split"] == split)).sum())
             splits.append(SplitSheet(split, count, tuple(tiles)))
-        sheets.append(ContactSheet(label, tuple(splits)))
+        windows = Counter(
+            thumbnails[row].window
+            for split in SPLITS
+            for row in selection[label, split]
+            if row in thumbnails
+        )
+        names = tuple(name for name, _ in windows.most_common(MAX_WINDOWS))
+        sheets.append(ContactSheet(label, names, tuple(splits)))
     return tuple(sheets)
 
 

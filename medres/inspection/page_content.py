@@ -51,7 +51,10 @@ class SplitSheet:
 
 @dataclass(frozen=True)
 class ContactSheet:
+    """The tiles of one label group. windows: those through which its images are shown."""
+
     label: str
+    windows: tuple[str, ...]
     splits: tuple[SplitSheet, ...]
 
 

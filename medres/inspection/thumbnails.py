@@ -53,13 +53,14 @@ class TileItem(NamedTuple):
 @dataclass(frozen=True)
 class Thumbnail:
     """tile: uint8 (rows, columns), at most TILE along each side. counts: histogram of the pixels
-    inside the image, with BINS equal bins over the display range of its kind. caption: how it is
-    shown, and its size.
+    inside the image, with BINS equal bins over the display range of its kind. size: rows x columns,
+    for people. window: how it is shown, for people.
     """
 
     tile: np.ndarray
     counts: np.ndarray
-    caption: str = ""
+    size: str = ""
+    window: str = ""
 
 
 def thumbnails_of_rows(
@@ -177,8 +178,8 @@ def _thumbnail(image: Image, window: Window | None) -> Thumbnail:
     )
     counts, _ = np.histogram(np.clip(inside, low, high), BINS, (low, high))
     rows, cols = image.pixels.shape
-    text = f"{rows} × {cols} pixels, {caption(image, window)}"
-    return Thumbnail(fitted(to_gray(image, window), image.aspect), counts, text)
+    tile = fitted(to_gray(image, window), image.aspect)
+    return Thumbnail(tile, counts, f"{rows} × {cols} pixels", caption(image, window))
 
 
 def _display_range(image: Image) -> tuple[float, float]:

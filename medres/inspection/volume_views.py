@@ -25,7 +25,6 @@ from data_pipelines.volumes.series import Group, group_planes
 from data_pipelines.volumes.slice_grid import Resampling, modal_step, slice_grid
 from medres.inspection.display_windows import Window, caption, to_gray, window_of_image
 
-LEVELS = (0.25, 0.5, 0.75)  # of the slices that are shown
 MAX_SLICES = 300  # of a series that are read for the reformats
 MAX_GRID = 640  # slices of the grid of a reformat
 SIDE = 320  # pixels along the longer side of a view
@@ -135,7 +134,8 @@ def views_of_series(item: SeriesItem) -> VolumeViews:
     group, total = _largest_group(item)
     geometry, count = _geometry(group, total), len(group.planes)
     chosen = np.unique(np.linspace(0, count - 1, min(count, MAX_SLICES)).round().astype(int))
-    levels = [round(share * (count - 1)) for share in LEVELS]
+    edge = (count - 1) // 4
+    levels = [edge, (count - 1) // 2, count - 1 - edge]
     read = image_reader(item.files)
     views, small = [], []
     images = {n: read(group.planes[n].source_index) for n in levels}
