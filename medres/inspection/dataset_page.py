@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from data_pipelines.kinds import KINDS, image_kind
+from data_pipelines.volumes.slice_grid import Resampling
 from medres.inspection.page_content import Histogram, PageContent, Section
 from medres.svg import Axes
 
@@ -54,6 +55,7 @@ def page(content: PageContent, sections: Sequence[Section] = ()) -> str:
         policy=policy,
         histograms=histograms,
         units=units,
+        limits=Resampling(),
         sections=sections,
         origin=SPLIT_ORIGINS.get(origin, origin),
     )

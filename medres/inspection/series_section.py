@@ -46,7 +46,7 @@ class Series(NamedTuple):
 
 
 def series_of(table: pd.DataFrame) -> list[Series]:
-    """The series of MIN_SLICES slices or more, shortest first."""
+    """The series of MIN_SLICES slices or more, by pseudonym, that is in no order of their own."""
     slices = table[table["kind"].isin(kinds_with_series())]
     series = []
     for name, part in slices.groupby("series"):
@@ -54,7 +54,7 @@ def series_of(table: pd.DataFrame) -> list[Series]:
         share = first.get(SHARE_COLUMN)
         recorded = None if share is None or pd.isna(share) else float(share)
         series.append(Series(str(name), first["split"], first["verdict"], len(part), recorded))
-    return sorted((one for one in series if one.slices >= MIN_SLICES), key=lambda one: one.slices)
+    return sorted(one for one in series if one.slices >= MIN_SLICES)
 
 
 def volume_figures(
