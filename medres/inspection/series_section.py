@@ -34,8 +34,8 @@ SHARE_COLUMN = "interpolated_share"  # of the manifest, where ingest recorded it
 
 
 class Series(NamedTuple):
-    """A series of the manifest. share: of interpolated slices, as ingest recorded it; None where it
-    did not.
+    """A series of the manifest. share: of interpolated slices, as ingest recorded it for the group
+    of slices with most of them; None where it did not.
     """
 
     name: str
@@ -51,7 +51,7 @@ def series_of(table: pd.DataFrame) -> list[Series]:
     series = []
     for name, part in slices.groupby("series"):
         first = part.iloc[0]
-        share = first.get(SHARE_COLUMN)
+        share = part[SHARE_COLUMN].max() if SHARE_COLUMN in part else None
         recorded = None if share is None or pd.isna(share) else float(share)
         series.append(Series(str(name), first["split"], first["verdict"], len(part), recorded))
     return sorted(one for one in series if one.slices >= MIN_SLICES)
