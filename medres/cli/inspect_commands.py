@@ -30,10 +30,18 @@ def inspect(
         bool,
         typer.Option("--augment", help="Show random augmentations of these images per preset."),
     ] = False,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|CENTER,WIDTH",
+            help="Window of every CT, such as brain or 40,80 (HU). Default: by body part, else the "
+            "one in each file.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write one HTML page to check before training: contact sheets, gray values, label
-    distribution, quarantine, leakage audit.
+    """Write one HTML page to check before training: contact sheets, volumes with their gaps, gray
+    values, labels by patient and subgroup, exclusions, quarantine, leakage audit.
     """
     from medres.inspection.dataset_report import inspect as run
     from medres.progress import Bars
@@ -44,8 +52,7 @@ def inspect(
         from medres.inspection.augmentation_preview import augmentation_section
 
         sections.append(augmentation_section(work))
-    with Bars().task("inspect") as update:
-        page = run(work, out, sections=sections, progress=update)
+    page = run(work, out, sections=sections, window=window, stages=Bars().task)
     report({"page": str(page)}, as_json, [f"page: {page}"])
 
 
