@@ -61,7 +61,7 @@ def check_contents(contents: ArtefactContents) -> None:
 
 def check_graph(model: keras.Model, contents: ArtefactContents) -> None:
     """Raise ArtefactError unless the opened model takes the images of the card, gives one output
-    per name, and has the features that the distribution describes. Codes: graph_mismatch,
+    per name, and has the features that the distribution describes. Codes: golden_shape,
     novelty_mismatch.
     """
     card = contents.card
@@ -71,7 +71,7 @@ def check_graph(model: keras.Model, contents: ArtefactContents) -> None:
         raise ArtefactError(
             f"the graph maps {_shown(shapes[:-1])} to {_shown(shapes[-1:])}, but {CARD} states "
             f"images of shape {card.preprocess.shape} and {len(card.names)} outputs",
-            code="graph_mismatch",
+            code="golden_shape",
         )
     if contents.novelty is None:
         return
