@@ -10,18 +10,31 @@ from typing import Any
 
 from data_pipelines.dicom.standard_terms import sop_class_name
 from data_pipelines.kinds import UNITS
+from data_pipelines.runtime.plain_text import escaped
 from medres.artefact.archive import Artefact
-from medres.artefact.card import Card
+from medres.artefact.card import Card, intended_use_text
 from medres.artefact.golden_vectors import TOLERANCE
 from medres.artefact.validation import UPRIGHT
 
 WIDTH = 18
 
 
+def origin(artefact: Artefact) -> str:
+    """What was shown about the origin of the file: "intact, not signed", or "signed by" and the
+    fingerprint of the key.
+    """
+    return "intact, not signed" if artefact.signer is None else f"signed by {artefact.signer}"
+
+
 def as_dict(artefact: Artefact) -> dict[str, Any]:
-    """The summary as JSON values."""
+    """The summary as JSON values. verified: the checksums match and the reference outputs are
+    reproduced, which does not show who wrote the file; origin and signer do.
+    """
     card = artefact.card.model_dump()
+    card["intended_use"] = intended_use_text(artefact.card.intended_use)
     checks = {
+        "origin": origin(artefact),
+        "signer": artefact.signer,
         "sha256": artefact.sha256,
         "golden_difference": artefact.golden_difference,
         "golden_tolerance": TOLERANCE,
@@ -31,21 +44,27 @@ def as_dict(artefact: Artefact) -> dict[str, Any]:
 
 def lines(artefact: Artefact) -> list[str]:
     """The summary as text: one fact per line, under headings. Control characters of the file are
-    removed, so that they do not reach the terminal.
+    escaped, so that they do not reach the terminal.
     """
     card = artefact.card
+    caution = (
+        "Checksums can be renewed by anyone: only a signature shows who wrote this file."
+        if artefact.signer is None
+        else "The signature shows who signed this file, not that what it states is true."
+    )
     out = [
-        f"VERIFIED  file intact; reference outputs reproduced (difference at most "
-        f"{artefact.golden_difference:.1e}, limit {TOLERANCE:.0e})",
+        f"{origin(artefact)}: the checksums match, and the reference outputs are reproduced "
+        f"(difference at most {artefact.golden_difference:.1e}, limit {TOLERANCE:.0e})",
+        f"{caution} What follows is what the file states about itself.",
         "",
         *_section("model", _model(artefact)),
         *_section("input", _input(card)),
         *_section("prediction", _prediction(card)),
         *_section("training data", _training(card)),
         *_section("made with", [(name, version) for name, version in card.versions.items()]),
-        card.intended_use,
+        intended_use_text(card.intended_use),
     ]
-    return ["".join(c for c in line if c.isprintable()) for line in out]
+    return [escaped(line) for line in out]
 
 
 def _counted(count: int, noun: str) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medres.artefact import archive
-from medres.artefact.signature import require_signature
 
 if TYPE_CHECKING:
     from medres.inference.predictor import Predictor
@@ -20,9 +19,7 @@ def load(
     signature, public_key: paths of a detached signature and of the public key with which it is
         verified (see `medres.artefact.signature`).
     """
-    if signature is not None or public_key is not None:
-        require_signature(path, signature, public_key)
-    artefact = archive.load(path)
+    artefact = archive.load(path, signature=signature, public_key=public_key)
     from medres.inference.predictor import Predictor
 
     return Predictor(artefact)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from data_pipelines.cache.tf_dataset import Targets
 from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.runtime.plain_text import escaped, is_plain
+from medres.artefact.card_fields import MAX_NAME, require_bounded
 from medres.errors import TrainingError
 from medres.tasks import TASKS, task_named
 from medres.training.config.recipe import Recipe
@@ -25,6 +30,27 @@ def check_classes(manifest: Manifest) -> None:
             f"medres ingest again with labels of these classes",
             code="unknown_class",
         )
+
+
+def check_card_texts(names: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Raise TrainingError where a name or a setting could not be written to a model file, before
+    hours are spent on training.
+    """
+    for number, name in enumerate(names, start=1):
+        if not (0 < len(name) <= MAX_NAME and is_plain(name)):
+            raise TrainingError(
+                f"name {number} of the findings or classes, {escaped(name)[:80]!r}, is empty, has "
+                f"more than {MAX_NAME} characters, or has control or bidirectional characters: "
+                f"rename it in the labels table and run medres ingest again",
+                code="unsafe_text",
+            )
+    try:
+        require_bounded(settings)
+    except ValueError as error:
+        raise TrainingError(
+            f"the settings of the run cannot be written to a model file: a setting {error}",
+            code="unsafe_text",
+        ) from None
 
 
 def check_trainable(data: TrainingData, recipe: Recipe) -> None:

@@ -24,7 +24,7 @@ from medres.progress import Bars, ProgressReporter
 from medres.training import checkpoint
 from medres.training.calibration.finalize import Finalized, card_of, finalized
 from medres.training.calibration.scaling import identity
-from medres.training.checks import check_classes, check_trainable
+from medres.training.checks import check_card_texts, check_classes, check_trainable
 from medres.training.config.options import (
     RunOptions,
     augment_spec,
@@ -133,6 +133,7 @@ def train(
     chosen = Recipe.model_validate(settings["recipe"])
     data = load_data(work, spec, manifest, reporter)
     check_trainable(data, chosen)
+    check_card_texts(data.targets.names, settings)
     targets = training_targets(data.targets, data.table(), data.rows("train"), chosen)
     settings["data_sha256"] = data_hash(data, targets)
     previous, strategy = existing_config(out).get("compute"), strategy_for(devices())
