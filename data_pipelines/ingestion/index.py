@@ -8,13 +8,18 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from data_pipelines.errors import DicomError, InputError, NotDicom
-from data_pipelines.ingestion.file_inspection import Inspection, inspect_path
+from data_pipelines.ingestion.file_inspection import (
+    Inspection,
+    RejectedColumns,
+    Rejection,
+    inspect_path,
+)
 from data_pipelines.kinds import UnitName
 from data_pipelines.runtime.archives import MARK, is_archive, members_of
 from data_pipelines.runtime.limits import active_limits
@@ -32,13 +37,17 @@ _BYTES_PER_TIME_LIMIT = 1 << 20  # an .npz may take the time of one file for eac
 
 @dataclass(frozen=True)
 class RejectedFile:
-    """A file without a row. `skipped`: it is not DICOM at all; otherwise it is quarantined."""
+    """A file without a row. `skipped`: it is not DICOM at all; otherwise it is quarantined.
+
+    columns: what its header says, None where it cannot be read. It never leaves the process.
+    """
 
     source: str
     path: str
     reason: str
     message: str
     skipped: bool
+    columns: RejectedColumns | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,14 +103,20 @@ def index_sources(
     paths = [os.path.join(root, path) for root, path in files]  # noqa: PTH118
     inspections = _inspect_all(inspect, paths, workers, progress)
     for (root, path), inspection in zip(files, inspections, strict=True):
-        images = [("", inspection)] if isinstance(inspection, DicomError) else inspection
-        for suffix, image in images:
-            if isinstance(image, DicomError):
-                skipped = isinstance(image, NotDicom)
-                rejected.append(RejectedFile(root, path + suffix, image.code, str(image), skipped))
+        if isinstance(inspection, DicomError):
+            inspection = [("", Rejection(inspection, None))]
+        for suffix, image in inspection:
+            if isinstance(image, Rejection):
+                rejected.append(_rejected(root, path + suffix, image))
             else:
                 rows.append({"source": root, "path": path + suffix, **image})
     return FileIndex(pd.DataFrame(rows), tuple(rejected))
+
+
+def _rejected(root: str, path: str, rejection: Rejection) -> RejectedFile:
+    error, columns = rejection
+    skipped = isinstance(error, NotDicom)
+    return RejectedFile(root, path, error.code, str(error), skipped, columns)
 
 
 def _with_members(

@@ -12,6 +12,12 @@ import pandas as pd
 from data_pipelines.errors import LabelError
 from data_pipelines.ingestion.index import RejectedFile
 from data_pipelines.ingestion.leakage_audit import counted
+from data_pipelines.labels.exclusion_bias import (
+    NO_LOSS,
+    exclusion_tests,
+    exclusion_warnings,
+    exclusions_by_label,
+)
 from data_pipelines.labels.table import Labels, canonical_column, normalise_key
 from data_pipelines.labels.task import LABEL_TASKS
 from data_pipelines.sources.image_source import RASTER_SUFFIXES
@@ -99,6 +105,21 @@ def summarise(
             *audit_warnings,
         ],
     }
+
+
+def exclusion_summary(everything: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
+    """Return exclusions_by_label and exclusion_tests of ingest.json (see labels.exclusion_bias),
+    and warnings.
+
+    everything: a row per image, kept or not, with its labels, split and reason. Only rows of the
+    labels table count. An image without a patient is a patient of its own.
+    """
+    rows = everything[everything["labeled"] & ~everything["reason"].isin(NO_LOSS)]
+    file = rows["source"] + "\n" + rows["path"]
+    rows = rows.assign(patient=rows["patient"].where(rows["patient"] != "", file))
+    tests = exclusion_tests(rows)
+    content = {"exclusions_by_label": exclusions_by_label(rows), "exclusion_tests": tests}
+    return content, exclusion_warnings(tests)
 
 
 def require_two_classes(rows: pd.DataFrame, labels: Labels) -> None:
