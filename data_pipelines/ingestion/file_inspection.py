@@ -15,7 +15,7 @@ from data_pipelines.dicom.header import Header, header_of, read_header
 from data_pipelines.dicom.reader import ParsedDataset
 from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.perceptual_hash import perceptual_hash
-from data_pipelines.kinds import CT, RADIOGRAPH, KindName, UnitName, kind_in_units
+from data_pipelines.kinds import CT, RADIOGRAPH, ColorRule, KindName, UnitName, kind_in_units
 from data_pipelines.pixels.image import Image
 from data_pipelines.runtime.archives import is_member
 from data_pipelines.runtime.storage import read_source
@@ -98,14 +98,17 @@ class Rejection(NamedTuple):
 Inspection = list[tuple[str, IndexRow | Rejection]]
 
 
-def inspect_path(path: str, *, for_processing: bool, units: UnitName | None) -> Inspection:
+def inspect_path(
+    path: str, *, for_processing: bool, units: UnitName | None, color: ColorRule = "refuse"
+) -> Inspection:
     """Inspect a file in a worker, reading it once. Raises DicomError when it cannot be read."""
     data = read_source(path)
     is_npz = path.lower().endswith(".npz") and data[:4] == ZIP_MAGIC and not is_member(path)
     try:
         if units is not None and is_npz:
             return [(f"#{name}", result) for name, result in inspect_array(data, units)]
-        return [("", row) for row in inspect_file(data, for_processing=for_processing, units=units)]
+        images = inspect_file(data, for_processing=for_processing, units=units, color=color)
+        return [("", row) for row in images]
     except DicomError as error:
         return [("", Rejection(error, rejected_columns(data, units)))]
 
@@ -138,17 +141,21 @@ def blank_columns() -> RejectedColumns:
 
 
 def inspect_file(
-    source: str | bytes, *, for_processing: bool = False, units: UnitName | None = None
+    source: str | bytes,
+    *,
+    for_processing: bool = False,
+    units: UnitName | None = None,
+    color: ColorRule = "refuse",
 ) -> list[IndexRow]:
     """Decode and describe each frame of a file, given by its path or its bytes. Raises DicomError.
 
     for_processing: accept raw radiographs. units: of the values of a PNG or JPEG; None accepts
-    DICOM only.
+    DICOM only. color: see accepted_images.
     """
     data = source if isinstance(source, bytes) else read_source(source)
     digest = hashlib.sha256(data).hexdigest()
     form = "dicom" if units is None else file_format_of(data)
-    images = accepted_images(data, for_processing=for_processing, units=units)
+    images = accepted_images(data, for_processing=for_processing, units=units, color=color)
     return [{"file_sha256": digest, "form": form, **_image_columns(*image)} for image in images]
 
 

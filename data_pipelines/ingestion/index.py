@@ -20,7 +20,7 @@ from data_pipelines.ingestion.file_inspection import (
     Rejection,
     inspect_path,
 )
-from data_pipelines.kinds import UnitName
+from data_pipelines.kinds import ColorRule, UnitName
 from data_pipelines.runtime.archives import MARK, is_archive, members_of
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import walk_files
@@ -69,11 +69,13 @@ def index_sources(
     workers: int | None = None,
     progress: ProgressCallback | None = None,
     follow_links: bool = False,
+    color: ColorRule = "refuse",
 ) -> FileIndex:
     """Inspect every file below `sources`, except those in `exclude`.
 
     for_processing: accept raw radiographs. units: also accept PNG, JPEG and .npz, with values in
     these units. progress: called with (done, total) files. follow_links: see walk_files.
+    color: see accepted_images.
 
     The columns of the rows are source, path and those of IndexRow. Each image of an .npz counts as
     a file, with the path FILE.npz#SPLIT/NUMBER, and so does each member of an archive, with the
@@ -99,7 +101,9 @@ def index_sources(
     files, unreadable = _with_members(files)
     rejected += unreadable
     rows: list[dict[str, object]] = []
-    inspect = functools.partial(inspect_path, for_processing=for_processing, units=units)
+    inspect = functools.partial(
+        inspect_path, for_processing=for_processing, units=units, color=color
+    )
     paths = [os.path.join(root, path) for root, path in files]  # noqa: PTH118
     inspections = _inspect_all(inspect, paths, workers, progress)
     for (root, path), inspection in zip(files, inspections, strict=True):

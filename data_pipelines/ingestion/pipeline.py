@@ -30,7 +30,7 @@ from data_pipelines.ingestion.summary import (
     require_two_classes,
     summarise,
 )
-from data_pipelines.kinds import UnitName
+from data_pipelines.kinds import ColorRule, UnitName
 from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
 from data_pipelines.labels.exclusion_bias import NO_LOSS
@@ -80,6 +80,7 @@ def ingest(
     units: UnitName | None = None,
     class_folders: bool = False,
     follow_links: bool = False,
+    color: ColorRule = "refuse",
     on_leak: OnLeak = "error",
     workers: int | None = None,
     progress: ProgressCallback | None = None,
@@ -105,6 +106,8 @@ def ingest(
         Labels and splits inside an .npz are used if `labels` is None.
     class_folders: the folder of each file is its class, see folder_labels.
     follow_links: also read what symbolic links out of `source` lead to.
+    color: "luminance" also accepts radiographs that are truly in color, as their luminance (repair
+        code color_to_luminance). The cache, the model and its predictions then do the same.
     on_leak: what happens when a patient or equal pixels lie in two given splits: "error", or "drop"
         them from the split of lower rank (train, then tune).
     progress: called with (done, total) files. stages: called with the name of each long step,
@@ -145,6 +148,7 @@ def ingest(
             workers=workers,
             progress=progress or update,
             follow_links=follow_links,
+            color=color,
         )
     with stage(stages, "cross-check decoders") as update:
         index = cross_checked(index, workers, update)
@@ -161,6 +165,7 @@ def ingest(
         tables,
         key,
         rejected_tables=more_tables,
+        color=color,
         split_options=split_options,
         max_bad=max_bad,
         on_leak=on_leak,
@@ -177,6 +182,7 @@ def build(
     key: PseudonymKey,
     *,
     rejected_tables: Sequence[Labels] | None = None,
+    color: ColorRule = "refuse",
     split_options: SplitOptions | None = None,
     max_bad: float | None = None,
     on_leak: OnLeak = "error",
@@ -187,9 +193,11 @@ def build(
     """Return the manifest of indexed files, in memory.
 
     Arguments and errors are those of `ingest`. rejected_tables: the labels of the rejected files,
-    where `tables` does not have them. Nothing is read, and nothing is written except
-    `leaks`, the list of the rows that lie in two given splits, and into the new folder `work` what
-    was learned where patients or classes are too few (see write_refusal).
+    where `tables` does not have them. color: what ingest.json records.
+
+    Nothing is read, and nothing is written except `leaks`, the list of the rows that lie in two
+    given splits, and into the new folder `work` what was learned where patients or classes are too
+    few (see write_refusal).
     """
     split_options = split_options or SplitOptions()
     _require_images(index.rows, index.rejected)
@@ -252,6 +260,7 @@ def build(
         "fractions": [float(share) for share in split_options.fractions],
         "folds": split_options.folds,
         "audit": audit_counts,
+        "color": color,
         "pseudonym_key": key.origin,
     }
     if split_record["splits_assigned"] == "after_exclusion":

@@ -11,6 +11,7 @@ import numpy as np
 
 from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.errors import Ineligible, SeriesError
+from data_pipelines.kinds import ColorRule
 from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.preparation import prepare
 from data_pipelines.preprocessing.samples import prepare_samples, samples_of
@@ -37,14 +38,17 @@ def prepared_study(
     spec: PreprocessSpec,
     *,
     check: Callable[[Image], None] | None = None,
+    color: ColorRule = "refuse",
 ) -> Study:
     """Every sample that the images of a study give for a spec: each image, each slice with its
     neighbors, or each volume.
 
     Localizers, images of another kind and similar files are ignored. check: called with each image
-    that is used; its exceptions are passed on. Raises Ineligible (code no_image) if no image is
-    left, SeriesError (code: the verdict in lower case) if no series makes a volume, and DicomError
-    if a file cannot be read.
+    that is used; its exceptions are passed on. color: as ingest had it for the training images: an
+    image in color is ignored, or its luminance is taken.
+
+    Raises Ineligible (code no_image) if no image is left, SeriesError (code: the verdict in lower
+    case) if no series makes a volume, and DicomError if a file cannot be read.
     """
     single = spec.layout == "image"
     pixels: list[np.ndarray] = []
@@ -53,7 +57,8 @@ def prepared_study(
     reason, varied = "the study has no image", False
     for file in files:
         try:
-            accepted = accepted_images(file, units=spec.image_kind.units.name, digest=not single)
+            units = spec.image_kind.units.name
+            accepted = accepted_images(file, units=units, digest=not single, color=color)
         except Ineligible as error:
             reason = str(error)
             continue

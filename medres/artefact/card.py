@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from data_pipelines.kinds import ColorRule
 from data_pipelines.labels.task import TaskName
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.artefact.training_domain import Domain
@@ -102,6 +103,11 @@ class Card(BaseModel):
     versions: dict[str, str]
     intended_use: str = INTENDED_USE
     members: dict[str, str] = {}
+
+    @property
+    def color(self) -> ColorRule:
+        """What becomes of an image in color, as it was for the training images."""
+        return "refuse" if self.domain is None else self.domain.color
 
     def threshold(self, finding: str, *, unit: str, name: str = "default") -> float:
         """The frozen threshold of a finding at a unit. Raises ArtefactError (no_operating_point) if

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from data_pipelines.kinds import ColorRule
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -26,7 +28,8 @@ class Domain(BaseModel):
     modalities, body_parts, views: number of images per DICOM code string; '' counts images without
     a code. Only codes of at least two patients are listed.
     rows, cols: smallest and largest size in pixels. spacing_mm: smallest and largest pixel spacing,
-    None if no image has a PixelSpacing.
+    None if no image has a PixelSpacing. color: whether ingest took the luminance of images that are
+    truly in color; prediction does the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +42,7 @@ class Domain(BaseModel):
     rows: Range
     cols: Range
     spacing_mm: Range | None
+    color: ColorRule = "refuse"
 
 
 class DomainViolation(NamedTuple):
@@ -50,8 +54,10 @@ class DomainViolation(NamedTuple):
     message: str
 
 
-def domain_of(table: pd.DataFrame) -> Domain:
-    """The domain of manifest rows: those of the training split on which the model was trained."""
+def domain_of(table: pd.DataFrame, color: ColorRule = "refuse") -> Domain:
+    """The domain of manifest rows: those of the training split on which the model was trained.
+    color: as ingest.json records it.
+    """
     spacings = table[["row_spacing", "col_spacing"]].to_numpy(np.float64)
     spacings = spacings[np.isfinite(spacings).all(axis=1)]
     return Domain(
@@ -63,6 +69,7 @@ def domain_of(table: pd.DataFrame) -> Domain:
         rows=(float(table["rows"].min()), float(table["rows"].max())),
         cols=(float(table["cols"].min()), float(table["cols"].max())),
         spacing_mm=(float(spacings.min()), float(spacings.max())) if len(spacings) else None,
+        color=color,
     )
 
 

@@ -71,7 +71,7 @@ def read_study(files: Sequence[DicomSource], card: Card) -> Study:
                 code="several_series",
             )
 
-    return prepared_study(files, card.preprocess, check=check)
+    return prepared_study(files, card.preprocess, check=check, color=card.color)
 
 
 @dataclass
