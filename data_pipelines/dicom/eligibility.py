@@ -25,9 +25,9 @@ def eligible_kind(header: Header, *, for_processing: bool = False) -> KindName:
     no_image (rows, columns or bits are missing), tomosynthesis (also its projections),
     multiframe_projection (several frames of a radiograph, angiography or fluoroscopy), modality
     (neither CT nor a projection radiograph), colour (a CT), localizer, projection (MIP, MinIP),
-    rendering, subtraction, screen_capture, parametric_map, burned_in (BurnedInAnnotation is YES, or is not NO
-    on a secondary capture), not_hu (a CT whose RescaleType is another unit), for_processing (unless
-    requested).
+    rendering, subtraction, screen_capture, parametric_map, burned_in (BurnedInAnnotation is YES, or
+    is not NO on a secondary capture), not_hu (a CT whose RescaleType is another unit),
+    for_processing (unless requested).
 
     Whether a radiograph that is stored as color is gray is decided by its pixels, see luminance_of.
     Derived, secondary and lossy images are accepted; `Header.flags` names them.

@@ -19,7 +19,7 @@ from data_pipelines.labels.exclusion_bias import (
     exclusions_by_label,
 )
 from data_pipelines.labels.table import Labels, canonical_column, normalise_key
-from data_pipelines.labels.task import LABEL_TASKS
+from data_pipelines.labels.task import LABEL_TASKS, TRAINING_SPLITS, untrainable_classes
 from data_pipelines.sources.image_source import RASTER_SUFFIXES
 from data_pipelines.splits.stratified import SPLITS
 
@@ -239,7 +239,7 @@ def _split_warnings(
 ) -> list[str]:
     if labels is None:
         return []
-    return _rare_class_warnings(table, classes or []) + [
+    return (_class_warnings(table, classes) if classes else []) + [
         f"split {split} of {kind} images lacks {missing}"
         for split in SPLITS
         for kind, part in table[table["split"] == split].groupby("kind")
@@ -247,18 +247,14 @@ def _split_warnings(
     ]
 
 
-def _rare_class_warnings(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
-    if not classes:
-        return []
-    patients = table.groupby("class")["patient"].nunique()
-    rare = [name for name in classes if patients[name] < len(SPLITS)]
-    if not rare:
-        return []
-    return [
-        f"{len(rare)} of {len(classes)} classes have fewer than {len(SPLITS)} patients, so that a "
-        f"split lacks them and training refuses them: {', '.join(rare)}. Leave them out with "
-        f"--drop-class NAME, or join them with --merge-classes NEW=NAME,NAME"
-    ]
+def _class_warnings(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    """What plan and train would refuse, for each kind of image."""
+    warnings = []
+    for kind, part in table[table["split"] != ""].groupby("kind"):
+        present = {str(split): set(rows["class"]) for split, rows in part.groupby("split")}
+        text = untrainable_classes(classes, present) if set(TRAINING_SPLITS) & {*present} else None
+        warnings += [f"{kind} images: {text}"] if text else []
+    return warnings
 
 
 def _missing_labels(part: pd.DataFrame, labels: Labels, classes: list[str] | None) -> list[str]:

@@ -12,8 +12,8 @@ Keys of ingest.json, written by every ingest:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,8 @@ PERMUTATIONS = 99_999
 CLASS = "class"
 _VALUES = {"1": 1.0, "0": 0.0, "-1": -1.0}
 NOT_ASSESSED = "not_assessed"
+_SPLITS = ("train", "tune", "test", "")
+_MAX_LINES = 20
 
 
 class ExclusionRow(TypedDict):
@@ -86,7 +88,7 @@ def exclusions_by_label(rows: pd.DataFrame) -> list[ExclusionRow]:
     table: list[ExclusionRow] = []
     for finding, values in _label_values(rows).items():
         for value in _in_order(values):
-            for split in ("train", "tune", "test", ""):
+            for split in _SPLITS:
                 part = rows[(values == value) & (rows["split"] == split)]
                 if len(part):
                     table.append(_row(part, finding, value, split))
@@ -189,27 +191,42 @@ def exclusion_warnings(tests: Sequence[ExclusionTest]) -> list[str]:
     ]
 
 
-def exclusion_lines(table: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the table as short lines of text, one per label and split."""
-    lines = [
-        (
-            f"{row['finding']} = {row['value']}",
-            row["split"] or "-",
-            f"{row['images_excluded']} of {row['images']}",
-            f"{row['images_excluded'] / row['images']:.1%}",
-            f"{row['patients_excluded']} of {row['patients']}",
-            ", ".join(f"{code} {count}" for code, count in row["codes"].items()),
-        )
-        for row in table
-    ]
-    if not lines:
+def exclusion_lines(table: Sequence[ExclusionRow]) -> list[str]:
+    """Return the table as lines of text, one per label: excluded of all images in each split."""
+    if not table:
         return []
-    header = ("excluded by label", "split", "images", "share", "patients", "reasons")
-    widths = [max(len(line[n]) for line in (header, *lines)) for n in range(len(header) - 1)]
-    return [
-        "  ".join([*(f"{c:<{w}}" for c, w in zip(line, widths, strict=False)), line[-1]]).rstrip()
-        for line in (header, *lines)
+    splits = [split for split in _SPLITS if any(row["split"] == split for row in table)]
+    groups: dict[tuple[str, str], list[ExclusionRow]] = {}
+    for row in table:
+        groups.setdefault((row["finding"], row["value"]), []).append(row)
+    listed = sorted(groups.items(), key=lambda item: -_share_excluded(item[1]))[:_MAX_LINES]
+    shown = [key for key in groups if key in dict(listed)]
+    lines = [("excluded by label", *(split or "no split" for split in splits), "share", "reasons")]
+    lines += [_line(key, groups[key], splits) for key in shown]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    text = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     ]
+    n_more = len(groups) - len(shown)
+    return text + [f"and {n_more} more labels, see ingest.json"] * (n_more > 0)
+
+
+def _line(
+    key: tuple[str, str], rows: Sequence[ExclusionRow], splits: Sequence[str]
+) -> tuple[str, ...]:
+    cells = {row["split"]: f"{row['images_excluded']} of {row['images']}" for row in rows}
+    codes: Counter[str] = Counter()
+    for row in rows:
+        codes.update(row["codes"])
+    reasons = ", ".join(f"{code} {count}" for code, count in sorted(codes.items()))
+    name = f"{key[0]} = {key[1]}"
+    share = f"{_share_excluded(rows):.1%}"
+    return (name, *(cells.get(split, "-") for split in splits), share, reasons)
+
+
+def _share_excluded(rows: Sequence[ExclusionRow]) -> float:
+    return sum(row["images_excluded"] for row in rows) / sum(row["images"] for row in rows)
 
 
 def _label_values(rows: pd.DataFrame) -> dict[str, pd.Series]:

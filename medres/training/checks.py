@@ -6,6 +6,7 @@ import numpy as np
 
 from data_pipelines.cache.tf_dataset import Targets
 from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.labels.task import CLASS_WITHOUT_IMAGE, untrainable_classes
 from medres.errors import TrainingError
 from medres.tasks import TASKS, task_named
 from medres.training.config.recipe import Recipe
@@ -13,8 +14,10 @@ from medres.training.data import TrainingData
 from medres.training.targets import class_order, training_targets
 
 
-def check_classes(manifest: Manifest) -> None:
-    """Raise TrainingError where an image has a class that the manifest's summary does not name."""
+def check_classes(manifest: Manifest, kind: str) -> None:
+    """Raise TrainingError where an image has a class that the manifest's summary does not name
+    (unknown_class), or where images of `kind` lack a class in train or tune (class_without_image).
+    """
     task = TASKS.get(manifest.summary["task"])
     if task is None or not task.exclusive:
         return
@@ -25,6 +28,10 @@ def check_classes(manifest: Manifest) -> None:
             f"medres ingest again with labels of these classes",
             code="unknown_class",
         )
+    table = manifest.table[manifest.table["kind"] == kind]
+    present = {str(split): set(rows["class"]) for split, rows in table.groupby("split")}
+    if reason := untrainable_classes(names, present):
+        raise TrainingError(f"{kind} images: {reason}", code=CLASS_WITHOUT_IMAGE)
 
 
 def check_trainable(data: TrainingData, recipe: Recipe) -> None:

@@ -197,6 +197,25 @@ def test_an_image_of_something_else_is_refused_by_its_features(predictor, tiny_w
     assert usual.novelty <= predictor.card.novelty_threshold
 
 
+def test_color_is_treated_as_it_was_at_ingest(predictor, tiny_work: Path) -> None:
+    from medres.inference.study_reader import read_study
+
+    dataset = dataset_of(tiny_work)
+    gray = (read_image(dataset).pixels * 255).astype(np.uint8)
+    rgb = np.stack([gray, gray // 2, gray // 3], axis=-1)
+    dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelRepresentation = 0
+    dataset.PixelData = rgb.tobytes() + b"\0" * (rgb.size % 2)
+    assert predictor.card.color == "refuse"
+    with raises_code(Ineligible, "no_image"):
+        read_study([dataset], predictor.card)
+    domain = predictor.card.domain.model_copy(update={"color": "luminance"})
+    card = predictor.card.model_copy(update={"domain": domain})
+    assert read_study([dataset], card).pixels.shape[0] == 1
+
+
 def test_two_ct_series_at_once_are_refused(predictor, tiny_work: Path) -> None:
     from data_pipelines.preprocessing.spec import spec_from
     from medres.inference.study_reader import read_study
