@@ -193,6 +193,5 @@ def recipe(
         problem = first_field_error(error)
         is_field = problem.field.split(".")[0] in {"", *Recipe.model_fields}
         hint = "" if is_field else f"; the fields are {', '.join(Recipe.model_fields)}"
-        raise TrainingError(
-            problem.sentence("recipe: setting") + hint, code="bad_setting"
-        ) from None
+        sentence = problem.sentence("recipe: setting") + hint
+        raise TrainingError(sentence, code="bad_setting") from None

@@ -157,7 +157,14 @@ def dataset_of(work: Path) -> pydicom.Dataset:
     [
         ({"Modality": "MG"}, "other_modality"),
         ({"BodyPartExamined": "HAND"}, "other_body_part"),
-        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "no_image"),
+        (
+            {
+                "PhotometricInterpretation": "RGB",
+                "SamplesPerPixel": 3,
+                "PixelData": bytes(n % 251 for n in range(9600)),
+            },
+            "no_image",
+        ),
         ({"PhotometricInterpretation": None}, "no_image"),
         ({"PresentationLUTShape": "INVERSE"}, "polarity"),
         ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "no_image"),
