@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from canaries import radiograph
-from helpers import work_in_process
+from helpers import medres, work_in_process
 from PIL import Image
 
 from data_pipelines.dicom.writer import save
@@ -58,6 +58,16 @@ def test_exclusions_are_counted_by_label_and_split(tmp_path: Path) -> None:
     assert test["associated"]
     assert sum("associated with bleed" in text for text in summary["warnings"]) == 1
     assert summary["splits_assigned"] == "before_exclusion"
+
+
+def test_ingest_prints_the_table(tmp_path: Path) -> None:
+    source = png_cohort(tmp_path / "s", colored={0, 1, 2, 60})
+    options = ("--units", "display", "--labels", source / "labels.csv", "--out", tmp_path / "work")
+    lines = medres("ingest", source, *options).stdout.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("excluded by label"))
+    assert lines[start + 1].startswith("bleed = 1")
+    assert lines[start + 1].endswith("7.5%   colour 3")
+    assert lines[start + 2].endswith("2.5%   colour 1")
 
 
 def test_the_split_of_a_patient_does_not_depend_on_exclusions(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import medres
 from data_pipelines.errors import Ineligible
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.ingestion.test_access_log import read_openings
+from data_pipelines.pixels.image import read_image
 from data_pipelines.sources.acceptance import accepted_images
 from data_pipelines.sources.dicom_wrapper import wrap
 from medres.artefact.card import ConformalQuantile
