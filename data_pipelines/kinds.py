@@ -24,6 +24,8 @@ KindName = Literal["radiograph", "ct"]
 UnitName = Literal["HU", "display", "raw"]
 DeclaredUnitName = Literal["display", "HU"]
 FileFormat = Literal["dicom", "png", "jpeg", "npz"]
+#: What becomes of an image that is truly in color: it is refused, or its luminance is taken.
+ColorRule = Literal["refuse", "luminance"]
 #: What one sample is made of: one image, a slice between its neighbors as channels (2.5D), or a
 #: volume.
 Layout = Literal["image", "stack", "volume"]

@@ -80,7 +80,7 @@ def image_reader(files: Sequence[FileRef]) -> Callable[[int], Image]:
         file = files[index]
         if file.file_format == "dicom":
             dataset, header = opened(Path(file.source) / file.path, file.sha256)
-            return image_of(dataset, header, file.frame, digest=False)
+            return image_of(dataset, header, file.frame, digest=False, color="luminance")
         return read_row(
             file.source,
             file.path,

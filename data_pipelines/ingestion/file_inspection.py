@@ -6,18 +6,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypedDict, cast
 
-from data_pipelines.dicom.header import Header
+from pydicom.dataset import Dataset
+
+from data_pipelines.dicom.header import Header, header_of, read_header
+from data_pipelines.dicom.reader import ParsedDataset
 from data_pipelines.dicom.standard_terms import standard_sop_class
 from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.perceptual_hash import perceptual_hash
-from data_pipelines.kinds import KindName, UnitName
+from data_pipelines.kinds import CT, RADIOGRAPH, ColorRule, KindName, UnitName, kind_in_units
 from data_pipelines.pixels.image import Image
 from data_pipelines.runtime.archives import is_member
 from data_pipelines.runtime.storage import read_source
 from data_pipelines.sources.acceptance import accepted_images, with_plane
 from data_pipelines.sources.image_source import (
+    RASTER_FORMATS,
     ZIP_MAGIC,
     file_format_of,
     npz_image,
@@ -26,8 +31,8 @@ from data_pipelines.sources.image_source import (
 from data_pipelines.volumes.plane import Plane
 
 
-class TechnicalColumns(TypedDict):
-    """Columns that come from the header."""
+class HeaderColumns(TypedDict):
+    """Columns that come from the header, and raw identifiers."""
 
     modality: str
     sop_class: str
@@ -41,9 +46,17 @@ class TechnicalColumns(TypedDict):
     site: str
     sex: str
     age: float
+    sop_uid: str
+    series_uid: str
+    study_uid: str
+    patient_id: str
+    issuer: str
+    patient_name: str
+    birth_date: str
+    accession_number: str
 
 
-class ImageColumns(TechnicalColumns):
+class ImageColumns(HeaderColumns):
     """Columns of one image: those of the manifest, raw identifiers, the hashes and the plane."""
 
     frame: int
@@ -58,14 +71,6 @@ class ImageColumns(TechnicalColumns):
     detector_col_spacing: float
     pixel_sha256: str
     perceptual_hash: str
-    sop_uid: str
-    series_uid: str
-    study_uid: str
-    patient_id: str
-    issuer: str
-    patient_name: str
-    birth_date: str
-    accession_number: str
     plane: Plane
 
 
@@ -78,33 +83,83 @@ class IndexRow(ImageColumns, total=False):
     own_labels: tuple[int, ...]
 
 
+class RejectedColumns(HeaderColumns):
+    """What the header of a rejected file says. kind: '' where it is none that is read."""
+
+    form: str
+    kind: str
+    frame: int
+
+
+class Rejection(NamedTuple):
+    """Why a file or an image is rejected, and what its header says; None where it has none."""
+
+    error: DicomError
+    columns: RejectedColumns | None
+
+
 #: for each image of a file: what to add to the path of the file, and its row or why it is rejected
-Inspection = list[tuple[str, IndexRow | DicomError]]
+Inspection = list[tuple[str, IndexRow | Rejection]]
 
 
-def inspect_path(path: str, *, for_processing: bool, units: UnitName | None) -> Inspection:
-    """Inspect a file in a worker, reading it once. Raises DicomError when no part of the file can
-    be used.
-    """
+def inspect_path(
+    path: str, *, for_processing: bool, units: UnitName | None, color: ColorRule = "refuse"
+) -> Inspection:
+    """Inspect a file in a worker, reading it once. Raises DicomError when it cannot be read."""
     data = read_source(path)
     is_npz = path.lower().endswith(".npz") and data[:4] == ZIP_MAGIC and not is_member(path)
-    if units is not None and is_npz:
-        return [(f"#{name}", result) for name, result in inspect_array(data, units)]
-    return [("", row) for row in inspect_file(data, for_processing=for_processing, units=units)]
+    try:
+        if units is not None and is_npz:
+            return [(f"#{name}", result) for name, result in inspect_array(data, units)]
+        images = inspect_file(data, for_processing=for_processing, units=units, color=color)
+        return [("", row) for row in images]
+    except DicomError as error:
+        return [("", Rejection(error, rejected_columns(data, units)))]
+
+
+def rejected_columns(data: bytes, units: UnitName | None) -> RejectedColumns | None:
+    """What is known of a rejected file: its header, or, where `units` are declared, that it is a
+    PNG or JPEG; else None.
+    """
+    form = "dicom" if units is None else file_format_of(data)
+    if units is not None and form in RASTER_FORMATS:
+        return {**blank_columns(), "form": form, "kind": kind_in_units(units).name}
+    try:
+        header = read_header(data)
+    except DicomError:
+        return None
+    kind = CT.name if header.is_ct else RADIOGRAPH.name if header.is_radiograph else ""
+    return {"form": form, "kind": kind, "frame": 0, **_of_header(header)}
+
+
+def columns_of_row(row: Mapping[Any, Any]) -> RejectedColumns:
+    """The columns of an image that was accepted at first, for the file when it is rejected."""
+    columns = {name: row[name] for name in RejectedColumns.__annotations__}
+    return cast(RejectedColumns, columns)
+
+
+def blank_columns() -> RejectedColumns:
+    """The columns of a file of which nothing is known."""
+    header = header_of(ParsedDataset(Dataset(), ()))
+    return {"form": "dicom", "kind": "", "frame": 0, **_of_header(header)}
 
 
 def inspect_file(
-    source: str | bytes, *, for_processing: bool = False, units: UnitName | None = None
+    source: str | bytes,
+    *,
+    for_processing: bool = False,
+    units: UnitName | None = None,
+    color: ColorRule = "refuse",
 ) -> list[IndexRow]:
     """Decode and describe each frame of a file, given by its path or its bytes. Raises DicomError.
 
     for_processing: accept raw radiographs. units: of the values of a PNG or JPEG; None accepts
-    DICOM only.
+    DICOM only. color: see accepted_images.
     """
     data = source if isinstance(source, bytes) else read_source(source)
     digest = hashlib.sha256(data).hexdigest()
     form = "dicom" if units is None else file_format_of(data)
-    images = accepted_images(data, for_processing=for_processing, units=units)
+    images = accepted_images(data, for_processing=for_processing, units=units, color=color)
     return [{"file_sha256": digest, "form": form, **_image_columns(*image)} for image in images]
 
 
@@ -118,7 +173,7 @@ def inspect_array(data: bytes, units: UnitName) -> Inspection:
         try:
             columns = _image_columns(*with_plane(npz_image(member, units)))
         except DicomError as error:
-            results.append((name, error))
+            results.append((name, Rejection(error, None)))
             continue
         row: IndexRow = {
             "file_sha256": digest,
@@ -140,7 +195,7 @@ def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
         "status": "repaired" if image.repairs else "ok",
         "repairs": ";".join(dict.fromkeys(image.repairs)),
         "kind": kind,
-        **_technical_columns(header),
+        **_of_header(header),
         "rows": image.pixels.shape[0],
         "cols": image.pixels.shape[1],
         "row_spacing": spacing[0],
@@ -149,19 +204,11 @@ def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
         "detector_col_spacing": detector[1],
         "pixel_sha256": image.pixel_sha256,
         "perceptual_hash": perceptual_hash(image.pixels),
-        "sop_uid": header.identifiers.sop_instance_uid,
-        "series_uid": header.identifiers.series_instance_uid,
-        "study_uid": header.identifiers.study_instance_uid,
-        "patient_id": header.identifiers.patient_id,
-        "issuer": header.identifiers.issuer_of_patient_id,
-        "patient_name": header.identifiers.patient_name,
-        "birth_date": header.identifiers.birth_date,
-        "accession_number": header.identifiers.accession_number,
         "plane": plane,
     }
 
 
-def _technical_columns(header: Header) -> TechnicalColumns:
+def _of_header(header: Header) -> HeaderColumns:
     return {
         "modality": header.modality,
         "sop_class": standard_sop_class(header.sop_class_uid),
@@ -175,4 +222,12 @@ def _technical_columns(header: Header) -> TechnicalColumns:
         "site": "",
         "sex": header.patient_sex,
         "age": math.nan if header.patient_age_years is None else header.patient_age_years,
+        "sop_uid": header.identifiers.sop_instance_uid,
+        "series_uid": header.identifiers.series_instance_uid,
+        "study_uid": header.identifiers.study_instance_uid,
+        "patient_id": header.identifiers.patient_id,
+        "issuer": header.identifiers.issuer_of_patient_id,
+        "patient_name": header.identifiers.patient_name,
+        "birth_date": header.identifiers.birth_date,
+        "accession_number": header.identifiers.accession_number,
     }

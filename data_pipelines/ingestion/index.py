@@ -8,14 +8,19 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from data_pipelines.errors import DicomError, InputError, NotDicom
-from data_pipelines.ingestion.file_inspection import Inspection, inspect_path
-from data_pipelines.kinds import UnitName
+from data_pipelines.ingestion.file_inspection import (
+    Inspection,
+    RejectedColumns,
+    Rejection,
+    inspect_path,
+)
+from data_pipelines.kinds import ColorRule, UnitName
 from data_pipelines.runtime.archives import MARK, is_archive, members_of
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import walk_files
@@ -32,13 +37,17 @@ _BYTES_PER_TIME_LIMIT = 1 << 20  # an .npz may take the time of one file for eac
 
 @dataclass(frozen=True)
 class RejectedFile:
-    """A file without a row. `skipped`: it is not DICOM at all; otherwise it is quarantined."""
+    """A file without a row. `skipped`: it is not DICOM at all; otherwise it is quarantined.
+
+    columns: what its header says, None where it cannot be read. It never leaves the process.
+    """
 
     source: str
     path: str
     reason: str
     message: str
     skipped: bool
+    columns: RejectedColumns | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +69,13 @@ def index_sources(
     workers: int | None = None,
     progress: ProgressCallback | None = None,
     follow_links: bool = False,
+    color: ColorRule = "refuse",
 ) -> FileIndex:
     """Inspect every file below `sources`, except those in `exclude`.
 
     for_processing: accept raw radiographs. units: also accept PNG, JPEG and .npz, with values in
     these units. progress: called with (done, total) files. follow_links: see walk_files.
+    color: see accepted_images.
 
     The columns of the rows are source, path and those of IndexRow. Each image of an .npz counts as
     a file, with the path FILE.npz#SPLIT/NUMBER, and so does each member of an archive, with the
@@ -90,18 +101,26 @@ def index_sources(
     files, unreadable = _with_members(files)
     rejected += unreadable
     rows: list[dict[str, object]] = []
-    inspect = functools.partial(inspect_path, for_processing=for_processing, units=units)
+    inspect = functools.partial(
+        inspect_path, for_processing=for_processing, units=units, color=color
+    )
     paths = [os.path.join(root, path) for root, path in files]  # noqa: PTH118
     inspections = _inspect_all(inspect, paths, workers, progress)
     for (root, path), inspection in zip(files, inspections, strict=True):
-        images = [("", inspection)] if isinstance(inspection, DicomError) else inspection
-        for suffix, image in images:
-            if isinstance(image, DicomError):
-                skipped = isinstance(image, NotDicom)
-                rejected.append(RejectedFile(root, path + suffix, image.code, str(image), skipped))
+        if isinstance(inspection, DicomError):
+            inspection = [("", Rejection(inspection, None))]
+        for suffix, image in inspection:
+            if isinstance(image, Rejection):
+                rejected.append(_rejected(root, path + suffix, image))
             else:
                 rows.append({"source": root, "path": path + suffix, **image})
     return FileIndex(pd.DataFrame(rows), tuple(rejected))
+
+
+def _rejected(root: str, path: str, rejection: Rejection) -> RejectedFile:
+    error, columns = rejection
+    skipped = isinstance(error, NotDicom)
+    return RejectedFile(root, path, error.code, str(error), skipped, columns)
 
 
 def _with_members(

@@ -11,6 +11,7 @@ import numpy as np
 
 from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.errors import Ineligible, SeriesError
+from data_pipelines.kinds import ColorRule
 from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.preparation import prepare
 from data_pipelines.preprocessing.samples import prepare_samples, samples_of
@@ -38,12 +39,14 @@ def prepared_study(
     *,
     check: Callable[[Image], None] | None = None,
     check_header: HeaderCheck | None = None,
+    color: ColorRule = "refuse",
 ) -> Study:
     """Every sample that the images of a study give for a spec: each image, each slice with its
     neighbors, or each volume.
 
     Localizers, images of another kind and similar files are ignored. check: called with each image
-    that is used; its exceptions are passed on. check_header: as for `accepted_images`.
+    that is used; its exceptions are passed on. check_header: as for `accepted_images`. color: as
+    ingest had it for the training images: an image in color is ignored, or its luminance is taken.
 
     Raises Ineligible (code no_image) if no image is left, SeriesError (code: the verdict in lower
     case) if no series makes a volume, and DicomError if a file cannot be read.
@@ -60,6 +63,7 @@ def prepared_study(
                 units=spec.image_kind.units.name,
                 digest=not single,
                 check_header=check_header,
+                color=color,
             )
         except Ineligible as error:
             reason = str(error)

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from data_pipelines.dicom.eligibility import eligible_kind
 from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import DicomSource, parse
-from data_pipelines.errors import Ineligible
+from data_pipelines.errors import ColourImage, Ineligible
 from data_pipelines.kinds import (
+    ColorRule,
     FileFormat,
     KindName,
     UnitName,
@@ -53,12 +54,14 @@ def accepted_images(
     units: UnitName | None = None,
     digest: bool = True,
     check_header: HeaderCheck | None = None,
+    color: ColorRule = "refuse",
 ) -> list[AcceptedImage]:
     """All frames of a file that a model may be trained on or applied to.
 
     for_processing: accept FOR PROCESSING radiographs. units: accept a PNG or JPEG with these units
     (None: DICOM only). digest: False leaves `pixel_sha256` of a DICOM image empty. check_header: is
-    called before anything is decoded; its exceptions are passed on.
+    called before anything is decoded; its exceptions are passed on. color: whether the luminance of
+    a radiograph that is truly in color is taken, see read_image.
 
     Frames are judged one by one. A slice of a series whose pixels are all equal is kept, with the
     repair code `constant_slice`; frames that are no slice are left out, and the others have the
@@ -73,7 +76,7 @@ def accepted_images(
             if isinstance(source, bytes | bytearray | memoryview)
             else read_file(str(source))
         )
-        return [with_plane(raster_image(data, units))]
+        return [with_plane(raster_image(data, units, color=color))]
     parsed = parse(source, pixels=True)
     header = header_of(parsed)
     kind = eligible_kind(header, for_processing=for_processing)
@@ -87,7 +90,10 @@ def accepted_images(
         )
     accepted = []
     for plane in slices:
-        image = image_of(parsed.dataset, header, plane.frame, digest=digest)
+        try:
+            image = image_of(parsed.dataset, header, plane.frame, digest=digest, color=color)
+        except ColourImage as error:
+            raise Ineligible(str(error), code=error.code) from None
         if image.units != image_kind(kind).units.name:
             raise Ineligible(
                 "The CT has no rescale to HU: the unit of its values is unknown.", code="not_hu"

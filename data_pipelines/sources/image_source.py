@@ -30,7 +30,7 @@ from data_pipelines.errors import (
     RasterError,
     Unreadable,
 )
-from data_pipelines.kinds import UNITS, FileFormat, UnitName, image_kind, kind_in_units
+from data_pipelines.kinds import UNITS, ColorRule, FileFormat, UnitName, image_kind, kind_in_units
 from data_pipelines.pixels.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.pixels.image import Image, read_image
 from data_pipelines.pseudonyms import patient_key
@@ -102,8 +102,8 @@ def study_of(source: DicomSource) -> str:
     return f"image {hash(source)}"
 
 
-def raster_image(data: bytes, units: UnitName) -> Image:
-    """The bytes of a PNG or JPEG file as display values.
+def raster_image(data: bytes, units: UnitName, *, color: ColorRule = "refuse") -> Image:
+    """The bytes of a PNG or JPEG file as display values. color: see read_image.
 
     Raises Unreadable, LimitExceeded, or Ineligible with the code of `read_raster`; Ineligible
     (`not_hu`) where other units than display values are declared.
@@ -116,20 +116,15 @@ def raster_image(data: bytes, units: UnitName) -> Image:
             code="not_hu",
         )
     try:
-        raster = read_raster(data)
+        raster = read_raster(data, color=color)
     except RasterError as error:
         if error.code == "unreadable":
             raise Unreadable(str(error)) from None
         if error.code == "too_large":
             raise LimitExceeded(str(error)) from None
         raise Ineligible(str(error), code=error.code) from None
-    repairs = {
-        "faint_colour": raster.luminance and not raster.few_colored,
-        "few_colored_pixels": raster.few_colored,
-        "exif_orientation": raster.exif_rotated,
-    }
-    codes = tuple(code for code, done in repairs.items() if done)
-    return _image(raster.pixels, units, codes, file_format_of(data))
+    repairs = (raster.change, "exif_orientation" if raster.exif_rotated else "")
+    return _image(raster.pixels, units, tuple(filter(None, repairs)), file_format_of(data))
 
 
 def npz_image(image: NpzImage, units: UnitName) -> Image:
@@ -186,7 +181,8 @@ def parse_npz(data: bytes) -> dict[str, NpzImage]:
 def read_row(
     source: str, path: str, frame: int, *, file_format: str, kind: str, sha256: str
 ) -> Image:
-    """The image of a row of the manifest; `file_format` is its column `form`.
+    """The image of a row of the manifest; `file_format` is its column `form`. An image in color has
+    a row only where ingest was to take its luminance.
 
     Raises CacheError: `source_missing` where the file cannot be read, `source_changed` where it is
     not the file that was ingested.
@@ -204,7 +200,9 @@ def read_row(
             code="source_missing",
         ) from None
     _require_unchanged(data, sha256)
-    return read_image(data, frame=frame) if file_format == "dicom" else raster_image(data, units)
+    if file_format == "dicom":
+        return read_image(data, frame=frame, color="luminance")
+    return raster_image(data, units, color="luminance")
 
 
 @functools.lru_cache(maxsize=1)

@@ -92,7 +92,9 @@ def plane_of(header: Header, source_index: int) -> Plane:
 def _non_image_reason(header: Header) -> str:
     if not header.has_image:
         return "no_image"
-    return (non_slice_reason(header.image_type) or "") if header.is_grayscale else "colour"
+    if not (header.is_grayscale or header.is_radiograph):
+        return "colour"
+    return non_slice_reason(header.image_type) or ""
 
 
 def planes_of(dataset: Dataset, header: Header, source_index: int) -> list[Plane]:

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from data_pipelines.kinds import ColorRule
 from data_pipelines.labels.task import TaskName
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.plain_text import escaped
@@ -179,6 +180,11 @@ class Card(BaseModel):
             raise ValueError(f"a model of {kind.name} images has no windows")
         if self.input_units not in (None, kind.units.name):
             raise ValueError(f"input_units are not those of {kind.name} images")
+
+    @property
+    def color(self) -> ColorRule:
+        """What becomes of an image in color, as it was for the training images."""
+        return "refuse" if self.domain is None else self.domain.color
 
     def threshold(self, finding: str, *, unit: str, name: str = "default") -> float:
         """The frozen threshold of a finding at a unit. Raises ArtefactError (no_operating_point) if

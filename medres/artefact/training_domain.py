@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from data_pipelines.dicom.sop_classes import CT_CLASSES
 from data_pipelines.dicom.standard_terms import STANDARD_TERMS, sop_class_name, standard_sop_class
+from data_pipelines.kinds import ColorRule
 from medres.errors import RefusedInput
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Domain(BaseModel):
     the detector), None where no image has that spacing.
     without_spacing: number of images that have neither, None in the card of an older model, which
     also has no formats, sop_classes and scales: these are not checked then.
+    color: whether ingest took the luminance of images that are truly in color; prediction does the
+    same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +93,7 @@ class Domain(BaseModel):
     detector_scale: Scale | None = None
     without_spacing: int | None = None
     tolerance: Tolerance = Tolerance()
+    color: ColorRule = "refuse"
 
 
 class DomainViolation(NamedTuple):
@@ -136,8 +140,10 @@ def facts_of(header: Header, file_format: FileFormat = "dicom") -> InputFacts:
     )
 
 
-def domain_of(table: pd.DataFrame) -> Domain:
-    """The domain of manifest rows: those of the training split on which the model was trained."""
+def domain_of(table: pd.DataFrame, color: ColorRule = "refuse") -> Domain:
+    """The domain of manifest rows: those of the training split on which the model was trained.
+    color: as ingest.json records it.
+    """
     scale, detector_scale = _scale(table, ""), _scale(table, "detector_")
     patients = int(table["patient"].nunique())
     spacings = [name for name in ("row_spacing", "detector_row_spacing") if name in table]
@@ -158,6 +164,7 @@ def domain_of(table: pd.DataFrame) -> Domain:
         if "detector_row_spacing" in spacings
         else None,
         tolerance=Tolerance() if patients >= FEW_PATIENTS else Tolerance(extent=FEW_EXTENT),
+        color=color,
     )
 
 

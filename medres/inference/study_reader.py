@@ -72,7 +72,9 @@ def read_study(files: Sequence[DicomSource], card: Card) -> Study:
             )
 
     check_header = header_check(card.domain, card.preprocess.kind)
-    return prepared_study(files, card.preprocess, check=check, check_header=check_header)
+    return prepared_study(
+        files, card.preprocess, check=check, check_header=check_header, color=card.color
+    )
 
 
 @dataclass

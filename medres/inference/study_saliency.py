@@ -102,7 +102,7 @@ def explain_study(
             if (image.header.identifiers.sop_instance_uid, image.frame) == middle:
                 originals[middle] = image
 
-        prepared_study(files, predictor.card.preprocess, check=keep)
+        prepared_study(files, predictor.card.preprocess, check=keep, color=predictor.card.color)
     original = originals.get(middle) if originals else None
     return _saliency(predictor, study.pixels[index], original, finding, method, index)
 

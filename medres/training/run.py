@@ -126,8 +126,8 @@ def train(
     if backbone is not None:
         require_backbone(backbone)
     out, manifest, reporter = Path(out), Manifest.load(work), progress or Bars()
-    check_classes(manifest)
     spec = preprocessing(options.preset, manifest)
+    check_classes(manifest, spec.kind)
     sha256 = None if backbone is None else backbone_sha256(backbone)
     settings = configuration(options, chosen, spec, backbone=sha256)
     chosen = Recipe.model_validate(settings["recipe"])

@@ -222,3 +222,6 @@ def test_the_domain_of_a_table_names_no_code_of_a_single_patient() -> None:
     assert domain.body_parts == {"CHEST": 3}
     assert domain.views == {"PA": 2}
     assert (domain.rows, domain.cols, domain.spacing_mm) == ((10, 40), (1, 4), (0.1, 0.3))
+    assert domain_of(table, "luminance").color == "luminance"
+    saved = domain.model_dump(exclude={"color"})  # as earlier versions wrote it
+    assert type(domain).model_validate(saved).color == "refuse"

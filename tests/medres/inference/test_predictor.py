@@ -17,6 +17,7 @@ import medres
 from data_pipelines.errors import Ineligible
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.ingestion.test_access_log import read_openings
+from data_pipelines.pixels.image import read_image
 from data_pipelines.sources.acceptance import accepted_images
 from data_pipelines.sources.dicom_wrapper import wrap
 from medres.artefact.card import Card, ConformalQuantile
@@ -163,7 +164,14 @@ def dataset_of(work: Path) -> pydicom.Dataset:
         ),
         ({"Rows": 20, "Columns": 20, "PixelData": b"\0\1" * 400}, "other_size"),
         ({"BodyPartExamined": "HAND"}, "other_body_part"),
-        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "no_image"),
+        (
+            {
+                "PhotometricInterpretation": "RGB",
+                "SamplesPerPixel": 3,
+                "PixelData": bytes(n % 251 for n in range(9600)),
+            },
+            "no_image",
+        ),
         ({"PhotometricInterpretation": None}, "no_image"),
         ({"PresentationLUTShape": "INVERSE"}, "polarity"),
         ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "no_image"),
@@ -201,6 +209,25 @@ def test_an_image_of_something_else_is_refused_by_its_features(predictor, tiny_w
     assert prediction.novelty > predictor.card.novelty_threshold
     usual = predictor.predict(dataset_of(tiny_work))
     assert usual.novelty <= predictor.card.novelty_threshold
+
+
+def test_color_is_treated_as_it_was_at_ingest(predictor, tiny_work: Path) -> None:
+    from medres.inference.study_reader import read_study
+
+    dataset = dataset_of(tiny_work)
+    gray = (read_image(dataset).pixels * 255).astype(np.uint8)
+    rgb = np.stack([gray, gray // 2, gray // 3], axis=-1)
+    dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelRepresentation = 0
+    dataset.PixelData = rgb.tobytes() + b"\0" * (rgb.size % 2)
+    assert predictor.card.color == "refuse"
+    with raises_code(Ineligible, "no_image"):
+        read_study([dataset], predictor.card)
+    domain = predictor.card.domain.model_copy(update={"color": "luminance"})
+    card = predictor.card.model_copy(update={"domain": domain})
+    assert read_study([dataset], card).pixels.shape[0] == 1
 
 
 def test_two_ct_series_at_once_are_refused(predictor, tiny_work: Path) -> None:
