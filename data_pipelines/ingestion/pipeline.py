@@ -22,7 +22,12 @@ from data_pipelines.ingestion.leakage_audit import audit, audit_warnings
 from data_pipelines.ingestion.manifest import COLUMNS, QUARANTINE_COLUMNS, Manifest, check_table
 from data_pipelines.ingestion.patient_identity import identify, link_patients
 from data_pipelines.ingestion.refusal import RECORDED, clear_refusal, write_refusal
-from data_pipelines.ingestion.series_order import in_series_order
+from data_pipelines.ingestion.series_order import (
+    VOLUME_COLUMNS,
+    gap_warnings,
+    in_series_order,
+    volume_counts,
+)
 from data_pipelines.ingestion.summary import (
     describe_skipped,
     kinds_of_skipped,
@@ -251,8 +256,9 @@ def _summary(
             unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
             excluded_frames=excluded_frames,
             images_without_patient=int(((images["person"] == "") & ~images["by_study"]).sum()),
-            audit_warnings=[*identity_warnings, *more_warnings],
+            audit_warnings=[*identity_warnings, *gap_warnings(images), *more_warnings],
         ),
+        "volumes": volume_counts(images),
         "skipped_by_kind": kinds_of_skipped(rejected),
         "leak_attestation": {"attested": not doubts, "reasons": doubts},
     }
@@ -332,7 +338,8 @@ def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
     more_columns = [
         str(name)
         for name in images
-        if str(name).startswith(("label:", "meta:")) or name in ("class", "fold", "group")
+        if str(name).startswith(("label:", "meta:"))
+        or name in ("class", "fold", "group", *VOLUME_COLUMNS)
     ]
     table = images[[*COLUMNS, *more_columns]].astype(dict(COLUMNS)).reset_index(drop=True)
     return check_table(table, where="ingest")
