@@ -11,7 +11,7 @@ from typing import TypedDict
 from data_pipelines.dicom.header import Header
 from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.perceptual_hash import perceptual_hash
-from data_pipelines.kinds import KindName, UnitName
+from data_pipelines.kinds import FileFormat, KindName, UnitName
 from data_pipelines.pixels.image import Image
 from data_pipelines.runtime.archives import is_member
 from data_pipelines.runtime.storage import read_source
@@ -78,7 +78,13 @@ class IndexRow(ImageColumns, total=False):
 Inspection = list[tuple[str, IndexRow | DicomError]]
 
 
-def inspect_path(path: str, *, for_processing: bool, units: UnitName | None) -> Inspection:
+def inspect_path(
+    path: str,
+    *,
+    for_processing: bool,
+    units: UnitName | None,
+    nifti_units: UnitName | None = None,
+) -> Inspection:
     """Inspect a file in a worker, reading it once. Raises DicomError when no part of the file can
     be used.
     """
@@ -86,21 +92,40 @@ def inspect_path(path: str, *, for_processing: bool, units: UnitName | None) -> 
     is_npz = path.lower().endswith(".npz") and data[:4] == ZIP_MAGIC and not is_member(path)
     if units is not None and is_npz:
         return [(f"#{name}", result) for name, result in inspect_array(data, units)]
-    return [("", row) for row in inspect_file(data, for_processing=for_processing, units=units)]
+    file_format = file_format_of(data, name=path)
+    rows = inspect_file(
+        data,
+        for_processing=for_processing,
+        units=units,
+        nifti_units=nifti_units,
+        file_format=file_format,
+    )
+    return [("", row) for row in rows]
 
 
 def inspect_file(
-    source: str | bytes, *, for_processing: bool = False, units: UnitName | None = None
+    source: str | bytes,
+    *,
+    for_processing: bool = False,
+    units: UnitName | None = None,
+    nifti_units: UnitName | None = None,
+    file_format: FileFormat | None = None,
 ) -> list[IndexRow]:
     """Decode and describe each frame of a file, given by its path or its bytes. Raises DicomError.
 
     for_processing: accept raw radiographs. units: of the values of a PNG or JPEG; None accepts
-    DICOM only.
+    DICOM only. nifti_units: of a NIfTI file. file_format: where the caller knows it.
     """
     data = source if isinstance(source, bytes) else read_source(source)
     digest = hashlib.sha256(data).hexdigest()
-    form = "dicom" if units is None else file_format_of(data)
-    images = accepted_images(data, for_processing=for_processing, units=units)
+    form = file_format or file_format_of(data)
+    images = accepted_images(
+        data,
+        for_processing=for_processing,
+        units=units,
+        nifti_units=nifti_units,
+        file_format=form,
+    )
     return [{"file_sha256": digest, "form": form, **_image_columns(*image)} for image in images]
 
 

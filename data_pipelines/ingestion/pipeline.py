@@ -34,7 +34,7 @@ from data_pipelines.ingestion.summary import (
     require_two_classes,
     summarise,
 )
-from data_pipelines.kinds import UnitName
+from data_pipelines.kinds import NiftiUnitName, UnitName
 from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
 from data_pipelines.labels.join import Joined, join_labels
@@ -43,6 +43,8 @@ from data_pipelines.labels.table import Labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
+from data_pipelines.sources.nifti import declared_units
+from data_pipelines.sources.nifti_header import require_nibabel
 from data_pipelines.splits.assignment import (
     MAX_PATIENTS,
     SplitOptions,
@@ -77,6 +79,7 @@ def ingest(
     max_bad: float | None = None,
     for_processing: bool = False,
     units: UnitName | None = None,
+    nifti_units: NiftiUnitName | None = None,
     class_folders: bool = False,
     follow_links: bool = False,
     on_leak: OnLeak = "error",
@@ -102,6 +105,8 @@ def ingest(
     for_processing: also accept raw radiographs.
     units: also accept PNG, JPEG and .npz, with values in these units (HU: int16 arrays only).
         Labels and splits inside an .npz are used if `labels` is None.
+    nifti_units: also accept .nii and .nii.gz (with the extra `nifti`); each is one CT volume, whose
+        values are in these units. A file is its own patient unless `labels` name the patient.
     class_folders: the folder of each file is its class, see folder_labels.
     follow_links: also read what symbolic links out of `source` lead to.
     on_leak: what happens when a patient or equal pixels lie in two given splits: "error", or "drop"
@@ -123,6 +128,9 @@ def ingest(
         require_new(work, what="a manifest")
     if max_bad is not None and not 0 <= max_bad <= 1:
         raise InputError(f"max_bad {max_bad}: give a share from 0 to 1.", code="max_bad")
+    if nifti_units is not None:
+        declared_units(nifti_units)
+        require_nibabel()
     if labels is not None and class_folders:
         raise InputError(
             "Both a labels table and class_folders are given: choose one.", code="labels"
@@ -141,6 +149,7 @@ def ingest(
             exclude=label_files,
             for_processing=for_processing,
             units=units,
+            nifti_units=nifti_units,
             workers=workers,
             progress=progress or update,
             follow_links=follow_links,

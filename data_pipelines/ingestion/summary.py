@@ -37,7 +37,8 @@ _FIXES = {
     "symbolic link": "links that lead out of SOURCE are read with --follow-links",
     "PNG, JPEG or .npz file": "declare with --units what the values of the image files are",
     "archive": "unpack archives of other kinds than .zip and .tar",
-    "NIfTI or other volume file": "volume files of other formats than DICOM are not read",
+    "NIfTI or other volume file": "declare with --nifti-units what the values of .nii and .nii.gz "
+    "files are; other volume files are not read",
 }
 
 

@@ -53,7 +53,8 @@ def prepared_study(
     reason, varied = "the study has no image", False
     for file in files:
         try:
-            accepted = accepted_images(file, units=spec.image_kind.units.name, digest=not single)
+            units = spec.image_kind.units.name
+            accepted = accepted_images(file, units=units, nifti_units=units, digest=not single)
         except Ineligible as error:
             reason = str(error)
             continue

@@ -26,7 +26,8 @@ class Domain(BaseModel):
     modalities, body_parts, views: number of images per DICOM code string; '' counts images without
     a code. Only codes of at least two patients are listed.
     rows, cols: smallest and largest size in pixels. spacing_mm: smallest and largest pixel spacing,
-    None if no image has a PixelSpacing.
+    None if no image has a PixelSpacing. formats: number of images per file format; None in models
+    of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +40,7 @@ class Domain(BaseModel):
     rows: Range
     cols: Range
     spacing_mm: Range | None
+    formats: dict[str, int] | None = None
 
 
 class DomainViolation(NamedTuple):
@@ -63,6 +65,9 @@ def domain_of(table: pd.DataFrame) -> Domain:
         rows=(float(table["rows"].min()), float(table["rows"].max())),
         cols=(float(table["cols"].min()), float(table["cols"].max())),
         spacing_mm=(float(spacings.min()), float(spacings.max())) if len(spacings) else None,
+        formats={
+            str(form): int(n) for form, n in table["form"].value_counts().sort_index().items()
+        },
     )
 
 

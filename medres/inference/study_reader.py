@@ -15,7 +15,7 @@ from data_pipelines.kinds import image_kind
 from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.study import Study, prepared_study
 from data_pipelines.runtime.walk import walk_files
-from data_pipelines.sources.image_source import study_of
+from data_pipelines.sources.image_source import file_format_of, study_of
 from medres.artefact.card import Card
 from medres.artefact.training_domain import domain_violation
 from medres.errors import RefusedInput
@@ -54,9 +54,11 @@ def read_study(files: Sequence[DicomSource], card: Card) -> Study:
     """The samples of one study, prepared for the model.
 
     Localizers, derived images and other kinds of image are skipped. Raises RefusedInput if an image
-    lies outside the training domain (codes of `domain_violation`) or slices come from several
-    series (several_series); DicomError if no image is left or a file cannot be read.
+    lies outside the training domain (codes of `domain_violation`), slices come from several series
+    (several_series), or a file is NIfTI and no training image was (other_format); DicomError if no
+    image is left or a file cannot be read.
     """
+    _require_known_format(files, card)
     has_series = image_kind(card.preprocess.kind).has_series
     series: set[str] = set()
 
@@ -72,6 +74,18 @@ def read_study(files: Sequence[DicomSource], card: Card) -> Study:
             )
 
     return prepared_study(files, card.preprocess, check=check)
+
+
+def _require_known_format(files: Sequence[DicomSource], card: Card) -> None:
+    """The unit of a NIfTI file is not in the file: only a model that was trained on such files,
+    with declared units, knows it.
+    """
+    formats = None if card.domain is None else card.domain.formats
+    if any(file_format_of(file) == "nifti" for file in files) and "nifti" not in (formats or {}):
+        raise RefusedInput(
+            "the file is NIfTI and no training image was: give the DICOM files of the study",
+            code="other_format",
+        )
 
 
 @dataclass
