@@ -65,9 +65,7 @@ def domain_of(table: pd.DataFrame) -> Domain:
         rows=(float(table["rows"].min()), float(table["rows"].max())),
         cols=(float(table["cols"].min()), float(table["cols"].max())),
         spacing_mm=(float(spacings.min()), float(spacings.max())) if len(spacings) else None,
-        formats={
-            str(form): int(n) for form, n in table["form"].value_counts().sort_index().items()
-        },
+        formats=_formats(table),
     )
 
 
@@ -115,6 +113,14 @@ def domain_violation(image: Image, domain: Domain) -> DomainViolation | None:
                 f"{domain.spacing_mm[1]:.3g} mm",
             )
     return None
+
+
+def _formats(table: pd.DataFrame) -> dict[str, int] | None:
+    """Number of images per file format."""
+    if "form" not in table:
+        return None
+    counts = table["form"].value_counts().sort_index()
+    return {str(name): int(count) for name, count in counts.items()}
 
 
 def _codes(table: pd.DataFrame, column: str) -> dict[str, int]:
