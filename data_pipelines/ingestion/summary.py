@@ -165,8 +165,8 @@ def _image_warnings(
         )
     if images_without_patient:
         warnings.append(
-            f"{counted(images_without_patient, 'image')} with no patient ID: each image is treated "
-            f"as its own patient; leakage is possible"
+            f"{counted(images_without_patient, 'image')} with no patient ID: each image "
+            f"(of NIfTI: each file) is treated as its own patient; leakage is possible"
         )
     splits = set(table["split"]) - {""}
     absent = [name for name in SPLITS if splits and name not in splits]
