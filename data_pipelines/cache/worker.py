@@ -21,7 +21,8 @@ from data_pipelines.pixels.image import Image, image_of
 from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.storage import read_file
-from data_pipelines.sources.image_source import read_row
+from data_pipelines.sources.image_source import file_format_of, read_row
+from data_pipelines.sources.nifti import nifti_planes
 from data_pipelines.volumes.plane import Plane, planes_of
 
 
@@ -48,7 +49,9 @@ class WorkItem:
 
 
 def read_planes(path: str) -> list[Plane]:
-    """Planes of the frames of a DICOM file. Runs in a worker."""
+    """Planes of the frames of a DICOM file, or of the slices of a NIfTI file. Runs in a worker."""
+    if file_format_of(path) == "nifti":
+        return nifti_planes(path)
     parsed = parse(path, pixels=False)
     return planes_of(parsed.dataset, header_of(parsed), 0)
 

@@ -16,7 +16,15 @@ from data_pipelines.dicom.reader import ParsedDataset
 from data_pipelines.dicom.standard_terms import standard_sop_class
 from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.perceptual_hash import perceptual_hash
-from data_pipelines.kinds import CT, RADIOGRAPH, ColorRule, KindName, UnitName, kind_in_units
+from data_pipelines.kinds import (
+    CT,
+    RADIOGRAPH,
+    ColorRule,
+    FileFormat,
+    KindName,
+    UnitName,
+    kind_in_units,
+)
 from data_pipelines.pixels.image import Image
 from data_pipelines.runtime.archives import is_member
 from data_pipelines.runtime.storage import read_source
@@ -103,33 +111,53 @@ Inspection = list[tuple[str, IndexRow | Rejection]]
 
 
 def inspect_path(
-    path: str, *, for_processing: bool, units: UnitName | None, color: ColorRule = "refuse"
+    path: str,
+    *,
+    for_processing: bool,
+    units: UnitName | None,
+    nifti_units: UnitName | None = None,
+    color: ColorRule = "refuse",
 ) -> Inspection:
     """Inspect a file in a worker, reading it once. Raises DicomError when it cannot be read."""
     data = read_source(path)
     is_npz = path.lower().endswith(".npz") and data[:4] == ZIP_MAGIC and not is_member(path)
+    file_format = file_format_of(data, name=path)
     try:
         if units is not None and is_npz:
             return [(f"#{name}", result) for name, result in inspect_array(data, units)]
-        images = inspect_file(data, for_processing=for_processing, units=units, color=color)
-        return [("", row) for row in images]
+        rows = inspect_file(
+            data,
+            for_processing=for_processing,
+            units=units,
+            nifti_units=nifti_units,
+            color=color,
+            file_format=file_format,
+        )
+        return [("", row) for row in rows]
     except DicomError as error:
-        return [("", Rejection(error, rejected_columns(data, units)))]
+        return [("", Rejection(error, rejected_columns(data, file_format, units)))]
 
 
-def rejected_columns(data: bytes, units: UnitName | None) -> RejectedColumns | None:
-    """What is known of a rejected file: its header, or, where `units` are declared, that it is a
-    PNG or JPEG; else None.
+def rejected_columns(
+    data: bytes, file_format: FileFormat, units: UnitName | None
+) -> RejectedColumns | None:
+    """What is known of a rejected file: its header, or that it is a NIfTI file or, where `units`
+    are declared, a PNG or JPEG; else None.
     """
-    form = "dicom" if units is None else file_format_of(data)
-    if units is not None and form in RASTER_FORMATS:
-        return {**blank_columns(), "form": form, "kind": kind_in_units(units).name}
+    if file_format == "nifti":
+        return {**blank_columns(), "form": file_format, "kind": CT.name}
+    if file_format in RASTER_FORMATS:
+        return (
+            None
+            if units is None
+            else {**blank_columns(), "form": file_format, "kind": kind_in_units(units).name}
+        )
     try:
         header = read_header(data)
     except DicomError:
         return None
     kind = CT.name if header.is_ct else RADIOGRAPH.name if header.is_radiograph else ""
-    return {"form": form, "kind": kind, "frame": 0, **_of_header(header)}
+    return {"form": file_format, "kind": kind, "frame": 0, **_of_header(header)}
 
 
 def columns_of_row(row: Mapping[Any, Any]) -> RejectedColumns:
@@ -149,17 +177,27 @@ def inspect_file(
     *,
     for_processing: bool = False,
     units: UnitName | None = None,
+    nifti_units: UnitName | None = None,
     color: ColorRule = "refuse",
+    file_format: FileFormat | None = None,
 ) -> list[IndexRow]:
     """Decode and describe each frame of a file, given by its path or its bytes. Raises DicomError.
 
     for_processing: accept raw radiographs. units: of the values of a PNG or JPEG; None accepts
-    DICOM only. color: see accepted_images.
+    DICOM only. nifti_units: of a NIfTI file. color: see accepted_images. file_format: where the
+    caller knows it.
     """
     data = source if isinstance(source, bytes) else read_source(source)
     digest = hashlib.sha256(data).hexdigest()
-    form = "dicom" if units is None else file_format_of(data)
-    images = accepted_images(data, for_processing=for_processing, units=units, color=color)
+    form = file_format or file_format_of(data)
+    images = accepted_images(
+        data,
+        for_processing=for_processing,
+        units=units,
+        nifti_units=nifti_units,
+        color=color,
+        file_format=form,
+    )
     return [{"file_sha256": digest, "form": form, **_image_columns(*image)} for image in images]
 
 

@@ -87,6 +87,12 @@ def identity_notes(rows: pd.DataFrame, max_patients: int) -> tuple[list[str], li
         codes.append("patient_by_study")
     if ((rows["form"] != "dicom") & (rows["person"] == "")).any():
         codes.append("patient_by_file")
+    if rows["study_by_series"].any():
+        n_series = rows["series"][rows["study_by_series"]].nunique()
+        warnings.append(
+            f"{n_series} series have a study UID of its own in every slice: it identifies no "
+            f"study, and each of these series is treated as one study"
+        )
     for column, name in (("study_uid", "Study"), ("series_uid", "Series")):
         n_patients = patients_per_uid(rows, column)
         shared = n_patients > max_patients

@@ -25,6 +25,7 @@ from data_pipelines.runtime.archives import MARK, is_archive, members_of
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import walk_files
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
+from data_pipelines.sources.nifti import has_nifti_name
 
 #: Raw identifiers, which the rows hold beside the manifest's columns. They never leave the process.
 IDENTIFIERS = (
@@ -33,6 +34,8 @@ IDENTIFIERS = (
 )
 
 _BYTES_PER_TIME_LIMIT = 1 << 20  # an .npz may take the time of one file for each MiB
+
+_VOLUME_BYTES_PER_TIME_LIMIT = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ def index_sources(
     exclude: Sequence[Path] = (),
     for_processing: bool = False,
     units: UnitName | None = None,
+    nifti_units: UnitName | None = None,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
     follow_links: bool = False,
@@ -74,8 +78,8 @@ def index_sources(
     """Inspect every file below `sources`, except those in `exclude`.
 
     for_processing: accept raw radiographs. units: also accept PNG, JPEG and .npz, with values in
-    these units. progress: called with (done, total) files. follow_links: see walk_files.
-    color: see accepted_images.
+    these units. nifti_units: those of NIfTI files. progress: called with (done, total) files.
+    follow_links: see walk_files. color: see accepted_images.
 
     The columns of the rows are source, path and those of IndexRow. Each image of an .npz counts as
     a file, with the path FILE.npz#SPLIT/NUMBER, and so does each member of an archive, with the
@@ -102,7 +106,11 @@ def index_sources(
     rejected += unreadable
     rows: list[dict[str, object]] = []
     inspect = functools.partial(
-        inspect_path, for_processing=for_processing, units=units, color=color
+        inspect_path,
+        for_processing=for_processing,
+        units=units,
+        nifti_units=nifti_units,
+        color=color,
     )
     paths = [os.path.join(root, path) for root, path in files]  # noqa: PTH118
     inspections = _inspect_all(inspect, paths, workers, progress)
@@ -159,15 +167,25 @@ def _inspect_all(
         n for n, path in enumerate(paths) if path.lower().endswith(".npz") and MARK not in path
     }
     others = [path for n, path in enumerate(paths) if n not in arrays]
-    results = iter(
-        [result for _, result in map_isolated(inspect, others, workers=workers, progress=progress)]
-    )
+    timeout_s = _seconds_of if any(map(has_nifti_name, others)) else None
+    answers = map_isolated(inspect, others, workers=workers, timeout_s=timeout_s, progress=progress)
+    results = iter([result for _, result in answers])
     inspections: list[Inspection | DicomError] = []
     for n, path in enumerate(paths):
         inspections.append(_inspect_npz(inspect, path) if n in arrays else next(results))
         if progress is not None and n in arrays:
             progress(n + 1, len(paths))
     return inspections
+
+
+def _seconds_of(path: str) -> float:
+    """The time limit of one file. That of a NIfTI file, which is a whole volume, grows with its
+    size.
+    """
+    seconds = active_limits().seconds
+    if not has_nifti_name(path) or MARK in path:
+        return seconds
+    return seconds * max(1.0, Path(path).stat().st_size / _VOLUME_BYTES_PER_TIME_LIMIT)
 
 
 def _inspect_npz(inspect: Callable[[str], Inspection], path: str) -> Inspection | DicomError:

@@ -28,7 +28,12 @@ from data_pipelines.ingestion.manifest import (
 )
 from data_pipelines.ingestion.patient_identity import identify, link_patients
 from data_pipelines.ingestion.refusal import RECORDED, clear_refusal, write_refusal
-from data_pipelines.ingestion.series_order import in_series_order
+from data_pipelines.ingestion.series_order import (
+    VOLUME_COLUMNS,
+    gap_warnings,
+    in_series_order,
+    volume_counts,
+)
 from data_pipelines.ingestion.summary import (
     describe_skipped,
     exclusion_summary,
@@ -36,7 +41,7 @@ from data_pipelines.ingestion.summary import (
     require_two_classes,
     summarise,
 )
-from data_pipelines.kinds import ColorRule, UnitName
+from data_pipelines.kinds import ColorRule, NiftiUnitName, UnitName
 from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
 from data_pipelines.labels.exclusion_bias import NO_LOSS
@@ -47,6 +52,8 @@ from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.progress import Bars
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
+from data_pipelines.sources.nifti import declared_units
+from data_pipelines.sources.nifti_header import require_nibabel
 from data_pipelines.splits.assignment import (
     MAX_PATIENTS,
     SplitOptions,
@@ -85,6 +92,7 @@ def ingest(
     max_bad: float | None = None,
     for_processing: bool = False,
     units: UnitName | None = None,
+    nifti_units: NiftiUnitName | None = None,
     class_folders: bool = False,
     follow_links: bool = False,
     color: ColorRule = "refuse",
@@ -111,6 +119,8 @@ def ingest(
     for_processing: also accept raw radiographs.
     units: also accept PNG, JPEG and .npz, with values in these units (HU: int16 arrays only).
         Labels and splits inside an .npz are used if `labels` is None.
+    nifti_units: also accept .nii and .nii.gz (with the extra `nifti`); each is one CT volume, whose
+        values are in these units. A file is its own patient unless `labels` name the patient.
     class_folders: the folder of each file is its class, see folder_labels.
     follow_links: also read what symbolic links out of `source` lead to.
     color: "luminance" also accepts radiographs that are truly in color, as their luminance (repair
@@ -136,6 +146,9 @@ def ingest(
         require_new(work, what="a manifest")
     if max_bad is not None and not 0 <= max_bad <= 1:
         raise InputError(f"max_bad {max_bad}: give a share from 0 to 1.", code="max_bad")
+    if nifti_units is not None:
+        declared_units(nifti_units)
+        require_nibabel()
     if labels is not None and class_folders:
         raise InputError(
             "Both a labels table and class_folders are given: choose one.", code="labels"
@@ -154,6 +167,7 @@ def ingest(
             exclude=label_files,
             for_processing=for_processing,
             units=units,
+            nifti_units=nifti_units,
             workers=workers,
             progress=progress or update,
             follow_links=follow_links,
@@ -316,9 +330,15 @@ def _summary(
             unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
             excluded_frames=excluded_frames,
             images_without_patient=int(((images["person"] == "") & ~images["by_study"]).sum()),
-            audit_warnings=[*exclusion_notes, *identity_warnings, *more_warnings],
+            audit_warnings=[
+                *exclusion_notes,
+                *identity_warnings,
+                *gap_warnings(images),
+                *more_warnings,
+            ],
         ),
         **exclusions,
+        "volumes": volume_counts(images),
         "skipped_by_kind": kinds_of_skipped(rejected),
         "leak_attestation": {"attested": not doubts, "reasons": doubts},
     }
@@ -410,7 +430,8 @@ def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
     more_columns = [
         str(name)
         for name in images
-        if str(name).startswith(("label:", "meta:")) or name in ("class", "fold", "group")
+        if str(name).startswith(("label:", "meta:"))
+        or name in ("class", "fold", "group", *VOLUME_COLUMNS)
     ]
     dtypes = COLUMNS | LATER_COLUMNS
     table = images[[*dtypes, *more_columns]].astype(dtypes).reset_index(drop=True)

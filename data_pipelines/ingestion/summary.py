@@ -43,7 +43,8 @@ _FIXES = {
     "symbolic link": "links that lead out of SOURCE are read with --follow-links",
     "PNG, JPEG or .npz file": "declare with --units what the values of the image files are",
     "archive": "unpack archives of other kinds than .zip and .tar",
-    "NIfTI or other volume file": "volume files of other formats than DICOM are not read",
+    "NIfTI or other volume file": "declare with --nifti-units what the values of .nii and .nii.gz "
+    "files are; other volume files are not read",
 }
 
 
@@ -185,8 +186,8 @@ def _image_warnings(
         )
     if images_without_patient:
         warnings.append(
-            f"{counted(images_without_patient, 'image')} with no patient ID: each image is treated "
-            f"as its own patient; leakage is possible"
+            f"{counted(images_without_patient, 'image')} with no patient ID: each image "
+            f"(of NIfTI: each file) is treated as its own patient; leakage is possible"
         )
     splits = set(table["split"]) - {""}
     absent = [name for name in SPLITS if splits and name not in splits]

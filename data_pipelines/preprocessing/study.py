@@ -58,9 +58,11 @@ def prepared_study(
     reason, varied = "the study has no image", False
     for file in files:
         try:
+            units = spec.image_kind.units.name
             accepted = accepted_images(
                 file,
-                units=spec.image_kind.units.name,
+                units=units,
+                nifti_units=units,
                 digest=not single,
                 check_header=check_header,
                 color=color,

@@ -36,8 +36,16 @@ from data_pipelines.pixels.image import Image, read_image
 from data_pipelines.pseudonyms import patient_key
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.storage import open_file, read_file
+from data_pipelines.sources.nifti import (
+    NiftiVolume,
+    has_nifti_name,
+    is_nifti,
+    nifti_image,
+    read_nifti,
+)
 from data_pipelines.sources.raster import read_raster
 
+_HEAD_BYTES = 4096  # enough to inflate a NIfTI header
 WINDOW_8_BITS = (128.0, 256.0)
 ZIP_MAGIC = b"PK\x03\x04"  # an .npz is a ZIP archive
 RASTER_FORMATS: tuple[FileFormat, ...] = ("png", "jpeg")
@@ -66,9 +74,10 @@ class NpzImage:
     labels: tuple[int, ...]
 
 
-def file_format_of(source: DicomSource) -> FileFormat:
-    """The format of a file or of its bytes, by the first bytes (and, for an .npz, by its suffix).
-    "dicom" where it is none of the others.
+def file_format_of(source: DicomSource, *, name: str | Path | None = None) -> FileFormat:
+    """The format of a file or of its bytes, by the first bytes (and, for .npz and NIfTI, by its
+    suffix).
+    "dicom" where it is none of the others. name: of a file of which `source` is the bytes.
 
     >>> file_format_of(b"\\x89PNG\\r\\n\\x1a\\n")
     'png'
@@ -76,18 +85,23 @@ def file_format_of(source: DicomSource) -> FileFormat:
     if isinstance(source, Dataset):
         return "dicom"
     if isinstance(source, bytes | bytearray | memoryview):
-        head = bytes(source[:8])
+        head = bytes(source[:_HEAD_BYTES])
     else:
         try:
             with open_file(source) as file:
-                head = file.read(8)
+                head = file.read(_HEAD_BYTES)
         except OSError:
             return "dicom"  # the DICOM reader then raises the error
-    if head == b"\x89PNG\r\n\x1a\n":
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
         return "png"
     if head[:3] == b"\xff\xd8\xff":
         return "jpeg"
-    is_named_npz = isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz"
+    if isinstance(source, str | Path):
+        name = source
+    is_named_nifti = name is not None and has_nifti_name(name)
+    if head[128:132] != b"DICM" and (is_named_nifti or is_nifti(head)):
+        return "nifti"
+    is_named_npz = name is not None and Path(name).suffix.lower() == ".npz"
     return "npz" if is_named_npz and head[:4] == ZIP_MAGIC else "dicom"
 
 
@@ -192,6 +206,8 @@ def read_row(
         if file_format == "npz":
             file, _, name = path.rpartition("#")
             return npz_image(npz_images(Path(source) / file, sha256)[name], units)
+        if file_format == "nifti":
+            return nifti_image(_read_nifti(str(Path(source) / path), sha256), frame, units)
         data = read_file(Path(source) / path)
     except OSError as error:
         raise CacheError(
@@ -210,6 +226,13 @@ def _read_npz(path: str, sha256: str) -> dict[str, NpzImage]:
     data = read_file(path)
     _require_unchanged(data, sha256)
     return parse_npz(data)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_nifti(path: str, sha256: str) -> NiftiVolume:
+    data = read_file(path)
+    _require_unchanged(data, sha256)
+    return read_nifti(data)
 
 
 def _npz_arrays(data: bytes) -> dict[str, np.ndarray]:

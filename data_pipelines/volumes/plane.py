@@ -61,6 +61,12 @@ class Plane:
     study: str = field(default="", repr=False)
     patient: str = field(default="", repr=False)
 
+    @property
+    def is_slice(self) -> bool:
+        """Whether its place in the patient is known, so that it may be part of a volume."""
+        geometry = (self.orientation, self.position, self.spacing)
+        return None not in geometry and not self.non_slice_reason
+
 
 def plane_of(header: Header, source_index: int) -> Plane:
     """The plane of a single-frame file, or what all frames of a multi-frame file share."""

@@ -195,7 +195,7 @@ def check_domain(facts: InputFacts, domain: Domain) -> DomainViolation | None:
     ImagerPixelSpacing holds at the detector, and one does not replace the other).
     """
     return (
-        _other_format(facts, domain)
+        _other_format(facts, domain.formats)
         or _other_sop_class(facts, domain)
         or _other_code(facts, domain)
         or _other_size(facts, domain)
@@ -210,20 +210,24 @@ def header_check(domain: Domain | None, kind: str) -> HeaderCheck:
     """
 
     def check(file_format: FileFormat, of_kind: KindName, header: Header | None) -> None:
-        if domain is None or of_kind != kind:
+        if of_kind != kind:
             return
         facts = InputFacts(file_format) if header is None else facts_of(header)
-        violation = check_domain(facts, domain)
+        violation = _other_format(facts, {}) if domain is None else check_domain(facts, domain)
         if violation is not None:
             raise RefusedInput(violation.message, code=violation.code)
 
     return check
 
 
-def _other_format(facts: InputFacts, domain: Domain) -> DomainViolation | None:
+def _other_format(facts: InputFacts, formats: dict[str, int]) -> DomainViolation | None:
     # an array of an .npz has the exact values that a PNG has
-    allowed = {*domain.formats} | ({"png"} if "npz" in domain.formats else set())
-    if not allowed or facts.file_format in allowed:
+    allowed = {*formats} | ({"png"} if "npz" in formats else set())
+    if facts.file_format in allowed:
+        return None
+    if facts.file_format == "nifti":  # its unit is not in the file
+        return DomainViolation("other_format", "the file is NIfTI, and no training image was")
+    if not allowed:
         return None
     return DomainViolation(
         "other_format",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from data_pipelines.kinds import ColorRule, DeclaredUnitName
+from data_pipelines.kinds import ColorRule, DeclaredUnitName, NiftiUnitName
 from data_pipelines.labels.task import LABEL_TASKS
 from medres.cli.console import Json, Limit, Work, report
 
@@ -18,7 +18,10 @@ _RECORDS = {"image": "images", "stack": "stacks of slices", "volume": "volumes"}
 def ingest(
     source: Annotated[
         list[Path],
-        typer.Argument(help="Folders or files: DICOM; with --units also PNG, JPEG and .npz."),
+        typer.Argument(
+            help="Folders or files: DICOM; with --units also PNG, JPEG and .npz, with "
+            "--nifti-units also NIfTI."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="New work folder.")],
     labels: Annotated[
@@ -101,6 +104,13 @@ def ingest(
             "only."
         ),
     ] = None,
+    nifti_units: Annotated[
+        NiftiUnitName | None,
+        typer.Option(
+            help="Accept .nii and .nii.gz, each one CT volume; declare the units of their voxels. "
+            'Needs: pip install "medres[nifti]".'
+        ),
+    ] = None,
     class_folders: Annotated[
         bool,
         typer.Option(
@@ -156,6 +166,7 @@ def ingest(
             key_file=key_file,
             for_processing=for_processing,
             units=units,
+            nifti_units=nifti_units,
             class_folders=class_folders,
             follow_links=follow_links,
             color=color,

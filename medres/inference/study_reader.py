@@ -54,7 +54,7 @@ def read_study(files: Sequence[DicomSource], card: Card) -> Study:
     """The samples of one study, prepared for the model.
 
     Localizers, derived images and other kinds of image are skipped. Raises RefusedInput if an image
-    lies outside the training domain (codes of `domain_violation`) or slices come from several
+    lies outside the training domain (codes of `domain_violation`), or slices come from several
     series (several_series); DicomError if no image is left or a file cannot be read.
     """
     has_series = image_kind(card.preprocess.kind).has_series

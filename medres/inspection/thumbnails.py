@@ -29,6 +29,7 @@ from data_pipelines.sources.image_source import (
     raster_image,
     read_row,
 )
+from data_pipelines.sources.nifti import nifti_image, read_nifti
 from medres.inspection.display_windows import (
     Window,
     caption,
@@ -122,6 +123,9 @@ def thumbnail_of_file(location: tuple[str, str]) -> Thumbnail:
     if form == "npz":
         member = parse_npz(read_source(whole))[name]
         image = npz_image(member, HU.name if member.pixels.dtype.kind == "i" else DISPLAY.name)
+    elif form == "nifti":
+        volume = read_nifti(whole)
+        image = nifti_image(volume, len(volume.array) // 2, HU.name)
     elif form == "dicom":
         image, stored = read_image(whole), whole
     else:
