@@ -194,6 +194,7 @@ def nifti_image(volume: NiftiVolume, frame: int, units: UnitName, *, digest: boo
         frame=frame,
         pixel_sha256=_digest(stored) if digest else "",
         aspect=spacing[0] / spacing[1],
+        file_format="nifti",
     )
 
 

@@ -210,7 +210,7 @@ def header_check(domain: Domain | None, kind: str) -> HeaderCheck:
     """
 
     def check(file_format: FileFormat, of_kind: KindName, header: Header | None) -> None:
-        if of_kind != kind:
+        if of_kind != kind and file_format == "dicom":
             return
         facts = InputFacts(file_format) if header is None else facts_of(header)
         violation = _other_format(facts, {}) if domain is None else check_domain(facts, domain)

@@ -89,7 +89,7 @@ def test_a_model_trained_on_dicom_refuses(tiny_run: Path, work: Path, model: Pat
     card = medres.load(model).card
     assert card.domain is not None
     of_dicom = card.domain.model_copy(update={"formats": {"dicom": 9}})
-    of_earlier_versions = card.domain.model_copy(update={"formats": None})
+    of_earlier_versions = card.domain.model_copy(update={"formats": {}})
     for domain in (of_dicom, of_earlier_versions, None):
         with raises_code(RefusedInput, "other_format"):
             read_study([file], card.model_copy(update={"domain": domain}))
