@@ -77,11 +77,10 @@ def _file(case: _Case, modality: str, size: tuple[int, int]) -> bytes:
         "series": derived_uid("golden", modality, "series"),
         "sop": derived_uid("golden", modality, case.name),
     }
-    dataset = new_dataset(
-        modality, ExplicitVRLittleEndian, patient_id="GOLDEN", patient="", **uids
-    )
+    dataset = new_dataset(modality, ExplicitVRLittleEndian, patient_id="GOLDEN", patient="", **uids)
     shape = tuple(
-        max(3, round(min(factor * side, MAX_SIDE))) for factor, side in zip(case.size, size)
+        max(3, round(min(factor * side, MAX_SIDE)))
+        for factor, side in zip(case.size, size, strict=True)
     )
     low = -(1 << case.bits - 1) if case.signed else 0
     stored = low + np.rint(_scene(shape, case.name) * ((1 << case.bits) - 1))
@@ -362,6 +361,8 @@ _SLICES = [
         signed=True,
     ),
     _Case("doubled", "enlarged to twice its size: ties", (0.5, 0.5), 12, _elements(**_HOUNSFIELD)),
-    _Case("large", "much reduced", (5.3, 4.1), 8, _elements(RescaleSlope=8, RescaleIntercept=-1024)),
+    _Case(
+        "large", "much reduced", (5.3, 4.1), 8, _elements(RescaleSlope=8, RescaleIntercept=-1024)
+    ),
     _Case("same_size", "not resampled", (1, 1), 12, _elements(**_HOUNSFIELD)),
 ]
