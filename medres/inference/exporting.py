@@ -25,27 +25,27 @@ from medres.artefact.archive import Artefact
 from medres.artefact.card import Card
 from medres.artefact.validation import CARD
 from medres.errors import ExportError
-from medres.inference.export_formats import (
+from medres.runtimes.formats import (
     FORMATS as FORMATS,
 )
-from medres.inference.export_formats import (
+from medres.runtimes.formats import (
     MODEL_FILE,
     check_format,
     open_graph,
     without_warnings,
     write_graph,
 )
-from medres.inference.export_formats import (
+from medres.runtimes.formats import (
     Format as Format,
 )
-from medres.inference.golden_folder import dicom_vectors, write_golden_folder
-from medres.inference.served_graph import (
+from medres.runtimes.golden_folder import dicom_vectors, write_golden_folder
+from medres.runtimes.served_graph import (
     PROBABILITY,
     Outputs,
     reference_outputs,
     served_graph,
 )
-from medres.inference.serving_file import write_serving_file
+from medres.runtimes.serving_file import write_serving_file
 from medres.tasks import task_named
 
 TOLERANCE = 1e-5

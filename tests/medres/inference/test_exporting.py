@@ -15,12 +15,12 @@ from data_pipelines.errors import InputError
 from data_pipelines.preprocessing.spec import spec_from
 from medres.artefact.archive import Artefact, load
 from medres.errors import ExportError
-from medres.inference import export_formats
 from medres.inference import exporting as room
-from medres.inference.export_formats import without_warnings
 from medres.inference.exporting import FORMATS, agree, check_inputs, export, runtime
 from medres.inference.parity_report import PathResult, _from_files, parity, require
 from medres.progress import ProgressReporter
+from medres.runtimes import formats
+from medres.runtimes.formats import without_warnings
 
 NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "saved_model": "tensorflow"}
 
@@ -112,7 +112,7 @@ def test_unknown_formats_and_missing_packages_are_named(
 ) -> None:
     with raises_code(ExportError, "unknown_format", "onnx"):
         export(artefact, "magic", tmp_path / "a")  # type: ignore[arg-type]
-    monkeypatch.setattr(export_formats.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     with raises_code(ExportError, "package_missing", "medres[export]"):
         export(artefact, "onnx", tmp_path / "a")
 

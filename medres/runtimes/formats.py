@@ -1,5 +1,5 @@
 """The file formats of exported models: how each is written and opened. All have the same names of
-tensors (`medres.inference.served_graph`).
+tensors (`medres.runtimes.served_graph`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from data_pipelines.runtime.backend import require_tensorflow
 from medres.artefact.validation import CARD
 from medres.errors import ExportError
-from medres.inference.served_graph import INPUT, PROBABILITY, Outputs
+from medres.runtimes.served_graph import INPUT, PROBABILITY, Outputs
 
 if TYPE_CHECKING:
     import keras

@@ -21,7 +21,7 @@ from data_pipelines.preprocessing.study import prepared_study
 from data_pipelines.synthetic.golden_files import GoldenStudy, golden_studies
 from medres.artefact.archive import Artefact
 from medres.errors import ExportError
-from medres.inference.served_graph import PROBABILITY, Outputs, reference_outputs
+from medres.runtimes.served_graph import PROBABILITY, Outputs, reference_outputs
 
 GOLDEN = "golden"
 SCHEMA = "medres.golden/1"

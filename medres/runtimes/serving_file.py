@@ -13,7 +13,7 @@ from medres.artefact.archive import Artefact
 from medres.artefact.card import SERVED
 from medres.artefact.orientation import MAX_RATIO
 from medres.artefact.training_domain import SIZE_FACTOR, SPACING_FACTOR
-from medres.inference.served_graph import INPUT, NOVELTY, ORIENTATION, PROBABILITY
+from medres.runtimes.served_graph import INPUT, NOVELTY, ORIENTATION, PROBABILITY
 
 SERVING = "serving.json"
 SCHEMA = "medres.serving/1"
