@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.preprocessing.spec import PreprocessSpec
+from data_pipelines.runtime.atomic_files import file_sha256
 from medres.artefact.archive import Artefact
 from medres.artefact.card import SERVED
 from medres.artefact.orientation import MAX_RATIO
 from medres.artefact.training_domain import SIZE_FACTOR, SPACING_FACTOR
+from medres.errors import ExportError
 from medres.runtimes.served_graph import INPUT, NOVELTY, ORIENTATION, PROBABILITY
 
 SERVING = "serving.json"
@@ -83,3 +86,43 @@ def preprocess_facts(spec: PreprocessSpec) -> dict[str, Any]:
         "fill": spec.fill,
         "sha256": spec.sha256,
     }
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What serving.json says about the exported model. file: its path. exported_from_sha256: of the
+    model file of which it was made.
+    """
+
+    format: str
+    file: Path
+    exported_from_sha256: str
+
+
+def read_serving_file(folder: Path) -> ServedModel:
+    """The exported model of a folder. Raises ExportError (export_folder) if there is none, or if
+    its file was changed.
+    """
+    try:
+        facts = json.loads((folder / SERVING).read_text())
+        model = facts["model"]
+        served = ServedModel(
+            str(model["format"]), folder / model["file"], str(model["exported_from_sha256"])
+        )
+        intact = facts["schema"] == SCHEMA and model["sha256"] in (
+            None,
+            file_sha256(served.file) if served.file.is_file() else None,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(
+            f"{folder} is not a complete export ({type(error).__name__} in {SERVING}): export the "
+            f"model again",
+            code="export_folder",
+        ) from None
+    if not intact:
+        raise ExportError(
+            f"{folder}: the exported model was changed, or {SERVING} is of another version: export "
+            f"the model again",
+            code="export_folder",
+        )
+    return served
