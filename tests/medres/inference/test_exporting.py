@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import raises_code
+from helpers import fails, medres, raises_code
 
 from data_pipelines.errors import InputError
 from data_pipelines.preprocessing.spec import spec_from
@@ -173,3 +173,14 @@ print(float(answer[0, 0]), "medres" in sys.modules)
     )
     assert medres_there == "False"
     shutil.rmtree(tmp_path / "served")
+
+
+def test_the_command_says_what_to_serve_it_with(tiny_run: Path, tmp_path: Path) -> None:
+    model, out = tiny_run / "model.keras", tmp_path / "served"
+    done = medres("export", model, "--format", "saved_model", "--out", out, "--json")
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["path"], result["folder"]) == (str(out), str(out))
+    assert (out / "golden" / "index.json").is_file()
+    again = fails(medres("export", model, "--format", "saved_model", "--out", out))
+    assert "already exists" in again
