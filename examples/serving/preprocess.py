@@ -187,8 +187,9 @@ def aspect(ds: pydicom.Dataset) -> float:
     """Height of a pixel divided by its width."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "PixelAspectRatio"):
         value = ds.get(keyword)
-        if value is not None and len(value) == 2 and all(float(side) > 0 for side in value):
-            height, width = map(float, value)
+        pair = np.atleast_1d(np.array([] if value is None else value, float))
+        if len(pair) == 2 and (pair > 0).all() and np.isfinite(pair).all():
+            height, width = pair.tolist()
             return height / width if width / 16 <= height <= width * 16 else 1.0
     return 1.0
 

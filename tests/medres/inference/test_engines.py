@@ -15,6 +15,7 @@ from helpers import raises_code
 import medres
 from data_pipelines.errors import InputError
 from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.runtime.atomic_files import file_sha256
 from medres.artefact import archive
 from medres.errors import ExportError
 from medres.inference import engines
@@ -53,10 +54,6 @@ def studies(tiny_work: Path) -> list[str]:
     return [str(Path(row["source"]) / row["path"]) for _, row in table.head(6).iterrows()]
 
 
-def exports_in(cache: Path, engine: str) -> list[Path]:
-    return list((cache / "medres" / "engines").glob(f"*/{engine}-*"))
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_every_engine_gives_the_same_predictions(
     model: Path, studies: list[str], engine: str
@@ -74,15 +71,13 @@ def test_every_engine_gives_the_same_predictions(
     assert again == [predictor.predict(study).probabilities for study in studies] * 8
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_unlike_image_and_a_rotated_one_are_refused_by_every_engine(
-    model: Path, engine: str, tmp_path: Path, upright: Path
-) -> None:
-    predictor = medres.load(model, engine=engine)
+def test_unlike_and_rotated_images_are_refused(model: Path, upright: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 2, (1, 32, 32)) * 65535
-    assert predictor.decide(noise.astype(np.uint16)).code == "out_of_distribution"
+    for engine in ENGINES:
+        predictor = medres.load(model, engine=engine)
+        assert predictor.decide(noise.astype(np.uint16)).code == "out_of_distribution"
     ramp = np.linspace(10000, 60000, 32)[:, np.newaxis] * np.ones((1, 32, 32))
-    predictor = medres.load(upright, engine=engine)
+    predictor = medres.load(upright, engine="openvino")
     assert predictor.decide(ramp.astype(np.uint16)[:, ::-1]).code == "rotated"
 
 
@@ -167,7 +162,8 @@ def test_a_damaged_cached_export_is_made_again(
 ) -> None:
     shutil.copytree(cache, tmp_path / "cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    (folder,) = exports_in(tmp_path / "cache", "openvino")
+    engines_of_model = tmp_path / "cache" / "medres" / "engines" / file_sha256(model)
+    (folder,) = engines_of_model.glob("openvino-*")
     data = bytearray((folder / "model.bin").read_bytes())
     data[: len(data) // 2] = bytes(len(data) // 2)
     (folder / "model.bin").write_bytes(data)
