@@ -39,5 +39,5 @@ print("ANSWER", answer(prepared))
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("expected [[0.") == 14
+    assert done.stdout.count(" expected [[") == 14
     assert re.search(r"ANSWER \{'probabilities': \{'square': 0\.\d+\}, 'positive': \{", done.stdout)
