@@ -169,11 +169,22 @@ def load(
     Raises ArtefactError. Probabilities may differ by at most 1e-5 (another type of processor).
     """
     with private_copy(path) as file:
-        signer = None
-        if signature is not None or public_key is not None:
-            signer = verified_signer(file, signature, public_key)
-        contents = contents_of(file)
-        model = _open_with_keras(file)
+        return open_file(file, signer=signer_of(file, signature, public_key))
+
+
+def signer_of(
+    file: ModelFile, signature: Path | str | None, public_key: Path | str | None
+) -> str | None:
+    """Who signed the bytes of a file; None where neither path is given. Raises ArtefactError."""
+    if signature is None and public_key is None:
+        return None
+    return verified_signer(file, signature, public_key)
+
+
+def open_file(file: ModelFile, *, signer: str | None = None) -> Artefact:
+    """As `load`, for a file that was read already."""
+    contents = contents_of(file)
+    model = _open_with_keras(file)
     with _named(file.name):
         check_graph(model, contents)
         difference = golden_vectors.compare(

@@ -13,11 +13,16 @@ from medres.cli.console import Json, Work, report
 
 def doctor(as_json: Json = False) -> None:
     """Report what this machine supports: TensorFlow, processor, GPUs, memory, disk, decoders per
-    transfer syntax, optional packages.
+    transfer syntax, optional packages; and measure which engine predicts fastest.
     """
     from medres.inspection.environment import examine
+    from medres.runtimes import engine_speed
 
     facts = examine(Path.cwd())
+    engines: dict[str, Any] = {"error": "TensorFlow, which makes the exports, does not start"}
+    if "error" not in facts["tensorflow"]:
+        engines = engine_speed.ask_engines()
+    facts["engines"] = engines
     report(facts, as_json, doctor_lines(facts))
 
 
@@ -100,11 +105,29 @@ def doctor_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(
             f"  medres[{name}]: " + (f"missing {', '.join(missing)}" if missing else "complete")
         )
+    lines += _engine_lines(facts.get("engines", {}))
     return [
         *lines,
         "",
         *([f"problem: {text}" for text in facts["problems"]] or ["No problem found."]),
     ]
+
+
+def _engine_lines(engines: dict[str, Any]) -> list[str]:
+    if not engines:
+        return []
+    lines = ["", "Engines for prediction (medres.load(..., engine=NAME))"]
+    if "error" in engines:
+        return [*lines, f"  not measured: {engines['error']}"]
+    for row in engines["engines"]:
+        if row["milliseconds"] is None:
+            lines.append(f"  {row['engine']}: {row['missing']}")
+        else:
+            lines.append(
+                f"  {row['engine']}: {row['milliseconds']:.1f} ms for an image of ResNet-18 at "
+                f"112 x 112, difference {row['difference']:.0e}"
+            )
+    return [*lines, f"  fastest exact engine on this machine: {engines['fastest']}"]
 
 
 def _decoder(decoder: dict[str, Any]) -> str:

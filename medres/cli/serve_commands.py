@@ -112,7 +112,13 @@ def _predicted(
 def export(
     model: Model,
     format: Annotated[str, typer.Option(help="onnx, openvino or saved_model.")],
-    out: Annotated[Path, typer.Option(help="New file (onnx), or new folder.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="New folder for the model, serving.json and golden vectors. NAME.onnx or NAME.xml "
+            "names the file of the model; then NAME.serving is the folder."
+        ),
+    ],
     optimise: Annotated[
         bool,
         typer.Option(
@@ -126,18 +132,22 @@ def export(
     """
     from medres.artefact.archive import load
     from medres.inference.exporting import export as run
+    from medres.runtimes.golden_folder import GOLDEN
+    from medres.runtimes.serving_file import SERVING
 
     exported = run(load(model), format, out, optimise=optimise)  # type: ignore[arg-type]
     result = {
         "path": str(exported.path),
         "difference": exported.difference,
         "images": exported.images,
+        "folder": str(exported.folder),
     }
-    line = (
-        f"{exported.path}: the outputs of {exported.images} check images differ by at most "
-        f"{exported.difference:.1e}; all decisions agree"
-    )
-    report(result, as_json, [line])
+    lines = [
+        f"{exported.path}: the outputs of {exported.images} check images and of the golden vectors "
+        f"differ by at most {exported.difference:.1e}; all decisions agree",
+        f"to serve it without medres: {exported.folder / SERVING}, {exported.folder / GOLDEN}",
+    ]
+    report(result, as_json, lines)
 
 
 def parity(

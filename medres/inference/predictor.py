@@ -18,13 +18,14 @@ from medres.artefact.archive import Artefact
 from medres.artefact.card import Card
 from medres.artefact.feature_distance import feature_tensors
 from medres.artefact.orientation import MAX_RATIO, orientation_ratios, thumbnails
-from medres.errors import RefusedInput
+from medres.errors import ExportError, RefusedInput
 from medres.inference.decisions import conformal_answer, decisions, pooled, prediction_sets
 from medres.inference.study_reader import files_of, read_study, require_one_study, studies_of
 from medres.progress import ProgressReporter
 
 if TYPE_CHECKING:
     from medres.explain import Explainer
+    from medres.inference.engines import Scorer
     from medres.inference.study_saliency import Saliency
 
 BATCH = 32
@@ -110,14 +111,26 @@ class Predictor:
     object.
     """
 
-    def __init__(self, artefact: Artefact) -> None:
+    def __init__(self, artefact: Artefact, *, scorer: Scorer | None = None) -> None:
+        """scorer: computes probabilities and distances with another engine; the artefact then holds
+        no Keras model (see `medres.inference.engines`).
+        """
         self.artefact = artefact
         self.card: Card = artefact.card
-        self._forward = _compile_forward(artefact)
+        self._scorer = scorer
+        self._forward: Any = None if scorer is not None else _compile_forward(artefact)
 
     @functools.cached_property
     def explainer(self) -> Explainer:
-        """Saliency maps of this model on its input grid; compiled at first use."""
+        """Saliency maps of this model on its input grid; compiled at first use. Raises ExportError
+        (engine_without_gradients) unless the predictor runs on TensorFlow.
+        """
+        if self._scorer is not None:
+            raise ExportError(
+                "saliency maps need the gradients of TensorFlow: open the model with medres.load("
+                '..., engine="tensorflow")',
+                code="engine_without_gradients",
+            )
         from medres.explain import Explainer
 
         return Explainer(self.artefact.model)
@@ -228,6 +241,8 @@ class Predictor:
         """Probabilities (images, outputs), and the distances (images,) from the training images,
         None if the model file does not hold their distribution. images: as for `forward`.
         """
+        if self._scorer is not None:
+            return self._scorer(images)
         tf, starts = require_tensorflow(), range(0, len(images), BATCH)
         batches = [
             [output.numpy() for output in self._forward(tf.constant(images[i : i + BATCH]))]
