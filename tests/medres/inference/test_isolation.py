@@ -167,7 +167,10 @@ def patients_of_one_study(work: Path, count: int) -> list[bytes]:
     return files
 
 
-@pytest.mark.parametrize("requests", [240, pytest.param(5000, marks=pytest.mark.long)])
+LONG = (pytest.mark.long, pytest.mark.timeout(3600))
+
+
+@pytest.mark.parametrize("requests", [240, pytest.param(5000, marks=LONG)])
 def test_mixed_requests_of_threads_get_their_own_answers(
     predictor, tiny_work: Path, hostile, requests: int
 ) -> None:
@@ -206,7 +209,7 @@ def memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(2000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [300, pytest.param(2000, marks=LONG)])
 def test_predictions_need_no_more_and_more_memory(predictor, tiny_work: Path, count: int) -> None:
     files = [good_file(tiny_work, n) for n in range(8)]
     predictor.predict_many([])
