@@ -28,9 +28,8 @@ from data_pipelines.runtime.walk import Walk, walk_files
 from data_pipelines.runtime.worker_pool import map_isolated
 from medres.errors import RefusedInput
 from medres.inference.predictor import Predictor
-from medres.inference.request_files import portable
 from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
-from medres.inference.study_reader import ReadRequest, StudyReading, read_request
+from medres.inference.study_reader import ReadRequest, StudyReading, read_request, request_of
 from medres.progress import ProgressReporter
 
 LINES, SUMMARY = "predictions.jsonl", "predict.json"
@@ -121,10 +120,7 @@ def _predictions(
     """One line of predictions.jsonl per study. Its reason is the code of a DicomError, or `refused`
     for any other refusal; `code` names each.
     """
-    spec, domain = predictor.card.preprocess, predictor.card.domain
-    items = [
-        ReadRequest(tuple(map(portable, study.files)), spec, domain, rules) for study in studies
-    ]
+    items = [request_of(study.files, predictor.card, rules) for study in studies]
     seconds = active_limits().seconds
 
     def limit(request: ReadRequest) -> float:

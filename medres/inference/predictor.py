@@ -22,9 +22,9 @@ from medres.errors import RefusedInput
 from medres.inference.decisions import decisions, default_thresholds, pooled, prediction_sets
 from medres.inference.decoder import Decoder
 from medres.inference.prediction import Prediction
-from medres.inference.request_files import files_of, portable
+from medres.inference.request_files import files_of
 from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
-from medres.inference.study_reader import ReadRequest, StudyReading, read_request
+from medres.inference.study_reader import StudyReading, read_request, request_of
 from medres.progress import ProgressReporter
 from medres.tasks import task_named
 
@@ -137,9 +137,8 @@ class Predictor:
 
     def read(self, files: Sequence[DicomSource], rules: IdentityRules) -> StudyReading:
         """What the files of one study hold for this model, or why they are refused."""
-        spec, domain = self.card.preprocess, self.card.domain
         try:
-            request = ReadRequest(tuple(map(portable, files)), spec, domain, rules)
+            request = request_of(files, self.card, rules)
         except DicomError as error:
             return StudyReading(None, error)
         reading = self.decoder.call(read_request, request, n_files=len(files))

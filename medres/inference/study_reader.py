@@ -41,7 +41,16 @@ class ReadRequest(NamedTuple):
     files: tuple[str | bytes, ...]
     spec: PreprocessSpec
     domain: Domain | None
-    rules: IdentityRules = STRICT
+    rules: IdentityRules
+
+
+def request_of(
+    files: Iterable[DicomSource], card: Card, rules: IdentityRules = STRICT
+) -> ReadRequest:
+    """The request for the files of one study and the model of a card. Raises DicomError (see
+    `portable`).
+    """
+    return ReadRequest(tuple(map(portable, files)), card.preprocess, card.domain, rules)
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,7 @@ def read_study(files: Sequence[DicomSource], card: Card) -> Study:
     training domain (codes of `domain_violation`) or slices come from several series
     (several_series); DicomError if no image is left or a file cannot be read.
     """
-    sources = tuple(portable(file) for file in files)
-    return read_request(ReadRequest(sources, card.preprocess, card.domain)).required()
+    return read_request(request_of(files, card)).required()
 
 
 def read_request(request: ReadRequest) -> StudyReading:

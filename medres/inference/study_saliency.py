@@ -22,9 +22,8 @@ from medres.errors import ModelError, RefusedInput
 from medres.explain.overlay import onto_original, overlay_png
 from medres.explain.saliency import Explainer
 from medres.inference.decoder import Decoder
-from medres.inference.request_files import portable
 from medres.inference.study_identity import STRICT, IdentityRules
-from medres.inference.study_reader import ReadRequest, SliceRequest, StudyReading, read_slice
+from medres.inference.study_reader import SliceRequest, StudyReading, read_slice, request_of
 from medres.tasks import task_named
 
 SOFT_TISSUE = (40.0, 400.0)  # window in HU for a model without windows: center, width
@@ -112,8 +111,7 @@ def explain_study(
     slices = study.slices[index]
     original = None
     if predictor.card.preprocess.form != "volume":
-        sources = tuple(map(portable, files))
-        request = ReadRequest(sources, predictor.card.preprocess, None, rules)
+        request = request_of(files, predictor.card, rules)
         sought = SliceRequest(request, *slices[len(slices) // 2])
         original = _original(predictor, sought, reading.sha256)
     return _saliency(predictor, study.pixels[index], original, finding, method, index)
