@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from data_pipelines.dicom.identity import is_placeholder_id, is_unique_uid
 from data_pipelines.kinds import kinds_with_series
 from data_pipelines.pseudonyms import PseudonymKey
 from data_pipelines.splits.assignment import MAX_PATIENTS
@@ -20,12 +21,6 @@ from data_pipelines.volumes.study_identity import series_of_unreliable_studies
 
 #: so many studies under the only identifier of all files are not one patient's
 CONSTANT_STUDIES = 3
-_UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
-#: identifiers in normal form (see normalise_patient_id) that anonymizers and consoles write
-_PLACEHOLDER = re.compile(
-    r"[\W_]*((anon|de-?ident)[a-z]*|unknown|none|null|nil|n/?a|test|tbd|dummy|default|removed|"
-    r"redacted|blank|empty|unnamed|noname|no-?id|patient(-?id)?|x{3,}|0{6,})[\W_]*"
-)
 
 
 def identify(rows: pd.DataFrame, key: PseudonymKey) -> pd.DataFrame:
@@ -122,7 +117,7 @@ def placeholder_ids(rows: pd.DataFrame) -> pd.Series:
     An identifier that the labels table gives (`patient_named`) is never a placeholder.
     """
     header = (rows["form"] == "dicom") & (rows["person"] != "") & ~rows["patient_named"]
-    words = rows["person"].map(lambda person: bool(_PLACEHOLDER.fullmatch(person)))
+    words = rows["person"].map(is_placeholder_id)
     identified = rows[header & rows["study_uid"].map(is_unique_uid)]
     constant = (
         header.sum() == (rows["form"] == "dicom").sum()
@@ -152,20 +147,6 @@ def patients_per_uid(rows: pd.DataFrame, column: str) -> pd.Series:
     usable = rows[column].map(is_unique_uid) & (rows["patient"] != "")
     counts = rows["patient"].where(usable).groupby(rows[column]).transform("nunique")
     return counts.where(usable, 0).astype(int)
-
-
-def is_unique_uid(uid: str) -> bool:
-    """Whether a UID can identify one study or series: it is well formed (PS3.5 section 9), it does
-    not come from the standard itself, and it is no counted or constant dummy.
-
-    >>> [is_unique_uid(uid) for uid in ("1.2.840.113619.2.5", "1.2.3.4.5", "0.0.0", "", "2.25.0")]
-    [True, False, False, False, False]
-    """
-    if len(uid) > 64 or not _UID.fullmatch(uid) or uid.startswith("1.2.840.10008."):
-        return False
-    arcs = [int(arc) for arc in uid.split(".")]
-    counted = len(arcs) > 3 and arcs == list(range(1, len(arcs) + 1))
-    return len(arcs) > 2 and len(set(arcs)) > 1 and not counted and uid != "2.25.0"
 
 
 def ids_without_issuer(rows: pd.DataFrame) -> pd.Series:

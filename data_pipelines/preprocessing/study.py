@@ -4,7 +4,7 @@ one function that prediction calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -34,7 +34,7 @@ class Study:
 
 
 def prepared_study(
-    files: Sequence[DicomSource],
+    files: Iterable[DicomSource],
     spec: PreprocessSpec,
     *,
     check: Callable[[Image], None] | None = None,

@@ -29,7 +29,10 @@ def decisions(probabilities: dict[str, float], card: Card) -> dict[str, bool | s
     """
     if task_named(card.task).exclusive:
         return {CLASS: max(probabilities, key=probabilities.__getitem__)}
-    return {name: probabilities[name] >= threshold for name, threshold in _thresholds(card).items()}
+    return {
+        name: probabilities[name] >= threshold
+        for name, threshold in default_thresholds(card).items()
+    }
 
 
 def prediction_sets(
@@ -84,7 +87,7 @@ def describe(probabilities: dict[str, float], card: Card) -> str:
     if task_named(card.task).exclusive:
         named = ", ".join(f"{name} {p:.3f}" for name, p in probabilities.items())
         return f"{named}: {decisions(probabilities, card)[CLASS]}{_uncertainty(sets.get(CLASS))}"
-    thresholds = _thresholds(card)
+    thresholds = default_thresholds(card)
     parts = []
     for name, p in probabilities.items():
         text = f"{name}: p = {p:.3f}, no threshold"
@@ -99,7 +102,7 @@ def _alpha(card: Card) -> float:
     return min(entry.alpha for entry in card.conformal)
 
 
-def _thresholds(card: Card) -> dict[str, float]:
+def default_thresholds(card: Card) -> dict[str, float]:
     """Finding -> the threshold of its operating point `default`, in the order of the card."""
     with_default = {
         point.finding

@@ -19,6 +19,7 @@ def load(
     exported: Path | str | None = None,
     signature: Path | str | None = None,
     public_key: Path | str | None = None,
+    isolate: bool = True,
 ) -> Predictor:
     """Check and open a model file (see `medres.artefact.archive.load`). Raises ArtefactError.
 
@@ -29,14 +30,16 @@ def load(
     exported: for the other engines, a folder that `medres export` made of this model file.
     signature, public_key: paths of a detached signature and of the public key with which it is
         verified (see `medres.artefact.signature`).
+    isolate: False decodes files in this process (see `Predictor`).
     """
     from medres.inference.engines import check_engine, open_engine
     from medres.inference.predictor import Predictor
 
     check_engine(engine, exported)
     if engine == "tensorflow":
-        return Predictor(archive.load(path, signature=signature, public_key=public_key))
+        artefact = archive.load(path, signature=signature, public_key=public_key)
+        return Predictor(artefact, isolate=isolate)
     artefact, scorer = open_engine(
         path, engine, exported, signature=signature, public_key=public_key
     )
-    return Predictor(artefact, scorer=scorer)
+    return Predictor(artefact, scorer=scorer, isolate=isolate)

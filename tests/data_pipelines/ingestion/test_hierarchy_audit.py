@@ -12,7 +12,6 @@ from pydicom.uid import generate_uid
 from data_pipelines.cache.plan import plan_samples
 from data_pipelines.cache.store import eligible_rows
 from data_pipelines.dicom.writer import save
-from data_pipelines.ingestion.hierarchy_audit import name_key
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.ingestion.pipeline import ingest
 from data_pipelines.preprocessing.spec import spec_from
@@ -166,12 +165,6 @@ def test_names_and_birth_dates_warn_and_separate_nobody(radiograph: Write, tmp_p
     text = str(manifest.summary) + manifest.audit.to_csv() + manifest.table.to_csv()
     assert "190102" not in text
     assert "doe" not in text.lower()
-
-
-def test_name_key_takes_the_first_group() -> None:
-    assert name_key("Yamada^Tarou=山田^太郎") == name_key("YAMADA^TAROU") == "yamada tarou"
-    assert name_key("=山田^太郎") == name_key("山田^太郎")
-    assert name_key("") == name_key("^^") == ""
 
 
 @pytest.mark.parametrize(("second", "mentioned"), [("", "IssuerOfPatientID"), ("South", "")])

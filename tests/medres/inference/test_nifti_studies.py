@@ -63,7 +63,7 @@ def test_a_model_trained_on_nifti_answers(model: Path, work: Path) -> None:
         file = Path(rows["source"].iloc[0]) / path
         prediction = predictor.predict(file)
         assert prediction.refused is None
-        assert prediction.images == len(rows) == 4
+        assert prediction.n_images == len(rows) == 4
         best = scores.set_index("image").loc[rows["image"], "score"].max()
         assert prediction.probabilities["square"] == pytest.approx(best, abs=1e-6)
         assert predictor.predict(file.read_bytes()).probabilities == prediction.probabilities

@@ -72,7 +72,7 @@ def test_predict_many_yields_one_prediction_a_study(predictor, tiny_work: Path) 
     source = Path(Manifest.load(tiny_work).table["source"].iloc[0])
     predictions = list(predictor.predict_many([source]))
     assert len(predictions) == 30
-    assert all(p.refused is None and p.images == 2 for p in predictions)
+    assert all(p.refused is None and p.n_images == 2 == len(p.images) for p in predictions)
 
 
 def test_a_value_that_is_no_source_is_a_type_error_with_its_fix(predictor, tiny_work: Path) -> None:
