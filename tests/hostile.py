@@ -333,7 +333,7 @@ CHANGES: dict[str, tuple[Callable[[Members], Members], str]] = {
     ),
     "golden of 15,000 images": (
         lambda m: m | {"golden.npz": _many_images(15_000)},
-        "golden_shape",
+        "graph_limits",
     ),
     "enormous padding": (
         in_config('"padding": [[1, 1]', f'"padding": [[{BIG}, 1]'),

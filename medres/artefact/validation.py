@@ -38,6 +38,7 @@ MAX_CONTAINERS, MAX_VALUES = 1 << 18, 1 << 19  # objects and lists of a JSON mem
 _END = struct.Struct("<4s4H2LH")  # end of central directory record: APPNOTE.TXT 4.3.16
 _ZIP64_LOCATOR = 20  # bytes, directly before that record
 _CHUNK = 1 << 20
+_MAX_HEADER = 512  # bytes of an .npy
 _NPY = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([<|][fiu]\d)', 'fortran_order': False, 'shape': \(([\d, "
     rb"]*)\), \} *\n",
@@ -200,14 +201,27 @@ def _checked_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
     _check_digests(digests | {CARD: card_sha256(card)}, expected)
     _check_keras_version(parse_json(members["metadata.json"], "metadata.json"))
     graph = checked_graph(parse_json(members["config.json"], "config.json"))
-    images = read_arrays(members[GOLDEN], GOLDEN).get("inputs", np.zeros(1))
-    check_cost(graph, np.atleast_1d(images).shape[0])
+    check_cost(graph, _image_count(members[GOLDEN]))
     size = archive.getinfo(WEIGHTS).file_size
     check_size(size, graph)
     with tempfile.TemporaryFile() as weights:
         _check_digests({WEIGHTS: _copy_hashed(archive, WEIGHTS, weights)}, expected)
         check_weights(weights, size, graph)
     return members
+
+
+def _image_count(golden: bytes) -> int:
+    """The number of reference images, from the header of their array; 1 if it cannot be read, which
+    `read_arrays` refuses later.
+    """
+    try:
+        _check_zip_end(io.BytesIO(golden))
+        with zipfile.ZipFile(io.BytesIO(golden)) as archive, archive.open("inputs.npy") as file:
+            head = _NPY.match(file.read(_MAX_HEADER))
+    except _ZIP_FAULTS:
+        head = None
+    first = head[2].split(b",")[0].strip() if head else b""
+    return int(first) if first else 1
 
 
 def _check_digests(digests: dict[str, str], expected: dict[str, Any]) -> None:

@@ -39,8 +39,8 @@ def is_own_network(card: Card) -> bool:
 
 def check_settings(card: Card, graph: dict[str, Any]) -> None:
     """Raise ArtefactError (graph_mismatch, golden_shape) unless the sizes in the settings are those
-    of the graph (config.json, checked). Building a network then costs what the file's graph costs. Without
-    TensorFlow.
+    of the graph (config.json, checked). Building a network then costs what the file's graph costs.
+    Without TensorFlow.
     """
     try:
         sizes = dict(_sizes(graph))
