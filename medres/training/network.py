@@ -22,6 +22,10 @@ from medres.models.classification import classifier, scaled
 from medres.tasks import task_named
 
 HEAD = "logits"
+# The layers that medres adds around a backbone of somebody's own.
+RESERVED = re.compile(
+    r"image|scale|windows|window\d+(_clip)?|pooled|logits|views|calibration|probability"
+)
 SEED_VARIABLE = "seed_generator_state"
 UNNAMED = re.compile(r"^variable(_\d+)?$")
 
@@ -189,7 +193,14 @@ def _classifier_on(
             f"{tuple(x.shape)}: build a backbone with one input of that shape and one output",
             code="backbone_shape",
         )
-    x = rebuild_on(backbone, x)
+    if backbone.outputs[0]._keras_history.operation.name in (HEAD, "probability"):
+        raise TrainingError(
+            f"the model {backbone.name!r} is a classifier, whose head medres.train would add again: "
+            f'pass a variant (model="resnet18"), or a backbone (medres.backbones.resnet)',
+            code="backbone_is_classifier",
+        )
+    taken = any(RESERVED.fullmatch(layer.name) for layer in backbone.layers)
+    x = rebuild_on(backbone, x, "backbone_" if taken else "")
     if len(x.shape) > 2:
         x = getattr(keras.layers, f"GlobalAveragePooling{len(x.shape) - 2}D")(name="pooled")(x)
     x = keras.layers.Dense(outputs, dtype="float32", name=HEAD)(x)
