@@ -195,8 +195,8 @@ def _classifier_on(
         )
     if backbone.outputs[0]._keras_history.operation.name in (HEAD, "probability"):
         raise TrainingError(
-            f"the model {backbone.name!r} is a classifier, whose head medres.train would add again: "
-            f'pass a variant (model="resnet18"), or a backbone (medres.backbones.resnet)',
+            f"the model {backbone.name!r} is a classifier, whose head medres.train would add again"
+            f': pass a variant (model="resnet18"), or a backbone (medres.backbones.resnet)',
             code="backbone_is_classifier",
         )
     taken = any(RESERVED.fullmatch(layer.name) for layer in backbone.layers)
