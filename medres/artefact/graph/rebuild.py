@@ -44,10 +44,12 @@ def check_settings(card: Card, graph: dict[str, Any]) -> None:
     """
     try:
         sizes = dict(_sizes(graph))
-        if sizes.get("image") != [None, *card.preprocess.shape]:
+        outputs = task_named(card.task).outputs(len(card.names))
+        expected = [None, *card.preprocess.shape], outputs
+        if (sizes.get("image"), sizes.get("logits")) != expected:
             raise ArtefactError(
-                f"the images of the card have the shape {card.preprocess.shape}, and the graph "
-                f"takes others",
+                f"the card states images of shape {card.preprocess.shape} and {outputs} outputs, "
+                f"and the graph has others",
                 code="golden_shape",
             )
         is_same = all(sizes.get(name) == size for name, size in _expected_sizes(card))
@@ -75,7 +77,6 @@ def _expected_sizes(card: Card) -> Iterator[tuple[str, Any]]:
     spec = _spec(network)
     if sum(spec.depths) > MAX_LAYERS:
         raise ValueError
-    yield "logits", task_named(card.task).outputs(len(card.names))
     for number in range(len(network["windows"] or ())):
         yield f"window{number + 1}", None
     last = "conv2" if spec.block == "basic" else "conv3"
