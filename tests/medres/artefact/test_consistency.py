@@ -100,6 +100,13 @@ CARDS: dict[str, Callable[[dict], object]] = {
     "calibration with another key": lambda c: c["calibration"].update(secret=1),
     "views as text": lambda c: c["training"]["config"]["after"].update(views="4"),
     "config as a list": lambda c: c["training"].update(config=[]),
+    "notes as a text": lambda c: c["training"].update(notes="few patients"),
+    "a note that is a number": lambda c: c["training"].update(notes=[1]),
+    "tolerance below 1": lambda c: c["domain"].update(tolerance={"size": 0.5}),
+    "negative number of images": lambda c: c["domain"].update(formats={"png": -1}),
+    "extent of 0": lambda c: c["domain"].update(
+        scale={"spacing_mm": [1, 1], "row_extent_mm": [0, 9], "col_extent_mm": [9, 9]}
+    ),
     "split without images": lambda c: c["training"]["splits"]["train"].pop("images"),
     "a number too large": lambda c: c["training"].update(x=10**4000),
     "sizes in the wrong order": lambda c: c["domain"].update(rows=[40, 20]),
