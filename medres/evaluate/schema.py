@@ -15,9 +15,9 @@ from medres.evaluate.results import (
     BrierDecomposition,
     Calibration,
     CalibrationCurves,
-    ChiSquareTest,
     Curve,
     DecisionCurve,
+    GlobalTest,
     GoodnessOfFit,
     Histogram,
     IntervalWidth,
@@ -93,7 +93,7 @@ class ReaderPoint:
 @dataclass(frozen=True, kw_only=True)
 class Subgroup:
     """One level of a column. `suppressed`: a class has too few patients, and figures are left
-    out. The p-values belong to the column."""
+    out. The p-values belong to the column; interaction_why: the reason if there is none."""
 
     column: str
     level: str
@@ -107,6 +107,8 @@ class Subgroup:
     counts: Curve | None = field(default=None, metadata=ABSENT)
     operating_points: list[OperatingPoint] | None = field(default=None, metadata=ABSENT)
     interaction_p: float | None = None
+    interaction_method: str | None = field(default=None, metadata=ABSENT)
+    interaction_why: str | None = field(default=None, metadata=ABSENT)
     p_holm: float | None = None
 
 
@@ -234,8 +236,8 @@ class GlobalComparison:
     finding: str
     models: list[str]
     n_common: int
-    test: ChiSquareTest = field(metadata=INLINE)
-    patient_weighted: ChiSquareTest | None = field(default=None, metadata=ABSENT)
+    test: GlobalTest = field(metadata=INLINE)
+    patient_weighted: GlobalTest | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)

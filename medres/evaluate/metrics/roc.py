@@ -150,11 +150,8 @@ def leverage_covariance(models: list[Placements]) -> Float64Array:
     a = np.stack([m.positive for m in models])
     b = np.stack([m.negative for m in models])
     cross = a @ b.T
-    return (
-        (a / (1.0 - first.share_positive)) @ a.T
-        + (b / (1.0 - first.share_negative)) @ b.T
-        + first.n_clusters / (first.n_clusters - 1) * (cross + cross.T)
-    )
+    a, b = a / np.sqrt(1.0 - first.share_positive), b / np.sqrt(1.0 - first.share_negative)
+    return a @ a.T + b @ b.T + first.n_clusters / (first.n_clusters - 1) * (cross + cross.T)
 
 
 def satterthwaite(positive: float, negative: float, sample: Sample) -> float:

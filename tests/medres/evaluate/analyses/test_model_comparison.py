@@ -72,8 +72,8 @@ def test_a_row_says_what_was_compared_and_how(repeat: bool) -> None:
     }
     assert {key: row[key] for key in told} == told
     estimate, p_value = paired_difference(sample_of(a), sample_of(b), 0.9)
-    assert row["p_value"] == p_value
-    assert row["auc_difference"] == estimate.to_dict()
+    assert row["p_value"] == pytest.approx(p_value, rel=1e-12)
+    assert row["auc_difference"] == pytest.approx(estimate.to_dict(), rel=1e-12)
     assert (estimate.method, estimate.level, estimate.sided, estimate.n, estimate.n_clusters) == (
         f"{method}, Wald", 0.9, "two", 120, 60 if repeat else None
     )  # fmt: skip

@@ -215,8 +215,8 @@ def test_score_limits_by_hand_and_at_the_ends() -> None:
 
 
 def test_few_positives_do_not_narrow_the_specificity_at_a_sensitivity() -> None:
-    """With ten positives, sensitivity .9 is reached at the second lowest of them, and the replicates
-    rarely go below: the lower limit must.
+    """With ten positives, sensitivity .9 is reached at the second lowest of them, and the
+    replicates rarely go below: the lower limit must.
     """
     s = drawn(n=100)
     few = s.take(np.append(np.flatnonzero(s.label)[:10], np.flatnonzero(~s.label)))
