@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +13,11 @@ from medres.errors import EvaluationError
 from medres.evaluate.analyses.paired_rates import ONE_CLASS, global_test, paired_rates
 from medres.evaluate.analyses.subgroups import OVERLAY_POINTS, holm
 from medres.evaluate.metrics.roc import (
-    Placements,
     auc_covariance,
     leverage_covariance,
     placements,
-    satterthwaite,
     thin_curve,
+    unequal_df,
 )
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
@@ -197,7 +195,7 @@ def paired_difference(
             n=n,
         ), None
     error_size = math.sqrt(variance)
-    reference = _reference(models, a) if unequal else stats.norm()
+    reference = stats.t(unequal_df(models, a)) if unequal else stats.norm()
     half = float(reference.ppf(0.5 + level / 2.0)) * error_size
     method = "paired Obuchowski, Wald" if a.clustered else "paired DeLong, Wald"
     method += ", t for unequal patients" if unequal else ""
@@ -213,13 +211,6 @@ def paired_difference(
         n_clusters=a.n_patients if a.clustered else None,
     )
     return estimate, float(2.0 * reference.sf(abs(difference) / error_size))
-
-
-def _reference(models: list[Placements], sample: Sample) -> Any:
-    """Student's t on Satterthwaite's degrees of freedom of the variance of the difference."""
-    parts = (getattr(models[0], c) - getattr(models[1], c) for c in ("positive", "negative"))
-    positive, negative = (float(part @ part) for part in parts)
-    return stats.t(satterthwaite(positive, negative, sample))
 
 
 def adjust(comparisons: list[Comparison]) -> list[Comparison]:

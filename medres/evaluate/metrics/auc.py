@@ -31,6 +31,7 @@ from medres.evaluate.metrics.roc import (
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import (
+    degrees,
     few_effective,
     logit_interval,
     normal_quantile,
@@ -85,7 +86,10 @@ def auc_quantile(base: Placements, sample: Sample, level: float) -> float:
     """Of the standard normal, or of Student's t if patients have different numbers of units."""
     if not sample.unequal:
         return normal_quantile(level)
-    return t_quantile(level, unequal_df(base, sample))
+    if base.n_clusters_positive < 2 or base.n_clusters_negative < 2:
+        fewer = min(sample.effective_patients(True), sample.effective_patients(False))
+        return t_quantile(level, degrees(fewer))
+    return t_quantile(level, unequal_df([base], sample))
 
 
 def delong_estimates(

@@ -154,25 +154,25 @@ def leverage_covariance(models: list[Placements]) -> Float64Array:
     return a @ a.T + b @ b.T + first.n_clusters / (first.n_clusters - 1) * (cross + cross.T)
 
 
-def satterthwaite(positive: float, negative: float, sample: Sample) -> float:
-    """Degrees of freedom of a variance that is the sum of a part from the patients of each class,
-    with Kish's effective number - 1 degrees in each (Satterthwaite 1946).
+def unequal_df(models: list[Placements], sample: Sample) -> float:
+    """Degrees of freedom of the `leverage_covariance` of an AUC, or of the difference of two: of a
+    sum of a part from the patients of each class, with Kish's effective number - 1 degrees in each
+    (Satterthwaite 1946).
     """
-    by_class = [
-        (part, degrees(sample.effective_patients(label)))
-        for part, label in ((positive, True), (negative, False))
-    ]
+    first = models[0]
+    sides = (
+        ([m.positive for m in models], first.share_positive, True),
+        ([m.negative for m in models], first.share_negative, False),
+    )
+    by_class = []
+    for deviations, share, label in sides:
+        deviation = deviations[0] - (deviations[1] if len(models) > 1 else 0.0)
+        part = float(deviation @ (deviation / (1.0 - share)))
+        by_class.append((part, degrees(sample.effective_patients(label))))
     spread = sum(part * part / df for part, df in by_class)
     if spread <= 0.0:
         return min(df for _, df in by_class)
-    return (positive + negative) ** 2 / spread
-
-
-def unequal_df(model: Placements, sample: Sample) -> float:
-    """Satterthwaite's degrees of freedom of the variance of an AUC."""
-    return satterthwaite(
-        float(model.positive @ model.positive), float(model.negative @ model.negative), sample
-    )
+    return sum(part for part, _ in by_class) ** 2 / spread
 
 
 def influence(model: Placements) -> Float64Array:

@@ -335,7 +335,11 @@ def test_a_class_is_divided_by_the_design_effect_down_to_less_than_two_units(fli
     ]  # Kish's numbers of 7, 2 and 6, 6, 6
     if flip:
         by_class = [(base.positive, 3.0), (base.negative, 81 / 53)]
-    parts = [(float(part @ part), kish - 1) for part, kish in by_class]
+    shares = [base.share_positive, base.share_negative]
+    parts = [
+        (float(part @ (part / (1 - share))), kish - 1)
+        for (part, kish), share in zip(by_class, shares, strict=True)
+    ]
     df = sum(v for v, _ in parts) ** 2 / sum(v * v / f for v, f in parts)
     t = float(stats.t.ppf(0.975, df))
     small, large = 9 / newcombe.design_effect, 18 / newcombe.design_effect
