@@ -148,6 +148,19 @@ def test_a_giant_makes_the_interval_wide() -> None:
     assert widths[1] > 1.2 * widths[0]
 
 
+def test_intervals_of_unequal_patients_cover_the_truth() -> None:
+    """A tiny version of benchmarks/coverage.py: 30 + 30 patients, one with 10 images; true AUC .76."""
+    found = [auc_estimates(drawn([10] + [1] * 59, 30, seed), 0.95).auc for seed in range(200)]
+    true = stats.norm.cdf(1 / np.sqrt(2))
+    assert np.mean([e.ci_low <= true <= e.ci_high for e in found]) > 0.91
+
+
+def test_the_card_shows_the_leading_auc(few_replicates) -> None:
+    report = evaluate(giant_table())
+    leading = report.report.findings["positive"].auc_patient_weighted.estimate
+    assert f"{leading:.3f}" in report.to_card()
+
+
 def test_one_patient_with_most_images_does_not_lead_the_report(few_replicates) -> None:
     report = evaluate(giant_table()).report
     finding = report.findings["positive"]
