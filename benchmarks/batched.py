@@ -1,7 +1,8 @@
 """The intervals of `medres.evaluate`, computed for many samples of one design at once: arrays of
 shape (replicates, units).
 
-The units of a patient are adjacent, `images` per patient. Scores are assumed to have no ties.
+The units of a patient are adjacent: `images` per patient, or `sizes` of them, which may differ.
+Scores are assumed to have no ties.
 `coverage.py` checks samples of every cell against the package itself. An interval that does not
 exist is NaN.
 """
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from medres.evaluate.metrics.auc import HIGH_AUC, SMALL_CLASS
+from medres.evaluate.statistics.intervals import MIN_DF
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -32,13 +34,44 @@ class Batch:
     label: Bools
     score: Floats
     images: int
+    sizes: NDArray[np.int64] | None = None
 
     def by_patient(self, value: NDArray[Any]) -> Floats:
         """Return sums per patient, (r, patients)."""
+        if self.sizes is not None:
+            starts = np.append(0, np.cumsum(self.sizes)[:-1])
+            return np.add.reduceat(value.astype(np.float64), starts, axis=1)
         out = value[:, :: self.images].astype(np.float64)
         for k in range(1, self.images):
             out += value[:, k :: self.images]
         return out
+
+    @property
+    def repeat(self) -> Any:
+        """The numbers of units per patient, for np.repeat."""
+        return self.images if self.sizes is None else self.sizes
+
+    @cached_property
+    def class_sizes(self) -> tuple[Floats, Floats]:
+        """Return units per patient (r, patients) with the finding, and without."""
+        return self.by_patient(self.label), self.by_patient(~self.label)
+
+    @cached_property
+    def kish(self) -> tuple[Floats, Floats]:
+        """Return Kish's effective numbers of patients with the finding, and without."""
+        first, second = (effective(size) for size in self.class_sizes)
+        return first, second
+
+    @cached_property
+    def unequal(self) -> Bools:
+        """Return (r,) whether the patients of a class have different numbers of its units."""
+        return np.any(
+            [
+                size.max(axis=1) > np.where(size > 0, size, np.inf).min(axis=1)
+                for size in self.class_sizes
+            ],
+            axis=0,
+        )
 
     @cached_property
     def auc(self) -> Auc:
@@ -67,25 +100,51 @@ def auc_intervals(batch: Batch) -> dict[str, Interval]:
     base = batch.auc
     out = {"auc_wald": base.wald(), "auc_logit": base.logit()}
     out = {"auc_newcombe": base.newcombe()} | out
-    small = np.minimum(base.patients[0], base.patients[1]) < SMALL_CLASS
+    small = np.minimum(*batch.kish) < SMALL_CLASS
     first = small | (np.maximum(base.auc, 1 - base.auc) > HIGH_AUC) | np.isnan(out["auc_logit"][0])
     low, high = (
         np.where(first, n, g) for n, g in zip(out["auc_newcombe"], out["auc_logit"], strict=True)
     )
-    pairs = np.minimum(np.minimum(base.patients[0], base.patients[1]), base.patients[2] // 2)
-    low = np.where(base.auc == 1.0, ((1 - LEVEL) / 2) ** (1 / pairs), low)
+    low = np.where(base.auc == 1.0, base.perfect_bound(), low)
     return {"auc": (low, np.where(base.auc == 1.0, 1.0, high))} | out
 
 
 def patient_weighted(batch: Batch) -> Interval:
-    """Return the logit interval of the AUC with equal weight of all patients within each class."""
-    return Auc(
-        batch, 1 / np.where(batch.label, _spread(batch, batch.label), _spread(batch, ~batch.label))
-    ).logit()
+    """Return the interval of the AUC with equal weight of all patients within each class: logit;
+    if they are unequal, Newcombe's on the numbers of patients where that is better.
+    """
+    fit = Auc(batch, patient_weights(batch))
+    low, high = fit.logit(equal=True)
+    m, n = (patients.astype(float) for patients in fit.patients[:2])
+    z = np.full(m.shape, Z)
+    newcombe = _newcombe_low(fit.auc, m, n, z), 1 - _newcombe_low(1 - fit.auc, m, n, z)
+    first = (np.minimum(m, n) < SMALL_CLASS) | (np.maximum(fit.auc, 1 - fit.auc) > HIGH_AUC)
+    first = batch.unequal & (first | np.isnan(low))
+    low, high = np.where(first, newcombe[0], low), np.where(first, newcombe[1], high)
+    bound = fit.perfect_bound()
+    perfect = batch.unequal & (fit.auc == 1.0)
+    return np.where(perfect, bound, low), np.where(perfect, 1.0, high)
+
+
+def patient_weights(batch: Batch) -> Floats:
+    """Return (r, n) 1 / units of the patient in the class of the unit."""
+    return 1 / np.where(batch.label, _spread(batch, batch.label), _spread(batch, ~batch.label))
+
+
+def effective(size: Floats) -> Floats:
+    """Return (r,) Kish's effective number of patients with these numbers of units."""
+    with np.errstate(invalid="ignore"):
+        return size.sum(axis=1) ** 2 / (size**2).sum(axis=1)
+
+
+def t_quantiles(df: Floats) -> Floats:
+    """Return quantiles of Student's t, each distinct number of degrees once."""
+    distinct, place = np.unique(np.maximum(df, MIN_DF), return_inverse=True)
+    return stats.t.ppf(0.5 + LEVEL / 2, distinct)[place]
 
 
 def _spread(batch: Batch, member: Bools) -> Floats:
-    return np.maximum(np.repeat(batch.by_patient(member), batch.images, axis=1), 1.0)
+    return np.maximum(np.repeat(batch.by_patient(member), batch.repeat, axis=1), 1.0)
 
 
 class Auc:
@@ -108,28 +167,41 @@ class Auc:
         held = [batch.by_patient(m) > 0 for m in (batch.label, ~batch.label)]
         self.patients = held[0].sum(axis=1), held[1].sum(axis=1), held[0].shape[1]
         self.units = batch.label.sum(axis=1), (~batch.label).sum(axis=1)
-        self.variance = _variance(
-            batch.by_patient(positive), batch.by_patient(negative), *self.patients
+        parts = batch.by_patient(positive), batch.by_patient(negative)
+        self.plain = _variance(*parts, *self.patients)
+        shares = [size / size.sum(axis=1, keepdims=True) for size in batch.class_sizes]
+        self.variance = np.where(batch.unequal, leverage_variance(parts, shares), self.plain)
+        self.quantile = np.where(
+            batch.unequal, t_quantiles(satterthwaite(parts, shares, batch.kish)), Z
         )
         self.independent = _variance(positive, negative, *self.units, positive.shape[1])
-        useless = (self.variance <= 1e-24) | (self.auc == 1.0) | (self.auc == 0.0)
-        self.error = np.sqrt(np.where(useless, np.nan, self.variance))
+        useless = (self.plain <= 1e-24) | (self.auc == 1.0) | (self.auc == 0.0)
+        self.error = np.sqrt(np.where(useless, np.nan, self.plain))
+        self.leverage_error = np.sqrt(np.where(useless, np.nan, self.variance))
 
     def wald(self) -> Interval:
         return np.maximum(0.0, self.auc - Z * self.error), np.minimum(
             1.0, self.auc + Z * self.error
         )
 
-    def logit(self) -> Interval:
-        return logit_limits(self.auc, self.error, Z)
+    def logit(self, *, equal: bool = False) -> Interval:
+        if equal:
+            return logit_limits(self.auc, self.error, Z)
+        return logit_limits(self.auc, self.leverage_error, self.quantile)
+
+    def perfect_bound(self) -> Floats:
+        """Return the lower bound at AUC 1, from disjoint pairs of patients."""
+        pairs = np.minimum(np.minimum(self.patients[0], self.patients[1]), self.patients[2] // 2)
+        return ((1 - LEVEL) / 2) ** (1 / pairs)
 
     def newcombe(self) -> Interval:
         m, n = self.effective()
-        return _newcombe_low(self.auc, m, n), 1 - _newcombe_low(1 - self.auc, m, n)
+        q = self.quantile
+        return _newcombe_low(self.auc, m, n, q), 1 - _newcombe_low(1 - self.auc, m, n, q)
 
     def effective(self) -> Interval:
         """Return class sizes over the design effect, or numbers of patients if it is unknown."""
-        if self.batch.images == 1:
+        if self.batch.images == 1 and self.batch.sizes is None:
             return self.units[0].astype(float), self.units[1].astype(float)
         known = (self.variance > 1e-24) & (self.independent > 1e-24)
         effect = np.maximum(
@@ -137,7 +209,7 @@ class Auc:
         )
         sizes = [
             np.where(known, np.maximum(1.0, u / effect), p)
-            for u, p in zip(self.units, self.patients, strict=False)
+            for u, p in zip(self.units, self.batch.kish, strict=True)
         ]
         return sizes[0], sizes[1]
 
@@ -156,11 +228,34 @@ def _variance(positive: Floats, negative: Floats, i10: Any, i01: Any, total: Any
     )
 
 
-def _newcombe_low(auc: Floats, m: Floats, n: Floats) -> Floats:
+def leverage_variance(parts: tuple[Floats, Floats], shares: list[Floats]) -> Floats:
+    """Return the variance of the AUC with a patient's squared part divided by 1 - its share."""
+    total = parts[0].shape[1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = sum(
+            (part**2 / (1.0 - share)).sum(axis=1) for part, share in zip(parts, shares, strict=True)
+        )
+    return own + 2 * (parts[0] * parts[1]).sum(axis=1) * total / (total - 1)
+
+
+def satterthwaite(
+    parts: tuple[Floats, Floats], shares: list[Floats], kish: tuple[Floats, Floats]
+) -> Floats:
+    """Return degrees of freedom of the variance of the AUC."""
+    dfs = [np.maximum(k - 1, MIN_DF) for k in kish]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squares = [
+            (part**2 / (1.0 - share)).sum(axis=1) for part, share in zip(parts, shares, strict=True)
+        ]
+        df = sum(squares) ** 2 / sum(v * v / d for v, d in zip(squares, dfs, strict=True))
+    return np.where(np.isnan(df), np.minimum(*dfs), df)
+
+
+def _newcombe_low(auc: Floats, m: Floats, n: Floats, z: Floats) -> Floats:
     s, low, high = (m + n) / 2 - 1, np.zeros_like(auc), auc.copy()
     for _ in range(60):
         t = (low + high) / 2
-        spread = Z * Z * t * (1 + s * (1 - t) / (2 - t) + s * t / (1 + t)) / (m * n)
+        spread = z * z * t * (1 + s * (1 - t) / (2 - t) + s * t / (1 + t)) / (m * n)
         excess = np.where(auc == 1.0, (1 - t) - spread, (auc - t) ** 2 - (1 - t) * spread)
         low, high = np.where(excess > 0, t, low), np.where(excess > 0, high, t)
     return low
@@ -180,12 +275,12 @@ def proportions(batch: Batch, hit: Bools, member: Bools) -> Interval:
     with np.errstate(divide="ignore", invalid="ignore"):
         p = k / n
         deviation = batch.by_patient(hit & member) - p[:, None] * size
-        variance = groups / (groups - 1) * (deviation**2).sum(axis=1) / n**2
+        kish = effective(size)
+        variance = (deviation**2 / (1.0 - size / n[:, None])).sum(axis=1) / n**2
         edge, alone = (k == 0) | (k == n), groups == n
-        effect = np.where(edge, n / groups, np.maximum(1.0, variance / (p * (1 - p) / n)))
+        effect = np.where(edge, n / kish, np.maximum(1.0, variance / (p * (1 - p) / n)))
         n = np.where(alone, n, n / effect)
-        df, place = np.unique(np.maximum(groups - 1, 1), return_inverse=True)
-        q = np.where(alone, Z, stats.t.ppf(0.5 + LEVEL / 2, df)[place])
+        q = np.where(alone, Z, t_quantiles(np.nan_to_num(kish) - 1))
         centre, spread = (
             (p + q**2 / (2 * n)) / (1 + q**2 / n),
             np.sqrt(p * (1 - p) / n + q**2 / (4 * n**2)),
@@ -214,7 +309,7 @@ def _log_ratio(batch: Batch, hit: Bools, of: Bools) -> tuple[Floats, Floats, flo
     k1, k0 = (hit & of).sum(axis=1), (hit & ~of).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         log_ratio, variance, q = np.log(k1 / n1 / (k0 / n0)), 1 / k1 - 1 / n1 + 1 / k0 - 1 / n0, Z
-        if batch.images > 1:
+        if batch.images > 1 or batch.sizes is not None:
             ones, zeros = (
                 (hit - (k1 / n1)[:, None]) / k1[:, None],
                 (hit - (k0 / n0)[:, None]) / k0[:, None],

@@ -22,7 +22,7 @@ from medres.evaluate.analyses.model_comparison import (
 )
 from medres.evaluate.analyses.provenance import provenance_of
 from medres.evaluate.analyses.readers import load_readers, reader_points
-from medres.evaluate.analyses.sample_description import participant_flow, sample_size
+from medres.evaluate.analyses.sample_description import headline_of, participant_flow, sample_size
 from medres.evaluate.analyses.secondary_unit import other_unit_report, other_units
 from medres.evaluate.analyses.subgroups import subgroup_report
 from medres.evaluate.analyses.worst_errors import Pictures, draw_worst
@@ -42,6 +42,7 @@ from medres.evaluate.schema import (
     Design,
     Finding,
     GlobalComparison,
+    Headline,
     Pooling,
     Report,
 )
@@ -209,7 +210,8 @@ def evaluate(
     others = [
         _load_named(name, source, patient, fold_ids) for name, source in _named_tables(compare)
     ]
-    findings = _findings(table, units, chosen, options, progress)
+    headline, share = headline_of(units)
+    findings = _findings(table, units, chosen, options, headline, progress)
     titles = _titles(units.names, name, (provenance or {}).get("finding"))
     findings = {key: replace(f, title=titles[key]) for key, f in findings.items()}
     if readers is not None:
@@ -218,7 +220,7 @@ def evaluate(
             key: replace(finding, readers=reader_points(calls, units, key, level))
             for key, finding in findings.items()
         }
-    comparisons, global_tests = _comparisons(table, others, pooling, chosen, options)
+    comparisons, global_tests = _comparisons(table, others, pooling, chosen, options, headline)
     images = {} if pictures is None else draw_worst(units, chosen, pictures)
     n_folds = int(np.unique(units.fold).size)
     report = Report(
@@ -228,6 +230,8 @@ def evaluate(
         cluster="patient" if units.has_patient else None,
         pooling=Pooling(pool, pool_label or "equal") if units.pooled else Pooling(None, None),
         folds=n_folds if n_folds > 1 else None,
+        headline=headline,
+        largest_patient_share=share,
         design=Design(to_plain(options.design), options.prevalence or None),
         n=sample_size(table, units),
         flow=participant_flow(table, units, flow),
@@ -279,6 +283,7 @@ def _findings(
     units: AnalysisUnits,
     thresholds: dict[str, list[Threshold]],
     options: ReportOptions,
+    headline: Headline,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Finding]:
     second_units = other_units(table, units)
@@ -293,7 +298,7 @@ def _findings(
             finding,
             other_unit=other,
             subgroups=subgroup_report(units, name, thresholds[name], options),
-            summary=summary(finding, units.unit),
+            summary=summary(finding, units.unit, headline),
         )
         if progress is not None:
             progress(number, len(units.names))
@@ -340,6 +345,7 @@ def _comparisons(
     pooling: _PoolingRule,
     thresholds: dict[str, list[Threshold]],
     options: ReportOptions,
+    headline: Headline,
 ) -> tuple[list[Comparison], list[GlobalComparison] | None]:
     """Each other model against this one; and for three models and more, tests of all of them on the
     images that they share.
@@ -348,7 +354,7 @@ def _comparisons(
     names = _unique_names([table.name, *(other.name for other in others)])
     for other, name in zip(others, names[1:], strict=True):
         a, b = (pooling.apply(aligned) for aligned in align(table, other))
-        comparisons += comparison_report(a, b, (names[0], name), thresholds, options)
+        comparisons += comparison_report(a, b, (names[0], name), thresholds, options, headline)
     comparisons = adjust(comparisons)
     if len(others) < 2:
         return comparisons, None

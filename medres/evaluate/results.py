@@ -169,6 +169,19 @@ class ChiSquareTest:
 
 
 @dataclass(frozen=True)
+class GlobalTest:
+    """Test that several AUCs are equal. p_value: of F with `df` and `df_denominator` degrees of
+    freedom; p_chi_square: of the chi-square distribution (DeLong 1988), for many patients."""
+
+    chi_square: float | None
+    df: int | None
+    p_value: float | None
+    df_denominator: float | None = field(default=None, metadata=ABSENT)
+    p_chi_square: float | None = field(default=None, metadata=ABSENT)
+    why: str | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
 class ZTest:
     z: float | None
     p_value: float | None

@@ -15,9 +15,9 @@ from medres.evaluate.results import (
     BrierDecomposition,
     Calibration,
     CalibrationCurves,
-    ChiSquareTest,
     Curve,
     DecisionCurve,
+    GlobalTest,
     GoodnessOfFit,
     Histogram,
     IntervalWidth,
@@ -33,6 +33,7 @@ from medres.evaluate.serialization import ABSENT, INLINE, JsonObject, to_plain
 from medres.evaluate.statistics.estimate import Estimate
 
 SCHEMA = "medres.report/1"
+Headline = Literal["image", "patient"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class ReaderPoint:
 @dataclass(frozen=True, kw_only=True)
 class Subgroup:
     """One level of a column. `suppressed`: a class has too few patients, and figures are left
-    out. The p-values belong to the column."""
+    out. The p-values belong to the column; interaction_why: the reason if there is none."""
 
     column: str
     level: str
@@ -102,9 +103,12 @@ class Subgroup:
     n_negative_patients: int
     suppressed: bool
     auc: Estimate | None = field(default=None, metadata=ABSENT)
+    auc_patient_weighted: Estimate | None = field(default=None, metadata=ABSENT)
     counts: Curve | None = field(default=None, metadata=ABSENT)
     operating_points: list[OperatingPoint] | None = field(default=None, metadata=ABSENT)
     interaction_p: float | None = None
+    interaction_method: str | None = field(default=None, metadata=ABSENT)
+    interaction_why: str | None = field(default=None, metadata=ABSENT)
     p_holm: float | None = None
 
 
@@ -125,6 +129,7 @@ class OtherUnit:
     n: int
     n_positive: int
     auc: Estimate
+    auc_patient_weighted: Estimate | None = field(default=None, metadata=ABSENT)
     operating_points: list[OperatingPoint]
     curves: Curves | None = field(default=None, metadata=ABSENT)
     summary: str = ""
@@ -137,7 +142,8 @@ class OtherUnit:
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """Everything about one finding (or one class against the rest). `title`: the name that people
-    read; the key of a binary table's finding is always "positive"."""
+    read; the key of a binary table's finding is always "positive". effective_*_patients: Kish's
+    number of the patients of a class, if they have different numbers of its units."""
 
     n: int
     n_positive: int
@@ -146,6 +152,8 @@ class Finding:
     n_refused: int
     n_positive_patients: int | None
     n_negative_patients: int | None
+    effective_positive_patients: float | None = field(default=None, metadata=ABSENT)
+    effective_negative_patients: float | None = field(default=None, metadata=ABSENT)
     prevalence: Estimate
     auc: Estimate
     auc_wald: Estimate
@@ -190,11 +198,13 @@ class PairedRates:
 
 @dataclass(frozen=True)
 class Noninferiority:
-    """Whether a is not worse than b (`reference`) by more than the margin of AUC."""
+    """Whether a is not worse than b (`reference`) by more than the margin of AUC; with equal
+    weight per patient if `noninferior_by` says so."""
 
     margin: float
     reference: str
     noninferior: bool | None
+    noninferior_by: Headline | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +218,8 @@ class Comparison:
     n_common: int
     auc_difference: Estimate
     p_value: float | None
+    auc_difference_patient_weighted: Estimate | None = field(default=None, metadata=ABSENT)
+    p_value_patient_weighted: float | None = field(default=None, metadata=ABSENT)
     method: str
     alternative: Literal["two-sided"] = "two-sided"
     b_counts: Curve | None = field(default=None, metadata=ABSENT)
@@ -224,7 +236,8 @@ class GlobalComparison:
     finding: str
     models: list[str]
     n_common: int
-    test: ChiSquareTest = field(metadata=INLINE)
+    test: GlobalTest = field(metadata=INLINE)
+    patient_weighted: GlobalTest | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -358,7 +371,9 @@ class Checklist:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What report.json holds."""
+    """What report.json holds. headline: which AUC leads for every finding, model and subgroup: each
+    image weighs the same (`auc`), or each patient (`auc_patient_weighted`), as decided from the
+    numbers of units per patient alone. largest_patient_share: of the units, 0..1."""
 
     schema: str = SCHEMA
     title: str
@@ -367,6 +382,8 @@ class Report:
     cluster: Literal["patient"] | None
     pooling: Pooling
     folds: int | None
+    headline: Headline = "image"
+    largest_patient_share: float | None = field(default=None, metadata=ABSENT)
     design: Design
     n: SampleSize
     flow: Flow

@@ -46,7 +46,12 @@ from medres.evaluate.scores.sample import Sample, rank_counts
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.bootstrap import replicates_for
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import normal_quantile, proportion_estimate, t_quantile
+from medres.evaluate.statistics.intervals import (
+    degrees,
+    normal_quantile,
+    proportion_estimate,
+    t_quantile,
+)
 
 NOT_PROBABILITIES = "some scores are outside 0..1: they are ranks, not probabilities"
 HISTOGRAM_BINS = 40
@@ -80,6 +85,8 @@ def finding_report(
         n_refused=int((units.refused & assessed).sum()),
         n_positive_patients=positives if units.has_patient else None,
         n_negative_patients=negatives if units.has_patient else None,
+        effective_positive_patients=sample.effective_patients(True) if sample.unequal else None,
+        effective_negative_patients=sample.effective_patients(False) if sample.unequal else None,
         prevalence=_unless_case_control(
             options, lambda: proportion_estimate(sample.label, sample.patient, options.level)
         ),
@@ -125,7 +132,7 @@ def wilson_terms(points: list[OperatingPoint], level: float) -> WilsonTerms:
     return WilsonTerms(
         [rate.design_effect or 1.0 for rate in rates],
         [
-            t_quantile(level, rate.n_clusters - 1)
+            t_quantile(level, degrees(rate.effective_patients or rate.n_clusters))
             if rate.design_effect and rate.n_clusters
             else normal_quantile(level)
             for rate in rates

@@ -12,16 +12,21 @@ from scipy import stats
 from medres.errors import EvaluationError
 from medres.evaluate.analyses.paired_rates import ONE_CLASS, global_test, paired_rates
 from medres.evaluate.analyses.subgroups import OVERLAY_POINTS, holm
-from medres.evaluate.metrics.roc import auc_covariance, placements, thin_curve
+from medres.evaluate.metrics.roc import (
+    auc_covariance,
+    leverage_covariance,
+    placements,
+    thin_curve,
+    unequal_df,
+)
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
-from medres.evaluate.schema import Comparison, GlobalComparison, Noninferiority
+from medres.evaluate.schema import Comparison, GlobalComparison, Headline, Noninferiority
 from medres.evaluate.scores.ids import shared_ids
 from medres.evaluate.scores.sample import Sample, rank_counts
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import normal_quantile
 
 
 def align(a: Table, b: Table) -> tuple[Table, Table]:
@@ -98,6 +103,7 @@ def comparison_report(
     names: tuple[str, str],
     thresholds: dict[str, list[Threshold]],
     options: ReportOptions,
+    headline: Headline = "image",
 ) -> list[Comparison]:
     """One comparison per finding. Sensitivity and specificity are compared at a declared threshold,
     which holds for both models (a frozen one belongs to its own model). `adjust` fills in
@@ -111,6 +117,9 @@ def comparison_report(
             for u in (a, b)
         ]
         difference, p_value = paired_difference(pair[0], pair[1], options.level)
+        weighted: tuple[Estimate | None, float | None] = None, None
+        if pair[0].clustered:
+            weighted = paired_difference(pair[0], pair[1], options.level, patient_weighted=True)
         b_curve = rates = noninferiority = None
         if pair[1].label.size:
             b_curve = thin_curve(rank_counts(pair[1].label, pair[1].score), OVERLAY_POINTS)
@@ -119,7 +128,10 @@ def comparison_report(
             rates = paired_rates(pair[0], pair[1], declared[0], options.level)
         if options.margin is not None:
             noninferiority = Noninferiority(
-                options.margin, names[1], _noninferior(pair, options.margin)
+                options.margin,
+                names[1],
+                _noninferior(pair, options.margin, headline),
+                "patient" if headline == "patient" else None,
             )
         comparisons.append(
             Comparison(
@@ -129,6 +141,8 @@ def comparison_report(
                 n_common=int(use.sum()),
                 auc_difference=difference,
                 p_value=p_value,
+                auc_difference_patient_weighted=weighted[0],
+                p_value_patient_weighted=weighted[1],
                 method="paired Obuchowski" if pair[0].clustered else "paired DeLong",
                 b_counts=b_curve,
                 n_positive=None if b_curve is None else pair[1].n_positive,
@@ -150,21 +164,27 @@ def global_comparisons(models: list[AnalysisUnits], names: list[str]) -> list[Gl
             Sample(u.label[finding][use] == 1.0, u.score[finding][use], u.patient[use], u.fold[use])
             for u in models
         ]
-        comparisons.append(GlobalComparison(finding, names, int(use.sum()), global_test(samples)))
+        weighted = global_test(samples, patient_weighted=True) if samples[0].clustered else None
+        comparisons.append(
+            GlobalComparison(finding, names, int(use.sum()), global_test(samples), weighted)
+        )
     return comparisons
 
 
-def paired_difference(a: Sample, b: Sample, level: float) -> tuple[Estimate, float | None]:
+def paired_difference(
+    a: Sample, b: Sample, level: float, *, patient_weighted: bool = False
+) -> tuple[Estimate, float | None]:
     """AUC(a) - AUC(b) on the same units, Wald interval truncated to -1..1, and the two-sided
-    p-value.
+    p-value; by Student's t if patients have different numbers of units and units weigh the same.
     """
+    unequal = a.unequal and not patient_weighted
     n = a.label.size
     if a.n_positive == 0 or a.n_negative == 0:
         return undefined(ONE_CLASS, n=n), None
     try:
-        models = [placements(a), placements(b)]
+        models = [placements(s, patient_weighted=patient_weighted) for s in (a, b)]
         difference = models[0].auc - models[1].auc
-        covariance = auc_covariance(models)
+        covariance = leverage_covariance(models) if unequal else auc_covariance(models)
     except ValueError as error:
         return undefined(str(error), n=n), None
     variance = float(covariance[0, 0] + covariance[1, 1] - 2.0 * covariance[0, 1])
@@ -175,8 +195,11 @@ def paired_difference(a: Sample, b: Sample, level: float) -> tuple[Estimate, flo
             n=n,
         ), None
     error_size = math.sqrt(variance)
-    half = normal_quantile(level) * error_size
+    reference = stats.t(unequal_df(models, a)) if unequal else stats.norm()
+    half = float(reference.ppf(0.5 + level / 2.0)) * error_size
     method = "paired Obuchowski, Wald" if a.clustered else "paired DeLong, Wald"
+    method += ", t for unequal patients" if unequal else ""
+    method += ", equal weight per patient" if patient_weighted else ""
     estimate = Estimate(
         difference,
         max(-1.0, difference - half),
@@ -187,7 +210,7 @@ def paired_difference(a: Sample, b: Sample, level: float) -> tuple[Estimate, flo
         n=n,
         n_clusters=a.n_patients if a.clustered else None,
     )
-    return estimate, float(2.0 * stats.norm.sf(abs(difference) / error_size))
+    return estimate, float(2.0 * reference.sf(abs(difference) / error_size))
 
 
 def adjust(comparisons: list[Comparison]) -> list[Comparison]:
@@ -198,9 +221,9 @@ def adjust(comparisons: list[Comparison]) -> list[Comparison]:
     return [replace(row, p_adjusted=adjusted.get(str(i))) for i, row in enumerate(comparisons)]
 
 
-def _noninferior(pair: list[Sample], margin: float) -> bool | None:
+def _noninferior(pair: list[Sample], margin: float, headline: Headline) -> bool | None:
     """Whether the one-sided 97.5 % lower limit of a - b is above -margin; None if there is no
     interval.
     """
-    one_sided, _ = paired_difference(pair[0], pair[1], 0.95)
+    one_sided, _ = paired_difference(pair[0], pair[1], 0.95, patient_weighted=headline == "patient")
     return None if one_sided.ci_low is None else one_sided.ci_low > -margin

@@ -11,13 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from medres.evaluate.metrics.roc import auc_covariance, placements
+from medres.evaluate.metrics.roc import (
+    Placements,
+    auc_covariance,
+    leverage_covariance,
+    placements,
+)
 from medres.evaluate.metrics.thresholds import Threshold
-from medres.evaluate.results import ChiSquareTest
+from medres.evaluate.results import GlobalTest
 from medres.evaluate.schema import PairedRates
-from medres.evaluate.scores.sample import Int64Array, Sample
+from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import normal_quantile, t_quantile
+from medres.evaluate.statistics.intervals import degrees, normal_quantile, t_quantile
 
 Bools = NDArray[np.bool_]
 ONE_CLASS = "one class only among the common units"
@@ -112,22 +117,54 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return float(stats.chi2.sf((only_a - only_b) ** 2 / discordant, 1))
 
 
-def global_test(samples: list[Sample]) -> ChiSquareTest:
-    """Chi-square test that k paired AUCs are all equal (DeLong 1988), clustered if patients
-    repeat.
+def global_test(samples: list[Sample], *, patient_weighted: bool = False) -> GlobalTest:
+    """Test that k paired AUCs are all equal, clustered if patients repeat: DeLong's chi-square
+    (1988), compared with F on the degrees of freedom of Krishnamoorthy & Yu (2004), since a
+    covariance from few patients makes the chi-square too large.
     """
-    if samples[0].n_positive == 0 or samples[0].n_negative == 0:
-        return ChiSquareTest(None, None, None, why=ONE_CLASS)
+    first = samples[0]
+    if first.n_positive == 0 or first.n_negative == 0:
+        return GlobalTest(None, None, None, why=ONE_CLASS)
+    unequal = first.unequal and not patient_weighted
     try:
-        models = [placements(s) for s in samples]
-        covariance = auc_covariance(models)
+        models = [placements(s, patient_weighted=patient_weighted) for s in samples]
+        covariance = leverage_covariance(models) if unequal else auc_covariance(models)
     except ValueError as error:
-        return ChiSquareTest(None, None, None, why=str(error))
+        return GlobalTest(None, None, None, why=str(error))
     contrast = np.diff(np.eye(len(models)), axis=0)
     difference = contrast @ np.array([m.auc for m in models])
     spread = contrast @ covariance @ contrast.T
     df = int(np.linalg.matrix_rank(spread, hermitian=True))
     if df < len(models) - 1:
-        return ChiSquareTest(None, None, None, why="two of the models rank the units identically")
+        return GlobalTest(None, None, None, why="two of the models rank the units identically")
     chi_square = float(difference @ np.linalg.solve(spread, difference))
-    return ChiSquareTest(chi_square, df, float(stats.chi2.sf(chi_square, df)))
+    asymptotic = float(stats.chi2.sf(chi_square, df))
+    nu = _krishnamoorthy_yu(models, first, contrast, patient_weighted)
+    denominator = nu - df + 1.0
+    if denominator <= 0.0:
+        why = "too few patients for a test of so many models"
+        return GlobalTest(chi_square, df, None, None, asymptotic, why)
+    f = chi_square * denominator / (nu * df)
+    p_value = float(stats.f.sf(f, df, denominator))
+    return GlobalTest(chi_square, df, p_value, denominator, asymptotic)
+
+
+def _krishnamoorthy_yu(
+    models: list[Placements], sample: Sample, contrast: Float64Array, patient_weighted: bool
+) -> float:
+    """Degrees of freedom of a covariance of contrasts that is the sum of a part from the patients
+    of each class; Satterthwaite's if there is one contrast.
+    """
+    equal = patient_weighted or not sample.unequal
+    by_class, dfs = [], []
+    for side, label in (("positive", True), ("negative", False)):
+        part = contrast @ np.stack([getattr(m, side) for m in models])
+        patients = sample.patients_with(label) if equal else sample.effective_patients(label)
+        dfs.append(degrees(patients))
+        by_class.append(patients / dfs[-1] * (part @ part.T))
+    inverse = np.linalg.pinv(by_class[0] + by_class[1], hermitian=True)
+    spread = 0.0
+    for scaled, df in zip((part @ inverse for part in by_class), dfs, strict=True):
+        spread += (float(np.trace(scaled @ scaled)) + float(np.trace(scaled)) ** 2) / df
+    k = len(contrast)
+    return (k + k * k) / spread

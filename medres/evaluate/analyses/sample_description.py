@@ -10,19 +10,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medres.evaluate.schema import AgeSummary, Demographics, Flow, SampleSize
+from medres.evaluate.schema import AgeSummary, Demographics, Flow, Headline, SampleSize
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.serialization import to_plain
 
 COLUMNS = ("sex", "site", "manufacturer", "modality", "view")
 MAX_LEVELS = 12
+DOMINANT_SHARE = 0.2  # of all units; a patient with more makes the patient-weighted AUC lead
 
 
 def sample_size(table: Table, units: AnalysisUnits) -> SampleSize:
     """Patients, units of analysis, and different images (rows where no image is named)."""
     images = int(table.columns["image"].nunique()) if "image" in table.columns else units.n_images
     return SampleSize(units.n_patients, units.n_units, images)
+
+
+def headline_of(units: AnalysisUnits) -> tuple[Headline, float | None]:
+    """Which AUC leads, and the share of the units that the largest patient holds (None if there is
+    no patient column or patients do not repeat). It depends on the numbers of units per patient
+    alone: not on scores, labels or the finding.
+    """
+    sizes = np.bincount(units.patient)
+    sizes = sizes[sizes > 0]
+    if not units.has_patient or sizes.size == 0 or sizes.max() == 1:
+        return "image", None
+    share = float(sizes.max() / sizes.sum())
+    dominated = share > DOMINANT_SHARE and int(np.ptp(sizes)) > 0
+    return ("patient" if dominated else "image"), share
 
 
 def participant_flow(table: Table, units: AnalysisUnits, ingest: Mapping[str, Any] | None) -> Flow:

@@ -43,7 +43,7 @@ def other_unit_report(
     sample = units.sample(name)
     context = operating_point_context(units, name, options)
     points = [operating_point_report(sample, threshold, context) for threshold in thresholds]
-    curves = None
+    curves, auc = None, auc_estimates(sample, options.level)
     if sample.label.size:
         curves = Curves(
             counts=thin_curve(rank_counts(sample.label, sample.score)),
@@ -54,7 +54,8 @@ def other_unit_report(
         pooling=Pooling("max", "any") if units.pooled else None,
         n=sample.label.size,
         n_positive=sample.n_positive,
-        auc=auc_estimates(sample, options.level).auc,
+        auc=auc.auc,
+        auc_patient_weighted=auc.auc_patient_weighted,
         operating_points=points,
         curves=curves,
     )

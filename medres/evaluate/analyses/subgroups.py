@@ -7,16 +7,16 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from medres.errors import EvaluationError
+from medres.evaluate.analyses.level_test import LevelTest, level_test
 from medres.evaluate.metrics.auc import auc_estimates
 from medres.evaluate.metrics.operating_point import (
     OperatingPointContext,
     operating_point_context,
     operating_point_report,
 )
-from medres.evaluate.metrics.roc import influence, placements, thin_curve
+from medres.evaluate.metrics.roc import thin_curve
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
 from medres.evaluate.schema import Subgroup
@@ -38,23 +38,28 @@ def subgroup_report(
     """
     use, sample = units.usable(name), units.sample(name)
     rows: list[Subgroup] = []
-    p_values: dict[str, float] = {}
+    tests: dict[str, LevelTest] = {}
     for column in options.subgroups:
         every = levels(units.columns, column)
-        level_of, compared = every[use], []
+        level_of = every[use]
+        compared: list[str] = []
         for level in sorted(set(level_of)):
             part = sample.take(level_of == level)
             context = operating_point_context(units, name, options, every == level)
             row = _row(part, column, str(level), thresholds, context)
             rows.append(row)
             if not row.suppressed and level != UNKNOWN:
-                compared.append(part)
-        p_value = interaction(compared, int(sample.patient.max(initial=0)) + 1)
-        if p_value is not None:
-            p_values[column] = p_value
-    adjusted = holm(p_values)
+                compared.append(str(level))
+        tests[column] = level_test(sample, level_of, compared)
+    adjusted = holm({c: t.p_value for c, t in tests.items() if t.p_value is not None})
     return [
-        replace(row, interaction_p=p_values.get(row.column), p_holm=adjusted.get(row.column))
+        replace(
+            row,
+            interaction_p=tests[row.column].p_value,
+            interaction_method=tests[row.column].method,
+            interaction_why=tests[row.column].why,
+            p_holm=adjusted.get(row.column),
+        )
         for row in rows
     ]
 
@@ -89,27 +94,6 @@ def levels(columns: pd.DataFrame, column: str) -> np.ndarray:
     return out
 
 
-def interaction(parts: list[Sample], n_patients: int) -> float | None:
-    """Wald chi-square that the logit AUCs of the parts are equal, patients shared between parts
-    allowed; None if undefined.
-    """
-    models = [placements(part, n_patients) for part in parts]
-    auc = np.array([m.auc for m in models])
-    if auc.size < 2 or (auc <= 0.0).any() or (auc >= 1.0).any():
-        return None
-    slope = 1.0 / (auc * (1.0 - auc))
-    phi = np.stack([influence(m) for m in models]) * slope[:, None]
-    contrast = np.diff(np.eye(auc.size), axis=0)
-    difference, covariance = (
-        contrast @ np.log(auc / (1.0 - auc)),
-        contrast @ (phi @ phi.T) @ contrast.T,
-    )
-    if np.linalg.matrix_rank(covariance) < auc.size - 1:
-        return None
-    chi_square = float(difference @ np.linalg.solve(covariance, difference))
-    return float(stats.chi2.sf(chi_square, auc.size - 1))
-
-
 def holm(p_values: dict[str, float]) -> dict[str, float]:
     """Holm 1979 step-down adjusted p-values."""
     out, running = {}, 0.0
@@ -138,9 +122,11 @@ def _row(
     )
     if row.suppressed:
         return row
+    auc = auc_estimates(part, context.level)
     return replace(
         row,
-        auc=auc_estimates(part, context.level).auc,
+        auc=auc.auc,
+        auc_patient_weighted=auc.auc_patient_weighted,
         counts=thin_curve(rank_counts(part.label, part.score), OVERLAY_POINTS),
         operating_points=[
             operating_point_report(part, threshold, context) for threshold in thresholds

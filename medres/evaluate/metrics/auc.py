@@ -5,21 +5,38 @@ coverage everywhere: in simulations the Wald interval covers far too little near
 classes. So Newcombe's interval is the headline if either class has fewer than 100 patients or the
 AUC is beyond .95, and the logit interval otherwise. At AUC 1 or 0 the headline is a one-sided
 bound.
+
+If the patients of a class have different numbers of units (`Sample.unequal`), the logit and
+Newcombe's interval use Student's t on Satterthwaite's degrees of freedom, and a variance that
+allows for the leverage of large patients. The Wald interval stays as published.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from scipy import optimize
 
-from medres.evaluate.metrics.roc import Placements, auc_covariance, disjoint_pairs, placements
+from medres.evaluate.metrics.roc import (
+    Placements,
+    auc_covariance,
+    disjoint_pairs,
+    leverage_covariance,
+    placements,
+    unequal_df,
+)
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import logit_interval, normal_quantile
+from medres.evaluate.statistics.intervals import (
+    degrees,
+    few_effective,
+    logit_interval,
+    normal_quantile,
+    t_quantile,
+)
 
 SMALL_CLASS = 100
 HIGH_AUC = 0.95
@@ -56,13 +73,23 @@ def auc_estimates(sample: Sample, level: float) -> AucEstimates:
     wald, logit = delong_estimates(base, sample, level)
     newcombe = newcombe_estimate(base, sample, level)
     headline = _headline(sample, base.auc, logit, newcombe, level)
+    headline, wald, logit, newcombe = (
+        _with_effective_patients(e, sample) for e in (headline, wald, logit, newcombe)
+    )
     if not sample.clustered:
         return AucEstimates(headline, wald, logit, newcombe)
     weighted = placements(sample, patient_weighted=True)
-    note = "equal weight per patient"
-    return AucEstimates(
-        headline, wald, logit, newcombe, delong_estimates(weighted, sample, level, note)[1]
-    )
+    return AucEstimates(headline, wald, logit, newcombe, _patient_weighted(weighted, sample, level))
+
+
+def auc_quantile(base: Placements, sample: Sample, level: float) -> float:
+    """Of the standard normal, or of Student's t if patients have different numbers of units."""
+    if not sample.unequal:
+        return normal_quantile(level)
+    if base.n_clusters_positive < 2 or base.n_clusters_negative < 2:
+        fewer = min(sample.effective_patients(True), sample.effective_patients(False))
+        return t_quantile(level, degrees(fewer))
+    return t_quantile(level, unequal_df([base], sample))
 
 
 def delong_estimates(
@@ -79,6 +106,7 @@ def delong_estimates(
         n_clusters=sample.n_patients if sample.clustered else None,
         design_effect=_design_effect(base, sample) if sample.clustered else None,
     )
+    unequal = sample.unequal and not note  # equal weights leave no patient who dominates
     suffix = (f", {note}" if note else "") + (", mean over folds" if np.ptp(sample.fold) else "")
     try:
         variance = float(auc_covariance([base])[0, 0])
@@ -89,10 +117,14 @@ def delong_estimates(
         null = estimate(why="the estimated variance is zero: no interval of this kind")
         return null, null
     z, error_size = normal_quantile(level), math.sqrt(variance)
+    scale = "logit"
     low, high = max(0.0, base.auc - z * error_size), min(1.0, base.auc + z * error_size)
     wald = estimate(low, high, level, "two", f"{name}, Wald, truncated to 0..1{suffix}")
+    if unequal:
+        z, scale = auc_quantile(base, sample, level), "logit, t for unequal patients"
+        error_size = math.sqrt(float(leverage_covariance([base])[0, 0]))
     low, high = logit_interval(base.auc, error_size, z)
-    return wald, estimate(low, high, level, "two", f"{name}, logit{suffix}")
+    return wald, estimate(low, high, level, "two", f"{name}, {scale}{suffix}")
 
 
 def newcombe_limits(auc: float, m: float, n: float, z: float) -> tuple[float, float]:
@@ -130,12 +162,14 @@ def newcombe_estimate(base: Placements, sample: Sample, level: float) -> Estimat
         )
     effect = _design_effect(base, sample)
     if effect is None:
-        m, n = float(base.n_clusters_positive), float(base.n_clusters_negative)
+        m, n = sample.effective_patients(True), sample.effective_patients(False)
         method = "Newcombe 2006, method 5, on the numbers of patients"
     else:
         m, n = max(1.0, m / max(1.0, effect)), max(1.0, n / max(1.0, effect))
         method = "Newcombe 2006, method 5, on class sizes / design effect"
-    limits = newcombe_limits(base.auc, m, n, normal_quantile(level))
+    if sample.unequal:
+        method += ", t for unequal patients"
+    limits = newcombe_limits(base.auc, m, n, auc_quantile(base, sample, level))
     return Estimate(
         base.auc, *limits, level, "two", method, n=sample.label.size, n_clusters=sample.n_patients,
         design_effect=effect, n_effective=m + n,
@@ -161,10 +195,45 @@ def _headline(
 ) -> Estimate:
     if auc in (0.0, 1.0):
         return perfect_bound(sample, auc, level)
-    small = min(sample.patients_with(True), sample.patients_with(False)) < SMALL_CLASS
-    if small or max(auc, 1.0 - auc) > HIGH_AUC or logit.ci_low is None:
-        return newcombe
-    return logit
+    patients = min(sample.effective_patients(True), sample.effective_patients(False))
+    return logit if _logit_holds(patients, auc, logit) else newcombe
+
+
+def _logit_holds(patients: float, auc: float, logit: Estimate) -> bool:
+    """Whether the logit interval is good enough to be the headline."""
+    beyond = max(auc, 1.0 - auc) > HIGH_AUC
+    return patients >= SMALL_CLASS and not beyond and logit.ci_low is not None
+
+
+def _patient_weighted(base: Placements, sample: Sample, level: float) -> Estimate:
+    """The AUC with equal weight per patient: the logit interval; for unequal patients Newcombe's on
+    the numbers of patients where the logit interval covers too little, and the exact bound at 0 or
+    1.
+    """
+    note = "equal weight per patient"
+    logit = delong_estimates(base, sample, level, note)[1]
+    m, n = base.n_clusters_positive, base.n_clusters_negative
+    if not sample.unequal or _logit_holds(min(m, n), base.auc, logit):
+        return logit
+    if base.auc in (0.0, 1.0):
+        bound = perfect_bound(sample, base.auc, level)
+        return replace(bound, method=bound.method and f"{bound.method}, {note}")
+    limits = newcombe_limits(base.auc, m, n, normal_quantile(level))
+    method = f"Newcombe 2006, method 5, on the numbers of patients, {note}"
+    return replace(
+        logit, why=None, ci_low=limits[0], ci_high=limits[1], level=level, sided="two",
+        method=method,
+    )  # fmt: skip
+
+
+def _with_effective_patients(estimate: Estimate, sample: Sample) -> Estimate:
+    """The same, with Kish's effective number of the smaller class if patients are unequal, and a
+    flag on an interval from few."""
+    if not sample.unequal:
+        return estimate
+    patients = min(sample.effective_patients(True), sample.effective_patients(False))
+    flag = None if estimate.bounds is None else few_effective(patients)
+    return replace(estimate, effective_patients=patients, flag=flag)
 
 
 def _design_effect(base: Placements, sample: Sample) -> float | None:
@@ -174,8 +243,9 @@ def _design_effect(base: Placements, sample: Sample) -> float | None:
     unclustered = Sample(
         sample.label, sample.score, np.arange(sample.label.size, dtype=np.int64), sample.fold
     )
+    covariance = leverage_covariance if sample.unequal else auc_covariance
     try:
-        clustered = float(auc_covariance([base])[0, 0])
+        clustered = float(covariance([base])[0, 0])
         independent = float(auc_covariance([placements(unclustered)])[0, 0])
     except ValueError:
         return None

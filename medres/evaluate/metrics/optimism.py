@@ -4,12 +4,21 @@ every bootstrap replicate.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from medres.evaluate.metrics.thresholds import youden_index
 from medres.evaluate.results import TwoRates
-from medres.evaluate.scores.sample import Counts, Sample, rank_counts
-from medres.evaluate.statistics.bootstrap import percentile_estimate, resampled
+from medres.evaluate.scores.sample import Counts, Float64Array, Sample, rank_counts
+from medres.evaluate.statistics.bootstrap import (
+    ENOUGH_FOR_PERCENTILES,
+    percentile_estimate,
+    resampled,
+    score_limits,
+)
+from medres.evaluate.statistics.estimate import Estimate
+from medres.evaluate.statistics.intervals import degrees, t_quantile
 
 
 def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRates:
@@ -41,11 +50,25 @@ def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRate
         optimism = float(np.mean(draws[name][defined] - rates)) if defined.any() else 0.0
         shifted = np.clip(draws[name] - optimism, 0.0, 1.0)
         value = min(1.0, max(0.0, apparent[name] - optimism))
-        method = "bootstrap of patients, threshold chosen again each time, shifted by the optimism"
-        corrected[name] = percentile_estimate(
-            value, shifted, level, method, sample.label.size, sample.n_patients
-        )
+        corrected[name] = _estimate(value, shifted, sample, name == "sensitivity", level)
     return TwoRates(corrected["sensitivity"], corrected["specificity"])
+
+
+def _estimate(
+    value: float, draws: Float64Array, sample: Sample, label: bool, level: float
+) -> Estimate:
+    """Percentile limits, or with few patients Wilson's on the variance of the bootstrap."""
+    method = "bootstrap of patients, threshold chosen again each time, shifted by the optimism"
+    smaller = min(sample.effective_patients(True), sample.effective_patients(False))
+    percentile = percentile_estimate(
+        value, draws, level, method, sample.label.size, sample.n_patients
+    )
+    if smaller >= ENOUGH_FOR_PERCENTILES or percentile.bounds is None:
+        return percentile
+    error = float(np.nanstd(draws, ddof=1))
+    most, quantile = sample.effective_patients(label), t_quantile(level, degrees(smaller))
+    low, high = score_limits(value, value, error, most, quantile)
+    return replace(percentile, ci_low=low, ci_high=high, method=f"{method}, Wilson with t")
 
 
 def _sensitivity(counts: Counts) -> float:

@@ -11,12 +11,21 @@ from functools import partial
 import numpy as np
 
 from medres.evaluate.results import PartialAuc, RateAtFixed
-from medres.evaluate.scores.sample import Counts, Int64Array, Sample, rank_counts
-from medres.evaluate.statistics.bootstrap import Statistic, percentile_estimate, resampled
+from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample, rank_counts
+from medres.evaluate.statistics.bootstrap import (
+    ENOUGH_FOR_PERCENTILES,
+    Statistic,
+    percentile_estimate,
+    resampled,
+    score_limits,
+)
 from medres.evaluate.statistics.estimate import Estimate, undefined
+from medres.evaluate.statistics.intervals import degrees, t_quantile
 
 RANGES = (("specificity", 0.8, 1.0), ("sensitivity", 0.8, 1.0))
 FIXED = (("specificity", 0.9), ("sensitivity", 0.9))
+PERCENTILE = "percentile bootstrap of patients"
+SCORE = "score interval on the variance of the bootstrap of patients, t"
 
 
 def partial_auc(counts: Counts, axis: str, low: float, high: float) -> float:
@@ -54,25 +63,99 @@ def partial_auc_report(
     sample: Sample, level: float, replicates: int
 ) -> tuple[list[PartialAuc], list[RateAtFixed]]:
     """Partial areas (RANGES), and rates at a fixed value of the other (FIXED), with percentile
-    intervals over patients.
+    intervals over patients, or score intervals if the smaller class has few of them.
     """
     if sample.n_positive == 0 or sample.n_negative == 0:
         null = undefined("one class only", n=sample.label.size)
         return _shaped(dict.fromkeys(_statistics(), null))
     counts = rank_counts(sample.label, sample.score)
+    smaller = min(sample.effective_patients(True), sample.effective_patients(False))
     statistics = _statistics()
-    draws = resampled(sample, statistics, replicates)
+    plotted = _plotted_statistics(sample) if smaller < ENOUGH_FOR_PERCENTILES else {}
+    draws = resampled(sample, {**statistics, **plotted}, replicates)
+    quantile = t_quantile(level, degrees(smaller))
     estimates = {}
     for name, statistic in statistics.items():
-        estimates[name] = percentile_estimate(
-            statistic(counts),
-            draws[name],
-            level,
-            "percentile bootstrap of patients",
-            sample.label.size,
-            sample.n_patients,
+        estimate = percentile_estimate(
+            statistic(counts), draws[name], level, PERCENTILE, sample.label.size, sample.n_patients
         )
+        if plotted and estimate.bounds is not None:
+            smooth = f"plotted {name}"
+            error = max(float(np.nanstd(draws[key], ddof=1)) for key in (name, smooth))
+            low, high = _score_limits(
+                name, estimate.estimate or 0.0, plotted[smooth](counts), error, sample, quantile
+            )
+            estimate = replace(estimate, ci_low=low, ci_high=high, method=SCORE)
+        estimates[name] = estimate
     return _shaped(estimates)
+
+
+def _score_limits(
+    name: str, value: float, plotted: float, error: float, sample: Sample, quantile: float
+) -> tuple[float, float]:
+    """Limits for few patients: the lower one from plotting positions, which allow for scores beyond
+    those of the sample."""
+    slope, intercept = _scale(name)
+    centers = [min(1.0, max(0.0, slope * x + intercept)) for x in (plotted, value)]
+    most = sample.effective_patients(True) + sample.effective_patients(False)
+    low, high = (
+        (limit - intercept) / slope
+        for limit in score_limits(min(centers), max(centers), slope * error, most, quantile)
+    )
+    return min(max(0.0, low), value), max(high, value)
+
+
+def _scale(name: str) -> tuple[float, float]:
+    """Slope and intercept that map a figure to 0..1: McClish's for an area."""
+    for axis, low, high in RANGES:
+        if name == f"area {axis}":
+            intercept = standardised(0.0, low, high)
+            return (standardised(high - low, low, high) - intercept) / (high - low), intercept
+    return 1.0, 0.0
+
+
+def _plotted_statistics(sample: Sample) -> dict[str, Statistic]:
+    """The same figures from plotting positions: of k patients, each gap between neighboring scores
+    of a class, and beyond the outermost, holds 1 / (k + 1) of the class.
+    """
+    patients = {axis: sample.effective_patients(axis == "sensitivity") for axis, _ in FIXED}
+    statistics: dict[str, Statistic] = {
+        f"plotted area {axis}": partial(
+            _plotted_area, axis=axis, low=low, high=high, patients=patients[axis]
+        )
+        for axis, low, high in RANGES
+    }
+    for axis, value in FIXED:
+        statistics[f"plotted fixed {axis}"] = partial(
+            _plotted_at, axis=axis, value=value, patients=patients[axis]
+        )
+    return statistics
+
+
+def _plotted(counts: Counts, axis: str, patients: float) -> tuple[Float64Array, Float64Array]:
+    """(x, y) of the ROC curve along 1 - specificity or along sensitivity, at the scores of the
+    class of that axis."""
+    along, up, n_along, n_up = counts.tp, counts.fp, counts.n_positive, counts.n_negative
+    if axis == "specificity":
+        along, up, n_along, n_up = up, along, n_up, n_along
+    rises = np.diff(along, prepend=0) > 0
+    x = along[rises] / n_along * (patients / (patients + 1.0))
+    y = up[rises] / n_up
+    return np.concatenate([[0.0], x, [1.0]]), np.concatenate([[0.0], y, [1.0]])
+
+
+def _plotted_area(counts: Counts, axis: str, low: float, high: float, patients: float) -> float:
+    x, y = _plotted(counts, axis, patients)
+    if axis == "specificity":
+        return _trapezoid(x, y, 1.0 - high, 1.0 - low)
+    return (high - low) - _trapezoid(x, y, low, high)
+
+
+def _plotted_at(counts: Counts, axis: str, value: float, patients: float) -> float:
+    x, y = _plotted(counts, axis, patients)
+    if axis == "specificity":
+        return float(np.interp(1.0 - value, x, y))
+    return 1.0 - float(np.interp(value, x, y))
 
 
 def _statistics() -> dict[str, Statistic]:
@@ -129,6 +212,11 @@ def _area(
     x, y = along[start:stop] / n_along, up[start:stop] / n_up
     if start == 0:
         x, y = np.concatenate([[0.0], x]), np.concatenate([[0.0], y])
+    return _trapezoid(x, y, low, high)
+
+
+def _trapezoid(x: Float64Array, y: Float64Array, low: float, high: float) -> float:
+    """Area under the polygon through (x, y), x rising, between two values of x."""
     inside = (x > low) & (x <= high)
     ends = np.interp([low, high], x, y)
     xs = np.concatenate([[low], x[inside], [high]])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medres.evaluate.results import Curve
 from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample
+from medres.evaluate.statistics.intervals import degrees
 
 MAX_CURVE_POINTS = 400
 
@@ -37,7 +38,7 @@ class Placements:
     auc: the (weighted) estimate. positive, negative (g,): summed weighted deviations of a patient's
         placements, so that positive + negative is the patient's influence. n_clusters_positive,
         n_clusters_negative: patients with at least one unit of the class. n_clusters: patients with
-        any unit.
+        any unit. share_positive, share_negative (g,): a patient's share of the weight of the class.
     """
 
     auc: float
@@ -46,6 +47,8 @@ class Placements:
     n_clusters_positive: int
     n_clusters_negative: int
     n_clusters: int
+    share_positive: Float64Array
+    share_negative: Float64Array
 
 
 def placements(
@@ -81,6 +84,8 @@ def placements(
         sample.patients_with(True),
         sample.patients_with(False),
         sample.n_patients,
+        np.mean([p.share_positive for p in parts], axis=0),
+        np.mean([p.share_negative for p in parts], axis=0),
     )
 
 
@@ -103,6 +108,8 @@ def _placements(sample: Sample, groups: int, patient_weighted: bool) -> Placemen
         int(np.count_nonzero(per_positive)),
         int(np.count_nonzero(per_negative)),
         int(np.count_nonzero(per_positive + per_negative)),
+        by_group(patient, a, groups) / total_a,
+        by_group(patient, b, groups) / total_b,
     )
 
 
@@ -127,6 +134,45 @@ def auc_covariance(models: list[Placements]) -> Float64Array:
         + i01 / (i01 - 1) * (b @ b.T)
         + total / (total - 1) * (cross + cross.T)
     )
+
+
+def leverage_covariance(models: list[Placements]) -> Float64Array:
+    """(k, k) covariance as `auc_covariance`, for patients with unequal numbers of units: a
+    patient's squared part is divided by 1 - its share of the class (Bell & McCaffrey 2002), since
+    the estimate is drawn toward a patient who dominates it. Equal to Obuchowski's if all shares of
+    a class are equal.
+
+    Raises ValueError if either class has fewer than two patients.
+    """
+    first = models[0]
+    if first.n_clusters_positive < 2 or first.n_clusters_negative < 2:
+        raise ValueError("the variance of an AUC needs two patients with each class")
+    a = np.stack([m.positive for m in models])
+    b = np.stack([m.negative for m in models])
+    cross = a @ b.T
+    a, b = a / np.sqrt(1.0 - first.share_positive), b / np.sqrt(1.0 - first.share_negative)
+    return a @ a.T + b @ b.T + first.n_clusters / (first.n_clusters - 1) * (cross + cross.T)
+
+
+def unequal_df(models: list[Placements], sample: Sample) -> float:
+    """Degrees of freedom of the `leverage_covariance` of an AUC, or of the difference of two: of a
+    sum of a part from the patients of each class, with Kish's effective number - 1 degrees in each
+    (Satterthwaite 1946).
+    """
+    first = models[0]
+    sides = (
+        ([m.positive for m in models], first.share_positive, True),
+        ([m.negative for m in models], first.share_negative, False),
+    )
+    by_class = []
+    for deviations, share, label in sides:
+        deviation = deviations[0] - (deviations[1] if len(models) > 1 else 0.0)
+        part = float(deviation @ (deviation / (1.0 - share)))
+        by_class.append((part, degrees(sample.effective_patients(label))))
+    spread = sum(part * part / df for part, df in by_class)
+    if spread <= 0.0:
+        return min(df for _, df in by_class)
+    return sum(part for part, _ in by_class) ** 2 / spread
 
 
 def influence(model: Placements) -> Float64Array:

@@ -23,6 +23,8 @@ ESTIMATE_COLUMNS = (
     "numerator",
     "denominator",
     "n_clusters",
+    "effective_patients",
+    "flag",
     "why",
 )
 # fields of a finding that are not in figures.csv, because they have tables of their own
@@ -163,6 +165,8 @@ def _subgroups(finding: Finding) -> Iterator[Row]:
                 point.rates.specificity, "specificity_"
             )
         auc = _columns(subgroup.auc, "auc_")
+        if subgroup.auc_patient_weighted is not None:
+            auc |= _columns(subgroup.auc_patient_weighted, "auc_patient_weighted_")
         yield {"finding": finding.title, **_scalars(subgroup), **auc, **rates}
 
 
@@ -179,6 +183,10 @@ def _readers(finding: Finding) -> Iterator[Row]:
 def _comparison(comparison: Comparison, title: str) -> Row:
     row = {**_scalars(comparison), "finding": title}
     row |= _columns(comparison.auc_difference, "auc_difference_")
+    if comparison.auc_difference_patient_weighted is not None:
+        row |= _columns(
+            comparison.auc_difference_patient_weighted, "auc_difference_patient_weighted_"
+        )
     if comparison.rates is not None:
         row |= _columns(comparison.rates.sensitivity_difference, "sensitivity_difference_")
         row |= _columns(comparison.rates.specificity_difference, "specificity_difference_")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medres.evaluate.metrics.auc import SMALL_CLASS
 from medres.evaluate.options import ReportOptions
-from medres.evaluate.schema import Report
+from medres.evaluate.schema import Finding, Report
 
 ORIGINS = {
     "frozen": "Frozen thresholds were chosen on a separate tuning (validation) split.",
@@ -34,6 +34,19 @@ def _units(report: Report) -> list[str]:
             "If patients contributed several units, patients were treated as clusters in all "
             "intervals."
         )
+        if any(f.effective_positive_patients is not None for f in report.findings.values()):
+            sentences.append(
+                "Because patients contributed different numbers of units, intervals of the AUC, "
+                "sensitivity and specificity use Kish's effective number of patients (1965), a "
+                "variance that allows for the leverage of large patients (Bell & McCaffrey 2002) "
+                "and Student's t with Satterthwaite's degrees of freedom (1946)."
+            )
+        if report.headline == "patient":
+            share = 100 * (report.largest_patient_share or 0.0)
+            sentences.append(
+                "The leading AUC gives each patient of a class the same weight, because one "
+                f"patient contributed {share:.0f}% of the units."
+            )
     else:
         sentences.append(
             "Units were treated as independent because no patient identifier was available."
@@ -100,8 +113,9 @@ def _further(report: Report) -> list[str]:
     if replicates:
         sentences.append(
             "For partial AUCs (McClish 1989), and for sensitivity and specificity at a fixed value "
-            f"of the other, percentile intervals from {max(replicates):,} bootstrap samples of "
-            "patients are reported."
+            f"of the other, intervals from {max(replicates):,} bootstrap samples of patients are "
+            "reported: percentile intervals, or score intervals on the variance of the bootstrap "
+            "if a class has fewer than 200 patients."
         )
     if any(f.decision_curve.model for f in findings):
         sentences.append(
@@ -115,9 +129,10 @@ def _further(report: Report) -> list[str]:
         )
     if any(f.subgroups for f in findings):
         sentences.append(
-            "AUCs of subgroups were compared by a Wald chi-square test on the logit scale with "
-            "Holm's adjustment over the subgroup variables; subgroups with fewer than 10 patients "
-            "in a class were suppressed."
+            "AUCs of subgroups were compared by "
+            + " or ".join(_level_tests(findings))
+            + ", with Holm's adjustment over the subgroup variables; subgroups with fewer than 10 "
+            "patients in a class were suppressed."
         )
     second_units = [f.other_unit.unit for f in findings if f.other_unit is not None]
     if second_units:
@@ -128,6 +143,12 @@ def _further(report: Report) -> list[str]:
             else "The estimates by image use the label and score of each image."
         )
     return sentences
+
+
+def _level_tests(findings: list[Finding]) -> list[str]:
+    """The tests of subgroups that were used."""
+    methods = {row.interaction_method for f in findings for row in f.subgroups}
+    return sorted(f"a {method}" for method in methods if method) or ["no test"]
 
 
 def _several(report: Report) -> list[str]:
@@ -160,7 +181,8 @@ def _several(report: Report) -> list[str]:
     if report.global_comparisons:
         sentences.append(
             "The hypothesis that all models have the same AUC was tested by the global chi-square "
-            "test of DeLong et al."
+            "test of DeLong et al., compared with the F distribution (degrees of freedom of "
+            "Krishnamoorthy & Yu 2004)."
         )
     margins = [c.noninferiority.margin for c in report.comparisons if c.noninferiority is not None]
     if margins:

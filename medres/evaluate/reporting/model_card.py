@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import re
 
-from medres.evaluate.reporting.narrative import MISSING, percent
-from medres.evaluate.schema import Finding, OperatingPoint, Report
+from medres.evaluate.reporting.narrative import MISSING, leading_auc, percent
+from medres.evaluate.schema import Finding, Headline, OperatingPoint, Report
 from medres.evaluate.scores.table import UNIT_PLURAL
 from medres.evaluate.statistics.estimate import Estimate
 
@@ -42,7 +42,7 @@ def model_card_markdown(report: Report) -> str:
         "| Finding | n with / without | AUC | Threshold | Sensitivity | Specificity |",
         "|---|---|---|---|---|---|",
     ]
-    lines += [_row(finding) for finding in report.findings.values()]
+    lines += [_row(finding, report.headline) for finding in report.findings.values()]
     lines += ["", "## Warnings", ""]
     lines += [
         f"- {text(report.title_of(w.finding) + ': ' if w.finding else '')}{text(w.text)}"
@@ -58,11 +58,11 @@ def text(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", flat)
 
 
-def _row(finding: Finding) -> str:
+def _row(finding: Finding, headline: Headline) -> str:
     cells = [
         text(finding.title),
         f"{finding.n_positive} / {finding.n_negative}",
-        _auc(finding.auc),
+        _auc(leading_auc(finding, headline)),
     ]
     if finding.operating_points:
         point = finding.operating_points[0]

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 from medres.evaluate.metrics.auc import SMALL_CLASS, WIDE_AUC, WIDE_CLASS
 from medres.evaluate.metrics.thresholds import FEW_PATIENTS
-from medres.evaluate.schema import Finding, OtherUnit, Report, ReportWarning
+from medres.evaluate.schema import Finding, Headline, OtherUnit, Report, ReportWarning
 from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
 from medres.evaluate.statistics.estimate import Estimate
+from medres.evaluate.statistics.intervals import FEW_EFFECTIVE
 from medres.tasks import task_named
 
 ENRICHED = 0.3
+UNEQUAL_SHARE = 0.5  # effective patients / patients; below it there is a warning
 MISSING = "–"  # stands for a number that does not exist
 
 
@@ -57,14 +59,28 @@ def interval(estimate: Estimate, digits: int = 3) -> str:
     return (f"{_confidence(estimate)} " if two_sided else "") + limits(estimate, digits)
 
 
-def summary(finding: Finding | OtherUnit, unit: str) -> str:
-    """Summary of one finding at one unit of analysis, for a clinician."""
+def leading_auc(finding: Finding | OtherUnit, headline: Headline) -> Estimate:
+    """The AUC of a finding that the headline of its report names."""
+    weighted = finding.auc_patient_weighted
+    return weighted if headline == "patient" and weighted is not None else finding.auc
+
+
+def summary(finding: Finding | OtherUnit, unit: str, headline: Headline = "image") -> str:
+    """Summary of one finding at one unit of analysis, for a clinician; the AUC is the one that the
+    headline of the report names."""
     auc = finding.auc
     if auc.estimate is None:
         return f"The AUC cannot be computed: {auc.why}."
+    leading = leading_auc(finding, headline)
+    name = "the AUC"
+    if leading is not auc:
+        name = (
+            "the AUC with equal weight per patient; with equal weight per "
+            f"{unit}: {percent(auc.estimate)}"
+        )
     text = (
         f"Of all pairs of one {unit} with and one {unit} without the finding, the model gives the "
-        f"one with the finding the higher score in {percent(auc.estimate)} (the AUC)."
+        f"one with the finding the higher score in {percent(leading.estimate)} ({name})."
     )
     if not finding.operating_points:
         return text
@@ -106,6 +122,14 @@ def _table_warnings(report: Report) -> Iterator[tuple[str, str]]:
             f"Confidence intervals are too narrow if patients occur more than once.",
         )
     yield from _id_warnings(report)
+    if report.headline == "patient":
+        units = UNIT_PLURAL[report.analysis_unit]
+        yield (
+            "dominant_patient",
+            f"One patient holds {percent(report.largest_patient_share)} of the {units}. The AUC in "
+            f"which all {units} weigh the same mostly describes this patient, so the AUC in which "
+            f"all patients weigh the same leads. Sensitivity and specificity count {units}.",
+        )
     if report.folds:
         yield (
             "folds",
@@ -158,8 +182,11 @@ def _finding_warnings(name: str, finding: Finding, report: Report) -> Iterator[t
                 "table, write 0 instead.",
             )
         return
-    yield from _class_size_warnings(finding, finding.auc.estimate, report)
-    yield from _auc_warnings(finding.auc, finding.auc.estimate)
+    leading = leading_auc(finding, report.headline)
+    auc = finding.auc.estimate if leading.estimate is None else leading.estimate
+    yield from _class_size_warnings(finding, auc, report)
+    yield from _unequal_warnings(finding, report)
+    yield from _auc_warnings(leading, auc)
     yield from _threshold_and_label_warnings(name, finding, report)
     if report.design.sampling == "cohort" and finding.brier.estimate is None:
         yield "no_calibration", f"Calibration is not reported: {finding.brier.why}."
@@ -191,6 +218,33 @@ def _class_size_warnings(finding: Finding, auc: float, report: Report) -> Iterat
             "With an AUC this close to 1 and this many patients, Newcombe's interval is "
             "conservative (coverage above 99% in simulations). The logit interval is listed under "
             "“All estimates”.",
+        )
+
+
+def _unequal_warnings(finding: Finding, report: Report) -> Iterator[tuple[str, str]]:
+    """If the patients of a class count as far fewer equal ones (Kish's effective number)."""
+    classes = (
+        ("with", finding.n_positive_patients, finding.effective_positive_patients),
+        ("without", finding.n_negative_patients, finding.effective_negative_patients),
+    )
+    parts, few = [], False
+    for side, patients, effective in classes:
+        if not patients or effective is None or effective >= patients - 1e-9:
+            continue
+        few = few or effective < FEW_EFFECTIVE
+        if effective < max(UNEQUAL_SHARE * patients, min(FEW_EFFECTIVE, patients)):
+            count = f"{patients} {unit_noun(patients, 'patient')} {side} the finding"
+            parts.append(f"the {count} count as {effective:.1f} equal ones")
+    if parts:
+        yield (
+            "unequal_patients",
+            f"Some patients have many more {UNIT_PLURAL[report.analysis_unit]} than others: "
+            f"{', and '.join(parts)} (Kish's effective number). Confidence intervals allow for it"
+            + (
+                f"; with fewer than {FEW_EFFECTIVE} effective patients, read them with care."
+                if few
+                else "."
+            ),
         )
 
 

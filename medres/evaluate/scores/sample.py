@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,27 @@ class Sample:
         """Patients with at least one unit of that label."""
         return int(np.count_nonzero(np.bincount(self.patient[self.label == label])))
 
+    def units_per_patient(self, label: bool) -> Int64Array:
+        """(k,) numbers of units of that label, one entry per patient who has any."""
+        return self._units_per_patient[label]
+
+    @cached_property
+    def _units_per_patient(self) -> tuple[Int64Array, Int64Array]:
+        counts = [np.bincount(self.patient[member]) for member in (~self.label, self.label)]
+        without, with_finding = (count[count > 0] for count in counts)
+        return without, with_finding
+
+    def effective_patients(self, label: bool) -> float:
+        """Kish's effective number of the patients with that label."""
+        return effective_number(self.units_per_patient(label))
+
+    @cached_property
+    def unequal(self) -> bool:
+        """Whether the patients of a class have different numbers of its units."""
+        return self.clustered and any(
+            np.unique(self.units_per_patient(c)).size > 1 for c in (True, False)
+        )
+
     def take(self, mask: NDArray[np.bool_]) -> Sample:
         """The units where `mask` (n,) is True."""
         return Sample(self.label[mask], self.score[mask], self.patient[mask], self.fold[mask])
@@ -60,6 +82,17 @@ class Counts:
     fp: Int64Array
     n_positive: int
     n_negative: int
+
+
+def effective_number(sizes: NDArray[Any]) -> float:
+    """Kish 1965: the number of equal clusters that tell as much about a mean as these; 0 if there
+    is none.
+
+    >>> effective_number(np.array([3, 3, 3])), round(effective_number(np.array([60, 1, 1])), 2)
+    (3.0, 1.07)
+    """
+    total = float(np.sum(sizes))
+    return total * total / float(np.sum(sizes * sizes)) if total else 0.0
 
 
 def rank_counts(label: NDArray[np.bool_], score: Float64Array) -> Counts:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         percentile_estimate,
         replicates_for,
         resampled,
+        score_limits,
     )
     from medres.evaluate.statistics.estimate import Estimate, undefined
     from medres.evaluate.statistics.intervals import (
@@ -27,7 +28,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "medres.evaluate.statistics.bootstrap": "Statistic percentile_estimate replicates_for "
-        "resampled",
+        "resampled score_limits",
         "medres.evaluate.statistics.estimate": "Estimate undefined",
         "medres.evaluate.statistics.intervals": "likelihood_ratio logit_interval "
         "mean_in_unit_range normal_quantile proportion_estimate t_quantile",

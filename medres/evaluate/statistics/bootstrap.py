@@ -8,19 +8,23 @@ without a closed form use it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample
 from medres.evaluate.statistics.estimate import Estimate
+from medres.evaluate.statistics.intervals import wilson
 
 REPLICATES = 2000
 SEED = 20240229
 # units x findings x replicates; above it there are fewer replicates, but at least MIN_REPLICATES
 MAX_WORK = 200_000_000
 MIN_REPLICATES = 400
+# (effective) patients of the smaller class; below it a percentile interval covers too little
+ENOUGH_FOR_PERCENTILES = 200
+NO_DIFFERENCE = "the bootstrap samples do not differ: no interval"
 
 Statistic = Callable[[Counts], float]
 
@@ -64,25 +68,53 @@ def percentile_estimate(
     """Percentile interval. Replicates without a class are counted; if they are more than a tenth,
     there is no interval.
     """
+    null = without_interval(value, draws, n, n_clusters)
     defined = draws[~np.isnan(draws)]
-    n_undefined = int(draws.size - defined.size)
-    estimate = partial(
-        Estimate,
+    if too_many_undefined(draws):
+        return null
+    low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
+    if not low < high:
+        return replace(null, why=NO_DIFFERENCE)
+    low, high = min(float(low), value), max(float(high), value)
+    return replace(
+        null, ci_low=low, ci_high=high, level=level, sided="two", method=method, why=None
+    )
+
+
+def without_interval(value: float, draws: Float64Array, n: int, n_clusters: int) -> Estimate:
+    """The estimate with the counts of the bootstrap, and why it would have no interval."""
+    return Estimate(
         value,
         n=n,
         n_clusters=n_clusters,
         replicates=int(draws.size),
-        replicates_undefined=n_undefined,
+        replicates_undefined=int(np.isnan(draws).sum()),
+        why="a class is missing in more than 10% of the bootstrap samples: no interval",
     )
-    if n_undefined > draws.size // 10:
-        return estimate(
-            why="a class is missing in more than 10% of the bootstrap samples: no interval"
-        )
-    low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    if not low < high:
-        return estimate(why="the bootstrap samples do not differ: no interval")
-    low, high = min(float(low), value), max(float(high), value)
-    return estimate(low, high, level, "two", method)
+
+
+def too_many_undefined(draws: Float64Array) -> bool:
+    return int(np.isnan(draws).sum()) > draws.size // 10
+
+
+def score_limits(
+    low_center: float, high_center: float, error: float, most: float, quantile: float
+) -> tuple[float, float]:
+    """Limits of a share in 0..1 whose standard error is that of the bootstrap: Wilson's interval on
+    the effective number p (1 - p) / error^2, at least 1 and at most `most` (Zhou & Qin 2005 use the
+    same pair of a score interval and a bootstrap variance).
+
+    The percentile interval covers too little in small classes, where the replicates cannot be worse
+    than the sample. The lower limit belongs to `low_center` and the upper one to `high_center`,
+    which differ if the estimate is biased.
+    """
+
+    def limits(p: float) -> tuple[float, float]:
+        n = p * (1.0 - p) / error**2 if error > 0.0 else most
+        n = min(max(n, 1.0), most)
+        return wilson(p * n, n, quantile)
+
+    return limits(low_center)[0], limits(high_center)[1]
 
 
 def _in_order_of_appearance(patient: Int64Array) -> tuple[Int64Array | None, int]:

@@ -14,7 +14,9 @@ class Estimate:
 
     ci_low, ci_high: the interval; None with the reason in `why`. level: of confidence, 0..1.
     sided: "two" or "one". n: units of analysis. numerator, denominator: of a proportion or ratio.
-    n_clusters: patients. n_effective: n / design_effect. replicates: of the bootstrap.
+    n_clusters: patients. effective_patients: Kish's number of them, if they have different numbers
+    of units; of the smaller class for an AUC. n_effective: n / design_effect. replicates: of the
+    bootstrap. flag: why the interval is to be read with care.
 
     >>> Estimate(0.8, 0.7, 0.9, level=0.95, sided="two").to_dict()
     {'estimate': 0.8, 'ci_low': 0.7, 'ci_high': 0.9, 'level': 0.95, 'sided': 'two'}
@@ -32,9 +34,11 @@ class Estimate:
     n_clusters: int | None = None
     design_effect: float | None = None
     n_effective: float | None = None
+    effective_patients: float | None = None
     replicates: int | None = None
     replicates_undefined: int | None = None
     why: str | None = None
+    flag: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from medres.evaluate.scores.sample import Float64Array, Int64Array
+from medres.evaluate.scores.sample import Float64Array, Int64Array, effective_number
 from medres.evaluate.statistics.estimate import Estimate, undefined
+
+FEW_EFFECTIVE = 10  # patients; below it, an interval from unequal clusters is flagged
+MIN_DF = 0.1  # of Student's t; below it the quantile overflows
 
 
 def normal_quantile(level: float) -> float:
@@ -20,7 +23,7 @@ def normal_quantile(level: float) -> float:
     return float(stats.norm.ppf(0.5 + level / 2.0))
 
 
-def t_quantile(level: float, df: int) -> float:
+def t_quantile(level: float, df: float) -> float:
     return float(stats.t.ppf(0.5 + level / 2.0, df))
 
 
@@ -56,7 +59,8 @@ def proportion_estimate(
 
     Clustered: Wilson on n / design effect with Student's t on (patients - 1) degrees of freedom.
     The design effect is that of the ratio estimator, and at least 1. At 0 or 100 % that estimator
-    is not informative, and the effective number is the number of patients.
+    is not informative, and the effective number is the number of patients. For patients with
+    different numbers of units, Kish's effective number takes the place of the number of patients.
 
     >>> rate = proportion_estimate(np.array([True, True, True, False]), np.arange(4), 0.95)
     >>> rate.estimate, round(rate.ci_low, 2), round(rate.ci_high, 2), rate.method
@@ -76,7 +80,10 @@ def proportion_estimate(
         return estimate(why="all units come from one patient: no interval", n_clusters=1)
     effect = design_effect(hit.astype(np.float64), cluster)
     effective = n / effect
-    low, high = wilson(k / n * effective, effective, t_quantile(level, groups - 1))
+    size = np.bincount(cluster)
+    patients = effective_number(size)
+    low, high = wilson(k / n * effective, effective, t_quantile(level, degrees(patients)))
+    unequal = bool(np.ptp(size))
     return estimate(
         low,
         high,
@@ -85,19 +92,32 @@ def proportion_estimate(
         n_clusters=groups,
         design_effect=effect,
         n_effective=effective,
+        effective_patients=patients if unequal else None,
+        flag=few_effective(patients) if unequal else None,
     )
 
 
+def few_effective(patients: float) -> str | None:
+    """The flag of an interval from so few effective patients that its coverage is not assured."""
+    return f"fewer than {FEW_EFFECTIVE} effective patients" if patients < FEW_EFFECTIVE else None
+
+
+def degrees(patients: float) -> float:
+    """Degrees of freedom of Student's t for this (effective) number of patients."""
+    return max(patients - 1.0, MIN_DF)
+
+
 def design_effect(hit: Float64Array, cluster: Int64Array) -> float:
-    """Variance of a clustered proportion divided by the binomial variance, at least 1; n / patients
-    at 0 and 100 %.
+    """Variance of a clustered proportion divided by the binomial variance, at least 1; n / Kish's
+    number of patients at 0 and 100 %. A patient's squared deviation is divided by 1 - its share of
+    the units (Bell & McCaffrey 2002): with equal shares the usual patients / (patients - 1).
     """
     n, p = hit.size, float(hit.mean())
     size = np.bincount(cluster)
     if p in (0.0, 1.0):
-        return n / size.size
+        return n / effective_number(size)
     deviation = np.bincount(cluster, hit) - p * size
-    variance = size.size / (size.size - 1) * float(deviation @ deviation) / n**2
+    variance = float(deviation @ (deviation / (1.0 - size / n))) / n**2
     return max(1.0, variance / (p * (1.0 - p) / n))
 
 

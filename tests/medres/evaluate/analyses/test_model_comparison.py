@@ -72,15 +72,32 @@ def test_a_row_says_what_was_compared_and_how(repeat: bool) -> None:
     }
     assert {key: row[key] for key in told} == told
     estimate, p_value = paired_difference(sample_of(a), sample_of(b), 0.9)
-    assert row["p_value"] == p_value
-    assert row["auc_difference"] == estimate.to_dict()
+    assert row["p_value"] == pytest.approx(p_value, rel=1e-12)
+    difference = row["auc_difference"]
+    for key, value in estimate.to_dict().items():
+        expected = pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
+        assert difference.pop(key) == expected
+    assert not difference
     assert (estimate.method, estimate.level, estimate.sided, estimate.n, estimate.n_clusters) == (
-        f"{method}, Wald", 0.9, "two", 120, 60 if repeat else None
+        f"{method}, Wald{', t for unequal patients' * repeat}", 0.9, "two", 120,
+        60 if repeat else None,
     )  # fmt: skip
     counts = row["b_counts"]
     assert counts["tp"][-1] == a.label.sum()
     assert len(counts["tp"]) <= OVERLAY_POINTS
-    half = stats.norm.isf(0.05) * abs(estimate.estimate) / stats.norm.isf(p_value / 2)
+    reference = stats.norm()
+    if repeat:  # labels are mixed, so a patient has one or two units of a class
+        sample, models = sample_of(a), [placements(sample_of(f)) for f in (a, b)]
+        parts = []
+        for side, label in (("positive", True), ("negative", False)):
+            deviation = getattr(models[0], side) - getattr(models[1], side)
+            sizes = np.bincount(sample.patient[sample.label == label])
+            kish = sizes.sum() ** 2 / (sizes**2).sum()
+            share = getattr(models[0], f"share_{side}")
+            parts.append((float(deviation @ (deviation / (1 - share))), kish - 1))
+        df = sum(v for v, _ in parts) ** 2 / sum(v * v / f for v, f in parts)
+        reference = stats.t(df)
+    half = reference.isf(0.05) * abs(estimate.estimate) / reference.isf(p_value / 2)
     assert (estimate.ci_low, estimate.ci_high) == pytest.approx(
         (estimate.estimate - half, estimate.estimate + half)
     )

@@ -18,6 +18,7 @@ from medres.evaluate.analyses.paired_rates import (
     paired_rates,
     tango,
 )
+from medres.evaluate.metrics.roc import placements
 from medres.evaluate.metrics.sample_size import patients_for_half_width, sample_size_report
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.scores.sample import Sample
@@ -174,7 +175,7 @@ def samples(frames: list[pd.DataFrame]) -> list[Sample]:
 def test_global_test_of_two_is_the_square_of_the_paired_test(few_replicates) -> None:
     a, b, c = drawn()
     p = evaluate(a, compare=b).numbers["comparisons"][0]["p_value"]
-    assert global_test(samples([a, b])).p_value == pytest.approx(p)
+    assert global_test(samples([a, b])).p_chi_square == pytest.approx(p)
     report = evaluate(a, compare={"b": b, "c": c.iloc[10:]})
     (row,) = report.numbers["global_comparisons"]
     assert (row["df"], row["n_common"], row["models"]) == (2, 190, ["scores", "b", "c"])
@@ -201,11 +202,14 @@ def test_the_global_row_counts_what_all_models_can_be_judged_on(few_replicates) 
     report = evaluate(frames["a"], compare={"b": frames["b"], "c": frames["c"]})
     (row,) = report.numbers["global_comparisons"]
     left = [frame.drop(index=list(gone.values())) for frame in (a, b, c)]
-    assert row == {
+    expected = {
         "finding": "positive",
         "models": ["scores", "b", "c"],
         "n_common": 197,
     } | to_plain(global_test(samples(left)))
+    for key in ("df_denominator", "p_value"):
+        assert row.pop(key) == pytest.approx(expected.pop(key), rel=1e-12)
+    assert row == expected
     assert [one["n_common"] for one in report.numbers["comparisons"]] == [198, 198]
 
 
@@ -242,3 +246,43 @@ def test_precision_without_an_interval_has_a_reason() -> None:
         sample_size_report(e, 50, 100, 0.05, 0.95).negatives_needed
         == 2 * sample_size_report(e, 50, 100, 0.05, 0.95).positives_needed
     )
+
+
+def three_models(m: int, n: int, seed: int) -> list[Sample]:
+    rng = np.random.default_rng(seed)
+    label = np.arange(m + n) < m
+    shared = rng.normal(size=m + n) + label
+    zeros = np.zeros(m + n, dtype=np.int64)
+    return [
+        Sample(label, shared + rng.normal(size=m + n), np.arange(m + n), zeros) for _ in range(3)
+    ]
+
+
+def test_the_global_test_of_two_models_is_t_on_satterthwaites_degrees() -> None:
+    a, b, _ = three_models(8, 30, 0)
+    found = global_test([a, b])
+    models = [placements(s) for s in (a, b)]
+    parts = []
+    for side, size in (("positive", 8), ("negative", 30)):
+        difference = getattr(models[0], side) - getattr(models[1], side)
+        parts.append((size / (size - 1) * float(difference @ difference), size - 1))
+    df = sum(v for v, _ in parts) ** 2 / sum(v * v / f for v, f in parts)
+    assert found.df_denominator == pytest.approx(df)
+    t = math.sqrt(found.chi_square)
+    assert found.p_value == pytest.approx(2 * stats.t.sf(t, found.df_denominator))
+
+
+def test_the_global_test_of_few_positives_keeps_its_size() -> None:
+    """With 5 + 95 patients the chi-square rejects about 10 to 16 % of equal models at 5 %."""
+    found = [global_test(three_models(5, 95, seed)) for seed in range(300)]
+    chi_square = np.mean([t.p_chi_square < 0.05 for t in found])
+    assert chi_square > 0.08
+    assert np.mean([(t.p_value or 1.0) < 0.05 for t in found]) < 0.07
+    large = global_test(three_models(400, 400, 1))
+    assert large.p_value == pytest.approx(large.p_chi_square, abs=0.005)
+
+
+def test_two_patients_are_too_few_for_a_global_test() -> None:
+    found = global_test(three_models(2, 2, 3))
+    assert found.p_value is None
+    assert found.why is not None

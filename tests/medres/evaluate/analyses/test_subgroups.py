@@ -7,7 +7,8 @@ from helpers import raises_code
 from scipy import stats
 
 from medres.errors import EvaluationError
-from medres.evaluate.analyses.subgroups import holm, interaction, levels, subgroup_report
+from medres.evaluate.analyses.level_test import interaction
+from medres.evaluate.analyses.subgroups import holm, levels, subgroup_report
 from medres.evaluate.metrics.roc import auc_covariance, placements
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions

@@ -326,10 +326,23 @@ def test_a_class_is_divided_by_the_design_effect_down_to_less_than_two_units(fli
     patient = np.repeat(np.arange(5), [7, 2, 6, 6, 6])
     label = (patient < 2) ^ flip
     score = np.array([0.9, 0.2, 0.1, 0.5, 0.8])[patient] + 0.001 * np.arange(patient.size)
-    newcombe = auc_estimates(
-        sample_of(label, -score if flip else score, patient), 0.95
-    ).auc_newcombe
+    sample = sample_of(label, -score if flip else score, patient)
+    newcombe = auc_estimates(sample, 0.95).auc_newcombe
+    base = placements(sample)
+    by_class = [
+        (base.positive, 81 / 53),
+        (base.negative, 3.0),
+    ]  # Kish's numbers of 7, 2 and 6, 6, 6
+    if flip:
+        by_class = [(base.positive, 3.0), (base.negative, 81 / 53)]
+    shares = [base.share_positive, base.share_negative]
+    parts = [
+        (float(part @ (part / (1 - share))), kish - 1)
+        for (part, kish), share in zip(by_class, shares, strict=True)
+    ]
+    df = sum(v for v, _ in parts) ** 2 / sum(v * v / f for v, f in parts)
+    t = float(stats.t.ppf(0.975, df))
     small, large = 9 / newcombe.design_effect, 18 / newcombe.design_effect
     assert 1 < small < 2 < large
-    expected = newcombe_limits(newcombe.estimate, *((large, small) if flip else (small, large)), Z)
+    expected = newcombe_limits(newcombe.estimate, *((large, small) if flip else (small, large)), t)
     assert (newcombe.ci_low, newcombe.ci_high) == pytest.approx(expected)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from medres.evaluate.metrics.auc import auc_estimates
 from medres.evaluate.metrics.average_precision import average_precision
 from medres.evaluate.metrics.optimism import optimism_corrected
 from medres.evaluate.metrics.partial_auc import (
+    SCORE,
     partial_auc,
     partial_auc_report,
     sensitivity_at,
@@ -19,8 +21,14 @@ from medres.evaluate.metrics.partial_auc import (
 from medres.evaluate.metrics.roc import auc_covariance, auc_from_counts, placements
 from medres.evaluate.metrics.thresholds import youden_index
 from medres.evaluate.scores.sample import Counts, Sample, rank_counts
-from medres.evaluate.statistics.bootstrap import percentile_estimate, replicates_for, resampled
+from medres.evaluate.statistics.bootstrap import (
+    percentile_estimate,
+    replicates_for,
+    resampled,
+    score_limits,
+)
 from medres.evaluate.statistics.estimate import Estimate
+from medres.evaluate.statistics.intervals import wilson
 
 
 def drawn(
@@ -187,13 +195,55 @@ def test_rates_at_a_fixed_rate_by_hand() -> None:
     assert sensitivity_at(worst, 1.0) == 0.0
 
 
+def test_many_patients_keep_percentile_limits() -> None:
+    sample = drawn(n=900)
+    assert min(sample.n_positive, sample.n_negative) >= 200
+    areas, at_fixed = partial_auc_report(sample, 0.95, 50)
+    draws = resampled(sample, {"x": partial(specificity_at, sensitivity=0.9)}, 50)["x"]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    found = at_fixed[1].specificity
+    assert found.method == areas[0].raw.method == "percentile bootstrap of patients"
+    assert (found.ci_low, found.ci_high) == pytest.approx((low, high))
+
+
+def test_score_limits_by_hand_and_at_the_ends() -> None:
+    # p .8, standard error .1: 16 effective patients
+    assert score_limits(0.8, 0.8, 0.1, 100, 2.0) == pytest.approx(wilson(12.8, 16, 2.0))
+    assert score_limits(0.7, 0.8, 0.1, 100, 2.0)[0] == pytest.approx(wilson(14.7, 21, 2.0)[0])
+    assert score_limits(1.0, 1.0, 0.0, 15, 2.0) == pytest.approx((15 / 19, 1.0))  # n / (n + t^2)
+    assert score_limits(0.5, 0.5, 0.001, 15, 2.0) == pytest.approx(wilson(7.5, 15, 2.0))
+
+
+def test_few_positives_do_not_narrow_the_specificity_at_a_sensitivity() -> None:
+    """With ten positives, sensitivity .9 is reached at the second lowest of them, and the
+    replicates rarely go below: the lower limit must.
+    """
+    s = drawn(n=100)
+    few = s.take(np.append(np.flatnonzero(s.label)[:10], np.flatnonzero(~s.label)))
+    estimate = partial_auc_report(few, 0.95, 400)[1][1].specificity
+    draws = resampled(few, {"x": partial(specificity_at, sensitivity=0.9)}, 400)["x"]
+    assert estimate.ci_low < np.nanquantile(draws, 0.025) - 0.02
+    assert estimate.ci_low < estimate.estimate < estimate.ci_high
+
+
+def test_partial_figures_of_mirrored_data_are_mirrored() -> None:
+    """Labels swapped and scores negated: specificity and sensitivity change places."""
+    s = drawn(n=80, digits=9)
+    other = Sample(~s.label, -s.score, s.patient, s.fold)
+    a, b = partial_auc_report(s, 0.95, 50), partial_auc_report(other, 0.95, 50)
+    for i, j in ((0, 1), (1, 0)):
+        assert a[0][i].raw.estimate == pytest.approx(b[0][j].raw.estimate)
+        assert a[0][i].raw.ci_high == pytest.approx(b[0][j].raw.ci_high, abs=0.1)
+        assert a[0][i].raw.ci_low == pytest.approx(b[0][j].raw.ci_low, abs=0.1)
+
+
 def test_partial_numbers_have_intervals_around_the_estimate() -> None:
     areas, at_fixed = partial_auc_report(drawn(n=200, repeat=2), 0.95, 400)
     for row in areas:
         assert row.raw.ci_low < row.raw.estimate < row.raw.ci_high
         assert row.standardised.replicates == 400
         assert 0.5 < row.standardised.estimate < 1
-        assert (row.raw.method, row.raw.n) == ("percentile bootstrap of patients", 200)
+        assert (row.raw.method, row.raw.n) == (SCORE, 200)
     sample = drawn(n=200, repeat=2)
     counts = rank_counts(sample.label, sample.score)
     assert [(row.axis, row.low, row.high) for row in areas] == [

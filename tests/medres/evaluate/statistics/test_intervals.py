@@ -92,6 +92,8 @@ def test_what_a_proportion_says() -> None:
         "n_clusters": 3,
         "design_effect": pairs.design_effect,
         "n_effective": 4 / pairs.design_effect,
+        "effective_patients": 16 / 6,
+        "flag": "fewer than 10 effective patients",
     }
     method = "Wilson on n / design effect, patients as clusters, t"
     assert said(pairs) == {**counts, **effect, "sided": "two", "method": method}
