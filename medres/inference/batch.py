@@ -4,7 +4,8 @@ every file accounted for.
 OUT/predictions.jsonl   one line per study, appended when the study is predicted; a repeated command
                         resumes after the last complete line
 OUT/predictions.csv     the same as a table, written at the end
-OUT/quarantine.csv      path, reason and message of every study without a prediction
+OUT/quarantine.csv      path, reason, code and message of every study without a prediction; the
+                        reason of a refusal that is no fault of a file is `refused`
 OUT/predict.json        SHA-256 of the model, and the counts: given = answered + quarantined
 """
 
@@ -16,7 +17,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,18 @@ from data_pipelines.runtime.walk import Walk, walk_files
 from data_pipelines.runtime.worker_pool import map_isolated
 from medres.errors import RefusedInput
 from medres.inference.predictor import Predictor
+from medres.inference.request_files import NOT_OPENED, paths_of
 from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
 from medres.inference.study_reader import ReadRequest, StudyReading, read_request, request_of
 from medres.progress import ProgressReporter
 
 LINES, SUMMARY = "predictions.jsonl", "predict.json"
-QUARANTINE = ("path", "reason", "message")
-NO_FILE = "Not a regular file; it was not opened."
+QUARANTINE = ("path", "reason", "code", "message")
 
 
 def predict_all(
     predictor: Predictor,
-    paths: Sequence[str | Path],
+    paths: str | Path | Iterable[str | Path],
     out: Path | str,
     *,
     allow_name_mismatch: bool = False,
@@ -55,6 +56,7 @@ def predict_all(
     """
     out, reporter = Path(out), progress or ProgressReporter()
     records = _claim_folder(out, predictor.artefact.sha256)
+    paths = paths_of(paths)
     walks = [walk_files(path) for path in paths]
     not_files = [(str(walk.root / path), reason) for walk in walks for path, reason in walk.others]
     by_series = predictor.card.preprocess.image_kind.has_series
@@ -165,9 +167,13 @@ def _write_tables(
     ]
     columns = list(dict.fromkeys(column for row in rows for column in row)) or ["path"]
     refused = [
-        {"path": r["path"], "reason": r["reason"], "message": r["refused"]} for r in quarantined
+        {"path": r["path"], "reason": r["reason"], "code": r["code"], "message": r["refused"]}
+        for r in quarantined
     ]
-    refused += [{"path": path, "reason": reason, "message": NO_FILE} for path, reason in not_files]
+    refused += [
+        {"path": path, "reason": reason, "code": reason, "message": NOT_OPENED}
+        for path, reason in not_files
+    ]
     write_atomic(out / "predictions.csv", csv_bytes(_escaped(rows), columns))
     write_atomic(out / "quarantine.csv", csv_bytes(_escaped(refused), QUARANTINE))
     summary = {

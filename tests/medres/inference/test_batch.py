@@ -61,9 +61,11 @@ def test_many_studies_are_answered_as_one_by_one_and_every_file_is_accounted_for
         assert row["decision:square"] == str(one_by_one[path].decisions["square"])
         assert row["images"] == "2"
     with (tmp_path / "out" / "quarantine.csv").open() as file:
-        reasons = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
-    assert reasons["odd.dcm"] == "refused"
-    assert reasons["=note.txt"] == "not_dicom"
+        quarantined = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    reasons = {name: (row["reason"], row["code"]) for name, row in quarantined.items()}
+    assert reasons["odd.dcm"] == ("refused", "out_of_distribution")
+    assert reasons["=note.txt"] == ("not_dicom", "not_dicom")
+    assert reasons["link.dcm"] == ("symbolic_link", "symbolic_link")
 
 
 def test_a_stopped_run_goes_on_after_the_last_whole_line(
