@@ -17,7 +17,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ def predict_all(
 ) -> dict[str, Any]:
     """Predict every study below `paths` into the folder `out`; returns the content of predict.json.
 
-    out: a new folder, or that of an interrupted call with the same model. A file that crashes or
+    out: a new folder, or that of an interrupted call with the same model; studies whose files have
+        not changed are not predicted again. A file that crashes or
         blocks its decoder ends one worker, not the run. allow_name_mismatch, allow_unknown_patient:
         as for `Predictor.predict`. Raises InputError if `out` holds anything else (output_exists)
         or a path does not exist.
@@ -62,15 +63,17 @@ def predict_all(
     by_series = predictor.card.preprocess.image_kind.has_series
     studies = list(_studies(paths, walks, by_series, reporter))
     rules = IdentityRules(allow_name_mismatch, allow_unknown_patient)
-    pending = [study for study in studies if _key(study) not in records]
+    keys = [_key(study, rules) for study in studies]
+    pending = {key: study for key, study in zip(keys, studies, strict=True) if key not in records}
     with (out / LINES).open("a", encoding="utf-8") as lines, reporter.task("predict") as update:
-        for count, record in enumerate(_predictions(predictor, pending, rules), start=1):
+        predictions = _predictions(predictor, pending, rules)
+        for count, record in enumerate(predictions, start=1):
             records[record["key"]] = record
             lines.write(json.dumps(record, allow_nan=False) + "\n")
             lines.flush()
             update(len(studies) - len(pending) + count, len(studies))
         os.fsync(lines.fileno())
-    return _write_tables(out, predictor, [records[_key(study)] for study in studies], not_files)
+    return _write_tables(out, predictor, [records[key] for key in keys], not_files)
 
 
 def _claim_folder(out: Path, sha256: str) -> dict[str, dict[str, Any]]:
@@ -117,35 +120,44 @@ def _studies(
 
 
 def _predictions(
-    predictor: Predictor, studies: Sequence[StudyFiles], rules: IdentityRules
+    predictor: Predictor, studies: Mapping[str, StudyFiles], rules: IdentityRules
 ) -> Iterator[dict[str, Any]]:
-    """One line of predictions.jsonl per study. Its reason is the code of a DicomError, or `refused`
-    for any other refusal; `code` names each.
+    """One line of predictions.jsonl per study, by its key. Its reason is the code of a DicomError,
+    or `refused` for any other refusal; `code` names each.
     """
-    items = [request_of(study.files, predictor.card, rules) for study in studies]
+    items = [request_of(study.files, predictor.card, rules) for study in studies.values()]
     seconds = active_limits().seconds
 
     def limit(request: ReadRequest) -> float:
         return seconds * len(request.files)
 
     answers = map_isolated(read_request, items, timeout_s=limit)
-    for study, (_, answer) in zip(studies, answers, strict=True):
+    for (key, study), (_, answer) in zip(studies.items(), answers, strict=True):
         reading = StudyReading(None, answer) if isinstance(answer, DicomError) else answer
         prediction = predictor.decide_reading(reading, study.path)
         is_file_error = isinstance(reading.error, DicomError)
         reason = prediction.code if is_file_error else RefusedInput.code
         yield {
-            "key": _key(study),
+            "key": key,
             "files": len(study.files),
             "reason": None if prediction.refused is None else reason,
             **prediction.as_dict(),
         }
 
 
-def _key(study: StudyFiles) -> str:
-    return hashlib.sha256(
-        "\n".join(map(str, study.files)).encode("utf-8", "surrogateescape")
-    ).hexdigest()[:16]
+def _key(study: StudyFiles, rules: IdentityRules) -> str:
+    """What a record is about. A file that was replaced, perhaps by that of another patient, other
+    rules and other limits give another key, so that no earlier record answers for them.
+    """
+    facts = [repr((rules, active_limits()))]
+    for file in study.files:
+        try:
+            status = file.stat()
+        except OSError:  # it is gone: its reading will say so
+            facts.append(str(file))
+        else:
+            facts.append(f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}")
+    return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _write_tables(

@@ -224,7 +224,7 @@ class Predictor:
     def decide(self, images: np.ndarray) -> Prediction:
         """The prediction for the prepared integers (images, *spec.prepared_shape) of one study;
         refused if images appear rotated (code rotated) or are unlike the training images (code
-        out_of_distribution).
+        out_of_distribution), or if a probability is NaN (code not_finite).
         """
         card, count = self.card, len(images)
         inputs = to_model_units(images, card.preprocess)
@@ -238,6 +238,9 @@ class Predictor:
             )
             return self._refusal(error, n_images=count)
         scores, novelty = self.scored(inputs)
+        if not np.isfinite(scores).all():
+            error = RefusedInput("the model gives no number for this image", code="not_finite")
+            return self._refusal(error, n_images=count)
         distance = None if novelty is None else float(novelty.max())
         if novelty is not None and card.novelty_threshold is not None:
             unlike = int((~(novelty <= card.novelty_threshold)).sum())

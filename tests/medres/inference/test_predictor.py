@@ -243,6 +243,14 @@ def test_an_image_of_something_else_is_refused_by_its_features(predictor, tiny_w
     assert usual.novelty <= predictor.card.novelty_threshold
 
 
+def test_a_model_that_gives_no_number_refuses(predictor, tiny_work: Path) -> None:
+    images = np.zeros((2, *predictor.card.preprocess.prepared_shape), np.uint16)
+    broken = medres.Predictor(
+        predictor.artefact, scorer=lambda x: (np.array([[0.5], [np.nan]]), np.zeros(2))
+    )
+    assert broken.decide(images).code == "not_finite"
+
+
 def test_color_is_treated_as_it_was_at_ingest(predictor, tiny_work: Path) -> None:
     from medres.inference.study_reader import read_study
 
