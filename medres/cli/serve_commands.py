@@ -204,8 +204,8 @@ def parity(
     The exit code is 1 if they differ.
     """
     from medres.inference import parity_report
-    from medres.inference.exporting import FORMATS
     from medres.progress import Bars
+    from medres.runtimes.formats import FORMATS
 
     paths = parity_report.parity(
         model,
