@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -40,7 +40,8 @@ def paths_of(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:
     if isinstance(paths, str | Path):
         return [paths]
     is_source = isinstance(paths, get_args(DicomSource))  # bytes and data sets can be iterated
-    listed = [paths] if is_source or not isinstance(paths, Iterable) else [*paths]
+    is_list = isinstance(paths, Iterable) and not is_source
+    listed: list[str | Path] = [*paths] if is_list else [cast(Path, paths)]
     for path in listed:
         if not isinstance(path, str | Path):
             raise TypeError(
