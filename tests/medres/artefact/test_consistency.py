@@ -75,6 +75,8 @@ CARDS: dict[str, Callable[[dict], object]] = {
     "a name of another finding": lambda c: c.update(names=["circle"]),
     "several classes, one name": lambda c: c.update(task="multiclass"),
     "control characters": lambda c: c["training"].update(left_out=[{"why": ESC}]),
+    "notes that are a number": lambda c: c["training"].update(notes=5),
+    "control characters in a note": lambda c: c["training"].update(notes=[ESC]),
     "bidirectional override": lambda c: c["versions"].update(medres=OVERRIDE),
     "control characters in a key": lambda c: c["domain"]["body_parts"].update({ESC: 1}),
     "override in the intended use": lambda c: c.update(intended_use=OVERRIDE),
