@@ -175,14 +175,12 @@ def ingest(
         )
     with stage(stages, "cross-check decoders") as update:
         index = cross_checked(index, workers, update)
-    tables = tables or _embedded_labels(index.rows, findings, class_folders=class_folders)
-    tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
     more_tables = None
-    if class_folders:
-        more_tables = tuple(
-            with_classes(table, drop_classes, merge_classes or {})
-            for table in _folder_labels_of_all(index, findings)
-        )
+    if not tables:
+        tables = _embedded_labels(index.rows, findings, class_folders=class_folders)
+        more_tables = _embedded_labels_of_all(index, findings, tables, class_folders=class_folders)
+        more_tables = tuple(with_classes(t, drop_classes, merge_classes or {}) for t in more_tables)
+    tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
     manifest = build(
         index,
         tables,
@@ -366,16 +364,29 @@ def _embedded_labels(
     return () if labels is None else (labels,)
 
 
-def _folder_labels_of_all(index: FileIndex, findings: Sequence[str]) -> tuple[Labels, ...]:
-    """Labels of class folders, also those of quarantined files."""
-    quarantined = [(file.source, file.path) for file in index.rejected if not file.skipped]
-    paths = pd.DataFrame(quarantined, columns=["source", "path"])
-    if paths.empty or index.rows.empty:
+def _embedded_labels_of_all(
+    index: FileIndex, findings: Sequence[str], tables: Sequence[Labels], *, class_folders: bool
+) -> tuple[Labels, ...]:
+    """As `_embedded_labels`, also of the quarantined files; () where those have other labels, so
+    that they stay unlabeled.
+    """
+    quarantined = [
+        {"source": file.source, "path": file.path, **(file.columns or {})}
+        for file in index.rejected
+        if not file.skipped and (class_folders or "own_labels" in (file.columns or {}))
+    ]
+    if not tables or not quarantined:
         return ()
+    rows = pd.concat([index.rows, pd.DataFrame(quarantined)], ignore_index=True)
     try:
-        return (folder_labels(pd.concat([index.rows, paths], ignore_index=True), findings),)
+        of_all = _embedded_labels(rows, findings, class_folders=class_folders)
     except LabelError:  # a file lies outside of the folders: which class it has is unknown
         return ()
+    is_same = all(
+        table.columns == other.columns and set(table.classes or ()) <= set(other.classes or ())
+        for table, other in zip(tables, of_all, strict=True)
+    )
+    return of_all if is_same else ()
 
 
 def _label_files(labels: Path | str | Sequence[Path | str] | None) -> tuple[Path, ...]:
