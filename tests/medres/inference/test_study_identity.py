@@ -119,7 +119,7 @@ def test_such_slices_are_one_request() -> None:
     groups += [FileGroup("p1 8", "b", "p1"), FileGroup("p1 9", "b", "p1"), FileGroup("p2 1", "a")]
     groups += [FileGroup("p2 1", "a", "p2")]
     found = [[file.stem for file in request.files] for request in group_files("in", files, groups)]
-    assert found == [["0", "1", "2"], ["3"], ["4"], ["5"], ["6"]]
+    assert found == [["0", "1", "2"], ["3"], ["4"], ["5", "6"]]
 
 
 def test_a_single_file_needs_no_identity() -> None:
