@@ -146,6 +146,9 @@ def _with_members(
         except DicomError as error:
             rejected.append(RejectedFile(root, path, error.code, str(error), skipped=False))
             continue
+        if not members:
+            error = NotDicom("The archive has no file.", code="archive_empty")
+            rejected.append(RejectedFile(root, path, error.code, str(error), skipped=True))
         for name, refusal in members.items():
             member = f"{path}{MARK}{name}"
             if refusal is None:

@@ -116,3 +116,11 @@ def test_what_is_not_dicom_is_counted_by_kind(tmp_path: Path, files: dict[str, b
         "text or document": 1,
         "other file": 1,
     }
+
+
+def test_an_archive_without_a_file_is_not_lost(tmp_path: Path, files: dict[str, bytes]) -> None:
+    write(tmp_path / "in" / "a.zip", files)
+    write(tmp_path / "in" / "b.zip", {})
+    summary = ingest(tmp_path / "in", workers=1).summary
+    assert (summary["given"], summary["ok"], summary["skipped"]) == (7, 6, 1)
+    assert summary["reasons"] == {"archive_empty": 1}
