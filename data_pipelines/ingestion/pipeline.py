@@ -40,6 +40,7 @@ from data_pipelines.ingestion.summary import (
     kinds_of_skipped,
     require_two_classes,
     summarise,
+    summary_of_rejected,
 )
 from data_pipelines.kinds import ColorRule, NiftiUnitName, UnitName
 from data_pipelines.labels.combination import read_label_tables, with_classes
@@ -131,12 +132,12 @@ def ingest(
         returns a context manager with a progress callback for it. Without both, long steps show
         progress bars on a terminal, and lines with the time left in a notebook or a log.
 
-    Where patients are too few for the splits, or there is one class only (codes too_few_patients
-    and one_class), `out` has ingest.json and quarantine.csv alone. Raises
-    other subclasses of InputError before `out` is written: `out` is in use (output_exists), labels
-    that cannot be read or match no image (LabelError), a patient or equal pixels in two given
-    splits (SplitError, code split_leak; they are listed in <out>.leaks.csv), no image at all
-    (ManifestError, codes no_dicom and no_image_left).
+    Where no image is left, patients are too few for the splits, or there is one class only (codes
+    no_image_left, too_few_patients and one_class), `out` has ingest.json and quarantine.csv alone.
+    Raises other subclasses of InputError before `out` is written: `out` is in use (output_exists),
+    labels that cannot be read or match no image (LabelError), a patient or equal pixels in two
+    given splits (SplitError, code split_leak; they are listed in <out>.leaks.csv), no DICOM file at
+    all (ManifestError, code no_dicom).
     """
     stages = stages or (Bars().task if progress is None else None)
     sources = [source] if isinstance(source, Path | str) else list(source)
@@ -221,7 +222,7 @@ def build(
     few (see write_refusal).
     """
     split_options = split_options or SplitOptions()
-    _require_images(index.rows, index.rejected)
+    _require_images(index.rows, index.rejected, work)
     joined = join_labels(index.rows, tables)
     labels = joined.labels
     splits_given = labels is not None and "split" in labels.columns
@@ -243,7 +244,7 @@ def build(
     rejected = sorted((*index.rejected, *excluded), key=lambda file: (file.source, file.path))
 
     images = rows[rows["reason"] == ""]
-    _require_images(images, rejected)
+    _require_images(images, rejected, work)
     _require_few_bad(images, rejected, max_bad)
     images = in_series_order(images)
     summary = functools.partial(
@@ -395,21 +396,27 @@ def _label_files(labels: Path | str | Sequence[Path | str] | None) -> tuple[Path
     return tuple(map(Path, [labels] if isinstance(labels, Path | str) else labels))
 
 
-def _require_images(rows: pd.DataFrame, rejected: Sequence[RejectedFile]) -> None:
+def _require_images(
+    rows: pd.DataFrame, rejected: Sequence[RejectedFile], work: Path | None
+) -> None:
     """Raise ManifestError when no image is left: no_dicom without any DICOM file, else
-    no_image_left.
+    no_image_left, after the list of the files was written into `work`.
     """
     if not rows.empty:
         return
     n_quarantined = sum(not file.skipped for file in rejected)
-    if n_quarantined:
+    if not n_quarantined:
         raise ManifestError(
-            f"No image is left of {n_quarantined} DICOM files. Reasons: {_reasons(rejected)}.",
-            code="no_image_left",
+            f"No DICOM file among {len(rejected)} files: {describe_skipped(rejected)}",
+            code="no_dicom",
         )
-    raise ManifestError(
-        f"No DICOM file among {len(rejected)} files: {describe_skipped(rejected)}", code="no_dicom"
+    error = ManifestError(
+        f"No image is left of {n_quarantined} DICOM files. Reasons: {_reasons(rejected)}.",
+        code="no_image_left",
     )
+    if work is None:
+        raise error
+    raise write_refusal(work, error, summary_of_rejected(rejected), _quarantine_table(rejected))
 
 
 def _require_few_bad(

@@ -270,6 +270,20 @@ def _missing_labels(part: pd.DataFrame, labels: Labels, classes: list[str] | Non
     ]
 
 
+def summary_of_rejected(rejected: Sequence[RejectedFile]) -> dict[str, Any]:
+    """What ingest.json says of the files where none of them has an image."""
+    skipped = sum(file.skipped for file in rejected)
+    return {
+        "given": len(rejected),
+        "ok": 0,
+        "repaired": 0,
+        "quarantined": len(rejected) - skipped,
+        "skipped": skipped,
+        "reasons": dict(sorted(Counter(file.reason for file in rejected).items())),
+        "skipped_by_kind": kinds_of_skipped(rejected),
+    }
+
+
 def kinds_of_skipped(rejected: Sequence[RejectedFile]) -> dict[str, int]:
     """Return how many skipped files there are of each kind, most frequent first."""
     return dict(Counter(_kind_of_skipped(file) for file in rejected if file.skipped).most_common())
