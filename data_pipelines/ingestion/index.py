@@ -147,8 +147,8 @@ def _with_members(
             rejected.append(RejectedFile(root, path, error.code, str(error), skipped=False))
             continue
         if not members:
-            error = NotDicom("The archive has no file.", code="archive_empty")
-            rejected.append(RejectedFile(root, path, error.code, str(error), skipped=True))
+            text = "The archive has no file."
+            rejected.append(RejectedFile(root, path, "archive_empty", text, skipped=True))
         for name, refusal in members.items():
             member = f"{path}{MARK}{name}"
             if refusal is None:

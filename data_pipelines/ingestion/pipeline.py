@@ -328,6 +328,7 @@ def _summary(
             unmatched_rows=joined.unmatched_rows,
             unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
             excluded_frames=excluded_frames,
+            no_split=options.no_split,
             images_without_patient=int(((images["person"] == "") & ~images["by_study"]).sum()),
             audit_warnings=[
                 *exclusion_notes,

@@ -718,6 +718,7 @@ def test_without_splits_all_images_are_in_test(two_people: Path) -> None:
     assert set(manifest.table["split"]) == {"test"}
     assert len(manifest.table) == 5
     assert manifest.summary["split_origin"] == "none"
+    assert not any("has no image" in warning for warning in manifest.summary["warnings"])
     labels = two_people / "labels.csv"
     labels.write_text("path,f\n0.dcm,1\n1.dcm,1\n")
     assert ingest(two_people / "dicom", labels, no_split=True, workers=1).summary["findings"]
