@@ -43,6 +43,7 @@ LossyImageCompression SliceThickness KVP RescaleSlope RescaleIntercept
 SharedFunctionalGroupsSequence
 TemporalPositionIdentifier TriggerTime FrameReferenceTime NominalPercentageOfCardiacPhase
 NominalPercentageOfRespiratoryPhase NominalCardiacTriggerDelayTime
+AcquisitionDateTime AcquisitionTime ContentTime
 """
 #: elements that tell phases at one position apart, most specific first
 PHASE_KEYWORDS = (
@@ -53,6 +54,8 @@ PHASE_KEYWORDS = (
     "TriggerTime",
     "FrameReferenceTime",
 )
+#: the same, where no element above does: the slices of a phase may share one of these
+TIME_KEYWORDS = ("AcquisitionDateTime", "AcquisitionTime", "ContentTime")
 _TAGS = frozenset(tag for tag in map(tag_for_keyword, _KEYWORDS.split()) if tag is not None)
 
 
@@ -77,7 +80,7 @@ class Header:
     """Technical fields of one file. '' or None means absent; nothing is guessed.
 
     Lengths are in mm. Pairs are (row, column), that is (y, x). phases: the values of
-    PHASE_KEYWORDS. rescale: slope and intercept.
+    PHASE_KEYWORDS. rescale: slope and intercept. times: the texts of TIME_KEYWORDS.
     """
 
     sop_class_uid: str
@@ -123,6 +126,7 @@ class Header:
     slice_thickness: float | None
     kvp: float | None
     rescale: tuple[float | None, float | None]
+    times: tuple[str, ...] = field(repr=False)
     frame_of_reference: str = field(repr=False)
     identifiers: Identifiers
     repairs: tuple[str, ...]
@@ -245,6 +249,7 @@ def _header(e: Elements, transfer_syntax: str, repairs: tuple[str, ...]) -> Head
         slice_thickness=measures.number("SliceThickness"),
         kvp=e.number("KVP"),
         rescale=(e.number("RescaleSlope"), e.number("RescaleIntercept")),
+        times=tuple(e.text(keyword) for keyword in TIME_KEYWORDS),
         repairs=repairs + tuple(e.repairs + shared.repairs),
     )
 

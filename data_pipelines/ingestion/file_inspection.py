@@ -32,6 +32,7 @@ from data_pipelines.sources.acceptance import accepted_images, with_plane
 from data_pipelines.sources.image_source import (
     RASTER_FORMATS,
     ZIP_MAGIC,
+    NpzImage,
     file_format_of,
     npz_image,
     parse_npz,
@@ -97,6 +98,13 @@ class RejectedColumns(HeaderColumns):
     form: str
     kind: str
     frame: int
+
+
+class RejectedMember(RejectedColumns):
+    """The same of an image of an .npz, with its split and its labels."""
+
+    own_split: str
+    own_labels: tuple[int, ...]
 
 
 class Rejection(NamedTuple):
@@ -211,7 +219,7 @@ def inspect_array(data: bytes, units: UnitName) -> Inspection:
         try:
             columns = _image_columns(*with_plane(npz_image(member, units)))
         except DicomError as error:
-            results.append((name, Rejection(error, None)))
+            results.append((name, Rejection(error, _rejected_member(member, units))))
             continue
         row: IndexRow = {
             "file_sha256": digest,
@@ -222,6 +230,16 @@ def inspect_array(data: bytes, units: UnitName) -> Inspection:
         }
         results.append((name, row))
     return results
+
+
+def _rejected_member(member: NpzImage, units: UnitName) -> RejectedMember:
+    return {
+        **blank_columns(),
+        "form": "npz",
+        "kind": kind_in_units(units).name,
+        "own_split": member.split,
+        "own_labels": member.labels,
+    }
 
 
 def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:

@@ -146,6 +146,9 @@ def _with_members(
         except DicomError as error:
             rejected.append(RejectedFile(root, path, error.code, str(error), skipped=False))
             continue
+        if not members:
+            text = "The archive has no file."
+            rejected.append(RejectedFile(root, path, "archive_empty", text, skipped=True))
         for name, refusal in members.items():
             member = f"{path}{MARK}{name}"
             if refusal is None:

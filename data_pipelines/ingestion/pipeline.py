@@ -40,6 +40,7 @@ from data_pipelines.ingestion.summary import (
     kinds_of_skipped,
     require_two_classes,
     summarise,
+    summary_of_rejected,
 )
 from data_pipelines.kinds import ColorRule, NiftiUnitName, UnitName
 from data_pipelines.labels.combination import read_label_tables, with_classes
@@ -131,12 +132,12 @@ def ingest(
         returns a context manager with a progress callback for it. Without both, long steps show
         progress bars on a terminal, and lines with the time left in a notebook or a log.
 
-    Where patients are too few for the splits, or there is one class only (codes too_few_patients
-    and one_class), `out` has ingest.json and quarantine.csv alone. Raises
-    other subclasses of InputError before `out` is written: `out` is in use (output_exists), labels
-    that cannot be read or match no image (LabelError), a patient or equal pixels in two given
-    splits (SplitError, code split_leak; they are listed in <out>.leaks.csv), no image at all
-    (ManifestError, codes no_dicom and no_image_left).
+    Where no image is left, patients are too few for the splits, or there is one class only (codes
+    no_image_left, too_few_patients and one_class), `out` has ingest.json and quarantine.csv alone.
+    Raises other subclasses of InputError before `out` is written: `out` is in use (output_exists),
+    labels that cannot be read or match no image (LabelError), a patient or equal pixels in two
+    given splits (SplitError, code split_leak; they are listed in <out>.leaks.csv), no DICOM file at
+    all (ManifestError, code no_dicom).
     """
     stages = stages or (Bars().task if progress is None else None)
     sources = [source] if isinstance(source, Path | str) else list(source)
@@ -175,14 +176,12 @@ def ingest(
         )
     with stage(stages, "cross-check decoders") as update:
         index = cross_checked(index, workers, update)
-    tables = tables or _embedded_labels(index.rows, findings, class_folders=class_folders)
-    tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
     more_tables = None
-    if class_folders:
-        more_tables = tuple(
-            with_classes(table, drop_classes, merge_classes or {})
-            for table in _folder_labels_of_all(index, findings)
-        )
+    if not tables:
+        tables = _embedded_labels(index.rows, findings, class_folders=class_folders)
+        more_tables = _embedded_labels_of_all(index, findings, tables, class_folders=class_folders)
+        more_tables = tuple(with_classes(t, drop_classes, merge_classes or {}) for t in more_tables)
+    tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
     manifest = build(
         index,
         tables,
@@ -223,7 +222,7 @@ def build(
     few (see write_refusal).
     """
     split_options = split_options or SplitOptions()
-    _require_images(index.rows, index.rejected)
+    _require_images(index.rows, index.rejected, work)
     joined = join_labels(index.rows, tables)
     labels = joined.labels
     splits_given = labels is not None and "split" in labels.columns
@@ -245,7 +244,7 @@ def build(
     rejected = sorted((*index.rejected, *excluded), key=lambda file: (file.source, file.path))
 
     images = rows[rows["reason"] == ""]
-    _require_images(images, rejected)
+    _require_images(images, rejected, work)
     _require_few_bad(images, rejected, max_bad)
     images = in_series_order(images)
     summary = functools.partial(
@@ -329,6 +328,7 @@ def _summary(
             unmatched_rows=joined.unmatched_rows,
             unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
             excluded_frames=excluded_frames,
+            no_split=options.no_split,
             images_without_patient=int(((images["person"] == "") & ~images["by_study"]).sum()),
             audit_warnings=[
                 *exclusion_notes,
@@ -366,16 +366,29 @@ def _embedded_labels(
     return () if labels is None else (labels,)
 
 
-def _folder_labels_of_all(index: FileIndex, findings: Sequence[str]) -> tuple[Labels, ...]:
-    """Labels of class folders, also those of quarantined files."""
-    quarantined = [(file.source, file.path) for file in index.rejected if not file.skipped]
-    paths = pd.DataFrame(quarantined, columns=["source", "path"])
-    if paths.empty or index.rows.empty:
+def _embedded_labels_of_all(
+    index: FileIndex, findings: Sequence[str], tables: Sequence[Labels], *, class_folders: bool
+) -> tuple[Labels, ...]:
+    """As `_embedded_labels`, also of the quarantined files; () where those have other labels, so
+    that they stay unlabeled.
+    """
+    quarantined = [
+        {"source": file.source, "path": file.path, **(file.columns or {})}
+        for file in index.rejected
+        if not file.skipped and (class_folders or "own_labels" in (file.columns or {}))
+    ]
+    if not tables or not quarantined:
         return ()
+    rows = pd.concat([index.rows, pd.DataFrame(quarantined)], ignore_index=True)
     try:
-        return (folder_labels(pd.concat([index.rows, paths], ignore_index=True), findings),)
+        of_all = _embedded_labels(rows, findings, class_folders=class_folders)
     except LabelError:  # a file lies outside of the folders: which class it has is unknown
         return ()
+    is_same = all(
+        table.columns == other.columns and set(table.classes or ()) <= set(other.classes or ())
+        for table, other in zip(tables, of_all, strict=True)
+    )
+    return of_all if is_same else ()
 
 
 def _label_files(labels: Path | str | Sequence[Path | str] | None) -> tuple[Path, ...]:
@@ -384,21 +397,27 @@ def _label_files(labels: Path | str | Sequence[Path | str] | None) -> tuple[Path
     return tuple(map(Path, [labels] if isinstance(labels, Path | str) else labels))
 
 
-def _require_images(rows: pd.DataFrame, rejected: Sequence[RejectedFile]) -> None:
+def _require_images(
+    rows: pd.DataFrame, rejected: Sequence[RejectedFile], work: Path | None
+) -> None:
     """Raise ManifestError when no image is left: no_dicom without any DICOM file, else
-    no_image_left.
+    no_image_left, after the list of the files was written into `work`.
     """
     if not rows.empty:
         return
     n_quarantined = sum(not file.skipped for file in rejected)
-    if n_quarantined:
+    if not n_quarantined:
         raise ManifestError(
-            f"No image is left of {n_quarantined} DICOM files. Reasons: {_reasons(rejected)}.",
-            code="no_image_left",
+            f"No DICOM file among {len(rejected)} files: {describe_skipped(rejected)}",
+            code="no_dicom",
         )
-    raise ManifestError(
-        f"No DICOM file among {len(rejected)} files: {describe_skipped(rejected)}", code="no_dicom"
+    error = ManifestError(
+        f"No image is left of {n_quarantined} DICOM files. Reasons: {_reasons(rejected)}.",
+        code="no_image_left",
     )
+    if work is None:
+        raise error
+    raise write_refusal(work, error, summary_of_rejected(rejected), _quarantine_table(rejected))
 
 
 def _require_few_bad(

@@ -13,7 +13,7 @@ from data_pipelines.errors import InputError
 from data_pipelines.ingestion.manifest import QUARANTINE_COLUMNS, SCHEMA, escaped_csv
 from data_pipelines.runtime.atomic_files import staged_folder, write_atomic
 
-#: reasons of a refusal after which ingest.json and quarantine.csv are written
+#: reasons of a refusal that --no-split avoids
 RECORDED = frozenset({"too_few_patients", "one_class"})
 _FILES = ("ingest.json", "quarantine.csv")
 
@@ -22,7 +22,7 @@ def write_refusal(
     work: Path, error: InputError, summary: Mapping[str, Any], quarantine: pd.DataFrame
 ) -> InputError:
     """Write quarantine.csv, and ingest.json with the key `refused` (code and message), into the new
-    folder `work`; return the error with a sentence that says so.
+    folder `work`; return the error with a sentence that says so, and for RECORDED what to do.
     """
     refused = {"code": error.code, "message": str(error)}
     content = {"schema": SCHEMA, **summary, "refused": refused}
@@ -31,10 +31,11 @@ def write_refusal(
         write_atomic(
             folder / "ingest.json", json.dumps(content, indent=1, allow_nan=False).encode()
         )
+    advice = " To only look at the images, or to predict them, use --no-split."
     return type(error)(
         f"{error} What became of each file is in {work / 'ingest.json'} and "
-        f"{work / 'quarantine.csv'}; there is no manifest. To only look at the images, or to "
-        f"predict them, use --no-split.",
+        f"{work / 'quarantine.csv'}; there is no manifest."
+        + (advice if error.code in RECORDED else ""),
         code=error.code,
     )
 

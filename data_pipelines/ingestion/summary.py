@@ -57,13 +57,14 @@ def summarise(
     unlabeled_images: int,
     excluded_frames: int,
     images_without_patient: int,
+    no_split: bool = False,
     audit_warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the summary of a finished manifest table.
 
     Counts of files: given = ok + repaired + quarantined + skipped. unmatched_rows: row numbers of
     the labels table that match no indexed image. excluded_frames: those of files that keep another
-    frame.
+    frame. no_split: no splits were asked for, so that none is missed.
     """
     files = table.drop_duplicates(["source", "path"])
     status = files["status"].value_counts()
@@ -100,7 +101,7 @@ def summarise(
         "images_unlabelled": unlabeled_images,
         "sources": sorted(set(table["source"])),
         "warnings": [
-            *_image_warnings(table, excluded_frames, images_without_patient),
+            *_image_warnings(table, excluded_frames, images_without_patient, no_split=no_split),
             *_label_warnings(labels, rejected, unmatched_rows, unlabeled_images),
             *_split_warnings(table, labels, classes),
             *audit_warnings,
@@ -177,7 +178,7 @@ def _split_counts(
 
 
 def _image_warnings(
-    table: pd.DataFrame, excluded_frames: int, images_without_patient: int
+    table: pd.DataFrame, excluded_frames: int, images_without_patient: int, *, no_split: bool
 ) -> list[str]:
     warnings = []
     if excluded_frames:
@@ -189,7 +190,7 @@ def _image_warnings(
             f"{counted(images_without_patient, 'image')} with no patient ID: each image "
             f"(of NIfTI: each file) is treated as its own patient; leakage is possible"
         )
-    splits = set(table["split"]) - {""}
+    splits = set() if no_split else set(table["split"]) - {""}
     absent = [name for name in SPLITS if splits and name not in splits]
     return warnings + [f"split {name} has no image" for name in absent]
 
@@ -268,6 +269,20 @@ def _missing_labels(part: pd.DataFrame, labels: Labels, classes: list[str] | Non
         for text, value in values.items()
         if not (part[f"label:{name}"] == value).any()
     ]
+
+
+def summary_of_rejected(rejected: Sequence[RejectedFile]) -> dict[str, Any]:
+    """What ingest.json says of the files where none of them has an image."""
+    skipped = sum(file.skipped for file in rejected)
+    return {
+        "given": len(rejected),
+        "ok": 0,
+        "repaired": 0,
+        "quarantined": len(rejected) - skipped,
+        "skipped": skipped,
+        "reasons": dict(sorted(Counter(file.reason for file in rejected).items())),
+        "skipped_by_kind": kinds_of_skipped(rejected),
+    }
 
 
 def kinds_of_skipped(rejected: Sequence[RejectedFile]) -> dict[str, int]:

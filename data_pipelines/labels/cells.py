@@ -35,10 +35,13 @@ in_test is_test holdout index idx row row_number number no id uid include includ
 duplicate duplicated is_duplicate qc usable
 """
 _COVARIATES = frozenset(_NAMES.split())
+_COMPACT = frozenset(name.replace("_", "") for name in _COVARIATES)
 _COVARIATE_START = re.compile(
-    r"(sex|gender|race|ethnicity|fold|split|is_(male|female|train|test))_"
+    r"(sex|gender|race|ethnicity|fold|split|is_(male|female|train|test))_|(k?fold|split)\d+$"
 )
-_UNNAMED = re.compile(r"unnamed: \d+", re.IGNORECASE)
+_UNNAMED = re.compile(r"unnamed: \d+(\.\d+|_level_\d+)*", re.IGNORECASE)
+#: how programs write a class that is not given; "none" may be a class
+_NO_CLASS = frozenset({"na", "n/a", "nan", "<na>", "null"})
 
 
 def label_value(cell: str) -> float | None:
@@ -64,6 +67,15 @@ def is_missing(cell: str) -> bool:
     return word is not None and math.isnan(word[0])
 
 
+def is_no_class(cell: str) -> bool:
+    """Whether a cell of the column class says that no class is given, such as R's NA.
+
+    >>> is_no_class("NA"), is_no_class("none")
+    (True, False)
+    """
+    return cell.lower() in _NO_CLASS
+
+
 def spellings(cells: Iterable[str]) -> dict[str, int]:
     """Return how many cells are written in each of the ways of SPELLINGS; whole numbers and empty
     cells are not listed.
@@ -82,11 +94,12 @@ def is_covariate(name: str) -> bool:
     """Whether a 0/1 column of this name is known to describe the patient, the acquisition or the
     table, not a finding.
 
-    >>> is_covariate("Male"), is_covariate("fold_1"), is_covariate("pneumonia")
-    (True, True, False)
+    >>> [is_covariate(name) for name in ("Male", "fold_1", "Fold1", "isTrain", "pneumonia")]
+    [True, True, True, True, False]
     """
     plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    return plain in _COVARIATES or bool(_COVARIATE_START.match(plain))
+    compact = plain.replace("_", "")
+    return plain in _COVARIATES or compact in _COMPACT or bool(_COVARIATE_START.match(plain))
 
 
 def is_unnamed(name: str) -> bool:

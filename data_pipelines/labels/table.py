@@ -19,6 +19,7 @@ from data_pipelines.errors import LabelError
 from data_pipelines.labels.cells import (
     SPELLINGS,
     is_covariate,
+    is_no_class,
     is_number,
     label_value,
     spellings,
@@ -157,8 +158,11 @@ def read_labels(
     classes = None
     written = {name: spellings(table[name]) for name in names if name != "class"}
     if names == ("class",):
-        columns["class"] = table["class"]
-        classes = _class_names(table["class"], path)
+        is_absent = table["class"].map(is_no_class)
+        if is_absent.any():
+            notes.append(f"cells {SPELLINGS['na']}: class {int(is_absent.sum())}")
+        columns["class"] = table["class"].mask(is_absent, "")
+        classes = _class_names(columns["class"], path)
     else:
         columns |= {f"label:{name}": _finding_values(table[name], path) for name in names}
     columns |= metadata_columns(table, path)

@@ -14,6 +14,7 @@ JPEG_START = b"\xff\xd8"
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 _SIZ = b"\xff\x4f\xff\x51"
+_SOD = b"\xff\x93"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def _jpeg(data: bytes) -> Codestream | None:
             precision, rows, columns, components = struct.unpack(
                 ">BHHB", data[position + 4 : position + 10]
             )
-            return Codestream(rows, columns, precision, None, components, _has_end(data))
+            is_complete = _has_end(data, position)
+            return Codestream(rows, columns, precision, None, components, is_complete)
         else:
             position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
     return None
@@ -74,12 +76,13 @@ def _jpeg2000(data: bytes, start: int) -> Codestream | None:
         (depth & 0x7F) + 1,
         bool(depth & 0x80),
         components,
-        _has_end(data),
+        _has_end(data, max(data.find(_SOD, start), start)),
     )
 
 
-def _has_end(data: bytes) -> bool:
-    """Whether the end-of-image marker is at the end, before padding. Without this check a truncated
-    stream would pass: libjpeg fills the missing part with gray and reports no error.
+def _has_end(data: bytes, start: int) -> bool:
+    """Whether an end-of-image marker follows the header that begins at `start`; entropy-coded data
+    cannot hold its two bytes. What comes after it does not belong to the image. Without this check
+    a truncated stream would pass: libjpeg fills the missing part with gray and reports no error.
     """
-    return b"\xff\xd9" in data[-16:] or data.rstrip(b"\0").endswith(b"\xff\xd9")
+    return data.find(b"\xff\xd9", start) >= 0

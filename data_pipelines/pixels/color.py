@@ -25,6 +25,7 @@ from data_pipelines.errors import (
     TruncatedPixelData,
     UnsupportedSyntax,
 )
+from data_pipelines.pixels.codestream import JPEG_START
 from data_pipelines.pixels.decoders import (
     JPEG_LOSSY,
     RLE,
@@ -34,6 +35,7 @@ from data_pipelines.pixels.decoders import (
     syntax_name,
 )
 from data_pipelines.pixels.encapsulation import encapsulated_frames
+from data_pipelines.pixels.jpeg_scan import check_jpeg_scan
 from data_pipelines.pixels.rle_segments import check_rle_segments
 from data_pipelines.pixels.stored_values import (
     NATIVE,
@@ -83,7 +85,9 @@ def decode_color(dataset: Dataset, header: Header, frame: int) -> ColorPixels:
         more: tuple[str, ...] = ()
     else:
         frames, more = encapsulated_frames(data, pixels.frames, extended)
-        samples = _decode(b"".join(frames[frame]), pixels, header.photometric)
+        data = b"".join(frames[frame])
+        samples = _decode(data, pixels, header.photometric)
+        more += check_jpeg_scan(data) if data.startswith(JPEG_START) else ()
     if header.photometric in _YBR and pixels.syntax not in JPEG_LOSSY:
         samples = convert_color_space(samples, "YBR_FULL", "RGB")
     return ColorPixels(samples, (1 << pixels.bits_stored) - 1, repairs + more)

@@ -132,8 +132,8 @@ def _without_table(items: list[tuple[int, memoryview]], count: int) -> list[Frag
 
 
 def _ended(frame: Fragments) -> bool:
-    tail = b"".join(bytes(fragment[-16:]) for fragment in frame[-16:])
-    return _END in tail[-16:]
+    """Whether an end-of-image marker is there; anything may follow it."""
+    return _END in b"".join(frame)
 
 
 def _frame_count(count: int, finding: str) -> DecodeFailed:

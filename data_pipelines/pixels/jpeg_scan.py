@@ -10,6 +10,7 @@ that leaves a valid stream of the same length cannot be noticed.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -44,24 +45,30 @@ class HuffmanTable:
 
 @dataclass
 class _Scan:
-    """The parameters of the only scan of a frame with one component."""
+    """The parameters of the only scan of a frame.
+
+    sampling: horizontal and vertical factor of each component, by its identifier. units: the DC and
+    the AC table of each block (lossless: sample) of an MCU, in their order. mcus: their number.
+    """
 
     process: int = 0
-    blocks: int = 0
+    size: tuple[int, int] = (0, 0)
+    sampling: dict[int, tuple[int, int]] = field(default_factory=dict)
+    units: tuple[tuple[int, int], ...] = ()
+    mcus: int = 0
     restart_interval: int = 0
     tables: dict[int, HuffmanTable] = field(default_factory=dict)
-    dc: int = 0
-    ac: int = 0
     start: int = 0
 
 
 def check_jpeg_scan(data: bytes) -> tuple[str, ...]:
-    """Check a whole JPEG stream of one component. Returns `("codestream_padding",)` where the last
+    """Check a whole JPEG stream of one scan. Returns `("codestream_padding",)` where the last
     byte is not padded with equal bits, as the standard says and as damage may also leave it.
 
     Raises DecodeFailed (`damaged_codestream`) where the data end before the last block, or where
     other data than padding follow it. Fill bytes (0 or 255) before the marker, and everything after
-    the end of the image, are accepted. Progressive streams are not checked.
+    the end of the image, are accepted. Progressive streams, and those of several scans, are not
+    checked.
     """
     scan = _read_markers(data)
     if scan is None:
@@ -88,28 +95,62 @@ def _damaged(finding: str) -> DecodeFailed:
 
 def _read_markers(data: bytes) -> _Scan | None:
     """The parameters before the first scan; None where the process is not sequential or lossless
-    Huffman coding of one component.
+    Huffman coding, or where the scan is not the only one.
     """
     scan = _Scan()
     for marker, segment, end in _marker_segments(data):
         if marker in (*_SOF_SEQUENTIAL, _SOF_LOSSLESS):
-            rows, columns, components = struct.unpack(">HHB", segment[1:6])
-            side = 1 if marker == _SOF_LOSSLESS else 8
-            scan.process = marker if components == 1 else 0
-            scan.blocks = -(-rows // side) * -(-columns // side)
+            scan.process, scan.size = marker, struct.unpack(">HH", segment[1:5])
+            scan.sampling = _sampling(segment)
         elif marker == _DHT:
             scan.tables |= dict(_huffman_tables(segment))
         elif marker == _DRI:
             (scan.restart_interval,) = struct.unpack(">H", segment[:2])
         elif marker == _SOS:
-            scan.dc, scan.ac, scan.start = segment[2] >> 4, 16 | segment[2] & 15, end
+            scan.start = end
+            scan.units = _units(segment, scan.sampling)
+            scan.mcus = _n_mcus(scan)
             break
-    if not (scan.process and scan.blocks and scan.start):
+    if not (scan.process and scan.mcus):
         return None
-    needed = {scan.dc} if scan.process == _SOF_LOSSLESS else {scan.dc, scan.ac}
+    is_lossless = scan.process == _SOF_LOSSLESS
+    needed = {table for unit in scan.units for table in (unit[:1] if is_lossless else unit)}
     if not needed <= scan.tables.keys():
         raise _damaged("a Huffman table is missing")
     return scan
+
+
+def _sampling(segment: bytes) -> dict[int, tuple[int, int]]:
+    """The sampling factors in a frame header (B.2.2)."""
+    triples = [segment[n : n + 3] for n in range(6, 6 + 3 * segment[5], 3)]
+    if any(len(triple) < 3 or not (triple[1] >> 4 and triple[1] & 15) for triple in triples):
+        raise _damaged("the frame header is not valid")
+    return {number: (factors >> 4, factors & 15) for number, factors, _ in triples}
+
+
+def _units(segment: bytes, sampling: dict[int, tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The tables of the blocks of an MCU, from a scan header (B.2.3, A.2.3); () where the frame has
+    other components, so that there are more scans.
+    """
+    pairs = [segment[n : n + 2] for n in range(1, 1 + 2 * segment[0], 2)]
+    if any(len(pair) < 2 for pair in pairs) or {pair[0] for pair in pairs} != sampling.keys():
+        return ()
+    tables = [(pair[1] >> 4, 16 | pair[1] & 15) for pair in pairs]
+    if len(pairs) == 1:
+        return tuple(tables)
+    counts = [sampling[pair[0]][0] * sampling[pair[0]][1] for pair in pairs]
+    return tuple(unit for unit, count in zip(tables, counts, strict=True) for _ in range(count))
+
+
+def _n_mcus(scan: _Scan) -> int:
+    if not scan.units:
+        return 0
+    side = 1 if scan.process == _SOF_LOSSLESS else 8
+    is_single = len(scan.sampling) == 1  # its MCU is one block, whatever its factors are
+    widest = 1 if is_single else max(h for h, _ in scan.sampling.values())
+    tallest = 1 if is_single else max(v for _, v in scan.sampling.values())
+    rows, columns = scan.size
+    return -(-rows // (side * tallest)) * -(-columns // (side * widest))
 
 
 def _marker_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
@@ -131,14 +172,15 @@ def _marker_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
 def _huffman_tables(segment: bytes) -> Iterator[tuple[int, HuffmanTable]]:
     """The tables of a DHT segment by class and identifier (B.2.4.2): 0..3 for DC, 16..19 for AC."""
     while len(segment) >= 17:
-        counts = segment[1:17]
-        symbols = np.frombuffer(segment[17 : 17 + sum(counts)], np.uint8)
-        yield segment[0], _expand(np.repeat(np.arange(1, 17), list(counts)), symbols)
-        segment = segment[17 + sum(counts) :]
+        end = 17 + sum(segment[1:17])
+        yield segment[0], _expand(segment[1:17], segment[17:end])
+        segment = segment[end:]
 
 
-def _expand(lengths: NDArray[np.integer], symbols: Lengths) -> HuffmanTable:
-    """The codes of growing `lengths` as tables of all 16-bit windows (C.2)."""
+@functools.lru_cache(maxsize=64)  # most files have the same tables
+def _expand(counts: bytes, values: bytes) -> HuffmanTable:
+    """The codes as tables of all 16-bit windows (C.2). counts: of each length from 1 to 16."""
+    lengths, symbols = np.repeat(np.arange(1, 17), list(counts)), np.frombuffer(values, np.uint8)
     if len(symbols) < len(lengths) or (1 << 16 - lengths).sum() > _WINDOWS:
         raise _damaged("a Huffman table is not valid")
     repeats = 1 << 16 - lengths
@@ -164,8 +206,8 @@ def _segments(coded: Lengths, scan: _Scan) -> list[Lengths]:
             raise _damaged("a restart marker is out of place")
     else:
         raise _damaged("the entropy-coded data have no end")
-    interval = scan.restart_interval or scan.blocks
-    if len(bounds) != -(-scan.blocks // interval):
+    interval = scan.restart_interval or scan.mcus
+    if len(bounds) != -(-scan.mcus // interval):
         raise _damaged("the number of restart intervals is wrong")
     return [_unstuffed(coded[first:last]) for first, last in bounds]
 
@@ -186,41 +228,55 @@ class _Walk:
         self.scan, self.bytes = scan, joined
         padded = np.concatenate([joined, np.full(2, 0xFF, np.uint8)]).astype(np.uint32)
         windows = (padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]).astype(np.uint32)
-        self.dc = _steps(windows, scan.tables[scan.dc], scan)[0]
-        self.ac, self.run = b"", b""
+        dc = {n: _steps(windows, scan.tables[n], scan)[0] for n in {u[0] for u in scan.units}}
+        self.dc = [dc[unit[0]] for unit in scan.units]
+        self.blocks: list[tuple[bytes, bytes, bytes]] = []
         if scan.process != _SOF_LOSSLESS:
-            self.ac, self.run = _steps(windows, scan.tables[scan.ac], scan, ac=True)
+            tables = {unit[1] for unit in scan.units}
+            ac = {n: _steps(windows, scan.tables[n], scan, ac=True) for n in tables}
+            self.blocks = [(dc[first], *ac[rest]) for first, rest in scan.units]
 
     def end_of_segment(self, number: int, position: int) -> int:
         """The bit after the last block of a segment that starts at `position`; more than the end of
         the segment where its data end early.
         """
-        interval = self.scan.restart_interval or self.scan.blocks
-        blocks = min(interval, self.scan.blocks - number * interval)
-        if self.ac:
-            return self._end_of_blocks(blocks, position)
-        dc = self.dc
-        for _ in range(blocks - 1):
-            position += dc[position]  # 0 where there is no code: the walk then stays there
-        if not dc[position]:
-            raise _damaged("it has a code that is in no table")
-        return position + dc[position]
+        interval = self.scan.restart_interval or self.scan.mcus
+        mcus = min(interval, self.scan.mcus - number * interval)
+        if self.blocks:
+            return self._end_of_blocks(mcus, position)
+        return self._end_of_samples(mcus, position)
 
-    def _end_of_blocks(self, blocks: int, position: int) -> int:
-        dc, ac, run = self.dc, self.ac, self.run
-        for _ in range(blocks):
-            if not dc[position]:
-                break
-            position += dc[position]
-            index = 1
-            while index < _BLOCK:
-                index += run[position]
-                position += ac[position]
-            if index != _BLOCK and not _END_OF_BLOCK <= index < _NO_CODE:
-                break
+    def _end_of_samples(self, mcus: int, position: int) -> int:
+        step = 1
+        if len(self.dc) == 1:
+            (dc,) = self.dc
+            for _ in range(mcus - 1):
+                position += dc[position]  # 0 where there is no code: the walk then stays there
+            step = dc[position]
+            position += step
         else:
-            return position
-        raise _damaged("it has a code that is in no table, or a block of more than 64 values")
+            for _ in range(mcus):
+                for dc in self.dc:
+                    step = step and dc[position]
+                    position += dc[position]
+        if not step:
+            raise _damaged("it has a code that is in no table")
+        return position
+
+    def _end_of_blocks(self, mcus: int, position: int) -> int:
+        blocks = self.blocks
+        for _ in range(mcus):
+            for dc, ac, run in blocks:
+                index = 1 if dc[position] else _NO_CODE
+                position += dc[position]
+                while index < _BLOCK:
+                    index += run[position]
+                    position += ac[position]
+                if index != _BLOCK and not _END_OF_BLOCK <= index < _NO_CODE:
+                    raise _damaged(
+                        "it has a code that is in no table, or a block of more than 64 values"
+                    )
+        return position
 
     def after(self, first: int, last: int) -> tuple[Lengths, NDArray[np.uint8]]:
         """The bits from `first` to `last`: those of the last byte that was begun, and the whole

@@ -8,6 +8,7 @@ import tarfile
 import threading
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from data_pipelines.errors import DicomError, LimitExceeded, Unreadable
@@ -47,9 +48,9 @@ def members_of(path: str) -> dict[str, DicomError | None]:
     """Return the files in an archive in their order, each with why it cannot be read, or None.
 
     Codes: archive_encrypted, archive_nested (an archive in the archive), archive_member (a link, a
-    device, or a name that leads out of the archive), limit_exceeded (a member above the limit of
-    file size). Raises Unreadable (archive_unreadable) or LimitExceeded (too many members, or an
-    implausible size) for the archive as a whole.
+    device, a name that leads out of the archive, or one of several files of one name),
+    limit_exceeded (a member above the limit of file size). Raises Unreadable (archive_unreadable)
+    or LimitExceeded (too many members, or an implausible size) for the archive as a whole.
     """
     with _lock:
         return _members(path)
@@ -73,10 +74,18 @@ def _members(path: str) -> dict[str, DicomError | None]:
         raise LimitExceeded(
             f"The archive of {size} bytes claims {len(members)} files of {total} bytes."
         )
-    return {
-        name: _refusal(name, size, encrypted=locked, regular=regular)
-        for name, size, locked, regular in members
-    }
+    counts, numbers = Counter(member[0] for member in members), Counter[str]()
+    refusals: dict[str, DicomError | None] = {}
+    for name, size, locked, regular in members:
+        if counts[name] == 1:
+            refusals[name] = _refusal(name, size, encrypted=locked, regular=regular)
+        else:  # which of them a path means would be a guess
+            numbers[name] += 1
+            refusals[f"{name}#{numbers[name]}"] = Unreadable(
+                "Several files of the archive have this name. Unpack it, and give the folder.",
+                code="archive_member",
+            )
+    return refusals
 
 
 def is_member(path: str | Path) -> bool:

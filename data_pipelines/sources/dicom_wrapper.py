@@ -21,6 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from data_pipelines.dicom.writer import derived_uid, new_dataset, save, set_pixels
 from data_pipelines.errors import InputError, LabelError, RasterError
+from data_pipelines.kinds import ColorRule
 from data_pipelines.labels.csv_reader import read_csv
 from data_pipelines.labels.table import metadata_columns, normalise_key
 from data_pipelines.runtime.atomic_files import csv_bytes, staged_folder
@@ -38,6 +39,7 @@ class WrapOptions:
     modality: str
     body_part: str
     burned_in: Literal["YES", "NO"] | None
+    color: ColorRule = "refuse"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def wrap(
     modality: str = "CR",
     body_part: str = "",
     burned_in: Literal["YES", "NO"] | None = None,
+    color: ColorRule = "refuse",
     progress: ProgressCallback | None = None,
 ) -> dict[str, object]:
     """Write each PNG or JPEG below `source` as a DICOM file below `out`; return the counts.
@@ -64,7 +67,8 @@ def wrap(
     `out/labels.csv` is the same table with the new paths. An image without a patient gets a patient
     ID of its own, and the notes report it. modality: "CR", or "SC" for secondary capture objects of
     radiographs. burned_in: whether text is burned into the images; ingest excludes a secondary
-    capture unless it is "NO".
+    capture unless it is "NO". color: "luminance" takes the luminance of an image that is truly in
+    color, see read_raster.
 
     Images that cannot be read as one grayscale image are skipped and counted under `reasons`. On
     failure nothing is written. Raises InputError for folders and arguments (`wrap_modality`,
@@ -87,7 +91,7 @@ def wrap(
     walk = walk_files(source)
     files = [f for f in walk.files if labels is None or walk.root / f != Path(labels).resolve()]
     targets = _targets(files)
-    options = WrapOptions(modality, body_part, burned_in)
+    options = WrapOptions(modality, body_part, burned_in, color)
     outcomes: dict[str, _Written | str] = dict(walk.others)
     with staged_folder(Path(out), what="the wrapped folder") as folder:
         for number, path in enumerate(files):
@@ -158,7 +162,7 @@ def _wrap_file(
         return "not_a_picture"
     data = (root / path).read_bytes()
     try:
-        image = read_raster(data)
+        image = read_raster(data, color=options.color)
     except RasterError as error:
         return error.code
     dataset = _dataset(image, path, data, row, options)
@@ -225,7 +229,7 @@ def _summary(
     notes = {
         f"{unnamed} images have no patient ID in the labels: each image is treated as its own "
         "patient; leakage is possible.": unnamed,
-        f"{luminance} images have faint color and were converted to luminance.": luminance,
+        f"{luminance} images have color and were converted to luminance.": luminance,
         "Ingest will exclude these secondary captures unless burned_in is NO.": modality == "SC"
         and burned_in != "NO",
     }

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data_pipelines.errors import ColourImage, RasterError
+from data_pipelines.errors import ColourImage, DecodeFailed, RasterError
 from data_pipelines.kinds import ColorRule
+from data_pipelines.pixels.jpeg_scan import check_jpeg_scan
 from data_pipelines.pixels.luminance import Change, luminance_of
 
 MAX_PIXELS = 1 << 28
@@ -93,11 +94,15 @@ def read_raster(data: bytes, *, color: ColorRule = "refuse") -> RasterImage:
                 if image.format == "PNG" and data[24] == 16 and data[25] != 0:
                     # Pillow would drop eight bits of a 16-bit color image
                     raise _refusal("format")
+                if image.format != "PNG":
+                    check_jpeg_scan(data)
                 return _to_grayscale(image, color)
     except UnidentifiedImageError:
         raise _refusal("unreadable") from None
     except Image.DecompressionBombError:
         raise _refusal("too_large") from None
+    except DecodeFailed:  # Pillow fills in what is missing, and says nothing
+        raise _refusal("unreadable") from None
     except _ERRORS:
         raise _refusal("unreadable") from None
 

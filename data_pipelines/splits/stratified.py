@@ -136,8 +136,8 @@ def split_patients(
     strata = group_strata(groups, labels)
     if len(strata) < n_splits:
         raise SplitError(
-            f"{len(strata)} patients cannot fill {n_splits} splits. Add patients, or set a "
-            f"fraction to 0.",
+            f"{len(strata)} patients cannot fill {n_splits} splits (patients who share a study, a "
+            "series or pixels count as one). Add patients, or set a fraction to 0.",
             code="too_few_patients",
         )
     return np.array(SPLITS, object)[allocate(strata, fractions, seed)[groups]]

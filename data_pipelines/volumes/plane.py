@@ -35,7 +35,7 @@ class Plane:
     source_index: index of the file in the caller's list. frame: 0-based index in the file.
     dimensions, temporal, acquisition: these may differ between slices at the same position.
     phases: as `Header.phases`; they too may differ at one position.
-    technique: slice thickness, kVp, rescale slope and intercept.
+    technique: slice thickness, kVp, rescale slope and intercept. times: as `Header.times`.
     non_slice_reason: the reason code where the image is not a slice, else ''.
     """
 
@@ -58,6 +58,7 @@ class Plane:
     non_slice_reason: str
     phases: tuple[float | None, ...] = ()
     technique: tuple[float | None, ...] = ()
+    times: tuple[str, ...] = field(default=(), repr=False)
     study: str = field(default="", repr=False)
     patient: str = field(default="", repr=False)
 
@@ -90,6 +91,7 @@ def plane_of(header: Header, source_index: int) -> Plane:
         non_slice_reason=_non_image_reason(header),
         phases=header.phases,
         technique=(header.slice_thickness, header.kvp, *header.rescale),
+        times=header.times,
         study=header.identifiers.study_instance_uid,
         patient=patient_key(header.identifiers.issuer_of_patient_id, header.identifiers.patient_id),
     )

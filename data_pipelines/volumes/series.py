@@ -81,8 +81,8 @@ def group_planes(planes: Sequence[Plane]) -> list[Group]:
     matrix, spacing, kernel and ImageType (see volumes.image_types for types that are merged).
 
     Slices at the same position are separated by dimension index, temporal position, acquisition
-    number, phase, or all of these together, where no duplicate remains. An image that is not a
-    slice forms its own group.
+    number, phase, all of these together, or else the time of acquisition, where no duplicate
+    remains. An image that is not a slice forms its own group.
     """
     single = [
         Group((plane,), _verdict_without_position(plane)) for plane in planes if not plane.is_slice
@@ -247,9 +247,7 @@ def _split_acquisitions(planes: list[Plane]) -> list[list[Plane]]:
         _acquisition_key,
     )
     for key in keys:
-        parts = [
-            list(part) for _, part in groupby(sorted(planes, key=lambda p: str(key(p))), key=key)
-        ]
+        parts = _split_by(planes, key)
         verdicts = {classify_spacing(part).verdict for part in parts}
         if (
             len(parts) > 1
@@ -257,7 +255,20 @@ def _split_acquisitions(planes: list[Plane]) -> list[list[Plane]]:
             and verdicts != {"SINGLE"}
         ):
             return parts
+    for index in range(len(planes[0].times)):
+        parts = _split_by(planes, partial(_time, index))
+        if len(parts) > 1 and all(is_one_volume(part) for part in parts):
+            return parts
     return [planes]
+
+
+def _split_by(planes: list[Plane], key: Callable[[Plane], Hashable]) -> list[list[Plane]]:
+    ordered = sorted(planes, key=lambda plane: str(key(plane)))
+    return [list(part) for _, part in groupby(ordered, key=key)]
+
+
+def _time(index: int, plane: Plane) -> str:
+    return plane.times[index] if index < len(plane.times) else ""
 
 
 def _phase(index: int, plane: Plane) -> float | None:

@@ -317,6 +317,13 @@ def wrap(
     burned_in: Annotated[
         Literal["YES", "NO"] | None, typer.Option(help="Whether text is burned into the images.")
     ] = None,
+    color: Annotated[
+        ColorRule,
+        typer.Option(
+            help="Images that are truly in color: skip them, or take their luminance. A few "
+            "colored pixels (an arrow, a marker) never exclude an image."
+        ),
+    ] = "refuse",
     as_json: Json = False,
 ) -> None:
     """Wrap PNG and JPEG images as DICOM, marked as derived and, for JPEG, as lossy compressed. No
@@ -333,6 +340,7 @@ def wrap(
             modality=modality,
             body_part=body_part,
             burned_in=burned_in,
+            color=color,
             progress=update,
         )
     report(summary, as_json, [f"{key}: {value}" for key, value in summary.items()])

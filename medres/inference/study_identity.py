@@ -15,6 +15,8 @@ from data_pipelines.dicom.identity import is_placeholder_id, is_unique_uid, name
 from data_pipelines.errors import DicomError, Ineligible
 from data_pipelines.pseudonyms import patient_key
 from data_pipelines.sources.image_source import file_format_of
+from data_pipelines.volumes.plane import plane_of
+from data_pipelines.volumes.study_identity import MIN_STUDIES
 from medres.errors import RefusedInput
 
 
@@ -24,7 +26,8 @@ class FileIdentity:
 
     patient: issuer and PatientID in normal form (see `patient_key`). is_known: whether the
     PatientID is there and no placeholder such as ANON. name, birth_date: in the form in which two
-    spellings are equal. `repr` hides all values.
+    spellings are equal. is_slice: whether it may be a slice of a
+    volume. `repr` hides all values.
     """
 
     patient: str = field(repr=False)
@@ -34,6 +37,17 @@ class FileIdentity:
     sop_instance_uid: str = field(repr=False)
     name: str = field(repr=False)
     birth_date: str = field(repr=False)
+    is_slice: bool = False
+
+    def may_share_series(self, other: FileIdentity) -> bool:
+        """Whether both may be slices of one series of one known patient."""
+        return (
+            self.is_slice
+            and other.is_slice
+            and self.is_known
+            and bool(self.series_uid)
+            and (self.patient, self.series_uid) == (other.patient, other.series_uid)
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ def identity_of(header: Header) -> FileIdentity:
         sop_instance_uid=ids.sop_instance_uid,
         name=name_key(ids.patient_name),
         birth_date="".join(c for c in ids.birth_date if c.isdigit()),
+        is_slice=plane_of(header, 0).is_slice,
     )
 
 
@@ -73,10 +88,12 @@ class OnePatient:
     def __init__(self, n_files: int, rules: IdentityRules) -> None:
         self._is_single, self._rules = n_files == 1, rules
         self._first: FileIdentity | None = None
+        self._studies: list[str] = []
         self._name = self._birth_date = ""
 
     def add(self, identity: FileIdentity | None) -> None:
-        """identity: of the next file; None for a file of another format than DICOM.
+        """identity: of the next file; None for a file of another format than DICOM. After the last
+        file, call `finish`.
 
         Raises RefusedInput: several_studies; no_identity (several files, and one of them does not
         say whose it is); several_patients; name_mismatch (unless the rules allow it).
@@ -84,11 +101,13 @@ class OnePatient:
         if self._is_single:
             return
         first = self._first = self._first or identity
-        if first is None or identity is None or identity.study_uid != first.study_uid:
-            raise RefusedInput(
-                "the files belong to more than one study: predict one study at a time",
-                code="several_studies",
-            )
+        if first is None or identity is None:
+            raise _several_studies()
+        self._studies.append(identity.study_uid)
+        n_studies = len(set(self._studies))
+        each_has_its_own = n_studies == len(self._studies) and identity.may_share_series(first)
+        if n_studies > 1 and not each_has_its_own:
+            raise _several_studies()
         self._require_identity(identity)
         if identity.patient != first.patient:
             raise RefusedInput(
@@ -97,6 +116,14 @@ class OnePatient:
                 code="several_patients",
             )
         self._require_same_name(identity)
+
+    def finish(self) -> None:
+        """Raises RefusedInput (several_studies) unless all files are of one study, or so many
+        slices of one series have a study UID of their own that it identifies no study (see
+        `series_of_unreliable_studies`).
+        """
+        if 1 < len(set(self._studies)) < MIN_STUDIES:
+            raise _several_studies()
 
     def _require_identity(self, identity: FileIdentity) -> None:
         by_study = self._rules.allow_unknown_patient and is_unique_uid(identity.study_uid)
@@ -122,11 +149,21 @@ class OnePatient:
         self._name, self._birth_date = name, birth_date
 
 
+def _several_studies() -> RefusedInput:
+    return RefusedInput(
+        "the files belong to more than one study: predict one study at a time",
+        code="several_studies",
+    )
+
+
 class FileGroup(NamedTuple):
-    """The study of a file (its path, where it is alone), and the series of a slice, else ''."""
+    """The study of a file (its path, where it is alone), and the series of a slice, else ''.
+    patient: of a slice whose study UID may turn out to identify no study.
+    """
 
     study: str
     series: str = ""
+    patient: str = ""
 
 
 @dataclass
@@ -155,7 +192,9 @@ def group_of_file(path: str, *, by_series: bool) -> FileGroup:
     if not (identity.study_uid and is_identified):
         return FileGroup(path)
     study = f"{identity.patient}\x1f{identity.study_uid}"
-    return FileGroup(study, _series_of_slice(header) if by_series else "")
+    series = _series_of_slice(header) if by_series else ""
+    is_one_of_many = bool(series) and identity.may_share_series(identity)
+    return FileGroup(study, series, identity.patient if is_one_of_many else "")
 
 
 def _series_of_slice(header: Header) -> str:
@@ -180,6 +219,7 @@ def group_files(
         FileGroup(str(file)) if isinstance(group, DicomError) else group
         for file, group in zip(files, groups, strict=True)
     ]
+    keys = _with_studies_of_series(keys)
     first_series: dict[str, str] = {}
     for key in keys:
         if key.series:
@@ -189,3 +229,22 @@ def group_files(
         group = FileGroup(key.study, key.series or first_series.get(key.study, ""))
         requests.setdefault(group, StudyFiles(str(file))).files.append(file)
     return [StudyFiles(str(path), list(files))] if len(requests) == 1 else [*requests.values()]
+
+
+def _with_studies_of_series(groups: Sequence[FileGroup]) -> list[FileGroup]:
+    """The groups, where a series of slices that each have a study UID of their own is one study."""
+    studies: dict[tuple[str, str], list[str]] = {}
+    for group in groups:
+        if group.patient:
+            studies.setdefault((group.patient, group.series), []).append(group.study)
+    unreliable = {
+        series
+        for series, uids in studies.items()
+        if len(uids) >= MIN_STUDIES and len(set(uids)) == len(uids)
+    }
+    return [
+        FileGroup("\x1f".join((group.patient, group.series)), group.series)
+        if (group.patient, group.series) in unreliable
+        else group
+        for group in groups
+    ]

@@ -151,6 +151,7 @@ class _Log:
             self._note(data)
             yield data
         limit_file(0)
+        self._patient.finish()
 
     def _note(self, data: bytes) -> None:
         if file_format_of(data) != "dicom":

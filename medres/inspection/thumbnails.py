@@ -113,8 +113,8 @@ def thumbnail_of_row(item: TileItem) -> Thumbnail:
 
 
 def thumbnail_of_file(location: tuple[str, str]) -> Thumbnail:
-    """Read the first frame of a quarantined file of any format; runs in a worker. Raises DicomError
-    and the exceptions of the readers.
+    """Read the first frame of a quarantined file of any format, of color its luminance; runs in a
+    worker. Raises DicomError and the exceptions of the readers.
     """
     source, path = location
     file, _, name = path.rpartition("#") if ".npz#" in path else (path, "", "")
@@ -127,9 +127,9 @@ def thumbnail_of_file(location: tuple[str, str]) -> Thumbnail:
         volume = read_nifti(whole)
         image = nifti_image(volume, len(volume.array) // 2, HU.name)
     elif form == "dicom":
-        image, stored = read_image(whole), whole
+        image, stored = read_image(whole, color="luminance"), whole
     else:
-        image = raster_image(read_source(whole), DISPLAY.name)
+        image = raster_image(read_source(whole), DISPLAY.name, color="luminance")
     return _thumbnail(image, window_of_image(image, stored))
 
 

@@ -116,3 +116,24 @@ def test_what_is_not_dicom_is_counted_by_kind(tmp_path: Path, files: dict[str, b
         "text or document": 1,
         "other file": 1,
     }
+
+
+def test_an_archive_without_a_file_is_not_lost(tmp_path: Path, files: dict[str, bytes]) -> None:
+    write(tmp_path / "in" / "a.zip", files)
+    write(tmp_path / "in" / "b.zip", {})
+    summary = ingest(tmp_path / "in", workers=1).summary
+    assert (summary["given"], summary["ok"], summary["skipped"]) == (7, 6, 1)
+    assert summary["reasons"] == {"archive_empty": 1}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_files_of_one_name_in_an_archive_are_all_told(
+    tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    write(tmp_path / "in" / "a.zip", files)
+    with zipfile.ZipFile(tmp_path / "in" / "a.zip", "a") as archive:
+        archive.writestr("s/0.dcm", files["s/1.dcm"])
+    manifest = ingest(tmp_path / "in", workers=1, no_split=True)
+    assert (manifest.summary["given"], manifest.summary["ok"]) == (7, 5)
+    assert manifest.summary["reasons"] == {"archive_member": 2}
+    assert manifest.quarantine["path"].tolist() == ["a.zip!/s/0.dcm#1", "a.zip!/s/0.dcm#2"]

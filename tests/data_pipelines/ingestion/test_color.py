@@ -82,3 +82,22 @@ def test_cache_and_prediction_see_the_same_integers(tmp_path: Path) -> None:
     for name in ("0.dcm", "0.png"):
         with raises_code(Ineligible, "no_image"):
             prepared_study([source / name], SPEC)
+
+
+def test_rejected_images_of_an_array_count_in_the_exclusions_by_label(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 12, 12)).astype(np.uint8)
+    pixels[:6] = 0  # constant
+    labels = np.arange(40)[:, None] % 2
+    arrays = {f"{split}_images": pixels[n::3] for n, split in enumerate(("train", "val", "test"))}
+    arrays |= {f"{split}_labels": labels[n::3] for n, split in enumerate(("train", "val", "test"))}
+    (tmp_path / "s").mkdir()
+    np.savez(tmp_path / "s" / "a.npz", **arrays)
+    summary = ingest(tmp_path / "s", units="display", workers=1).summary
+    excluded = {
+        (row["value"], row["split"]): (row["images_excluded"], row["images"])
+        for row in summary["exclusions_by_label"]
+    }
+    assert summary["reasons"] == {"constant_pixels": 6}
+    assert sum(n for n, _ in excluded.values()) == 6
+    assert sum(n for _, n in excluded.values()) == 40
+    assert excluded["1", "train"] == (1, 7)  # images 3, 9 ... 39; number 3 is constant

@@ -299,7 +299,8 @@ def test_a_folder_without_dicom(tmp_path: Path) -> None:
 def test_only_bad_dicom(cohort: Path, tmp_path: Path) -> None:
     with raises_code(ManifestError, "no_image_left", "1 DICOM files", "localizer 1"):
         ingest(cohort / "PHANTOM-0006" / "localizer.dcm", out=tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert files == ["ingest.json", "quarantine.csv"]
 
 
 def test_an_output_folder_in_use_is_refused_before_any_work(
@@ -717,9 +718,27 @@ def test_without_splits_all_images_are_in_test(two_people: Path) -> None:
     assert set(manifest.table["split"]) == {"test"}
     assert len(manifest.table) == 5
     assert manifest.summary["split_origin"] == "none"
+    assert not any("has no image" in warning for warning in manifest.summary["warnings"])
     labels = two_people / "labels.csv"
     labels.write_text("path,f\n0.dcm,1\n1.dcm,1\n")
     assert ingest(two_people / "dicom", labels, no_split=True, workers=1).summary["findings"]
     labels.write_text("path,f,split\n0.dcm,1,test\n1.dcm,0,train\n")
     with raises_code(SplitError, "split_options", "no_split"):
         ingest(two_people / "dicom", labels, no_split=True, workers=1)
+
+
+def test_where_no_image_is_left_the_list_of_files_is_written(tmp_path: Path) -> None:
+    dataset = radiograph("P1", 1)
+    dataset.Modality = "US"
+    save(dataset, tmp_path / "in" / "a.dcm")
+    (tmp_path / "in" / "note.txt").write_text("x")
+    with raises_code(ManifestError, "no_image_left", "quarantine.csv"):
+        ingest(tmp_path / "in", out=tmp_path / "work", workers=1)
+    summary = json.loads((tmp_path / "work" / "ingest.json").read_text())
+    assert (summary["given"], summary["quarantined"], summary["skipped"]) == (2, 1, 1)
+    assert summary["refused"]["code"] == "no_image_left"
+    listed = pd.read_csv(tmp_path / "work" / "quarantine.csv")
+    assert listed["path"].tolist() == ["a.dcm", "note.txt"]
+    save(radiograph("P2", 2), tmp_path / "in" / "b.dcm")
+    again = ingest(tmp_path / "in", out=tmp_path / "work", workers=1, no_split=True)
+    assert again.summary["ok"] == 1

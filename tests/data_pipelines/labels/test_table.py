@@ -170,3 +170,10 @@ def test_an_accession_number_is_the_key_of_a_study(tmp_path: Path) -> None:
     both = "patient_id,accession_number,f\nP,A1,1\n{},B2,0\n"
     assert read(tmp_path, both.format("Q")).key == "patient_id"
     assert read(tmp_path, both.format("P")).key == "accession_number"
+
+
+def test_a_class_that_is_not_given_is_no_class(tmp_path: Path) -> None:
+    labels = read(tmp_path, "patient_id,class\n1,a\n2,NA\n3,none\n4,nan\n5,\n")
+    assert labels.classes == ("a", "none")
+    assert labels.rows["class"].tolist() == ["a", "", "none", "", ""]
+    assert any(note.endswith("class 2") for note in labels.notes)

@@ -139,3 +139,10 @@ def test_any_bytes_end_in_frames_or_in_a_named_reason(data, count, start):
         return
     assert len(split_frames) == count
     assert sum(map(len, split_frames)) <= len(whole)
+
+
+def test_a_frame_ends_at_its_marker_whatever_follows_it():
+    first, second = b"\xff\xd8first", b"\xff\xd8other"
+    end = b"\xff\xd9" + bytes(40)
+    data = b"".join(map(item, (b"", first, b"rest" + end, second, b"rest" + end)))
+    assert joined(data, 2) == [first + b"rest" + end, second + b"rest" + end]

@@ -14,6 +14,7 @@ from pydicom.pixels.encoders import RLELosslessEncoder
 from data_pipelines.dicom.header import header_of
 from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import DecodeFailed, PixelError
+from data_pipelines.pixels.color import decode_color
 from data_pipelines.pixels.jpeg_scan import check_jpeg_scan
 from data_pipelines.pixels.rle_segments import check_rle_segments
 from data_pipelines.pixels.stored_values import decode_stored_values, read_stored
@@ -104,6 +105,44 @@ def test_fill_before_the_end_and_anything_after_it_are_accepted(grey, syntax, fi
     expected = read_stored(dataset_of(grey, syntax, stream))
     filled = before_end(stream, extra=fill) + b"\0"
     np.testing.assert_array_equal(read_stored(dataset_of(grey, syntax, filled)), expected)
+
+
+@pytest.mark.parametrize("syntax", STREAMS)
+@pytest.mark.parametrize("tail", [b"\0" * 600, b"\xff" * 600, bytes(range(1, 255)) * 4])
+def test_whatever_follows_the_end_marker_is_no_part_of_the_image(grey, syntax, tail):
+    expected = read_stored(dataset_of(grey, syntax, STREAMS[syntax]))
+    longer = dataset_of(grey, syntax, STREAMS[syntax] + tail)
+    np.testing.assert_array_equal(read_stored(longer), expected)
+
+
+COLOR = np.stack([(SMOOTH >> 4).astype(np.uint8)] * 3, axis=-1)
+COLOR_STREAMS = {
+    "444": bytes(imagecodecs.jpeg8_encode(COLOR, level=92, subsampling="444")),
+    "422": bytes(imagecodecs.jpeg8_encode(COLOR[:, :37], level=92, subsampling="422")),
+    "420": bytes(imagecodecs.jpeg8_encode(COLOR[:45], level=92, subsampling="420")),
+    "lossless": bytes(imagecodecs.jpeg8_encode(COLOR, lossless=True)),
+}
+
+
+@pytest.mark.parametrize("name", COLOR_STREAMS)
+def test_a_color_stream_is_checked_too(name):
+    stream = COLOR_STREAMS[name]
+    assert check_jpeg_scan(stream) == ()
+    assert check_jpeg_scan(before_end(stream, extra=b"\xff\xff") + b"\1\2\3") == ()
+    for damaged in (before_end(stream, cut=9), before_end(stream, extra=b"\x35\x92\x17")):
+        with raises_code(DecodeFailed, DAMAGED):
+            check_jpeg_scan(damaged)
+
+
+def test_a_radiograph_of_a_truncated_color_stream_is_refused(grey):
+    dataset = grey(COLOR[..., 0], syntax=f"{JPEG}.50", data=encapsulate([COLOR_STREAMS["444"]]))
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 3, "YBR_FULL_422"
+    dataset.PlanarConfiguration = 0
+    header = header_of(parse(dataset, pixels=False))
+    assert decode_color(dataset, header, 0).rgb.shape == COLOR.shape
+    dataset.PixelData = encapsulate([before_end(COLOR_STREAMS["444"], cut=30)])
+    with raises_code(DecodeFailed, DAMAGED):
+        decode_color(dataset, header, 0)
 
 
 def walk_by_definition(data: bytes) -> str:

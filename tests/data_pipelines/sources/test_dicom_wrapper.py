@@ -206,3 +206,15 @@ def test_nothing_is_left_on_ctrl_c(
     with pytest.raises(KeyboardInterrupt):
         dicom_wrapper.wrap(source, tmp_path / "out", progress=interrupt)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_color_is_skipped_or_becomes_luminance_as_asked(tmp_path: Path) -> None:
+    red = np.stack([GREY, GREY // 4, GREY // 4], axis=-1)
+    picture(tmp_path / "s" / "gray.png")
+    picture(tmp_path / "s" / "red.png", red)
+    assert wrap(tmp_path / "s", tmp_path / "a")["reasons"] == {"colour": 1}
+    summary = wrap(tmp_path / "s", tmp_path / "b", color="luminance")
+    assert (summary["written"], summary["skipped"]) == (2, 0)
+    wrapped = pydicom.dcmread(tmp_path / "b" / "red.dcm")
+    assert wrapped.PhotometricInterpretation == "MONOCHROME2"
+    assert "BT.601" in wrapped.DerivationDescription

@@ -139,3 +139,13 @@ def test_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     with raises_code(RasterError, "too_large"):
         read_raster(encode(Image.fromarray(GREY)))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_jpeg_whose_data_end_early_is_damaged_though_it_has_its_end(mode: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(GREY).convert(mode).resize((40, 32)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    read_raster(data + bytes(range(1, 200)))
+    with raises_code(RasterError, "unreadable"):
+        read_raster(data[:-20] + b"\xff\xd9")

@@ -364,3 +364,17 @@ def test_phases_of_several_acquisitions_are_split_by_both():
 def test_phases_at_different_positions_do_not_split_a_volume():
     planes = [plane(n, (0, 0, 5.0 * n), phases=(float(n % 2),), temporal=n % 2) for n in range(6)]
     assert only(group_planes(planes)).verdict == "REGULAR"
+
+
+def timed(times: list[str]) -> list[list[int]]:
+    """The groups of six slices at three positions, by their acquisition times."""
+    planes = [plane(n, (0, 0, 5.0 * (n % 3)), times=("", time)) for n, time in enumerate(times)]
+    return [members(group) for group in group_planes(planes)]
+
+
+def test_the_time_of_acquisition_splits_phases_that_nothing_else_tells_apart():
+    assert timed(["120000"] * 3 + ["120004.5"] * 3) == [[0, 1, 2], [3, 4, 5]]
+    assert len(timed([f"12000{n}" for n in range(6)])) == 1  # each slice has a time of its own
+    assert len(timed(["120000"] * 3 + ["120004", "120004", "120005"])) == 1
+    apart = [plane(n, (0, 0, 5.0 * n), times=(str(n % 2),)) for n in range(6)]
+    assert only(group_planes(apart)).verdict == "REGULAR"

@@ -42,6 +42,7 @@ def refused(*files: FileIdentity | None, rules: IdentityRules = STRICT, n: int =
     try:
         for file in files:
             check.add(file)
+        check.finish()
     except RefusedInput as error:
         return error.code
     return None
@@ -83,6 +84,42 @@ ANON = {"patient": "\x1fanon", "is_known": False}
 )
 def test_one_answer_is_for_one_patient(files, rules, code) -> None:
     assert refused(*files, rules=rules or STRICT) == code
+
+
+def slices(*studies: str, **values: object) -> list[FileIdentity]:
+    fields = {"series_uid": f"{UID}.7", "is_slice": True, **values}
+    return [identity(study=f"{UID}.{study}", **fields) for study in studies]
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [
+        (slices("1", "2", "3"), None),
+        (slices("1", "2"), "several_studies"),
+        (slices("1", "2", "2"), "several_studies"),
+        (slices("1", "1", "2"), "several_studies"),
+        (slices("1", "2", "1"), "several_studies"),
+        ([*slices("1", "2"), *slices("3", series_uid=f"{UID}.8")], "several_studies"),
+        (slices("1", "2", "3", series_uid=""), "several_studies"),
+        (slices("1", "2", "3", is_slice=False), "several_studies"),
+        ([*slices("1", "2"), *slices("3", patient="\x1fp2")], "several_studies"),
+        (slices("1", "2", "3", **ANON), "no_identity"),
+        ([*slices("1", "2"), *slices("3", name="roe jane")], "name_mismatch"),
+    ],
+)
+def test_slices_that_each_have_a_study_of_their_own_are_one_series_as_in_ingest(
+    files: list[FileIdentity], code: str | None
+) -> None:
+    assert refused(*files, n=len(files)) == code
+
+
+def test_such_slices_are_one_request() -> None:
+    files = [Path(f"{n}.dcm") for n in range(7)]
+    groups = [FileGroup(f"p1 {n}", "a", "p1") for n in range(3)]
+    groups += [FileGroup("p1 8", "b", "p1"), FileGroup("p1 9", "b", "p1"), FileGroup("p2 1", "a")]
+    groups += [FileGroup("p2 1", "a", "p2")]
+    found = [[file.stem for file in request.files] for request in group_files("in", files, groups)]
+    assert found == [["0", "1", "2"], ["3"], ["4"], ["5", "6"]]
 
 
 def test_a_single_file_needs_no_identity() -> None:

@@ -272,3 +272,13 @@ def test_exclusions_by_label_are_shown_and_warned_about(work: Path, tmp_path: Pa
     assert "5% of the patients with it have an excluded image, 23% of those without it" in text
     assert re.search(r'<td class="right">23 <span class="sub">29%</span></td>', text)
     assert "colour 31" in text
+
+
+def test_a_quarantined_color_image_is_shown_by_its_luminance(tmp_path: Path) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    gray = np.asarray(Image.fromarray(rgb).convert("L"))
+    tile = thumbnails.thumbnail_of_file((str(tmp_path), "a.png")).tile
+    rows = np.linspace(0, len(tile) - 1, 20).round().astype(int)
+    columns = np.linspace(0, tile.shape[1] - 1, 30).round().astype(int)
+    assert np.abs(tile[np.ix_(rows, columns)].astype(int) - gray).max() <= 1
