@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from data_pipelines.pixels.stored_values import read_stored
     from data_pipelines.runtime.limits import limited
     from data_pipelines.sources.dicom_wrapper import wrap
+    from data_pipelines.sources.nifti import NiftiVolume, read_nifti
     from data_pipelines.synthetic.cohort import make_cohort
     from data_pipelines.volumes.volume import Volume, read_volume, read_volumes
 
@@ -31,6 +32,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "data_pipelines.pixels.stored_values": "read_stored",
         "data_pipelines.runtime.limits": "limited",
         "data_pipelines.sources.dicom_wrapper": "wrap",
+        "data_pipelines.sources.nifti": "NiftiVolume read_nifti",
         "data_pipelines.synthetic.cohort": "make_cohort",
         "data_pipelines.volumes.volume": "Volume read_volume read_volumes",
     },

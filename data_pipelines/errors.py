@@ -11,7 +11,7 @@
     │   ├── TruncatedPixelData  truncated_pixels
     │   ├── UnsupportedSyntax   unsupported_syntax  names every decoder and the missing package
     │   ├── DecodeFailed        decode_failed
-    │   ├── ColourImage         colour_image
+    │   ├── ColourImage         colour              truly in color: not only a mark or a tint
     │   ├── LimitExceeded       limit_exceeded      larger, deeper or slower than the limits allow
     │   └── RasterError         raster              a PNG or JPEG that is not one grayscale image
     ├── SeriesError             not_a_volume        the raise gives the verdict in lower case
@@ -123,9 +123,9 @@ class DecodeFailed(PixelError):
 
 
 class ColourImage(PixelError):
-    """The image is a color image. Only grayscale images are read."""
+    """The image is in color: no grayscale image, and not one with a few colored marks only."""
 
-    code = "colour_image"
+    code = "colour"
 
 
 class LimitExceeded(PixelError):

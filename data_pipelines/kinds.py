@@ -23,12 +23,17 @@ from data_pipelines.errors import SpecError
 KindName = Literal["radiograph", "ct"]
 UnitName = Literal["HU", "display", "raw"]
 DeclaredUnitName = Literal["display", "HU"]
-FileFormat = Literal["dicom", "png", "jpeg", "npz"]
+NiftiUnitName = Literal["HU"]
+FileFormat = Literal["dicom", "png", "jpeg", "npz", "nifti"]
+#: What becomes of an image that is truly in color: it is refused, or its luminance is taken.
+ColorRule = Literal["refuse", "luminance"]
 #: What one sample is made of: one image, a slice between its neighbors as channels (2.5D), or a
 #: volume.
 Layout = Literal["image", "stack", "volume"]
 
 AIR_HU = -1024.0
+#: the formats whose images have a position in the patient, so that they may form volumes
+FORMATS_WITH_POSITION: tuple[FileFormat, ...] = ("dicom", "nifti")
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ CT = ImageKind(
     display_range=(-1024.0, 1536.0),
     tissue_range=(-1024.0, 1024.0),
     preview_window=(-50.0, 1500.0),  # shows lung and soft tissue
-    file_formats=("dicom", "npz"),
+    file_formats=("dicom", "npz", "nifti"),
     has_windows=True,
     has_orientation_check=False,
     layouts={

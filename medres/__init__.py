@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from medres.backbones.model_summary import summary
     from medres.evaluate.scores.scored import Scored
     from medres.inference.loading import load
-    from medres.inference.predictor import Prediction, Predictor
+    from medres.inference.prediction import Prediction
+    from medres.inference.predictor import Predictor
     from medres.inference.scoring import score
     from medres.models.classification import classifier
     from medres.training.cross_validation.folds import CrossValidation, cross_validate
@@ -37,7 +38,8 @@ _exported, _get, _ = lazy_exports(
         "medres.backbones.model_summary": "summary",
         "medres.evaluate.scores.scored": "Scored",
         "medres.inference.loading": "load",
-        "medres.inference.predictor": "Prediction Predictor",
+        "medres.inference.prediction": "Prediction",
+        "medres.inference.predictor": "Predictor",
         "medres.inference.scoring": "score",
         "medres.models.classification": "classifier",
         "medres.training.cross_validation.folds": "CrossValidation cross_validate",

@@ -61,5 +61,6 @@ def work_in_process(patch: pytest.MonkeyPatch) -> None:
         "data_pipelines.cache.plan",
         "data_pipelines.cache.builder",
         "medres.inspection.thumbnails",
+        "medres.inspection.volume_views",
     ):
         patch.setattr(f"{module}.map_isolated", answers)

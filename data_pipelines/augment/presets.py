@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from data_pipelines.augment.spec import AugmentSpec
 from data_pipelines.errors import SpecError
 from data_pipelines.kinds import CT, RADIOGRAPH, UnitName
+from data_pipelines.runtime.field_errors import first_field_error
 
 _CHEST_XRAY = AugmentSpec(
     units="display",
@@ -149,9 +150,4 @@ def _from_fields(fields: dict) -> AugmentSpec:
     try:
         return AugmentSpec.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "spec"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise SpecError(
-            f"augmentation, field {field}: {reason}; received {first['input']!r}"
-        ) from None
+        raise SpecError(first_field_error(error).sentence("augmentation: field")) from None

@@ -29,6 +29,7 @@ from data_pipelines.cache.builder import LogCallback, ShardEntry, build, load_ch
 from data_pipelines.cache.plan import sample_bytes
 from data_pipelines.errors import CacheError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
+from data_pipelines.kinds import FORMATS_WITH_POSITION
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from data_pipelines.runtime.atomic_files import file_sha256
 from data_pipelines.runtime.progress import Bars
@@ -96,15 +97,16 @@ def ensure_cache(
 
 
 def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
-    """The rows of a manifest's table that have the spec's kind (for stacks and volumes: only DICOM
-    files), ordered by split (train, tune, test), then by series, then by position in the series.
+    """The rows of a manifest's table that have the spec's kind (for stacks and volumes: only
+    formats whose slices have a position), ordered by split (train, tune, test), then by series,
+    then by position in the series.
 
     The order follows paths and positions, never pseudonyms: the same files give the same training
     with any key. Raises CacheError (code wrong_kind) if no row is left.
     """
     rows = table[table["kind"] == spec.kind]
     if spec.layout != "image":
-        rows = rows[rows["form"] == "dicom"]  # the only format whose slices have a position
+        rows = rows[rows["form"].isin(FORMATS_WITH_POSITION)]
     if rows.empty:
         kinds = ", ".join(f"{count} {kind}" for kind, count in table["kind"].value_counts().items())
         raise CacheError(

@@ -5,6 +5,7 @@ Loads neither pandas nor TensorFlow.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,8 @@ from data_pipelines.pixels.image import Image, image_of
 from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.storage import read_file
-from data_pipelines.sources.image_source import read_row
+from data_pipelines.sources.image_source import file_format_of, read_row
+from data_pipelines.sources.nifti import nifti_planes
 from data_pipelines.volumes.plane import Plane, planes_of
 
 
@@ -47,7 +49,9 @@ class WorkItem:
 
 
 def read_planes(path: str) -> list[Plane]:
-    """Planes of the frames of a DICOM file. Runs in a worker."""
+    """Planes of the frames of a DICOM file, or of the slices of a NIfTI file. Runs in a worker."""
+    if file_format_of(path) == "nifti":
+        return nifti_planes(path)
     parsed = parse(path, pixels=False)
     return planes_of(parsed.dataset, header_of(parsed), 0)
 
@@ -58,16 +62,28 @@ def prepare_files(item: WorkItem) -> list[np.ndarray]:
 
     Raises CacheError (code source_changed) if a file is not the one that was ingested.
     """
-    planes_of_file, opened = lru_cache(maxsize=1)(read_planes), lru_cache(maxsize=1)(_opened)
-    planes = []
-    if item.spec.layout == "volume":
-        planes = [planes_of_file(str(Path(f.source) / f.path))[f.frame] for f in item.files]
+    planes = planes_of_files(item.files) if item.spec.layout == "volume" else []
+    return list(prepare_samples(item.samples, planes, image_reader(item.files), item.spec))
+
+
+def planes_of_files(files: Sequence[FileRef]) -> list[Plane]:
+    """The plane of each image, from the headers. Raises DicomError if a header cannot be read."""
+    planes_of_file = lru_cache(maxsize=1)(read_planes)
+    return [planes_of_file(str(Path(f.source) / f.path))[f.frame] for f in files]
+
+
+def image_reader(files: Sequence[FileRef]) -> Callable[[int], Image]:
+    """A function that reads the image of an index into `files`; a file is parsed once for all its
+    frames, if they follow one another. It raises CacheError (code source_changed) if a file is not
+    the one that was ingested.
+    """
+    opened = lru_cache(maxsize=1)(_opened)
 
     def read(index: int) -> Image:
-        file = item.files[index]
+        file = files[index]
         if file.file_format == "dicom":
             dataset, header = opened(Path(file.source) / file.path, file.sha256)
-            return image_of(dataset, header, file.frame, digest=False)
+            return image_of(dataset, header, file.frame, digest=False, color="luminance")
         return read_row(
             file.source,
             file.path,
@@ -77,7 +93,7 @@ def prepare_files(item: WorkItem) -> list[np.ndarray]:
             sha256=file.sha256,
         )
 
-    return list(prepare_samples(item.samples, planes, read, item.spec))
+    return read
 
 
 def _opened(path: Path, digest: str) -> tuple[Dataset, Header]:

@@ -24,11 +24,12 @@ def eligible_kind(header: Header, *, for_processing: bool = False) -> KindName:
 
     no_image (rows, columns or bits are missing), tomosynthesis (also its projections),
     multiframe_projection (several frames of a radiograph, angiography or fluoroscopy), modality
-    (neither CT nor a projection radiograph), colour, localizer, projection (MIP, MinIP), rendering,
-    subtraction, screen_capture, parametric_map, burned_in (BurnedInAnnotation is YES, or is not NO
-    on a secondary capture), not_hu (a CT whose RescaleType is another unit), for_processing (unless
-    requested).
+    (neither CT nor a projection radiograph), colour (a CT), localizer, projection (MIP, MinIP),
+    rendering, subtraction, screen_capture, parametric_map, burned_in (BurnedInAnnotation is YES, or
+    is not NO on a secondary capture), not_hu (a CT whose RescaleType is another unit),
+    for_processing (unless requested).
 
+    Whether a radiograph that is stored as color is gray is decided by its pixels, see luminance_of.
     Derived, secondary and lossy images are accepted; `Header.flags` names them.
     """
     if not header.has_image:
@@ -39,9 +40,9 @@ def eligible_kind(header: Header, *, for_processing: bool = False) -> KindName:
             "The modality is neither CT nor a projection radiograph (CR, DX, MG, PX, IO, RG).",
             code="modality",
         )
-    if not header.is_grayscale:
+    if header.is_ct and not header.is_grayscale:
         raise Ineligible(
-            "Color image: a summary, a screenshot or a photograph, not intensities.", code="colour"
+            "Color image: a summary or a screenshot, which has no Hounsfield units.", code="colour"
         )
     code = non_slice_reason(header.image_type) if header.is_ct else None
     if code:

@@ -17,6 +17,7 @@ import pandas as pd
 from data_pipelines.dicom.header import header_of
 from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import DecodeFailed, DicomError
+from data_pipelines.ingestion.file_inspection import columns_of_row
 from data_pipelines.ingestion.index import FileIndex, RejectedFile
 from data_pipelines.pixels.codestream import read_codestream
 from data_pipelines.pixels.decoders import CODEC_ERRORS, RLE, Decoder, PixelFormat, decoders_for
@@ -59,8 +60,15 @@ def cross_checked(
     others = same_scanner.drop(index=first_files.index, errors="ignore")
     disagreeing = pd.concat([disagreeing, _disagreeing(others, workers, progress)])
     rejected = [
-        RejectedFile(source, path, "decoders_disagree", _MESSAGE, skipped=False)
-        for source, path in zip(disagreeing["source"], disagreeing["path"], strict=True)
+        RejectedFile(
+            row["source"],
+            row["path"],
+            "decoders_disagree",
+            _MESSAGE,
+            skipped=False,
+            columns=columns_of_row(row),
+        )
+        for row in disagreeing.to_dict("records")
     ]
     rows = index.rows[~_among(index.rows, disagreeing, _FILE)]
     return replace(index, rows=rows.reset_index(drop=True), rejected=(*index.rejected, *rejected))

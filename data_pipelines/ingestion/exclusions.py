@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect
+from collections.abc import Sequence
+
 import pandas as pd
 
+from data_pipelines.errors import LabelError
+from data_pipelines.ingestion.file_inspection import blank_columns
 from data_pipelines.ingestion.index import RejectedFile
+from data_pipelines.labels.join import join_labels
+from data_pipelines.labels.table import Labels
 from data_pipelines.sources.acceptance import CONSTANT_SLICE
 from data_pipelines.volumes.plane import Plane
 
@@ -43,6 +50,63 @@ def exclusion_reasons(rows: pd.DataFrame, *, splits_given: bool) -> pd.Series:
     duplicates = find_duplicates(rows[reason == ""])
     reason[duplicates.index] = duplicates
     return reason
+
+
+def with_rejected(
+    rows: pd.DataFrame, rejected: Sequence[RejectedFile], tables: Sequence[Labels]
+) -> pd.DataFrame:
+    """The rows of the accepted images, and one for each quarantined file at its place among them,
+    with its labels and with its code in `excluded`.
+
+    The index labels of `rows` stay. A file whose header cannot be read is known by its path alone;
+    its kind is taken to be that of most images.
+    """
+    files = [file for file in rejected if not file.skipped]
+    rows = rows.assign(excluded="")
+    if not files:
+        return rows
+    columns = [
+        {
+            "source": file.source,
+            "path": file.path,
+            "excluded": file.reason,
+            **(file.columns or blank_columns()),
+        }
+        for file in files
+    ]
+    first = int(rows.index.max()) + 1
+    others = pd.DataFrame(columns, index=range(first, first + len(files)))
+    others = others.assign(pixel_sha256="", repairs="")
+    others["kind"] = others["kind"].where(others["kind"] != "", rows["kind"].mode()[0])
+    try:
+        others = join_labels(others, tables, require_match=False).rows
+    except LabelError:  # the keys of these files contradict each other: they stay unlabeled
+        others = join_labels(others, None).rows
+    absent = {str(name): "" for name in rows if name not in others and _is_text_label(str(name))}
+    together = pd.concat([rows, others.assign(**absent)])
+    flags = ["labeled", "patient_named"]
+    return together.astype(dict.fromkeys(flags, bool)).loc[_file_order(rows, others)]
+
+
+def _is_text_label(name: str) -> bool:
+    return name == "class" or name.startswith("meta:")
+
+
+def _file_order(rows: pd.DataFrame, others: pd.DataFrame) -> list[int]:
+    """The index labels of both tables, each of `others` before the first row of a later path."""
+    sources = list(dict.fromkeys([*rows["source"], *others["source"]]))
+
+    def keys(table: pd.DataFrame) -> list[tuple[int, str]]:
+        pairs = zip(table["source"], table["path"], strict=True)
+        return [(sources.index(source), path) for source, path in pairs]
+
+    accepted = keys(rows)
+    places = [(2 * n + 1, (0, ""), label) for n, label in enumerate(rows.index)]
+    places += [
+        (2 * bisect(accepted, key), key, label)
+        for key, label in zip(keys(others), others.index, strict=True)
+    ]
+    return [label for _, _, label in sorted(places)]
 
 
 def _in_constant_series(rows: pd.DataFrame) -> pd.Series:

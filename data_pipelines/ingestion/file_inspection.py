@@ -6,17 +6,31 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypedDict, cast
 
-from data_pipelines.dicom.header import Header
+from pydicom.dataset import Dataset
+
+from data_pipelines.dicom.header import Header, header_of, read_header
+from data_pipelines.dicom.reader import ParsedDataset
+from data_pipelines.dicom.standard_terms import standard_sop_class
 from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.perceptual_hash import perceptual_hash
-from data_pipelines.kinds import KindName, UnitName
+from data_pipelines.kinds import (
+    CT,
+    RADIOGRAPH,
+    ColorRule,
+    FileFormat,
+    KindName,
+    UnitName,
+    kind_in_units,
+)
 from data_pipelines.pixels.image import Image
 from data_pipelines.runtime.archives import is_member
 from data_pipelines.runtime.storage import read_source
 from data_pipelines.sources.acceptance import accepted_images, with_plane
 from data_pipelines.sources.image_source import (
+    RASTER_FORMATS,
     ZIP_MAGIC,
     file_format_of,
     npz_image,
@@ -25,10 +39,11 @@ from data_pipelines.sources.image_source import (
 from data_pipelines.volumes.plane import Plane
 
 
-class TechnicalColumns(TypedDict):
-    """Columns that come from the header."""
+class HeaderColumns(TypedDict):
+    """Columns that come from the header, and raw identifiers."""
 
     modality: str
+    sop_class: str
     photometric: str
     transfer_syntax: str
     manufacturer: str
@@ -39,9 +54,17 @@ class TechnicalColumns(TypedDict):
     site: str
     sex: str
     age: float
+    sop_uid: str
+    series_uid: str
+    study_uid: str
+    patient_id: str
+    issuer: str
+    patient_name: str
+    birth_date: str
+    accession_number: str
 
 
-class ImageColumns(TechnicalColumns):
+class ImageColumns(HeaderColumns):
     """Columns of one image: those of the manifest, raw identifiers, the hashes and the plane."""
 
     frame: int
@@ -52,16 +75,10 @@ class ImageColumns(TechnicalColumns):
     cols: int
     row_spacing: float
     col_spacing: float
+    detector_row_spacing: float
+    detector_col_spacing: float
     pixel_sha256: str
     perceptual_hash: str
-    sop_uid: str
-    series_uid: str
-    study_uid: str
-    patient_id: str
-    issuer: str
-    patient_name: str
-    birth_date: str
-    accession_number: str
     plane: Plane
 
 
@@ -74,33 +91,113 @@ class IndexRow(ImageColumns, total=False):
     own_labels: tuple[int, ...]
 
 
+class RejectedColumns(HeaderColumns):
+    """What the header of a rejected file says. kind: '' where it is none that is read."""
+
+    form: str
+    kind: str
+    frame: int
+
+
+class Rejection(NamedTuple):
+    """Why a file or an image is rejected, and what its header says; None where it has none."""
+
+    error: DicomError
+    columns: RejectedColumns | None
+
+
 #: for each image of a file: what to add to the path of the file, and its row or why it is rejected
-Inspection = list[tuple[str, IndexRow | DicomError]]
+Inspection = list[tuple[str, IndexRow | Rejection]]
 
 
-def inspect_path(path: str, *, for_processing: bool, units: UnitName | None) -> Inspection:
-    """Inspect a file in a worker, reading it once. Raises DicomError when no part of the file can
-    be used.
-    """
+def inspect_path(
+    path: str,
+    *,
+    for_processing: bool,
+    units: UnitName | None,
+    nifti_units: UnitName | None = None,
+    color: ColorRule = "refuse",
+) -> Inspection:
+    """Inspect a file in a worker, reading it once. Raises DicomError when it cannot be read."""
     data = read_source(path)
     is_npz = path.lower().endswith(".npz") and data[:4] == ZIP_MAGIC and not is_member(path)
-    if units is not None and is_npz:
-        return [(f"#{name}", result) for name, result in inspect_array(data, units)]
-    return [("", row) for row in inspect_file(data, for_processing=for_processing, units=units)]
+    file_format = file_format_of(data, name=path)
+    try:
+        if units is not None and is_npz:
+            return [(f"#{name}", result) for name, result in inspect_array(data, units)]
+        rows = inspect_file(
+            data,
+            for_processing=for_processing,
+            units=units,
+            nifti_units=nifti_units,
+            color=color,
+            file_format=file_format,
+        )
+        return [("", row) for row in rows]
+    except DicomError as error:
+        return [("", Rejection(error, rejected_columns(data, file_format, units)))]
+
+
+def rejected_columns(
+    data: bytes, file_format: FileFormat, units: UnitName | None
+) -> RejectedColumns | None:
+    """What is known of a rejected file: its header, or that it is a NIfTI file or, where `units`
+    are declared, a PNG or JPEG; else None.
+    """
+    if file_format == "nifti":
+        return {**blank_columns(), "form": file_format, "kind": CT.name}
+    if file_format in RASTER_FORMATS:
+        return (
+            None
+            if units is None
+            else {**blank_columns(), "form": file_format, "kind": kind_in_units(units).name}
+        )
+    try:
+        header = read_header(data)
+    except DicomError:
+        return None
+    kind = CT.name if header.is_ct else RADIOGRAPH.name if header.is_radiograph else ""
+    return {"form": file_format, "kind": kind, "frame": 0, **_of_header(header)}
+
+
+def columns_of_row(row: Mapping[Any, Any]) -> RejectedColumns:
+    """The columns of an image that was accepted at first, for the file when it is rejected."""
+    columns = {name: row[name] for name in RejectedColumns.__annotations__}
+    return cast(RejectedColumns, columns)
+
+
+def blank_columns() -> RejectedColumns:
+    """The columns of a file of which nothing is known."""
+    header = header_of(ParsedDataset(Dataset(), ()))
+    return {"form": "dicom", "kind": "", "frame": 0, **_of_header(header)}
 
 
 def inspect_file(
-    source: str | bytes, *, for_processing: bool = False, units: UnitName | None = None
+    source: str | bytes,
+    *,
+    for_processing: bool = False,
+    units: UnitName | None = None,
+    nifti_units: UnitName | None = None,
+    color: ColorRule = "refuse",
+    file_format: FileFormat | None = None,
 ) -> list[IndexRow]:
     """Decode and describe each frame of a file, given by its path or its bytes. Raises DicomError.
 
     for_processing: accept raw radiographs. units: of the values of a PNG or JPEG; None accepts
-    DICOM only.
+    DICOM only. nifti_units: of a NIfTI file. color: see accepted_images. file_format: where the
+    caller knows it.
     """
     data = source if isinstance(source, bytes) else read_source(source)
     digest = hashlib.sha256(data).hexdigest()
-    form = "dicom" if units is None else file_format_of(data)
-    images = accepted_images(data, for_processing=for_processing, units=units)
+    form = file_format or file_format_of(data)
+    images = accepted_images(
+        data,
+        for_processing=for_processing,
+        units=units,
+        nifti_units=nifti_units,
+        color=color,
+        file_format=form,
+    )
     return [{"file_sha256": digest, "form": form, **_image_columns(*image)} for image in images]
 
 
@@ -114,7 +211,7 @@ def inspect_array(data: bytes, units: UnitName) -> Inspection:
         try:
             columns = _image_columns(*with_plane(npz_image(member, units)))
         except DicomError as error:
-            results.append((name, error))
+            results.append((name, Rejection(error, None)))
             continue
         row: IndexRow = {
             "file_sha256": digest,
@@ -129,34 +226,30 @@ def inspect_array(data: bytes, units: UnitName) -> Inspection:
 
 def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
     header = image.header
-    spacing = image.spacing_mm or (math.nan, math.nan)
+    unknown = (math.nan, math.nan)
+    spacing, detector = image.spacing_mm or unknown, header.imager_pixel_spacing or unknown
     return {
         "frame": image.frame,
         "status": "repaired" if image.repairs else "ok",
         "repairs": ";".join(dict.fromkeys(image.repairs)),
         "kind": kind,
-        **_technical_columns(header),
+        **_of_header(header),
         "rows": image.pixels.shape[0],
         "cols": image.pixels.shape[1],
         "row_spacing": spacing[0],
         "col_spacing": spacing[1],
+        "detector_row_spacing": detector[0],
+        "detector_col_spacing": detector[1],
         "pixel_sha256": image.pixel_sha256,
         "perceptual_hash": perceptual_hash(image.pixels),
-        "sop_uid": header.identifiers.sop_instance_uid,
-        "series_uid": header.identifiers.series_instance_uid,
-        "study_uid": header.identifiers.study_instance_uid,
-        "patient_id": header.identifiers.patient_id,
-        "issuer": header.identifiers.issuer_of_patient_id,
-        "patient_name": header.identifiers.patient_name,
-        "birth_date": header.identifiers.birth_date,
-        "accession_number": header.identifiers.accession_number,
         "plane": plane,
     }
 
 
-def _technical_columns(header: Header) -> TechnicalColumns:
+def _of_header(header: Header) -> HeaderColumns:
     return {
         "modality": header.modality,
+        "sop_class": standard_sop_class(header.sop_class_uid),
         "photometric": header.photometric,
         "transfer_syntax": header.transfer_syntax,
         "manufacturer": header.manufacturer,
@@ -167,4 +260,12 @@ def _technical_columns(header: Header) -> TechnicalColumns:
         "site": "",
         "sex": header.patient_sex,
         "age": math.nan if header.patient_age_years is None else header.patient_age_years,
+        "sop_uid": header.identifiers.sop_instance_uid,
+        "series_uid": header.identifiers.series_instance_uid,
+        "study_uid": header.identifiers.study_instance_uid,
+        "patient_id": header.identifiers.patient_id,
+        "issuer": header.identifiers.issuer_of_patient_id,
+        "patient_name": header.identifiers.patient_name,
+        "birth_date": header.identifiers.birth_date,
+        "accession_number": header.identifiers.accession_number,
     }

@@ -4,15 +4,14 @@ identifier must not stand for.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping
 from typing import TypedDict
 
 import pandas as pd
 
+from data_pipelines.dicom.identity import is_unique_uid, name_key
 from data_pipelines.ingestion.exclusions import contents, reused_uids
-from data_pipelines.ingestion.patient_identity import is_unique_uid, patients_per_uid
+from data_pipelines.ingestion.patient_identity import patients_per_uid
 
 
 class GroupCounts(TypedDict):
@@ -87,6 +86,12 @@ def identity_notes(rows: pd.DataFrame, max_patients: int) -> tuple[list[str], li
         codes.append("patient_by_study")
     if ((rows["form"] != "dicom") & (rows["person"] == "")).any():
         codes.append("patient_by_file")
+    if rows["study_by_series"].any():
+        n_series = rows["series"][rows["study_by_series"]].nunique()
+        warnings.append(
+            f"{n_series} series have a study UID of its own in every slice: it identifies no "
+            f"study, and each of these series is treated as one study"
+        )
     for column, name in (("study_uid", "Study"), ("series_uid", "Series")):
         n_patients = patients_per_uid(rows, column)
         shared = n_patients > max_patients
@@ -105,17 +110,6 @@ def identity_notes(rows: pd.DataFrame, max_patients: int) -> tuple[list[str], li
                 f"shared by patients, in {int(dummy.sum())} images: they link no patients"
             )
     return warnings + _issuer_warnings(rows), sorted(set(codes))
-
-
-def name_key(name: str) -> str:
-    """Return family and given name of a PatientName in the form in which two spellings are equal.
-
-    >>> name_key("Doe^John^^Dr") == name_key("DOE^JOHN") == name_key(" doe ^ john")
-    True
-    """
-    first = next((group for group in name.split("=") if group.strip("^ ")), "")
-    folded = unicodedata.normalize("NFKC", "^".join(first.split("^")[:2])).casefold()
-    return re.sub(r"[\W_]+", " ", folded).strip()
 
 
 def _issuer_warnings(rows: pd.DataFrame) -> list[str]:

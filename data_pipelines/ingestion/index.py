@@ -8,18 +8,24 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from data_pipelines.errors import DicomError, InputError, NotDicom
-from data_pipelines.ingestion.file_inspection import Inspection, inspect_path
-from data_pipelines.kinds import UnitName
+from data_pipelines.ingestion.file_inspection import (
+    Inspection,
+    RejectedColumns,
+    Rejection,
+    inspect_path,
+)
+from data_pipelines.kinds import ColorRule, UnitName
 from data_pipelines.runtime.archives import MARK, is_archive, members_of
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import walk_files
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
+from data_pipelines.sources.nifti import has_nifti_name
 
 #: Raw identifiers, which the rows hold beside the manifest's columns. They never leave the process.
 IDENTIFIERS = (
@@ -29,16 +35,22 @@ IDENTIFIERS = (
 
 _BYTES_PER_TIME_LIMIT = 1 << 20  # an .npz may take the time of one file for each MiB
 
+_VOLUME_BYTES_PER_TIME_LIMIT = 16 << 20
+
 
 @dataclass(frozen=True)
 class RejectedFile:
-    """A file without a row. `skipped`: it is not DICOM at all; otherwise it is quarantined."""
+    """A file without a row. `skipped`: it is not DICOM at all; otherwise it is quarantined.
+
+    columns: what its header says, None where it cannot be read. It never leaves the process.
+    """
 
     source: str
     path: str
     reason: str
     message: str
     skipped: bool
+    columns: RejectedColumns | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +69,17 @@ def index_sources(
     exclude: Sequence[Path] = (),
     for_processing: bool = False,
     units: UnitName | None = None,
+    nifti_units: UnitName | None = None,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
     follow_links: bool = False,
+    color: ColorRule = "refuse",
 ) -> FileIndex:
     """Inspect every file below `sources`, except those in `exclude`.
 
     for_processing: accept raw radiographs. units: also accept PNG, JPEG and .npz, with values in
-    these units. progress: called with (done, total) files. follow_links: see walk_files.
+    these units. nifti_units: those of NIfTI files. progress: called with (done, total) files.
+    follow_links: see walk_files. color: see accepted_images.
 
     The columns of the rows are source, path and those of IndexRow. Each image of an .npz counts as
     a file, with the path FILE.npz#SPLIT/NUMBER, and so does each member of an archive, with the
@@ -90,18 +105,30 @@ def index_sources(
     files, unreadable = _with_members(files)
     rejected += unreadable
     rows: list[dict[str, object]] = []
-    inspect = functools.partial(inspect_path, for_processing=for_processing, units=units)
+    inspect = functools.partial(
+        inspect_path,
+        for_processing=for_processing,
+        units=units,
+        nifti_units=nifti_units,
+        color=color,
+    )
     paths = [os.path.join(root, path) for root, path in files]  # noqa: PTH118
     inspections = _inspect_all(inspect, paths, workers, progress)
     for (root, path), inspection in zip(files, inspections, strict=True):
-        images = [("", inspection)] if isinstance(inspection, DicomError) else inspection
-        for suffix, image in images:
-            if isinstance(image, DicomError):
-                skipped = isinstance(image, NotDicom)
-                rejected.append(RejectedFile(root, path + suffix, image.code, str(image), skipped))
+        if isinstance(inspection, DicomError):
+            inspection = [("", Rejection(inspection, None))]
+        for suffix, image in inspection:
+            if isinstance(image, Rejection):
+                rejected.append(_rejected(root, path + suffix, image))
             else:
                 rows.append({"source": root, "path": path + suffix, **image})
     return FileIndex(pd.DataFrame(rows), tuple(rejected))
+
+
+def _rejected(root: str, path: str, rejection: Rejection) -> RejectedFile:
+    error, columns = rejection
+    skipped = isinstance(error, NotDicom)
+    return RejectedFile(root, path, error.code, str(error), skipped, columns)
 
 
 def _with_members(
@@ -140,15 +167,25 @@ def _inspect_all(
         n for n, path in enumerate(paths) if path.lower().endswith(".npz") and MARK not in path
     }
     others = [path for n, path in enumerate(paths) if n not in arrays]
-    results = iter(
-        [result for _, result in map_isolated(inspect, others, workers=workers, progress=progress)]
-    )
+    timeout_s = _seconds_of if any(map(has_nifti_name, others)) else None
+    answers = map_isolated(inspect, others, workers=workers, timeout_s=timeout_s, progress=progress)
+    results = iter([result for _, result in answers])
     inspections: list[Inspection | DicomError] = []
     for n, path in enumerate(paths):
         inspections.append(_inspect_npz(inspect, path) if n in arrays else next(results))
         if progress is not None and n in arrays:
             progress(n + 1, len(paths))
     return inspections
+
+
+def _seconds_of(path: str) -> float:
+    """The time limit of one file. That of a NIfTI file, which is a whole volume, grows with its
+    size.
+    """
+    seconds = active_limits().seconds
+    if not has_nifti_name(path) or MARK in path:
+        return seconds
+    return seconds * max(1.0, Path(path).stat().st_size / _VOLUME_BYTES_PER_TIME_LIMIT)
 
 
 def _inspect_npz(inspect: Callable[[str], Inspection], path: str) -> Inspection | DicomError:

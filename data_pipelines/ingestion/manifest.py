@@ -10,7 +10,7 @@ import hashlib
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from data_pipelines.splits.stratified import SPLITS
 
 SCHEMA = "medres.manifest/1"
 
-COLUMNS: Mapping[str, str] = {
+COLUMNS: dict[str, str] = {
     **dict.fromkeys(("image", "series", "study", "patient", "source", "path"), "str"),
     "frame": "int32",
     **dict.fromkeys(
@@ -39,6 +39,12 @@ COLUMNS: Mapping[str, str] = {
     "order": "int32",
     **dict.fromkeys(("verdict", "file_sha256", "pixel_sha256", "split"), "str"),
 }
+#: columns that a manifest of an older version lacks. sop_class: a UID of the standard, "private" or
+#: ''. detector_*: ImagerPixelSpacing
+LATER_COLUMNS: dict[str, str] = {
+    "sop_class": "str",
+    **dict.fromkeys(("detector_row_spacing", "detector_col_spacing"), "float64"),
+}
 AUDIT_COLUMNS = ("what", "number", "path", "split", "kept", "patient", "distance", "source")
 QUARANTINE_COLUMNS = ("path", "reason", "message", "source")
 
@@ -47,8 +53,8 @@ QUARANTINE_COLUMNS = ("path", "reason", "message", "source")
 class Manifest:
     """An ingested cohort.
 
-    table: one row per accepted image, with COLUMNS, label:<finding> (float32: 1, 0, -1 or NaN) or
-        class, meta:*, and fold if requested.
+    table: one row per accepted image, with COLUMNS, LATER_COLUMNS, label:<finding> (float32: 1, 0,
+        -1 or NaN) or class, meta:*, and fold if requested.
     summary: the content of ingest.json. quarantine: QUARANTINE_COLUMNS, one row per rejected file.
     audit: AUDIT_COLUMNS, see leakage_audit. work: the folder, None if the manifest is in memory.
     """
@@ -135,7 +141,8 @@ def check_table(table: pd.DataFrame, *, where: str) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise _schema_error(where, f"the manifest lacks the columns {', '.join(missing)}")
-    for name, dtype in COLUMNS.items():
+    later = {name: dtype for name, dtype in LATER_COLUMNS.items() if name in table}
+    for name, dtype in (COLUMNS | later).items():
         is_text = pd.api.types.is_string_dtype(table[name].dtype) and not table[name].isna().any()
         if not (is_text if dtype == "str" else table[name].dtype == dtype):
             raise _schema_error(where, f"column {name} of the manifest is not {dtype}")

@@ -7,27 +7,26 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pandas as pd
 
+from data_pipelines.dicom.identity import is_placeholder_id, is_unique_uid
 from data_pipelines.kinds import kinds_with_series
 from data_pipelines.pseudonyms import PseudonymKey
 from data_pipelines.splits.assignment import MAX_PATIENTS
 from data_pipelines.splits.stratified import connected_groups
+from data_pipelines.volumes.series import group_planes, is_one_volume
+from data_pipelines.volumes.study_identity import series_of_unreliable_studies
 
 #: so many studies under the only identifier of all files are not one patient's
 CONSTANT_STUDIES = 3
-_UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
-#: identifiers in normal form (see normalise_patient_id) that anonymizers and consoles write
-_PLACEHOLDER = re.compile(
-    r"[\W_]*((anon|de-?ident)[a-z]*|unknown|none|null|nil|n/?a|test|tbd|dummy|default|removed|"
-    r"redacted|blank|empty|unnamed|noname|no-?id|patient(-?id)?|x{3,}|0{6,})[\W_]*"
-)
 
 
 def identify(rows: pd.DataFrame, key: PseudonymKey) -> pd.DataFrame:
-    """Add the pseudonyms image, series, study and patient, and `by_study`: whether the study stands
-    for the patient.
+    """Add the pseudonyms image, series, study and patient; `by_study`: whether the study stands
+    for the patient; and `study_by_series`: whether the series stands for the study, since each of
+    its slices has a study UID of its own.
 
     A study is one of a patient, and a series is one of a study: an identifier that two patients
     share gives two pseudonyms. Where PatientID is empty or a placeholder (see placeholder_ids), the
@@ -37,7 +36,9 @@ def identify(rows: pd.DataFrame, key: PseudonymKey) -> pd.DataFrame:
     """
     unknown = (rows["person"] == "") | placeholder_ids(rows)
     dicom = rows["form"] == "dicom"
-    by_study = unknown & dicom & rows["study_uid"].map(is_unique_uid)
+    by_series = _in_unreliable_studies(rows, unknown)
+    study_uid = rows["study_uid"].where(~by_series, rows["series_uid"])
+    by_study = unknown & dicom & study_uid.map(is_unique_uid)
     file = rows["source"] + "\n" + rows["path"]
 
     def of_patient(issuer: str, person: str, study: str, path: str, source: tuple) -> str:
@@ -60,27 +61,53 @@ def identify(rows: pd.DataFrame, key: PseudonymKey) -> pd.DataFrame:
         return [function(*values) for values in zip(*columns, strict=True)]
 
     sources = zip(unknown, dicom, by_study, strict=True)
-    patient = each(of_patient, rows["issuer"], rows["person"], rows["study_uid"], file, sources)
-    rows = rows.assign(patient=patient, by_study=by_study)
+    patient = each(of_patient, rows["issuer"], rows["person"], study_uid, file, sources)
+    rows = rows.assign(patient=patient, by_study=by_study, study_by_series=by_series)
     # The pseudonym of a UID depends on its owner only where the UID has several.
-    owner = rows["patient"].where(_owners(rows, "study_uid", "patient") > 1, "")
+    owner = rows["patient"].where(_owners(rows, study_uid, "patient") > 1, "")
     study = [
         of_uid("study", uid, path, *filter(None, [name]))
-        for uid, path, name in zip(rows["study_uid"], file, owner, strict=True)
+        for uid, path, name in zip(study_uid, file, owner, strict=True)
     ]
     rows = rows.assign(study=study)
-    is_shared = _owners(rows, "series_uid", "study") > 1
+    is_shared = _owners(rows, rows["series_uid"], "study") > 1
     is_slice = rows["kind"].isin(kinds_with_series())
-    of_study = (rows["series_uid"] == "") & (rows["study_uid"] != "") & is_slice
+    of_study = (rows["series_uid"] == "") & (study_uid != "") & is_slice
     series = each(of_series, rows["series_uid"], file, study, is_shared, of_study)
     images = each(functools.partial(of_uid, "image"), rows["sop_uid"], file)
     frames = each(functools.partial(key.pseudonym, "frame"), images, rows["frame"].map(str))
     return rows.assign(image=frames, series=series)
 
 
-def _owners(rows: pd.DataFrame, uid: str, owner: str) -> pd.Series:
+def _owners(rows: pd.DataFrame, uids: pd.Series, owner: str) -> pd.Series:
     """The number of different owners of the UID of each row."""
-    return rows.groupby(uid)[owner].transform("nunique")
+    return rows.groupby(uids)[owner].transform("nunique")
+
+
+def _in_unreliable_studies(rows: pd.DataFrame, unknown: pd.Series) -> pd.Series:
+    """Whether the series of each row holds a study UID of its own per slice, so that the series
+    stands for the study (see `series_of_unreliable_studies`, which reading and the cache share).
+
+    unknown: rows without a patient. Where a study would stand for the patient, the slices must also
+    form volumes: a constant series UID must not make one patient of a whole cohort. A rejected
+    file has no plane: it goes with the series that its header names.
+    """
+    owner = rows["issuer"] + "\x1f" + rows["person"]
+    is_slice = rows["kind"].isin(kinds_with_series()) & rows["plane"].notna()
+    planes = [
+        replace(plane, patient=patient)
+        for plane, patient in zip(rows["plane"][is_slice], owner[is_slice], strict=True)
+    ]
+    of_rows = pd.Series([(p.patient, p.series) for p in planes], rows.index[is_slice], dtype=object)
+    is_unreliable = of_rows.isin(series_of_unreliable_studies(planes))
+    of_patient = pd.Series(planes, rows.index[is_slice], dtype=object)
+    for _, series in of_patient[is_unreliable & unknown[is_slice]].groupby(of_rows):
+        without_copies = {(plane.study, plane.position): plane for plane in series}
+        groups = group_planes(list(without_copies.values()))
+        if not all(is_one_volume(group.planes) for group in groups):
+            is_unreliable[series.index] = False
+    named = owner + "\x1f" + rows["series_uid"]
+    return named.isin(set(named[is_slice][is_unreliable.astype(bool)]))
 
 
 def placeholder_ids(rows: pd.DataFrame) -> pd.Series:
@@ -90,7 +117,7 @@ def placeholder_ids(rows: pd.DataFrame) -> pd.Series:
     An identifier that the labels table gives (`patient_named`) is never a placeholder.
     """
     header = (rows["form"] == "dicom") & (rows["person"] != "") & ~rows["patient_named"]
-    words = rows["person"].map(lambda person: bool(_PLACEHOLDER.fullmatch(person)))
+    words = rows["person"].map(is_placeholder_id)
     identified = rows[header & rows["study_uid"].map(is_unique_uid)]
     constant = (
         header.sum() == (rows["form"] == "dicom").sum()
@@ -120,20 +147,6 @@ def patients_per_uid(rows: pd.DataFrame, column: str) -> pd.Series:
     usable = rows[column].map(is_unique_uid) & (rows["patient"] != "")
     counts = rows["patient"].where(usable).groupby(rows[column]).transform("nunique")
     return counts.where(usable, 0).astype(int)
-
-
-def is_unique_uid(uid: str) -> bool:
-    """Whether a UID can identify one study or series: it is well formed (PS3.5 section 9), it does
-    not come from the standard itself, and it is no counted or constant dummy.
-
-    >>> [is_unique_uid(uid) for uid in ("1.2.840.113619.2.5", "1.2.3.4.5", "0.0.0", "", "2.25.0")]
-    [True, False, False, False, False]
-    """
-    if len(uid) > 64 or not _UID.fullmatch(uid) or uid.startswith("1.2.840.10008."):
-        return False
-    arcs = [int(arc) for arc in uid.split(".")]
-    counted = len(arcs) > 3 and arcs == list(range(1, len(arcs) + 1))
-    return len(arcs) > 2 and len(set(arcs)) > 1 and not counted and uid != "2.25.0"
 
 
 def ids_without_issuer(rows: pd.DataFrame) -> pd.Series:

@@ -13,25 +13,38 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data_pipelines.errors import InputError, ManifestError
+from data_pipelines.errors import InputError, LabelError, ManifestError
 from data_pipelines.ingestion.decoder_agreement import cross_checked
-from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reasons
+from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reasons, with_rejected
 from data_pipelines.ingestion.hierarchy_audit import identity_notes
 from data_pipelines.ingestion.index import FileIndex, RejectedFile, index_sources
 from data_pipelines.ingestion.leakage_audit import audit, audit_warnings
-from data_pipelines.ingestion.manifest import COLUMNS, QUARANTINE_COLUMNS, Manifest, check_table
+from data_pipelines.ingestion.manifest import (
+    COLUMNS,
+    LATER_COLUMNS,
+    QUARANTINE_COLUMNS,
+    Manifest,
+    check_table,
+)
 from data_pipelines.ingestion.patient_identity import identify, link_patients
 from data_pipelines.ingestion.refusal import RECORDED, clear_refusal, write_refusal
-from data_pipelines.ingestion.series_order import in_series_order
+from data_pipelines.ingestion.series_order import (
+    VOLUME_COLUMNS,
+    gap_warnings,
+    in_series_order,
+    volume_counts,
+)
 from data_pipelines.ingestion.summary import (
     describe_skipped,
+    exclusion_summary,
     kinds_of_skipped,
     require_two_classes,
     summarise,
 )
-from data_pipelines.kinds import UnitName
+from data_pipelines.kinds import ColorRule, NiftiUnitName, UnitName
 from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
+from data_pipelines.labels.exclusion_bias import NO_LOSS
 from data_pipelines.labels.join import Joined, join_labels
 from data_pipelines.labels.raters import Readers
 from data_pipelines.labels.table import Labels
@@ -39,17 +52,23 @@ from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.progress import Bars
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
+from data_pipelines.sources.nifti import declared_units
+from data_pipelines.sources.nifti_header import require_nibabel
 from data_pipelines.splits.assignment import (
     MAX_PATIENTS,
     SplitOptions,
     apply_external_site,
-    assign,
     folds_of,
 )
+from data_pipelines.splits.before_exclusion import assign_before_exclusion
 from data_pipelines.splits.leakage import crosses_splits, refuse_leaks
 from data_pipelines.splits.stratified import FRACTIONS, check_no_overlap
 
 OnLeak = Literal["error", "drop"]
+AFTER_EXCLUSION = (
+    "so many images are excluded that the splits were assigned among the images that are left: "
+    "they depend on what was excluded"
+)
 
 
 def ingest(
@@ -73,8 +92,10 @@ def ingest(
     max_bad: float | None = None,
     for_processing: bool = False,
     units: UnitName | None = None,
+    nifti_units: NiftiUnitName | None = None,
     class_folders: bool = False,
     follow_links: bool = False,
+    color: ColorRule = "refuse",
     on_leak: OnLeak = "error",
     workers: int | None = None,
     progress: ProgressCallback | None = None,
@@ -98,8 +119,12 @@ def ingest(
     for_processing: also accept raw radiographs.
     units: also accept PNG, JPEG and .npz, with values in these units (HU: int16 arrays only).
         Labels and splits inside an .npz are used if `labels` is None.
+    nifti_units: also accept .nii and .nii.gz (with the extra `nifti`); each is one CT volume, whose
+        values are in these units. A file is its own patient unless `labels` name the patient.
     class_folders: the folder of each file is its class, see folder_labels.
     follow_links: also read what symbolic links out of `source` lead to.
+    color: "luminance" also accepts radiographs that are truly in color, as their luminance (repair
+        code color_to_luminance). The cache, the model and its predictions then do the same.
     on_leak: what happens when a patient or equal pixels lie in two given splits: "error", or "drop"
         them from the split of lower rank (train, then tune).
     progress: called with (done, total) files. stages: called with the name of each long step,
@@ -121,6 +146,9 @@ def ingest(
         require_new(work, what="a manifest")
     if max_bad is not None and not 0 <= max_bad <= 1:
         raise InputError(f"max_bad {max_bad}: give a share from 0 to 1.", code="max_bad")
+    if nifti_units is not None:
+        declared_units(nifti_units)
+        require_nibabel()
     if labels is not None and class_folders:
         raise InputError(
             "Both a labels table and class_folders are given: choose one.", code="labels"
@@ -139,18 +167,28 @@ def ingest(
             exclude=label_files,
             for_processing=for_processing,
             units=units,
+            nifti_units=nifti_units,
             workers=workers,
             progress=progress or update,
             follow_links=follow_links,
+            color=color,
         )
     with stage(stages, "cross-check decoders") as update:
         index = cross_checked(index, workers, update)
     tables = tables or _embedded_labels(index.rows, findings, class_folders=class_folders)
     tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
+    more_tables = None
+    if class_folders:
+        more_tables = tuple(
+            with_classes(table, drop_classes, merge_classes or {})
+            for table in _folder_labels_of_all(index, findings)
+        )
     manifest = build(
         index,
         tables,
         key,
+        rejected_tables=more_tables,
+        color=color,
         split_options=split_options,
         max_bad=max_bad,
         on_leak=on_leak,
@@ -166,6 +204,8 @@ def build(
     tables: Labels | Sequence[Labels] | None,
     key: PseudonymKey,
     *,
+    rejected_tables: Sequence[Labels] | None = None,
+    color: ColorRule = "refuse",
     split_options: SplitOptions | None = None,
     max_bad: float | None = None,
     on_leak: OnLeak = "error",
@@ -175,23 +215,32 @@ def build(
 ) -> Manifest:
     """Return the manifest of indexed files, in memory.
 
-    Arguments and errors are those of `ingest`. Nothing is read, and nothing is written except
-    `leaks`, the list of the rows that lie in two given splits, and into the new folder `work` what
-    was learned where patients or classes are too few (see write_refusal).
+    Arguments and errors are those of `ingest`. rejected_tables: the labels of the rejected files,
+    where `tables` does not have them. color: what ingest.json records.
+
+    Nothing is read, and nothing is written except `leaks`, the list of the rows that lie in two
+    given splits, and into the new folder `work` what was learned where patients or classes are too
+    few (see write_refusal).
     """
     split_options = split_options or SplitOptions()
     _require_images(index.rows, index.rejected)
     joined = join_labels(index.rows, tables)
     labels = joined.labels
     splits_given = labels is not None and "split" in labels.columns
-    rows = link_patients(identify(joined.rows, key), split_options.patients_per_uid)
+    more_tables = tables if rejected_tables is None else rejected_tables
+    everything = _identified(joined, index.rejected, more_tables, key, split_options)
+    added = [name for name in everything if name not in joined.rows]
+    rows = joined.rows.assign(**{str(name): everything[name] for name in added})
 
     if on_leak == "error":
         refuse_leaks(rows, leaks)
-    rows = rows.assign(excluded=_dropped_leaks(rows) if on_leak == "drop" else "")
+    else:
+        everything.loc[rows.index, "excluded"] = _dropped_leaks(rows)
     if not splits_given:
-        rows = apply_external_site(rows, split_options)
+        everything = apply_external_site(everything, split_options)
+    rows = rows.assign(split=everything["split"], excluded=everything["excluded"])
     rows = rows.assign(reason=exclusion_reasons(rows, splits_given=splits_given))
+    everything["reason"] = rows["reason"].reindex(everything.index).fillna(everything["excluded"])
     excluded, excluded_frames = excluded_files(rows)
     rejected = sorted((*index.rejected, *excluded), key=lambda file: (file.source, file.path))
 
@@ -200,17 +249,26 @@ def build(
     _require_few_bad(images, rejected, max_bad)
     images = in_series_order(images)
     summary = functools.partial(
-        _summary, rejected=rejected, joined=joined, excluded_frames=excluded_frames, rows=rows
+        _summary,
+        rejected=rejected,
+        joined=joined,
+        excluded_frames=excluded_frames,
+        rows=rows,
+        everything=everything,
     )
     try:
         if labels is not None and not split_options.no_split:
             require_two_classes(images, labels)
-        splits, split_record = assign(images, split_options, key, splits_given=splits_given)
+        splits, split_record = assign_before_exclusion(
+            everything, split_options, key, splits_given=splits_given, no_loss=NO_LOSS
+        )
     except InputError as error:
         if work is None or error.code not in RECORDED:
             raise
+        everything["split"] = ""
         learned = summary(images.assign(split=""), options=split_options)
         raise write_refusal(work, error, learned, _quarantine_table(rejected)) from None
+    everything["split"] = splits
     images = images.assign(split=splits)
     if split_options.folds:
         images = images.assign(fold=folds_of(images, split_options))
@@ -225,16 +283,33 @@ def build(
         "fractions": [float(share) for share in split_options.fractions],
         "folds": split_options.folds,
         "audit": audit_counts,
+        "color": color,
         "pseudonym_key": key.origin,
     }
+    if split_record["splits_assigned"] == "after_exclusion":
+        content["warnings"].append(AFTER_EXCLUSION)
     table = _manifest_table(images)
     return Manifest(table, content, _quarantine_table(rejected), audit=audit_table)
+
+
+def _identified(
+    joined: Joined,
+    rejected: Sequence[RejectedFile],
+    tables: Labels | Sequence[Labels] | None,
+    key: PseudonymKey,
+    options: SplitOptions,
+) -> pd.DataFrame:
+    """The rows of all images, also of quarantined files, with the identity of their patients."""
+    tables = [tables] if isinstance(tables, Labels) else list(tables or ())
+    everything = with_rejected(joined.rows, rejected, tables)
+    return link_patients(identify(everything, key), options.patients_per_uid)
 
 
 def _summary(
     images: pd.DataFrame,
     *,
     rows: pd.DataFrame,
+    everything: pd.DataFrame,
     rejected: Sequence[RejectedFile],
     joined: Joined,
     excluded_frames: int,
@@ -243,6 +318,7 @@ def _summary(
 ) -> dict[str, Any]:
     """What ingest.json says about the files, the labels and the identity of the patients."""
     identity_warnings, doubts = identity_notes(rows, options.patients_per_uid)
+    exclusions, exclusion_notes = exclusion_summary(everything)
     if options.no_split:
         identity_warnings = ["no splits were made: all images are in test", *identity_warnings]
     return {
@@ -254,8 +330,15 @@ def _summary(
             unlabeled_images=int((~images["labeled"].astype(bool)).sum()),
             excluded_frames=excluded_frames,
             images_without_patient=int(((images["person"] == "") & ~images["by_study"]).sum()),
-            audit_warnings=[*identity_warnings, *more_warnings],
+            audit_warnings=[
+                *exclusion_notes,
+                *identity_warnings,
+                *gap_warnings(images),
+                *more_warnings,
+            ],
         ),
+        **exclusions,
+        "volumes": volume_counts(images),
         "skipped_by_kind": kinds_of_skipped(rejected),
         "leak_attestation": {"attested": not doubts, "reasons": doubts},
     }
@@ -281,6 +364,18 @@ def _embedded_labels(
         return (folder_labels(rows, findings),)
     labels = array_labels(rows, findings) if "own_labels" in rows else None
     return () if labels is None else (labels,)
+
+
+def _folder_labels_of_all(index: FileIndex, findings: Sequence[str]) -> tuple[Labels, ...]:
+    """Labels of class folders, also those of quarantined files."""
+    quarantined = [(file.source, file.path) for file in index.rejected if not file.skipped]
+    paths = pd.DataFrame(quarantined, columns=["source", "path"])
+    if paths.empty or index.rows.empty:
+        return ()
+    try:
+        return (folder_labels(pd.concat([index.rows, paths], ignore_index=True), findings),)
+    except LabelError:  # a file lies outside of the folders: which class it has is unknown
+        return ()
 
 
 def _label_files(labels: Path | str | Sequence[Path | str] | None) -> tuple[Path, ...]:
@@ -335,9 +430,11 @@ def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
     more_columns = [
         str(name)
         for name in images
-        if str(name).startswith(("label:", "meta:")) or name in ("class", "fold", "group")
+        if str(name).startswith(("label:", "meta:"))
+        or name in ("class", "fold", "group", *VOLUME_COLUMNS)
     ]
-    table = images[[*COLUMNS, *more_columns]].astype(dict(COLUMNS)).reset_index(drop=True)
+    dtypes = COLUMNS | LATER_COLUMNS
+    table = images[[*dtypes, *more_columns]].astype(dtypes).reset_index(drop=True)
     return check_table(table, where="ingest")
 
 

@@ -12,8 +12,14 @@ import pandas as pd
 from data_pipelines.errors import LabelError
 from data_pipelines.ingestion.index import RejectedFile
 from data_pipelines.ingestion.leakage_audit import counted
+from data_pipelines.labels.exclusion_bias import (
+    NO_LOSS,
+    exclusion_tests,
+    exclusion_warnings,
+    exclusions_by_label,
+)
 from data_pipelines.labels.table import Labels, canonical_column, normalise_key
-from data_pipelines.labels.task import LABEL_TASKS
+from data_pipelines.labels.task import LABEL_TASKS, TRAINING_SPLITS, untrainable_classes
 from data_pipelines.sources.image_source import RASTER_SUFFIXES
 from data_pipelines.splits.stratified import SPLITS
 
@@ -37,7 +43,8 @@ _FIXES = {
     "symbolic link": "links that lead out of SOURCE are read with --follow-links",
     "PNG, JPEG or .npz file": "declare with --units what the values of the image files are",
     "archive": "unpack archives of other kinds than .zip and .tar",
-    "NIfTI or other volume file": "volume files of other formats than DICOM are not read",
+    "NIfTI or other volume file": "declare with --nifti-units what the values of .nii and .nii.gz "
+    "files are; other volume files are not read",
 }
 
 
@@ -99,6 +106,21 @@ def summarise(
             *audit_warnings,
         ],
     }
+
+
+def exclusion_summary(everything: pd.DataFrame) -> tuple[dict[str, Any], list[str]]:
+    """Return exclusions_by_label and exclusion_tests of ingest.json (see labels.exclusion_bias),
+    and warnings.
+
+    everything: a row per image, kept or not, with its labels, split and reason. Only rows of the
+    labels table count. An image without a patient is a patient of its own.
+    """
+    rows = everything[everything["labeled"] & ~everything["reason"].isin(NO_LOSS)]
+    file = rows["source"] + "\n" + rows["path"]
+    rows = rows.assign(patient=rows["patient"].where(rows["patient"] != "", file))
+    tests = exclusion_tests(rows)
+    content = {"exclusions_by_label": exclusions_by_label(rows), "exclusion_tests": tests}
+    return content, exclusion_warnings(tests)
 
 
 def require_two_classes(rows: pd.DataFrame, labels: Labels) -> None:
@@ -164,8 +186,8 @@ def _image_warnings(
         )
     if images_without_patient:
         warnings.append(
-            f"{counted(images_without_patient, 'image')} with no patient ID: each image is treated "
-            f"as its own patient; leakage is possible"
+            f"{counted(images_without_patient, 'image')} with no patient ID: each image "
+            f"(of NIfTI: each file) is treated as its own patient; leakage is possible"
         )
     splits = set(table["split"]) - {""}
     absent = [name for name in SPLITS if splits and name not in splits]
@@ -218,7 +240,7 @@ def _split_warnings(
 ) -> list[str]:
     if labels is None:
         return []
-    return _rare_class_warnings(table, classes or []) + [
+    return (_class_warnings(table, classes) if classes else []) + [
         f"split {split} of {kind} images lacks {missing}"
         for split in SPLITS
         for kind, part in table[table["split"] == split].groupby("kind")
@@ -226,18 +248,14 @@ def _split_warnings(
     ]
 
 
-def _rare_class_warnings(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
-    if not classes:
-        return []
-    patients = table.groupby("class")["patient"].nunique()
-    rare = [name for name in classes if patients[name] < len(SPLITS)]
-    if not rare:
-        return []
-    return [
-        f"{len(rare)} of {len(classes)} classes have fewer than {len(SPLITS)} patients, so that a "
-        f"split lacks them and training refuses them: {', '.join(rare)}. Leave them out with "
-        f"--drop-class NAME, or join them with --merge-classes NEW=NAME,NAME"
-    ]
+def _class_warnings(table: pd.DataFrame, classes: Sequence[str]) -> list[str]:
+    """What plan and train would refuse, for each kind of image."""
+    warnings = []
+    for kind, part in table[table["split"] != ""].groupby("kind"):
+        present = {str(split): set(rows["class"]) for split, rows in part.groupby("split")}
+        text = untrainable_classes(classes, present) if set(TRAINING_SPLITS) & {*present} else None
+        warnings += [f"{kind} images: {text}"] if text else []
+    return warnings
 
 
 def _missing_labels(part: pd.DataFrame, labels: Labels, classes: list[str] | None) -> list[str]:

@@ -44,14 +44,20 @@ class Joined:
     unmatched_rows: tuple[int | str, ...]
 
 
-def join_labels(rows: pd.DataFrame, tables: Labels | Sequence[Labels] | None) -> Joined:
+def join_labels(
+    rows: pd.DataFrame,
+    tables: Labels | Sequence[Labels] | None,
+    *,
+    require_match: bool = True,
+) -> Joined:
     """Give each image its row of each labels table.
 
     Values of age, sex, view, site and patient in a table override those of the header. Adds
     label:<finding> or class, meta:*, split ('' if not given), labeled (bool), `person` and
     `issuer` (the patient's identifier in normal form) and `patient_named` (a table gives it).
-    Raises LabelError (labels_unmatched when no row of a table matches an image, ambiguous_key when
-    a key stands for two things, tables_differ when two tables contradict each other).
+    Raises LabelError (labels_unmatched when no row of a table matches an image, which
+    require_match=False allows; ambiguous_key when a key stands for two things; tables_differ when
+    two tables contradict each other).
     """
     rows = rows.assign(
         person=rows["patient_id"].map(normalise_patient_id),
@@ -72,7 +78,8 @@ def join_labels(rows: pd.DataFrame, tables: Labels | Sequence[Labels] | None) ->
         notes += note
         cells = table.rows.set_index("key")
         matched = keys.isin(cells.index)
-        _require_match(rows, table, matched)
+        if require_match:
+            _require_match(rows, table, matched)
         for name in table.columns:
             columns.setdefault(name, []).append(cells[name].reindex(keys).set_axis(rows.index))
         labeled |= matched & table.has_labels

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,3 +45,37 @@ def label_task(n_findings: int, *, classes: bool = False) -> LabelTask:
     if classes:
         return LABEL_TASKS["multiclass"]
     return LABEL_TASKS["binary" if n_findings == 1 else "multilabel"]
+
+
+#: splits in which every class needs an image: a model learns from one, and is tuned on the other
+TRAINING_SPLITS = ("train", "tune")
+CLASS_WITHOUT_IMAGE = "class_without_image"
+_MAX_LISTED = 12
+
+
+def untrainable_classes(
+    classes: Collection[str], present: Mapping[str, Collection[str]]
+) -> str | None:
+    """Why a model cannot be trained on these classes, and what to do; None where it can.
+
+    The number of classes has no limit; each needs an image in train and in tune. Ingest warns of
+    it, plan and train refuse it (code CLASS_WITHOUT_IMAGE). present: split -> the classes of its
+    images.
+
+    >>> untrainable_classes(["a", "b"], {"train": ["a", "b"], "tune": ["b", "a"]}) is None
+    True
+    """
+    absent = {
+        name: [split for split in TRAINING_SPLITS if name not in present.get(split, ())]
+        for name in classes
+    }
+    lacking = [f"{name} ({', '.join(splits)})" for name, splits in absent.items() if splits]
+    if not lacking:
+        return None
+    more = f" and {len(lacking) - _MAX_LISTED} more" if len(lacking) > _MAX_LISTED else ""
+    return (
+        f"{len(lacking)} of {len(classes)} classes have no image in the train or the tune "
+        f"(validation) split, so that no model can be trained: {', '.join(lacking[:_MAX_LISTED])}"
+        f"{more}. Ingest again and leave these classes out with --drop-class NAME, or join them "
+        f"with --merge-classes NEW=NAME,NAME; or add patients"
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from data_pipelines.errors import DecodeFailed, UnsupportedSyntax
 
 RLE = "1.2.840.10008.1.2.5"
 _JPEG = "1.2.840.10008.1.2.4"
+#: their decoder turns YBR into RGB
+JPEG_LOSSY = frozenset(f"{_JPEG}.{n}" for n in (50, 51, 53, 55))
 
 #: transfer syntax -> functions of imagecodecs, in order of preference
 IMAGECODECS: dict[str, tuple[str, ...]] = {
@@ -53,7 +55,10 @@ CODEC_ERRORS = (RuntimeError, ImportError, *PARSER_ERRORS)
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """The pixel module (C.7.6.3) of a grayscale image, after all checks."""
+    """The pixel module (C.7.6.3), after all checks.
+
+    samples: 1, or 3 for color. jpeg_color: the color space of a JPEG that does not name it.
+    """
 
     rows: int
     columns: int
@@ -63,6 +68,8 @@ class PixelFormat:
     high_bit: int
     signed: bool
     syntax: str
+    samples: int = 1
+    jpeg_color: Literal["RGB", "YCBCR"] | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -71,27 +78,37 @@ class PixelFormat:
 
     @property
     def frame_bytes(self) -> int:
+        """Bytes of one sample of all pixels of a frame."""
         return self.rows * self.columns * self.bits_allocated // 8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a decoded frame: (rows, columns), or (rows, columns, 3) for color."""
+        return (self.rows, self.columns) if self.samples == 1 else (self.rows, self.columns, 3)
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes one frame. `missing` is the package to install, None where the decoder can run."""
+    """Decodes one frame. `missing` is the package to install, None where the decoder can run.
+    `color`: whether it gives RGB for a color image.
+    """
 
     name: str
     decode: Callable[[bytes, PixelFormat], NDArray[np.integer]]
     missing: str | None = None
+    color: bool = False
 
 
 def decode_frame(data: bytes, pixels: PixelFormat) -> tuple[NDArray[np.integer], str]:
     """Decode one compressed frame with the first decoder that succeeds.
 
-    Returns integer samples (rows, columns) and the name of the decoder. Raises UnsupportedSyntax
+    Returns integer samples of `pixels.shape` and the name of the decoder. Raises UnsupportedSyntax
     when no decoder of the syntax is installed, and DecodeFailed when every installed one failed;
     both name all decoders, and the packages that are missing.
     """
     failures, failed = [], False
-    for decoder in decoders_for(pixels.syntax):
+    usable = [d for d in decoders_for(pixels.syntax) if pixels.samples == 1 or d.color]
+    for decoder in usable:
         if decoder.missing:
             failures.append(f"{decoder.name}: not installed (pip install {decoder.missing})")
             continue
@@ -103,15 +120,11 @@ def decode_frame(data: bytes, pixels: PixelFormat) -> tuple[NDArray[np.integer],
             failures.append(f"{decoder.name}: {type(error).__name__}")
             failed = True
             continue
-        if samples.shape == (pixels.rows, pixels.columns) and samples.dtype.kind in "iu":
+        if samples.shape == pixels.shape and samples.dtype.kind in "iu":
             return samples, decoder.name
-        failures.append(f"{decoder.name}: the shape is not rows x columns")
+        failures.append(f"{decoder.name}: the shape is not {' x '.join(map(str, pixels.shape))}")
         failed = True
-    kind = (
-        DecodeFailed
-        if any(not decoder.missing for decoder in decoders_for(pixels.syntax))
-        else UnsupportedSyntax
-    )
+    kind = DecodeFailed if any(not decoder.missing for decoder in usable) else UnsupportedSyntax
     raise kind(
         f"Pixel data in {syntax_name(pixels.syntax)} cannot be decoded. Tried: "
         f"{'; '.join(failures)}."
@@ -164,7 +177,7 @@ def _imagecodecs(name: str) -> Decoder:
     except (ImportError, AttributeError):
         available = False
     decode = _decode_rle if name == "dicomrle" else _imagecodecs_function(name)
-    return Decoder(f"imagecodecs.{name}", decode, None if available else "imagecodecs")
+    return Decoder(f"imagecodecs.{name}", decode, None if available else "imagecodecs", color=True)
 
 
 def _imagecodecs_function(name: str) -> Callable[[bytes, PixelFormat], NDArray[np.integer]]:
@@ -173,7 +186,10 @@ def _imagecodecs_function(name: str) -> Callable[[bytes, PixelFormat], NDArray[n
     def decode(data: bytes, pixels: PixelFormat) -> NDArray[np.integer]:
         import imagecodecs
 
-        return getattr(imagecodecs, f"{name}_decode")(data, **options)
+        space = (
+            {"colorspace": pixels.jpeg_color, "outcolorspace": "RGB"} if pixels.jpeg_color else {}
+        )
+        return getattr(imagecodecs, f"{name}_decode")(data, **options, **space)
 
     return decode
 
@@ -183,7 +199,8 @@ def _decode_rle(data: bytes, pixels: PixelFormat) -> NDArray[np.integer]:
 
     dtype = np.dtype(f"<u{pixels.bits_allocated // 8}")
     raw = imagecodecs.dicomrle_decode(data, dtype.str)
-    return np.frombuffer(raw, dtype).reshape(pixels.rows, pixels.columns)
+    planes = np.frombuffer(raw, dtype).reshape(pixels.samples, pixels.rows, pixels.columns)
+    return planes[0] if pixels.samples == 1 else np.ascontiguousarray(np.moveaxis(planes, 0, -1))
 
 
 def _plugin(name: str, package: str, syntax: str) -> Decoder:

@@ -16,7 +16,19 @@ from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import DicomSource, parse, silence_pydicom
 from data_pipelines.dicom.sop_classes import QUANTITATIVE_MODALITIES
 from data_pipelines.errors import Ineligible, Unreadable
-from data_pipelines.kinds import AIR_HU, CT, DISPLAY, HU, RADIOGRAPH, RAW, KindName, UnitName
+from data_pipelines.kinds import (
+    AIR_HU,
+    CT,
+    DISPLAY,
+    HU,
+    RADIOGRAPH,
+    RAW,
+    ColorRule,
+    FileFormat,
+    KindName,
+    UnitName,
+)
+from data_pipelines.pixels.color import decode_color
 from data_pipelines.pixels.grayscale import (
     Float32Array,
     Integers,
@@ -27,6 +39,7 @@ from data_pipelines.pixels.grayscale import (
     padding_mask,
     pixel_sha256,
     undeclared_fill,
+    window,
 )
 from data_pipelines.pixels.grayscale_module import (
     Modality,
@@ -35,6 +48,7 @@ from data_pipelines.pixels.grayscale_module import (
     read_padding,
     read_voi,
 )
+from data_pipelines.pixels.luminance import luminance_of
 from data_pipelines.pixels.stored_values import decode_stored_values
 
 MIN_ASPECT = 1 / 16
@@ -56,6 +70,7 @@ class Image:
     frame: 0-based index in the file.
     pixel_sha256: hash of the stored values, equal for both polarities (`mirror_stored_values`).
     aspect: height of a pixel divided by its width, 1 where the file does not say.
+    file_format: of the file that it was read from.
     """
 
     pixels: Float32Array
@@ -69,12 +84,17 @@ class Image:
     frame: int
     pixel_sha256: str
     aspect: float = 1.0
+    file_format: FileFormat = "dicom"
 
 
-def read_image(source: DicomSource, *, frame: int = 0) -> Image:
+def read_image(source: DicomSource, *, frame: int = 0, color: ColorRule = "refuse") -> Image:
     """Read one frame in model units.
 
-    source: a path, the bytes of a file, or a pydicom data set. frame: 0-based.
+    source: a path, the bytes of a file, or a pydicom data set. frame: 0-based. color: "luminance"
+        takes the luminance of an image that is truly in color (repair code `color_to_luminance`).
+        Where all channels are equal, differ faintly, or differ in at most 2 % of the pixels, the
+        luminance is always taken (`gray_stored_as_color`, `faint_colour`, `few_colored_pixels`);
+        see luminance_of. It is divided by the largest stored value.
 
     A CT gives HU, without a window. MR, PET, NM and dose give the modality output ("raw"). All
     others give display values: the modality transform; then the first VOI LUT, else the first
@@ -85,13 +105,22 @@ def read_image(source: DicomSource, *, frame: int = 0) -> Image:
     header does not say whether high values are bright.
     """
     parsed = parse(source, pixels=True)
-    return image_of(parsed.dataset, header_of(parsed), frame)
+    return image_of(parsed.dataset, header_of(parsed), frame, color=color)
 
 
-def image_of(dataset: Dataset, header: Header, frame: int, *, digest: bool = True) -> Image:
+def image_of(
+    dataset: Dataset,
+    header: Header,
+    frame: int,
+    *,
+    digest: bool = True,
+    color: ColorRule = "refuse",
+) -> Image:
     """As `read_image`, for a parsed data set and its header. digest: False leaves `pixel_sha256`
     empty, which saves time.
     """
+    if not header.is_grayscale and header.has_image:
+        return _of_color(dataset, header, frame, digest=digest, color=color)
     stored, decoding = decode_stored_values(dataset, header, frame)
     with silence_pydicom():
         modality = read_modality(dataset, frame, signed=header.pixel_representation == 1)
@@ -123,6 +152,32 @@ def image_of(dataset: Dataset, header: Header, frame: int, *, digest: bool = Tru
     if header.modality in QUANTITATIVE_MODALITIES:
         return image
     return _display(image, dataset, modality)
+
+
+def _of_color(
+    dataset: Dataset, header: Header, frame: int, *, digest: bool, color: ColorRule
+) -> Image:
+    """Display values of a color image: neither a modality nor a VOI transform applies to it
+    (C.11.1, C.11.2).
+    """
+    rgb, maximum, decoding = decode_color(dataset, header, frame)
+    values, change = luminance_of(rgb, maximum=maximum, color=color)
+    spacing = _spacing(dataset, header, frame)
+    aspect, implausible = _aspect(header, spacing)
+    center, width = (maximum + 1) / 2, maximum + 1
+    return Image(
+        pixels=window(values, center, width),
+        units=DISPLAY.name,
+        kind=_kind_name(header),
+        spacing_mm=spacing,
+        padding=None,
+        repairs=header.repairs + decoding + implausible + (change or "gray_stored_as_color",),
+        voi={"kind": "window", "center": center, "width": width, "inverted": False},
+        header=header,
+        frame=frame,
+        pixel_sha256=pixel_sha256(values) if digest else "",
+        aspect=aspect,
+    )
 
 
 def is_hounsfield(header: Header, modality: Modality) -> bool:

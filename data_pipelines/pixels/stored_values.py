@@ -26,7 +26,7 @@ from data_pipelines.errors import (
     TruncatedPixelData,
     UnsupportedSyntax,
 )
-from data_pipelines.pixels.codestream import JPEG_START, read_codestream
+from data_pipelines.pixels.codestream import JPEG_START, Codestream, read_codestream
 from data_pipelines.pixels.decoders import RLE, PixelFormat, decode_frame, decoders_for, syntax_name
 from data_pipelines.pixels.encapsulation import encapsulated_frames
 from data_pipelines.pixels.jpeg_scan import check_jpeg_scan
@@ -104,7 +104,8 @@ def pixel_format(header: Header) -> tuple[PixelFormat, tuple[str, ...]]:
         )
     if not header.is_grayscale:
         raise ColourImage(
-            f"Color image ({header.samples_per_pixel} samples per pixel): convert it to grayscale."
+            f"Color image ({header.samples_per_pixel} samples per pixel): it has no grayscale "
+            f"stored values. To take its luminance, use read_image or medres ingest."
         )
     if header.bits_allocated not in (8, 16, 32):
         raise UnsupportedSyntax(
@@ -203,18 +204,25 @@ def _native(
             code="frame_count",
         )
     first, count = (0, pixels.frames) if frame is None else (frame, 1)
+    area = pixels.rows * pixels.columns
+    cells = native_cells(data, vr, pixels, first=first * area, count=count * area)
+    values = cell_values(cells.reshape(count, pixels.rows, pixels.columns), pixels)
+    has_trailing_bytes = len(data) > expected + expected % 2
+    return values, ("trailing_bytes",) if has_trailing_bytes else ()
+
+
+def native_cells(
+    data: bytes, vr: str, pixels: PixelFormat, *, first: int, count: int
+) -> NDArray[np.unsignedinteger]:
+    """`count` pixel cells of uncompressed data from number `first` on, in native byte order."""
     big = pixels.syntax == str(ExplicitVRBigEndian)
     if big and pixels.bits_allocated == 8 and vr == "OW":
         data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
+    n_bytes = pixels.bits_allocated // 8
     cells = np.frombuffer(
-        data,
-        f"{'>' if big else '<'}u{pixels.bits_allocated // 8}",
-        count=count * pixels.rows * pixels.columns,
-        offset=first * pixels.frame_bytes,
-    ).reshape(count, pixels.rows, pixels.columns)
-    native = cells.astype(cells.dtype.newbyteorder("="), copy=False)
-    has_trailing_bytes = len(data) > expected + expected % 2
-    return cell_values(native, pixels), ("trailing_bytes",) if has_trailing_bytes else ()
+        data, f"{'>' if big else '<'}u{n_bytes}", count=count, offset=first * n_bytes
+    )
+    return cells.astype(cells.dtype.newbyteorder("="), copy=False)
 
 
 def _encapsulated(
@@ -239,6 +247,22 @@ def _decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[str, 
         cells, name = decode_frame(data, pixels)
         values = cell_values(cells.view(f"u{pixels.bits_allocated // 8}"), pixels)
         return values, _fallback(name, pixels)
+    stream = checked_codestream(data, pixels)
+    padding = check_jpeg_scan(data) if data.startswith(JPEG_START) else ()
+    samples, name = decode_frame(data, pixels)
+    values = sample_values(samples, stream.precision, pixels)
+    repairs = {
+        "codestream_sign": stream.signed not in (None, pixels.signed),
+        "codestream_wider": exceeds_bits_stored(values, pixels),
+    }
+    codes = tuple(code for code, present in repairs.items() if present)
+    return values, codes + padding + _fallback(name, pixels)
+
+
+def checked_codestream(data: bytes, pixels: PixelFormat) -> Codestream:
+    """The parameters of a codestream that agrees with the header. Raises DecodeFailed, ColourImage,
+    TruncatedPixelData.
+    """
     stream = read_codestream(data)
     if stream is None:
         raise DecodeFailed("The frame does not start with a JPEG, JPEG-LS or JPEG 2000 codestream.")
@@ -247,10 +271,10 @@ def _decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[str, 
             f"The codestream has {stream.rows} x {stream.columns} pixels, the header "
             f"{pixels.rows} x {pixels.columns}."
         )
-    if stream.components != 1:
+    if stream.components != pixels.samples:
         raise ColourImage(
-            f"Color image (the codestream has {stream.components} components): convert it to "
-            f"grayscale."
+            f"The codestream has {stream.components} components, the header {pixels.samples}: "
+            f"convert the image to grayscale."
         )
     if stream.precision > pixels.bits_allocated:
         raise DecodeFailed(
@@ -261,15 +285,7 @@ def _decode_frame(data: bytes, pixels: PixelFormat) -> tuple[Stored, tuple[str, 
         raise TruncatedPixelData(
             "The codestream has no end-of-image marker: it ends early. Fetch the file again."
         )
-    padding = check_jpeg_scan(data) if data.startswith(JPEG_START) else ()
-    samples, name = decode_frame(data, pixels)
-    values = sample_values(samples, stream.precision, pixels)
-    repairs = {
-        "codestream_sign": stream.signed not in (None, pixels.signed),
-        "codestream_wider": exceeds_bits_stored(values, pixels),
-    }
-    codes = tuple(code for code, present in repairs.items() if present)
-    return values, codes + padding + _fallback(name, pixels)
+    return stream
 
 
 def _fallback(name: str, pixels: PixelFormat) -> tuple[str, ...]:

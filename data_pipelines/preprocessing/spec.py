@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from data_pipelines.errors import SpecError
 from data_pipelines.kinds import KINDS, ImageKind, KindName, Layout, image_kind
+from data_pipelines.runtime.field_errors import first_field_error
 from data_pipelines.volumes.slice_grid import Resampling, Step
 
 DEFAULT_RESAMPLING = Resampling()
@@ -182,7 +183,7 @@ def spec_from(value: str | dict | PreprocessSpec) -> PreprocessSpec:
 
     A preset name is a kind and a side in pixels: "xray-224", "ct-128"; "ct25d-256" (a CT slice
     between its two neighbors); "ctvol-64" (a CT series as a cube). Raises SpecError with code
-    unknown_preset, or with code spec if a field is unknown or out of range.
+    unknown_preset or preset_size, or with code spec if a field is unknown or out of range.
 
     >>> spec_from("xray-224").shape
     (224, 224, 1)
@@ -196,11 +197,14 @@ def spec_from(value: str | dict | PreprocessSpec) -> PreprocessSpec:
             _preset_fields(value) if isinstance(value, str) else value
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "form"
-        raise SpecError(
-            f"preprocessing spec, field {field}: {first['msg']}; received {first['input']!r}"
-        ) from None
+        problem = first_field_error(error)
+        if isinstance(value, str):
+            raise SpecError(
+                f"preset {value!r}: the size (field {problem.field}) {problem.reason}; write for "
+                f"instance {value.rpartition('-')[0]}-128",
+                code="preset_size",
+            ) from None
+        raise SpecError(problem.sentence("preprocessing spec: field")) from None
 
 
 def _preset_fields(name: str) -> dict[str, str | int]:

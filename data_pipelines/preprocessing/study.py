@@ -4,18 +4,19 @@ one function that prediction calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.errors import Ineligible, SeriesError
+from data_pipelines.kinds import ColorRule
 from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.preparation import prepare
 from data_pipelines.preprocessing.samples import prepare_samples, samples_of
 from data_pipelines.preprocessing.spec import PreprocessSpec
-from data_pipelines.sources.acceptance import CONSTANT_SLICE, accepted_images
+from data_pipelines.sources.acceptance import CONSTANT_SLICE, HeaderCheck, accepted_images
 from data_pipelines.volumes.plane import Plane
 
 
@@ -33,18 +34,22 @@ class Study:
 
 
 def prepared_study(
-    files: Sequence[DicomSource],
+    files: Iterable[DicomSource],
     spec: PreprocessSpec,
     *,
     check: Callable[[Image], None] | None = None,
+    check_header: HeaderCheck | None = None,
+    color: ColorRule = "refuse",
 ) -> Study:
     """Every sample that the images of a study give for a spec: each image, each slice with its
     neighbors, or each volume.
 
     Localizers, images of another kind and similar files are ignored. check: called with each image
-    that is used; its exceptions are passed on. Raises Ineligible (code no_image) if no image is
-    left, SeriesError (code: the verdict in lower case) if no series makes a volume, and DicomError
-    if a file cannot be read.
+    that is used; its exceptions are passed on. check_header: as for `accepted_images`. color: as
+    ingest had it for the training images: an image in color is ignored, or its luminance is taken.
+
+    Raises Ineligible (code no_image) if no image is left, SeriesError (code: the verdict in lower
+    case) if no series makes a volume, and DicomError if a file cannot be read.
     """
     single = spec.layout == "image"
     pixels: list[np.ndarray] = []
@@ -53,7 +58,15 @@ def prepared_study(
     reason, varied = "the study has no image", False
     for file in files:
         try:
-            accepted = accepted_images(file, units=spec.image_kind.units.name, digest=not single)
+            units = spec.image_kind.units.name
+            accepted = accepted_images(
+                file,
+                units=units,
+                nifti_units=units,
+                digest=not single,
+                check_header=check_header,
+                color=color,
+            )
         except Ineligible as error:
             reason = str(error)
             continue

@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from data_pipelines.runtime.plain_text import escaped
+
 FIRST_LINE_S, LINE_S = 10.0, 30.0
 Update = Callable[..., None]  # update(completed, total, note=""); the note is beside the bar
 
@@ -70,7 +72,7 @@ class Bars(ProgressReporter):
             )
 
     def line(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print("\n".join(map(escaped, text.split("\n"))), markup=False, soft_wrap=True)
 
 
 class _Lines:

@@ -21,24 +21,36 @@ _BUFFER = 1 << 16
 
 
 class Cells(Protocol):
-    """Two doubles: a list, or an array in shared memory."""
+    """Some doubles: a list, or an array in shared memory."""
 
     def __getitem__(self, index: int, /) -> float: ...
     def __setitem__(self, index: int, value: float, /) -> None: ...
 
 
 class StorageClock:
-    """How long a process has waited for storage. cells: two doubles, in memory that the parent of a
-    worker may share: when the read that is going on began (time.monotonic(); 0: there is none), and
-    the seconds spent in earlier reads. on_change: called with True when a read begins and with
+    """How long a process has waited for storage. cells: CELLS doubles, in memory that the parent of
+    a worker may share: when the read that is going on began (time.monotonic(); 0: there is none),
+    the seconds spent in earlier reads, and when the present file must be done, were there no
+    reading (0: it has no limit of its own). on_change: called with True when a read begins and with
     False when it ends.
     """
+
+    CELLS = 3
 
     def __init__(self, cells: Cells, on_change: Callable[[bool], object] | None = None) -> None:
         self.cells, self._on_change = cells, on_change or (lambda begins: None)
 
     def reset(self) -> None:
-        self.cells[0], self.cells[1] = 0.0, 0.0
+        self.cells[0], self.cells[1], self.cells[2] = 0.0, 0.0, 0.0
+
+    def limit_file(self, seconds: float) -> None:
+        self.cells[2] = time.monotonic() - self.waited + seconds if seconds else 0.0
+
+    @property
+    def file_deadline(self) -> float:
+        """When the present file must be done; 0: it has no limit of its own."""
+        until = self.cells[2]
+        return until + self.waited if until else 0.0
 
     @property
     def reading_since(self) -> float:
@@ -62,13 +74,20 @@ class StorageClock:
             self._on_change(False)
 
 
-_clock = StorageClock([0.0, 0.0])
+_clock = StorageClock([0.0] * StorageClock.CELLS)
 
 
 def install_clock(clock: StorageClock) -> None:
     """Measure the reads of this process with `clock` from now on: for workers."""
     global _clock
     _clock = clock
+
+
+def limit_file(seconds: float) -> None:
+    """From now on, a worker with an item of several files reads one of them, which may cost so many
+    seconds of decoding. 0: only the time limit of the whole item counts again.
+    """
+    _clock.limit_file(seconds)
 
 
 def open_file(path: str | Path) -> BinaryIO:

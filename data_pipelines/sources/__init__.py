@@ -1,5 +1,5 @@
-"""Images of other formats than DICOM (PNG, JPEG, NumPy arrays), and the check that every image must
-pass. Start with `accepted_images` and `read_row`.
+"""Images of other formats than DICOM (PNG, JPEG, NumPy arrays, NIfTI), and the check that every
+image must pass. Start with `accepted_images` and `read_row`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         read_row,
         study_of,
     )
+    from data_pipelines.sources.nifti import NiftiVolume, read_nifti
 
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -28,5 +29,6 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "data_pipelines.sources.dicom_wrapper": "wrap",
         "data_pipelines.sources.image_source": "RASTER_SUFFIXES file_format_of npz_image "
         "npz_images raster_image read_row study_of",
+        "data_pipelines.sources.nifti": "NiftiVolume read_nifti",
     },
 )

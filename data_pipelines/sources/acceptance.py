@@ -5,14 +5,19 @@ applied to.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, cast
 
 from data_pipelines.dicom.eligibility import eligible_kind
-from data_pipelines.dicom.header import header_of
+from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import DicomSource, parse
-from data_pipelines.errors import Ineligible
+from data_pipelines.errors import ColourImage, Ineligible
 from data_pipelines.kinds import (
+    CT,
+    ColorRule,
+    FileFormat,
     KindName,
     UnitName,
     image_kind,
@@ -26,10 +31,15 @@ from data_pipelines.sources.image_source import (
     file_format_of,
     raster_image,
 )
+from data_pipelines.sources.nifti import declared_units, nifti_image, read_nifti
 from data_pipelines.volumes.plane import Plane, plane_of, planes_of
 
 #: repair code of a slice whose pixels are all equal
 CONSTANT_SLICE = "constant_slice"
+
+
+#: is called with the format, the kind and the header of a file (None for PNG and JPEG)
+HeaderCheck = Callable[[FileFormat, KindName, Header | None], None]
 
 
 class AcceptedImage(NamedTuple):
@@ -46,26 +56,42 @@ def accepted_images(
     for_processing: bool = False,
     units: UnitName | None = None,
     digest: bool = True,
+    check_header: HeaderCheck | None = None,
+    color: ColorRule = "refuse",
+    nifti_units: UnitName | None = None,
+    file_format: FileFormat | None = None,
 ) -> list[AcceptedImage]:
     """All frames of a file that a model may be trained on or applied to.
 
     for_processing: accept FOR PROCESSING radiographs. units: accept a PNG or JPEG with these units
-    (None: DICOM only). digest: False leaves `pixel_sha256` of a DICOM image empty.
+    (None: DICOM only). digest: False leaves `pixel_sha256` of a DICOM image empty. check_header: is
+    called before anything is decoded; its exceptions are passed on. color: whether the luminance of
+    a radiograph that is truly in color is taken, see read_image. nifti_units: those of a NIfTI
+    file, which is a volume of slices. file_format: where the caller knows it.
 
     Frames are judged one by one. A slice of a series whose pixels are all equal is kept, with the
     repair code `constant_slice`; frames that are no slice are left out, and the others have the
     code `frames_left_out`. Raises DicomError; Ineligible names the reason why no frame is accepted.
     """
-    if units is not None and file_format_of(source) in RASTER_FORMATS:
+    file_format = file_format or file_format_of(source)
+    if file_format == "nifti":
+        if check_header is not None:
+            check_header(file_format, CT.name, None)
+        return _nifti_slices(source, nifti_units, digest=digest)
+    if units is not None and file_format in RASTER_FORMATS:
+        if check_header is not None:
+            check_header(file_format, kind_in_units(units).name, None)
         data = (
             bytes(source)
             if isinstance(source, bytes | bytearray | memoryview)
             else read_file(str(source))
         )
-        return [with_plane(raster_image(data, units))]
+        return [with_plane(raster_image(data, units, color=color))]
     parsed = parse(source, pixels=True)
     header = header_of(parsed)
     kind = eligible_kind(header, for_processing=for_processing)
+    if check_header is not None:
+        check_header("dicom", kind, header)
     planes = planes_of(parsed.dataset, header, 0)
     slices = [plane for plane in planes if not plane.non_slice_reason]
     if not slices:
@@ -74,13 +100,32 @@ def accepted_images(
         )
     accepted = []
     for plane in slices:
-        image = image_of(parsed.dataset, header, plane.frame, digest=digest)
+        try:
+            image = image_of(parsed.dataset, header, plane.frame, digest=digest, color=color)
+        except ColourImage as error:
+            raise Ineligible(str(error), code=error.code) from None
         if image.units != image_kind(kind).units.name:
             raise Ineligible(
                 "The CT has no rescale to HU: the unit of its values is unknown.", code="not_hu"
             )
         accepted.append(AcceptedImage(image, kind, plane))
     return _flagged(accepted, n_frames=len(planes))
+
+
+def _nifti_slices(
+    source: DicomSource, nifti_units: UnitName | None, *, digest: bool
+) -> list[AcceptedImage]:
+    units = declared_units(nifti_units)
+    volume = read_nifti(source if isinstance(source, str | Path) else bytes(cast(bytes, source)))
+    accepted = [
+        AcceptedImage(
+            nifti_image(volume, plane.frame, units, digest=digest),
+            kind_in_units(units).name,
+            plane,
+        )
+        for plane in volume.planes()
+    ]
+    return _flagged(accepted, n_frames=len(accepted))
 
 
 def _flagged(accepted: list[AcceptedImage], *, n_frames: int) -> list[AcceptedImage]:

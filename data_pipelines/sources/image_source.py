@@ -30,14 +30,22 @@ from data_pipelines.errors import (
     RasterError,
     Unreadable,
 )
-from data_pipelines.kinds import UNITS, FileFormat, UnitName, image_kind, kind_in_units
+from data_pipelines.kinds import UNITS, ColorRule, FileFormat, UnitName, image_kind, kind_in_units
 from data_pipelines.pixels.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.pixels.image import Image, read_image
 from data_pipelines.pseudonyms import patient_key
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.storage import open_file, read_file
+from data_pipelines.sources.nifti import (
+    NiftiVolume,
+    has_nifti_name,
+    is_nifti,
+    nifti_image,
+    read_nifti,
+)
 from data_pipelines.sources.raster import read_raster
 
+_HEAD_BYTES = 4096  # enough to inflate a NIfTI header
 WINDOW_8_BITS = (128.0, 256.0)
 ZIP_MAGIC = b"PK\x03\x04"  # an .npz is a ZIP archive
 RASTER_FORMATS: tuple[FileFormat, ...] = ("png", "jpeg")
@@ -66,9 +74,10 @@ class NpzImage:
     labels: tuple[int, ...]
 
 
-def file_format_of(source: DicomSource) -> FileFormat:
-    """The format of a file or of its bytes, by the first bytes (and, for an .npz, by its suffix).
-    "dicom" where it is none of the others.
+def file_format_of(source: DicomSource, *, name: str | Path | None = None) -> FileFormat:
+    """The format of a file or of its bytes, by the first bytes (and, for .npz and NIfTI, by its
+    suffix).
+    "dicom" where it is none of the others. name: of a file of which `source` is the bytes.
 
     >>> file_format_of(b"\\x89PNG\\r\\n\\x1a\\n")
     'png'
@@ -76,18 +85,23 @@ def file_format_of(source: DicomSource) -> FileFormat:
     if isinstance(source, Dataset):
         return "dicom"
     if isinstance(source, bytes | bytearray | memoryview):
-        head = bytes(source[:8])
+        head = bytes(source[:_HEAD_BYTES])
     else:
         try:
             with open_file(source) as file:
-                head = file.read(8)
+                head = file.read(_HEAD_BYTES)
         except OSError:
             return "dicom"  # the DICOM reader then raises the error
-    if head == b"\x89PNG\r\n\x1a\n":
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
         return "png"
     if head[:3] == b"\xff\xd8\xff":
         return "jpeg"
-    is_named_npz = isinstance(source, str | Path) and Path(source).suffix.lower() == ".npz"
+    if isinstance(source, str | Path):
+        name = source
+    is_named_nifti = name is not None and has_nifti_name(name)
+    if head[128:132] != b"DICM" and (is_named_nifti or is_nifti(head)):
+        return "nifti"
+    is_named_npz = name is not None and Path(name).suffix.lower() == ".npz"
     return "npz" if is_named_npz and head[:4] == ZIP_MAGIC else "dicom"
 
 
@@ -102,8 +116,8 @@ def study_of(source: DicomSource) -> str:
     return f"image {hash(source)}"
 
 
-def raster_image(data: bytes, units: UnitName) -> Image:
-    """The bytes of a PNG or JPEG file as display values.
+def raster_image(data: bytes, units: UnitName, *, color: ColorRule = "refuse") -> Image:
+    """The bytes of a PNG or JPEG file as display values. color: see read_image.
 
     Raises Unreadable, LimitExceeded, or Ineligible with the code of `read_raster`; Ineligible
     (`not_hu`) where other units than display values are declared.
@@ -116,19 +130,15 @@ def raster_image(data: bytes, units: UnitName) -> Image:
             code="not_hu",
         )
     try:
-        raster = read_raster(data)
+        raster = read_raster(data, color=color)
     except RasterError as error:
         if error.code == "unreadable":
             raise Unreadable(str(error)) from None
         if error.code == "too_large":
             raise LimitExceeded(str(error)) from None
         raise Ineligible(str(error), code=error.code) from None
-    repairs = {
-        "faint_colour": raster.luminance and not raster.few_colored,
-        "few_colored_pixels": raster.few_colored,
-        "exif_orientation": raster.exif_rotated,
-    }
-    return _image(raster.pixels, units, tuple(code for code, done in repairs.items() if done))
+    repairs = (raster.change, "exif_orientation" if raster.exif_rotated else "")
+    return _image(raster.pixels, units, tuple(filter(None, repairs)), file_format_of(data))
 
 
 def npz_image(image: NpzImage, units: UnitName) -> Image:
@@ -149,7 +159,7 @@ def npz_image(image: NpzImage, units: UnitName) -> Image:
             f"uint16, or declare HU.",
             code="not_display",
         )
-    return _image(image.pixels, units, ())
+    return _image(image.pixels, units, (), "npz")
 
 
 def npz_images(path: Path | str, sha256: str) -> dict[str, NpzImage]:
@@ -185,7 +195,8 @@ def parse_npz(data: bytes) -> dict[str, NpzImage]:
 def read_row(
     source: str, path: str, frame: int, *, file_format: str, kind: str, sha256: str
 ) -> Image:
-    """The image of a row of the manifest; `file_format` is its column `form`.
+    """The image of a row of the manifest; `file_format` is its column `form`. An image in color has
+    a row only where ingest was to take its luminance.
 
     Raises CacheError: `source_missing` where the file cannot be read, `source_changed` where it is
     not the file that was ingested.
@@ -195,6 +206,8 @@ def read_row(
         if file_format == "npz":
             file, _, name = path.rpartition("#")
             return npz_image(npz_images(Path(source) / file, sha256)[name], units)
+        if file_format == "nifti":
+            return nifti_image(_read_nifti(str(Path(source) / path), sha256), frame, units)
         data = read_file(Path(source) / path)
     except OSError as error:
         raise CacheError(
@@ -203,7 +216,9 @@ def read_row(
             code="source_missing",
         ) from None
     _require_unchanged(data, sha256)
-    return read_image(data, frame=frame) if file_format == "dicom" else raster_image(data, units)
+    if file_format == "dicom":
+        return read_image(data, frame=frame, color="luminance")
+    return raster_image(data, units, color="luminance")
 
 
 @functools.lru_cache(maxsize=1)
@@ -211,6 +226,13 @@ def _read_npz(path: str, sha256: str) -> dict[str, NpzImage]:
     data = read_file(path)
     _require_unchanged(data, sha256)
     return parse_npz(data)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_nifti(path: str, sha256: str) -> NiftiVolume:
+    data = read_file(path)
+    _require_unchanged(data, sha256)
+    return read_nifti(data)
 
 
 def _npz_arrays(data: bytes) -> dict[str, np.ndarray]:
@@ -259,7 +281,9 @@ def _images_of_split(
     }
 
 
-def _image(stored: Integers, units: UnitName, repairs: tuple[str, ...]) -> Image:
+def _image(
+    stored: Integers, units: UnitName, repairs: tuple[str, ...], file_format: FileFormat
+) -> Image:
     record: dict[str, object]
     if UNITS[units].bounds is None:
         pixels, record = stored.astype(np.float32), {"kind": "none"}
@@ -284,6 +308,7 @@ def _image(stored: Integers, units: UnitName, repairs: tuple[str, ...]) -> Image
         header=replace(header_of(ParsedDataset(dataset, ())), transfer_syntax=""),
         frame=0,
         pixel_sha256=pixel_sha256(stored),
+        file_format=file_format,
     )
 
 

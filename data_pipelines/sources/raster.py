@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data_pipelines.errors import RasterError
+from data_pipelines.errors import ColourImage, RasterError
+from data_pipelines.kinds import ColorRule
+from data_pipelines.pixels.luminance import Change, luminance_of
 
 MAX_PIXELS = 1 << 28
-GRAY_TOLERANCE = 16  # of 255: how much lossy chroma coding changes a grayscale image
-MAX_COLORED_SHARE = 0.02  # of the pixels: an arrow or a marker; who is let in must not hang on one
 _ERRORS = (
     OSError,
     ValueError,
@@ -32,8 +32,6 @@ _REASONS = {
     "too_large": "The image has more than 2^28 pixels.",
     "several_frames": "The file has several frames. Save each of them as a separate image.",
     "transparent": "The image has transparent pixels: their values are unknown.",
-    "colour": "RGB image: convert it to grayscale (the channels differ by more than 16 of 255 in "
-    "more than 2 % of the pixels).",
     "format": "The sample format is not supported: save the image as grayscale PNG of 8 or 16 "
     "bits, or as JPEG.",
 }
@@ -44,31 +42,40 @@ class RasterImage:
     """A decoded PNG or JPEG.
 
     pixels: uint8 or uint16 (rows, columns), larger = brighter. lossy: whether it was a JPEG.
-    luminance: whether color was converted to luminance: faint color, or a few colored pixels.
-    few_colored: whether a few pixels (an arrow, a marker) are colored beyond GRAY_TOLERANCE.
+    change: the repair code of color that was converted to luminance, see luminance_of.
     exif_rotated: whether the image was turned as its EXIF orientation says.
     """
 
     pixels: np.ndarray
     lossy: bool
-    luminance: bool
+    change: Change
     exif_rotated: bool
-    few_colored: bool = False
+
+    @property
+    def luminance(self) -> bool:
+        """Whether color was converted to luminance."""
+        return bool(self.change)
+
+    @property
+    def few_colored(self) -> bool:
+        """Whether a few pixels (an arrow, a marker) are colored."""
+        return self.change == "few_colored_pixels"
 
     @property
     def changes(self) -> tuple[str, ...]:
         """What was done to the stored samples, as DerivationDescription has it."""
         changes = {
             "turned upright as its EXIF orientation says": self.exif_rotated,
-            "faint colour turned to luminance (ITU-R BT.601)": self.luminance
-            and not self.few_colored,
+            "faint colour turned to luminance (ITU-R BT.601)": self.change == "faint_colour",
+            "colour turned to luminance (ITU-R BT.601)": self.change == "color_to_luminance",
             "a few colored pixels turned to luminance (ITU-R BT.601)": self.few_colored,
         }
         return tuple(change for change, done in changes.items() if done)
 
 
-def read_raster(data: bytes) -> RasterImage:
-    """Decode the bytes of a PNG or JPEG file. Raises RasterError, whose `.code` is one of:
+def read_raster(data: bytes, *, color: ColorRule = "refuse") -> RasterImage:
+    """Decode the bytes of a PNG or JPEG file. color: "luminance" takes the luminance of an image
+    that is truly in color. Raises RasterError, whose `.code` is one of:
 
     unreadable (damaged, truncated, or another file format), too_large (more than 2^28 pixels),
     several_frames, transparent (at least one pixel), colour (channels differ by more than 16 of
@@ -86,7 +93,7 @@ def read_raster(data: bytes) -> RasterImage:
                 if image.format == "PNG" and data[24] == 16 and data[25] != 0:
                     # Pillow would drop eight bits of a 16-bit color image
                     raise _refusal("format")
-                return _to_grayscale(image)
+                return _to_grayscale(image, color)
     except UnidentifiedImageError:
         raise _refusal("unreadable") from None
     except Image.DecompressionBombError:
@@ -99,7 +106,7 @@ def _refusal(code: str) -> RasterError:
     return RasterError(_REASONS[code], code=code)
 
 
-def _to_grayscale(stored: Image.Image) -> RasterImage:
+def _to_grayscale(stored: Image.Image, color: ColorRule) -> RasterImage:
     lossy = stored.format != "PNG"
     rotated = stored.getexif().get(0x0112, 1) != 1
     image = ImageOps.exif_transpose(stored)
@@ -107,20 +114,16 @@ def _to_grayscale(stored: Image.Image) -> RasterImage:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise _refusal("format")
-        return RasterImage(values.astype(np.uint16), lossy, False, rotated)
+        return RasterImage(values.astype(np.uint16), lossy, "", rotated)
     if image.mode in ("1", "L") and "transparency" not in stored.info:
-        return RasterImage(np.asarray(image.convert("L")), lossy, False, rotated)
+        return RasterImage(np.asarray(image.convert("L")), lossy, "", rotated)
     if image.mode not in ("1", "L", "RGB", "RGBA", "LA", "P", "PA"):
         raise _refusal("format")
     channels = np.asarray(image.convert("RGBA"))
     if channels[..., 3].min() < 255:
         raise _refusal("transparent")
-    rgb = channels[..., :3]
-    spread = rgb.max(axis=-1) - rgb.min(axis=-1)
-    colored = spread > GRAY_TOLERANCE
-    if colored.mean() > MAX_COLORED_SHARE:
-        raise _refusal("colour")
-    if spread.max() == 0:
-        return RasterImage(np.ascontiguousarray(rgb[..., 0]), lossy, False, rotated)
-    luminance = np.asarray(Image.fromarray(rgb).convert("L"))
-    return RasterImage(luminance, lossy, True, rotated, few_colored=bool(colored.any()))
+    try:
+        values, change = luminance_of(channels[..., :3], color=color)
+    except ColourImage as error:
+        raise RasterError(str(error), code=error.code) from None
+    return RasterImage(values, lossy, change, rotated)

@@ -61,6 +61,12 @@ class Plane:
     study: str = field(default="", repr=False)
     patient: str = field(default="", repr=False)
 
+    @property
+    def is_slice(self) -> bool:
+        """Whether its place in the patient is known, so that it may be part of a volume."""
+        geometry = (self.orientation, self.position, self.spacing)
+        return None not in geometry and not self.non_slice_reason
+
 
 def plane_of(header: Header, source_index: int) -> Plane:
     """The plane of a single-frame file, or what all frames of a multi-frame file share."""
@@ -92,7 +98,9 @@ def plane_of(header: Header, source_index: int) -> Plane:
 def _non_image_reason(header: Header) -> str:
     if not header.has_image:
         return "no_image"
-    return (non_slice_reason(header.image_type) or "") if header.is_grayscale else "colour"
+    if not (header.is_grayscale or header.is_radiograph):
+        return "colour"
+    return non_slice_reason(header.image_type) or ""
 
 
 def planes_of(dataset: Dataset, header: Header, source_index: int) -> list[Plane]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from data_pipelines.dicom.sop_classes import SLICE_MODALITIES
 from data_pipelines.volumes.image_types import merge_image_types
 from data_pipelines.volumes.plane import Plane
+from data_pipelines.volumes.study_identity import series_of_unreliable_studies
 
 Verdict = Literal[
     "SINGLE",
@@ -84,12 +85,10 @@ def group_planes(planes: Sequence[Plane]) -> list[Group]:
     slice forms its own group.
     """
     single = [
-        Group((plane,), _verdict_without_position(plane))
-        for plane in planes
-        if not _has_geometry(plane)
+        Group((plane,), _verdict_without_position(plane)) for plane in planes if not plane.is_slice
     ]
-    slices = [plane for plane in planes if _has_geometry(plane)]
-    unreliable = _series_of_unreliable_studies(slices)
+    slices = [plane for plane in planes if plane.is_slice]
+    unreliable = series_of_unreliable_studies(slices)
 
     def key(plane: Plane) -> tuple[str, ...]:
         study = "" if (plane.patient, plane.series) in unreliable else plane.study
@@ -99,7 +98,7 @@ def group_planes(planes: Sequence[Plane]) -> list[Group]:
     groups = []
     for _, same_key in groupby(slices, key=key):
         for same_geometry in _within_tolerance(list(same_key)):
-            for part in merge_image_types(same_geometry, _is_one_volume):
+            for part in merge_image_types(same_geometry, is_one_volume):
                 groups += [classify_spacing(phase) for phase in _split_acquisitions(part)]
     return groups + single
 
@@ -137,6 +136,13 @@ def classify_spacing(planes: Sequence[Plane]) -> Group:
             "NOT_A_VOLUME" if repeated and (steps < SAME_POSITION_MM).all() else "DUPLICATE",
         )
     return _classify_steps(ordered, positions, normal, axes)
+
+
+def is_one_volume(planes: Sequence[Plane]) -> bool:
+    """Whether slices form a volume in which few slices are missing."""
+    group = classify_spacing(planes)
+    few_missing = group.missing <= MAX_MISSING_SHARE * len(planes)
+    return group.verdict in ("REGULAR", "TILTED") or (group.verdict == "MISSING" and few_missing)
 
 
 def _classify_steps(
@@ -187,33 +193,12 @@ def affine_of(plane: Plane, axes: NDArray, origin: NDArray, step: NDArray) -> Af
     return affine
 
 
-def _has_geometry(plane: Plane) -> bool:
-    is_complete = (
-        plane.orientation is not None and plane.position is not None and plane.spacing is not None
-    )
-    return is_complete and not plane.non_slice_reason
-
-
 def _verdict_without_position(plane: Plane) -> Verdict:
     if plane.non_slice_reason == "localizer":
         return "LOCALIZER"
     if plane.non_slice_reason or plane.modality in SLICE_MODALITIES:
         return "NOT_A_VOLUME"
     return "SINGLE"
-
-
-def _series_of_unreliable_studies(planes: Sequence[Plane]) -> set[tuple[str, str]]:
-    """(patient, series) of three or more slices in which each slice has a study UID of its own: a
-    study UID that no two files share does not identify a study, and cannot divide a series.
-    """
-    studies: dict[tuple[str, str], list[str]] = {}
-    for plane in planes:
-        studies.setdefault((plane.patient, plane.series), []).append(plane.study)
-    return {
-        series
-        for series, uids in studies.items()
-        if series[1] and len(uids) >= MIN_SLICES and len(set(uids)) == len(uids)
-    }
 
 
 def _exact_key(plane: Plane) -> tuple[str, ...]:
@@ -228,13 +213,6 @@ def _exact_key(plane: Plane) -> tuple[str, ...]:
         plane.stack,
     )
     return tuple(map(str, exact))
-
-
-def _is_one_volume(planes: Sequence[Plane]) -> bool:
-    """Whether slices form a volume in which few slices are missing."""
-    group = classify_spacing(planes)
-    few_missing = group.missing <= MAX_MISSING_SHARE * len(planes)
-    return group.verdict in ("REGULAR", "TILTED") or (group.verdict == "MISSING" and few_missing)
 
 
 def _within_tolerance(planes: list[Plane]) -> list[list[Plane]]:

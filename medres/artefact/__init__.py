@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         thumbnails,
     )
     from medres.artefact.signature import require_signature
-    from medres.artefact.training_domain import domain_of, domain_violation
+    from medres.artefact.training_domain import check_domain, domain_of, domain_violation, facts_of
     from medres.artefact.validation import CARD
 
 __all__, __getattr__, __dir__ = lazy_exports(
@@ -45,7 +45,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "threshold_of",
         "medres.artefact.orientation": "fit_orientation_model orientation_ratios thumbnails",
         "medres.artefact.signature": "require_signature",
-        "medres.artefact.training_domain": "domain_of domain_violation",
+        "medres.artefact.training_domain": "check_domain domain_of domain_violation facts_of",
         "medres.artefact.validation": "CARD",
     },
 )

@@ -13,35 +13,36 @@ upright.npz         distribution of the training images at 16 x 16 pixels (optio
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import platform
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from data_pipelines.errors import SpecError
-from data_pipelines.runtime.atomic_files import file_sha256, write_atomic
+from data_pipelines.runtime.atomic_files import write_atomic
 from data_pipelines.runtime.backend import require_tensorflow
 from medres.artefact import golden_vectors
 from medres.artefact.card import Calibration, Card, parse_card
+from medres.artefact.consistency import ArtefactContents, check_contents, check_graph
 from medres.artefact.feature_distance import FeatureGaussian, dump_gaussian, parse_gaussian
-from medres.artefact.orientation import SIDE
+from medres.artefact.model_file import ModelFile, private_copy
+from medres.artefact.signature import verified_signer
 from medres.artefact.validation import (
     CARD,
     GOLDEN,
     KERAS_MEMBERS,
     NOVELTY,
     UPRIGHT,
-    WEIGHTS,
     card_sha256,
-    read_members,
+    checked_members,
 )
 from medres.errors import ArtefactError
 from medres.tasks import task_named
@@ -58,7 +59,8 @@ class Artefact:
     sha256: of the file. novelty, orientation_model: distributions of the features and of the
     thumbnails of the training images, None if the file does not hold them.
     golden_difference: greatest difference between the reference outputs of the file and those that
-    the model gives on this machine.
+    the model gives on this machine. signer: fingerprint of the public key whose signature of the
+    file was verified, None if no signature was given.
     """
 
     model: keras.Model
@@ -67,6 +69,7 @@ class Artefact:
     novelty: FeatureGaussian | None
     orientation_model: FeatureGaussian | None
     golden_difference: float
+    signer: str | None = None
 
 
 def with_probability(logit_model: keras.Model, calibration: Calibration, task: str) -> keras.Model:
@@ -94,10 +97,13 @@ def save(
     fresh process, and gives the same probabilities. If not, nothing at `path` is changed.
 
     model: functional, built-in layers, float32, output `probability`. novelty, orientation_model:
-        distributions of the features and of the thumbnails of the training images. Raises
-        ArtefactError.
+        distributions of the features and of the thumbnails of the training images. Without
+        `novelty` the card is written without its limit of the distance, which nothing could check.
+        Raises ArtefactError.
     """
     path = Path(path)
+    if novelty is None:
+        card = card.model_copy(update={"novelty_threshold": None})
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
         plain_file, complete_file = Path(folder) / "plain.keras", Path(folder) / path.name
         model.save(plain_file)
@@ -124,94 +130,97 @@ def save(
         write_atomic(path, complete_file.read_bytes())
 
 
-@dataclass(frozen=True)
-class ArtefactContents:
-    """What a checked model file holds besides its weights.
-
-    inputs, outputs: reference inputs (prepared integers) and the probabilities for them. members:
-    the bytes of all members except the weights. The rest as in `Artefact`.
+def read_contents(path: Path | str) -> ArtefactContents:
+    """Check the model file at a path without TensorFlow, and read everything in it except the
+    weights. Raises ArtefactError, with the codes of `private_copy` and `contents_of`.
     """
-
-    card: Card
-    inputs: np.ndarray
-    outputs: np.ndarray
-    novelty: FeatureGaussian | None
-    orientation_model: FeatureGaussian | None
-    members: dict[str, bytes]
+    with private_copy(path) as file:
+        return contents_of(file)
 
 
-def read_contents(path: Path | str, *, weights_to: IO[bytes] | None = None) -> ArtefactContents:
-    """Check a model file without TensorFlow, and read everything in it except the weights.
+def contents_of(file: ModelFile) -> ArtefactContents:
+    """As `read_contents`, for a file that was read already.
 
-    weights_to: a file opened for reading and writing, to which the weights are copied. Raises
-        ArtefactError; see `medres.artefact.validation.read_members` for most of its codes.
+    Raises ArtefactError, with the codes of `medres.artefact.validation.checked_members`,
+    `medres.artefact.card.parse_card` and `medres.artefact.consistency.check_contents`.
     """
-    members = read_members(path, weights_to=weights_to)
-    try:
+    members = checked_members(file)
+    with _named(file.name):
         inputs, outputs = golden_vectors.read_golden(members[GOLDEN])
         novelty, orientation_model = (
             parse_gaussian(members[name], name) if name in members else None
             for name in (NOVELTY, UPRIGHT)
         )
-        if orientation_model is not None and len(orientation_model.mean) != SIDE * SIDE:
-            raise ArtefactError(
-                f"{UPRIGHT} does not describe {SIDE} x {SIDE} pixels", code="malformed_gaussian"
-            )
         card = parse_card(members[CARD])
-        spec = card.preprocess
-        if (inputs.shape[1:], inputs.dtype) != (spec.prepared_shape, spec.dtype):
-            raise ArtefactError(
-                f"{CARD} states the preprocessing {spec.name}, which does not match the shape or "
-                f"dtype of the inputs in {GOLDEN}: one of them was altered",
-                code="golden_shape",
-            )
-        return ArtefactContents(card, inputs, outputs, novelty, orientation_model, members)
-    except (ArtefactError, SpecError) as error:
-        raise ArtefactError(f"{Path(path).name}: {error}", code=error.code) from None
+        contents = ArtefactContents(card, inputs, outputs, novelty, orientation_model, members)
+        check_contents(contents)
+        return contents
 
 
-def load(path: Path | str) -> Artefact:
-    """Check the file, open the model from the same bytes that were checked, and compare its outputs
+def load(
+    path: Path | str, *, signature: Path | str | None = None, public_key: Path | str | None = None
+) -> Artefact:
+    """Read the file once, check it, open the model from the same bytes, and compare its outputs
     with the reference outputs in the file.
+
+    signature, public_key: paths of a detached signature of the file and of the public key with
+        which it is verified, also on the same bytes (see `medres.artefact.signature`).
 
     Raises ArtefactError. Probabilities may differ by at most 1e-5 (another type of processor).
     """
-    path = Path(path)
-    with tempfile.TemporaryDirectory(prefix="medres-") as folder:
-        plain_file, weights = Path(folder) / "model.keras", Path(folder) / WEIGHTS
-        with weights.open("w+b") as file:
-            contents = read_contents(path, weights_to=file)
-        with zipfile.ZipFile(plain_file, "w") as archive:
-            archive.write(weights, WEIGHTS)
-            for name in KERAS_MEMBERS[:2]:
-                archive.writestr(name, contents.members[name])
-        model = _open_with_keras(plain_file, path.name)
-    try:
+    with private_copy(path) as file:
+        return open_file(file, signer=signer_of(file, signature, public_key))
+
+
+def signer_of(
+    file: ModelFile, signature: Path | str | None, public_key: Path | str | None
+) -> str | None:
+    """Who signed the bytes of a file; None where neither path is given. Raises ArtefactError."""
+    if signature is None and public_key is None:
+        return None
+    return verified_signer(file, signature, public_key)
+
+
+def open_file(file: ModelFile, *, signer: str | None = None) -> Artefact:
+    """As `load`, for a file that was read already."""
+    contents = contents_of(file)
+    model = _open_with_keras(file)
+    with _named(file.name):
+        check_graph(model, contents)
         difference = golden_vectors.compare(
             golden_vectors.outputs_of(model, contents.inputs, contents.card.preprocess),
             contents.outputs,
         )
-    except ArtefactError as error:
-        raise ArtefactError(f"{path.name}: {error}", code=error.code) from None
     return Artefact(
         model=model,
         card=contents.card,
-        sha256=file_sha256(path),
+        sha256=file.sha256,
         novelty=contents.novelty,
         orientation_model=contents.orientation_model,
         golden_difference=difference,
+        signer=signer,
     )
 
 
-def _open_with_keras(plain_file: Path, name: str) -> keras.Model:
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors of the block name the file."""
+    try:
+        yield
+    except (ArtefactError, SpecError) as error:
+        raise ArtefactError(f"{name}: {error}", code=error.code) from None
+
+
+def _open_with_keras(file: ModelFile) -> keras.Model:
     require_tensorflow()
     import keras
 
     try:
-        return keras.saving.load_model(plain_file, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
+        return keras.saving.load_model(file.path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever Keras raises, the model cannot be opened
         raise ArtefactError(
-            f"{name}: Keras {keras.__version__} cannot open the model ({type(error).__name__})",
+            f"{file.name}: Keras {keras.__version__} cannot open the model "
+            f"({type(error).__name__})",
             code="keras_cannot_open",
         ) from error
 

@@ -4,21 +4,53 @@ Does not load TensorFlow.
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from data_pipelines.kinds import ColorRule
 from data_pipelines.labels.task import TaskName
 from data_pipelines.preprocessing.spec import PreprocessSpec
+from data_pipelines.runtime.plain_text import escaped
+from medres.artefact.card_fields import (
+    MAX_COUNT,
+    MAX_NAMES,
+    Alpha,
+    CalibrationFields,
+    Count,
+    Distance,
+    Hounsfield,
+    Name,
+    Probability,
+    Sha256,
+    Text,
+    Threshold,
+    TrainingFields,
+    WindowWidth,
+    require_bounded,
+    require_names,
+)
 from medres.artefact.training_domain import Domain
 from medres.artefact.validation import CARD, SCHEMA, parse_json
 from medres.errors import ArtefactError
+from medres.tasks import task_named
 
 SERVED = "study"  # the unit for which `Predictor` gives one prediction
 INTENDED_USE = (
     "Research use only. Not a medical device; not for diagnosis or treatment of patients."
 )
+_STATED = f'{INTENDED_USE} The author of this model states, unchecked by medres: "'
+_QUOTES = re.compile(r'["\u201c-\u201f\u00ab\u00bb]')
 
 
 @dataclass(frozen=True)
@@ -38,23 +70,38 @@ class Calibration:
     split: str = "tune"
 
 
+def intended_use_text(text: str) -> str:
+    """The fixed text of medres, followed by what the author of a model states, in quotes and
+    marked as such. Nothing that an author writes stands alone, or outside of the quotes.
+
+    >>> intended_use_text("For triage.").removeprefix(INTENDED_USE)
+    ' The author of this model states, unchecked by medres: "For triage."'
+    """
+    if text == INTENDED_USE:
+        return text
+    stated = text.removeprefix(_STATED).removesuffix('"') if text.startswith(_STATED) else text
+    return f'{_STATED}{_QUOTES.sub(chr(39), stated)}"'
+
+
 class OperatingPoint(BaseModel):
     """A frozen threshold: `score >= threshold` is positive, at the unit `unit`.
 
     criterion, split, n_patients: how and on which data the threshold was chosen. sha256: hash of
-    the scores table of those data.
+    the scores table of those data. n_class_patients: the patients of the class that fixes it
+    (`class_patients`), None in the card of an older model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    finding: str
-    name: str
-    threshold: float
-    criterion: str
-    unit: str
-    split: str
-    n_patients: int
-    sha256: str
+    finding: Name
+    name: Name
+    threshold: Threshold
+    criterion: Text
+    unit: Name
+    split: Name
+    n_patients: Count
+    sha256: Sha256
+    n_class_patients: Count | None = None
 
 
 class ConformalQuantile(BaseModel):
@@ -67,11 +114,11 @@ class ConformalQuantile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    finding: str
-    label: int | str
-    alpha: float
-    quantile: float
-    n_patients: int
+    finding: Name
+    label: int | Name
+    alpha: Alpha
+    quantile: Probability
+    n_patients: Count
 
 
 class Card(BaseModel):
@@ -81,27 +128,63 @@ class Card(BaseModel):
     windows: (center, width) in HU of the windows inside the graph, None for radiographs.
     domain: what the model was trained on. novelty_threshold: the largest distance from the training
         images, in feature space, at which an image is still accepted.
+    intended_use: a fixed text of medres, followed by a quoted statement of the author, if any.
+
+    A field that this version does not know is an error: it could state a condition of use.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_: Literal["medres.artefact/1"] = "medres.artefact/1"
     task: TaskName
-    names: list[str]
+    names: Annotated[list[Name], Field(min_length=1, max_length=MAX_NAMES)]
     preprocess: PreprocessSpec
     unit: Literal["image", "series", "study", "patient"]
     pooling: Literal["max", "mean"]
-    calibration: dict
+    calibration: CalibrationFields
     operating_points: list[OperatingPoint]
     conformal: list[ConformalQuantile] = []
-    training: dict
+    training: TrainingFields
     input_units: Literal["HU", "display"] | None = None
-    windows: list[tuple[float, float]] | None = None
+    windows: Annotated[list[tuple[Hounsfield, WindowWidth]], Field(max_length=64)] | None = None
     domain: Domain | None = None
-    novelty_threshold: float | None = None
-    versions: dict[str, str]
-    intended_use: str = INTENDED_USE
-    members: dict[str, str] = {}
+    novelty_threshold: Distance | None = None
+    versions: Annotated[dict[Name, Name], Field(max_length=64)]
+    intended_use: Annotated[Text, AfterValidator(intended_use_text)] = INTENDED_USE
+    members: dict[Name, Sha256] = {}
+
+    @model_validator(mode="after")
+    def _check_fields_agree(self) -> Card:
+        require_names(self.names, self.task)
+        self._check_kind()
+        for key in ("scale", "offset", "n", "n_positive"):
+            if len(self.calibration.get(key, self.names)) != len(self.names):
+                raise ValueError(f"calibration.{key} does not have one value per name")
+        _require_distinct(
+            "operating points", [(p.finding, p.name, p.unit) for p in self.operating_points]
+        )
+        _require_distinct("quantiles", [(q.finding, q.label, q.alpha) for q in self.conformal])
+        points, quantiles = self.operating_points, self.conformal
+        if not {p.finding for p in points} | {q.finding for q in quantiles} <= {*self.names}:
+            raise ValueError("an operating point or a quantile is of a finding without a name")
+        exclusive = task_named(self.task).exclusive
+        if any(q.label not in ((q.finding,) if exclusive else (0, 1)) for q in self.conformal):
+            raise ValueError("the label of a quantile is not a label of its finding")
+        if self.domain is not None:
+            _check_domain(self.domain)
+        return self
+
+    def _check_kind(self) -> None:
+        kind = self.preprocess.image_kind
+        if self.windows is not None and not kind.has_windows:
+            raise ValueError(f"a model of {kind.name} images has no windows")
+        if self.input_units not in (None, kind.units.name):
+            raise ValueError(f"input_units are not those of {kind.name} images")
+
+    @property
+    def color(self) -> ColorRule:
+        """What becomes of an image in color, as it was for the training images."""
+        return "refuse" if self.domain is None else self.domain.color
 
     def threshold(self, finding: str, *, unit: str, name: str = "default") -> float:
         """The frozen threshold of a finding at a unit. Raises ArtefactError (no_operating_point) if
@@ -119,11 +202,37 @@ class Card(BaseModel):
 def parse_card(data: bytes) -> Card:
     """The card from the bytes of its member. Raises ArtefactError (malformed_json, card_schema)."""
     try:
-        return Card.model_validate(parse_json(data, CARD))
+        value = parse_json(data, CARD)
+        require_bounded(value)
+        return Card.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ArtefactError(
-            f"{CARD} does not match the schema {SCHEMA} at {where}: was it written by another "
-            f"version of medres?",
-            code="card_schema",
-        ) from None
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        reason = f"at {escaped(where)[:60] or 'the top'} ({first['msg'][:120]})"
+    except ValueError as error:
+        reason = f"({error})"
+    raise ArtefactError(
+        f"{CARD} does not match the schema {SCHEMA} {reason}: was it altered, or written by "
+        f"another version of medres?",
+        code="card_schema",
+    )
+
+
+def _require_distinct(what: str, keys: list[tuple]) -> None:
+    if len({*keys}) != len(keys):
+        raise ValueError(f"two {what} are for the same decision")
+
+
+def _check_domain(domain: Domain) -> None:
+    """Raise ValueError unless the counts are counts, and the ranges positive and ordered."""
+    for name, value in domain:
+        if isinstance(value, dict):
+            numbers, is_range = [*value.values()], False
+        else:
+            is_range = isinstance(value, tuple) and len(value) == 2
+            numbers = [*value] if isinstance(value, list | tuple) else [value]
+        numbers = [n for n in numbers if isinstance(n, int | float)]
+        if not all(0 <= n <= MAX_COUNT for n in numbers) or (
+            is_range and not 0 < numbers[0] <= numbers[1]
+        ):
+            raise ValueError(f"domain.{name} is not a count or a range")

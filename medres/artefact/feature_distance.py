@@ -109,7 +109,8 @@ def dump_gaussian(gaussian: FeatureGaussian) -> bytes:
 
 def parse_gaussian(member: bytes, name: str = NOVELTY) -> FeatureGaussian:
     """The Gaussian from the bytes of novelty.npz or upright.npz; `name` is for messages. Raises
-    ArtefactError (malformed_arrays, malformed_gaussian).
+    ArtefactError (malformed_arrays, malformed_gaussian): also for variances that are not above 0,
+    axes that are not orthonormal, and numbers that are not finite.
     """
     arrays = read_arrays(member, name)
     if {*arrays} != {f.name for f in fields(FeatureGaussian)} or arrays["axes"].ndim != 2:
@@ -118,7 +119,18 @@ def parse_gaussian(member: bytes, name: str = NOVELTY) -> FeatureGaussian:
     shapes = {"mean": (features,), "variance": (count,), "noise": ()}
     if any(arrays[key].shape != shape for key, shape in shapes.items()):
         raise _malformed(name)
-    return FeatureGaussian(**{key: array.astype(np.float64) for key, array in arrays.items()})
+    if not 1 <= count <= min(MAX_COMPONENTS, features):
+        raise _malformed(name)
+    gaussian = FeatureGaussian(**{key: array.astype(np.float64) for key, array in arrays.items()})
+    with np.errstate(all="ignore"):
+        # False for NaN as well
+        orthonormal = np.abs(gaussian.axes @ gaussian.axes.T - np.eye(count)).max() <= 1e-3
+        scales = np.append(gaussian.variance, gaussian.noise)
+    if not (orthonormal and np.isfinite(gaussian.mean).all() and np.isfinite(scales).all()):
+        raise _malformed(name)
+    if not (scales > 0).all():
+        raise _malformed(name)
+    return gaussian
 
 
 def _malformed(name: str) -> ArtefactError:

@@ -65,7 +65,7 @@ def golden_member(model: keras.Model, spec: PreprocessSpec) -> bytes:
 def read_golden(member: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and outputs of golden.npz. Raises ArtefactError (malformed_arrays, golden_shape)."""
     arrays = read_arrays(member, GOLDEN)
-    if {*arrays} != {"inputs", "outputs"} or not len(arrays["inputs"]):
+    if {*arrays} != {"inputs", "outputs"} or arrays["inputs"].ndim == 0:
         raise ArtefactError(f"{GOLDEN} does not hold inputs and outputs", code="golden_shape")
     return arrays["inputs"], arrays["outputs"]
 

@@ -30,7 +30,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
         if images.size
         else images
     )
-    return _means(planes.shape[1]) @ planes @ _means(planes.shape[2]).T
+    return area_means(planes.shape[1]) @ planes @ area_means(planes.shape[2]).T
 
 
 def orientation_ratios(model: FeatureGaussian, small: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ def fit_orientation_model(train: np.ndarray, tune: np.ndarray) -> FeatureGaussia
 
 
 @functools.lru_cache(maxsize=16)
-def _means(size: int) -> np.ndarray:
+def area_means(size: int) -> np.ndarray:
     """float32 (16, size): row i averages the i-th sixteenth of `size` pixels; a pixel on the border
     counts by the part of it that lies inside.
     """

@@ -4,22 +4,37 @@ JSON.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from data_pipelines.dicom.standard_terms import sop_class_name
 from data_pipelines.kinds import UNITS
+from data_pipelines.runtime.plain_text import escaped
 from medres.artefact.archive import Artefact
-from medres.artefact.card import Card
+from medres.artefact.card import Card, intended_use_text
 from medres.artefact.golden_vectors import TOLERANCE
 from medres.artefact.validation import UPRIGHT
 
 WIDTH = 18
 
 
+def origin(artefact: Artefact) -> str:
+    """What was shown about the origin of the file: "intact, not signed", or "signed by" and the
+    fingerprint of the key.
+    """
+    return "intact, not signed" if artefact.signer is None else f"signed by {artefact.signer}"
+
+
 def as_dict(artefact: Artefact) -> dict[str, Any]:
-    """The summary as JSON values."""
+    """The summary as JSON values. verified: the checksums match and the reference outputs are
+    reproduced, which does not show who wrote the file; origin and signer do.
+    """
     card = artefact.card.model_dump()
+    card["intended_use"] = intended_use_text(artefact.card.intended_use)
     checks = {
+        "origin": origin(artefact),
+        "signer": artefact.signer,
         "sha256": artefact.sha256,
         "golden_difference": artefact.golden_difference,
         "golden_tolerance": TOLERANCE,
@@ -29,21 +44,27 @@ def as_dict(artefact: Artefact) -> dict[str, Any]:
 
 def lines(artefact: Artefact) -> list[str]:
     """The summary as text: one fact per line, under headings. Control characters of the file are
-    removed, so that they do not reach the terminal.
+    escaped, so that they do not reach the terminal.
     """
     card = artefact.card
+    caution = (
+        "Checksums can be renewed by anyone: only a signature shows who wrote this file."
+        if artefact.signer is None
+        else "The signature shows who signed this file, not that what it states is true."
+    )
     out = [
-        f"VERIFIED  file intact; reference outputs reproduced (difference at most "
-        f"{artefact.golden_difference:.1e}, limit {TOLERANCE:.0e})",
+        f"{origin(artefact)}: the checksums match, and the reference outputs are reproduced "
+        f"(difference at most {artefact.golden_difference:.1e}, limit {TOLERANCE:.0e})",
+        f"{caution} What follows is what the file states about itself.",
         "",
         *_section("model", _model(artefact)),
         *_section("input", _input(card)),
         *_section("prediction", _prediction(card)),
         *_section("training data", _training(card)),
         *_section("made with", [(name, version) for name, version in card.versions.items()]),
-        card.intended_use,
+        intended_use_text(card.intended_use),
     ]
-    return ["".join(c for c in line if c.isprintable()) for line in out]
+    return [escaped(line) for line in out]
 
 
 def _counted(count: int, noun: str) -> str:
@@ -93,6 +114,8 @@ def _prediction(card: Card) -> Iterator[tuple[str, str]]:
             f"{entry.finding} = {entry.label}: quantile {entry.quantile:.4g} at alpha "
             f"{entry.alpha:g} ({_counted(entry.n_patients, 'patient')})",
         )
+    for note in card.training.get("notes", ()):
+        yield "note", str(note)
     if card.novelty_threshold is not None:
         yield (
             "refuses",
@@ -119,7 +142,12 @@ def _training(card: Card) -> Iterator[tuple[str, str]]:
     if domain is None:
         yield "domain", "not stated: only the kind of image is checked"
         return
+    sop_classes: Counter[str] = Counter()
+    for uid, count in domain.sop_classes.items():
+        sop_classes[sop_class_name(uid)] += count
     for name, codes in (
+        ("format", domain.formats),
+        ("SOP class", sop_classes),
         ("modality", domain.modalities),
         ("body part", domain.body_parts),
         ("view", domain.views),
@@ -138,4 +166,22 @@ def _training(card: Card) -> Iterator[tuple[str, str]]:
     yield (
         "pixel spacing",
         "not stated" if spacing is None else f"{spacing[0]:.3g} to {spacing[1]:.3g} mm",
+    )
+    if domain.detector_scale is not None:
+        low, high = domain.detector_scale.spacing_mm
+        yield "detector spacing", f"{low:.3g} to {high:.3g} mm"
+    for scale, where in ((domain.scale, ""), (domain.detector_scale, " at the detector")):
+        if scale is not None:
+            rows, cols = scale.row_extent_mm, scale.col_extent_mm
+            yield (
+                "extent",
+                f"{rows[0]:.4g} to {rows[1]:.4g} mm of rows, {cols[0]:.4g} to {cols[1]:.4g} mm of "
+                f"columns{where}",
+            )
+    tolerance = domain.tolerance
+    yield (
+        "tolerance",
+        f"accepted beyond these ranges: size x {tolerance.size:g} (x "
+        f"{tolerance.size_without_spacing:g} without a spacing), spacing x {tolerance.spacing:g}, "
+        f"extent x {tolerance.extent:g}",
     )

@@ -4,7 +4,6 @@ pieces, and nothing from it is run.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
@@ -12,9 +11,10 @@ import itertools
 import json
 import math
 import re
-import stat
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from medres.artefact.graph_check import Shape, weight_shapes
+from medres.artefact.model_file import ModelFile, no_space, private_copy
 from medres.errors import ArtefactError
 
 SCHEMA = "medres.artefact/1"
@@ -31,7 +32,7 @@ GOLDEN, NOVELTY, UPRIGHT = "golden.npz", "novelty.npz", "upright.npz"
 KERAS_MEMBERS = ("metadata.json", "config.json", WEIGHTS)
 MEMBERS = {*KERAS_MEMBERS, CARD, GOLDEN}
 OPTIONAL = {NOVELTY, UPRIGHT}
-MAX_FILE, MAX_INFLATED, MAX_JSON, MAX_ARRAYS = 1 << 30, 1 << 30, 8 << 20, 40 << 20  # bytes
+MAX_INFLATED, MAX_JSON, MAX_ARRAYS = 1 << 30, 8 << 20, 40 << 20  # bytes
 KERAS_NEWEST = (3, 15)
 MAX_NODES = 1 << 16
 _CHUNK = 1 << 20
@@ -48,33 +49,44 @@ _ZIP_FAULTS = (
     OSError,
     ValueError,
     OverflowError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    zlib.error,
 )
 
 
-def read_members(path: Path | str, *, weights_to: IO[bytes] | None = None) -> dict[str, bytes]:
-    """All members of a medres model file except its weights, checked: {name: bytes}.
-
-    weights_to: a file opened for reading and writing, to which the weights are copied; they are
-        checked in pieces in any case.
-
-    Raises ArtefactError before anything is inflated beyond the limits. Its codes: wrong_suffix,
-    no_such_file, not_a_file, not_a_zip, file_too_large; unexpected_members, duplicate_member,
-    compressed_member, member_too_large (JSON above 8 MiB, 1 GiB inflated in total); malformed_json,
-    no_checksums, altered; schema_version, keras_version; resaved_by_keras, foreign_keras_file; the
-    codes of `weight_shapes`; malformed_weights, weights_storage (compressed, or outside the file),
-    weights_mismatch, non_finite_weights.
+def read_members(path: Path | str) -> dict[str, bytes]:
+    """All members of the model file at a path except its weights, checked: {name: bytes}. Raises
+    ArtefactError, with the codes of `private_copy` and `checked_members`.
     """
-    path = Path(path)
+    with private_copy(path) as file:
+        return checked_members(file)
+
+
+def checked_members(file: ModelFile) -> dict[str, bytes]:
+    """All members of a medres model file except its weights, checked: {name: bytes}. The weights
+    are checked in pieces.
+
+    Raises ArtefactError before anything is inflated beyond the limits. Its codes: not_a_zip;
+    unexpected_members, duplicate_member, compressed_member, member_too_large (JSON above 8 MiB,
+    1 GiB inflated in total); malformed_json, no_checksums, altered; schema_version, keras_version;
+    resaved_by_keras, foreign_keras_file; the codes of `weight_shapes`; malformed_weights,
+    weights_storage (compressed, or outside the file), weights_mismatch, non_finite_weights.
+    """
     try:
-        with _open_zip(path) as archive:
-            return _checked_members(archive, weights_to)
+        with zipfile.ZipFile(file.path) as archive:
+            return _checked_members(archive)
     except ArtefactError as error:
-        raise ArtefactError(f"{path.name}: {error}", code=error.code) from None
+        raise ArtefactError(f"{file.name}: {error}", code=error.code) from None
     except _ZIP_FAULTS as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise
+            raise no_space(file.name) from None
         raise ArtefactError(
-            f"{path.name}: damaged, not a readable .keras file ({type(error).__name__}): copy it "
+            f"{file.name}: damaged, not a readable .keras file ({type(error).__name__}): copy it "
             f"again from its source",
             code="not_a_zip",
         ) from None
@@ -82,15 +94,22 @@ def read_members(path: Path | str, *, weights_to: IO[bytes] | None = None) -> di
 
 def parse_json(data: bytes, member: str) -> dict[str, Any]:
     """The JSON object that a member holds. Raises ArtefactError (malformed_json), also for NaN and
-    infinities, which JSON does not have.
+    infinities, which JSON does not have, and for numbers that are read as such (1e999).
     """
     try:
-        value = json.loads(data, parse_constant=lambda text: 1 / 0)
-    except (ValueError, RecursionError, ZeroDivisionError):
+        value = json.loads(data, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ArtefactError(f"{member} is not a JSON object", code="malformed_json")
     return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def read_arrays(data: bytes, member: str) -> dict[str, np.ndarray]:
@@ -131,24 +150,7 @@ def _array(data: bytes) -> np.ndarray:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    if path.suffix != ".keras":
-        raise ArtefactError(
-            f"a medres model file ends in .keras, received {path.suffix or 'no suffix'!r}",
-            code="wrong_suffix",
-        )
-    try:
-        status = path.stat()
-    except OSError:
-        raise ArtefactError("no such file", code="no_such_file") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise ArtefactError("not a regular file (a folder, a device or a pipe)", code="not_a_file")
-    if status.st_size > MAX_FILE:
-        raise ArtefactError(f"larger than {MAX_FILE >> 30} GiB", code="file_too_large")
-    return zipfile.ZipFile(path)
-
-
-def _checked_members(archive: zipfile.ZipFile, weights_to: IO[bytes] | None) -> dict[str, bytes]:
+def _checked_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
     _check_directory(archive)
     card = parse_json(archive.read(CARD), CARD)
     _check_version(card)
@@ -161,7 +163,7 @@ def _checked_members(archive: zipfile.ZipFile, weights_to: IO[bytes] | None) -> 
             code="no_checksums",
         )
     members = {name: archive.read(name) for name in names - {WEIGHTS}}
-    with contextlib.nullcontext(weights_to) if weights_to else tempfile.TemporaryFile() as weights:
+    with tempfile.TemporaryFile() as weights:
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
         digests |= {CARD: card_sha256(card), WEIGHTS: _copy_hashed(archive, WEIGHTS, weights)}
         for name in sorted(names):
@@ -276,7 +278,7 @@ def _check_weights(stored: IO[bytes], expected: Counter[Shape]) -> None:
             for dataset in _datasets(file, itertools.count()):
                 if dataset.name.split("/")[-2] == "vars" and "seed_generator" not in dataset.name:
                     shapes[dataset.shape] += 1
-    except (*_ZIP_FAULTS, KeyError, TypeError, AttributeError):
+    except _ZIP_FAULTS:
         raise ArtefactError(
             f"{WEIGHTS} is not a readable HDF5 file", code="malformed_weights"
         ) from None

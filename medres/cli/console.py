@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from data_pipelines.errors import DicomError
+from data_pipelines.runtime.plain_text import escaped, json_text
 from medres.errors import MedresError
 
 DEBUG = "MEDRES_DEBUG"
@@ -62,7 +62,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
         except (Exception, KeyboardInterrupt) as error:
             if os.environ.get(DEBUG) or kwargs.get("debug"):
                 raise
-            typer.echo(f"medres: {_sentence(error)}{_pointer(error)}", err=True)
+            typer.echo(escaped(f"medres: {_sentence(error)}{_pointer(error)}"), err=True)
             raise typer.Exit(1) from None
 
     run.__doc__ = _help_text(function)
@@ -106,7 +106,9 @@ def _pointer(error: BaseException) -> str:
 
 
 def report(result: Any, as_json: bool, lines: list[str]) -> None:
-    """Print `result` as JSON, or `lines` as text, on standard output."""
+    """Print `result` as JSON, or each of `lines` as one line of text, on standard output. Control
+    characters are escaped: names come from model files, tables and DICOM.
+    """
     typer.echo(
-        json.dumps(result, indent=1, allow_nan=False, default=str) if as_json else "\n".join(lines)
+        json_text(result, indent=1, default=str) if as_json else "\n".join(map(escaped, lines))
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from data_pipelines.kinds import DeclaredUnitName
+from data_pipelines.kinds import ColorRule, DeclaredUnitName, NiftiUnitName
 from data_pipelines.labels.task import LABEL_TASKS
 from medres.cli.console import Json, Limit, Work, report
 
@@ -18,7 +18,10 @@ _RECORDS = {"image": "images", "stack": "stacks of slices", "volume": "volumes"}
 def ingest(
     source: Annotated[
         list[Path],
-        typer.Argument(help="Folders or files: DICOM; with --units also PNG, JPEG and .npz."),
+        typer.Argument(
+            help="Folders or files: DICOM; with --units also PNG, JPEG and .npz, with "
+            "--nifti-units also NIfTI."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="New work folder.")],
     labels: Annotated[
@@ -101,6 +104,13 @@ def ingest(
             "only."
         ),
     ] = None,
+    nifti_units: Annotated[
+        NiftiUnitName | None,
+        typer.Option(
+            help="Accept .nii and .nii.gz, each one CT volume; declare the units of their voxels. "
+            'Needs: pip install "medres[nifti]".'
+        ),
+    ] = None,
     class_folders: Annotated[
         bool,
         typer.Option(
@@ -113,6 +123,13 @@ def ingest(
         bool,
         typer.Option("--follow-links", help="Also read what links out of SOURCE lead to."),
     ] = False,
+    color: Annotated[
+        ColorRule,
+        typer.Option(
+            help="Radiographs that are truly in color: refuse them, or take their luminance. A few "
+            "colored pixels (an arrow, a marker) never exclude an image."
+        ),
+    ] = "refuse",
     leaks: Annotated[
         Literal["error", "drop"],
         typer.Option(
@@ -149,8 +166,10 @@ def ingest(
             key_file=key_file,
             for_processing=for_processing,
             units=units,
+            nifti_units=nifti_units,
             class_folders=class_folders,
             follow_links=follow_links,
+            color=color,
             on_leak=leaks,
             stages=Bars().task,
         )
@@ -187,6 +206,8 @@ def _column_value(text: str | None) -> tuple[str, str] | None:
 
 
 def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
+    from data_pipelines.labels.exclusion_bias import exclusion_lines
+
     reasons = ", ".join(f"{code} {count}" for code, count in summary["reasons"].items())
     lines = [
         f"{summary['given']} files: {summary['ok']} ok, {summary['repaired']} repaired, "
@@ -200,6 +221,7 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
         )
     if summary["task"] != "none":
         lines.append(_labels_line(summary))
+    lines += exclusion_lines(summary["exclusions_by_label"])
     if summary["pseudonym_key"] == "made":
         lines.append(
             f"a new pseudonym key was created in {out}: protect it like the data, and pass it to "

@@ -13,11 +13,16 @@ from medres.cli.console import Json, Work, report
 
 def doctor(as_json: Json = False) -> None:
     """Report what this machine supports: TensorFlow, processor, GPUs, memory, disk, decoders per
-    transfer syntax, optional packages.
+    transfer syntax, optional packages; and measure which engine predicts fastest.
     """
     from medres.inspection.environment import examine
+    from medres.runtimes import engine_speed
 
     facts = examine(Path.cwd())
+    engines: dict[str, Any] = {"error": "TensorFlow, which makes the exports, does not start"}
+    if "error" not in facts["tensorflow"]:
+        engines = engine_speed.ask_engines()
+    facts["engines"] = engines
     report(facts, as_json, doctor_lines(facts))
 
 
@@ -30,10 +35,18 @@ def inspect(
         bool,
         typer.Option("--augment", help="Show random augmentations of these images per preset."),
     ] = False,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|CENTER,WIDTH",
+            help="Window of every CT, such as brain or 40,80 (HU). Default: by body part, else the "
+            "one in each file.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write one HTML page to check before training: contact sheets, gray values, label
-    distribution, quarantine, leakage audit.
+    """Write one HTML page to check before training: contact sheets, volumes with their gaps, gray
+    values, labels by patient and subgroup, exclusions, quarantine, leakage audit.
     """
     from medres.inspection.dataset_report import inspect as run
     from medres.progress import Bars
@@ -44,8 +57,7 @@ def inspect(
         from medres.inspection.augmentation_preview import augmentation_section
 
         sections.append(augmentation_section(work))
-    with Bars().task("inspect") as update:
-        page = run(work, out, sections=sections, progress=update)
+    page = run(work, out, sections=sections, window=window, stages=Bars().task)
     report({"page": str(page)}, as_json, [f"page: {page}"])
 
 
@@ -93,11 +105,29 @@ def doctor_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(
             f"  medres[{name}]: " + (f"missing {', '.join(missing)}" if missing else "complete")
         )
+    lines += _engine_lines(facts.get("engines", {}))
     return [
         *lines,
         "",
         *([f"problem: {text}" for text in facts["problems"]] or ["No problem found."]),
     ]
+
+
+def _engine_lines(engines: dict[str, Any]) -> list[str]:
+    if not engines:
+        return []
+    lines = ["", "Engines for prediction (medres.load(..., engine=NAME))"]
+    if "error" in engines:
+        return [*lines, f"  not measured: {engines['error']}"]
+    for row in engines["engines"]:
+        if row["milliseconds"] is None:
+            lines.append(f"  {row['engine']}: {row['missing']}")
+        else:
+            lines.append(
+                f"  {row['engine']}: {row['milliseconds']:.1f} ms for an image of ResNet-18 at "
+                f"112 x 112, difference {row['difference']:.0e}"
+            )
+    return [*lines, f"  fastest exact engine on this machine: {engines['fastest']}"]
 
 
 def _decoder(decoder: dict[str, Any]) -> str:

@@ -55,6 +55,21 @@ def predict(
         str,
         typer.Option(help="For --saliency: gradcam, gradcam++, integrated_gradients or occlusion."),
     ] = "gradcam",
+    allow_name_mismatch: Annotated[
+        bool,
+        typer.Option(
+            "--allow-name-mismatch",
+            help="Accept files of one PatientID and study whose patient names or birth dates "
+            "differ.",
+        ),
+    ] = False,
+    allow_unknown_patient: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unknown-patient",
+            help="Accept several files of one study without a PatientID, or with one such as ANON.",
+        ),
+    ] = False,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
@@ -69,22 +84,27 @@ def predict(
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.inference.loading import load
 
-    predictor = load(model)
-    with limited(**parse_limits(limit or [])):
+    allowed = {
+        "allow_name_mismatch": allow_name_mismatch,
+        "allow_unknown_patient": allow_unknown_patient,
+    }
+    with load(model) as predictor, limited(**parse_limits(limit or [])):
         if out is not None:
-            _predict_into(predictor, path, out, as_json)
+            _predict_into(predictor, path, out, as_json, allowed)
             return
         if saliency is not None:
             require_new(saliency, what="the overlays")
-        found = _predicted(predictor, path, saliency, method)
+        found = _predicted(predictor, path, saliency, method, allowed)
     report(found, as_json, [prediction_line(one, predictor.card) for one in found])
 
 
-def _predict_into(predictor: Predictor, paths: list[Path], out: Path, as_json: bool) -> None:
+def _predict_into(
+    predictor: Predictor, paths: list[Path], out: Path, as_json: bool, allowed: dict[str, bool]
+) -> None:
     from medres.inference.batch import predict_all
     from medres.progress import Bars
 
-    summary = predict_all(predictor, paths, out, progress=Bars())
+    summary = predict_all(predictor, paths, out, progress=Bars(), **allowed)
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items())
     counts = (
         f"{summary['given']} studies: {summary['answered']} predicted, {summary['quarantined']} "
@@ -94,12 +114,17 @@ def _predict_into(predictor: Predictor, paths: list[Path], out: Path, as_json: b
 
 
 def _predicted(
-    predictor: Predictor, paths: list[Path], saliency: Path | None, method: str
+    predictor: Predictor,
+    paths: list[Path],
+    saliency: Path | None,
+    method: str,
+    allowed: dict[str, bool],
 ) -> list[dict[str, Any]]:
     from medres.progress import Bars
 
     rows = []
-    for number, prediction in enumerate(predictor.predict_many(paths, progress=Bars()), start=1):
+    predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
+    for number, prediction in enumerate(predictions, start=1):
         row = prediction.as_dict()
         if saliency is not None and prediction.refused is None:
             saliency.mkdir(parents=True, exist_ok=True)
@@ -112,7 +137,13 @@ def _predicted(
 def export(
     model: Model,
     format: Annotated[str, typer.Option(help="onnx, openvino or saved_model.")],
-    out: Annotated[Path, typer.Option(help="New file (onnx), or new folder.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="New folder for the model, serving.json and golden vectors. NAME.onnx or NAME.xml "
+            "names the file of the model; then NAME.serving is the folder."
+        ),
+    ],
     optimise: Annotated[
         bool,
         typer.Option(
@@ -126,18 +157,22 @@ def export(
     """
     from medres.artefact.archive import load
     from medres.inference.exporting import export as run
+    from medres.runtimes.golden_folder import GOLDEN
+    from medres.runtimes.serving_file import SERVING
 
     exported = run(load(model), format, out, optimise=optimise)  # type: ignore[arg-type]
     result = {
         "path": str(exported.path),
         "difference": exported.difference,
         "images": exported.images,
+        "folder": str(exported.folder),
     }
-    line = (
-        f"{exported.path}: the outputs of {exported.images} check images differ by at most "
-        f"{exported.difference:.1e}; all decisions agree"
-    )
-    report(result, as_json, [line])
+    lines = [
+        f"{exported.path}: the outputs of {exported.images} check images and of the golden vectors "
+        f"differ by at most {exported.difference:.1e}; all decisions agree",
+        f"to serve it without medres: {exported.folder / SERVING}, {exported.folder / GOLDEN}",
+    ]
+    report(result, as_json, lines)
 
 
 def parity(

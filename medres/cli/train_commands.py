@@ -237,7 +237,8 @@ def plan(
         f"{facts.images} {facts.kind} training images of {facts.patients} patients, "
         f"{facts.tune_patients} patients to tune (validate) on"
     )
-    report(result, as_json, [head, str(proposal), *([f"settings: {out}"] if out else [])])
+    saved = [f"settings: {out}"] if out else []
+    report(result, as_json, [head, *str(proposal).split("\n"), *saved])
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_pipelines.runtime.plain_text import json_text
 from medres.errors import EvaluationError
 from medres.evaluate.analyses.finding import finding_report
 from medres.evaluate.analyses.model_comparison import (
@@ -81,7 +81,7 @@ class DiagnosticReport:
 
     def to_json(self) -> str:
         """report.json as text; never NaN or infinity."""
-        return json.dumps(self.numbers, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        return json_text(self.numbers, indent=1, ensure_ascii=False) + "\n"
 
     def to_html(self) -> str:
         """The self-contained page."""

@@ -109,6 +109,8 @@ class PredictiveValues:
 class OperatingPoint:
     """A threshold with its cross table. `score >= threshold` is positive. threshold: None where no
     finite number separates the scores; `why` then says on which side of the scores it lies.
+    n_class_patients: the tuning patients of the class that fixed the threshold, where this is
+    known.
     """
 
     name: str
@@ -116,6 +118,7 @@ class OperatingPoint:
     why: str | None = field(default=None, metadata=ABSENT)
     origin: Origin
     source: ThresholdSource | None = field(default=None, metadata=ABSENT)
+    n_class_patients: int | None = field(default=None, metadata=ABSENT)
     table: CrossTable = field(metadata=INLINE)
     rates: Rates = field(metadata=INLINE)
     refused_as_error: TwoRates

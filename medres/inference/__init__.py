@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from medres.inference.batch import predict_all
     from medres.inference.exporting import FORMATS, export
     from medres.inference.loading import load
-    from medres.inference.predictor import Prediction, Predictor
+    from medres.inference.prediction import Prediction
+    from medres.inference.predictor import Predictor
     from medres.inference.scoring import score_split
     from medres.inference.study_saliency import Saliency, explain_study, pictures
 
@@ -22,7 +23,8 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "medres.inference.batch": "predict_all",
         "medres.inference.exporting": "FORMATS export",
         "medres.inference.loading": "load",
-        "medres.inference.predictor": "Prediction Predictor",
+        "medres.inference.prediction": "Prediction",
+        "medres.inference.predictor": "Predictor",
         "medres.inference.scoring": "score_split",
         "medres.inference.study_saliency": "Saliency explain_study pictures",
     },

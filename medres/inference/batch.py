@@ -20,18 +20,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_pipelines.errors import DicomError, InputError
 from data_pipelines.runtime.atomic_files import csv_bytes, require_new, write_atomic
 from data_pipelines.runtime.csv_cells import escape_formula
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import Walk, walk_files
 from data_pipelines.runtime.worker_pool import map_isolated
-from medres.artefact.card import Card
 from medres.errors import RefusedInput
-from medres.inference.predictor import Predictor, refusal
-from medres.inference.study_reader import StudyFiles, by_study, read_study, study_key
+from medres.inference.predictor import Predictor
+from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
+from medres.inference.study_reader import ReadRequest, StudyReading, read_request, request_of
 from medres.progress import ProgressReporter
 
 LINES, SUMMARY = "predictions.jsonl", "predict.json"
@@ -44,38 +42,33 @@ def predict_all(
     paths: Sequence[str | Path],
     out: Path | str,
     *,
+    allow_name_mismatch: bool = False,
+    allow_unknown_patient: bool = False,
     progress: ProgressReporter | None = None,
 ) -> dict[str, Any]:
     """Predict every study below `paths` into the folder `out`; returns the content of predict.json.
 
     out: a new folder, or that of an interrupted call with the same model. A file that crashes or
-        blocks its decoder ends one worker, not the run. Raises InputError if `out` holds anything
-        else (output_exists) or a path does not exist.
+        blocks its decoder ends one worker, not the run. allow_name_mismatch, allow_unknown_patient:
+        as for `Predictor.predict`. Raises InputError if `out` holds anything else (output_exists)
+        or a path does not exist.
     """
     out, reporter = Path(out), progress or ProgressReporter()
     records = _claim_folder(out, predictor.artefact.sha256)
     walks = [walk_files(path) for path in paths]
     not_files = [(str(walk.root / path), reason) for walk in walks for path, reason in walk.others]
-    studies = list(_studies(paths, walks, reporter))
+    by_series = predictor.card.preprocess.image_kind.has_series
+    studies = list(_studies(paths, walks, by_series, reporter))
+    rules = IdentityRules(allow_name_mismatch, allow_unknown_patient)
     pending = [study for study in studies if _key(study) not in records]
     with (out / LINES).open("a", encoding="utf-8") as lines, reporter.task("predict") as update:
-        for count, record in enumerate(_predictions(predictor, pending), start=1):
+        for count, record in enumerate(_predictions(predictor, pending, rules), start=1):
             records[record["key"]] = record
             lines.write(json.dumps(record, allow_nan=False) + "\n")
             lines.flush()
             update(len(studies) - len(pending) + count, len(studies))
         os.fsync(lines.fileno())
     return _write_tables(out, predictor, [records[_key(study)] for study in studies], not_files)
-
-
-def prepare_study(files: tuple[str, ...], card: Card) -> np.ndarray | RefusedInput:
-    """Prepared integers (images, *spec.prepared_shape) of a study, or why it is refused. Runs in a
-    decode worker. Raises DicomError.
-    """
-    try:
-        return read_study(files, card).pixels
-    except RefusedInput as error:
-        return error
 
 
 def _claim_folder(out: Path, sha256: str) -> dict[str, dict[str, Any]]:
@@ -106,34 +99,39 @@ def _claim_folder(out: Path, sha256: str) -> dict[str, dict[str, Any]]:
 
 
 def _studies(
-    paths: Sequence[str | Path], walks: Sequence[Walk], reporter: ProgressReporter
+    paths: Sequence[str | Path],
+    walks: Sequence[Walk],
+    by_series: bool,
+    reporter: ProgressReporter,
 ) -> Iterator[StudyFiles]:
     """The studies of the regular files below each path. Links, pipes and devices are not opened."""
     files_per_path = [[walk.root / file for file in walk.files] for walk in walks]
     with reporter.task("index") as update:
         every_file = [str(file) for files in files_per_path for file in files]
-        keys = iter([key for _, key in map_isolated(study_key, every_file, progress=update)])
+        group = functools.partial(group_of_file, by_series=by_series)
+        groups = iter([found for _, found in map_isolated(group, every_file, progress=update)])
     for path, files in zip(paths, files_per_path, strict=True):
-        yield from by_study(path, files, itertools.islice(keys, len(files)))
+        yield from group_files(path, files, list(itertools.islice(groups, len(files))))
 
 
-def _predictions(predictor: Predictor, studies: Sequence[StudyFiles]) -> Iterator[dict[str, Any]]:
+def _predictions(
+    predictor: Predictor, studies: Sequence[StudyFiles], rules: IdentityRules
+) -> Iterator[dict[str, Any]]:
     """One line of predictions.jsonl per study. Its reason is the code of a DicomError, or `refused`
-    for any other refusal.
+    for any other refusal; `code` names each.
     """
-    items = [tuple(str(file) for file in study.files) for study in studies]
-    read = functools.partial(prepare_study, card=predictor.card)
+    items = [request_of(study.files, predictor.card, rules) for study in studies]
     seconds = active_limits().seconds
 
-    def limit(files: tuple[str, ...]) -> float:
-        return seconds * len(files)
+    def limit(request: ReadRequest) -> float:
+        return seconds * len(request.files)
 
-    for study, (_, result) in zip(studies, map_isolated(read, items, timeout_s=limit), strict=True):
-        if isinstance(result, np.ndarray):
-            prediction = predictor.decide(result, path=study.path)
-        else:
-            prediction = refusal(result, study.path)
-        reason = result.code if isinstance(result, DicomError) else RefusedInput.code
+    answers = map_isolated(read_request, items, timeout_s=limit)
+    for study, (_, answer) in zip(studies, answers, strict=True):
+        reading = StudyReading(None, answer) if isinstance(answer, DicomError) else answer
+        prediction = predictor.decide_reading(reading, study.path)
+        is_file_error = isinstance(reading.error, DicomError)
+        reason = prediction.code if is_file_error else RefusedInput.code
         yield {
             "key": _key(study),
             "files": len(study.files),
@@ -159,7 +157,7 @@ def _write_tables(
     quarantined = [record for record in records if record["refused"] is not None]
     names = predictor.card.names
     rows = [
-        {"path": r["path"], "images": r["images"]}
+        {"path": r["path"], "study_uid": r["study_uid"], "images": r["n_images"]}
         | {f"probability:{name}": r["probabilities"][name] for name in names}
         | {f"decision:{name}": value for name, value in r["decisions"].items()}
         | {"abstained": ";".join(r["abstained"]), "novelty": r["novelty"]}

@@ -4,6 +4,8 @@ threshold, and the conformal prediction set.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from medres.artefact.card import SERVED, Card
@@ -27,14 +29,18 @@ def decisions(probabilities: dict[str, float], card: Card) -> dict[str, bool | s
     """
     if task_named(card.task).exclusive:
         return {CLASS: max(probabilities, key=probabilities.__getitem__)}
-    return {name: probabilities[name] >= threshold for name, threshold in _thresholds(card).items()}
+    return {
+        name: probabilities[name] >= threshold
+        for name, threshold in default_thresholds(card).items()
+    }
 
 
 def prediction_sets(
     probabilities: dict[str, float], card: Card
 ) -> dict[str, list[int] | list[str]]:
     """Finding -> the labels, of 0 and 1, in its prediction set; for exclusive classes {"class": the
-    classes in the set}. Empty if the card has no conformal quantiles.
+    classes in the set}. A finding without a quantile for both labels has no set, and classes have
+    none where one of them lacks its quantile: such a label could never be left out.
 
     A label is in the set if 1 - p(label) <= its quantile (label-conditional split conformal
     prediction, Vovk 2012): among patients like those of the tuning split, the true label is missing
@@ -42,22 +48,31 @@ def prediction_sets(
     """
     if not card.conformal:
         return {}
-    alpha = min(entry.alpha for entry in card.conformal)
+    alpha = _alpha(card)
     quantiles = {(q.finding, q.label): q.quantile for q in card.conformal if q.alpha == alpha}
     if task_named(card.task).exclusive:
-        classes = [
-            name
-            for name, p in probabilities.items()
-            if 1 - p <= quantiles.get((name, name), np.inf)
-        ]
-        return {CLASS: classes}
+        if any((name, name) not in quantiles for name in card.names):
+            return {}
+        return {CLASS: [n for n, p in probabilities.items() if 1 - p <= quantiles[n, n]]}
     return {
-        name: [
-            label
-            for label, nonconformity in ((0, p), (1, 1 - p))
-            if nonconformity <= quantiles.get((name, label), np.inf)
-        ]
+        name: [label for label, apart in ((0, p), (1, 1 - p)) if apart <= quantiles[name, label]]
         for name, p in probabilities.items()
+        if {(name, 0), (name, 1)} <= {*quantiles}
+    }
+
+
+def conformal_answer(probabilities: dict[str, float], card: Card) -> dict[str, Any] | None:
+    """What `medres predict --json` says of the prediction sets: alpha, the sets, and the findings
+    that are uncertain (several labels) or atypical (no label). None if the card offers no set.
+    """
+    sets = prediction_sets(probabilities, card)
+    if not sets:
+        return None
+    return {
+        "alpha": _alpha(card),
+        "sets": sets,
+        "uncertain": [name for name, labels in sets.items() if len(labels) > 1],
+        "atypical": [name for name, labels in sets.items() if not labels],
     }
 
 
@@ -72,7 +87,7 @@ def describe(probabilities: dict[str, float], card: Card) -> str:
     if task_named(card.task).exclusive:
         named = ", ".join(f"{name} {p:.3f}" for name, p in probabilities.items())
         return f"{named}: {decisions(probabilities, card)[CLASS]}{_uncertainty(sets.get(CLASS))}"
-    thresholds = _thresholds(card)
+    thresholds = default_thresholds(card)
     parts = []
     for name, p in probabilities.items():
         text = f"{name}: p = {p:.3f}, no threshold"
@@ -83,7 +98,11 @@ def describe(probabilities: dict[str, float], card: Card) -> str:
     return "; ".join(parts)
 
 
-def _thresholds(card: Card) -> dict[str, float]:
+def _alpha(card: Card) -> float:
+    return min(entry.alpha for entry in card.conformal)
+
+
+def default_thresholds(card: Card) -> dict[str, float]:
     """Finding -> the threshold of its operating point `default`, in the order of the card."""
     with_default = {
         point.finding

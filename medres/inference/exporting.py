@@ -1,126 +1,141 @@
 """Export a model to other runtimes: ONNX, OpenVINO, SavedModel. An exported model is run after it
-is written, and kept only if its probabilities agree with those of the original.
+is written, and kept only if its outputs agree with those of the original.
 
-The card is exported too: in ONNX as the metadata property `medres.json`, else as a file of that
-name beside the model.
+Beside the model lie `serving.json`, which says how it is served, and `golden`, DICOM files with
+their prepared integers and outputs. The card is exported too: in ONNX as the metadata property
+`medres.json`, else as a file of that name.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from data_pipelines.errors import InputError
 from data_pipelines.preprocessing.preparation import to_model_units
-from data_pipelines.runtime.atomic_files import sync_folder
-from data_pipelines.runtime.backend import require_tensorflow
+from data_pipelines.runtime.atomic_files import file_sha256, sync_folder
 from medres.artefact import golden_vectors
 from medres.artefact.archive import Artefact
 from medres.artefact.card import Card
 from medres.artefact.validation import CARD
 from medres.errors import ExportError
+from medres.runtimes.formats import (
+    FORMATS as FORMATS,
+)
+from medres.runtimes.formats import (
+    MODEL_FILE,
+    check_format,
+    open_graph,
+    without_warnings,
+    write_graph,
+)
+from medres.runtimes.formats import (
+    Format as Format,
+)
+from medres.runtimes.golden_folder import dicom_vectors, write_golden_folder
+from medres.runtimes.served_graph import (
+    PROBABILITY,
+    Outputs,
+    reference_outputs,
+    served_graph,
+)
+from medres.runtimes.serving_file import write_serving_file
 from medres.tasks import task_named
 
-Format = Literal["onnx", "openvino", "saved_model"]
-FORMATS: tuple[Format, ...] = ("onnx", "openvino", "saved_model")
 TOLERANCE = 1e-5
+DISTANCE_TOLERANCE = 1e-3  # relative, of distances: the graph computes them in float32
 IMAGES = 16
 # float32 images (n, *spec.shape) in model units -> probabilities (n, outputs)
 ExportRunner = Callable[[np.ndarray], np.ndarray]
 
-_FILE = {"onnx": "model.onnx", "openvino": "model.xml", "saved_model": "saved_model"}
-_PACKAGES = {
-    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
-    "openvino": ("openvino",),
-    "saved_model": (),
-}
+_SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 @dataclass(frozen=True)
 class Exported:
     """An exported model. path: the file or folder to open. difference: greatest difference between
-    its probabilities and those of the artefact, on `images` check images.
+    its probabilities and those of the artefact, on `images` check images. folder: holds
+    serving.json and the folder golden.
     """
 
     path: Path
     difference: float
     images: int
+    folder: Path
 
 
 def export(
     artefact: Artefact, format: Format, out: Path | str, *, optimise: bool = False
 ) -> Exported:
-    """Write the model in another format, run it there, and keep it only if its probabilities agree
-    with those of the artefact.
+    """Write the model in another format, run it there, and keep it only if its outputs agree with
+    those of the artefact.
 
-    out: a new path. onnx: a file (.onnx is added if the path has no such suffix). openvino: a
-        folder with model.xml and model.bin, or a path that ends in .xml. saved_model: a folder.
+    out: a new folder. It gets model.onnx, or model.xml and model.bin, or the SavedModel; with
+        serving.json and golden. A path that ends in .onnx or .xml is the file of the model; then
+        serving.json and golden are in the folder NAME.serving beside it.
     optimise: fold each batch normalization into the convolution before it.
 
-    On 16 check images (see `check_inputs`) the probabilities may differ by at most 1e-5, and all
-    decisions must be equal. Raises ExportError (unknown_format, package_missing, export_shape,
-    export_differs, decision_differs) and leaves nothing behind; InputError (output_exists) if `out`
-    exists.
+    On 16 check images (see `check_inputs`) and all golden vectors the probabilities may differ by
+    at most 1e-5, distances by a thousandth, and all decisions must be equal. Raises ExportError
+    (unknown_format, package_missing, export_shape, export_differs, decision_differs) and leaves
+    nothing behind; InputError (output_exists) if `out` exists.
     """
-    if format not in FORMATS:
-        raise ExportError(
-            f"unknown format {format!r}: choose one of {', '.join(FORMATS)}", code="unknown_format"
-        )
-    _check_packages(format)
-    target = _target(Path(out), format)
-    if target.exists():
-        raise InputError(
-            f"{target} already exists: give another path, or remove it.", code="output_exists"
-        )
-    images = to_model_units(check_inputs(artefact.card), artefact.card.preprocess)
-    reference = np.concatenate(
-        [np.asarray(artefact.model(images[i : i + 1], training=False)) for i in range(len(images))]
-    )
+    check_format(format, writing=True)
+    out = Path(out)
+    named = out if out.suffix == _SUFFIX.get(format) else None
+    folder = out if named is None else out.with_suffix(".serving")
+    for path in {out, folder}:
+        if path.exists():
+            raise InputError(
+                f"{path} already exists: give another path, or remove it.", code="output_exists"
+            )
     model = _with_folded_norm(artefact.model) if optimise else artefact.model
-    model(images[:1])  # Keras exports only a model that has been called
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".exporting-") as folder:
-        written = Path(folder) / _FILE[format]
-        with _no_warnings():
-            _write(model, format, written)
-        _add_card(written, format, artefact.card)
-        with _no_warnings():
-            outputs = runtime(format, written)(images)
-        difference = agree(outputs, reference, artefact.card, format)
-        _move(written, target, format)
-    sync_folder(target.parent)
-    return Exported(target, difference, len(images))
+    graph, names = served_graph(artefact, model)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as temporary:
+        stage = Path(temporary) / "export"
+        stage.mkdir()
+        images = to_model_units(check_inputs(artefact.card), artefact.card.preprocess)
+        graph(images[:1])  # Keras exports only a model that has been called
+        write_graph(graph, names, format, stage, artefact.card.model_dump_json(indent=1))
+        with without_warnings():
+            run = open_graph(format, stage)
+            difference = compare(
+                run(images), reference_outputs(artefact, images), artefact.card, format
+            )
+            vectors = dicom_vectors(artefact)
+            for vector in vectors:
+                prepared = to_model_units(vector.prepared, artefact.card.preprocess)
+                golden = compare(run(prepared), vector.outputs, artefact.card, format)
+                difference = max(difference, golden)
+        write_golden_folder(vectors, artefact, stage)
+        file = MODEL_FILE[format] if named is None else f"../{named.name}"
+        written = stage / MODEL_FILE[format]
+        write_serving_file(
+            artefact,
+            stage,
+            format=format,
+            file=file,
+            file_sha256=file_sha256(written) if written.is_file() else None,
+        )
+        _move(stage, folder, named)
+    sync_folder(out.parent)
+    path = named or (folder / MODEL_FILE[format] if format == "onnx" else folder)
+    return Exported(path, difference, len(images), folder)
 
 
 def runtime(format: Format, path: Path, *, hints: dict[str, Any] | None = None) -> ExportRunner:
-    """The exported model at `path` as a function. hints: configuration of OpenVINO, by default
-    float32 arithmetic (OpenVINO's own default is bfloat16 on processors that support it).
+    """The exported model at `path` as a function that gives the probabilities. hints: see
+    `open_graph`.
     """
-    _check_packages(format)
-    if format == "saved_model":
-        served = require_tensorflow().saved_model.load(str(path))
-        return lambda images: np.asarray(served.serve(images))
-    if format == "onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return lambda images: session.run(None, {name: images})[0]
-    import openvino
-
-    core = openvino.Core()
-    graph = core.read_model(path / "model.xml" if path.is_dir() else path)
-    compiled = core.compile_model(graph, "CPU", hints or {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: compiled(images)[0]
+    run = open_graph(format, path, hints=hints)
+    return lambda images: run(images)[PROBABILITY]
 
 
 def check_inputs(card: Card) -> np.ndarray:
@@ -138,6 +153,34 @@ def check_inputs(card: Card) -> np.ndarray:
         mixture = share * base[0] + (1 - share) * base[-1][::-1]
         images.append(low + gain * (rng.permutation([mixture - low, high - mixture])[0]))
     return np.rint(np.stack(images)).astype(card.preprocess.dtype)
+
+
+def compare(
+    outputs: Outputs,
+    reference: Outputs,
+    card: Card,
+    name: str,
+    tolerance: float = TOLERANCE,
+) -> float:
+    """The greatest difference of a probability between two sets of outputs for the same images.
+    Raises ExportError as `agree` does, and if an output is missing (export_shape) or a distance
+    differs by more than a thousandth (export_differs). name: for messages.
+    """
+    if {*outputs} != {*reference}:
+        raise ExportError(
+            f"{name}: the exported model has the outputs {', '.join(sorted(outputs))}, expected "
+            f"{', '.join(sorted(reference))}; the export was discarded",
+            code="export_shape",
+        )
+    difference = agree(outputs[PROBABILITY], reference[PROBABILITY], card, name, tolerance)
+    for key in {*reference} - {PROBABILITY}:
+        if not np.allclose(outputs[key], reference[key], rtol=DISTANCE_TOLERANCE, atol=1e-6):
+            raise ExportError(
+                f"{name}: the output {key} differs by more than {DISTANCE_TOLERANCE:.0e} of its "
+                f"value; the export was discarded",
+                code="export_differs",
+            )
+    return difference
 
 
 def agree(
@@ -186,21 +229,6 @@ def same_decisions(outputs: np.ndarray, reference: np.ndarray, card: Card) -> bo
     )
 
 
-def _write(model: Any, format: Format, path: Path) -> None:
-    if format == "onnx":
-        model.export(str(path), format="onnx", verbose=False)
-    elif format == "saved_model":
-        model.export(str(path), format="tf_saved_model", verbose=False)
-    else:
-        # Through a SavedModel: OpenVINO 2026.4 accepts the TensorFlow function that Keras would
-        # pass on Python 3.11 and 3.12 only.
-        import openvino
-
-        with tempfile.TemporaryDirectory(prefix="medres-") as served:
-            model.export(served, format="tf_saved_model", verbose=False)
-            openvino.save_model(openvino.convert_model(served), path, compress_to_fp16=False)
-
-
 def _with_folded_norm(model: Any) -> Any:
     """A copy of the model whose batch normalization is folded into its convolutions."""
     from medres.backbones import fold_batch_norm
@@ -210,54 +238,14 @@ def _with_folded_norm(model: Any) -> Any:
     return fold_batch_norm(model) if core is model else with_core(model, fold_batch_norm(core))
 
 
-def _check_packages(format: Format) -> None:
-    missing = [name for name in _PACKAGES[format] if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportError(
-            f'{format} needs {", ".join(missing)}: run pip install "medres[export]"',
-            code="package_missing",
-        )
-
-
-def _target(out: Path, format: Format) -> Path:
-    if format == "onnx" and out.suffix != ".onnx":
-        return out.with_name(f"{out.name}.onnx")
-    return out
-
-
-def _add_card(path: Path, format: Format, card: Card) -> None:
-    text = card.model_dump_json(indent=1)
-    if format == "onnx":
-        import onnx
-
-        model = onnx.load(str(path))
-        onnx.helper.set_model_props(model, {CARD: text})
-        onnx.save(model, str(path))
-    else:
-        (path if path.is_dir() else path.parent).joinpath(CARD).write_text(text)
-
-
-def _move(written: Path, target: Path, format: Format) -> None:
-    """Move the checked model to its final path."""
-    if format == "openvino" and target.suffix == ".xml":
-        for file in sorted(written.parent.iterdir(), reverse=True):
-            name = (
-                f"{target.stem}.{CARD}"
-                if file.name == CARD
-                else target.with_suffix(file.suffix).name
-            )
-            shutil.move(file, target.with_name(name))
-    elif format == "openvino":
-        target.mkdir()
-        for file in sorted(written.parent.iterdir()):
-            shutil.move(file, target / file.name)
-    else:
-        shutil.move(written, target)
-
-
-@contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Without warnings: the exporters warn about their own internals (old names of numpy)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _move(stage: Path, folder: Path, named: Path | None) -> None:
+    """Move a checked export to its final place. named: the path of the model file, if it lies
+    beside the folder.
+    """
+    if named is not None:
+        for file in sorted(stage.iterdir(), reverse=True):
+            if file.stem == "model":
+                shutil.move(file, named.with_suffix(file.suffix))
+            elif file.name == CARD:
+                shutil.move(file, named.with_name(f"{named.stem}.{CARD}"))
+    shutil.move(stage, folder)

@@ -123,7 +123,7 @@ def _from_files(
         for index, file in enumerate(files):
             if images_in[file] == 1 and file.is_file() and file_format_of(file) != "npz":
                 prediction = predictor.predict(file)
-                if prediction.refused is None and prediction.images == 1:
+                if prediction.refused is None and prediction.n_images == 1:
                     indices.append(index)
                     outputs.append(
                         [prediction.probabilities[name] for name in predictor.card.names]

@@ -4,168 +4,209 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from data_pipelines.dicom.reader import DicomSource
-from data_pipelines.errors import DicomError
+from data_pipelines.errors import CodedError, DicomError
 from data_pipelines.preprocessing.preparation import to_model_units
 from data_pipelines.runtime.backend import require_tensorflow
 from medres.artefact.archive import Artefact
 from medres.artefact.card import Card
 from medres.artefact.feature_distance import feature_tensors
 from medres.artefact.orientation import MAX_RATIO, orientation_ratios, thumbnails
-from medres.errors import RefusedInput
-from medres.inference.decisions import decisions, pooled, prediction_sets
-from medres.inference.study_reader import files_of, read_study, require_one_study, studies_of
+from medres.errors import ExportError, RefusedInput
+from medres.inference.decisions import (
+    conformal_answer,
+    decisions,
+    default_thresholds,
+    pooled,
+    prediction_sets,
+)
+from medres.inference.decoder import Decoder
+from medres.inference.prediction import Prediction
+from medres.inference.request_files import files_of
+from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
+from medres.inference.study_reader import StudyReading, read_request, request_of
 from medres.progress import ProgressReporter
+from medres.tasks import task_named
 
 if TYPE_CHECKING:
     from medres.explain import Explainer
+    from medres.inference.engines import Scorer
     from medres.inference.study_saliency import Saliency
 
 BATCH = 32
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The model's prediction for one study.
-
-    probabilities: finding (or class) -> 0..1; {} if the study was refused.
-    decisions: finding -> whether the probability reaches the operating point `default`, or
-        {"class": name}.
-    refused: the reason for a refusal in one sentence, else None. code: its reason code, else None.
-    path: the file or folder for which the prediction was requested, if any.
-    sets: finding -> the labels, of 0 and 1, in the conformal prediction set at the card's alpha, or
-        {"class": names}; {} if the model has no conformal quantiles.
-    images: number of images scored. novelty: the greatest distance of an image from the training
-        images, None if the model file does not hold their distribution.
-    """
-
-    probabilities: dict[str, float]
-    decisions: dict[str, bool | str]
-    refused: str | None = None
-    path: str | None = None
-    sets: dict[str, list[int] | list[str]] = field(default_factory=dict)
-    images: int = 0
-    novelty: float | None = None
-    code: str | None = None
-    _request: tuple[Predictor, tuple[DicomSource, ...]] | None = field(
-        default=None, repr=False, compare=False
-    )
-
-    @property
-    def abstained(self) -> list[str]:
-        """Findings whose prediction set does not hold exactly one label: the decision is left to a
-        human reader.
-        """
-        return [name for name, labels in self.sets.items() if len(labels) != 1]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON object of `medres predict --json`."""
-        return {
-            "path": self.path,
-            "probabilities": self.probabilities,
-            "decisions": self.decisions,
-            "refused": self.refused,
-            "code": self.code,
-            "sets": self.sets,
-            "abstained": self.abstained,
-            "images": self.images,
-            "novelty": self.novelty,
-        }
-
-    def saliency(self, finding: str | None = None, *, method: str = "gradcam") -> Saliency:
-        """Saliency map of the image of the study with the highest probability. The files are read
-        again.
-
-        finding: by default the most probable one. method: one of `medres.explain.METHODS`. Raises
-            RefusedInput (nothing_to_explain) for a refused study, or for one predicted from pixels
-            without files.
-        """
-        from medres.inference.study_saliency import explain_study
-
-        if self.refused is not None or self._request is None:
-            raise RefusedInput(
-                "no saliency map: the study was refused, or predicted without its files",
-                code="nothing_to_explain",
-            )
-        predictor, files = self._request
-        return explain_study(
-            predictor,
-            files,
-            finding or max(self.probabilities, key=self.probabilities.__getitem__),
-            method,
-        )
+NO_FILE = StudyReading(None, RefusedInput("no DICOM file found at this path", code="no_file"))
 
 
 class Predictor:
     """One loaded model. A prediction does not change its state, so several threads can share one
     object.
+
+    Files are decoded in separate processes with limits of time and memory, so that a file that
+    crashes or blocks a decoder costs one refusal. The processes start at the first prediction, are
+    shared by all predictors of the process, and end with `close()`, at the end of a `with` block,
+    or at exit. isolate: False decodes in this process, for those who own the files.
+
+    scorer: computes probabilities and distances with another engine; the artefact then holds no
+    Keras model (see `medres.inference.engines`).
     """
 
-    def __init__(self, artefact: Artefact) -> None:
+    def __init__(
+        self, artefact: Artefact, *, isolate: bool = True, scorer: Scorer | None = None
+    ) -> None:
         self.artefact = artefact
         self.card: Card = artefact.card
-        self._forward = _compile_forward(artefact)
+        self.decoder = Decoder(isolate=isolate)
+        self._scorer = scorer
+        self._forward: Any = None if scorer is not None else _compile_forward(artefact)
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decode workers, unless another predictor uses them. A later prediction starts
+        them again.
+        """
+        self.decoder.close()
 
     @functools.cached_property
     def explainer(self) -> Explainer:
-        """Saliency maps of this model on its input grid; compiled at first use."""
+        """Saliency maps of this model on its input grid; compiled at first use. Raises ExportError
+        (engine_without_gradients) unless the predictor runs on TensorFlow.
+        """
+        if self._scorer is not None:
+            raise ExportError(
+                "saliency maps need the gradients of TensorFlow: open the model with medres.load("
+                '..., engine="tensorflow")',
+                code="engine_without_gradients",
+            )
         from medres.explain import Explainer
 
         return Explainer(self.artefact.model)
 
-    def predict(self, study: DicomSource | Sequence[DicomSource]) -> Prediction:
+    def predict(
+        self,
+        study: DicomSource | Sequence[DicomSource],
+        *,
+        allow_name_mismatch: bool = False,
+        allow_unknown_patient: bool = False,
+    ) -> Prediction:
         """Predict one study: a file, a folder, DICOM bytes, a pydicom Dataset, or a list of these.
 
         Every image of the model's kind is read and scored, and the probabilities are pooled
         (largest; mean for exclusive classes). Localizers and derived images are skipped. A study is
-        refused, with a reason, if a file cannot be read, if the files belong to several studies
-        (CT: several series), or if an image lies outside the training domain. Raises TypeError for
-        a value that is not a source.
+        refused, with a reason, if a file cannot be read, if an image lies outside the training
+        domain, or if several files are not of one patient and study (CT: one series).
+
+        allow_name_mismatch: accept files that agree on PatientID, issuer and study, but not on
+            PatientName or PatientBirthDate (else refused: name_mismatch).
+        allow_unknown_patient: accept several files without a usable PatientID if they share a valid
+            StudyInstanceUID (else refused: no_identity).
+        Raises TypeError for a value that is not a source, and DicomError (workers) if the decode
+        workers cannot be started.
         """
         sources: list[DicomSource] = (
             list(study) if isinstance(study, list | tuple) else [cast(DicomSource, study)]
         )
         path = str(sources[0]) if len(sources) == 1 and isinstance(sources[0], str | Path) else None
-        try:
-            files = [file for source in sources for file in files_of(source)]
-            if len(files) != 1:
-                require_one_study(files)
-        except (DicomError, RefusedInput) as error:
-            return refusal(error, path)
-        return self._predict(files, path)
+        files = [file for source in sources for file in files_of(source)]
+        rules = IdentityRules(allow_name_mismatch, allow_unknown_patient)
+        return self._conclude(files, path, rules, self.read(files, rules))
 
     def predict_many(
-        self, paths: Sequence[str | Path], *, progress: ProgressReporter | None = None
+        self,
+        paths: Sequence[str | Path],
+        *,
+        allow_name_mismatch: bool = False,
+        allow_unknown_patient: bool = False,
+        progress: ProgressReporter | None = None,
     ) -> Iterator[Prediction]:
-        """One prediction per study over files and folders, in the order in which the studies are
-        found.
+        """One prediction per study (CT: per series) over files and folders, in the order in which
+        they are found. Files belong together that agree on the patient, with the issuer, and on the
+        study. The options are those of `predict`.
+
+        The next studies are decoded while one is predicted.
         """
+        rules = IdentityRules(allow_name_mismatch, allow_unknown_patient)
         with (progress or ProgressReporter()).task("predict") as update:
-            studies = list(studies_of(paths))
-            for done, study in enumerate(studies, start=1):
-                if study.files:
-                    yield self._predict(study.files, study.path)
-                else:
-                    error = RefusedInput("no DICOM file found at this path", code="no_file")
-                    yield refusal(error, study.path)
+            studies = [study for path in paths for study in self._studies(path)]
+            readings = self.decoder.ahead(
+                lambda study: self.read(study.files, rules) if study.files else NO_FILE, studies
+            )
+            for done, (study, reading) in enumerate(zip(studies, readings, strict=True), start=1):
+                yield self._conclude(study.files, study.path, rules, reading)
                 update(done, len(studies))
 
-    def _predict(self, files: Sequence[DicomSource], path: str | None) -> Prediction:
-        """Predict one study whose files are known to belong together."""
-        try:
-            return self.decide(read_study(files, self.card).pixels, files, path)
-        except (DicomError, RefusedInput) as error:
-            return refusal(error, path)
+    def _studies(self, path: str | Path) -> list[StudyFiles]:
+        """The requests below a path. A path without files gives a request without files."""
+        files = files_of(path)
+        if not files:
+            return [StudyFiles(str(path))]
+        group = functools.partial(
+            group_of_file, by_series=self.card.preprocess.image_kind.has_series
+        )
+        groups = self.decoder.ahead(lambda file: self.decoder.call(group, str(file)), files)
+        return group_files(path, files, groups)
 
-    def decide(
-        self, images: np.ndarray, files: Sequence[DicomSource] = (), path: str | None = None
+    def read(self, files: Sequence[DicomSource], rules: IdentityRules) -> StudyReading:
+        """What the files of one study hold for this model, or why they are refused."""
+        try:
+            request = request_of(files, self.card, rules)
+        except DicomError as error:
+            return StudyReading(None, error)
+        reading = self.decoder.call(read_request, request, n_files=len(files))
+        return StudyReading(None, reading) if isinstance(reading, DicomError) else reading
+
+    def _conclude(
+        self,
+        files: Sequence[DicomSource],
+        path: str | None,
+        rules: IdentityRules,
+        reading: StudyReading,
     ) -> Prediction:
+        """The prediction for a study that was read."""
+        prediction = self.decide_reading(reading, path)
+        if prediction.refused is not None:
+            return prediction
+        explain = functools.partial(self._explain, tuple(files), rules, reading.sha256)
+        return replace(prediction, _explain=explain)
+
+    def _explain(
+        self,
+        files: tuple[DicomSource, ...],
+        rules: IdentityRules,
+        sha256: tuple[str, ...],
+        finding: str,
+        method: str,
+    ) -> Saliency:
+        from medres.inference.study_saliency import explain_study
+
+        return explain_study(self, files, finding, method, rules=rules, sha256=sha256)
+
+    def decide_reading(self, reading: StudyReading, path: str | None = None) -> Prediction:
+        """The prediction for a study that was read, without its saliency."""
+        if reading.study is None:
+            error = reading.error or RefusedInput("the study was not read")
+            prediction = self._refusal(error)
+        else:
+            prediction = replace(self.decide(reading.study.pixels), slices=reading.study.slices)
+        return replace(
+            prediction,
+            path=path,
+            study_uid=reading.study_uid,
+            series_uids=reading.series_uids,
+            sop_instance_uids=reading.sop_instance_uids,
+        )
+
+    def decide(self, images: np.ndarray) -> Prediction:
         """The prediction for the prepared integers (images, *spec.prepared_shape) of one study;
         refused if images appear rotated (code rotated) or are unlike the training images (code
         out_of_distribution).
@@ -180,7 +221,7 @@ class Predictor:
                 else f"{rotated} of {count} images appear rotated or flipped",
                 code="rotated",
             )
-            return refusal(error, path, images=count)
+            return self._refusal(error, n_images=count)
         scores, novelty = self.scored(inputs)
         distance = None if novelty is None else float(novelty.max())
         if novelty is not None and card.novelty_threshold is not None:
@@ -191,17 +232,37 @@ class Predictor:
                     f"images (distance {distance:.3g}, limit {card.novelty_threshold:.3g})",
                     code="out_of_distribution",
                 )
-                return refusal(error, path, images=count, novelty=distance)
+                return self._refusal(error, n_images=count, novelty=distance)
         probabilities = pooled(scores, card)
         return Prediction(
             probabilities,
             decisions(probabilities, card),
-            path=path,
             sets=prediction_sets(probabilities, card),
-            images=count,
+            conformal=conformal_answer(probabilities, card),
+            images=tuple(dict(zip(card.names, map(float, row), strict=True)) for row in scores),
+            n_images=count,
             novelty=distance,
-            _request=(self, tuple(files)) if len(files) else None,
+            model_sha256=self.artefact.sha256,
+            thresholds=self._thresholds,
         )
+
+    def _refusal(
+        self, error: CodedError, *, n_images: int = 0, novelty: float | None = None
+    ) -> Prediction:
+        return Prediction(
+            {},
+            {},
+            refused=str(error),
+            code=error.code,
+            n_images=n_images,
+            novelty=novelty,
+            model_sha256=self.artefact.sha256,
+            thresholds=self._thresholds,
+        )
+
+    @property
+    def _thresholds(self) -> dict[str, float]:
+        return {} if task_named(self.card.task).exclusive else default_thresholds(self.card)
 
     def _count_rotated(self, inputs: np.ndarray) -> int:
         """How many images appear rotated or flipped; 0 if the model file cannot tell."""
@@ -224,6 +285,8 @@ class Predictor:
         """Probabilities (images, outputs), and the distances (images,) from the training images,
         None if the model file does not hold their distribution. images: as for `forward`.
         """
+        if self._scorer is not None:
+            return self._scorer(images)
         tf, starts = require_tensorflow(), range(0, len(images), BATCH)
         batches = [
             [output.numpy() for output in self._forward(tf.constant(images[i : i + BATCH]))]
@@ -234,19 +297,6 @@ class Predictor:
         if gaussian is None:
             return probabilities, None
         return probabilities, gaussian.scores(np.concatenate(features, axis=1))
-
-
-def refusal(
-    error: DicomError | RefusedInput,
-    path: str | None,
-    *,
-    images: int = 0,
-    novelty: float | None = None,
-) -> Prediction:
-    """The prediction for a study that is refused because of `error`."""
-    return Prediction(
-        {}, {}, refused=str(error), path=path, images=images, novelty=novelty, code=error.code
-    )
 
 
 def _compile_forward(artefact: Artefact) -> Any:

@@ -15,14 +15,15 @@ from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.kinds import image_kind
 from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.preparation import prepare, resize_axes, to_model_units
-from data_pipelines.preprocessing.study import prepared_study
 from data_pipelines.runtime.atomic_files import write_atomic
 from data_pipelines.sources.image_source import read_row
 from medres.artefact.card import Card
-from medres.errors import ModelError
+from medres.errors import ModelError, RefusedInput
 from medres.explain.overlay import onto_original, overlay_png
 from medres.explain.saliency import Explainer
-from medres.inference.study_reader import read_study
+from medres.inference.decoder import Decoder
+from medres.inference.study_identity import STRICT, IdentityRules
+from medres.inference.study_reader import SliceRequest, StudyReading, read_slice, request_of
 from medres.tasks import task_named
 
 SOFT_TISSUE = (40.0, 400.0)  # window in HU for a model without windows: center, width
@@ -38,6 +39,7 @@ class SupportsScoring(Protocol):
     """The part of `Predictor` that this module uses."""
 
     card: Card
+    decoder: Decoder
 
     @property
     def explainer(self) -> Explainer:
@@ -45,6 +47,9 @@ class SupportsScoring(Protocol):
 
     def probabilities(self, prepared_images: np.ndarray) -> np.ndarray:
         """Probabilities (images, outputs) of prepared integers."""
+
+    def read(self, files: Sequence[DicomSource], rules: IdentityRules) -> StudyReading:
+        """What the files of one study hold for the model."""
 
     def forward(self, images: np.ndarray) -> np.ndarray:
         """Probabilities (images, outputs) of images in model units."""
@@ -81,30 +86,60 @@ class Saliency:
 
 
 def explain_study(
-    predictor: SupportsScoring, files: Sequence[DicomSource], finding: str, method: str = "gradcam"
+    predictor: SupportsScoring,
+    files: Sequence[DicomSource],
+    finding: str,
+    method: str = "gradcam",
+    *,
+    rules: IdentityRules = STRICT,
+    sha256: tuple[str, ...] | None = None,
 ) -> Saliency:
     """The saliency map of the sample of the study with the highest probability of the finding.
 
     For a stack of slices, the middle slice is shown. For a volume, on the grid of the model, the
     slice with the largest value of the map is shown.
-    Raises ModelError (unknown_finding, unknown_method); RefusedInput and DicomError as
-    `Predictor.predict` would refuse.
+    sha256: of each file as it was predicted; None accepts the files as they are. Raises ModelError
+    (unknown_finding, unknown_method); RefusedInput (source_changed) if a file has other bytes;
+    RefusedInput and DicomError as `Predictor.predict` would refuse.
     """
     output = _output(predictor, finding)
-    originals: dict[tuple[str, int], Image] = {}
-    study = read_study(files, predictor.card)
+    reading = predictor.read(files, rules)
+    if sha256 is not None:
+        _require_unchanged(reading.sha256, sha256)
+    study = reading.required()
     index = int(np.argmax(predictor.probabilities(study.pixels)[:, output]))
     slices = study.slices[index]
+    original = None
     if predictor.card.preprocess.form != "volume":
-        middle = slices[len(slices) // 2]
-
-        def keep(image: Image) -> None:
-            if (image.header.identifiers.sop_instance_uid, image.frame) == middle:
-                originals[middle] = image
-
-        prepared_study(files, predictor.card.preprocess, check=keep)
-    original = originals.get(middle) if originals else None
+        request = request_of(files, predictor.card, rules)
+        sought = SliceRequest(request, *slices[len(slices) // 2])
+        original = _original(predictor, sought, reading.sha256)
     return _saliency(predictor, study.pixels[index], original, finding, method, index)
+
+
+def _original(predictor: SupportsScoring, sought: SliceRequest, sha256: tuple[str, ...]) -> Image:
+    """The image of a slice, from files with these hashes."""
+    answer = predictor.decoder.call(read_slice, sought, n_files=len(sought.request.files))
+    if isinstance(answer, DicomError):
+        raise answer
+    image, digests = answer
+    _require_unchanged(digests, sha256)
+    if image is None:
+        raise _changed()
+    return image
+
+
+def _require_unchanged(digests: tuple[str, ...], sha256: tuple[str, ...]) -> None:
+    """Raise RefusedInput (source_changed) if files that were read again have other bytes."""
+    if digests != sha256[: len(digests)]:
+        raise _changed()
+
+
+def _changed() -> RefusedInput:
+    return RefusedInput(
+        "no saliency map: a file or data set has changed since it was predicted. Predict it again",
+        code="source_changed",
+    )
 
 
 def _saliency(

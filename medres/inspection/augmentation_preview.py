@@ -26,8 +26,8 @@ from data_pipelines.preprocessing.preparation import to_model_units
 from data_pipelines.preprocessing.samples import SampleSlices
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from medres.inspection.augmentation_captions import MINUS, captions, extremes
-from medres.inspection.dataset_report import Figure as PageFigure
-from medres.inspection.dataset_report import Section
+from medres.inspection.page_content import Figure as PageFigure
+from medres.inspection.page_content import Section
 
 DRAWS = 7  # of the first image and the others together
 MAX_IMAGES = 4

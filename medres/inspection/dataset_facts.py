@@ -4,17 +4,18 @@ file is read.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
 from data_pipelines.ingestion.test_access_log import read_openings
+from medres.inspection.confounders import ComparedLabel, Subgroup, adjusted, subgroup
 
 MAX_CELLS = 10  # label groups with a contact sheet
-MAX_LEVELS = 12  # of a column, in the tables of subgroups
-MIN_IMAGES = 20  # of a level that counts for the spread
 LABEL_VALUES = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
 AGES = {
     "0 to 17": (0, 18),
@@ -36,42 +37,142 @@ VERDICTS = {
 }
 
 
-def facts(manifest: Manifest) -> dict[str, Any]:
-    """Counts, splits, labels by subgroup, series verdicts, quarantine, repairs, leakage audit and
+@dataclass(frozen=True)
+class SplitFacts:
+    """cells: (label group, number of images)."""
+
+    name: str
+    patients: int
+    studies: int
+    images: int
+    cells: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class SizeFacts:
+    """Minimum, median and maximum of the images of one kind. spacing: mm; None if unknown."""
+
+    kind: str
+    rows: tuple[int, ...]
+    cols: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class VerdictFacts:
+    verdict: str
+    series: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class QuarantineReason:
+    """A reason with its files and its message. row: of the first file in quarantine.csv, as a
+    spreadsheet numbers rows. image: data URI of that file's image, '' without one.
+    """
+
+    reason: str
+    count: int
+    message: str
+    row: int
+    image: str = ""
+
+
+@dataclass(frozen=True)
+class ExclusionRow:
+    """What was excluded of one label value in one split. codes: reason -> images."""
+
+    finding: str
+    value: str
+    split: str
+    patients: int
+    patients_excluded: int
+    images: int
+    images_excluded: int
+    codes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ExclusionTest:
+    """Whether exclusion depends on a finding, by patient. The shares are those excluded among
+    patients with and without it; None where there are no such patients.
+    """
+
+    finding: str
+    p_value: float | None
+    p_adjusted: float | None
+    share_positive: float | None
+    share_negative: float | None
+    associated: bool
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """By label and split, as ingest recorded them."""
+
+    rows: tuple[ExclusionRow, ...]
+    tests: tuple[ExclusionTest, ...]
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What the page says in numbers. summary: the content of ingest.json. exclusions: None where an
+    earlier version made the folder. openings: accesses to the test split.
+    """
+
+    summary: dict[str, Any]
+    images: int
+    patients: int
+    findings: tuple[str, ...]
+    splits: tuple[SplitFacts, ...]
+    compared_labels: tuple[str, ...]
+    subgroups: tuple[Subgroup, ...]
+    sizes: tuple[SizeFacts, ...]
+    verdicts: tuple[VerdictFacts, ...]
+    quarantine: tuple[QuarantineReason, ...]
+    exclusions: Exclusions | None
+    openings: tuple[dict[str, str], ...]
+
+
+def facts(manifest: Manifest) -> DatasetFacts:
+    """Counts, splits, labels by subgroup, series verdicts, quarantine, exclusions by label, and
     accesses to the test split.
     """
     table, summary = manifest.table, manifest.summary
-    return {
-        "files": {
-            name: summary[name] for name in ("given", "ok", "repaired", "quarantined", "skipped")
-        },
-        "images": len(table),
-        "patients": int(table["patient"].nunique()),
-        "kinds": summary["kinds"],
-        "task": summary["task"],
-        "findings": summary["findings"] or summary["classes"] or [],
-        "warnings": summary["warnings"],
-        "splits": _splits(table, summary),
-        "split_origin": summary["split_origin"],
-        "seed": summary["seed"],
-        "readers": summary["readers"],
-        "subgroups": [
-            levels
-            for column in (*SUBGROUP_COLUMNS, *_meta_columns(table))
-            if (levels := _levels(table, column)) is not None
-        ],
-        "compared_labels": [name for name, _ in _compared(table)],
-        "sizes": _sizes(table),
-        "verdicts": [
-            {"verdict": name, "series": count, "meaning": VERDICTS.get(name, "")}
-            for name, count in sorted(summary["verdicts"].items(), key=lambda item: -item[1])
-        ],
-        "quarantine": _quarantine(manifest.quarantine),
-        "repairs": summary["repairs"],
-        "audit": summary["audit"],
-        "openings": read_openings(manifest.work) if manifest.work else [],
-        "manifest_sha256": summary.get("manifest_sha256", ""),
-    }
+    labels = _compared(table)
+    subgroups = [
+        levels
+        for column in (*SUBGROUP_COLUMNS, *_meta_columns(table))
+        if (levels := _subgroup(table, column, labels)) is not None
+    ]
+    verdicts = sorted(summary["verdicts"].items(), key=lambda item: -item[1])
+    return DatasetFacts(
+        summary=summary,
+        images=len(table),
+        patients=int(table["patient"].nunique()),
+        findings=tuple(summary["findings"] or summary["classes"] or ()),
+        splits=tuple(_splits(table, summary)),
+        compared_labels=tuple(label.name for label in labels),
+        subgroups=tuple(adjusted(subgroups)),
+        sizes=tuple(_sizes(table)),
+        verdicts=tuple(
+            VerdictFacts(name, count, VERDICTS.get(name, "")) for name, count in verdicts
+        ),
+        quarantine=tuple(_quarantine(manifest.quarantine)),
+        exclusions=exclusions(summary),
+        openings=tuple(read_openings(manifest.work) if manifest.work else []),
+    )
+
+
+def exclusions(summary: Mapping[str, Any]) -> Exclusions | None:
+    """What ingest.json says about exclusions by label; None where it says nothing."""
+    if "exclusions_by_label" not in summary:
+        return None
+    rows, tests = summary["exclusions_by_label"], summary.get("exclusion_tests", [])
+    return Exclusions(
+        tuple(_of(ExclusionRow, row) for row in rows),
+        tuple(_of(ExclusionTest, test) for test in tests),
+    )
 
 
 def label_cells(table: pd.DataFrame) -> list[tuple[str, pd.Series]]:
@@ -95,114 +196,83 @@ def label_cells(table: pd.DataFrame) -> list[tuple[str, pd.Series]]:
     return not_empty[:MAX_CELLS] or [("all images", pd.Series(True, index=table.index))]
 
 
-def _compared(table: pd.DataFrame) -> list[tuple[str, pd.Series]]:
+Record = TypeVar("Record")
+
+
+def _of(record: type[Record], values: Mapping[str, Any]) -> Record:
+    """A dataclass from JSON; keys of later versions are ignored."""
+    names = [field.name for field in fields(record)]  # type: ignore[arg-type]
+    return record(**{name: values[name] for name in names})
+
+
+def _compared(table: pd.DataFrame) -> list[ComparedLabel]:
     """The labels whose shares are compared between subgroups: the first three. "absent" of a single
     finding is left out, because the other shares imply it.
     """
     cells = label_cells(table)
-    one_finding = sum(str(name).startswith("label:") for name in table) == 1
-    return [
-        cell
-        for cell in cells
-        if not (one_finding and cell[0].endswith(" absent") and len(cells) > 1)
-    ][:3]
+    columns = [str(name) for name in table if str(name).startswith("label:")]
+    if len(columns) == 1 and len(cells) > 1:
+        cells = [cell for cell in cells if not cell[0].endswith(" absent")]
+    return [ComparedLabel(name, rows, _assessed(table, name, columns)) for name, rows in cells[:3]]
 
 
-def _splits(table: pd.DataFrame, summary: dict[str, Any]) -> list[dict[str, Any]]:
+def _assessed(table: pd.DataFrame, cell: str, columns: list[str]) -> pd.Series:
+    """Which images have a value of the label that a cell is about."""
+    if "class" in table:
+        return table["class"] != ""
+    column = columns[0] if len(columns) == 1 else f"label:{cell}"
+    return table[column].notna() if column in table else pd.Series(True, index=table.index)
+
+
+def _splits(table: pd.DataFrame, summary: dict[str, Any]) -> list[SplitFacts]:
     cells = label_cells(table)
     return [
-        {
-            "name": name,
-            **{k: summary["splits"][name][k] for k in ("patients", "studies", "images")},
-            "cells": [
+        SplitFacts(
+            name,
+            **{key: summary["splits"][name][key] for key in ("patients", "studies", "images")},
+            cells=tuple(
                 (label, int((rows & (table["split"] == name)).sum())) for label, rows in cells
-            ],
-        }
+            ),
+        )
         for name in SPLITS
     ]
 
 
-def _levels(table: pd.DataFrame, column: str) -> dict[str, Any] | None:
-    """Images, patients and share of each compared label per level of a column; None for a column
-    with a single level or with very many.
-    """
+def _subgroup(table: pd.DataFrame, column: str, labels: list[ComparedLabel]) -> Subgroup | None:
     values = table[column]
+    order: tuple[str, ...] = ()
     if column == "age":
         edges = [low for low, _ in AGES.values()] + [999]
         values = pd.Series(
             pd.cut(values, edges, right=False, labels=list(AGES)), index=table.index
         ).astype(object)
-    values = values.where(values.notna() & (values != ""), "not stated")
-    count = values.value_counts()
-    if len(count) < 2 or len(count) > 4 * MAX_LEVELS:
-        return None
-    order = [*AGES, "not stated"] if column == "age" else list(count.index)
-    cells = _compared(table)
-    rows: list[dict[str, Any]] = []
-    for level in [level for level in order if level in count][:MAX_LEVELS]:
-        inside = values == level
-        shares = [float((rows & inside).sum() / inside.sum()) for _, rows in cells]
-        patients = int(table.loc[inside, "patient"].nunique())
-        rows.append(
-            {
-                "level": str(level),
-                "images": int(inside.sum()),
-                "patients": patients,
-                "shares": shares,
-            }
-        )
-    spread = max(
-        (
-            abs(a["shares"][0] - b["shares"][0])
-            for a in rows
-            for b in rows
-            if min(a["images"], b["images"]) >= MIN_IMAGES
-        ),
-        default=0,
-    )
-    more = max(0, len(count) - MAX_LEVELS)
-    return {
-        "column": column.removeprefix("meta:"),
-        "rows": rows,
-        "spread": float(spread),
-        "more": more,
-    }
+        order = (*AGES, "not stated")
+    values = values.where(values.notna() & (values != ""), "not stated").astype(str)
+    patients = table["patient"].where(table["patient"] != "", table["image"])
+    return subgroup(column.removeprefix("meta:"), values, patients, labels, order)
 
 
 def _meta_columns(table: pd.DataFrame) -> list[str]:
     return [str(name) for name in table if str(name).startswith("meta:")]
 
 
-def _sizes(table: pd.DataFrame) -> list[dict[str, Any]]:
-    out = []
+def _sizes(table: pd.DataFrame) -> list[SizeFacts]:
+    def spread(values: pd.Series) -> tuple[float, ...]:
+        return tuple(float(v) for v in np.percentile(values, [0, 50, 100]))
+
+    sizes = []
     for kind, part in table.groupby("kind"):
+        rows, cols = (tuple(int(v) for v in spread(part[name])) for name in ("rows", "cols"))
         spacing = part["row_spacing"].dropna()
-        out.append(
-            {
-                "kind": str(kind),
-                "rows": [int(v) for v in np.percentile(part["rows"], [0, 50, 100])],
-                "cols": [int(v) for v in np.percentile(part["cols"], [0, 50, 100])],
-                "spacing": [float(v) for v in np.percentile(spacing, [0, 50, 100])]
-                if len(spacing)
-                else None,
-            }
-        )
-    return out
+        sizes.append(SizeFacts(str(kind), rows, cols, spread(spacing) if len(spacing) else None))
+    return sizes
 
 
-def _quarantine(quarantine: pd.DataFrame) -> list[dict[str, Any]]:
-    """Each reason with its count, its message and, as an example, the row of quarantine.csv (as a
-    spreadsheet numbers rows).
-    """
-    out = []
-    for reason, part in quarantine.groupby("reason"):
-        first = int(part.index[0])
-        out.append(
-            {
-                "reason": str(reason),
-                "count": len(part),
-                "message": str(part["message"].iloc[0]),
-                "row": first + 2,
-            }
+def _quarantine(quarantine: pd.DataFrame) -> list[QuarantineReason]:
+    reasons = [
+        QuarantineReason(
+            str(reason), len(part), str(part["message"].iloc[0]), int(part.index[0]) + 2
         )
-    return sorted(out, key=lambda entry: (-entry["count"], entry["reason"]))
+        for reason, part in quarantine.groupby("reason")
+    ]
+    return sorted(reasons, key=lambda entry: (-entry.count, entry.reason))

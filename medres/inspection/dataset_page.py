@@ -9,18 +9,28 @@ import hashlib
 import math
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from data_pipelines.kinds import image_kind
+from data_pipelines.kinds import KINDS, image_kind
+from data_pipelines.volumes.slice_grid import Resampling
+from medres.inspection.page_content import Histogram, PageContent, Section
 from medres.svg import Axes
 
 COLORS = 6
+#: split_origin of ingest.json, for people
+SPLIT_ORIGINS = {
+    "given": "given with the labels",
+    "drawn": "random, by patient and label",
+    "hash": "by a keyed hash of each patient",
+    "earlier": "kept from an earlier work folder",
+    "external": "an external site is the test split",
+    "none": "none, all images are in test",
+}
 
 
-def page(content: dict[str, Any], sections: Sequence[Any] = ()) -> str:
+def page(content: PageContent, sections: Sequence[Section] = ()) -> str:
     """The self-contained page. Its content security policy allows only its own style sheet and
     images inside the file.
     """
@@ -28,39 +38,42 @@ def page(content: dict[str, Any], sections: Sequence[Any] = ()) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"num": _num, "pct": _pct}
+    environment.filters |= {"num": _num, "pct": _pct, "p": _p_value}
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; "
         f"form-action 'none'"
     )
-    histograms = [
-        {
-            **entry,
-            "svg": Markup(histogram(entry)),
-            "units": image_kind(entry["kind"]).units,
-        }
-        for entry in content["histograms"]
-        if entry["lines"]
-    ]
+    histograms = [(entry, Markup(histogram(entry))) for entry in content.histograms]
+    origin = content.facts.summary["split_origin"]
+    units = {kind.name: kind.units for kind in KINDS.values()}
     return environment.from_string(_asset("inspect.html.j2")).render(
-        r=content, css=Markup(css), policy=policy, histograms=histograms, sections=sections
+        c=content,
+        r=content.facts,
+        summary=content.facts.summary,
+        css=Markup(css),
+        policy=policy,
+        histograms=histograms,
+        units=units,
+        limits=Resampling(),
+        sections=sections,
+        origin=SPLIT_ORIGINS.get(origin, origin),
     )
 
 
-def histogram(entry: dict[str, Any]) -> str:
+def histogram(entry: Histogram) -> str:
     """The gray values of one kind of image as SVG: one line per manufacturer, the share of pixels
     on a square-root scale.
     """
-    low, high, bins = entry["low"], entry["high"], entry["bins"]
-    top = max(max(line["shares"]) for line in entry["lines"]) ** 0.5 * 1.05
-    units = image_kind(entry["kind"]).units
+    low, high = entry.low, entry.high
+    top = max(max(line.shares) for line in entry.lines) ** 0.5 * 1.05
+    units = image_kind(entry.kind).units
     axes = Axes(
         680,
         260,
         (low, high),
         (0.0, top),
-        name=f"Gray values of {entry['kind']} images by manufacturer",
+        name=f"Gray values of {entry.kind} images by manufacturer",
     )
     shares = [share for share in (0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0) if share**0.5 <= top]
     axes.grid(
@@ -69,9 +82,9 @@ def histogram(entry: dict[str, Any]) -> str:
         units.name if units.bounds is None else "display value",
         "pixels in the bin",
     )
-    centers = [low + (n + 0.5) * (high - low) / bins for n in range(bins)]
-    for number, line in enumerate(entry["lines"]):
-        axes.line(centers, [share**0.5 for share in line["shares"]], f"maker m{number % COLORS}")
+    centers = [low + (n + 0.5) * (high - low) / entry.bins for n in range(entry.bins)]
+    for number, line in enumerate(entry.lines):
+        axes.line(centers, [share**0.5 for share in line.shares], f"maker m{number % COLORS}")
     return axes.render()
 
 
@@ -94,3 +107,9 @@ def _num(value: float | int, digits: int = 2) -> str:
 
 def _pct(value: float) -> str:
     return f"{100 * value:.0f}%"
+
+
+def _p_value(value: float) -> str:
+    if value < 0.001:
+        return "p < .001"
+    return f"p = {value:.3f}".replace("0.", ".")

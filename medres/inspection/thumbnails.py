@@ -1,5 +1,5 @@
-"""Thumbnails for the page: images are read in isolated workers, reduced and arranged in contact
-sheets, and their gray values are counted.
+"""Tiles of the page: images are read in isolated workers and reduced, and their gray values are
+counted.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import Image as Pillow
 
+from data_pipelines.cache.plan import file_refs
+from data_pipelines.cache.worker import FileRef
 from data_pipelines.errors import DicomError
-from data_pipelines.kinds import DISPLAY, HU, KINDS, UNITS
+from data_pipelines.kinds import DISPLAY, HU, kind_in_units
 from data_pipelines.pixels.image import Image, read_image
 from data_pipelines.runtime.storage import read_source
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
@@ -27,31 +29,56 @@ from data_pipelines.sources.image_source import (
     raster_image,
     read_row,
 )
+from data_pipelines.sources.nifti import nifti_image, read_nifti
+from medres.inspection.display_windows import (
+    Window,
+    caption,
+    chosen_window,
+    to_gray,
+    window_of_image,
+)
 
-TILE = 112  # pixels along each side
+TILE = 320  # pixels along the longer side; the page shows tiles smaller until they are opened
 BINS = 64  # of the histogram
+MAX_TILE_BYTES = 14_000  # of a JPEG; a noisy image gets a lower quality
+_QUALITIES = (80, 65, 50, 35)
 
-_KINDS_BY_UNITS = {kind.units.name: kind for kind in KINDS.values()}
+
+class TileItem(NamedTuple):
+    """An image of the manifest, and the window that was chosen for it (None: that of its file)."""
+
+    file: FileRef
+    window: Window | None
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """tile: uint8 (TILE, TILE). counts: histogram of the pixels inside the image, with BINS equal
-    bins over the display range of its kind.
+    """tile: uint8 (rows, columns), at most TILE along each side. counts: histogram of the pixels
+    inside the image, with BINS equal bins over the display range of its kind. size: rows x columns,
+    for people. window: how it is shown, for people.
     """
 
     tile: np.ndarray
     counts: np.ndarray
+    size: str = ""
+    window: str = ""
 
 
 def thumbnails_of_rows(
-    table: pd.DataFrame, *, workers: int | None = None, progress: ProgressCallback | None = None
+    table: pd.DataFrame,
+    *,
+    window: Window | None = None,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
 ) -> dict[Any, Thumbnail]:
     """The thumbnail of each row of a manifest's table, by its index. Rows whose file can no longer
-    be read are left out.
+    be read are left out. window: for CT, instead of that of the body part.
     """
-    columns = ("source", "path", "frame", "form", "kind", "file_sha256")
-    items = [tuple(row) for row in table[list(columns)].itertuples(index=False)]
+    windows = [
+        chosen_window(kind, body_part, window)
+        for kind, body_part in zip(table["kind"], table["body_part"], strict=True)
+    ]
+    items = [TileItem(*pair) for pair in zip(file_refs(table), windows, strict=True)]
     results = map_isolated(thumbnail_of_row, items, workers=workers, progress=progress)
     return {
         index: result
@@ -77,12 +104,12 @@ def thumbnails_of_files(
     ]
 
 
-def thumbnail_of_row(item: tuple[str, str, int, str, str, str]) -> Thumbnail:
+def thumbnail_of_row(item: TileItem) -> Thumbnail:
     """Read one row of the manifest; runs in a worker."""
-    source, path, frame, file_format, kind, sha256 = item
-    return _thumbnail(
-        read_row(source, path, frame, file_format=file_format, kind=kind, sha256=sha256)
-    )
+    source, path, frame, file_format, kind, sha256 = item.file
+    image = read_row(source, path, frame, file_format=file_format, kind=kind, sha256=sha256)
+    stored = Path(source) / path if file_format == "dicom" else None
+    return _thumbnail(image, item.window or window_of_image(image, stored))
 
 
 def thumbnail_of_file(location: tuple[str, str]) -> Thumbnail:
@@ -92,28 +119,43 @@ def thumbnail_of_file(location: tuple[str, str]) -> Thumbnail:
     source, path = location
     file, _, name = path.rpartition("#") if ".npz#" in path else (path, "", "")
     whole = Path(source) / file
-    form = file_format_of(whole)
+    form, stored = file_format_of(whole), None
     if form == "npz":
         member = parse_npz(read_source(whole))[name]
         image = npz_image(member, HU.name if member.pixels.dtype.kind == "i" else DISPLAY.name)
+    elif form == "nifti":
+        volume = read_nifti(whole)
+        image = nifti_image(volume, len(volume.array) // 2, HU.name)
     elif form == "dicom":
-        image = read_image(whole)
+        image, stored = read_image(whole), whole
     else:
         image = raster_image(read_source(whole), DISPLAY.name)
-    return _thumbnail(image)
+    return _thumbnail(image, window_of_image(image, stored))
 
 
-def sheet(tiles: Sequence[np.ndarray], columns: int = 4) -> str:
-    """Tiles (TILE, TILE) arranged in rows, as the data URI of a JPEG."""
-    gap, rows = 3, -(-len(tiles) // columns)
-    used = min(columns, len(tiles))
-    canvas = np.full((rows * (TILE + gap) - gap, used * (TILE + gap) - gap), 40, np.uint8)
-    for n, tile in enumerate(tiles):
-        top, left = (n // columns) * (TILE + gap), (n % columns) * (TILE + gap)
-        canvas[top : top + TILE, left : left + TILE] = tile
-    data = io.BytesIO()
-    Pillow.fromarray(canvas).save(data, "JPEG", quality=80, optimize=True)
+def jpeg_uri(pixels: np.ndarray) -> str:
+    """An image, uint8 (rows, columns[, 3]), as the data URI of a JPEG of about MAX_TILE_BYTES at
+    most.
+    """
+    for quality in _QUALITIES:
+        data = io.BytesIO()
+        options = {"subsampling": 0} if pixels.ndim == 3 else {}  # thin marks keep their color
+        Pillow.fromarray(pixels).save(data, "JPEG", quality=quality, optimize=True, **options)
+        if data.tell() <= MAX_TILE_BYTES:
+            break
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def fitted(pixels: np.ndarray, aspect: float = 1.0) -> np.ndarray:
+    """An image uint8 (rows, columns) with at most TILE pixels along each side. aspect: height of a
+    pixel divided by its width. Pixels of a small image become squares.
+    """
+    rows, cols = pixels.shape
+    height = rows * aspect
+    ratio = TILE / max(height, cols)
+    size = (max(1, round(cols * ratio)), max(1, round(height * ratio)))
+    resampling = Pillow.Resampling.NEAREST if ratio >= 1 else Pillow.Resampling.BOX
+    return np.asarray(Pillow.fromarray(pixels).resize(size, resampling))
 
 
 def sample_rows(table: pd.DataFrame, count: int, *, seed: int = 0) -> pd.DataFrame:
@@ -131,40 +173,22 @@ def sample_rows(table: pd.DataFrame, count: int, *, seed: int = 0) -> pd.DataFra
     return table.loc[shuffled.assign(rank=rank).sort_values("rank", kind="stable").index[:count]]
 
 
-def _thumbnail(image: Image) -> Thumbnail:
-    kind = _KINDS_BY_UNITS.get(image.units)
-    low, high = (0.0, 1.0) if kind is None else kind.display_range
+def _thumbnail(image: Image, window: Window | None) -> Thumbnail:
+    low, high = _display_range(image)
     inside = (
         image.pixels
         if image.padding is None or image.padding.all()
         else image.pixels[~image.padding]
     )
     counts, _ = np.histogram(np.clip(inside, low, high), BINS, (low, high))
-    return Thumbnail(_tile(_gray(image)), counts)
+    rows, cols = image.pixels.shape
+    tile = fitted(to_gray(image, window), image.aspect)
+    return Thumbnail(tile, counts, f"{rows} × {cols} pixels", caption(image, window))
 
 
-def _gray(image: Image) -> np.ndarray:
-    """The whole image as uint8: by the preview window of its kind, else by the bounds of its units,
-    else from minimum to maximum.
-    """
-    values = image.pixels.astype(np.float64)
-    kind = _KINDS_BY_UNITS.get(image.units)
-    if kind is not None and kind.preview_window is not None:
-        center, width = kind.preview_window
-        low, high = center - width / 2, center + width / 2
-    else:
-        low, high = UNITS[image.units].bounds or (float(values.min()), float(values.max()))
-    return np.rint(255 * np.clip((values - low) / max(high - low, 1e-12), 0, 1)).astype(np.uint8)
-
-
-def _tile(gray: np.ndarray) -> np.ndarray:
-    """The image fitted into TILE x TILE; the pixels of a smaller image become squares."""
-    rows, cols = gray.shape
-    ratio = TILE / max(rows, cols)
-    size = (max(1, round(cols * ratio)), max(1, round(rows * ratio)))
-    resampling = Pillow.Resampling.NEAREST if ratio >= 1 else Pillow.Resampling.BOX
-    fitted = np.asarray(Pillow.fromarray(gray).resize(size, resampling))
-    out = np.zeros((TILE, TILE), np.uint8)
-    top, left = (TILE - size[1]) // 2, (TILE - size[0]) // 2
-    out[top : top + size[1], left : left + size[0]] = fitted
-    return out
+def _display_range(image: Image) -> tuple[float, float]:
+    """Of the kind that has these units; 0 to 1 where none has."""
+    try:
+        return kind_in_units(image.units).display_range
+    except DicomError:
+        return 0.0, 1.0

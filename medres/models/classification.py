@@ -13,25 +13,11 @@ require_tensorflow()  # with quiet logs, also where only WINDOWS is imported
 
 import keras  # noqa: E402
 
+from data_pipelines.pixels.ct_windows import WINDOWS  # noqa: E402
 from medres.backbones.build import checked_shape, features, functional  # noqa: E402
 from medres.backbones.variants import model_name, resnet_spec  # noqa: E402
 from medres.errors import ModelError  # noqa: E402
 from medres.tasks import Task, default_task, task_named  # noqa: E402
-
-# Name -> center and width in HU, as commonly preset on CT workstations.
-WINDOWS: dict[str, tuple[float, float]] = {
-    "lung": (-600.0, 1500.0),
-    "mediastinum": (40.0, 400.0),
-    "soft_tissue": (50.0, 350.0),
-    "bone": (400.0, 1800.0),
-    "temporal_bone": (600.0, 2800.0),
-    "brain": (40.0, 80.0),
-    "subdural": (75.0, 215.0),
-    "stroke": (35.0, 40.0),
-    "liver": (60.0, 160.0),
-    "abdomen": (60.0, 400.0),
-    "angiography": (300.0, 600.0),
-}
 
 
 def classifier(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from data_pipelines.cache.tf_dataset import Targets
 from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.labels.task import CLASS_WITHOUT_IMAGE, untrainable_classes
+from data_pipelines.runtime.plain_text import escaped, is_plain
+from medres.artefact.card_fields import MAX_NAME, require_bounded
 from medres.errors import TrainingError
 from medres.tasks import TASKS, task_named
 from medres.training.config.recipe import Recipe
@@ -13,8 +19,10 @@ from medres.training.data import TrainingData
 from medres.training.targets import class_order, training_targets
 
 
-def check_classes(manifest: Manifest) -> None:
-    """Raise TrainingError where an image has a class that the manifest's summary does not name."""
+def check_classes(manifest: Manifest, kind: str) -> None:
+    """Raise TrainingError where an image has a class that the manifest's summary does not name
+    (unknown_class), or where images of `kind` lack a class in train or tune (class_without_image).
+    """
     task = TASKS.get(manifest.summary["task"])
     if task is None or not task.exclusive:
         return
@@ -25,6 +33,31 @@ def check_classes(manifest: Manifest) -> None:
             f"medres ingest again with labels of these classes",
             code="unknown_class",
         )
+    table = manifest.table[manifest.table["kind"] == kind]
+    present = {str(split): set(rows["class"]) for split, rows in table.groupby("split")}
+    if reason := untrainable_classes(names, present):
+        raise TrainingError(f"{kind} images: {reason}", code=CLASS_WITHOUT_IMAGE)
+
+
+def check_card_texts(names: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Raise TrainingError where a name or a setting could not be written to a model file, before
+    hours are spent on training.
+    """
+    for number, name in enumerate(names, start=1):
+        if not (0 < len(name) <= MAX_NAME and is_plain(name)):
+            raise TrainingError(
+                f"name {number} of the findings or classes, {escaped(name)[:80]!r}, is empty, has "
+                f"more than {MAX_NAME} characters, or has control or bidirectional characters: "
+                f"rename it in the labels table and run medres ingest again",
+                code="unsafe_text",
+            )
+    try:
+        require_bounded(settings)
+    except ValueError as error:
+        raise TrainingError(
+            f"the settings of the run cannot be written to a model file: a setting {error}",
+            code="unsafe_text",
+        ) from None
 
 
 def check_trainable(data: TrainingData, recipe: Recipe) -> None:

@@ -149,8 +149,10 @@ def tuning_holdout(data: TrainingData, alpha: float) -> np.ndarray:
 def conformal_holdout(images: ScoredImages, alpha: float) -> np.ndarray:
     """(n,) bool: the images of a third of the patients, drawn by stratum, for conformal quantiles.
 
-    All False where that third is too small for any quantile, or where the remaining patients would
-    lack a class that the whole split has.
+    All False where sets could not be offered, so that no patient is spent on them: where no finding
+    has `min_patients_for_sets` patients of both labels (for exclusive classes: of every class), or
+    where the third, by chance, lacks them. All False also where the remaining patients would lack a
+    class that the whole split has.
     """
     table = images.table
     empty = np.zeros(len(table), dtype=bool)
@@ -163,9 +165,12 @@ def conformal_holdout(images: ScoredImages, alpha: float) -> np.ndarray:
         part.units(SERVED) for part in (images.take(holdout), images.take(~holdout), images)
     )
     enough = any(
-        patients_with(held_out, name, label) >= min_patients_for_quantile(alpha)
-        for name in held_out.names
-        for label in (0.0, 1.0)
+        all(
+            patients_with(everything, finding, label) >= min_patients_for_sets(alpha)
+            and patients_with(held_out, finding, label) >= min_patients_for_quantile(alpha)
+            for finding, _, label in cells
+        )
+        for cells in set_cells(images)
     )
     complete = all(
         patients_with(remaining, name, label) > 0 or patients_with(everything, name, label) == 0
@@ -173,6 +178,35 @@ def conformal_holdout(images: ScoredImages, alpha: float) -> np.ndarray:
         for label in (0.0, 1.0)
     )
     return holdout if enough and complete else empty
+
+
+def set_cells(images: ScoredImages) -> list[list[tuple[str, int | str, int]]]:
+    """The labels that share a conformal set: for each finding its two labels, or once all exclusive
+    classes. A label is (name of the finding or class, label in the card, label of the units).
+    """
+    names = images.targets.names
+    if images.task.exclusive:
+        return [[(name, name, 1) for name in names]]
+    return [[(name, 0, 0), (name, 1, 1)] for name in names]
+
+
+def min_patients_for_sets(alpha: float) -> int:
+    """The number of tuning patients of each class below which no patient is spent on conformal
+    sets: a third of them must be enough for a quantile.
+
+    >>> min_patients_for_sets(0.1), min_patients_for_sets(0.05)
+    (27, 57)
+    """
+    return round(min_patients_for_quantile(alpha) / HOLDOUT_SHARE)
+
+
+def too_few_for_sets(alpha: float) -> str:
+    """Why there are no conformal sets, in a sentence."""
+    return (
+        f"too few tuning patients for conformal sets: {min_patients_for_sets(alpha)} of each class "
+        f"are needed at alpha {alpha:g}, so all patients are used for early stopping, calibration "
+        f"and thresholds"
+    )
 
 
 def min_patients_for_quantile(alpha: float) -> int:

@@ -39,7 +39,7 @@ def with_input_statistics(
     """
     windows = card.training["config"]["model"].get("windows")
     update: dict[str, Any] = {
-        "domain": domain_of(data.table("train")),
+        "domain": domain_of(data.table("train"), data.manifest.summary.get("color", "refuse")),
         "input_units": image_kind(data.cache.spec.kind).units.name,
         "windows": windows and [WINDOWS[w] if isinstance(w, str) else tuple(w) for w in windows],
     }

@@ -222,6 +222,22 @@ def rebuild_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
     return outputs[last.name]
 
 
+def require_backbone(model: keras.Model) -> None:
+    """Raise TrainingError (code whole_classifier) for a model of `medres.classifier` or of a medres
+    file, which has the scaling and the head that training adds to a backbone.
+    """
+    names = {layer.name for layer in model.layers}
+    if {"scale", HEAD} <= names:
+        raise TrainingError(
+            f"{model.name!r} is a whole classifier, with its own scaling and its own {HEAD}: "
+            f"training adds both to a backbone. Give the variant and the options of the classifier "
+            f"instead, for instance model='resnet18', stem='imagenet', width=64, or the backbone "
+            f"alone: medres.backbones.resnet(18, input_shape). To start from its weights, save it "
+            f"with model.save and give the file as weights",
+            code="whole_classifier",
+        )
+
+
 def load_backbone(path: Path | str) -> keras.Model:
     """The user's backbone from a .keras file with built-in layers. Raises TrainingError (code
     backbone_unreadable).

@@ -24,7 +24,7 @@ from medres.progress import Bars, ProgressReporter
 from medres.training import checkpoint
 from medres.training.calibration.finalize import Finalized, card_of, finalized
 from medres.training.calibration.scaling import identity
-from medres.training.checks import check_classes, check_trainable
+from medres.training.checks import check_card_texts, check_classes, check_trainable
 from medres.training.config.options import (
     RunOptions,
     augment_spec,
@@ -54,6 +54,7 @@ from medres.training.network import (
     copy_weights,
     load_backbone,
     rate_factors,
+    require_backbone,
 )
 from medres.training.optimizers import optimizer
 from medres.training.targets import class_order, training_targets
@@ -122,14 +123,17 @@ def train(
     options, chosen = resolve_settings(config, arguments | overrides)
     if backbone is None and options.model.endswith(".keras"):
         backbone = load_backbone(options.model)
+    if backbone is not None:
+        require_backbone(backbone)
     out, manifest, reporter = Path(out), Manifest.load(work), progress or Bars()
-    check_classes(manifest)
     spec = preprocessing(options.preset, manifest)
+    check_classes(manifest, spec.kind)
     sha256 = None if backbone is None else backbone_sha256(backbone)
     settings = configuration(options, chosen, spec, backbone=sha256)
     chosen = Recipe.model_validate(settings["recipe"])
     data = load_data(work, spec, manifest, reporter)
     check_trainable(data, chosen)
+    check_card_texts(data.targets.names, settings)
     targets = training_targets(data.targets, data.table(), data.rows("train"), chosen)
     settings["data_sha256"] = data_hash(data, targets)
     previous, strategy = existing_config(out).get("compute"), strategy_for(devices())
@@ -166,6 +170,8 @@ def train(
     write_atomic(out / "training.html", page.encode())
     finished, card = finalized(served_model, data, settings, best_epoch)
     save(out / "model.keras", finished, *with_input_statistics(card, finished, data))
+    for note in card.training["notes"]:
+        reporter.line(note)
     loss = history["tune_loss"].min()
     reporter.line(
         f"best epoch {best_epoch}, with the tuning (validation) loss {loss:.3f}, saved to "

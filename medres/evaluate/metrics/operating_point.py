@@ -52,6 +52,7 @@ def operating_point_report(
         why=threshold.why,
         origin=threshold.origin,
         source=threshold.source or None,
+        n_class_patients=threshold.n_class_patients,
         table=cross_table(sample.label, predicted),
         rates=rates(sample, predicted, context),
         refused_as_error=_refused_as_error(sample, predicted, context),

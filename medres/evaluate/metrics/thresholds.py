@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from medres.evaluate.statistics.intervals import proportion_estimate
 LEVEL = 0.95
 ABOVE_EVERY_SCORE = math.nan  # no score is equal to or above it
 FROZEN_NAME = "default"
+FEW_PATIENTS = 20  # a threshold found on fewer of the class that fixes it is warned about
 _RANGES = {
     "sensitivity": (0.0, 1.0),
     "specificity": (0.0, 1.0),
@@ -58,13 +59,14 @@ class Criterion:
 @dataclass(frozen=True)
 class Threshold:
     """A named threshold of a finding. Only one from a model file or a tuning table is frozen;
-    `source` says which.
+    `source` says which. n_class_patients: see `class_patients`, None where it is unknown.
     """
 
     name: str
     value: float
     origin: Origin
     source: ThresholdSource = field(default_factory=ThresholdSource)
+    n_class_patients: int | None = None
 
     @property
     def why(self) -> str | None:
@@ -112,6 +114,16 @@ def threshold(sample: Sample, rule: Criterion) -> float | None:
     counts = rank_counts(sample.label, sample.score)
     best = _best(sample, counts, rule)
     return None if best is None else midway(counts, best)
+
+
+def class_patients(sample: Sample, rule: Criterion) -> int:
+    """The number of patients of the class that fixes a threshold: of the positive class for a
+    sensitivity, of the negative class for a specificity, else of the smaller class.
+    """
+    positive, negative = sample.patients_with(True), sample.patients_with(False)
+    if rule.name.startswith("sensitivity"):
+        return positive
+    return negative if rule.name.startswith("specificity") else min(positive, negative)
 
 
 def midway(counts: Counts, index: int) -> float:
@@ -314,6 +326,7 @@ def _frozen(
     best = youden_point(sample, "frozen", FROZEN_NAME, source)
     if best is None:
         return []
+    best = replace(best, n_class_patients=class_patients(sample, Criterion("youden")))
     thresholds = [] if FROZEN_NAME in parsed else [best]
     for name, rule in parsed.items():
         value = threshold(sample, rule)
@@ -324,7 +337,8 @@ def _frozen(
                 "strict criterion, or give a larger tune table",
                 code="criterion_unmet",
             )
-        thresholds.append(Threshold(name, value, "frozen", {"criterion": criteria[name], **source}))
+        origin: ThresholdSource = {"criterion": criteria[name], **source}
+        thresholds.append(Threshold(name, value, "frozen", origin, class_patients(sample, rule)))
     return thresholds
 
 
@@ -364,7 +378,8 @@ def _read_frozen(item: Mapping[str, Any], unit: str) -> list[tuple[str, Threshol
         if item.get(key) is not None:
             source[key] = item[key]
     value, name = _number(item["threshold"]), str(item.get("name", FROZEN_NAME))
-    return [(item["finding"], Threshold(name, value, "frozen", source))]
+    patients = item.get("n_class_patients")
+    return [(item["finding"], Threshold(name, value, "frozen", source, patients))]
 
 
 def _number(value: Any) -> float:

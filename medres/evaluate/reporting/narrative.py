@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medres.evaluate.metrics.auc import SMALL_CLASS, WIDE_AUC, WIDE_CLASS
+from medres.evaluate.metrics.thresholds import FEW_PATIENTS
 from medres.evaluate.schema import Finding, Headline, OtherUnit, Report, ReportWarning
 from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
 from medres.evaluate.statistics.estimate import Estimate
@@ -284,6 +285,14 @@ def _threshold_and_label_warnings(
             "The threshold was chosen on the evaluated data, so its sensitivity and specificity "
             "are optimistic. Freeze a threshold with --tune, or declare one with --threshold.",
         )
+    for point in finding.operating_points:
+        if point.n_class_patients is not None and point.n_class_patients < FEW_PATIENTS:
+            yield (
+                "few_tuning_patients",
+                f"The threshold {point.name} was found on {point.n_class_patients} tuning patients "
+                f"of the class that fixes it, fewer than {FEW_PATIENTS}: with other patients it "
+                f"could lie elsewhere.",
+            )
     share = finding.prevalence.estimate
     enriched = share is not None and share > ENRICHED and not task_named(report.task).exclusive
     if enriched and report.design.stated_prevalence(name) is None:

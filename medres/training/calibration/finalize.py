@@ -11,7 +11,12 @@ import numpy as np
 
 from medres.artefact.archive import summary_hash, versions, with_probability
 from medres.artefact.card import SERVED, Calibration, Card, ConformalQuantile, OperatingPoint
-from medres.evaluate.metrics.thresholds import criterion, threshold
+from medres.evaluate.metrics.thresholds import (
+    FEW_PATIENTS,
+    class_patients,
+    criterion,
+    threshold,
+)
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.models.test_time_augmentation import with_views
@@ -22,16 +27,13 @@ from medres.training.data import (
     ScoredImages,
     TrainingData,
     min_patients_for_quantile,
+    set_cells,
+    too_few_for_sets,
     tuning_holdout,
 )
 
 if TYPE_CHECKING:
     import keras
-
-NO_HOLDOUT = (
-    "a third of the tuning patients is too few for a quantile, so all of them are used for early "
-    "stopping and thresholds"
-)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def card_of(data: TrainingData, config: dict[str, Any], result: Finalized, best_
         "kept_epoch": best_epoch,
         "splits": data.manifest.summary["splits"],
         "left_out": result.left_out,
+        "notes": notes(result),
     }
     return Card(
         task=data.task.name,
@@ -102,6 +105,32 @@ def after_calibration(
     points, no_points = operating_points(fitted, unit, after["operating_points"])
     quantiles, no_quantiles = conformal(holdout, after["alpha"])
     return Finalized(calibration, points, quantiles, no_points + no_quantiles)
+
+
+def notes(result: Finalized) -> list[str]:
+    """What a user should know about the results of the tuning split, one line each: thresholds that
+    few patients fix, and what could not be found.
+    """
+    few = [
+        f"{point.finding}: the threshold {point.name} was found on {point.n_class_patients} "
+        f"patients of the class that fixes it ({point.criterion}), fewer than {FEW_PATIENTS}: "
+        f"with other patients it could lie elsewhere"
+        for point in result.points
+        if point.unit == SERVED
+        and point.n_class_patients is not None
+        and point.n_class_patients < FEW_PATIENTS
+    ]
+    by_reason: dict[str, list[dict[str, str]]] = {}
+    for entry in result.left_out:
+        by_reason.setdefault(entry["why"], []).append(entry)
+    return few + [
+        f"{_names(entries, 'finding')}: {_names(entries, 'what')} left out: {why}"
+        for why, entries in by_reason.items()
+    ]
+
+
+def _names(entries: list[dict[str, str]], key: str) -> str:
+    return ", ".join(dict.fromkeys(entry[key] for entry in entries))
 
 
 def calibrate(logits: ScoredImages, method: str) -> Calibration:
@@ -192,6 +221,7 @@ def operating_points(
                         split="tune",
                         n_patients=sample.n_patients,
                         sha256=sha256,
+                        n_class_patients=class_patients(sample, criterion(text)),
                     )
                 )
     return points, left_out
@@ -204,38 +234,50 @@ def _has_both_classes(sample: Sample) -> bool:
 def conformal(
     holdout: ScoredImages, alpha: float
 ) -> tuple[list[ConformalQuantile], list[dict[str, str]]]:
-    """Quantiles of 1 - p(label) for each label of a finding (or for each class) at the served unit,
-    and those that could not be computed, with the reason.
+    """Quantiles of 1 - p(label) for both labels of a finding (or for all classes) at the served
+    unit, and those that could not be computed, with the reason.
 
-    holdout: served probabilities of tuning patients that early stopping, calibration and thresholds
-        did not use.
+    A finding, or the classes, have either all their quantiles or none: a label without a quantile
+    would be in every set. holdout: served probabilities of tuning patients that early stopping,
+    calibration and thresholds did not use.
     """
     quantiles: list[ConformalQuantile] = []
     left_out: list[dict[str, str]] = []
     if alpha == 0:
         return quantiles, left_out
     units = holdout.units(SERVED) if len(holdout.scores) else None
-    exclusive = holdout.task.exclusive
-    for name in holdout.targets.names:
-        for label in (name,) if exclusive else (0, 1):
-            scores, patient = _nonconformity(units, name, 1 if exclusive else int(label))
+    for cells in set_cells(holdout):
+        of_set: list[ConformalQuantile] = []
+        missing: dict[int | str, dict[str, str]] = {}
+        for finding, label, value in cells:
+            scores, patient = _nonconformity(units, finding, value)
             quantile, n = conformal_quantile(scores, patient, alpha), len(np.unique(patient))
             if quantile is None:
-                why = NO_HOLDOUT
+                why = too_few_for_sets(alpha)
                 if units is not None:
                     why = (
                         f"{n} patients of this class are in the holdout; "
                         f"{min_patients_for_quantile(alpha)} are needed"
                     )
-                what = f"conformal quantile of {label}"
-                left_out.append({"finding": name, "what": what, "why": why})
+                missing[label] = _left_out(finding, label, why)
                 continue
-            quantiles.append(
+            of_set.append(
                 ConformalQuantile(
-                    finding=name, label=label, alpha=alpha, quantile=quantile, n_patients=n
+                    finding=finding, label=label, alpha=alpha, quantile=quantile, n_patients=n
                 )
             )
+        if missing:
+            why = (
+                f"sets need a quantile of every class, and {', '.join(map(str, missing))} has none"
+            )
+            missing |= {q.label: _left_out(q.finding, q.label, why) for q in of_set}
+        quantiles += [] if missing else of_set
+        left_out += missing.values()
     return quantiles, left_out
+
+
+def _left_out(finding: str, label: int | str, why: str) -> dict[str, str]:
+    return {"finding": finding, "what": f"conformal quantile of {label}", "why": why}
 
 
 def _nonconformity(

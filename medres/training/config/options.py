@@ -19,6 +19,7 @@ from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.kinds import image_kind
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from data_pipelines.runtime.atomic_files import file_sha256, write_atomic
+from data_pipelines.runtime.field_errors import first_field_error
 from medres.errors import EvaluationError, TrainingError
 from medres.evaluate.metrics.thresholds import criterion
 from medres.training.config.recipe import Recipe
@@ -103,11 +104,8 @@ def resolve_settings(
             {key: merged[key] for key in RunOptions.model_fields if key in merged}
         )
     except ValidationError as error:
-        first = error.errors()[0]
-        raise TrainingError(
-            f"setting {first['loc'][0]}: {first['msg']}; received {first['input']!r}",
-            code="bad_setting",
-        ) from None
+        sentence = first_field_error(error).sentence("setting")
+        raise TrainingError(sentence, code="bad_setting") from None
     try:
         for name, text in options.operating_points.items():
             criterion(text, name)

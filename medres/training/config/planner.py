@@ -22,6 +22,7 @@ from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.kinds import image_kind
 from medres.errors import TrainingError
 from medres.tasks import TASKS
+from medres.training.checks import check_classes
 from medres.training.config.options import SMALL_SIDE
 from medres.training.config.recipe import RECIPES
 
@@ -264,6 +265,7 @@ def fingerprint(manifest: Manifest, kind: str | None = None) -> Fingerprint:
         )
     labels = [column for column in train if str(column).startswith("label:")]
     if task.exclusive:
+        check_classes(manifest, kind)
         shares = train["class"][train["class"] != ""].value_counts(normalize=True)
         rarest = float(shares.min())
     else:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from data_pipelines.runtime.field_errors import first_field_error
 from medres.errors import TrainingError
 
 POLICIES = ("ignore", "zero", "one", "soft")
@@ -189,14 +190,8 @@ def recipe(
     try:
         return Recipe.model_validate(base.model_dump() | changed)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0])
-        hint = (
-            ""
-            if field in Recipe.model_fields
-            else f"; the fields are {', '.join(Recipe.model_fields)}"
-        )
-        raise TrainingError(
-            f"recipe, field {field}: {first['msg']}; received {first['input']!r}{hint}",
-            code="bad_setting",
-        ) from None
+        problem = first_field_error(error)
+        is_field = problem.field.split(".")[0] in {"", *Recipe.model_fields}
+        hint = "" if is_field else f"; the fields are {', '.join(Recipe.model_fields)}"
+        sentence = problem.sentence("recipe: setting") + hint
+        raise TrainingError(sentence, code="bad_setting") from None

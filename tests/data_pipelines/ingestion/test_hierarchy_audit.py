@@ -12,10 +12,10 @@ from pydicom.uid import generate_uid
 from data_pipelines.cache.plan import plan_samples
 from data_pipelines.cache.store import eligible_rows
 from data_pipelines.dicom.writer import save
-from data_pipelines.ingestion.hierarchy_audit import name_key
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.ingestion.pipeline import ingest
 from data_pipelines.preprocessing.spec import spec_from
+from data_pipelines.volumes.volume import read_volumes
 
 pytestmark = pytest.mark.usefixtures("in_process")
 Write = Callable[..., None]
@@ -167,12 +167,6 @@ def test_names_and_birth_dates_warn_and_separate_nobody(radiograph: Write, tmp_p
     assert "doe" not in text.lower()
 
 
-def test_name_key_takes_the_first_group() -> None:
-    assert name_key("Yamada^Tarou=山田^太郎") == name_key("YAMADA^TAROU") == "yamada tarou"
-    assert name_key("=山田^太郎") == name_key("山田^太郎")
-    assert name_key("") == name_key("^^") == ""
-
-
 @pytest.mark.parametrize(("second", "mentioned"), [("", "IssuerOfPatientID"), ("South", "")])
 def test_a_missing_issuer_is_a_warning(
     radiograph: Write, tmp_path: Path, second: str, mentioned: str
@@ -210,3 +204,66 @@ def test_labels_meet_identifiers_of_every_character_set(radiograph: Write, tmp_p
         manifest = read(tmp_path, labels=tmp_path / "labels.csv")
         assert manifest.table["patient"].nunique() == 4
         assert manifest.table["label:f"].notna().sum() == 8
+
+
+@pytest.mark.parametrize("patient", ["P", ""])
+@pytest.mark.parametrize("per_file", [True, False])
+def test_ingest_cache_and_reading_form_the_same_groups(
+    grey, tmp_path: Path, patient: str, per_file: bool
+) -> None:
+    """A study UID that no two files share divides no series; one of two real studies does."""
+    pixels = np.random.default_rng(3).integers(0, 2000, (24, 12, 12)).astype(np.uint16)
+    for n in range(24):
+        series = n // 8
+        study = f"1.2.9.3.{n}" if per_file else f"1.2.9.3.{series + 1}{n % 2}"
+        dataset = grey(
+            pixels[n],
+            PatientID=patient and f"{patient}{series}",
+            StudyInstanceUID=study,
+            SeriesInstanceUID=f"1.2.9.4.{series}",
+            RescaleSlope="1",
+            RescaleIntercept="-1024",
+            PixelSpacing=["0.7", "0.7"],
+            ImageOrientationPatient=["1", "0", "0", "0", "1", "0"],
+            ImagePositionPatient=["0", "0", str(2.5 * n)],
+        )
+        save(dataset, tmp_path / "dicom" / f"{n:02}.dcm")
+    save(dataset, tmp_path / "dicom" / "copy.dcm")  # a copy is no second slice of its study
+    manifest = read(tmp_path)
+    table, spec = manifest.table, spec_from("ctvol-16")
+    number = table["path"].str[:2]
+    expected = {frozenset(f"{n:02}" for n in range(24) if n // 8 == s) for s in range(3)}
+    if not per_file:
+        expected = {frozenset(n for n in g if int(n) % 2 == k) for g in expected for k in (0, 1)}
+    assert {frozenset(part) for _, part in number.groupby(table["series"])} == expected
+    rows = eligible_rows(table, spec)
+    plan = plan_samples(rows, spec, workers=1)
+    cached = {frozenset(rows["path"].str[:2].iloc[list(s.slice_indices)]) for s in plan.samples}
+    assert cached == expected
+    volumes = read_volumes(tmp_path / "dicom", policy="resample")
+    position = {round(float(v.affine[2, 3]), 3): len(v.pixels) for v in volumes}
+    assert position == {round(2.5 * min(map(int, group)), 3): len(group) for group in expected}
+    assert set(table["verdict"]) == {"REGULAR"}
+    assert table["study"].nunique() == len(expected)
+    assert table["patient"].nunique() == (3 if per_file or patient else 6)
+    text = "3 series have a study UID of its own in every slice"
+    assert any(text in warning for warning in manifest.summary["warnings"]) == per_file
+
+
+def test_a_constant_series_uid_makes_no_patient_of_a_cohort(grey, tmp_path: Path) -> None:
+    """Single slices of unknown patients at unrelated places: their studies are the patients."""
+    for n, z in enumerate((0, 7, 9, 31, 40, 63)):
+        pixels = np.random.default_rng(n).integers(0, 2000, (12, 12)).astype(np.uint16)
+        dataset = grey(
+            pixels,
+            PatientID="ANON",
+            StudyInstanceUID=f"1.2.9.3.{n}",
+            SeriesInstanceUID="1.2.9.4.77",
+            RescaleSlope="1",
+            RescaleIntercept="-1024",
+            PixelSpacing=["0.7", "0.7"],
+            ImageOrientationPatient=["1", "0", "0", "0", "1", "0"],
+            ImagePositionPatient=[str(17 * n), "0", str(z)],
+        )
+        save(dataset, tmp_path / "dicom" / f"{n}.dcm")
+    assert read(tmp_path).table["patient"].nunique() == 6

@@ -10,7 +10,11 @@ import pytest
 from helpers import raises_code
 from PIL import Image as Pillow
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from data_pipelines.dicom.writer import derived_uid, new_dataset, save, set_pixels
 from data_pipelines.errors import DicomError, InputError, NotDicom
@@ -61,6 +65,18 @@ def code(dataset: Dataset, tmp_path: Path, **options: bool) -> str:
     with pytest.raises(DicomError) as caught:
         inspect(dataset, tmp_path, **options)
     return caught.value.code
+
+
+def test_sop_class_and_spacing_at_the_detector_are_kept_apart(tmp_path: Path) -> None:
+    dataset = make()
+    dataset.ImagerPixelSpacing = [0.25, 0.125]
+    (row,) = inspect(dataset, tmp_path)
+    assert (row["detector_row_spacing"], row["detector_col_spacing"]) == (0.25, 0.125)
+    assert np.isnan([row["row_spacing"], row["col_spacing"]]).all()
+    assert row["sop_class"] == ComputedRadiographyImageStorage
+    dataset.SOPClassUID = "1.2.3.4"
+    (row,) = inspect(dataset, tmp_path)
+    assert row["sop_class"] == "private"
 
 
 def test_a_radiograph_becomes_a_row(tmp_path: Path) -> None:

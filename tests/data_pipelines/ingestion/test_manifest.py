@@ -9,7 +9,13 @@ import pytest
 from helpers import raises_code
 
 from data_pipelines.errors import ManifestError
-from data_pipelines.ingestion.manifest import COLUMNS, QUARANTINE_COLUMNS, Manifest, check_table
+from data_pipelines.ingestion.manifest import (
+    COLUMNS,
+    LATER_COLUMNS,
+    QUARANTINE_COLUMNS,
+    Manifest,
+    check_table,
+)
 
 
 def table(rows: int = 3) -> pd.DataFrame:
@@ -47,6 +53,15 @@ def test_a_manifest_comes_back_as_it_was(work: Path) -> None:
     pd.testing.assert_frame_equal(loaded.table, table())
     assert loaded.summary["splits"] == manifest().summary["splits"]
     assert loaded.work == work
+
+
+def test_the_later_columns_may_be_absent_and_keep_their_type() -> None:
+    later = {"sop_class": "", "detector_row_spacing": 0.1, "detector_col_spacing": np.nan}
+    assert {*later} == {*LATER_COLUMNS}
+    newer = table().assign(**later)
+    assert check_table(newer, where="here") is newer
+    with raises_code(ManifestError, "manifest_schema", "detector_row_spacing"):
+        check_table(newer.assign(detector_row_spacing="0.1"), where="here")
 
 
 def test_no_cell_of_the_quarantine_is_a_formula(work: Path) -> None:

@@ -349,7 +349,7 @@ def test_more_bits_than_allocated_and_colour_streams_are_refused(grey):
     with raises_code(DecodeFailed, "decode_failed", "16 bits"):
         read_stored(grey(RAMP.astype(np.int8), syntax=f"{JPEG}.80", data=wide))
     colour = imagecodecs.jpeg8_encode(np.zeros((6, 8, 3), np.uint8))
-    with raises_code(ColourImage, "colour_image", "3 components"):
+    with raises_code(ColourImage, "colour", "3 components"):
         read_stored(
             grey(RAMP.astype(np.uint8), syntax=f"{JPEG}.50", data=encapsulate([bytes(colour)]))
         )
@@ -396,16 +396,16 @@ MODULE = "bad_pixel_module"
         (
             {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
             ColourImage,
-            "colour_image",
+            "colour",
             "(3 samples",
         ),
         (
             {"PhotometricInterpretation": "PALETTE COLOR"},
             ColourImage,
-            "colour_image",
+            "colour",
             "(1 samples",
         ),
-        ({"PhotometricInterpretation": "YBR_FULL"}, ColourImage, "colour_image", "(1 samples"),
+        ({"PhotometricInterpretation": "YBR_FULL"}, ColourImage, "colour", "(1 samples"),
         ({"BitsAllocated": 1}, UnsupportedSyntax, "unsupported_syntax", "is 1;"),
         ({"BitsAllocated": 64}, UnsupportedSyntax, "unsupported_syntax", "is 64;"),
         ({"PixelRepresentation": None}, DecodeFailed, MODULE, "PixelRepresentation (0028,0103)"),

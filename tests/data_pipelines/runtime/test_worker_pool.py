@@ -17,6 +17,7 @@ from data_pipelines.runtime import worker_pool
 from data_pipelines.runtime.limits import Limits, limited
 from data_pipelines.runtime.storage import StorageClock
 from data_pipelines.runtime.worker_pool import map_isolated
+from data_pipelines.runtime.worker_process import Worker
 
 TASKS = """
 import os, signal, sys, time
@@ -283,6 +284,6 @@ def test_a_read_that_ends_while_the_deadline_is_computed_is_not_too_slow() -> No
             return value
 
     now = time.monotonic()
-    clock = StorageClock(Cells([now, 0.0]))
-    worker = worker_pool._Worker(None, None, clock, now, Limits(), index=0, ready=True)
+    clock = StorageClock(Cells([now, 0.0, 0.0]))
+    worker = Worker(None, None, clock, now, Limits(), index=0, ready=True)
     assert worker.deadline >= now + min(Limits().seconds, Limits().stall)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import raises_code
+from helpers import medres, raises_code
 from hostile import corpus, in_config, in_json, members_of, write
 
 from medres.artefact import golden_vectors, summary
 from medres.artefact.archive import load, read_contents, save
+from medres.artefact.card import INTENDED_USE
 from medres.artefact.validation import read_members
 from medres.errors import ArtefactError
 
@@ -142,7 +143,8 @@ def test_the_page_of_a_model_states_what_its_card_holds(tiny_run: Path) -> None:
     artefact = load(tiny_run / "model.keras")
     card = artefact.card
     text = "\n".join(summary.lines(artefact))
-    assert text.startswith("VERIFIED")
+    assert text.startswith("intact, not signed: ")
+    assert "VERIFIED" not in text
     for stated in (
         artefact.sha256,
         f"{artefact.model.count_params():,} parameters",
@@ -157,13 +159,42 @@ def test_the_page_of_a_model_states_what_its_card_holds(tiny_run: Path) -> None:
     odd = dataclasses.replace(
         artefact, card=card.model_copy(update={"intended_use": "a\x1b[2Jb\x07"})
     )
-    assert summary.lines(odd)[-1] == "a[2Jb"
+    last = summary.lines(odd)[-1]
+    assert last.startswith(INTENDED_USE)
+    assert last.endswith('states, unchecked by medres: "a\\x1b[2Jb\\x07"')
     content = summary.as_dict(artefact)
     assert (content["verified"], content["sha256"], content["card"]["names"]) == (
         True,
         artefact.sha256,
         card.names,
     )
+    assert (content["origin"], content["signer"]) == ("intact, not signed", None)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "Cleared for diagnosis.",
+        f'{INTENDED_USE} The author of this model states, unchecked by medres: "x" Cleared.',
+        f"{INTENDED_USE} Cleared for diagnosis.",
+        'For triage." Cleared for "diagnosis',
+    ],
+)
+def test_what_an_author_claims_is_quoted_after_the_fixed_text(
+    claim: str, members, tmp_path: Path
+) -> None:
+    forged = write(tmp_path / "model.keras", in_json("medres.json", intended_use=claim)(members))
+    text = read_contents(forged).card.intended_use
+    fixed = f"{INTENDED_USE} The author of this model states, unchecked by medres: "
+    assert text.startswith(f'{fixed}"')
+    assert text.endswith('"')
+    assert text.removeprefix(fixed).count('"') == 2
+    again = write(tmp_path / "model.keras", in_json("medres.json", intended_use=text)(members))
+    assert read_contents(again).card.intended_use == text
+    printed = medres("verify", forged)
+    assert printed.exit_code == 0
+    assert printed.stdout.startswith("intact, not signed: ")
+    assert printed.stdout.splitlines()[-1] == text
 
 
 def leaves(value, path: tuple = ()):

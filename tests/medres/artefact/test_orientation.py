@@ -126,7 +126,7 @@ def test_an_image_upside_down_is_refused_before_it_is_scored(standing) -> None:
     assert prediction.code == "rotated"
     assert "2 of 3 images" in str(prediction.refused)
     assert prediction.probabilities == prediction.decisions == {}
-    assert prediction.images == 3
+    assert prediction.n_images == 3
 
 
 def test_the_member_is_kept_and_a_wrong_one_refused(standing, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from helpers import fails, medres, raises_code
 
 import medres as package
+from medres.artefact import archive
 from medres.artefact.signature import require_signature
 from medres.errors import ArtefactError
 
@@ -44,6 +47,41 @@ def test_a_signed_model_opens_under_any_name(signed: tuple[Path, Path, Path]) ->
     model, signature, public = signed
     renamed = model.rename(model.with_name("ward-3.keras"))
     assert package.load(renamed, signature=signature, public_key=public).card.names == ["square"]
+
+
+def test_a_signed_model_names_the_key_and_not_more(signed: tuple[Path, Path, Path]) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    model, signature, public = signed
+    key = serialization.load_pem_public_key(public.read_bytes())
+    der = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    signer = f"SHA256:{hashlib.sha256(der).hexdigest()}"
+    assert require_signature(model, signature, public) == signer
+    options = ("--signature", signature, "--public-key", public)
+    assert medres("verify", model, *options).stdout.startswith(f"signed by {signer}: ")
+    content = json.loads(medres("verify", model, *options, "--json").stdout)
+    assert (content["origin"], content["signer"]) == (f"signed by {signer}", signer)
+    plain = json.loads(medres("verify", model, "--json").stdout)
+    assert (plain["origin"], plain["signer"]) == ("intact, not signed", None)
+
+
+def test_the_bytes_whose_signature_was_verified_are_opened(
+    signed: tuple[Path, Path, Path], tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, signature, public = signed
+    expected = hashlib.sha256(model.read_bytes()).hexdigest()
+    original = archive.verified_signer
+
+    def swapped_after(*arguments):
+        signer = original(*arguments)
+        model.write_bytes(b"another model")
+        return signer
+
+    monkeypatch.setattr(archive, "verified_signer", swapped_after)
+    loaded = package.load(model, signature=signature, public_key=public)
+    assert loaded.artefact.sha256 == expected
 
 
 def test_a_model_that_was_altered_or_signed_by_another_is_refused(

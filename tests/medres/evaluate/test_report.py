@@ -254,6 +254,24 @@ def test_refused_rows_are_counted_and_kept() -> None:
     assert "refused" in {w["code"] for w in n["warnings"]}
 
 
+@pytest.mark.parametrize(("positive", "few"), [(19, True), (20, False)])
+def test_a_threshold_that_few_tuning_patients_fix_is_warned_about(positive: int, few: bool) -> None:
+    n = 100
+    tune = pd.DataFrame(
+        {
+            "label": np.arange(n) < positive,
+            "score": np.linspace(1, 0, n),
+            "patient": [f"t{i}" for i in range(n)],
+        }
+    )
+    numbers = evaluate(drawn(), tune=tune.astype({"label": int})).numbers
+    texts = [w["text"] for w in numbers["warnings"] if w["code"] == "few_tuning_patients"]
+    assert len(texts) == few
+    assert all("19 tuning patients" in text and "20" in text for text in texts)
+    (point,) = numbers["findings"]["positive"]["operating_points"]
+    assert point["n_class_patients"] == positive
+
+
 def test_warnings_say_what_is_weak() -> None:
     codes = {w["code"] for w in evaluate(drawn().drop(columns="patient")).numbers["warnings"]}
     assert codes >= {"small", "exploratory", "no_patient", "prevalence"}

@@ -85,9 +85,9 @@ def test_a_stopped_run_goes_on_after_the_last_whole_line(
         file.write('{"key": "half a li')
     sizes: list[int] = []
 
-    def counted(predictor, studies):
+    def counted(predictor, studies, rules):
         sizes.append(len(studies))
-        return predictions(predictor, studies)
+        return predictions(predictor, studies, rules)
 
     monkeypatch.setattr(batch, "_predictions", counted)
     assert batch.predict_all(predictor, [folder], tmp_path / "out") == whole

@@ -99,5 +99,8 @@ def test_a_printed_decision_names_probability_threshold_label_and_uncertainty() 
     assert describe({"covid": 0.9, "mass": 0.5}, several) == (
         "covid: p = 0.900, threshold 0.820: positive; mass: p = 0.500, no threshold"
     )
-    classes = card("multiclass", ["a", "b"], conformal=[quantile("a", "a", 0.9)])
+    both = [quantile("a", "a", 0.9), quantile("b", "b", 0.9)]
+    classes = card("multiclass", ["a", "b"], conformal=both)
     assert describe({"a": 0.25, "b": 0.75}, classes) == "a 0.250, b 0.750: b (uncertain)"
+    half = card("multiclass", ["a", "b"], conformal=both[:1])
+    assert describe({"a": 0.25, "b": 0.75}, half) == "a 0.250, b 0.750: b"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import raises_code
+from helpers import fails, medres, raises_code
 
 from data_pipelines.errors import InputError
 from data_pipelines.preprocessing.spec import spec_from
@@ -19,6 +19,8 @@ from medres.inference import exporting as room
 from medres.inference.exporting import FORMATS, agree, check_inputs, export, runtime
 from medres.inference.parity_report import PathResult, _from_files, parity, require
 from medres.progress import ProgressReporter
+from medres.runtimes import formats
+from medres.runtimes.formats import without_warnings
 
 NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "saved_model": "tensorflow"}
 
@@ -44,7 +46,7 @@ def test_an_exported_model_gives_the_same_probabilities_and_carries_its_card(
     made = export(artefact, format, tmp_path / "new" / "model")
     assert made.difference <= 5e-6
     images = np.random.default_rng(0).random((3, 32, 32, 1)).astype(np.float32)
-    with room._no_warnings():
+    with without_warnings():
         run = runtime(format, made.path)
     for some in (images, images[:1]):
         assert run(some) == pytest.approx(np.asarray(artefact.model(some)), abs=1e-5)
@@ -58,22 +60,35 @@ def test_an_exported_model_gives_the_same_probabilities_and_carries_its_card(
     assert json.loads(text)["names"] == ["square"]
     with raises_code(InputError, "output_exists"):
         export(artefact, format, tmp_path / "new" / "model")
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [made.path.name]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["model"]
 
 
 def test_openvino_can_be_given_the_name_of_its_xml(artefact: Artefact, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     made = export(artefact, "openvino", tmp_path / "net.xml")
     assert made.path == tmp_path / "net.xml"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.bin", "net.medres.json", "net.xml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "net.bin",
+        "net.medres.json",
+        "net.serving",
+        "net.xml",
+    ]
 
 
 def test_nothing_is_kept_where_the_numbers_differ(
     artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        room, "runtime", lambda format, path: lambda images: np.full((len(images), 1), 0.5)
-    )
+    wrong = {"probability": 0.5, "novelty": 1.0, "orientation": 1.0}
+
+    def open_wrong(format: str, path: Path):
+        return lambda images: {
+            name: np.full((len(images), 1) if name == "probability" else len(images), value)
+            for name, value in wrong.items()
+            if name in expected
+        }
+
+    expected = room.served_graph(artefact, artefact.model)[1]
+    monkeypatch.setattr(room, "open_graph", open_wrong)
     with raises_code(ExportError, "export_differs"):
         export(artefact, "saved_model", tmp_path / "out" / "model")
     assert list((tmp_path / "out").iterdir()) == []
@@ -97,7 +112,7 @@ def test_unknown_formats_and_missing_packages_are_named(
 ) -> None:
     with raises_code(ExportError, "unknown_format", "onnx"):
         export(artefact, "magic", tmp_path / "a")  # type: ignore[arg-type]
-    monkeypatch.setattr(room.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None)
     with raises_code(ExportError, "package_missing", "medres[export]"):
         export(artefact, "onnx", tmp_path / "a")
 
@@ -158,3 +173,14 @@ print(float(answer[0, 0]), "medres" in sys.modules)
     )
     assert medres_there == "False"
     shutil.rmtree(tmp_path / "served")
+
+
+def test_the_command_says_what_to_serve_it_with(tiny_run: Path, tmp_path: Path) -> None:
+    model, out = tiny_run / "model.keras", tmp_path / "served"
+    done = medres("export", model, "--format", "saved_model", "--out", out, "--json")
+    assert done.exit_code == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["path"], result["folder"]) == (str(out), str(out))
+    assert (out / "golden" / "index.json").is_file()
+    again = fails(medres("export", model, "--format", "saved_model", "--out", out))
+    assert "already exists" in again

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ import medres
 from data_pipelines.errors import Ineligible
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.ingestion.test_access_log import read_openings
+from data_pipelines.pixels.image import read_image
 from data_pipelines.sources.acceptance import accepted_images
 from data_pipelines.sources.dicom_wrapper import wrap
-from medres.artefact.card import ConformalQuantile
+from medres.artefact.card import Card, ConformalQuantile
 from medres.errors import ArtefactError, RefusedInput
 from medres.inference.scoring import score_split
 
@@ -70,7 +72,7 @@ def test_predict_many_yields_one_prediction_a_study(predictor, tiny_work: Path) 
     source = Path(Manifest.load(tiny_work).table["source"].iloc[0])
     predictions = list(predictor.predict_many([source]))
     assert len(predictions) == 30
-    assert all(p.refused is None and p.images == 2 for p in predictions)
+    assert all(p.refused is None and p.n_images == 2 == len(p.images) for p in predictions)
 
 
 def test_a_value_that_is_no_source_is_a_type_error_with_its_fix(predictor, tiny_work: Path) -> None:
@@ -156,8 +158,20 @@ def dataset_of(work: Path) -> pydicom.Dataset:
     ("elements", "code"),
     [
         ({"Modality": "MG"}, "other_modality"),
+        (
+            {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "BurnedInAnnotation": "NO"},
+            "other_sop_class",
+        ),
+        ({"Rows": 20, "Columns": 20, "PixelData": b"\0\1" * 400}, "other_size"),
         ({"BodyPartExamined": "HAND"}, "other_body_part"),
-        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "no_image"),
+        (
+            {
+                "PhotometricInterpretation": "RGB",
+                "SamplesPerPixel": 3,
+                "PixelData": bytes(n % 251 for n in range(9600)),
+            },
+            "no_image",
+        ),
         ({"PhotometricInterpretation": None}, "no_image"),
         ({"PresentationLUTShape": "INVERSE"}, "polarity"),
         ({"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "no_image"),
@@ -197,6 +211,25 @@ def test_an_image_of_something_else_is_refused_by_its_features(predictor, tiny_w
     assert usual.novelty <= predictor.card.novelty_threshold
 
 
+def test_color_is_treated_as_it_was_at_ingest(predictor, tiny_work: Path) -> None:
+    from medres.inference.study_reader import read_study
+
+    dataset = dataset_of(tiny_work)
+    gray = (read_image(dataset).pixels * 255).astype(np.uint8)
+    rgb = np.stack([gray, gray // 2, gray // 3], axis=-1)
+    dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelRepresentation = 0
+    dataset.PixelData = rgb.tobytes() + b"\0" * (rgb.size % 2)
+    assert predictor.card.color == "refuse"
+    with raises_code(Ineligible, "no_image"):
+        read_study([dataset], predictor.card)
+    domain = predictor.card.domain.model_copy(update={"color": "luminance"})
+    card = predictor.card.model_copy(update={"domain": domain})
+    assert read_study([dataset], card).pixels.shape[0] == 1
+
+
 def test_two_ct_series_at_once_are_refused(predictor, tiny_work: Path) -> None:
     from data_pipelines.preprocessing.spec import spec_from
     from medres.inference.study_reader import read_study
@@ -228,8 +261,6 @@ def test_many_threads_each_get_their_own_answer(predictor, tiny_work: Path, requ
 
 
 def test_a_conformal_set_of_two_labels_is_an_abstention(predictor, tiny_work: Path) -> None:
-    from dataclasses import replace
-
     quantiles = [
         ConformalQuantile(finding="square", label=label, alpha=0.1, quantile=q, n_patients=9)
         for label, q in ((0, 1.0), (1, 1.0))
@@ -240,12 +271,51 @@ def test_a_conformal_set_of_two_labels_is_an_abstention(predictor, tiny_work: Pa
     assert prediction.sets == {"square": [0, 1]}
     assert prediction.abstained == ["square"]
     assert prediction.as_dict()["abstained"] == ["square"]
+    assert prediction.as_dict()["conformal"] == {
+        "alpha": 0.1,
+        "sets": {"square": [0, 1]},
+        "uncertain": ["square"],
+        "atypical": [],
+    }
+    assert prediction.decisions == predictor.predict(dataset_of(tiny_work)).decisions
     assert prediction.as_dict()["code"] is None
+
+
+def test_the_header_is_checked_before_anything_is_decoded(
+    predictor, tiny_work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data_pipelines.sources import acceptance
+
+    def decoded(*arguments: object, **options: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(acceptance, "image_of", decoded)
+    monkeypatch.setattr(acceptance, "raster_image", decoded)
+    dataset = dataset_of(tiny_work)
+    dataset.Rows = dataset.Columns = 11_000
+    assert read_refusal(dataset, predictor.card) == "other_size"
+    picture = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture, "png")
+    assert read_refusal(picture.getvalue(), predictor.card) == "other_format"
+
+
+def read_refusal(source: object, card: Card) -> str | None:
+    from medres.inference.study_reader import read_study
+
+    with pytest.raises(RefusedInput) as caught:
+        read_study([source], card)
+    return caught.value.code
 
 
 def test_a_raster_image_is_a_study_of_its_own_and_equals_its_wrapped_twin(
     predictor, tmp_path: Path
 ) -> None:
+    domain = predictor.card.domain
+    assert {*domain.formats} == {"dicom"}
+    card = predictor.card.model_copy(
+        update={"domain": domain.model_copy(update={"formats": {"dicom": 1, "png": 1}})}
+    )
+    predictor = medres.Predictor(replace(predictor.artefact, card=card))
     (tmp_path / "in").mkdir()
     for n in range(2):
         pixels = np.random.default_rng(n).integers(30, 95, (40, 40)).astype(np.uint8)

@@ -275,6 +275,27 @@ def test_a_backbone_of_ones_own_is_trained_and_served(tiny_work: Path, tmp_path:
     assert backbone_sha256(load_backbone(tmp_path / "mine.keras")) == backbone_sha256(backbone)
 
 
+def test_a_whole_classifier_is_no_backbone_and_the_message_says_what_to_write(
+    tiny_work: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    whole = medres.classifier(10, (32, 32, 1), 1, width=8)
+    whole.save(tmp_path / "whole.keras")
+    for model in (
+        whole,
+        medres.classifier(10, (32, 32, 1), 1, width=8, activation="sigmoid"),
+        tmp_path / "whole.keras",
+        tiny_run / "model.keras",
+    ):
+        with raises_code(TrainingError, "whole_classifier", "resnet18", "weights"):
+            medres.train(tiny_work, model=model, preset="xray-32", epochs=1, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    run = medres.train(  # the way out that the message names
+        tiny_work, model="resnet10", stem="imagenet", width=8, preset="xray-32", epochs=1,
+        weights=str(tmp_path / "whole.keras"), batch_size=8, out=tmp_path / "run",
+    )  # fmt: skip
+    assert run.artefact.is_file()
+
+
 def test_backbones_that_cannot_be_served_are_refused_before_the_first_step(
     tiny_work: Path, tmp_path: Path
 ) -> None:

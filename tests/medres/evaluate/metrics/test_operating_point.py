@@ -15,6 +15,8 @@ from medres.evaluate.metrics.thresholds import (
     Threshold,
     check_tune,
     choose_thresholds,
+    class_patients,
+    criterion,
     youden_index,
     youden_point,
 )
@@ -273,6 +275,29 @@ def test_a_criterion_is_found_on_the_tuning_table_and_frozen() -> None:
     }
     (other,) = choose_thresholds(units, tune, "abc", None, {"default": "specificity:1"})["positive"]
     assert (other.name, other.value) == ("default", pytest.approx(0.65))
+
+
+def test_the_class_that_fixes_a_threshold_is_counted_in_patients() -> None:
+    label = np.array([1, 1, 1, 0, 0, 0, 0, 0], dtype=bool)
+    patient = np.array([0, 0, 1, 1, 2, 3, 4, 5])
+    sample = Sample(label, np.arange(8.0), patient, np.zeros(8, np.int64))
+    for text, count in (
+        ("youden", 2),
+        ("sensitivity:0.9", 2),
+        ("sensitivity_low:0.9", 2),
+        ("specificity:0.9", 5),
+        ("specificity_low:0.9", 5),
+        ("cost:5", 2),
+        ("net_benefit:0.2", 2),
+    ):
+        assert class_patients(sample, criterion(text)) == count, text
+    units = units_of(label=[0, 1, 1, 0], score=[0.2, 0.3, 0.9, 0.4])
+    tune = units_of(label=[0, 0, 0, 1, 1], score=[0.1, 0.35, 0.5, 0.4, 0.8])
+    youden, sure = choose_thresholds(units, tune, "", None, {"sure": "specificity:1"})["positive"]
+    assert (youden.n_class_patients, sure.n_class_patients) == (2, 3)
+    kept = {"finding": "positive", "threshold": 0.4, "n_class_patients": 7}
+    (frozen,) = choose_thresholds(units, None, None, [kept])["positive"]
+    assert frozen.n_class_patients == 7
 
 
 def test_a_criterion_without_a_tuning_table_or_out_of_reach_is_an_error() -> None:

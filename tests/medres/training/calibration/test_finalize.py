@@ -15,6 +15,8 @@ import medres
 from data_pipelines.cache.tf_dataset import Targets
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.preprocessing.spec import spec_from
+from medres.artefact.archive import load
+from medres.artefact.summary import lines
 from medres.progress import ProgressReporter
 from medres.training.calibration.finalize import (
     after_calibration,
@@ -193,3 +195,12 @@ def test_a_small_tuning_split_stays_whole(tiny_work: Path, tiny_run: Path) -> No
     card = medres.load(tiny_run / "model.keras").card
     assert card.conformal == []
     assert any("too few" in one["why"] for one in card.training["left_out"])
+    few = [note for note in card.training["notes"] if "fewer than 20" in note]
+    assert len(few) == 1
+    (point,) = [p for p in card.operating_points if p.unit == "study"]
+    assert point.n_class_patients < 20
+    assert f"{point.n_class_patients} patients of the class" in few[0]
+    assert any("27 of each class" in note for note in card.training["notes"])
+    printed = "\n".join(lines(load(tiny_run / "model.keras")))
+    assert "fewer than 20" in printed
+    assert "27 of each class" in printed

@@ -1,0 +1,188 @@
+"""Whose images a request holds: the identity of each file, which files one answer may stand for,
+and which files of a folder belong together. Does not load TensorFlow, so decode workers can run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from data_pipelines.dicom.eligibility import eligible_kind
+from data_pipelines.dicom.header import Header, read_header
+from data_pipelines.dicom.identity import is_placeholder_id, is_unique_uid, name_key
+from data_pipelines.errors import DicomError, Ineligible
+from data_pipelines.pseudonyms import patient_key
+from data_pipelines.sources.image_source import file_format_of
+from medres.errors import RefusedInput
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """What a DICOM file says about its patient and its place in the hierarchy; '' means absent.
+
+    patient: issuer and PatientID in normal form (see `patient_key`). is_known: whether the
+    PatientID is there and no placeholder such as ANON. name, birth_date: in the form in which two
+    spellings are equal. `repr` hides all values.
+    """
+
+    patient: str = field(repr=False)
+    is_known: bool
+    study_uid: str = field(repr=False)
+    series_uid: str = field(repr=False)
+    sop_instance_uid: str = field(repr=False)
+    name: str = field(repr=False)
+    birth_date: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class IdentityRules:
+    """What the caller of a prediction has allowed. allow_name_mismatch: PatientName or
+    PatientBirthDate may differ under one PatientID. allow_unknown_patient: where no file has a
+    usable PatientID, a valid StudyInstanceUID may stand for the patient.
+    """
+
+    allow_name_mismatch: bool = False
+    allow_unknown_patient: bool = False
+
+
+#: what a caller allows who says nothing
+STRICT = IdentityRules()
+
+
+def identity_of(header: Header) -> FileIdentity:
+    """The identity in the header of a DICOM file."""
+    ids = header.identifiers
+    patient = patient_key(ids.issuer_of_patient_id, ids.patient_id)
+    person = patient.partition("\x1f")[2]
+    return FileIdentity(
+        patient=patient,
+        is_known=bool(person) and not is_placeholder_id(person),
+        study_uid=ids.study_instance_uid,
+        series_uid=ids.series_instance_uid,
+        sop_instance_uid=ids.sop_instance_uid,
+        name=name_key(ids.patient_name),
+        birth_date="".join(c for c in ids.birth_date if c.isdigit()),
+    )
+
+
+class OnePatient:
+    """Checks, file by file, that one answer may stand for all `n_files` files of a request."""
+
+    def __init__(self, n_files: int, rules: IdentityRules) -> None:
+        self._is_single, self._rules = n_files == 1, rules
+        self._first: FileIdentity | None = None
+        self._name = self._birth_date = ""
+
+    def add(self, identity: FileIdentity | None) -> None:
+        """identity: of the next file; None for a file of another format than DICOM.
+
+        Raises RefusedInput: several_studies; no_identity (several files, and one of them does not
+        say whose it is); several_patients; name_mismatch (unless the rules allow it).
+        """
+        if self._is_single:
+            return
+        first = self._first = self._first or identity
+        if first is None or identity is None or identity.study_uid != first.study_uid:
+            raise RefusedInput(
+                "the files belong to more than one study: predict one study at a time",
+                code="several_studies",
+            )
+        self._require_identity(identity)
+        if identity.patient != first.patient:
+            raise RefusedInput(
+                "the files have different values of PatientID or IssuerOfPatientID: one answer is "
+                "for one patient",
+                code="several_patients",
+            )
+        self._require_same_name(identity)
+
+    def _require_identity(self, identity: FileIdentity) -> None:
+        by_study = self._rules.allow_unknown_patient and is_unique_uid(identity.study_uid)
+        if not identity.study_uid or not (identity.is_known or by_study):
+            raise RefusedInput(
+                "one answer for several files needs a PatientID and a StudyInstanceUID in each of "
+                "them, and one is missing or a placeholder: predict the files one at a time, or, "
+                "if the StudyInstanceUID is sure to be of one patient, allow an unknown patient "
+                "(allow_unknown_patient=True, --allow-unknown-patient)",
+                code="no_identity",
+            )
+
+    def _require_same_name(self, identity: FileIdentity) -> None:
+        name, birth_date = self._name or identity.name, self._birth_date or identity.birth_date
+        differs = identity.name not in ("", name) or identity.birth_date not in ("", birth_date)
+        if differs and not self._rules.allow_name_mismatch:
+            raise RefusedInput(
+                "PatientName or PatientBirthDate differ under one PatientID: check whose images "
+                "these are, and only then allow it (allow_name_mismatch=True, "
+                "--allow-name-mismatch)",
+                code="name_mismatch",
+            )
+        self._name, self._birth_date = name, birth_date
+
+
+class FileGroup(NamedTuple):
+    """The study of a file (its path, where it is alone), and the series of a slice, else ''."""
+
+    study: str
+    series: str = ""
+
+
+@dataclass
+class StudyFiles:
+    """The files of one request, and the path that stands for them in results."""
+
+    path: str
+    files: list[Path] = field(default_factory=list)
+
+
+def group_of_file(path: str, *, by_series: bool) -> FileGroup:
+    """To which request a file belongs: to its patient (with the issuer) and study, as in ingest,
+    and, with by_series, a slice to its series. Runs in a decode worker. Raises DicomError.
+
+    A file that does not say of which study it is stands alone, and so does one without a usable
+    PatientID whose study UID is a dummy. So does a file of another format than DICOM.
+    """
+    if file_format_of(path) != "dicom":
+        return FileGroup(path)
+    header = read_header(path)
+    identity = identity_of(header)
+    is_identified = identity.is_known or is_unique_uid(identity.study_uid)
+    if not (identity.study_uid and is_identified):
+        return FileGroup(path)
+    study = f"{identity.patient}\x1f{identity.study_uid}"
+    return FileGroup(study, _series_of_slice(header) if by_series else "")
+
+
+def _series_of_slice(header: Header) -> str:
+    try:
+        eligible_kind(header)
+    except Ineligible:
+        return ""
+    return header.identifiers.series_instance_uid or "without a UID"
+
+
+def group_files(
+    path: str | Path, files: Sequence[Path], groups: Iterable[FileGroup | DicomError]
+) -> list[StudyFiles]:
+    """Divide the files below `path` into requests, in the order in which they are found.
+
+    groups: those of `group_of_file`. Files that are no slices (localizers, reports) go with the
+    first series of their study. A file that cannot be read is a request of its own, so that it is
+    not lost. The path of a request is that of its first file; if there is only one request below
+    `path`, it is `path`.
+    """
+    keys = [
+        FileGroup(str(file)) if isinstance(group, DicomError) else group
+        for file, group in zip(files, groups, strict=True)
+    ]
+    first_series: dict[str, str] = {}
+    for key in keys:
+        if key.series:
+            first_series.setdefault(key.study, key.series)
+    requests: dict[FileGroup, StudyFiles] = {}
+    for file, key in zip(files, keys, strict=True):
+        group = FileGroup(key.study, key.series or first_series.get(key.study, ""))
+        requests.setdefault(group, StudyFiles(str(file))).files.append(file)
+    return [StudyFiles(str(path), list(files))] if len(requests) == 1 else [*requests.values()]
