@@ -217,7 +217,10 @@ def evaluate(
     if readers is not None:
         calls = load_readers(readers, units, fold_ids=fold_ids)
         findings = {
-            key: replace(finding, readers=reader_points(calls, units, key, level))
+            key: replace(
+                finding,
+                readers=reader_points(calls, units, key, level, next(iter(chosen[key]), None)),
+            )
             for key, finding in findings.items()
         }
     comparisons, global_tests = _comparisons(table, others, pooling, chosen, options, headline)

@@ -239,8 +239,11 @@ class FlexibleCurve:
 
 @dataclass(frozen=True)
 class CalibrationCurves:
+    """flexible_why: why there is no flexible curve."""
+
     reliability: list[ReliabilityBin]
     flexible: FlexibleCurve | None
+    flexible_why: str | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)

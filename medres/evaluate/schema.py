@@ -27,6 +27,7 @@ from medres.evaluate.results import (
     OperatingPoint,
     PartialAuc,
     RateAtFixed,
+    TwoRates,
     WilsonTerms,
 )
 from medres.evaluate.serialization import ABSENT, INLINE, JsonObject, to_plain
@@ -79,15 +80,34 @@ class WorstErrors:
     false_positives: list[ErrorCase]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class PairedRates:
+    """Differences a - b: of two models at a threshold that was declared for both, or of a model at
+    its own threshold and a reader."""
+
+    operating_point: str
+    threshold: float | None
+    sensitivity_difference: Estimate
+    sensitivity_p: float | None
+    specificity_difference: Estimate
+    specificity_p: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReaderPoint:
-    """A human reader's calls in one arm of a reader study."""
+    """A human reader's calls in one arm of a reader study, over the units that have a score of the
+    model too. n_without_score: rated units that have none and are left out. model: the model on the
+    same units, at its first threshold; difference: model - reader.
+    """
 
     reader: str
     arm: str
     n: int
+    n_without_score: int = 0
     sensitivity: Estimate
     specificity: Estimate
+    model: TwoRates | None = field(default=None, metadata=ABSENT)
+    difference: PairedRates | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,18 +202,6 @@ class Finding:
     @property
     def n_negative(self) -> int:
         return self.n - self.n_positive
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedRates:
-    """Differences a - b at a threshold that was declared for both models."""
-
-    operating_point: str
-    threshold: float
-    sensitivity_difference: Estimate
-    sensitivity_p: float | None
-    specificity_difference: Estimate
-    specificity_p: float | None
 
 
 @dataclass(frozen=True)

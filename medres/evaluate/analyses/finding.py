@@ -17,7 +17,7 @@ from medres.evaluate.metrics.calibration import (
     n_clipped,
     reliability,
 )
-from medres.evaluate.metrics.calibration_curve import flexible_curve, ici_estimate
+from medres.evaluate.metrics.calibration_curve import curve_or_why, ici_estimate
 from medres.evaluate.metrics.decision_curve import decision_curve_report
 from medres.evaluate.metrics.goodness_of_fit import goodness_of_fit_report
 from medres.evaluate.metrics.operating_point import (
@@ -229,7 +229,12 @@ def _curves(
 ) -> Curves:
     calibration = None
     if calibrated:
-        calibration = CalibrationCurves(reliability(sample, options.level), flexible_curve(sample))
+        bins, curve = reliability(sample, options.level), curve_or_why(sample)
+        calibration = (
+            CalibrationCurves(bins, None, curve)
+            if isinstance(curve, str)
+            else CalibrationCurves(bins, curve)
+        )
     return Curves(
         counts=thin_curve(rank_counts(sample.label, sample.score)),
         histogram=_histogram(sample),

@@ -32,16 +32,22 @@ def paired_rates(a: Sample, b: Sample, threshold: Threshold, level: float) -> Pa
     """Differences of sensitivity and of specificity (a - b) at a threshold that holds for both,
     with p-values.
     """
+    calls = [s.score >= threshold.value for s in (a, b)]
+    return paired_calls(a.label, calls[0], calls[1], a.patient, threshold, level)
+
+
+def paired_calls(
+    label: Bools, a: Bools, b: Bools, patient: Int64Array, threshold: Threshold, level: float
+) -> PairedRates:
+    """The same for calls (n,): whether a and b call each unit positive."""
     differences = []
-    for members in (a.label, ~a.label):
-        right = [(s.score >= threshold.value)[members] == a.label[members] for s in (a, b)]
-        differences.append(
-            paired_difference_of_rates(right[0], right[1], a.patient[members], level)
-        )
+    for members in (label, ~label):
+        right = [calls[members] == label[members] for calls in (a, b)]
+        differences.append(paired_difference_of_rates(right[0], right[1], patient[members], level))
     (sensitivity, sensitivity_p), (specificity, specificity_p) = differences
     return PairedRates(
         operating_point=threshold.name,
-        threshold=threshold.value,
+        threshold=None if threshold.why else threshold.value,
         sensitivity_difference=sensitivity,
         sensitivity_p=sensitivity_p,
         specificity_difference=specificity,

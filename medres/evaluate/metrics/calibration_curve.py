@@ -25,6 +25,8 @@ ICI_REPLICATES = 200
 MIN_FOR_CURVE = 200
 SEED = 20240301
 CURVE_POINTS = 60
+TOO_FEW_VALUES = "too few different probabilities for a curve"
+SEPARATED = "the classes are perfectly separated: the curve does not exist"
 MIN_GAP = 1e-4  # between two knots, in logits: below it there is no useful curve
 
 
@@ -49,10 +51,10 @@ def ici_estimate(sample: Sample, level: float) -> Estimate:
         return undefined("one class only", n=n)
     grouped = grouped_spline(sample.score)
     if grouped is None:
-        return undefined("too few different probabilities for a curve", n=n)
+        return undefined(TOO_FEW_VALUES, n=n)
     value = _ici(grouped, sample.label.astype(np.float64), np.ones(n))
     if value is None:
-        return undefined("the classes are perfectly separated: the curve does not exist", n=n)
+        return undefined(SEPARATED, n=n)
     draws = _draws(grouped, sample)
     defined = draws[~np.isnan(draws)]
     estimate = partial(
@@ -72,19 +74,30 @@ def ici_estimate(sample: Sample, level: float) -> Estimate:
 
 
 def flexible_curve(sample: Sample) -> FlexibleCurve | None:
-    """The curve at CURVE_POINTS quantiles of the probability; None if a class has fewer than 200
-    units or the curve does not exist.
+    """As `curve_or_why`, with None for the reason."""
+    curve = curve_or_why(sample)
+    return None if isinstance(curve, str) else curve
+
+
+def curve_or_why(sample: Sample) -> FlexibleCurve | str:
+    """The curve at CURVE_POINTS quantiles of the probability; or why there is none: a class has
+    fewer than 200 units, or the curve does not exist.
     """
     if min(sample.n_positive, sample.n_negative) < MIN_FOR_CURVE:
-        return None
+        return (
+            f"it needs at least {MIN_FOR_CURVE} with and {MIN_FOR_CURVE} without the finding, and "
+            f"there are {sample.n_positive} and {sample.n_negative}"
+        )
     grouped = grouped_spline(sample.score)
     beta = (
         None
         if grouped is None
         else _fit(grouped, sample.label.astype(np.float64), np.ones(sample.label.size))
     )
-    if grouped is None or beta is None:
-        return None
+    if grouped is None:
+        return TOO_FEW_VALUES
+    if beta is None:
+        return SEPARATED
     at = np.unique(np.quantile(sample.score, np.linspace(0.005, 0.995, CURVE_POINTS)))
     observed = expit(spline(clipped_logit(at), grouped.knots) @ beta)
     return FlexibleCurve(at.tolist(), observed.tolist())

@@ -69,6 +69,11 @@ class Threshold:
     n_class_patients: int | None = None
 
     @property
+    def unasked(self) -> bool:
+        """Whether it is Youden's point under the name that it has when nobody asked for it."""
+        return self.name == FROZEN_NAME and self.source.get("criterion") == "youden"
+
+    @property
     def why(self) -> str | None:
         """Why the value is not a finite number; None if it is."""
         if math.isnan(self.value):
@@ -200,7 +205,8 @@ def choose_thresholds(
     declared: Any,
     criteria: Mapping[str, str] | None = None,
 ) -> dict[str, list[Threshold]]:
-    """The thresholds of each finding, frozen ones first.
+    """The thresholds of each finding: those that someone asked for, frozen ones first; last Youden's,
+    which is always found.
 
     declared: a number, {finding: {name: x}}, a list of these, or frozen thresholds of a model file
         as dicts. Those that were chosen at another unit of analysis would not be frozen here and
@@ -236,7 +242,7 @@ def choose_thresholds(
             source = ThresholdSource(split="the evaluated data", n_patients=sample.n_patients)
             best = youden_point(sample, "exploratory", "youden", source)
             thresholds += [best] if best else []
-        thresholds.sort(key=lambda t: t.origin != "frozen")
+        thresholds.sort(key=lambda t: (t.unasked, t.origin != "frozen"))
     return chosen
 
 

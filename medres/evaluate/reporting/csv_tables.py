@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 
 from medres.evaluate.results import Multiclass, OperatingPoint
-from medres.evaluate.schema import Comparison, Finding, Report
+from medres.evaluate.schema import Comparison, Finding, ReaderPoint, Report
 from medres.evaluate.serialization import to_plain
 from medres.evaluate.statistics.estimate import Estimate
 
@@ -177,7 +177,21 @@ def _readers(finding: Finding) -> Iterator[Row]:
             **_scalars(reader),
             **_columns(reader.sensitivity, "sensitivity_"),
             **_columns(reader.specificity, "specificity_"),
+            **_against_model(reader),
         }
+
+
+def _against_model(reader: ReaderPoint) -> Row:
+    if reader.model is None or reader.difference is None:
+        return {}
+    return {
+        **_columns(reader.model.sensitivity, "model_sensitivity_"),
+        **_columns(reader.model.specificity, "model_specificity_"),
+        **_columns(reader.difference.sensitivity_difference, "sensitivity_difference_"),
+        "sensitivity_p": reader.difference.sensitivity_p,
+        **_columns(reader.difference.specificity_difference, "specificity_difference_"),
+        "specificity_p": reader.difference.specificity_p,
+    }
 
 
 def _comparison(comparison: Comparison, title: str) -> Row:

@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from medres.evaluate.reporting import html_figures
 from medres.evaluate.reporting.html_figures import ForestRow
-from medres.evaluate.reporting.narrative import MISSING, interval, limits, percent
+from medres.evaluate.reporting.narrative import MISSING, interval, limits, percent, threshold_words
+from medres.evaluate.results import CalibrationCurves
 from medres.evaluate.schema import Curves, Finding, OtherUnit, Report
 from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
 from medres.evaluate.serialization import JsonObject, to_plain
@@ -55,6 +56,7 @@ def page(report: Report, pictures: Pictures | None = None) -> str:
         task=task_named(report.task),
         demographics=to_plain(report.flow.demographics),
         provenance=to_plain(report.provenance),
+        words=threshold_words,
         css=Markup(css),
         script=Markup(script),
         pictures=pictures or {},
@@ -251,7 +253,7 @@ def _figures(finding: Finding) -> list[_Figure]:
                 "Calibration",
                 Markup(html_figures.calibration(finding.title, curves.calibration)),
                 "On the diagonal, predicted probability and observed frequency agree. The bins "
-                "hold approximately equal numbers.",
+                "hold approximately equal numbers. " + _about_smooth(curves.calibration),
             )
         )
     if finding.decision_curve.model is not None:
@@ -265,6 +267,12 @@ def _figures(finding: Finding) -> list[_Figure]:
             )
         )
     return figures
+
+
+def _about_smooth(curves: CalibrationCurves) -> str:
+    if curves.flexible_why is None:
+        return "Line: flexible calibration curve."
+    return f"No flexible calibration curve is drawn: {curves.flexible_why}."
 
 
 def _overview(report: Report) -> Markup | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from medres.evaluate.metrics.auc import SMALL_CLASS, WIDE_AUC, WIDE_CLASS
 from medres.evaluate.metrics.thresholds import FEW_PATIENTS
+from medres.evaluate.results import OperatingPoint
 from medres.evaluate.schema import Finding, Headline, OtherUnit, Report, ReportWarning
 from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
 from medres.evaluate.statistics.estimate import Estimate
@@ -88,12 +89,21 @@ def summary(finding: Finding | OtherUnit, unit: str, headline: Headline = "image
     sensitivity, specificity = point.rates.sensitivity, point.rates.specificity
     positives, negatives = sensitivity.denominator, specificity.denominator
     return (
-        f"At the {point.origin} threshold, the model classifies {point.table.tp} of "
+        f"At {threshold_words(point)}, the model classifies {point.table.tp} of "
         f"{positives} {unit_noun(positives, unit)} with the finding as positive (sensitivity "
         f"{percent_with_interval(sensitivity)}) and {point.table.tn} of {negatives} "
         f"{unit_noun(negatives, unit)} without the finding as negative (specificity "
         f"{percent_with_interval(specificity)}). {text}"
     )
+
+
+def threshold_words(point: OperatingPoint) -> str:
+    """A threshold in words: "the frozen threshold “screening” (sensitivity:0.95)"."""
+    criterion = (point.source or {}).get("criterion")
+    words = f"the {point.origin} threshold"
+    if criterion != "youden":
+        words += f" “{point.name}”"
+    return f"{words} ({criterion})" if criterion else words
 
 
 def report_warnings(report: Report) -> list[ReportWarning]:

@@ -50,7 +50,11 @@ class AnalysisUnits:
 
     def usable(self, name: str) -> np.ndarray:
         """(n,) units with a label of 0 or 1 and a score."""
-        return ~self.refused & np.isin(self.label[name], (0.0, 1.0))
+        return ~self.refused & self.assessed(name)
+
+    def assessed(self, name: str) -> np.ndarray:
+        """(n,) units with a label of 0 or 1."""
+        return np.isin(self.label[name], (0.0, 1.0))
 
     def sample(self, name: str) -> Sample:
         use = self.usable(name)
