@@ -205,8 +205,8 @@ def choose_thresholds(
     declared: Any,
     criteria: Mapping[str, str] | None = None,
 ) -> dict[str, list[Threshold]]:
-    """The thresholds of each finding: those that someone asked for, frozen ones first; last Youden's,
-    which is always found.
+    """The thresholds of each finding: those that someone asked for, frozen ones first; last
+    Youden's, which is always found.
 
     declared: a number, {finding: {name: x}}, a list of these, or frozen thresholds of a model file
         as dicts. Those that were chosen at another unit of analysis would not be frozen here and

@@ -101,8 +101,9 @@ def threshold_words(point: OperatingPoint) -> str:
     """A threshold in words: "the frozen threshold “screening” (sensitivity:0.95)"."""
     criterion = (point.source or {}).get("criterion")
     words = f"the {point.origin} threshold"
-    if criterion != "youden":
-        words += f" “{point.name}”"
+    if criterion == "youden":
+        return f"{words} (Youden's point)"
+    words += f" “{point.name}”"
     return f"{words} ({criterion})" if criterion else words
 
 

@@ -146,9 +146,9 @@ def test_all_options_together(scores: Path, tmp_path: Path, capsys) -> None:
     numbers = json.loads((tmp_path / "R" / "report.json").read_text())
     points = numbers["findings"]["positive"]["operating_points"]
     assert [(p["origin"], p["name"]) for p in points] == [
-        ("frozen", "default"), ("frozen", "screening"), ("declared", "low"),
+        ("frozen", "screening"), ("declared", "low"), ("frozen", "default"),
     ]  # fmt: skip
-    assert points[1]["source"]["criterion"] == "sensitivity:0.95"
+    assert points[0]["source"]["criterion"] == "sensitivity:0.95"
     assert numbers["comparisons"][0]["margin"] == 0.05
 
 

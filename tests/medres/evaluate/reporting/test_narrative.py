@@ -37,7 +37,7 @@ def cohort(n: int = 200, seed: int = 0) -> pd.DataFrame:
             ["rule-in", "0.3", "default"],
             "the frozen threshold “rule-in” (specificity:0.9)",
         ),
-        ({}, ["default"], "the frozen threshold (youden)"),
+        ({}, ["default"], "the frozen threshold (Youden's point)"),
         (
             {"operating_points": {"default": "specificity:0.9"}},
             ["default"],

@@ -160,13 +160,13 @@ def click(browser: Browser, selector: str) -> None:
     browser.js(f"document.querySelector({json.dumps(selector)}).click()")
 
 
-def test_it_starts_at_the_frozen_point(opened) -> None:
+def test_it_starts_at_the_point_that_was_asked_for(opened) -> None:
     browser, finding, _ = opened
     point = finding["operating_points"][0]
     assert [int(text(browser, k)) for k in ("tp", "fp", "fn", "tn")] == [
         point[k] for k in ("tp", "fp", "fn", "tn")
     ]
-    assert text(browser, "badge") == "default (frozen)"
+    assert text(browser, "badge") == "high (declared)"
     low, high = point["sensitivity"]["ci_low"], point["sensitivity"]["ci_high"]
     assert f"{100 * low:.0f}% to {100 * high:.0f}%" in text(browser, "sensitivity")
 
@@ -192,9 +192,9 @@ def test_the_slider_moves_counts_marks_and_badge(opened) -> None:
     after = browser.js(places)
     assert [old for old, new in zip(before, after, strict=True) if old == new] == []
     click(browser, '[data-role="reset"][data-point="1"]')
-    assert text(browser, "badge") == "high (declared)"
-    click(browser, '[data-role="reset"][data-point="0"]')
     assert text(browser, "badge") == "default (frozen)"
+    click(browser, '[data-role="reset"][data-point="0"]')
+    assert text(browser, "badge") == "high (declared)"
 
 
 def test_prevalence_per_thousand(opened) -> None:
