@@ -301,7 +301,7 @@ def test_scored_brings_its_own_settings_and_arguments_take_precedence(scores: Pa
     assert numbers["title"] == "spot"
     finding = numbers["findings"]["positive"]
     points = [(point["origin"], point["threshold"]) for point in finding["operating_points"]]
-    assert points == [("frozen", 0.55), ("declared", 0.4)]
+    assert points == [("declared", 0.4), ("frozen", 0.55)]
     assert {row["column"] for row in finding["subgroups"]} == {"site"}
     assert evaluate(scored, unit="image").numbers["analysis_unit"] == "image"
 
