@@ -301,7 +301,7 @@ def test_scored_brings_its_own_settings_and_arguments_take_precedence(scores: Pa
     assert numbers["title"] == "spot"
     finding = numbers["findings"]["positive"]
     points = [(point["origin"], point["threshold"]) for point in finding["operating_points"]]
-    assert points == [("declared", 0.4), ("frozen", 0.55)]
+    assert points == [("frozen", 0.55), ("declared", 0.4)]
     assert {row["column"] for row in finding["subgroups"]} == {"site"}
     assert evaluate(scored, unit="image").numbers["analysis_unit"] == "image"
 
@@ -337,7 +337,7 @@ def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, mo
     assert numbers["flow"]["ingest"] == {"given": 90}
     assert numbers["provenance"]["model"] == "abc"
     points = numbers["findings"]["positive"]["operating_points"]
-    assert [(p["origin"], p["threshold"]) for p in points] == [("frozen", 0.55), ("declared", 0.4)]
+    assert [(p["origin"], p["threshold"]) for p in points] == [("declared", 0.4), ("frozen", 0.55)]
 
 
 def test_as_a_module_without_tensorflow(scores: Path, tmp_path: Path) -> None:
