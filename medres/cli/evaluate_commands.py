@@ -196,18 +196,23 @@ def evaluate(
 
 
 def auc_lines(diagnostic: DiagnosticReport) -> list[str]:
-    """One line per finding: its AUC with the interval, or why there is none."""
-    from medres.evaluate.reporting.narrative import interval
+    """One line per finding: its leading AUC with the interval, or why there is none, and whether it
+    is no better than chance."""
+    from medres.evaluate.reporting.narrative import against_chance, interval, leading_auc
 
     lines = []
     for finding in diagnostic.report.findings.values():
-        auc = finding.auc
+        auc = leading_auc(finding, diagnostic.report.headline)
         if auc.estimate is None:
             lines.append(f"{finding.title}: no AUC ({auc.why})")
         elif auc.ci_low is None:
             lines.append(f"{finding.title}: AUC {auc.estimate:.3f} ({auc.why})")
         else:
-            lines.append(f"{finding.title}: AUC {auc.estimate:.3f} ({interval(auc)}; {auc.method})")
+            verdict = against_chance(auc.estimate, auc.ci_low, auc.ci_high)
+            lines.append(
+                f"{finding.title}: AUC {auc.estimate:.3f} ({interval(auc)}; {auc.method})"
+                + (f": {verdict}" if verdict else "")
+            )
     return lines
 
 

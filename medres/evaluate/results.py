@@ -197,13 +197,17 @@ class GoodnessOfFit:
 @dataclass(frozen=True)
 class DecisionCurve:
     """Net benefit at each threshold probability; all lists have one entry per threshold, or the
-    whole curve is null with `why`."""
+    whole curve is null with `why`. recalibrated: of the model, with its risks moved from the
+    prevalence in the sample to the stated one. prevalence_source: which of them `prevalence` is.
+    """
 
     prevalence: float | None
     threshold: list[float] | None
     model: list[Estimate] | None
     all: list[Estimate] | None
     interventions_avoided: list[float] | None = field(default=None, metadata=ABSENT)
+    recalibrated: list[Estimate] | None = field(default=None, metadata=ABSENT)
+    prevalence_source: Literal["sample", "stated"] | None = field(default=None, metadata=ABSENT)
     why: str | None = field(default=None, metadata=ABSENT)
 
 

@@ -54,6 +54,9 @@ from medres.evaluate.statistics.intervals import (
 )
 
 NOT_PROBABILITIES = "some scores are outside 0..1: they are ranks, not probabilities"
+HARD_SCORES = (
+    "all scores are 0 or 1: they are decisions, not probabilities, so calibration means nothing"
+)
 HISTOGRAM_BINS = 40
 CASE_CONTROL = (
     "cases and controls were sampled separately, so the proportion of positives is not that of the "
@@ -124,6 +127,11 @@ def is_probability(sample: Sample) -> bool:
     return bool(np.all((sample.score >= 0.0) & (sample.score <= 1.0)))
 
 
+def is_hard(sample: Sample) -> bool:
+    """Whether the scores are decisions: 0 or 1 only."""
+    return bool(np.all((sample.score == 0.0) | (sample.score == 1.0)))
+
+
 def wilson_terms(points: list[OperatingPoint], level: float) -> WilsonTerms:
     """Design effects and quantiles of sensitivity and specificity at the first point, for the
     page's live intervals.
@@ -171,6 +179,8 @@ def _probability_figures(sample: Sample, options: ReportOptions) -> _Probability
         why = "no unit"
     elif not is_probability(sample):
         why = NOT_PROBABILITIES
+    elif is_hard(sample):
+        why = HARD_SCORES
     if why is not None:
         null = undefined(why)
         missing = NoCalibration(
@@ -207,7 +217,10 @@ def _decision_curve(
         why = CASE_CONTROL + ": state one with --prevalence"
     if why is not None:
         return DecisionCurve(prevalence, None, None, None, why=why)
-    return decision_curve_report(sample, prevalence, options.level)
+    prior = None
+    if not options.case_control and not is_hard(sample):
+        prior = sample.n_positive / sample.label.size
+    return decision_curve_report(sample, prevalence, options.level, prior)
 
 
 def _uncertain_bounds(units: AnalysisUnits, name: str, options: ReportOptions) -> UncertainBounds:

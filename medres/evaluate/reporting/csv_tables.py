@@ -4,7 +4,7 @@ statistics packages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 
 from medres.evaluate.results import Multiclass, OperatingPoint
@@ -140,11 +140,13 @@ def _curve(finding: Finding) -> Iterator[Row]:
 
 def _decision_curve(finding: Finding) -> Iterator[Row]:
     curve = finding.decision_curve
-    for threshold, model, everyone, avoided in zip(
+    moved: Sequence[Estimate | None] = curve.recalibrated or [None] * len(curve.threshold or [])
+    for threshold, model, everyone, avoided, recalibrated in zip(
         curve.threshold or [],
         curve.model or [],
         curve.all or [],
         curve.interventions_avoided or [],
+        moved,
         strict=True,
     ):
         yield {
@@ -154,6 +156,8 @@ def _decision_curve(finding: Finding) -> Iterator[Row]:
             **_columns(model),
             "all": everyone.estimate,
             "interventions_avoided": avoided,
+            "prevalence_source": curve.prevalence_source,
+            **({} if recalibrated is None else _columns(recalibrated, "recalibrated_")),
         }
 
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from medres.evaluate.reporting import html_figures
 from medres.evaluate.reporting.html_figures import ForestRow
 from medres.evaluate.reporting.narrative import MISSING, interval, limits, percent, threshold_words
-from medres.evaluate.results import CalibrationCurves
+from medres.evaluate.results import CalibrationCurves, DecisionCurve
 from medres.evaluate.schema import Curves, Finding, OtherUnit, Report
 from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
 from medres.evaluate.serialization import JsonObject, to_plain
@@ -261,12 +261,27 @@ def _figures(finding: Finding) -> list[_Figure]:
             _Figure(
                 "Decision curve",
                 Markup(html_figures.decision_curve(finding.title, finding.decision_curve)),
-                "Net benefit of the model per unit, with its confidence interval; dashed line: "
-                "treat all. Higher is better. The threshold probability is a risk as predicted by "
-                "the model.",
+                _about_decisions(finding.decision_curve),
             )
         )
     return figures
+
+
+def _about_decisions(curve: DecisionCurve) -> str:
+    stated = curve.prevalence_source == "stated"
+    text = (
+        f"At {html_figures.prevalence_words(curve)}. Net benefit of the model per unit, with its "
+        "confidence interval; dashed line: treat all. Higher is better. The threshold probability "
+        "is a risk as predicted by the model"
+    )
+    if not stated:
+        return text + "."
+    if curve.recalibrated is None:
+        return text + ": it was not recalibrated to the stated prevalence."
+    return (
+        text + "; for the dotted curve, the risks were recalibrated from the prevalence in the "
+        "sample to the stated one by the ratio of the prior odds."
+    )
 
 
 def _about_smooth(curves: CalibrationCurves) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from medres.evaluate.reporting.narrative import interval
+from medres.evaluate.reporting.narrative import interval, percent
 from medres.evaluate.results import CalibrationCurves, Curve, DecisionCurve, Histogram
 from medres.evaluate.schema import Finding
 from medres.evaluate.statistics.estimate import Estimate
@@ -136,7 +136,8 @@ def decision_curve(title: str, curve: DecisionCurve) -> str:
     """
     grid, estimates = curve.threshold or [], curve.model or []
     model, treat_all = _points(grid, estimates), _points(grid, curve.all or [])
-    top = max(0.005, *(benefit for _, benefit in model)) * 1.25
+    moved = [] if curve.recalibrated is None else _points(grid, curve.recalibrated)
+    top = max(0.005, *(benefit for _, benefit in [*model, *moved])) * 1.25
     low = -0.25 * top
     axes = Axes(
         *SIZE, (0.0, 1.0), (low, top), name=f"Decision curve of {title}", figure="utility", left=66
@@ -150,12 +151,24 @@ def decision_curve(title: str, curve: DecisionCurve) -> str:
     axes.polygon([t for t, _ in edge], [min(top, max(low, limit)) for _, limit in edge], "band")
     for xs, ys in _runs(model, low):
         axes.line(xs, ys, "curve")
-    axes.text(0.98, top, "model", "big strong-negative", "end", dy=14)
+    if moved:
+        for xs, ys in _runs(moved, low):
+            axes.line(xs, ys, "curve recalibrated")
+        axes.text(0.98, top, "···  risks recalibrated", "note", "end", dy=48)
+    axes.text(0.98, top, "—  model", "big strong-negative", "end", dy=14)
+    axes.text(0.98, top, prevalence_words(curve), "note", "end", dy=31)
     if treat_all:
         last_t, last_benefit = treat_all[-1]
         axes.text(last_t, max(low, last_benefit), "treat all", "note", dx=6, dy=-4)
     axes.text(0.98, 0, "treat none", "note", "end", dy=15)
     return axes.render()
+
+
+def prevalence_words(curve: DecisionCurve) -> str:
+    """The prevalence of a decision curve, and whose it is."""
+    source = "the stated prevalence" if curve.prevalence_source == "stated" else "a prevalence"
+    where = "" if curve.prevalence_source == "stated" else " (in the sample)"
+    return f"{source} of {percent(curve.prevalence)}{where}"
 
 
 def forest(name: str, rows: list[ForestRow], low: float) -> str:

@@ -77,6 +77,18 @@ def test_the_finding_of_a_model_is_named(scores: Path) -> None:
     assert line.startswith("effusion: AUC 0.")
 
 
+def test_the_terminal_says_that_a_model_is_no_better_than_chance() -> None:
+    rng = np.random.default_rng(0)
+    label = np.arange(200) % 2
+    frame = pd.DataFrame({"label": label, "score": rng.random(200)})
+    (line,) = auc_lines(evaluate(frame))
+    assert line.endswith("no better than chance, because the interval includes 0.5")
+    (line,) = auc_lines(evaluate(frame.assign(score=0.3 * frame.score - 0.2 * label)))
+    assert line.endswith("ranks the wrong way round")
+    (line,) = auc_lines(evaluate(frame.assign(score=0.3 * frame.score + 0.2 * label)))
+    assert "chance" not in line
+
+
 def fake_scoring(monkeypatch: pytest.MonkeyPatch, scored: Scored) -> list[tuple[str, str, str]]:
     """Replace medres.inference.scoring, which starts TensorFlow; returns the calls of score."""
     calls = []

@@ -120,7 +120,7 @@
       const inside = f.probability && threshold > 0 && threshold < 1, share = f.prevalence;
       const benefit = (tp / P) * share - ((fp / N) * (1 - share) * threshold) / (1 - threshold);
       const everyone = share - ((1 - share) * threshold) / (1 - threshold), avoided = (benefit - everyone) / (threshold / (1 - threshold));
-      get("benefit").textContent = inside && share !== null ? `Net benefit at a threshold probability of ${percent(threshold)}: ${signed(benefit)} per ${f.unit} (treat all: ${signed(everyone)}; ` +
+      get("benefit").textContent = inside && share !== null ? `Net benefit at a threshold probability of ${percent(threshold)} and a prevalence of ${percent(share)}: ${signed(benefit)} per ${f.unit} (treat all: ${signed(everyone)}; ` +
         `${Math.abs(100 * avoided).toFixed(0)} ${avoided < 0 ? "more" : "fewer"} interventions per 100 ${f.units} for the same number of cases found)` : "";
       const badge = get("badge");
       badge.textContent = state.name ? `${state.name} (${state.origin})` : "selected by hand: not a pre-specified threshold";
