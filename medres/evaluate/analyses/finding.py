@@ -42,7 +42,7 @@ from medres.evaluate.results import (
     WilsonTerms,
 )
 from medres.evaluate.schema import Bound, Curves, Finding, UncertainBounds
-from medres.evaluate.scores.sample import Sample, rank_counts
+from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.bootstrap import replicates_for
 from medres.evaluate.statistics.estimate import Estimate, undefined
@@ -249,7 +249,7 @@ def _curves(
             else CalibrationCurves(bins, curve)
         )
     return Curves(
-        counts=thin_curve(rank_counts(sample.label, sample.score)),
+        counts=thin_curve(sample.counts),
         histogram=_histogram(sample),
         wilson=wilson_terms(points, options.level),
         calibration=calibration,

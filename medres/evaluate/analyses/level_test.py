@@ -173,5 +173,5 @@ class _Table:
 
 def _varies(patient: Int64Array, code: Int64Array) -> bool:
     """Whether any patient has units of several levels."""
-    pairs = np.unique(np.stack([patient, code]), axis=1)
-    return bool(pairs.shape[1] > np.unique(patient).size)
+    levels, patients = int(code.max()) + 1, np.count_nonzero(np.bincount(patient))
+    return bool(np.count_nonzero(np.bincount(patient * levels + code)) > patients)

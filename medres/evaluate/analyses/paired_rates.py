@@ -20,7 +20,7 @@ from medres.evaluate.metrics.roc import (
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.results import GlobalTest
 from medres.evaluate.schema import PairedRates
-from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
+from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample, compact_codes
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import degrees, normal_quantile, t_quantile
 
@@ -67,8 +67,8 @@ def paired_difference_of_rates(
     if n == 0:
         return undefined("no unit in the denominator", n=0), None
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    _, cluster = np.unique(patient, return_inverse=True)
-    groups, difference = int(cluster.max()) + 1, (only_a - only_b) / n
+    cluster, groups = compact_codes(patient)
+    difference = (only_a - only_b) / n
     if groups == n:
         limits = tango(only_a, only_b, n, normal_quantile(level))
         return Estimate(difference, *limits, level, "two", "Tango 1998", n=n), mcnemar(

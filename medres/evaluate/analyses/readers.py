@@ -55,7 +55,7 @@ def load_readers(
     )
     table["key"] = id_texts(table["key"], fold=fold_ids)
     rating = pd.to_numeric(table["rating"], errors="coerce")
-    unknown_unit = ~table["key"].isin(units.key.astype(str))
+    unknown_unit = ~table["key"].isin(units.key)
     repeated = table.duplicated(["reader", "arm", "key", "finding"])
     checks = (
         ("bad_rating", "a rating other than 0 (negative) or 1 (positive)", ~rating.isin([0, 1])),
@@ -88,7 +88,7 @@ def reader_points(
     """One point per reader and arm, over the units that the reader rated and that have a label and
     a score, so that reader and model are compared on the same units. threshold: the model's.
     """
-    row_of_key = pd.Series(np.arange(units.n_units), index=units.key.astype(str))
+    row_of_key = pd.Series(np.arange(units.n_units), index=units.key)
     points = []
     for (reader, arm), rows in readers[readers["finding"] == name].groupby(
         ["reader", "arm"], sort=True

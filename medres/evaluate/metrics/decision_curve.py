@@ -5,7 +5,7 @@ one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +40,16 @@ def decision_curve_report(
         weight = threshold / (1.0 - threshold)
         model.append(
             _net_benefit(
-                sample, _acted(sample, sample.score >= threshold), weight, prevalence, level
+                sample,
+                _part(sample, sample.score >= threshold, all_acted),
+                weight,
+                prevalence,
+                level,
             )
         )
         everyone.append(_net_benefit(sample, all_acted, weight, prevalence, level))
         if moved is not None and recalibrated is not None:
-            acted = _acted(sample, moved >= threshold)
+            acted = _part(sample, moved >= threshold, all_acted)
             recalibrated.append(_net_benefit(sample, acted, weight, prevalence, level))
         avoided.append(
             (float(model[-1].estimate or 0.0) - float(everyone[-1].estimate or 0.0)) / weight
@@ -93,17 +97,23 @@ class _Acted:
 
 
 def _acted(sample: Sample, acted: NDArray[np.bool_]) -> _Acted:
-    groups = int(sample.patient.max()) + 1
+    positive, negative = _by_patient(sample, sample.label), _by_patient(sample, ~sample.label)
+    return _part(sample, acted, _Acted(positive, negative, positive, negative))
 
-    def count(chosen: NDArray[np.bool_]) -> Float64Array:
-        return np.bincount(sample.patient[chosen], minlength=groups).astype(np.float64)
 
-    return _Acted(
-        count(acted & sample.label),
-        count(acted & ~sample.label),
-        count(sample.label),
-        count(~sample.label),
+def _part(sample: Sample, acted: NDArray[np.bool_], everybody: _Acted) -> _Acted:
+    return replace(
+        everybody,
+        tp=_by_patient(sample, acted & sample.label),
+        fp=_by_patient(sample, acted & ~sample.label),
     )
+
+
+def _by_patient(sample: Sample, chosen: NDArray[np.bool_]) -> Float64Array:
+    if not sample.clustered:
+        return chosen.astype(np.float64)
+    groups = int(sample.patient.max()) + 1
+    return np.bincount(sample.patient[chosen], minlength=groups).astype(np.float64)
 
 
 def _net_benefit(

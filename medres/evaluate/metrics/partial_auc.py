@@ -11,10 +11,11 @@ from functools import partial
 import numpy as np
 
 from medres.evaluate.results import PartialAuc, RateAtFixed
-from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample, rank_counts
+from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample
 from medres.evaluate.statistics.bootstrap import (
     ENOUGH_FOR_PERCENTILES,
     Statistic,
+    coarsened,
     percentile_estimate,
     resampled,
     score_limits,
@@ -68,11 +69,11 @@ def partial_auc_report(
     if sample.n_positive == 0 or sample.n_negative == 0:
         null = undefined("one class only", n=sample.label.size)
         return _shaped(dict.fromkeys(_statistics(), null))
-    counts = rank_counts(sample.label, sample.score)
+    counts = sample.counts
     smaller = min(sample.effective_patients(True), sample.effective_patients(False))
     statistics = _statistics()
     plotted = _plotted_statistics(sample) if smaller < ENOUGH_FOR_PERCENTILES else {}
-    draws = resampled(sample, {**statistics, **plotted}, replicates)
+    draws = resampled(coarsened(sample), {**statistics, **plotted}, replicates)
     quantile = t_quantile(level, degrees(smaller))
     estimates = {}
     for name, statistic in statistics.items():

@@ -28,7 +28,7 @@ import numpy as np
 from medres.errors import EvaluationError
 from medres.evaluate.results import Origin, ThresholdSource
 from medres.evaluate.scores.ids import shared_ids
-from medres.evaluate.scores.sample import Counts, Int64Array, Sample, rank_counts
+from medres.evaluate.scores.sample import Counts, Int64Array, Sample
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.intervals import proportion_estimate
@@ -116,7 +116,7 @@ def threshold(sample: Sample, rule: Criterion) -> float | None:
     >>> threshold(sample, criterion("youden"))
     0.5
     """
-    counts = rank_counts(sample.label, sample.score)
+    counts = sample.counts
     best = _best(sample, counts, rule)
     return None if best is None else midway(counts, best)
 
@@ -189,7 +189,7 @@ def youden_point(
     """
     if sample.n_positive == 0 or sample.n_negative == 0:
         return None
-    counts = rank_counts(sample.label, sample.score)
+    counts = sample.counts
     gain = _youden_gain(counts)
     equal = int(np.count_nonzero(gain == gain.max())) - 1
     found = ThresholdSource(criterion="youden", **source)
