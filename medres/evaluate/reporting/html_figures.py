@@ -185,9 +185,11 @@ def forest(name: str, rows: list[ForestRow], low: float) -> str:
         top=6,
         bottom=40,
     )
-    _forest_axis(axes, low, bottom)
+    _forest_axis(axes, low)
+    if low < 0.5:
+        axes.segment(0.5, 0, 0.5, bottom, "chance")
     for i, row in enumerate(rows):
-        axes.raw_text(6, axes.y(i + 0.5) + 4, row.label[:38], "row")
+        axes.raw_text(6, axes.y(i + 0.5) + 4, row.label[:30], "row")
         axes.raw_text(543, axes.y(i + 0.5) + 4, _auc_text(row), "row" if row.is_known else "note")
         _interval(axes, row, i + 0.5, low)
     return axes.render("wide")
@@ -207,8 +209,10 @@ def forest_narrow(name: str, rows: list[ForestRow], low: float) -> str:
         top=6,
         bottom=40,
     )
-    _forest_axis(axes, low, bottom)
+    _forest_axis(axes, low)
     for i, row in enumerate(rows):
+        if low < 0.5:  # only beside the interval: the text is above it
+            axes.segment(0.5, i + 0.58, 0.5, i + 0.92, "chance")
         css = "row" if row.is_known else "note"
         axes.raw_text(4, axes.y(i + 0.35) + 4, row.label[:26], "row")
         axes.raw_text(356, axes.y(i + 0.35) + 4, _auc_text(row), css, "end")
@@ -240,14 +244,12 @@ def _runs(points: list[tuple[float, float]], low: float) -> list[tuple[list[floa
     return [run for run in runs if run[0]]
 
 
-def _forest_axis(axes: Axes, low: float, bottom: float) -> None:
+def _forest_axis(axes: Axes, low: float) -> None:
     step = 0.1 if low >= 0.3 else 0.2
     ticks = [
         (low + step * i, f"{low + step * i:.1f}") for i in range(int((1 - low) / step + 1e-9) + 1)
     ]
     axes.grid(ticks, [], "AUC", "")
-    if low < 0.5:
-        axes.segment(0.5, 0, 0.5, bottom, "chance")
 
 
 def _auc_text(row: ForestRow) -> str:
