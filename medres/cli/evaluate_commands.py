@@ -102,6 +102,14 @@ def evaluate(
             "--exact", help="Clopper-Pearson intervals for rates when no patient repeats."
         ),
     ] = False,
+    partial_auc: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS:LOW:HIGH",
+            help="Range of a partial AUC, such as specificity:0.9:1. Repeatable. Default: 0.8 to 1 "
+            "of specificity and of sensitivity.",
+        ),
+    ] = None,
     margin: Annotated[
         float | None, typer.Option(help="Pre-specified non-inferiority margin on the AUC.")
     ] = None,
@@ -165,6 +173,7 @@ def evaluate(
                 level=level,
                 margin=margin,
                 exact=exact,
+                partial_auc=partial_auc or None,
                 pool=pool,
                 pool_label=pool_label,
                 title=title,

@@ -221,6 +221,16 @@ class Histogram:
 
 
 @dataclass(frozen=True)
+class RocBand:
+    """Half-widths of a band around the whole ROC curve, in sensitivity and in specificity."""
+
+    level: float
+    sensitivity: float
+    specificity: float
+    method: str
+
+
+@dataclass(frozen=True)
 class WilsonTerms:
     """Design effects and quantiles of sensitivity and specificity, for the intervals that the page
     computes while its slider moves."""

@@ -27,6 +27,7 @@ from medres.evaluate.results import (
     OperatingPoint,
     PartialAuc,
     RateAtFixed,
+    RocBand,
     TwoRates,
     WilsonTerms,
 )
@@ -55,12 +56,13 @@ class UncertainBounds:
 class Curves:
     """What the figures of a finding are drawn from.
 
-    counts: the ROC curve as counts, thinned. histogram: of the scores by label. wilson: terms for
-        the intervals that the page computes when the threshold is moved. calibration: None if the
-        scores are no probabilities.
+    counts: the ROC curve as counts, thinned. band: around it. histogram: of the scores by label.
+        wilson: terms for the intervals that the page computes when the threshold is moved.
+        calibration: None if the scores are no probabilities.
     """
 
     counts: Curve
+    band: RocBand | None = field(default=None, metadata=ABSENT)
     histogram: Histogram | None = field(default=None, metadata=ABSENT)
     wilson: WilsonTerms
     calibration: CalibrationCurves | None = field(default=None, metadata=INLINE)

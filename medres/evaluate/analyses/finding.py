@@ -27,6 +27,7 @@ from medres.evaluate.metrics.operating_point import (
 from medres.evaluate.metrics.optimism import optimism_corrected
 from medres.evaluate.metrics.partial_auc import partial_auc_report
 from medres.evaluate.metrics.roc import thin_curve
+from medres.evaluate.metrics.roc_band import roc_band
 from medres.evaluate.metrics.sample_size import sample_size_report
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
@@ -77,7 +78,9 @@ def finding_report(
     replicates = replicates_for(units.n_units, len(units.names))
     context = operating_point_context(units, name, options)
     points = [operating_point_report(sample, threshold, context) for threshold in thresholds]
-    partial_auc, at_fixed = partial_auc_report(sample, options.level, replicates)
+    partial_auc, at_fixed = partial_auc_report(
+        sample, options.level, replicates, options.partial_auc
+    )
     probability = _probability_figures(sample, options)
     n_uncertain = int((label == -1.0).sum())
     return Finding(
@@ -250,6 +253,7 @@ def _curves(
         )
     return Curves(
         counts=thin_curve(sample.counts),
+        band=roc_band(sample, options.level),
         histogram=_histogram(sample),
         wilson=wilson_terms(points, options.level),
         calibration=calibration,

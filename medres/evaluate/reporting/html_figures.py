@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from medres.evaluate.reporting.narrative import interval, percent
-from medres.evaluate.results import CalibrationCurves, Curve, DecisionCurve, Histogram
+from medres.evaluate.results import CalibrationCurves, Curve, DecisionCurve, Histogram, RocBand
 from medres.evaluate.schema import Finding
 from medres.evaluate.statistics.estimate import Estimate
 from medres.svg import Axes, fractions, round_ticks
@@ -26,15 +27,32 @@ class ForestRow(NamedTuple):
         return self.auc is not None and self.auc.estimate is not None
 
 
-def roc(finding: Finding, counts: Curve) -> str:
-    """The empirical ROC curve with its operating points and their intervals."""
+class OtherCurve(NamedTuple):
+    """The ROC curve of another model, drawn on paper only."""
+
+    label: str
+    xs: list[float]
+    ys: list[float]
+
+
+def roc(
+    finding: Finding,
+    counts: Curve,
+    band: RocBand | None = None,
+    others: Sequence[OtherCurve] = (),
+) -> str:
+    """The empirical ROC curve in its confidence band, with operating points and their intervals."""
     positive, negative, title = finding.n_positive, finding.n_negative, finding.title
     axes = Axes(*SIZE, (0, 1), (0, 1), name=f"ROC curve of {title}", figure="roc")
     axes.grid(fractions(), fractions(), "1 − specificity", "sensitivity")
+    xs, ys = [0.0, *(v / negative for v in counts.fp)], [0.0, *(v / positive for v in counts.tp)]
+    if band is not None:
+        axes.polygon(*_band_edge(xs, ys, band), "band")
     axes.segment(0, 0, 1, 1, "chance")
-    axes.line(
-        [0, *(v / negative for v in counts.fp)], [0, *(v / positive for v in counts.tp)], "curve"
-    )
+    axes.line(xs, ys, "curve")
+    for i, other in enumerate(others):
+        axes.line(other.xs, other.ys, f"paper overlay o{i % 4}")
+        axes.text(0.98, 0.13 + 0.04 * i, other.label[:30], f"paper note t{i % 4}", "end")
     for point in finding.operating_points:
         sensitivity, specificity = point.rates.sensitivity, point.rates.specificity
         if sensitivity.estimate is None or specificity.estimate is None:
@@ -58,6 +76,20 @@ def roc(finding: Finding, counts: Curve) -> str:
     return axes.render()
 
 
+def _band_edge(xs: list[float], ys: list[float], band: RocBand) -> tuple[list[float], list[float]]:
+    """The polygon between the curve moved up and to the left, and down and to the right."""
+    upper = [(0.0, min(1.0, band.sensitivity))] + [
+        (max(0.0, x - band.specificity), min(1.0, y + band.sensitivity))
+        for x, y in zip(xs, ys, strict=True)
+    ]
+    lower = [
+        (min(1.0, x + band.specificity), max(0.0, y - band.sensitivity))
+        for x, y in zip(xs, ys, strict=True)
+    ] + [(1.0, max(0.0, 1.0 - band.sensitivity))]
+    edge = [*upper, (1.0, 1.0), *reversed(lower), (min(1.0, band.specificity), 0.0), (0.0, 0.0)]
+    return [x for x, _ in edge], [y for _, y in edge]
+
+
 def precision_recall(finding: Finding, counts: Curve) -> str:
     """Precision against recall as a step curve, with the prevalence as the chance level."""
     axes = Axes(
@@ -75,8 +107,13 @@ def precision_recall(finding: Finding, counts: Curve) -> str:
         last_recall = recall
     axes.line(xs, ys, "curve")
     if finding.average_precision.estimate is not None:
-        text = f"average precision {finding.average_precision.estimate:.3f}"
-        axes.text(0.98, 0.93, text, "big", "end")
+        value = finding.average_precision.estimate
+        text = f"average precision {value:.3f}"
+        # away from the curve: it runs along the top if the average precision is high
+        x, y, anchor = (0.98, 0.93, "end") if value < 0.6 else (0.02, 0.52, "start")
+        axes.text(x, y, text, "big", anchor)
+        if finding.average_precision.bounds is not None:
+            axes.text(x, y - 0.04, interval(finding.average_precision), "note", anchor)
     return axes.render()
 
 

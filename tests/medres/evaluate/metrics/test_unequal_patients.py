@@ -149,7 +149,7 @@ def test_a_giant_makes_the_interval_wide() -> None:
 
 
 def test_intervals_of_unequal_patients_cover_the_truth() -> None:
-    """A tiny version of benchmarks/coverage.py: 30 + 30 patients, one with 10 images; true AUC .76."""
+    """A tiny benchmarks/coverage.py: 30 + 30 patients, one with 10 images; true AUC .76."""
     found = [auc_estimates(drawn([10] + [1] * 59, 30, seed), 0.95).auc for seed in range(200)]
     true = stats.norm.cdf(1 / np.sqrt(2))
     assert np.mean([e.ci_low <= true <= e.ci_high for e in found]) > 0.91

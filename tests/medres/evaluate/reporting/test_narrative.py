@@ -133,3 +133,28 @@ def test_an_auc_near_zero_ranks_the_wrong_way_round() -> None:
     guess = frame.drop(columns="patient").assign(score=np.random.default_rng(3).random(200))
     assert "wrong way round" not in " ".join(warned(guess).values())
     assert "better than chance" in " ".join(warned(guess).values())
+
+
+def test_the_page_has_the_band_the_interval_of_the_average_precision_and_a_table_of_thresholds(
+    tmp_path,
+) -> None:
+    frame = cohort(200).assign(image=np.arange(200))
+    report = evaluate(
+        frame,
+        compare={"other": frame.assign(score=1 - frame.score)},
+        partial_auc="specificity:0.9:1",
+    )
+    page, finding = report.to_html(), report.report.findings["positive"]
+    assert [(area.axis, area.low) for area in finding.partial_auc] == [("specificity", 0.9)]
+    assert "Partial AUC, specificity 0.9 to 1.0" in page
+    assert "simultaneous band" in page
+    low, high = finding.average_precision.bounds
+    assert f"95% CI {low:.3f} to {high:.3f}" in page.split("Precision-recall curve</h3>")[1]
+    assert page.count('class="paper overlay o0"') == 1
+    assert "PPCR" in page
+    report.save(tmp_path / "R")
+    curve = pd.read_csv(tmp_path / "R" / "tables" / "curves.csv")
+    called = [(frame.score >= t).sum() for t in curve.threshold]
+    np.testing.assert_allclose(curve.ppcr, np.array(called) / 200)
+    np.testing.assert_allclose(curve.ppv, curve.tp / called)
+    assert curve.fn.iloc[-1] == 0
