@@ -69,12 +69,12 @@ def interaction(parts: list[Sample], n_patients: int) -> float | None:
     """Wald chi-square that the logit AUCs of the parts are equal, patients shared between parts
     allowed; None if undefined.
     """
-    models = [placements(part, n_patients) for part in parts]
-    auc = np.array([m.auc for m in models])
+    fitted = [_auc_and_influence(part, n_patients) for part in parts]
+    auc = np.array([value for value, _ in fitted])
     if auc.size < 2 or (auc <= 0.0).any() or (auc >= 1.0).any():
         return None
     slope = 1.0 / (auc * (1.0 - auc))
-    phi = np.stack([influence(m) for m in models]) * slope[:, None]
+    phi = np.stack([parts_of_patients for _, parts_of_patients in fitted]) * slope[:, None]
     contrast = np.diff(np.eye(auc.size), axis=0)
     difference, covariance = (
         contrast @ np.log(auc / (1.0 - auc)),
@@ -84,6 +84,11 @@ def interaction(parts: list[Sample], n_patients: int) -> float | None:
         return None
     chi_square = float(difference @ np.linalg.solve(covariance, difference))
     return float(stats.chi2.sf(chi_square, auc.size - 1))
+
+
+def _auc_and_influence(part: Sample, n_patients: int) -> tuple[float, Float64Array]:
+    model = placements(part, n_patients)
+    return model.auc, influence(model)
 
 
 def permutation_p(sample: Sample, code: Int64Array, seed: int = SEED) -> float:
