@@ -42,8 +42,11 @@ def level_test(sample: Sample, level: NDArray[Any], compared: list[str]) -> Leve
     """Test that the AUC is the same in all levels `compared`; level (n,) is that of each unit."""
     if len(compared) < 2:
         return LevelTest(None, why="fewer than two levels have ten patients of each class")
-    use = np.isin(level, compared)
-    sample, code = sample.take(use), np.searchsorted(sorted(compared), level[use])
+    code_of_unit = np.full(level.size, -1)
+    for i, name in enumerate(sorted(compared)):
+        code_of_unit[level == name] = i
+    use = code_of_unit >= 0
+    sample, code = sample.take(use), code_of_unit[use]
     parts = [sample.take(code == i) for i in range(len(compared))]
     patients = [part.patients_with(label) for part in parts for label in (True, False)]
     auc = [placements(part).auc for part in parts]
