@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import medres
+from data_pipelines.runtime.plain_text import escaped
 from medres.errors import ArtefactError
 
 
@@ -28,22 +29,20 @@ def main(model: str, study: str, overlay: str | None = None) -> int:
         print(f"model refused: {error}", file=sys.stderr)
         return 1
     card = predictor.card
-    print(
-        f"model {predictor.artefact.sha256[:12]}: {card.task}, {', '.join(card.names)}. "
-        f"{card.intended_use}"
-    )
+    names = escaped(", ".join(card.names))  # a file's text must not move the cursor
+    print(f"model {predictor.artefact.sha256[:12]}: {card.task}, {names}. {card.intended_use}")
 
     prediction = predictor.predict(Path(study))
     if prediction.refused is not None:
         print(f"no answer: {prediction.refused}")
         return 3
     for name, probability in prediction.probabilities.items():
-        print(f"{name}: probability {probability:.3f}")
+        print(f"{escaped(name)}: probability {probability:.3f}")
     for name, decision in prediction.decisions.items():
         text = decision if isinstance(decision, str) else ("present" if decision else "absent")
         uncertain = name in prediction.abstained
         note = " (uncertain: a human reader must decide)" if uncertain else ""
-        print(f"{name}: {text}{note}")
+        print(escaped(f"{name}: {text}{note}"))
 
     if overlay is not None:
         prediction.saliency().save(overlay)

@@ -30,19 +30,22 @@ SIDE = 40
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _plain_keras_in_this_process() -> Iterator[None]:
+def _plain_keras_in_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """`medres.artefact.archive.save` asks a fresh process each time; test_artefact does so once,
-    the others open the file here.
+    the others open the file here. What was opened is not remembered in the user's own cache.
     """
     from medres.artefact import golden_vectors
 
-    def here(path: Path, prepared: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+    def here(
+        path: Path, prepared: np.ndarray, spec: PreprocessSpec, limits: object = None
+    ) -> np.ndarray:
         import keras
 
         return golden_vectors.outputs_of(keras.saving.load_model(path), prepared, spec)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(golden_vectors, "outputs_in_plain_keras", here)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -104,6 +104,94 @@ def _without(name: str) -> Callable[[Members], Members]:
     return lambda members: {n: d for n, d in members.items() if n != name}
 
 
+def in_graph(change: Callable[[dict], object]) -> Callable[[Members], Members]:
+    def changed(members: Members) -> Members:
+        graph = json.loads(members["config.json"])
+        change(graph)
+        return members | {"config.json": json.dumps(graph).encode()}
+
+    return changed
+
+
+def in_settings(**values: object) -> Callable[[Members], Members]:
+    """Other settings of the network on the card."""
+
+    def changed(members: Members) -> Members:
+        card = json.loads(members["medres.json"])
+        card["training"]["config"]["model"] |= values
+        return members | {"medres.json": json.dumps(card).encode()}
+
+    return changed
+
+
+def _layer(class_name: str, *, module: str = "keras.layers", **options: object) -> dict:
+    return {
+        "module": module,
+        "class_name": class_name,
+        "config": {"trainable": True, "dtype": "float32", **options},
+        "registered_name": None,
+    }
+
+
+def _dense(units: int) -> dict:
+    return _layer("Dense", units=units, activation="linear", use_bias=True)
+
+
+def _conv(filters: int, kernel: int) -> dict:
+    sizes = {"kernel_size": [kernel] * 2, "strides": [1, 1], "dilation_rate": [1, 1]}
+    return _layer("Conv2D", filters=filters, padding="same", groups=1, use_bias=False, **sizes)
+
+
+def _upsampled() -> dict:
+    return _layer("UpSampling2D", size=[64, 64], interpolation="nearest")
+
+
+def _append(graph: dict, *layers: dict) -> None:
+    """Apply further layers to the image, one after the other. The shapes of tensors in the file are
+    those that the layers give.
+    """
+    source, shape = "image", [None, 32, 32, 1]
+    for number, layer in enumerate(layers):
+        name = layer["config"].setdefault("name", f"extra{number}")
+        tensor = {
+            "class_name": "__keras_tensor__",
+            "config": {"shape": shape, "dtype": "float32", "keras_history": [source, 0, 0]},
+        }
+        layer |= {"name": name, "inbound_nodes": [{"args": [tensor], "kwargs": {}}]}
+        graph["config"]["layers"].append(layer)
+        options, source = layer["config"], name
+        if "size" in options:
+            shape = [None, *(n * s for n, s in zip(shape[1:3], options["size"], strict=True)), 1]
+        if "Global" in layer["class_name"]:
+            shape = [None, shape[-1]]
+        shape = [*shape[:-1], options.get("filters", shape[-1])]
+
+
+def _other_shared_object(graph: dict) -> None:
+    """Two objects with one identity: Keras takes the first for both."""
+    layers = [
+        layer for layer in graph["config"]["layers"] if "kernel_initializer" in layer["config"]
+    ]
+    layers[0]["config"]["kernel_initializer"]["shared_object_id"] = 7
+    layers[0]["config"]["dtype"]["shared_object_id"] = 7
+
+
+def _zip_of(entries: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(entries):
+            archive.writestr(f"{number}.npy", b"")
+    return buffer.getvalue()
+
+
+def _many_images(count: int) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, inputs=np.zeros((count, 32, 32), "<u2"), outputs=np.zeros((count, 1), "<f4")
+    )
+    return buffer.getvalue()
+
+
 BIG = 99_999_999
 CHANGES: dict[str, tuple[Callable[[Members], Members], str]] = {
     "lambda layer": (
@@ -133,7 +221,120 @@ CHANGES: dict[str, tuple[Callable[[Members], Members], str]] = {
         "unsupported_activation",
     ),
     "enormous layer": (in_config('"filters": 8', f'"filters": {BIG}'), "graph_limits"),
-    "enormous head": (in_config('"units": 1', '"units": 65536'), "weights_mismatch"),
+    "enormous head": (in_config('"units": 1', '"units": 65536'), "malformed_graph"),
+    "enormous further head": (
+        in_graph(lambda g: _append(g, _layer("GlobalAveragePooling2D"), _dense(65536))),
+        "weights_mismatch",
+    ),
+    "feature maps of 16 GiB in all": (
+        in_graph(lambda g: _append(g, _upsampled(), *[_layer("Identity") for _ in range(600)])),
+        "graph_limits",
+    ),
+    "days of multiply-adds": (
+        in_graph(lambda g: _append(g, _upsampled(), _conv(64, 64), _conv(64, 64))),
+        "graph_limits",
+    ),
+    "shape that a layer is built for": (
+        in_config(
+            '"build_config": {"input_shape": [null, 32, 32, 1]}',
+            f'"build_config": {{"input_shape": [null, 32, 32, {BIG}]}}',
+        ),
+        "malformed_graph",
+    ),
+    "further weights by LoRA": (
+        in_config('"filters": 8', '"filters": 8, "lora_rank": 4096'),
+        "unsupported_option",
+    ),
+    "unknown option": (in_config('"filters": 8', '"filters": 8, "extra": 1'), "unsupported_option"),
+    "quantized layer": (
+        in_config('"quantization_config": null', '"quantization_config": {"mode": "int4"}'),
+        "unsupported_option",
+    ),
+    "quantized dtype": (
+        in_config('"config": {"name": "float32"}', '"config": {"name": "int8_from_float32"}'),
+        "unsupported_option",
+    ),
+    "dtype that is another object": (in_graph(_other_shared_object), "malformed_graph"),
+    "constant that widens every map": (
+        in_config(
+            '"scale": 2.0',
+            '"scale": {"class_name": "__numpy__", "config": {"value": '
+            + json.dumps([[[[1.0]] * 64] * 64])
+            + ', "dtype": "float32"}}',
+        ),
+        "unsupported_option",
+    ),
+    "operation with the name of a layer": (
+        in_graph(lambda g: _append(g, _layer("Add", module="keras.src.ops.numpy"))),
+        "unsupported_layer",
+    ),
+    "compiled with an optimizer": (
+        in_json("config.json", compile_config={"optimizer": "adam"}),
+        "unsupported_option",
+    ),
+    "name with control characters": (
+        in_graph(lambda g: _append(g, _layer("Identity", name="a\u202eb"))),
+        "unsupported_option",
+    ),
+    "settings of another width": (in_settings(width=16), "graph_mismatch"),
+    "settings of an enormous depth": (
+        in_settings(variant="resnet6000000002", stem="cifar"),
+        "graph_mismatch",
+    ),
+    "settings of no network": (in_settings(variant=["resnet10"]), "graph_mismatch"),
+    "config of a million lists": (
+        lambda m: m | {"config.json": b'{"config": [' + b"[]," * 1_000_000 + b"[]]}"},
+        "malformed_json",
+    ),
+    "one group under two names": (
+        in_weights(lambda f: f.__setitem__("layers/twin", f["layers/conv2d"])),
+        "weights_storage",
+    ),
+    "one weight under many names": (
+        in_weights(
+            lambda f: [
+                f.__setitem__(f"layers/conv2d/vars/{i}", f["layers/conv2d/vars/0"])
+                for i in range(1, 200)
+            ]
+        ),
+        "weights_storage",
+    ),
+    "groups in a circle": (
+        in_weights(lambda f: f.__setitem__("layers/loop", f["layers"])),
+        "weights_storage",
+    ),
+    "weights sparse": (
+        in_weights(
+            lambda f: _replace(f, shape=(1 << 20, 1 << 20), dtype="float32", chunks=(1024, 1024))
+        ),
+        "weights_storage",
+    ),
+    "weights of no layer": (
+        in_weights(lambda f: f.create_dataset("secret/data", data=np.zeros(9, "f4"))),
+        "weights_storage",
+    ),
+    "weights of 32 MiB too many": (
+        in_weights(lambda f: f.create_dataset("layers/x/vars/0", data=np.zeros(1 << 23, "f4"))),
+        "weights_mismatch",
+    ),
+    "ten thousand groups": (
+        in_weights(lambda f: [f.create_group(f"layers/g{i}") for i in range(10_000)]),
+        "weights_mismatch",
+    ),
+    "random state of another shape": (
+        in_weights(
+            lambda f: f.create_dataset("layers/d/seed_generator/vars/0", data=np.zeros(99, "u4"))
+        ),
+        "weights_storage",
+    ),
+    "golden of ten thousand members": (
+        lambda m: m | {"golden.npz": _zip_of(10_000)},
+        "too_many_members",
+    ),
+    "golden of 15,000 images": (
+        lambda m: m | {"golden.npz": _many_images(15_000)},
+        "graph_limits",
+    ),
     "enormous padding": (
         in_config('"padding": [[1, 1]', f'"padding": [[{BIG}, 1]'),
         "graph_limits",
@@ -224,6 +425,13 @@ def corpus(valid: Path, folder: Path) -> Iterator[tuple[str, Path, str]]:
     with zipfile.ZipFile(twice, "a") as archive, warnings.catch_warnings(action="ignore"):
         archive.writestr("config.json", b"{}")
     yield "member twice", twice, "duplicate_member"
+    many = folder / "many.keras"
+    many.write_bytes(_zip_of(10_000))
+    yield "zip of ten thousand members", many, "too_many_members"
+    data = valid.read_bytes()
+    wide = folder / "wide.keras"
+    wide.write_bytes(data[:-22] + b"PK\x06\x07" + b"\0" * 16 + data[-22:])
+    yield "zip with a 64-bit directory", wide, "too_many_members"
     for name, content in {
         "empty": b"",
         "cut": valid.read_bytes()[: valid.stat().st_size // 2],

@@ -9,15 +9,17 @@ _UID = re.compile(r"[0-2](\.(0|[1-9]\d*))+")
 #: identifiers in normal form (see normalise_patient_id) that anonymizers and consoles write
 _PLACEHOLDER = re.compile(
     r"[\W_]*((anon|de-?ident)[a-z]*|unknown|none|null|nil|n/?a|test|tbd|dummy|default|removed|"
-    r"redacted|blank|empty|unnamed|noname|no-?id|patient(-?id)?|x{3,}|0{6,})[\W_]*"
+    r"redacted|masked|hidden|confidential|blank|empty|unnamed|noname|no-?id|patient(-?id)?|x{3,}|"
+    r"0{6,})?[\W_]*"
 )
 
 
 def is_placeholder_id(person: str) -> bool:
-    """Whether a PatientID in normal form (see `normalise_patient_id`) stands for nobody.
+    """Whether a PatientID in normal form (see `normalise_patient_id`) stands for nobody: a word
+    such as "anon", or nothing but punctuation.
 
-    >>> [is_placeholder_id(person) for person in ("anon", "anonymized", "000000", "p-17")]
-    [True, True, True, False]
+    >>> [is_placeholder_id(person) for person in ("anon", "anonymized", "000000", "---", "p-17")]
+    [True, True, True, True, False]
     """
     return bool(_PLACEHOLDER.fullmatch(person))
 

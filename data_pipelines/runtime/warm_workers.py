@@ -90,9 +90,9 @@ class WarmWorkers:
     def _take(self, limits: Limits) -> tuple[Worker, int]:
         """A ready worker with these limits, and the generation in which it was taken."""
         with self._changed:
+            generation = self._generation  # a call that waits while they are closed keeps no worker
             while not self._idle and self._count >= self._size:
                 self._changed.wait()
-            generation = self._generation
             worker = self._pop_idle(limits)
             if worker is None:
                 self._count += 1

@@ -125,8 +125,16 @@ def not_started(worker: Worker) -> DicomError:
 
 def start_worker(function: Callable, limits: Limits) -> Worker:
     """Start a process that calls `function`, importable by name, with each item that it gets. Its
-    first message, None, says that it is ready.
+    first message, None, says that it is ready. Raises DicomError (code workers) in a process that
+    may not start any.
     """
+    if multiprocessing.current_process().daemon:
+        raise DicomError(
+            "This process is a daemon of multiprocessing, which may not start processes, so that "
+            "no decode worker can be started. Decode in its parent; or, for files that you made "
+            "yourself, open the model with isolate=False.",
+            code="workers",
+        )
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     cells = sharedctypes.RawArray(ctypes.c_double, StorageClock.CELLS)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         npz_images,
         raster_image,
         read_row,
-        study_of,
     )
     from data_pipelines.sources.nifti import NiftiVolume, read_nifti
 
@@ -28,7 +27,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "data_pipelines.sources.acceptance": "accepted_images with_plane",
         "data_pipelines.sources.dicom_wrapper": "wrap",
         "data_pipelines.sources.image_source": "RASTER_SUFFIXES file_format_of npz_image "
-        "npz_images raster_image read_row study_of",
+        "npz_images raster_image read_row",
         "data_pipelines.sources.nifti": "NiftiVolume read_nifti",
     },
 )

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset
 
-from data_pipelines.dicom.header import header_of, read_header
+from data_pipelines.dicom.header import header_of
 from data_pipelines.dicom.reader import DicomSource, ParsedDataset
 from data_pipelines.errors import (
     CacheError,
@@ -33,7 +33,6 @@ from data_pipelines.errors import (
 from data_pipelines.kinds import UNITS, ColorRule, FileFormat, UnitName, image_kind, kind_in_units
 from data_pipelines.pixels.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.pixels.image import Image, read_image
-from data_pipelines.pseudonyms import patient_key
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.storage import open_file, read_file
 from data_pipelines.sources.nifti import (
@@ -103,17 +102,6 @@ def file_format_of(source: DicomSource, *, name: str | Path | None = None) -> Fi
         return "nifti"
     is_named_npz = name is not None and Path(name).suffix.lower() == ".npz"
     return "npz" if is_named_npz and head[:4] == ZIP_MAGIC else "dicom"
-
-
-def study_of(source: DicomSource) -> str:
-    """The patient and the study UID of a file as one text, '' where the file has no study UID. A
-    PNG, JPEG or .npz is a separate study. Raises NotDicom, Unreadable.
-    """
-    if file_format_of(source) == "dicom":
-        ids = read_header(source).identifiers
-        person = patient_key(ids.issuer_of_patient_id, ids.patient_id)
-        return f"{person}\x1f{ids.study_instance_uid}" if ids.study_instance_uid else ""
-    return f"image {hash(source)}"
 
 
 def raster_image(data: bytes, units: UnitName, *, color: ColorRule = "refuse") -> Image:

@@ -19,11 +19,13 @@ const f32 = Math.fround;
 /** Integers (rows * cols) of a DICOM file; spec: `preprocess` of serving.json. */
 export function prepare(bytes, spec) {
   const ds = parse(bytes);
+  requireSupported(ds, spec);
   const stored = storedValues(ds);
   const padding = paddingMask(ds, stored);
   const modality = modalityValues(ds, stored);
   const shown = spec.units === "HU" ? hounsfield(modality, padding) : display(ds, modality, padding);
   const shape = [number(ds, "00280010"), number(ds, "00280011")];
+  if (!shown.every(Number.isFinite)) throw new Error("the values are not finite");
   const [rows, cols] = innerSize(shape, aspect(ds), spec);
   let grid = Float64Array.from(shown);
   grid = transposed(ontoAxis(grid, shape[0], shape[1], rows, spec.rows, spec.fill), spec.rows, shape[1]);
@@ -106,6 +108,20 @@ function values(ds, tag) {
 const number = (ds, tag, otherwise = null) => values(ds, tag)[0] ?? otherwise;
 const text = (ds, tag) => String(values(ds, tag)[0] ?? "");
 const firstItem = (ds, tag) => ds[tag]?.items?.[0];
+
+/** Throws for a file whose integers would be wrong, or which medres does not accept. */
+function requireSupported(ds, spec) {
+  const gray = ["MONOCHROME1", "MONOCHROME2"].includes(text(ds, "00280004"));
+  if (!gray || number(ds, "00280002", 1) !== 1 || (number(ds, "00280008") || 1) !== 1) {
+    throw new Error("the file does not hold one grayscale image");
+  }
+  const item = firstItem(ds, "00283000"), slope = number(ds, "00281053");
+  if (!item && slope === 0) throw new Error("RescaleSlope is 0");
+  if (spec.units !== "HU") return;
+  const unit = (text(ds, "00281054") || "HU").toUpperCase();
+  const declared = slope !== null || number(ds, "00281052") !== null;
+  if (item || !declared || unit !== "HU") throw new Error("the values are not in HU");
+}
 
 // Step 1: stored values
 

@@ -5,7 +5,8 @@ parse the file only.
     python preprocess.py EXPORT                   check it on the golden vectors of an export
     python preprocess.py EXPORT image.dcm         prepare one file and run EXPORT/model.onnx
 
-EXPORT is the folder with serving.json. Uncompressed single images only (layout "image").
+EXPORT is the folder with serving.json. Uncompressed single images in little endian only (layout
+"image"); other files are refused.
 Research use only. Not a medical device.
 """
 
@@ -20,11 +21,15 @@ import numpy as np
 import pydicom
 
 AIR, FILL_BELOW, FILL_SHARE = -1024.0, -1500.0, 0.01
+UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
 
 
 def prepare(file: object, spec: dict) -> np.ndarray:
-    """Prepared integers (rows, cols) of a DICOM file; spec: `preprocess` of serving.json."""
+    """Prepared integers (rows, cols) of a DICOM file; spec: `preprocess` of serving.json. Raises
+    ValueError for a file that is not part of the description.
+    """
     ds = pydicom.dcmread(file)
+    require_supported(ds, spec)
     stored = stored_values(ds)
     padding = padding_mask(ds, stored)
     values = modality(ds, stored)
@@ -32,6 +37,8 @@ def prepare(file: object, spec: dict) -> np.ndarray:
         values = hounsfield(values, padding)
     else:
         values = display(ds, values, padding)
+    if not np.isfinite(values).all():
+        raise ValueError("the values are not finite")
     inner = inner_size(values.shape, aspect(ds), spec)
     for size, out in zip(inner, (spec["rows"], spec["cols"]), strict=True):
         values = onto_axis(values, size, out, spec["fill"]).T  # rows, then columns
@@ -42,6 +49,31 @@ def prepare(file: object, spec: dict) -> np.ndarray:
 def model_input(prepared: np.ndarray, spec: dict) -> np.ndarray:
     """The tensor `image`, float32 (1, rows, cols, 1)."""
     return (prepared.astype(np.float32) * np.float32(spec["scale"]))[np.newaxis, ..., np.newaxis]
+
+
+# Step 0: which files
+
+
+def require_supported(ds: pydicom.Dataset, spec: dict) -> None:
+    """Raise ValueError for a file whose integers would be wrong, or that medres does not accept."""
+    syntax = ds.file_meta.get("TransferSyntaxUID")
+    if syntax not in UNCOMPRESSED:
+        raise ValueError(f"transfer syntax {syntax} is not supported: decode the file first")
+    gray = ds.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+    if not gray or ds.get("SamplesPerPixel", 1) != 1 or (ds.get("NumberOfFrames") or 1) != 1:
+        raise ValueError("the file does not hold one grayscale image")
+    needed = ds.get("Rows", 0) * ds.get("Columns", 0) * ds.get("BitsAllocated", 0) // 8
+    if ds.get("BitsAllocated") not in (8, 16, 32) or not 0 < needed <= len(
+        ds.get("PixelData", b"")
+    ):
+        raise ValueError("there is no complete image of 8, 16 or 32 bits")
+    table, slope = ds.get("ModalityLUTSequence"), ds.get("RescaleSlope")
+    if not table and slope is not None and float(slope) == 0:
+        raise ValueError("RescaleSlope is 0")
+    declared = slope is not None or ds.get("RescaleIntercept") is not None
+    unit = str(ds.get("RescaleType") or "HU").strip().upper()
+    if spec["units"] == "HU" and (table or not declared or unit != "HU"):
+        raise ValueError("the values are not in HU")
 
 
 # Step 1: stored values

@@ -27,12 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_pipelines.errors import SpecError
-from data_pipelines.runtime.atomic_files import write_atomic
+from data_pipelines.runtime.atomic_files import file_sha256, write_atomic
 from data_pipelines.runtime.backend import require_tensorflow
-from medres.artefact import golden_vectors
+from medres.artefact import first_load, golden_vectors
 from medres.artefact.card import Calibration, Card, parse_card
 from medres.artefact.consistency import ArtefactContents, check_contents, check_graph
 from medres.artefact.feature_distance import FeatureGaussian, dump_gaussian, parse_gaussian
+from medres.artefact.graph import rebuild
+from medres.artefact.graph_check import checked_graph
 from medres.artefact.model_file import ModelFile, private_copy
 from medres.artefact.signature import verified_signer
 from medres.artefact.validation import (
@@ -43,6 +45,7 @@ from medres.artefact.validation import (
     UPRIGHT,
     card_sha256,
     checked_members,
+    parse_json,
 )
 from medres.errors import ArtefactError
 from medres.tasks import task_named
@@ -122,11 +125,13 @@ def save(
             card.model_copy(update={"members": digests}).model_dump_json(indent=1).encode()
         )
         complete_file.write_bytes(_zip(members))
-        load(complete_file)
+        read_contents(complete_file)
         inputs, outputs = golden_vectors.read_golden(members[GOLDEN])
         golden_vectors.compare(
             golden_vectors.outputs_in_plain_keras(complete_file, inputs, card.preprocess), outputs
         )
+        first_load.remember(file_sha256(complete_file))
+        load(complete_file)
         write_atomic(path, complete_file.read_bytes())
 
 
@@ -184,7 +189,7 @@ def signer_of(
 def open_file(file: ModelFile, *, signer: str | None = None) -> Artefact:
     """As `load`, for a file that was read already."""
     contents = contents_of(file)
-    model = _open_with_keras(file)
+    model = _open_with_keras(file, contents)
     with _named(file.name):
         check_graph(model, contents)
         difference = golden_vectors.compare(
@@ -211,12 +216,31 @@ def _named(name: str) -> Iterator[None]:
         raise ArtefactError(f"{name}: {error}", code=error.code) from None
 
 
-def _open_with_keras(file: ModelFile) -> keras.Model:
+def _open_with_keras(file: ModelFile, contents: ArtefactContents) -> keras.Model:
+    """The model of a checked file. A network of medres is built from the settings on the card, and
+    only its weights are read; any other graph is opened in a limited process first.
+    """
+    card, graph = contents.card, parse_json(contents.members["config.json"], "config.json")
+    is_own = rebuild.is_own_network(card)
+    with _named(file.name):
+        if is_own:
+            rebuild.check_settings(card, graph)
+        else:
+            first_load.require_pass(file, contents, checked_graph(graph))
     require_tensorflow()
     import keras
 
     try:
-        return keras.saving.load_model(file.path, compile=False, safe_mode=True)
+        if not is_own:
+            return keras.saving.load_model(file.path, compile=False, safe_mode=True)
+        with _named(file.name):
+            model = rebuild.logit_model(card)
+            model = with_probability(model, Calibration(**card.calibration), card.task)
+            rebuild.check_equal(json.loads(model.to_json()), graph)
+        model.load_weights(file.path)
+        return model
+    except ArtefactError:
+        raise
     except Exception as error:  # whatever Keras raises, the model cannot be opened
         raise ArtefactError(
             f"{file.name}: Keras {keras.__version__} cannot open the model "

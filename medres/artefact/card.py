@@ -23,7 +23,6 @@ from data_pipelines.labels.task import TaskName
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.plain_text import escaped
 from medres.artefact.card_fields import (
-    MAX_COUNT,
     MAX_NAMES,
     Alpha,
     CalibrationFields,
@@ -170,8 +169,6 @@ class Card(BaseModel):
         exclusive = task_named(self.task).exclusive
         if any(q.label not in ((q.finding,) if exclusive else (0, 1)) for q in self.conformal):
             raise ValueError("the label of a quantile is not a label of its finding")
-        if self.domain is not None:
-            _check_domain(self.domain)
         return self
 
     def _check_kind(self) -> None:
@@ -221,18 +218,3 @@ def parse_card(data: bytes) -> Card:
 def _require_distinct(what: str, keys: list[tuple]) -> None:
     if len({*keys}) != len(keys):
         raise ValueError(f"two {what} are for the same decision")
-
-
-def _check_domain(domain: Domain) -> None:
-    """Raise ValueError unless the counts are counts, and the ranges positive and ordered."""
-    for name, value in domain:
-        if isinstance(value, dict):
-            numbers, is_range = [*value.values()], False
-        else:
-            is_range = isinstance(value, tuple) and len(value) == 2
-            numbers = [*value] if isinstance(value, list | tuple) else [value]
-        numbers = [n for n in numbers if isinstance(n, int | float)]
-        if not all(0 <= n <= MAX_COUNT for n in numbers) or (
-            is_range and not 0 < numbers[0] <= numbers[1]
-        ):
-            raise ValueError(f"domain.{name} is not a count or a range")

@@ -88,6 +88,7 @@ class _Training(TypedDict, total=False):
     kept_epochs: list[Count]
     splits: dict[Name, _Split]
     left_out: list[dict[Name, Text]]
+    notes: list[Text]
 
 
 _CALIBRATION, _TRAINING = TypeAdapter(_Calibration), TypeAdapter(_Training)

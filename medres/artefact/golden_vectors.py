@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,17 @@ TIMEOUT_S = 600.0
 MAX_BYTES = 4 << 20
 
 # What a user with Keras and without medres does. Run with -I: no PYTHONPATH, no user packages.
+# The limit of memory, argument 4 if given, counts from the moment at which TensorFlow is ready.
 _PLAIN_KERAS = """
 import sys
 sys.modules["medres"] = sys.modules["data_pipelines"] = None
 import keras, numpy
+numpy.asarray(keras.ops.ones(1) + 1)
+if len(sys.argv) > 4 and sys.platform.startswith("linux"):
+    import resource
+    pages = int(open("/proc/self/statm").read().split()[0])
+    limit = pages * resource.getpagesize() + int(sys.argv[4])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 model = keras.saving.load_model(sys.argv[1])
 numpy.save(sys.argv[3], numpy.asarray(model(numpy.load(sys.argv[2]), training=False)))
 """
@@ -85,28 +93,47 @@ def outputs_of(model: keras.Model, prepared: np.ndarray, spec: PreprocessSpec) -
         ) from None
 
 
-def outputs_in_plain_keras(path: Path, prepared: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
-    """Probabilities (n, outputs) that a fresh process with Keras and without medres computes.
-    Raises ArtefactError (keras_cannot_open) if it fails.
+@dataclass(frozen=True)
+class ProcessLimits:
+    """What a process that opens a model may take: bytes of memory beyond those of Keras itself, and
+    seconds.
     """
+
+    memory: int
+    seconds: float
+
+
+def outputs_in_plain_keras(
+    path: Path,
+    prepared: np.ndarray,
+    spec: PreprocessSpec,
+    limits: ProcessLimits | None = None,
+) -> np.ndarray:
+    """Probabilities (n, outputs) that a fresh process with Keras and without medres computes.
+    Raises ArtefactError (keras_cannot_open) if it fails or exceeds a limit.
+    """
+    seconds = TIMEOUT_S if limits is None else min(TIMEOUT_S, limits.seconds)
     with tempfile.TemporaryDirectory(prefix="medres-") as folder:
         inputs, outputs = Path(folder) / "inputs.npy", Path(folder) / "outputs.npy"
         np.save(inputs, to_model_units(prepared, spec))
         command = [sys.executable, "-I", "-c", _PLAIN_KERAS, str(path), str(inputs), str(outputs)]
+        command += [] if limits is None else [str(limits.memory)]
         environment = os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
         try:
             process = subprocess.run(
-                command, env=environment, capture_output=True, timeout=TIMEOUT_S, text=True
+                command, env=environment, capture_output=True, timeout=seconds, text=True
             )
         except subprocess.TimeoutExpired:
             raise ArtefactError(
-                f"plain Keras did not open the model in a fresh process within {TIMEOUT_S:g} s",
+                f"plain Keras did not open the model in a fresh process within {seconds:g} s",
                 code="keras_cannot_open",
             ) from None
         if process.returncode or not outputs.is_file():
-            last_line = (process.stderr.strip().splitlines() or ["no message"])[-1]
+            lines = process.stderr.strip().splitlines() or ["no message"]
+            last_line = "".join(c for c in lines[-1][:200] if c.isprintable())
+            fault = last_line if process.returncode >= 0 else f"signal {-process.returncode}"
             raise ArtefactError(
-                f"plain Keras cannot open the model in a fresh process: {last_line}",
+                f"plain Keras cannot open the model in a fresh process: {fault}",
                 code="keras_cannot_open",
             )
         return np.load(outputs)

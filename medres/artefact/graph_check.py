@@ -1,5 +1,5 @@
-"""Check the graph of a Keras model without Keras: only layers of an allow-list, and the shape of
-every weight inferred from the configuration.
+"""Check the graph of a Keras model without Keras: only layers and options of an allow-list, the
+shape of every weight and feature map inferred from the configuration, and what opening costs.
 
 A hostile file of 23 KB can describe a layer of 16 GiB. The shapes are therefore inferred here,
 bounded, and compared with the weights that the file really holds, before any memory is allocated.
@@ -8,266 +8,321 @@ bounded, and compared with the weights that the file really holds, before any me
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from medres.artefact.graph.options import (
+    LAYERS,
+    MERGES,
+    MODELS,
+    check_classes,
+    check_model_options,
+    check_options,
+    title,
+)
+from medres.artefact.graph.shapes import Shape, layer_cost
 from medres.errors import ArtefactError
 
-Shape = tuple[int, ...]  # without the batch axis
-MAX_UNITS, MAX_LAYERS, MAX_ELEMENTS, MAX_WINDOW, MAX_VIEWS = 65536, 8192, 1 << 28, 64, 5
-
-_LAYERS = """
-Functional InputLayer Conv2D Conv3D BatchNormalization GroupNormalization Activation ReLU Rescaling
-Concatenate Add Multiply Average Identity Dropout Permute Reshape Dense ZeroPadding2D ZeroPadding3D
-MaxPooling2D MaxPooling3D AveragePooling2D AveragePooling3D GlobalAveragePooling2D
-GlobalAveragePooling3D Cropping2D Cropping3D
-"""
-_OTHERS = """
-DTypePolicy VarianceScaling HeNormal HeUniform GlorotUniform GlorotNormal RandomNormal
-TruncatedNormal Zeros Ones Constant L2 __keras_tensor__ __numpy__
-"""
-# The built-in Keras classes of which a medres model consists.
-ALLOWED = frozenset((_LAYERS + _OTHERS).split())
-# For messages: "Conv2D Conv3D" becomes "Conv2D/3D".
-_SUPPORTED = ", ".join(
-    name.replace("2D", "2D/3D") for name in _LAYERS.split() if not name.endswith("3D")
+MAX_LAYERS, MAX_ELEMENTS, MAX_VIEWS, MAX_DEPTH = 8192, 1 << 28, 5, 16
+MAX_ALIVE = 1 << 31  # values of all feature maps of the reference images: 8 GiB
+MAX_MULTIPLY_ADDS = 1 << 42  # for the reference images: about two minutes on a small machine
+_FAULTS = (
+    KeyError,
+    IndexError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
 )
-ACTIVATIONS = frozenset({"linear", "relu", "sigmoid", "softmax", None})
-_PRINTABLE_NAME = re.compile(r"[\w.>/-]{1,60}")
+_LAYER_KEYS = {"module", "class_name", "config", "registered_name", "name", "inbound_nodes"}
+_KERAS_KEYS = {"build_config", "compile_config"}
+_TENSOR_KEYS = {"module", "class_name", "config", "registered_name"}
 
 
-def weight_shapes(config: dict[str, Any]) -> Counter[Shape]:
-    """Shapes of the weights that a functional model's configuration (config.json) describes, each
-    with the number of times it occurs.
+@dataclass
+class Graph:
+    """What the graph of a model costs.
+
+    weights: the shapes of its weights, with the number of times each occurs. alive: the values of
+    the feature maps that exist at once for one image (Keras keeps those of a model until its last
+    layer has run). multiply_adds: for one image. layers: their number.
+    """
+
+    weights: Counter[Shape] = field(default_factory=Counter)
+    alive: int = 0
+    multiply_adds: int = 0
+    layers: int = 0
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(shape) * count for shape, count in self.weights.items())
+
+
+def checked_graph(config: dict[str, Any]) -> Graph:
+    """The cost of the functional model that a configuration (config.json) describes.
 
     Raises ArtefactError, with these codes:
-    unsupported_layer, unsupported_activation: a class or an activation that is not on the
-        allow-list, or that is not built into Keras.
+    unsupported_layer, unsupported_activation, unsupported_option: a class, an activation or another
+        option that is not on the allow-list, or that is not built into Keras.
     graph_limits: more than 8192 layers; more than 65536 units or filters; a kernel, stride, pool or
         padding above 64; a feature map of more than 2^28 values.
     malformed_graph: a cycle; a missing layer; a layer that is called twice (a model within the
-        outermost model may be called up to five times); a shape that does not fit.
+        outermost model may be called up to five times); a shape that does not fit, or that differs
+        from the one that the file states.
     """
-    _check_classes(config)
+    check_classes(config)
     if config.get("class_name") != "Functional":
         raise ArtefactError("the graph is not a functional Keras model", code="malformed_graph")
-    weights: Counter[Shape] = Counter()
+    graph = Graph()
     try:
-        _functional_shape(config["config"], None, weights)
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ):
+        _check_keys(config, _LAYER_KEYS | _KERAS_KEYS)
+        _check_unbuilt(config)
+        graph.alive = _model(config, None, graph, 0)[1]
+    except _FAULTS:
         raise ArtefactError(
             "config.json does not describe a graph that Keras writes", code="malformed_graph"
         ) from None
-    return weights
+    return graph
 
 
-def _check_classes(config: Any) -> None:
-    """Raise ArtefactError unless every class in the configuration is built into Keras and on the
-    allow-list.
+def weight_shapes(config: dict[str, Any]) -> Counter[Shape]:
+    """The shapes of the weights alone. Raises ArtefactError as `checked_graph` does."""
+    return checked_graph(config).weights
+
+
+def check_cost(graph: Graph, images: int) -> None:
+    """Raise ArtefactError (graph_limits) where opening the model, which computes `images` reference
+    images, needs more memory or time than a file may cost.
     """
-    pending = [config]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, list):
-            pending.extend(node)
-        if not isinstance(node, dict):
-            continue
-        if "class_name" in node:
-            module, name = node.get("module"), node["class_name"]
-            foreign = not isinstance(name, str) or name not in ALLOWED
-            foreign |= not (module is None or str(module).split(".")[0] == "keras")
-            if foreign or node.get("registered_name") not in (None, name):
-                raise ArtefactError(_unsupported(node), code="unsupported_layer")
-        pending.extend(node.values())
-
-
-def _unsupported(node: dict[str, Any]) -> str:
-    """The message for a class that is not allowed. Names from the file are quoted only where they
-    are short and harmless to print.
-    """
-    options = node.get("config")
-    names = (
-        node.get("registered_name") or node["class_name"],
-        options.get("name") if isinstance(options, dict) else None,
-    )
-    kind, layer = (
-        name if isinstance(name, str) and _PRINTABLE_NAME.fullmatch(name) else None
-        for name in names
-    )
-    where = f" in `{layer}`" if layer else ""
-    return f"unsupported layer{f' {kind}' if kind else ''}{where}; supported: {_SUPPORTED}"
-
-
-def _functional_shape(
-    config: dict[str, Any], outer_input: Shape | None, weights: Counter[Shape]
-) -> Shape:
-    """The output shape of a functional model with one input and one output. Its weights are added
-    to `weights`. outer_input: shape of the input of a model within a model, else None.
-    """
-    layers = config["layers"]
-    if len(layers) > MAX_LAYERS:
+    if graph.alive * images > MAX_ALIVE or graph.multiply_adds * images > MAX_MULTIPLY_ADDS:
         raise ArtefactError(
-            f"the graph has {len(layers)} layers; the limit is {MAX_LAYERS}", code="graph_limits"
+            f"the reference images need {graph.alive * images:.1e} values of feature maps and "
+            f"{graph.multiply_adds * images:.1e} multiply-adds; the limits are {MAX_ALIVE:.1e} and "
+            f"{MAX_MULTIPLY_ADDS:.1e}",
+            code="graph_limits",
         )
-    shapes: dict[str, Shape] = {}
-    for layer in layers:
-        name, class_name, options = layer["name"], layer["class_name"], layer["config"]
-        if name in shapes:
-            raise ArtefactError("two layers have the same name", code="malformed_graph")
-        if class_name == "InputLayer":
-            shape = outer_input or tuple(options["batch_shape"][1:])
-        else:
-            # A KeyError means that an input is not computed yet: a cycle, or a missing layer.
-            inputs, *others = [
-                [shapes[source] for source in sources] for sources in _inputs_per_call(layer)
-            ]
-            # Only a model inside the outermost model may be called several times (test-time
-            # augmentation): shared models within shared models would run 2^depth times.
-            is_view = class_name == "Functional" and outer_input is None and len(others) < MAX_VIEWS
-            if others and not (is_view and all(other == inputs for other in others)):
-                raise ValueError
-            if class_name == "Functional":
-                shape = _functional_shape(options, inputs[0], weights)
-            else:
-                shape = _output_shape(class_name, options, inputs)
-                weights.update(_layer_weights(class_name, options, inputs[0]))
-        if not all(type(n) is int and n > 0 for n in shape) or math.prod(shape) > MAX_ELEMENTS:
+
+
+def _check_keys(node: dict[str, Any], allowed: set[str]) -> None:
+    for key in node:
+        if key not in allowed:
             raise ArtefactError(
-                f"a feature map has an unknown size or more than {MAX_ELEMENTS} values",
-                code="graph_limits",
+                f"{title(node)}: a key beside the options is unknown", code="unsupported_option"
             )
-        shapes[name] = shape
-    return shapes[_output_layer(config["output_layers"])]
 
 
-def _output_layer(entry: Any) -> str:
-    """The name in `output_layers`: Keras writes a flat list for one output, else a list of
-    lists.
+def _check_unbuilt(model: dict[str, Any]) -> None:
+    """A model is built by its layers: Keras writes no shape for it, or that of its input, which
+    `_model` compares; and medres models are not compiled.
     """
-    return entry[0] if isinstance(entry[0], str) else entry[0][0]
+    if model.get("compile_config") not in (None, {}):
+        raise ArtefactError(
+            "the model in the file is compiled; medres models are not", code="unsupported_option"
+        )
 
 
-def _inputs_per_call(layer: dict[str, Any]) -> list[list[str]]:
-    """Per call of a layer, the names of the layers whose outputs it receives. medres calls a layer
-    once, and a model within a model once per view.
+def _model(
+    node: dict[str, Any], outer: Shape | None, graph: Graph, depth: int
+) -> tuple[Shape, int]:
+    """The output shape of a model with one input and one output, and the values that are alive
+    while it runs. Its costs are added to `graph`. outer: the shape of the input of a model within a
+    model, else None.
     """
-    calls = []
-    for node in layer["inbound_nodes"]:
-        tensors = node["args"][0]
-        tensors = tensors if isinstance(tensors, list) else [tensors]
-        calls.append([tensor["config"]["keras_history"][0] for tensor in tensors])
-    return calls
+    if depth > MAX_DEPTH:
+        raise ValueError
+    check_model_options(node)
+    layers = node["config"]["layers"]
+    graph.layers += len(layers)
+    if graph.layers > MAX_LAYERS:
+        raise ArtefactError(
+            f"the graph has {graph.layers} layers; the limit is {MAX_LAYERS}", code="graph_limits"
+        )
+    if node["class_name"] == "Sequential":
+        return _chain(node, outer, graph, depth)
+    return _functional(node, outer, graph, depth)
 
 
-def _output_shape(class_name: str, config: dict[str, Any], inputs: Sequence[Shape]) -> Shape:
-    """The output shape of one layer."""
-    (shape, *_) = inputs
-    if config.get("activation") not in ACTIVATIONS:
+def _functional(
+    node: dict[str, Any], outer: Shape | None, graph: Graph, depth: int
+) -> tuple[Shape, int]:
+    config = node["config"]
+    shapes: dict[str, Shape] = {}
+    inputs: list[str] = []
+    alive = inner_alive = 0
+    for layer in config["layers"]:
+        name = layer["name"]
+        if name in shapes or layer["config"].get("name") != name:
+            raise ArtefactError(
+                f"{title(layer)}: its name is not unique in the graph", code="malformed_graph"
+            )
+        if layer["class_name"] == "InputLayer":
+            inputs.append(name)
+            shape = _input_shape(layer, outer)
+        else:
+            shape, inside = _called(layer, shapes, graph, depth)
+            inner_alive = max(inner_alive, inside)
+        shapes[name] = _bounded(shape)
+        alive += math.prod(shape) * max(1, len(layer["inbound_nodes"]))
+    if [_endpoint(config["input_layers"])] != inputs:
+        raise ValueError
+    _check_build_shape(node, [shapes[inputs[0]]])
+    return shapes[_endpoint(config["output_layers"])], alive + inner_alive
+
+
+def _chain(
+    node: dict[str, Any], outer: Shape | None, graph: Graph, depth: int
+) -> tuple[Shape, int]:
+    """A Sequential model: each layer takes the output of the one before it."""
+    first, *layers = node["config"]["layers"]
+    shape = _bounded(_input_shape(first, outer))
+    _check_build_shape(node, [shape])
+    stated = node["config"].get("build_input_shape")
+    if stated not in (None, [None, *shape]):
+        raise ValueError
+    alive = math.prod(shape)
+    inner_alive = 0
+    for layer in layers:
+        _check_keys(layer, _LAYER_KEYS | _KERAS_KEYS)
+        shape, inside = _layer(layer, [shape], graph, depth, 1)
+        _bounded(shape)
+        alive += math.prod(shape)
+        inner_alive = max(inner_alive, inside)
+    return shape, alive + inner_alive
+
+
+def _input_shape(layer: dict[str, Any], outer: Shape | None) -> Shape:
+    _check_keys(layer, _LAYER_KEYS | {"build_config"})
+    if (
+        layer["class_name"] != "InputLayer"
+        or layer.get("build_config")
+        or (layer.get("inbound_nodes") not in (None, []))
+    ):
+        raise ValueError
+    check_options(layer)
+    stated = tuple(layer["config"]["batch_shape"][1:])
+    if outer is None:
+        return stated
+    if len(stated) != len(outer) or any(
+        n not in (None, m) for n, m in zip(stated, outer, strict=True)
+    ):
+        raise ValueError
+    return outer
+
+
+def _called(
+    layer: dict[str, Any], shapes: dict[str, Shape], graph: Graph, depth: int
+) -> tuple[Shape, int]:
+    """A layer of a functional model, whose inputs are outputs of earlier layers."""
+    _check_keys(layer, _LAYER_KEYS | _KERAS_KEYS)
+    # A KeyError means that an input is not computed yet: a cycle, or a missing layer.
+    inputs, *others = [list(_inputs(node, shapes)) for node in layer["inbound_nodes"]]
+    # Only a model inside the outermost model may be called several times (test-time augmentation):
+    # shared models within shared models would run 2^depth times.
+    is_view = layer["class_name"] in MODELS and depth == 0 and len(others) < MAX_VIEWS
+    if others and not (is_view and all(other == inputs for other in others)):
+        raise ValueError
+    return _layer(layer, inputs, graph, depth, 1 + len(others))
+
+
+def _layer(
+    layer: dict[str, Any], inputs: Sequence[Shape], graph: Graph, depth: int, calls: int
+) -> tuple[Shape, int]:
+    """The output shape of a layer, and the values alive inside it if it is a model."""
+    class_name = layer["class_name"]
+    if class_name in MODELS:
+        _check_unbuilt(layer)
+        before = graph.multiply_adds
+        (shape,) = inputs
+        output, alive = _model(layer, shape, graph, depth + 1)
+        graph.multiply_adds += (calls - 1) * (graph.multiply_adds - before)
+        return output, alive
+    if class_name not in LAYERS or "compile_config" in layer:
+        raise ValueError
+    check_options(layer)
+    cost = layer_cost(class_name, layer["config"], inputs)
+    _check_build_shape(layer, inputs)
+    graph.weights.update(cost.weights)
+    graph.multiply_adds += cost.multiply_adds
+    return cost.shape, 0
+
+
+def _bounded(shape: Shape) -> Shape:
+    if not all(type(n) is int and n > 0 for n in shape) or math.prod(shape) > MAX_ELEMENTS:
         raise ArtefactError(
-            f"unsupported activation; supported: {', '.join(sorted(filter(None, ACTIVATIONS)))}",
-            code="unsupported_activation",
+            f"a feature map has an unknown size or more than {MAX_ELEMENTS} values",
+            code="graph_limits",
         )
-    if config.get("data_format", "channels_last") != "channels_last":
-        raise ArtefactError(
-            "unsupported data format channels_first: medres models are channels_last",
-            code="unsupported_layer",
-        )
-    if class_name in ("Concatenate", "Add", "Multiply", "Average"):
-        return _merged_shape(class_name, config, inputs)
-    special: dict[str, Callable[[], Shape]] = {
-        "Dense": lambda: (*shape[:-1], _unit_count(config["units"], "units")),
-        "Permute": lambda: tuple(shape[i - 1] for i in config["dims"]),
-        "Reshape": lambda: tuple(config["target_shape"]),
-    }
-    if class_name in special:
-        return special[class_name]()
-    if class_name.startswith("Conv"):
-        return (
-            *_sliding_shape(shape, config["kernel_size"], config["strides"], config),
-            _unit_count(config["filters"], "filters"),
-        )
-    if class_name.startswith(("MaxPooling", "AveragePooling")):
-        return (
-            *_sliding_shape(
-                shape, config["pool_size"], config["strides"] or config["pool_size"], config
-            ),
-            shape[-1],
-        )
-    if class_name.startswith("ZeroPadding"):
-        paddings = (
-            [(_window_size(a), _window_size(b)) for a, b in config["padding"]] if max(shape) else []
-        )
-        return (*(n + a + b for n, (a, b) in zip(shape, paddings, strict=False)), shape[-1])
-    if class_name.startswith("Cropping"):
-        croppings = [(_window_size(a), _window_size(b)) for a, b in config["cropping"]]
-        return (*(n - a - b for n, (a, b) in zip(shape, croppings, strict=False)), shape[-1])
-    if class_name.startswith("GlobalAveragePooling"):
-        return (*[1] * (len(shape) - 1), shape[-1]) if config.get("keepdims") else shape[-1:]
     return shape
 
 
-def _merged_shape(class_name: str, config: dict[str, Any], inputs: Sequence[Shape]) -> Shape:
-    if class_name == "Concatenate":
-        if config["axis"] not in (-1, len(inputs[0])) or len({shape[:-1] for shape in inputs}) > 1:
-            raise ValueError
-        return (*inputs[0][:-1], sum(shape[-1] for shape in inputs))
-    return tuple(max(sizes) for sizes in zip(*inputs, strict=True))
-
-
-def _sliding_shape(
-    shape: Shape, kernel: Sequence[int], strides: Sequence[int], config: dict[str, Any]
-) -> Shape:
-    """Spatial sizes after a convolution or pooling."""
-    dilation = config.get("dilation_rate") or [1] * len(kernel)
-    sizes = []
-    for n, k, s, d in zip(shape[:-1], kernel, strides, dilation, strict=True):
-        reach = (_window_size(k) - 1) * _window_size(d) + 1
-        sizes.append(
-            -(-n // _window_size(s))
-            if config["padding"] == "same"
-            else (n - reach) // _window_size(s) + 1
-        )
-    return tuple(sizes)
-
-
-def _layer_weights(class_name: str, config: dict[str, Any], shape: Shape) -> list[Shape]:
-    """Shapes of the weights that Keras would create for one layer."""
-    channels = shape[-1]
-    if class_name.startswith("Conv"):
-        filters = config["filters"]
-        return [
-            (*config["kernel_size"], channels // config["groups"], filters),
-            *([(filters,)] if config["use_bias"] else []),
-        ]
-    if class_name == "Dense":
-        return [(channels, config["units"]), *([(config["units"],)] if config["use_bias"] else [])]
-    if class_name in ("BatchNormalization", "GroupNormalization"):
-        moving = 2 if class_name == "BatchNormalization" else 0
-        return [(channels,)] * (bool(config["center"]) + bool(config["scale"]) + moving)
-    return []
-
-
-def _unit_count(value: Any, what: str) -> int:
-    """`value`, checked: the number of `what` (units, filters) of a layer."""
-    if type(value) is not int or not 0 < value <= MAX_UNITS:
-        raise ArtefactError(f"a layer has more than {MAX_UNITS} {what}", code="graph_limits")
-    return value
-
-
-def _window_size(value: Any) -> int:
-    """`value`, checked: a side of a kernel, pool or padding, or a stride."""
-    if type(value) is not int or not 0 <= value <= MAX_WINDOW:
+def _check_build_shape(layer: dict[str, Any], inputs: Sequence[Shape]) -> None:
+    """Keras builds the weights of a layer for the shape in `build_config`: it must be that of its
+    inputs. A model that takes images of any size states None for the sizes.
+    """
+    build = layer.get("build_config")
+    if build in (None, {}):
+        return
+    stated = build["input_shape"]
+    if set(build) != {"input_shape"}:
+        raise ValueError
+    expected = [[None, *shape] for shape in inputs]
+    if layer["class_name"] not in MERGES:
+        (stated, expected) = [stated], expected[:1]
+    if layer["class_name"] in MODELS and stated == [None]:
+        return
+    if not (isinstance(stated, list) and len(stated) == len(expected)) or any(
+        not _fits(s, e) for s, e in zip(stated, expected, strict=True)
+    ):
         raise ArtefactError(
-            f"a kernel, stride, pool or padding is above {MAX_WINDOW}", code="graph_limits"
+            f"{title(layer)}: the shape in build_config is not that of its input",
+            code="malformed_graph",
         )
-    return value
+
+
+def _fits(stated: Any, expected: list[int | None]) -> bool:
+    """Whether a shape in the file is `expected`, or leaves spatial sizes open."""
+    return (
+        isinstance(stated, list)
+        and len(stated) == len(expected)
+        and stated[0] is None
+        and all(
+            s is None or (type(s) is int and s == e) for s, e in zip(stated, expected, strict=False)
+        )
+        and stated[-1] == expected[-1]
+    )
+
+
+def _endpoint(entry: Any) -> str:
+    """The layer in `input_layers` or `output_layers`: Keras writes a flat list for one tensor, else
+    a list of lists.
+    """
+    (layer, call, index) = entry if isinstance(entry[0], str) else entry[0]
+    if (call, index) != (0, 0) or (not isinstance(entry[0], str) and len(entry) > 1):
+        raise ValueError
+    return layer
+
+
+def _inputs(node: dict[str, Any], shapes: dict[str, Shape]) -> Iterator[Shape]:
+    """The shapes of the tensors of one call of a layer."""
+    (tensors,) = node["args"]
+    flags = node["kwargs"]
+    if set(node) != {"args", "kwargs"} or not set(flags) <= {"mask", "training"}:
+        raise ValueError
+    if any(type(value) not in (bool, type(None)) for value in flags.values()):
+        raise ValueError
+    for tensor in tensors if isinstance(tensors, list) else [tensors]:
+        source, call, index = tensor["config"]["keras_history"]
+        if (
+            set(tensor) - _TENSOR_KEYS
+            or set(tensor["config"]) != {"shape", "dtype", "keras_history"}
+            or tensor["config"]["dtype"] not in ("float32", "bfloat16", "float16")
+            or type(call) is not int
+            or not 0 <= call < MAX_VIEWS
+            or index != 0
+            or not _fits(tensor["config"]["shape"], [None, *shapes[source]])
+        ):
+            raise ValueError
+        yield shapes[source]

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from data_pipelines.dicom.sop_classes import CT_CLASSES
 from data_pipelines.dicom.standard_terms import STANDARD_TERMS, sop_class_name, standard_sop_class
 from data_pipelines.kinds import ColorRule
+from medres.artefact.card_fields import MAX_COUNT, Count
 from medres.errors import RefusedInput
 
 if TYPE_CHECKING:
@@ -29,8 +30,18 @@ if TYPE_CHECKING:
 MIN_PATIENTS = 2  # a code of a single patient is not learnt from, and might identify the patient
 FEW_PATIENTS, FEW_EXTENT = 20, 1.5  # with fewer training patients, the tolerance of the extent
 
-Range = tuple[float, float]
 Pair = tuple[float, float]
+
+
+def _ordered(values: Pair) -> Pair:
+    if not 0 < values[0] <= values[1] <= MAX_COUNT:
+        raise ValueError("is not a range of positive numbers")
+    return values
+
+
+Range = Annotated[Pair, AfterValidator(_ordered)]
+Counts = dict[str, Count]
+Factor = Annotated[float, Field(ge=1.0, le=1000.0)]
 
 
 class Tolerance(BaseModel):
@@ -43,10 +54,10 @@ class Tolerance(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: float = 2.0
-    size_without_spacing: float = 1.5
-    spacing: float = 1.5
-    extent: float = 1.25
+    size: Factor = 2.0
+    size_without_spacing: Factor = 1.5
+    spacing: Factor = 1.5
+    extent: Factor = 1.25
 
 
 class Scale(BaseModel):
@@ -79,19 +90,19 @@ class Domain(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    images: int
-    patients: int
-    modalities: dict[str, int]
-    body_parts: dict[str, int]
-    views: dict[str, int]
+    images: Count
+    patients: Count
+    modalities: Counts
+    body_parts: Counts
+    views: Counts
     rows: Range
     cols: Range
     spacing_mm: Range | None
-    formats: dict[str, int] = {}
-    sop_classes: dict[str, int] = {}
+    formats: Counts = {}
+    sop_classes: Counts = {}
     scale: Scale | None = None
     detector_scale: Scale | None = None
-    without_spacing: int | None = None
+    without_spacing: Count | None = None
     tolerance: Tolerance = Tolerance()
     color: ColorRule = "refuse"
 

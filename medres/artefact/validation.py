@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import itertools
 import json
 import math
 import re
@@ -15,27 +14,31 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from medres.artefact.graph_check import Shape, weight_shapes
+from medres.artefact.graph.weights import NAME as WEIGHTS
+from medres.artefact.graph.weights import check_size, check_weights
+from medres.artefact.graph_check import check_cost, checked_graph
 from medres.artefact.model_file import ModelFile, no_space, private_copy
 from medres.errors import ArtefactError
 
 SCHEMA = "medres.artefact/1"
-CARD, WEIGHTS = "medres.json", "model.weights.h5"
+CARD = "medres.json"
 GOLDEN, NOVELTY, UPRIGHT = "golden.npz", "novelty.npz", "upright.npz"
 KERAS_MEMBERS = ("metadata.json", "config.json", WEIGHTS)
 MEMBERS = {*KERAS_MEMBERS, CARD, GOLDEN}
 OPTIONAL = {NOVELTY, UPRIGHT}
 MAX_INFLATED, MAX_JSON, MAX_ARRAYS = 1 << 30, 8 << 20, 40 << 20  # bytes
 KERAS_NEWEST = (3, 15)
-MAX_NODES = 1 << 16
+MAX_ENTRIES, MAX_DIRECTORY = 64, 1 << 16  # members of the zip; bytes of its directory
+MAX_CONTAINERS, MAX_VALUES = 1 << 18, 1 << 19  # objects and lists of a JSON member; its values
+_END = struct.Struct("<4s4H2LH")  # end of central directory record: APPNOTE.TXT 4.3.16
+_ZIP64_LOCATOR = 20  # bytes, directly before that record
 _CHUNK = 1 << 20
+_MAX_HEADER = 512  # bytes of an .npy
 _NPY = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([<|][fiu]\d)', 'fortran_order': False, 'shape': \(([\d, "
     rb"]*)\), \} *\n",
@@ -74,10 +77,13 @@ def checked_members(file: ModelFile) -> dict[str, bytes]:
     Raises ArtefactError before anything is inflated beyond the limits. Its codes: not_a_zip;
     unexpected_members, duplicate_member, compressed_member, member_too_large (JSON above 8 MiB,
     1 GiB inflated in total); malformed_json, no_checksums, altered; schema_version, keras_version;
-    resaved_by_keras, foreign_keras_file; the codes of `weight_shapes`; malformed_weights,
-    weights_storage (compressed, or outside the file), weights_mismatch, non_finite_weights.
+    resaved_by_keras, foreign_keras_file; too_many_members; the codes of `checked_graph` and
+    `check_cost`; malformed_weights, weights_storage (compressed, outside the file, or stored
+    twice), weights_mismatch, non_finite_weights.
     """
     try:
+        with file.path.open("rb") as data:
+            _check_zip_end(data)
         with zipfile.ZipFile(file.path) as archive:
             return _checked_members(archive)
     except ArtefactError as error:
@@ -94,8 +100,11 @@ def checked_members(file: ModelFile) -> dict[str, bytes]:
 
 def parse_json(data: bytes, member: str) -> dict[str, Any]:
     """The JSON object that a member holds. Raises ArtefactError (malformed_json), also for NaN and
-    infinities, which JSON does not have, and for numbers that are read as such (1e999).
+    infinities, which JSON does not have, for numbers that are read as such (1e999), and for so many
+    values that parsing needs much memory.
     """
+    if data.count(b"{") + data.count(b"[") > MAX_CONTAINERS or data.count(b",") > MAX_VALUES:
+        raise ArtefactError(f"{member} holds too many values", code="malformed_json")
     try:
         value = json.loads(data, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError):
@@ -118,14 +127,17 @@ def read_arrays(data: bytes, member: str) -> dict[str, np.ndarray]:
     """
     arrays = {}
     try:
+        _check_zip_end(io.BytesIO(data))
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_ARRAYS:
                 raise ArtefactError(
-                    f"{member} inflates to more than {MAX_ARRAYS >> 20} MiB",
+                    f"inflates to more than {MAX_ARRAYS >> 20} MiB",
                     code="arrays_too_large",
                 )
             for entry in archive.infolist():
                 arrays[entry.filename.removesuffix(".npy")] = _array(archive.read(entry))
+    except ArtefactError as error:
+        raise ArtefactError(f"{member}: {error}", code=error.code) from None
     except _ZIP_FAULTS:
         raise ArtefactError(
             f"{member} does not hold readable numeric arrays", code="malformed_arrays"
@@ -150,6 +162,28 @@ def _array(data: bytes) -> np.ndarray:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
+def _check_zip_end(file: IO[bytes]) -> None:
+    """Read the record at the end of a zip, before its directory is parsed: medres writes few
+    members, a directory without comment, and not the 64-bit format. Raises ArtefactError
+    (too_many_members).
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - _END.size - _ZIP64_LOCATOR))
+    tail = file.read()
+    if len(tail) < _END.size:
+        raise zipfile.BadZipFile
+    signature, _, _, here, entries, directory, _, comment = _END.unpack(tail[-_END.size :])
+    if signature != b"PK\x05\x06" or comment:
+        raise zipfile.BadZipFile
+    is_64_bit = tail[: -_END.size].startswith(b"PK\x06\x07")
+    if max(here, entries) > MAX_ENTRIES or directory > MAX_DIRECTORY or is_64_bit:
+        raise ArtefactError(
+            f"the zip has more than {MAX_ENTRIES} members, or a directory above "
+            f"{MAX_DIRECTORY >> 10} KiB",
+            code="too_many_members",
+        )
+
+
 def _checked_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
     _check_directory(archive)
     card = parse_json(archive.read(CARD), CARD)
@@ -163,19 +197,42 @@ def _checked_members(archive: zipfile.ZipFile) -> dict[str, bytes]:
             code="no_checksums",
         )
     members = {name: archive.read(name) for name in names - {WEIGHTS}}
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    _check_digests(digests | {CARD: card_sha256(card)}, expected)
+    _check_keras_version(parse_json(members["metadata.json"], "metadata.json"))
+    graph = checked_graph(parse_json(members["config.json"], "config.json"))
+    check_cost(graph, _image_count(members[GOLDEN]))
+    size = archive.getinfo(WEIGHTS).file_size
+    check_size(size, graph)
     with tempfile.TemporaryFile() as weights:
-        digests = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
-        digests |= {CARD: card_sha256(card), WEIGHTS: _copy_hashed(archive, WEIGHTS, weights)}
-        for name in sorted(names):
-            if digests[name] != expected[name]:
-                raise ArtefactError(
-                    f"the member {name} was altered after medres wrote it: copy the file again "
-                    f"from its source",
-                    code="altered",
-                )
-        _check_keras_version(parse_json(members["metadata.json"], "metadata.json"))
-        _check_weights(weights, weight_shapes(parse_json(members["config.json"], "config.json")))
+        _check_digests({WEIGHTS: _copy_hashed(archive, WEIGHTS, weights)}, expected)
+        check_weights(weights, size, graph)
     return members
+
+
+def _image_count(golden: bytes) -> int:
+    """The number of reference images, from the header of their array; 1 if it cannot be read, which
+    `read_arrays` refuses later.
+    """
+    try:
+        _check_zip_end(io.BytesIO(golden))
+        with zipfile.ZipFile(io.BytesIO(golden)) as archive, archive.open("inputs.npy") as file:
+            head = _NPY.match(file.read(_MAX_HEADER))
+            size = archive.getinfo("inputs.npy").file_size
+    except _ZIP_FAULTS:
+        return 1
+    first = head[2].split(b",")[0].strip() if head else b""
+    return min(int(first), size) if first else 1
+
+
+def _check_digests(digests: dict[str, str], expected: dict[str, Any]) -> None:
+    for name in sorted(digests):
+        if digests[name] != expected[name]:
+            raise ArtefactError(
+                f"the member {name} was altered after medres wrote it: copy the file again from "
+                f"its source",
+                code="altered",
+            )
 
 
 def card_sha256(card: dict[str, Any]) -> str:
@@ -264,68 +321,6 @@ def _check_keras_version(metadata: dict[str, Any]) -> None:
             f"{KERAS_NEWEST[0]}.{KERAS_NEWEST[1]}",
             code="keras_version",
         )
-
-
-def _check_weights(stored: IO[bytes], expected: Counter[Shape]) -> None:
-    """Raise ArtefactError unless the HDF5 file holds exactly the weights of the graph, inside the
-    file itself, uncompressed, complete and finite.
-    """
-    import h5py
-
-    shapes: Counter[Shape] = Counter()
-    try:
-        with h5py.File(stored, "r") as file:
-            for dataset in _datasets(file, itertools.count()):
-                if dataset.name.split("/")[-2] == "vars" and "seed_generator" not in dataset.name:
-                    shapes[dataset.shape] += 1
-    except _ZIP_FAULTS:
-        raise ArtefactError(
-            f"{WEIGHTS} is not a readable HDF5 file", code="malformed_weights"
-        ) from None
-    if shapes != expected:
-        raise ArtefactError(
-            f"{WEIGHTS} does not hold the weights of the graph in config.json",
-            code="weights_mismatch",
-        )
-
-
-def _datasets(group: Any, visited: Iterator[int], depth: int = 0) -> Iterator[Any]:
-    """All datasets below a group, checked. visited: counts the nodes of the whole file."""
-    import h5py
-
-    for name in group:
-        if (
-            depth > 16
-            or next(visited) > MAX_NODES
-            or type(group.get(name, getlink=True)) is not h5py.HardLink
-        ):
-            raise ArtefactError(
-                f"{WEIGHTS} links to another place, nests too deeply or holds too many groups",
-                code="weights_storage",
-            )
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            yield from _datasets(item, visited, depth + 1)
-            continue
-        is_numeric = (
-            isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" and item.external is None
-        )
-        if (
-            not is_numeric
-            or item.is_virtual
-            or item.chunks is not None
-            or item.id.get_storage_size() != item.nbytes
-        ):
-            raise ArtefactError(
-                f"{WEIGHTS} holds data that Keras does not write: compressed, external, missing or "
-                f"not numeric",
-                code="weights_storage",
-            )
-        if item.dtype.kind == "f" and not np.isfinite(item[()]).all():
-            raise ArtefactError(
-                f"{WEIGHTS} holds weights that are not finite", code="non_finite_weights"
-            )
-        yield item
 
 
 def _copy_hashed(archive: zipfile.ZipFile, name: str, target: IO[bytes]) -> str:

@@ -70,6 +70,13 @@ def predict(
             help="Accept several files of one study without a PatientID, or with one such as ANON.",
         ),
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="tensorflow, onnx or openvino. The last two convert the model once (see medres "
+            "doctor) and draw no saliency."
+        ),
+    ] = "tensorflow",
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
@@ -81,6 +88,8 @@ def predict(
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(missing[0]))
     if out is not None and saliency is not None:
         raise typer.BadParameter("give either --out or --saliency")
+    if saliency is not None and engine != "tensorflow":
+        raise typer.BadParameter("--saliency needs --engine tensorflow")
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.inference.loading import load
 
@@ -88,7 +97,8 @@ def predict(
         "allow_name_mismatch": allow_name_mismatch,
         "allow_unknown_patient": allow_unknown_patient,
     }
-    with load(model) as predictor, limited(**parse_limits(limit or [])):
+    opened = load(model, engine=engine)  # type: ignore[arg-type]
+    with opened as predictor, limited(**parse_limits(limit or [])):
         if out is not None:
             _predict_into(predictor, path, out, as_json, allowed)
             return
@@ -194,8 +204,8 @@ def parity(
     The exit code is 1 if they differ.
     """
     from medres.inference import parity_report
-    from medres.inference.exporting import FORMATS
     from medres.progress import Bars
+    from medres.runtimes.formats import FORMATS
 
     paths = parity_report.parity(
         model,

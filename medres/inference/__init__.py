@@ -10,22 +10,24 @@ from data_pipelines.runtime.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from medres.inference.batch import predict_all
-    from medres.inference.exporting import FORMATS, export
+    from medres.inference.exporting import export
     from medres.inference.loading import load
     from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
     from medres.inference.scoring import score_split
     from medres.inference.study_saliency import Saliency, explain_study, pictures
+    from medres.runtimes.formats import FORMATS
 
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "medres.inference.batch": "predict_all",
-        "medres.inference.exporting": "FORMATS export",
+        "medres.inference.exporting": "export",
         "medres.inference.loading": "load",
         "medres.inference.prediction": "Prediction",
         "medres.inference.predictor": "Predictor",
         "medres.inference.scoring": "score_split",
         "medres.inference.study_saliency": "Saliency explain_study pictures",
+        "medres.runtimes.formats": "FORMATS",
     },
 )

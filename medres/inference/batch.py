@@ -4,7 +4,8 @@ every file accounted for.
 OUT/predictions.jsonl   one line per study, appended when the study is predicted; a repeated command
                         resumes after the last complete line
 OUT/predictions.csv     the same as a table, written at the end
-OUT/quarantine.csv      path, reason and message of every study without a prediction
+OUT/quarantine.csv      path, reason, code and message of every study without a prediction; the
+                        reason of a refusal that is no fault of a file is `refused`
 OUT/predict.json        SHA-256 of the model, and the counts: given = answered + quarantined
 """
 
@@ -16,7 +17,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,18 @@ from data_pipelines.runtime.walk import Walk, walk_files
 from data_pipelines.runtime.worker_pool import map_isolated
 from medres.errors import RefusedInput
 from medres.inference.predictor import Predictor
+from medres.inference.request_files import NOT_OPENED, paths_of
 from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
 from medres.inference.study_reader import ReadRequest, StudyReading, read_request, request_of
 from medres.progress import ProgressReporter
 
 LINES, SUMMARY = "predictions.jsonl", "predict.json"
-QUARANTINE = ("path", "reason", "message")
-NO_FILE = "Not a regular file; it was not opened."
+QUARANTINE = ("path", "reason", "code", "message")
 
 
 def predict_all(
     predictor: Predictor,
-    paths: Sequence[str | Path],
+    paths: str | Path | Iterable[str | Path],
     out: Path | str,
     *,
     allow_name_mismatch: bool = False,
@@ -48,27 +49,31 @@ def predict_all(
 ) -> dict[str, Any]:
     """Predict every study below `paths` into the folder `out`; returns the content of predict.json.
 
-    out: a new folder, or that of an interrupted call with the same model. A file that crashes or
+    out: a new folder, or that of an interrupted call with the same model; studies whose files have
+        not changed are not predicted again. A file that crashes or
         blocks its decoder ends one worker, not the run. allow_name_mismatch, allow_unknown_patient:
         as for `Predictor.predict`. Raises InputError if `out` holds anything else (output_exists)
         or a path does not exist.
     """
     out, reporter = Path(out), progress or ProgressReporter()
     records = _claim_folder(out, predictor.artefact.sha256)
+    paths = paths_of(paths)
     walks = [walk_files(path) for path in paths]
     not_files = [(str(walk.root / path), reason) for walk in walks for path, reason in walk.others]
     by_series = predictor.card.preprocess.image_kind.has_series
     studies = list(_studies(paths, walks, by_series, reporter))
     rules = IdentityRules(allow_name_mismatch, allow_unknown_patient)
-    pending = [study for study in studies if _key(study) not in records]
+    keys = [_key(study, rules) for study in studies]
+    pending = {key: study for key, study in zip(keys, studies, strict=True) if key not in records}
     with (out / LINES).open("a", encoding="utf-8") as lines, reporter.task("predict") as update:
-        for count, record in enumerate(_predictions(predictor, pending, rules), start=1):
+        predictions = _predictions(predictor, pending, rules)
+        for count, record in enumerate(predictions, start=1):
             records[record["key"]] = record
             lines.write(json.dumps(record, allow_nan=False) + "\n")
             lines.flush()
             update(len(studies) - len(pending) + count, len(studies))
         os.fsync(lines.fileno())
-    return _write_tables(out, predictor, [records[_key(study)] for study in studies], not_files)
+    return _write_tables(out, predictor, [records[key] for key in keys], not_files)
 
 
 def _claim_folder(out: Path, sha256: str) -> dict[str, dict[str, Any]]:
@@ -115,35 +120,44 @@ def _studies(
 
 
 def _predictions(
-    predictor: Predictor, studies: Sequence[StudyFiles], rules: IdentityRules
+    predictor: Predictor, studies: Mapping[str, StudyFiles], rules: IdentityRules
 ) -> Iterator[dict[str, Any]]:
-    """One line of predictions.jsonl per study. Its reason is the code of a DicomError, or `refused`
-    for any other refusal; `code` names each.
+    """One line of predictions.jsonl per study, by its key. Its reason is the code of a DicomError,
+    or `refused` for any other refusal; `code` names each.
     """
-    items = [request_of(study.files, predictor.card, rules) for study in studies]
+    items = [request_of(study.files, predictor.card, rules) for study in studies.values()]
     seconds = active_limits().seconds
 
     def limit(request: ReadRequest) -> float:
         return seconds * len(request.files)
 
     answers = map_isolated(read_request, items, timeout_s=limit)
-    for study, (_, answer) in zip(studies, answers, strict=True):
+    for (key, study), (_, answer) in zip(studies.items(), answers, strict=True):
         reading = StudyReading(None, answer) if isinstance(answer, DicomError) else answer
         prediction = predictor.decide_reading(reading, study.path)
         is_file_error = isinstance(reading.error, DicomError)
         reason = prediction.code if is_file_error else RefusedInput.code
         yield {
-            "key": _key(study),
+            "key": key,
             "files": len(study.files),
             "reason": None if prediction.refused is None else reason,
             **prediction.as_dict(),
         }
 
 
-def _key(study: StudyFiles) -> str:
-    return hashlib.sha256(
-        "\n".join(map(str, study.files)).encode("utf-8", "surrogateescape")
-    ).hexdigest()[:16]
+def _key(study: StudyFiles, rules: IdentityRules) -> str:
+    """What a record is about. A file that was replaced, perhaps by that of another patient, other
+    rules and other limits give another key, so that no earlier record answers for them.
+    """
+    facts = [repr((rules, active_limits()))]
+    for file in study.files:
+        try:
+            status = file.stat()
+        except OSError:  # it is gone: its reading will say so
+            facts.append(str(file))
+        else:
+            facts.append(f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}")
+    return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def _write_tables(
@@ -165,9 +179,13 @@ def _write_tables(
     ]
     columns = list(dict.fromkeys(column for row in rows for column in row)) or ["path"]
     refused = [
-        {"path": r["path"], "reason": r["reason"], "message": r["refused"]} for r in quarantined
+        {"path": r["path"], "reason": r["reason"], "code": r["code"], "message": r["refused"]}
+        for r in quarantined
     ]
-    refused += [{"path": path, "reason": reason, "message": NO_FILE} for path, reason in not_files]
+    refused += [
+        {"path": path, "reason": reason, "code": reason, "message": NOT_OPENED}
+        for path, reason in not_files
+    ]
     write_atomic(out / "predictions.csv", csv_bytes(_escaped(rows), columns))
     write_atomic(out / "quarantine.csv", csv_bytes(_escaped(refused), QUARANTINE))
     summary = {

@@ -26,17 +26,12 @@ from medres.artefact.card import Card
 from medres.artefact.validation import CARD
 from medres.errors import ExportError
 from medres.runtimes.formats import (
-    FORMATS as FORMATS,
-)
-from medres.runtimes.formats import (
     MODEL_FILE,
+    Format,
     check_format,
     open_graph,
     without_warnings,
     write_graph,
-)
-from medres.runtimes.formats import (
-    Format as Format,
 )
 from medres.runtimes.golden_folder import dicom_vectors, write_golden_folder
 from medres.runtimes.served_graph import (

@@ -19,10 +19,11 @@ from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.sources.image_source import file_format_of
 from medres.artefact.archive import load
 from medres.errors import ExportError
-from medres.inference.exporting import FORMATS, TOLERANCE, Format, export, runtime, same_decisions
+from medres.inference.exporting import TOLERANCE, export, runtime, same_decisions
 from medres.inference.predictor import BATCH, Predictor
 from medres.inference.scoring import score_split
 from medres.progress import ProgressReporter
+from medres.runtimes.formats import FORMATS, Format
 
 SAME_MACHINE = 1e-6
 

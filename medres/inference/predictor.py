@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,7 +28,7 @@ from medres.inference.decisions import (
 )
 from medres.inference.decoder import Decoder
 from medres.inference.prediction import Prediction
-from medres.inference.request_files import files_of
+from medres.inference.request_files import files_below, files_of, paths_of
 from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
 from medres.inference.study_reader import StudyReading, read_request, request_of
 from medres.progress import ProgressReporter
@@ -117,13 +117,16 @@ class Predictor:
             list(study) if isinstance(study, list | tuple) else [cast(DicomSource, study)]
         )
         path = str(sources[0]) if len(sources) == 1 and isinstance(sources[0], str | Path) else None
-        files = [file for source in sources for file in files_of(source)]
         rules = IdentityRules(allow_name_mismatch, allow_unknown_patient)
+        try:
+            files = [file for source in sources for file in files_of(source)]
+        except DicomError as error:
+            return self.decide_reading(StudyReading(None, error), path)
         return self._conclude(files, path, rules, self.read(files, rules))
 
     def predict_many(
         self,
-        paths: Sequence[str | Path],
+        paths: str | Path | Iterable[str | Path],
         *,
         allow_name_mismatch: bool = False,
         allow_unknown_patient: bool = False,
@@ -131,33 +134,45 @@ class Predictor:
     ) -> Iterator[Prediction]:
         """One prediction per study (CT: per series) over files and folders, in the order in which
         they are found. Files belong together that agree on the patient, with the issuer, and on the
-        study. The options are those of `predict`.
+        study. What is no regular file, such as a link or a pipe, is a refusal of its own. The
+        options are those of `predict`.
 
-        The next studies are decoded while one is predicted.
+        The next studies are decoded while one is predicted. Raises TypeError for a value that is no
+        path.
         """
         rules = IdentityRules(allow_name_mismatch, allow_unknown_patient)
         with (progress or ProgressReporter()).task("predict") as update:
-            studies = [study for path in paths for study in self._studies(path)]
+            studies = [study for path in paths_of(paths) for study in self._studies(path)]
             readings = self.decoder.ahead(
-                lambda study: self.read(study.files, rules) if study.files else NO_FILE, studies
+                lambda study: (
+                    StudyReading(None, study.error)
+                    if study.error
+                    else self.read(study.files, rules)
+                ),
+                studies,
             )
             for done, (study, reading) in enumerate(zip(studies, readings, strict=True), start=1):
                 yield self._conclude(study.files, study.path, rules, reading)
                 update(done, len(studies))
 
     def _studies(self, path: str | Path) -> list[StudyFiles]:
-        """The requests below a path. A path without files gives a request without files."""
-        files = files_of(path)
+        """The requests below a path, and what was not opened there. A path without files gives a
+        request without files.
+        """
+        files, not_opened = files_below(path)
+        others = [StudyFiles(str(other), error=error) for other, error in not_opened]
         if not files:
-            return [StudyFiles(str(path))]
+            return others or [StudyFiles(str(path))]
         group = functools.partial(
             group_of_file, by_series=self.card.preprocess.image_kind.has_series
         )
         groups = self.decoder.ahead(lambda file: self.decoder.call(group, str(file)), files)
-        return group_files(path, files, groups)
+        return group_files(path, files, groups) + others
 
     def read(self, files: Sequence[DicomSource], rules: IdentityRules) -> StudyReading:
         """What the files of one study hold for this model, or why they are refused."""
+        if not files:
+            return NO_FILE
         try:
             request = request_of(files, self.card, rules)
         except DicomError as error:
@@ -209,7 +224,7 @@ class Predictor:
     def decide(self, images: np.ndarray) -> Prediction:
         """The prediction for the prepared integers (images, *spec.prepared_shape) of one study;
         refused if images appear rotated (code rotated) or are unlike the training images (code
-        out_of_distribution).
+        out_of_distribution), or if a probability is NaN (code not_finite).
         """
         card, count = self.card, len(images)
         inputs = to_model_units(images, card.preprocess)
@@ -223,6 +238,9 @@ class Predictor:
             )
             return self._refusal(error, n_images=count)
         scores, novelty = self.scored(inputs)
+        if not np.isfinite(scores).all():
+            error = RefusedInput("the model gives no number for this image", code="not_finite")
+            return self._refusal(error, n_images=count)
         distance = None if novelty is None else float(novelty.max())
         if novelty is not None and card.novelty_threshold is not None:
             unlike = int((~(novelty <= card.novelty_threshold)).sum())

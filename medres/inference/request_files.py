@@ -4,9 +4,10 @@ here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -18,14 +19,54 @@ from data_pipelines.dicom.reader import (
     silence_pydicom,
     transfer_syntax_of,
 )
-from data_pipelines.errors import LimitExceeded, Unreadable
+from data_pipelines.errors import DicomError, LimitExceeded, Unreadable
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import walk_files
+
+NOT_OPENED = "This is no regular file of the folder (a link, a pipe, a device); it was not opened."
+
+
+class FilesBelow(NamedTuple):
+    """The regular files of a folder, in a fixed order, and why each other entry was not opened."""
+
+    files: list[Path]
+    not_opened: list[tuple[Path, DicomError]]
+
+
+def paths_of(paths: str | Path | Iterable[str | Path]) -> list[str | Path]:
+    """The paths of files and folders; one path alone counts as a list of one. Raises TypeError for
+    anything else, whose text could hold a patient's data.
+    """
+    if isinstance(paths, str | Path):
+        return [paths]
+    is_source = isinstance(paths, get_args(DicomSource))  # bytes and data sets can be iterated
+    is_list = isinstance(paths, Iterable) and not is_source
+    listed: list[str | Path] = [*paths] if is_list else [cast(Path, paths)]
+    for path in listed:
+        if not isinstance(path, str | Path):
+            raise TypeError(
+                f"paths are those of files and folders; received {type(path).__name__}. Give bytes "
+                f"and data sets to predict(), one study at a time."
+            )
+    return listed
+
+
+def files_below(path: str | Path) -> FilesBelow:
+    """What is below a folder; a path that is no folder is taken as the only file."""
+    if not Path(path).is_dir():
+        return FilesBelow([Path(path)], [])
+    walk = walk_files(path)
+    return FilesBelow(
+        [walk.root / file for file in walk.files],
+        [(walk.root / other, Unreadable(NOT_OPENED, code=why)) for other, why in walk.others],
+    )
 
 
 def files_of(source: DicomSource) -> list[Any]:
     """The files below a folder, in a fixed order; any other source unchanged, as the only element.
-    Raises TypeError for a value that is not a source.
+
+    Raises TypeError for a value that is not a source; Unreadable, with the reason of `walk_files`,
+    for a folder that does not hold regular files only, since an image could be missing.
     """
     if not isinstance(source, get_args(DicomSource)):
         raise TypeError(
@@ -36,8 +77,10 @@ def files_of(source: DicomSource) -> list[Any]:
     if isinstance(source, bytearray | memoryview):
         return [bytes(source)]  # a buffer may change; a raster image is identified by its hash
     if isinstance(source, str | Path) and Path(source).is_dir():
-        walk = walk_files(source)
-        return [walk.root / file for file in walk.files]
+        files, not_opened = files_below(source)
+        for _, error in not_opened:
+            raise error
+        return files
     return [source]
 
 

@@ -131,10 +131,13 @@ class FileGroup(NamedTuple):
 
 @dataclass
 class StudyFiles:
-    """The files of one request, and the path that stands for them in results."""
+    """The files of one request, and the path that stands for them in results. error: why the path
+    was not opened.
+    """
 
     path: str
     files: list[Path] = field(default_factory=list)
+    error: DicomError | None = None
 
 
 def group_of_file(path: str, *, by_series: bool) -> FileGroup:

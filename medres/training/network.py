@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,19 @@ import keras
 import numpy as np
 
 from data_pipelines.preprocessing.spec import PreprocessSpec
-from medres.backbones import fused_training_copy
 from medres.backbones.build import functional
-from medres.backbones.layer_graph import parents
+from medres.backbones.inlining import flat_copy
 from medres.errors import ModelError, TrainingError
 from medres.models.classification import classifier, scaled
 from medres.tasks import task_named
 
 HEAD = "logits"
+# The layers that medres adds around a backbone of somebody's own.
+RESERVED = re.compile(
+    r"image|scale|windows|window\d+(_clip)?|pooled|logits|views|calibration|probability"
+)
 SEED_VARIABLE = "seed_generator_state"
+UNNAMED = re.compile(r"^variable(_\d+)?$")
 
 
 def build_classifier(
@@ -72,9 +77,11 @@ def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def named_variables(model: keras.Model) -> dict[str, Any]:
-    """The weights of a model by "layer/variable", in the order of its layers."""
+    """The weights of a model by "layer/variable", in the order of its layers. A variable without a
+    name of its own, which Keras numbers through all models, is called "variable".
+    """
     return {
-        f"{layer.name}/{v.name}": v
+        f"{layer.name}/{UNNAMED.sub('variable', v.name)}": v
         for layer in model.layers
         for v in layer.weights
         if v.name != SEED_VARIABLE
@@ -186,7 +193,14 @@ def _classifier_on(
             f"{tuple(x.shape)}: build a backbone with one input of that shape and one output",
             code="backbone_shape",
         )
-    x = rebuild_on(backbone, x)
+    if backbone.outputs[0]._keras_history.operation.name in (HEAD, "probability"):
+        raise TrainingError(
+            f"the model {backbone.name!r} is a classifier, whose head medres.train would add again"
+            f': pass a variant (model="resnet18"), or a backbone (medres.backbones.resnet)',
+            code="backbone_is_classifier",
+        )
+    taken = any(RESERVED.fullmatch(layer.name) for layer in backbone.layers)
+    x = rebuild_on(backbone, x, "backbone_" if taken else "")
     if len(x.shape) > 2:
         x = getattr(keras.layers, f"GlobalAveragePooling{len(x.shape) - 2}D")(name="pooled")(x)
     x = keras.layers.Dense(outputs, dtype="float32", name=HEAD)(x)
@@ -194,32 +208,17 @@ def _classifier_on(
 
 
 def rebuild_on(model: keras.Model, image: Any, prefix: str = "") -> Any:
-    """The output of a copy of `model`, built layer by layer on a symbolic image. The copied layers
-    have the same weights and are named prefix + name.
+    """The output of a copy of `model`, built layer by layer on a symbolic image (see
+    `medres.backbones.inlining.flat_copy`). The copied layers have the same weights and are named
+    prefix + name.
 
-    Raises TrainingError for a model within a model and for a layer that is called more than once.
+    Raises TrainingError (code backbone_layers) for an operation that is no layer, and for a layer
+    or a nested model that is called more than once.
     """
     try:
-        fused_training_copy(model)
+        return flat_copy(model, image, prefix)
     except ModelError as error:
         raise TrainingError(str(error), code="backbone_layers") from None
-    outputs: dict[str, Any] = {}
-    for layer in functional(model.inputs[0], model.outputs[0], model.name).layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            outputs[layer.name] = image
-            continue
-        inputs = [outputs[name] for name in parents(layer)]
-        copy = type(layer).from_config(layer.get_config() | {"name": prefix + layer.name})
-        outputs[layer.name] = copy(inputs if len(inputs) > 1 else inputs[0])
-        copy.set_weights(layer.get_weights())
-    last = model.outputs[0]._keras_history.operation
-    if last.output is not model.outputs[0]:
-        raise TrainingError(
-            f"layer {last.name!r} of {model.name!r} is called more than once: use a separate layer "
-            f"for each call",
-            code="backbone_layers",
-        )
-    return outputs[last.name]
 
 
 def require_backbone(model: keras.Model) -> None:

@@ -54,8 +54,13 @@ class Sample:
 
     def units_per_patient(self, label: bool) -> Int64Array:
         """(k,) numbers of units of that label, one entry per patient who has any."""
-        counts = np.bincount(self.patient[self.label == label])
-        return np.asarray(counts[counts > 0], dtype=np.int64)
+        return self._units_per_patient[label]
+
+    @cached_property
+    def _units_per_patient(self) -> tuple[Int64Array, Int64Array]:
+        counts = [np.bincount(self.patient[member]) for member in (~self.label, self.label)]
+        without, with_finding = (count[count > 0] for count in counts)
+        return without, with_finding
 
     def effective_patients(self, label: bool) -> float:
         """Kish's effective number of the patients with that label."""
@@ -64,7 +69,9 @@ class Sample:
     @cached_property
     def unequal(self) -> bool:
         """Whether the patients of a class have different numbers of its units."""
-        return any(np.unique(self.units_per_patient(c)).size > 1 for c in (True, False))
+        return self.clustered and any(
+            np.unique(self.units_per_patient(c)).size > 1 for c in (True, False)
+        )
 
     def take(self, mask: NDArray[np.bool_]) -> Sample:
         """The units where `mask` (n,) is True."""

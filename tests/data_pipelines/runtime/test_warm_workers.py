@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,6 +151,30 @@ def test_closing_lets_a_call_end(act, workers) -> None:
     thread.join()
     assert not is_alive(results[0])
     assert workers._count == 0
+
+
+def test_closing_leaves_no_worker_to_calls_that_wait(act) -> None:
+    workers = WarmWorkers(1)
+    assert workers.call(act, ("echo", 1)) == 1
+    with ThreadPoolExecutor(4) as threads:
+        answers = [threads.submit(workers.call, act, ("pid", 0.3)) for _ in range(4)]
+        while workers._idle:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        workers.close()
+        pids = {answer.result() for answer in answers}
+    assert not any(map(is_alive, pids))
+
+
+def in_daemon(_: int) -> object:
+    with pytest.raises(DicomError) as caught:
+        WarmWorkers(1).call(len, "ab")
+    return caught.value.code
+
+
+def test_a_process_that_may_start_none_says_so() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(in_daemon, [0]) == ["workers"]
 
 
 def test_a_worker_that_cannot_start_says_so(workers, monkeypatch) -> None:

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from canaries import radiograph
 from helpers import raises_code
 from PIL import Image as Pillow
 
 from data_pipelines.cache.store import ensure_cache
 from data_pipelines.cache.tf_dataset import datasets
 from data_pipelines.cache.worker import FileRef, WorkItem, prepare_files
-from data_pipelines.dicom.writer import save as save_dicom
 from data_pipelines.errors import CacheError, DicomError, LabelError, ManifestError, SplitError
 from data_pipelines.ingestion.file_inspection import inspect_path
 from data_pipelines.ingestion.index import index_sources
@@ -28,7 +26,6 @@ from data_pipelines.sources.image_source import (
     npz_images,
     raster_image,
     read_row,
-    study_of,
 )
 
 RNG = np.random.default_rng(0)
@@ -371,13 +368,3 @@ def test_real_medmnist_file(medres_data: Path, tmp_path: Path) -> None:
         "test": 621,
     }
     assert Manifest.load(tmp_path / "work").table["label:label"].isin([0, 1]).all()
-
-
-def test_a_study_is_one_of_a_patient(tmp_path: Path) -> None:
-    studies = []
-    for patient, issuer in (("A 1", ""), ("a1", ""), ("B", ""), ("A1", "North")):
-        dataset = radiograph(patient, 1, issuer=issuer)
-        save_dicom(dataset, tmp_path / "x.dcm")
-        studies.append(study_of(tmp_path / "x.dcm"))
-    assert studies[0] == studies[1]
-    assert len(set(studies)) == 3

@@ -75,6 +75,8 @@ CARDS: dict[str, Callable[[dict], object]] = {
     "a name of another finding": lambda c: c.update(names=["circle"]),
     "several classes, one name": lambda c: c.update(task="multiclass"),
     "control characters": lambda c: c["training"].update(left_out=[{"why": ESC}]),
+    "notes that are a number": lambda c: c["training"].update(notes=5),
+    "control characters in a note": lambda c: c["training"].update(notes=[ESC]),
     "bidirectional override": lambda c: c["versions"].update(medres=OVERRIDE),
     "control characters in a key": lambda c: c["domain"]["body_parts"].update({ESC: 1}),
     "override in the intended use": lambda c: c.update(intended_use=OVERRIDE),
@@ -100,6 +102,13 @@ CARDS: dict[str, Callable[[dict], object]] = {
     "calibration with another key": lambda c: c["calibration"].update(secret=1),
     "views as text": lambda c: c["training"]["config"]["after"].update(views="4"),
     "config as a list": lambda c: c["training"].update(config=[]),
+    "notes as a text": lambda c: c["training"].update(notes="few patients"),
+    "a note that is a number": lambda c: c["training"].update(notes=[1]),
+    "tolerance below 1": lambda c: c["domain"].update(tolerance={"size": 0.5}),
+    "negative number of images": lambda c: c["domain"].update(formats={"png": -1}),
+    "extent of 0": lambda c: c["domain"].update(
+        scale={"spacing_mm": [1, 1], "row_extent_mm": [0, 9], "col_extent_mm": [9, 9]}
+    ),
     "split without images": lambda c: c["training"]["splits"]["train"].pop("images"),
     "a number too large": lambda c: c["training"].update(x=10**4000),
     "sizes in the wrong order": lambda c: c["domain"].update(rows=[40, 20]),

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from conftest import write_cr
 from helpers import medres as medres_command
@@ -61,9 +63,11 @@ def test_many_studies_are_answered_as_one_by_one_and_every_file_is_accounted_for
         assert row["decision:square"] == str(one_by_one[path].decisions["square"])
         assert row["images"] == "2"
     with (tmp_path / "out" / "quarantine.csv").open() as file:
-        reasons = {Path(row["path"]).name: row["reason"] for row in csv.DictReader(file)}
-    assert reasons["odd.dcm"] == "refused"
-    assert reasons["=note.txt"] == "not_dicom"
+        quarantined = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    reasons = {name: (row["reason"], row["code"]) for name, row in quarantined.items()}
+    assert reasons["odd.dcm"] == ("refused", "out_of_distribution")
+    assert reasons["=note.txt"] == ("not_dicom", "not_dicom")
+    assert reasons["link.dcm"] == ("symbolic_link", "symbolic_link")
 
 
 def test_a_stopped_run_goes_on_after_the_last_whole_line(
@@ -95,6 +99,44 @@ def test_a_stopped_run_goes_on_after_the_last_whole_line(
     for name in ("predictions.csv", "quarantine.csv", "predict.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert len((tmp_path / "out" / batch.LINES).read_text().splitlines()) == 1 + 6
+
+
+def test_no_earlier_answer_stands_for_a_file_that_was_replaced(
+    predictor, folder: Path, tmp_path: Path
+) -> None:
+    """Same path, same size, same time of modification; another patient."""
+    file, other = folder / "TINY000-0.dcm", folder / "TINY001-0.dcm"
+    for each in folder.iterdir():
+        if each not in (file, other):
+            each.unlink()
+    data, status = other.read_bytes(), file.stat()
+    other.unlink()
+    batch.predict_all(predictor, [folder], tmp_path / "out")
+    file.write_bytes(data)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    batch.predict_all(predictor, [folder], tmp_path / "out")
+    with (tmp_path / "out" / "predictions.csv").open() as table:
+        (row,) = csv.DictReader(table)
+    expected = predictor.predict(data)
+    assert row["study_uid"] == expected.study_uid
+    assert float(row["probability:square"]) == expected.probabilities["square"]
+
+
+def test_what_a_person_allows_afterwards_is_predicted(
+    predictor, folder: Path, tmp_path: Path
+) -> None:
+    for file in folder.iterdir():
+        if not file.name.startswith("TINY000"):
+            file.unlink()
+    dataset = pydicom.dcmread(folder / "TINY000-0.dcm")
+    dataset.PatientName = "Doe^Jane"
+    dataset.save_as(folder / "TINY000-0.dcm")
+    dataset = pydicom.dcmread(folder / "TINY000-1.dcm")
+    dataset.PatientName = "Roe^Jane"
+    dataset.save_as(folder / "TINY000-1.dcm")
+    out = tmp_path / "out"
+    assert batch.predict_all(predictor, folder, out)["quarantined"] == 1
+    assert batch.predict_all(predictor, folder, out, allow_name_mismatch=True)["answered"] == 1
 
 
 def test_the_command_writes_tables_or_overlays(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import raises_code
+from helpers import fails, raises_code
+from helpers import medres as medres_command
 
 import medres
 from data_pipelines.errors import InputError
@@ -69,6 +70,19 @@ def test_every_engine_gives_the_same_predictions(
     with ThreadPoolExecutor(8) as pool:
         again = list(pool.map(lambda study: predictor.predict(study).probabilities, studies * 8))
     assert again == [predictor.predict(study).probabilities for study in studies] * 8
+
+
+def test_the_command_takes_an_engine(model: Path, studies: list[str], tmp_path: Path) -> None:
+    answers = [
+        json.loads(medres_command("predict", model, studies[0], "--json", *engine).stdout)[0]
+        for engine in ((), ("--engine", "onnx"))
+    ]
+    assert answers[0]["decisions"] == answers[1]["decisions"]
+    assert answers[1]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=1e-5)
+    wrong = medres_command("predict", model, studies[0], "--engine", "abacus")
+    assert "abacus" in fails(wrong)
+    drawn = ("--saliency", tmp_path / "maps", "--engine", "onnx")
+    assert medres_command("predict", model, studies[0], *drawn).exit_code == 2
 
 
 def test_unlike_and_rotated_images_are_refused(model: Path, upright: Path) -> None:

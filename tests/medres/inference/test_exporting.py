@@ -16,11 +16,11 @@ from data_pipelines.preprocessing.spec import spec_from
 from medres.artefact.archive import Artefact, load
 from medres.errors import ExportError
 from medres.inference import exporting as room
-from medres.inference.exporting import FORMATS, agree, check_inputs, export, runtime
+from medres.inference.exporting import agree, check_inputs, export, runtime
 from medres.inference.parity_report import PathResult, _from_files, parity, require
 from medres.progress import ProgressReporter
 from medres.runtimes import formats
-from medres.runtimes.formats import without_warnings
+from medres.runtimes.formats import FORMATS, without_warnings
 
 NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "saved_model": "tensorflow"}
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,37 @@ def test_a_value_that_is_no_source_is_a_type_error_with_its_fix(predictor, tiny_
             predictor.predict(value)
         assert received in str(caught.value)
         assert "CANARY" not in str(caught.value)
+
+
+def test_paths_of_many_studies_are_paths(predictor, tiny_work: Path) -> None:
+    """A text is one path, not its letters; the bytes of a file never become a path in a result."""
+    file = Path(Manifest.load(tiny_work).table["source"].iloc[0]) / "TINY000-0.dcm"
+    (one,) = predictor.predict_many(str(file))
+    assert (one.path, one.code) == (str(file), None)
+    assert list(predictor.predict_many([])) == []
+    assert len(list(predictor.predict_many(path for path in [file, file]))) == 2
+    dataset = pydicom.dcmread(file)
+    for wrong in (file.read_bytes(), [file.read_bytes()], dataset, [dataset], [None], None, 1):
+        with pytest.raises(TypeError) as caught:
+            list(predictor.predict_many(wrong))
+        assert "TINY000" not in str(caught.value)
+
+
+def test_what_is_no_file_is_refused_by_its_reason(predictor, tiny_work, tmp_path: Path) -> None:
+    """A study without the slice that a link names is not the study."""
+    source = Path(Manifest.load(tiny_work).table["source"].iloc[0])
+    folder = tmp_path / "in"
+    folder.mkdir()
+    assert predictor.predict(folder).code == "no_file"
+    assert predictor.predict([]).code == "no_file"
+    (folder / "link.dcm").symlink_to(source / "TINY000-0.dcm")
+    assert [p.code for p in predictor.predict_many(folder)] == ["symbolic_link"]
+    (folder / "a.dcm").write_bytes((source / "TINY000-1.dcm").read_bytes())
+    os.mkfifo(folder / "pipe")
+    assert predictor.predict(folder).code == "symbolic_link"
+    codes = {Path(p.path).name: p.code for p in predictor.predict_many(folder)}
+    assert codes == {"in": None, "link.dcm": "symbolic_link", "pipe": "special_file"}
+    assert predictor.predict(folder / "link.dcm").refused is None
 
 
 def test_buffers_of_images_are_studies_of_their_own(predictor, tmp_path: Path) -> None:
@@ -209,6 +241,14 @@ def test_an_image_of_something_else_is_refused_by_its_features(predictor, tiny_w
     assert prediction.novelty > predictor.card.novelty_threshold
     usual = predictor.predict(dataset_of(tiny_work))
     assert usual.novelty <= predictor.card.novelty_threshold
+
+
+def test_a_model_that_gives_no_number_refuses(predictor, tiny_work: Path) -> None:
+    images = np.zeros((2, *predictor.card.preprocess.prepared_shape), np.uint16)
+    broken = medres.Predictor(
+        predictor.artefact, scorer=lambda x: (np.array([[0.5], [np.nan]]), np.zeros(2))
+    )
+    assert broken.decide(images).code == "not_finite"
 
 
 def test_color_is_treated_as_it_was_at_ingest(predictor, tiny_work: Path) -> None:

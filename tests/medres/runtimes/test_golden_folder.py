@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,8 @@ import numpy as np
 import pydicom
 import pytest
 from helpers import raises_code
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit
 
 from medres.artefact.archive import Artefact
 from medres.errors import ExportError
@@ -168,6 +171,70 @@ def test_the_references_know_every_window(
         outputs.append(np.fromfile(tmp_path / "b", "<u2").reshape(32, 32))
     for output in outputs:
         assert np.abs(output.astype(int) - expected).max() <= (function == "SIGMOID")
+
+
+def in_big_endian(dataset: pydicom.Dataset) -> None:
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
+
+
+def in_jpeg(dataset: pydicom.Dataset) -> None:
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    dataset.PixelData = encapsulate([dataset.PixelData])
+    dataset["PixelData"].is_undefined_length = True
+
+
+@pytest.mark.parametrize("program", ["preprocess.py", "preprocess.mjs"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        in_big_endian,
+        in_jpeg,
+        lambda ds: setattr(ds, "PhotometricInterpretation", "RGB"),
+        lambda ds: setattr(ds, "SamplesPerPixel", 3),
+        lambda ds: setattr(ds, "NumberOfFrames", 2),
+        lambda ds: setattr(ds, "RescaleSlope", 0),
+        lambda ds: setattr(ds, "PixelData", ds.PixelData[:-2]),
+    ],
+)
+def test_the_references_refuse_what_they_would_get_wrong(
+    change: Callable, program: str, exported: Path, tmp_path: Path
+) -> None:
+    """No integers at all instead of wrong ones."""
+    if program.endswith("mjs") and NODE is None:
+        pytest.skip("node is not installed")
+    dataset = pydicom.dcmread(exported / "golden" / "window.dcm")
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
+    change(dataset)
+    pydicom.dcmwrite(tmp_path / "a.dcm", dataset)
+    command = [EXAMPLES / program, exported, tmp_path / "a.dcm"]
+    if program.endswith("mjs"):
+        command = [NODE, *command, tmp_path / "b"]
+    else:
+        command = [sys.executable, *command]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Error: " in done.stderr
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("unit", ["US", "MODALITY LUT", None])
+def test_the_references_refuse_a_ct_that_is_not_in_hu(
+    unit: str | None, reference: ModuleType, exported_ct: Path, tmp_path: Path
+) -> None:
+    index = vectors_of(exported_ct)[0]["files"][0]["path"]
+    dataset = pydicom.dcmread(exported_ct / "golden" / index)
+    if unit == "US":
+        dataset.RescaleType = "US"
+    elif unit is None:
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+    else:
+        table = pydicom.dcmread(exported_ct / "golden" / index)
+        table.LUTDescriptor, table.LUTData = [2, 0, 16], b"\0\0\1\0"
+        dataset.ModalityLUTSequence = [table]
+    spec = json.loads((exported_ct / "serving.json").read_text())["preprocess"]
+    with pytest.raises(ValueError, match="not in HU"):
+        reference.require_supported(dataset, spec)
 
 
 def test_the_references_import_neither_medres_nor_more_than_they_say() -> None:

@@ -319,6 +319,23 @@ def test_backbones_that_cannot_be_served_are_refused_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_classifier_as_backbone_gets_a_clear_answer(tiny_work: Path, tmp_path: Path) -> None:
+    model = medres.classifier("resnet10", (32, 32, 1), 1, stem="small", width=8)
+    with raises_code(TrainingError, "backbone_is_classifier", "medres.backbones.resnet"):
+        medres.train(tiny_work, model=model, preset="xray-32", epochs=1, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backbone_may_use_the_names_of_the_layers_around_it() -> None:
+    image = keras.Input((32, 32, 1), name="image")
+    x = keras.layers.Conv2D(2, 3, name="scale")(image)
+    backbone = keras.Model(image, keras.layers.ReLU(name="pooled")(x))
+    network = {"variant": "backbone", "windows": None}
+    model = build_classifier(network, spec_from("xray-32"), ["square"], "binary", backbone=backbone)
+    names = [layer.name for layer in model.layers]
+    assert names == ["image", "scale", "backbone_scale", "backbone_pooled", "pooled", "logits"]
+
+
 def test_nested_and_repeated_layers_are_refused() -> None:
     image = keras.Input((32, 32, 1))
     inner = own_backbone()

@@ -149,7 +149,7 @@ def test_a_giant_makes_the_interval_wide() -> None:
 
 
 def test_intervals_of_unequal_patients_cover_the_truth() -> None:
-    """A tiny benchmarks/coverage.py: 30 + 30 patients, one with 10 images; true AUC .76."""
+    """A tiny version of benchmarks/coverage.py: 30 + 30 patients, one with 10 images."""
     found = [auc_estimates(drawn([10] + [1] * 59, 30, seed), 0.95).auc for seed in range(200)]
     true = stats.norm.cdf(1 / np.sqrt(2))
     assert np.mean([e.ci_low <= true <= e.ci_high for e in found]) > 0.91
@@ -210,3 +210,25 @@ def test_unequal_comparisons_have_wider_intervals_by_t(few_replicates) -> None:
     c = auc_covariance(models)
     wald = stats.norm.ppf(0.975) * np.sqrt(c[0, 0] + c[1, 1] - 2 * c[0, 1])
     assert (row.ci_high - row.ci_low) / 2 > wald
+
+
+def test_a_patient_with_both_labels_counts_once_in_each_class() -> None:
+    # patient 0: positives 3 and 1, negative 2; patient 1: positive 4; patient 2: negatives 0 and 5
+    score, label = [3.0, 1.0, 2.0, 4.0, 0.0, 5.0], [1, 1, 0, 1, 0, 0]
+    sample = Sample(
+        np.array(label) == 1, np.array(score), np.array([0, 0, 0, 1, 2, 2]), np.zeros(6, dtype=int)
+    )
+    weight = {3.0: 0.5, 1.0: 0.5, 4.0: 1.0, 2.0: 1.0, 0.0: 0.5, 5.0: 0.5}
+    positive, negative = (3.0, 1.0, 4.0), (2.0, 0.0, 5.0)
+    expected = sum(weight[p] * weight[n] * (p > n) for p in positive for n in negative) / 4
+    assert auc_estimates(sample, 0.95).auc_patient_weighted.estimate == pytest.approx(expected)
+
+
+def test_mildly_unequal_patients_are_no_warning(few_replicates) -> None:
+    sizes = [2] * 30 + [1] * 30
+    s = drawn(sizes, 20)
+    rows = np.random.default_rng(0).permutation(60)[s.patient]
+    table = pd.DataFrame({"patient": rows, "label": s.label * 1, "score": s.score})
+    report = evaluate(table.assign(label=(rows % 2))).report
+    assert report.findings["positive"].effective_positive_patients is not None
+    assert not {"unequal_patients", "dominant_patient"} & {w.code for w in report.warnings}
