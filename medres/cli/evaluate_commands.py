@@ -102,6 +102,14 @@ def evaluate(
             "--exact", help="Clopper-Pearson intervals for rates when no patient repeats."
         ),
     ] = False,
+    partial_auc: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS:LOW:HIGH",
+            help="Range of a partial AUC, such as specificity:0.9:1. Repeatable. Default: 0.8 to 1 "
+            "of specificity and of sensitivity.",
+        ),
+    ] = None,
     margin: Annotated[
         float | None, typer.Option(help="Pre-specified non-inferiority margin on the AUC.")
     ] = None,
@@ -165,6 +173,7 @@ def evaluate(
                 level=level,
                 margin=margin,
                 exact=exact,
+                partial_auc=partial_auc or None,
                 pool=pool,
                 pool_label=pool_label,
                 title=title,
@@ -196,18 +205,23 @@ def evaluate(
 
 
 def auc_lines(diagnostic: DiagnosticReport) -> list[str]:
-    """One line per finding: its AUC with the interval, or why there is none."""
-    from medres.evaluate.reporting.narrative import interval
+    """One line per finding: its leading AUC with the interval, or why there is none, and whether it
+    is no better than chance."""
+    from medres.evaluate.reporting.narrative import against_chance, interval, leading_auc
 
     lines = []
     for finding in diagnostic.report.findings.values():
-        auc = finding.auc
+        auc = leading_auc(finding, diagnostic.report.headline)
         if auc.estimate is None:
             lines.append(f"{finding.title}: no AUC ({auc.why})")
         elif auc.ci_low is None:
             lines.append(f"{finding.title}: AUC {auc.estimate:.3f} ({auc.why})")
         else:
-            lines.append(f"{finding.title}: AUC {auc.estimate:.3f} ({interval(auc)}; {auc.method})")
+            verdict = against_chance(auc.estimate, auc.ci_low, auc.ci_high)
+            lines.append(
+                f"{finding.title}: AUC {auc.estimate:.3f} ({interval(auc)}; {auc.method})"
+                + (f": {verdict}" if verdict else "")
+            )
     return lines
 
 

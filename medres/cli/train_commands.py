@@ -171,6 +171,7 @@ def train(
             [*_fold_lines(result_of_folds.summary), f"model: {result_of_folds.artefact}"],
         )
         return
+    from medres.evaluate.reporting.narrative import against_chance
     from medres.training.run import train as run
 
     trained_run = run(
@@ -191,10 +192,16 @@ def train(
         "best_epoch": trained_run.best_epoch,
         "history": rows,
     }
-    report(result, as_json, [f"model: {trained_run.artefact}"])
+    best = rows[trained_run.best_epoch - 1]
+    auc, low, high = (best.get(key) for key in ("tune_auc", "tune_auc_low", "tune_auc_high"))
+    verdict = against_chance(auc, low, high)
+    lines = [] if verdict is None else [f"tune AUC {auc:.3f}: {verdict}"]
+    report(result, as_json, [*lines, f"model: {trained_run.artefact}"])
 
 
 def _fold_lines(summary: dict[str, Any]) -> list[str]:
+    from medres.evaluate.reporting.narrative import against_chance
+
     if summary.get("auc") is None:
         return []
     lines = [
@@ -204,6 +211,9 @@ def _fold_lines(summary: dict[str, Any]) -> list[str]:
         lines.append(f"standard deviation between seeds {summary['seed_sd']:.4f}")
     if summary["sampling_se"] is not None:
         lines.append(f"standard error from the sampling of patients {summary['sampling_se']:.4f}")
+        half = 1.96 * summary["sampling_se"]
+        verdict = against_chance(summary["auc"], summary["auc"] - half, summary["auc"] + half)
+        lines += [] if verdict is None else [f"out-of-fold AUC: {verdict}"]
     return lines
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medres.errors import EvaluationError
+from medres.evaluate.metrics.partial_auc import RANGES, Range
 
 SAMPLINGS = ("cohort", "case_control")
 
@@ -18,7 +19,7 @@ class ReportOptions:
     """level: of all confidence intervals. margin: of non-inferiority, in AUC. prevalence: stated,
     by finding, for PPV, NPV and net benefit. design: what the design file says. subgroups: names of
     columns. exact: Clopper-Pearson intervals of rates instead of Wilson's, unless a
-    patient has several units.
+    patient has several units. partial_auc: (axis, low, high) of the partial areas.
     """
 
     level: float = 0.95
@@ -27,6 +28,7 @@ class ReportOptions:
     design: dict[str, Any] = field(default_factory=dict)
     subgroups: tuple[str, ...] = ()
     exact: bool = False
+    partial_auc: tuple[Range, ...] = RANGES
 
     @property
     def case_control(self) -> bool:
@@ -49,6 +51,7 @@ def make_options(
     design: Any,
     subgroups: Any,
     exact: bool,
+    partial_auc: Any = None,
 ) -> ReportOptions:
     """Raises EvaluationError for a value out of range or a finding that the table does not have."""
     if not 0.5 <= level < 1.0:
@@ -67,7 +70,7 @@ def make_options(
     if "prevalence" in answers:
         stated = _prevalences(answers["prevalence"], names) | stated
     columns = (subgroups,) if isinstance(subgroups, str) else tuple(subgroups)
-    return ReportOptions(level, margin, stated, answers, columns, exact)
+    return ReportOptions(level, margin, stated, answers, columns, exact, _ranges(partial_auc))
 
 
 def read_design(design: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
@@ -120,6 +123,31 @@ def _read_file(path: Path) -> Any:
         raise EvaluationError(
             f"the design file {path.name!r} is not valid YAML", code="design"
         ) from None
+
+
+def _ranges(given: Any) -> tuple[Range, ...]:
+    """(axis, low, high), from texts such as "specificity:0.9:1"; the default without any.
+
+    >>> _ranges("specificity:0.9:1")
+    (('specificity', 0.9, 1.0),)
+    """
+    if not given:
+        return RANGES
+    ranges = []
+    for text in [given] if isinstance(given, str) else given:
+        axis, *limits = str(text).split(":")
+        try:
+            low, high = (float(limit) for limit in limits)
+        except ValueError:
+            low, high = 1.0, 0.0
+        if axis not in ("specificity", "sensitivity") or not 0.0 <= low < high <= 1.0:
+            raise EvaluationError(
+                f"partial_auc: {text!r} is not a range; write specificity:LOW:HIGH or "
+                "sensitivity:LOW:HIGH with 0 <= LOW < HIGH <= 1, such as specificity:0.9:1",
+                code="partial_auc_range",
+            )
+        ranges.append((axis, low, high))
+    return tuple(ranges)
 
 
 def _prevalences(given: Any, names: tuple[str, ...]) -> dict[str, float]:

@@ -125,6 +125,7 @@ def evaluate(
     level: float = 0.95,
     margin: float | None = None,
     exact: bool = False,
+    partial_auc: str | Sequence[str] | None = None,
     pool: str | None = None,
     pool_label: str | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -160,6 +161,8 @@ def evaluate(
         {finding: x}, or a list of both.
     level: of all confidence intervals. margin: the greatest accepted loss of AUC in a comparison.
     exact: Clopper-Pearson intervals of rates instead of Wilson's.
+    partial_auc: ranges of the partial areas, such as "specificity:0.9:1"; the default is 0.8 to 1
+        of either axis.
     provenance, flow: kept in the report (flow: the counts of ingest.json).
     pictures: a function (finding, unit of analysis, id of the unit) -> bytes of a PNG or None, such
         as a saliency map. It is called for the worst errors only.
@@ -191,6 +194,7 @@ def evaluate(
         design=design,
         subgroups=subgroups,
         exact=exact,
+        partial_auc=partial_auc,
     )
     pooling = _PoolingRule(unit, pool, pool_label)
     units = pooling.apply(table)
@@ -217,7 +221,10 @@ def evaluate(
     if readers is not None:
         calls = load_readers(readers, units, fold_ids=fold_ids)
         findings = {
-            key: replace(finding, readers=reader_points(calls, units, key, level))
+            key: replace(
+                finding,
+                readers=reader_points(calls, units, key, level, next(iter(chosen[key]), None)),
+            )
             for key, finding in findings.items()
         }
     comparisons, global_tests = _comparisons(table, others, pooling, chosen, options, headline)

@@ -197,13 +197,17 @@ class GoodnessOfFit:
 @dataclass(frozen=True)
 class DecisionCurve:
     """Net benefit at each threshold probability; all lists have one entry per threshold, or the
-    whole curve is null with `why`."""
+    whole curve is null with `why`. recalibrated: of the model, with its risks moved from the
+    prevalence in the sample to the stated one. prevalence_source: which of them `prevalence` is.
+    """
 
     prevalence: float | None
     threshold: list[float] | None
     model: list[Estimate] | None
     all: list[Estimate] | None
     interventions_avoided: list[float] | None = field(default=None, metadata=ABSENT)
+    recalibrated: list[Estimate] | None = field(default=None, metadata=ABSENT)
+    prevalence_source: Literal["sample", "stated"] | None = field(default=None, metadata=ABSENT)
     why: str | None = field(default=None, metadata=ABSENT)
 
 
@@ -214,6 +218,16 @@ class Histogram:
     edges: list[float]
     positive: list[int]
     negative: list[int]
+
+
+@dataclass(frozen=True)
+class RocBand:
+    """Half-widths of a band around the whole ROC curve, in sensitivity and in specificity."""
+
+    level: float
+    sensitivity: float
+    specificity: float
+    method: str
 
 
 @dataclass(frozen=True)
@@ -239,8 +253,11 @@ class FlexibleCurve:
 
 @dataclass(frozen=True)
 class CalibrationCurves:
+    """flexible_why: why there is no flexible curve."""
+
     reliability: list[ReliabilityBin]
     flexible: FlexibleCurve | None
+    flexible_why: str | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from medres.evaluate.results import (
     OperatingPoint,
     PartialAuc,
     RateAtFixed,
+    RocBand,
+    TwoRates,
     WilsonTerms,
 )
 from medres.evaluate.serialization import ABSENT, INLINE, JsonObject, to_plain
@@ -54,12 +56,13 @@ class UncertainBounds:
 class Curves:
     """What the figures of a finding are drawn from.
 
-    counts: the ROC curve as counts, thinned. histogram: of the scores by label. wilson: terms for
-        the intervals that the page computes when the threshold is moved. calibration: None if the
-        scores are no probabilities.
+    counts: the ROC curve as counts, thinned. band: around it. histogram: of the scores by label.
+        wilson: terms for the intervals that the page computes when the threshold is moved.
+        calibration: None if the scores are no probabilities.
     """
 
     counts: Curve
+    band: RocBand | None = field(default=None, metadata=ABSENT)
     histogram: Histogram | None = field(default=None, metadata=ABSENT)
     wilson: WilsonTerms
     calibration: CalibrationCurves | None = field(default=None, metadata=INLINE)
@@ -79,15 +82,34 @@ class WorstErrors:
     false_positives: list[ErrorCase]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class PairedRates:
+    """Differences a - b: of two models at a threshold that was declared for both, or of a model at
+    its own threshold and a reader."""
+
+    operating_point: str
+    threshold: float | None
+    sensitivity_difference: Estimate
+    sensitivity_p: float | None
+    specificity_difference: Estimate
+    specificity_p: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReaderPoint:
-    """A human reader's calls in one arm of a reader study."""
+    """A human reader's calls in one arm of a reader study, over the units that have a score of the
+    model too. n_without_score: rated units that have none and are left out. model: the model on the
+    same units, at its first threshold; difference: model - reader.
+    """
 
     reader: str
     arm: str
     n: int
+    n_without_score: int = 0
     sensitivity: Estimate
     specificity: Estimate
+    model: TwoRates | None = field(default=None, metadata=ABSENT)
+    difference: PairedRates | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,18 +204,6 @@ class Finding:
     @property
     def n_negative(self) -> int:
         return self.n - self.n_positive
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedRates:
-    """Differences a - b at a threshold that was declared for both models."""
-
-    operating_point: str
-    threshold: float
-    sensitivity_difference: Estimate
-    sensitivity_p: float | None
-    specificity_difference: Estimate
-    specificity_p: float | None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from medres.evaluate.metrics.calibration import (
     n_clipped,
     reliability,
 )
-from medres.evaluate.metrics.calibration_curve import flexible_curve, ici_estimate
+from medres.evaluate.metrics.calibration_curve import curve_or_why, ici_estimate
 from medres.evaluate.metrics.decision_curve import decision_curve_report
 from medres.evaluate.metrics.goodness_of_fit import goodness_of_fit_report
 from medres.evaluate.metrics.operating_point import (
@@ -27,6 +27,7 @@ from medres.evaluate.metrics.operating_point import (
 from medres.evaluate.metrics.optimism import optimism_corrected
 from medres.evaluate.metrics.partial_auc import partial_auc_report
 from medres.evaluate.metrics.roc import thin_curve
+from medres.evaluate.metrics.roc_band import roc_band
 from medres.evaluate.metrics.sample_size import sample_size_report
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
@@ -42,7 +43,7 @@ from medres.evaluate.results import (
     WilsonTerms,
 )
 from medres.evaluate.schema import Bound, Curves, Finding, UncertainBounds
-from medres.evaluate.scores.sample import Sample, rank_counts
+from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.bootstrap import replicates_for
 from medres.evaluate.statistics.estimate import Estimate, undefined
@@ -54,6 +55,9 @@ from medres.evaluate.statistics.intervals import (
 )
 
 NOT_PROBABILITIES = "some scores are outside 0..1: they are ranks, not probabilities"
+HARD_SCORES = (
+    "all scores are 0 or 1: they are decisions, not probabilities, so calibration means nothing"
+)
 HISTOGRAM_BINS = 40
 CASE_CONTROL = (
     "cases and controls were sampled separately, so the proportion of positives is not that of the "
@@ -74,7 +78,9 @@ def finding_report(
     replicates = replicates_for(units.n_units, len(units.names))
     context = operating_point_context(units, name, options)
     points = [operating_point_report(sample, threshold, context) for threshold in thresholds]
-    partial_auc, at_fixed = partial_auc_report(sample, options.level, replicates)
+    partial_auc, at_fixed = partial_auc_report(
+        sample, options.level, replicates, options.partial_auc
+    )
     probability = _probability_figures(sample, options)
     n_uncertain = int((label == -1.0).sum())
     return Finding(
@@ -124,6 +130,11 @@ def is_probability(sample: Sample) -> bool:
     return bool(np.all((sample.score >= 0.0) & (sample.score <= 1.0)))
 
 
+def is_hard(sample: Sample) -> bool:
+    """Whether the scores are decisions: 0 or 1 only."""
+    return bool(np.all((sample.score == 0.0) | (sample.score == 1.0)))
+
+
 def wilson_terms(points: list[OperatingPoint], level: float) -> WilsonTerms:
     """Design effects and quantiles of sensitivity and specificity at the first point, for the
     page's live intervals.
@@ -171,6 +182,8 @@ def _probability_figures(sample: Sample, options: ReportOptions) -> _Probability
         why = "no unit"
     elif not is_probability(sample):
         why = NOT_PROBABILITIES
+    elif is_hard(sample):
+        why = HARD_SCORES
     if why is not None:
         null = undefined(why)
         missing = NoCalibration(
@@ -207,7 +220,10 @@ def _decision_curve(
         why = CASE_CONTROL + ": state one with --prevalence"
     if why is not None:
         return DecisionCurve(prevalence, None, None, None, why=why)
-    return decision_curve_report(sample, prevalence, options.level)
+    prior = None
+    if not options.case_control and not is_hard(sample):
+        prior = sample.n_positive / sample.label.size
+    return decision_curve_report(sample, prevalence, options.level, prior)
 
 
 def _uncertain_bounds(units: AnalysisUnits, name: str, options: ReportOptions) -> UncertainBounds:
@@ -229,9 +245,15 @@ def _curves(
 ) -> Curves:
     calibration = None
     if calibrated:
-        calibration = CalibrationCurves(reliability(sample, options.level), flexible_curve(sample))
+        bins, curve = reliability(sample, options.level), curve_or_why(sample)
+        calibration = (
+            CalibrationCurves(bins, None, curve)
+            if isinstance(curve, str)
+            else CalibrationCurves(bins, curve)
+        )
     return Curves(
-        counts=thin_curve(rank_counts(sample.label, sample.score)),
+        counts=thin_curve(sample.counts),
+        band=roc_band(sample, options.level),
         histogram=_histogram(sample),
         wilson=wilson_terms(points, options.level),
         calibration=calibration,

@@ -42,8 +42,11 @@ def level_test(sample: Sample, level: NDArray[Any], compared: list[str]) -> Leve
     """Test that the AUC is the same in all levels `compared`; level (n,) is that of each unit."""
     if len(compared) < 2:
         return LevelTest(None, why="fewer than two levels have ten patients of each class")
-    use = np.isin(level, compared)
-    sample, code = sample.take(use), np.searchsorted(sorted(compared), level[use])
+    code_of_unit = np.full(level.size, -1)
+    for i, name in enumerate(sorted(compared)):
+        code_of_unit[level == name] = i
+    use = code_of_unit >= 0
+    sample, code = sample.take(use), code_of_unit[use]
     parts = [sample.take(code == i) for i in range(len(compared))]
     patients = [part.patients_with(label) for part in parts for label in (True, False)]
     auc = [placements(part).auc for part in parts]
@@ -69,12 +72,12 @@ def interaction(parts: list[Sample], n_patients: int) -> float | None:
     """Wald chi-square that the logit AUCs of the parts are equal, patients shared between parts
     allowed; None if undefined.
     """
-    models = [placements(part, n_patients) for part in parts]
-    auc = np.array([m.auc for m in models])
+    fitted = [_auc_and_influence(part, n_patients) for part in parts]
+    auc = np.array([value for value, _ in fitted])
     if auc.size < 2 or (auc <= 0.0).any() or (auc >= 1.0).any():
         return None
     slope = 1.0 / (auc * (1.0 - auc))
-    phi = np.stack([influence(m) for m in models]) * slope[:, None]
+    phi = np.stack([parts_of_patients for _, parts_of_patients in fitted]) * slope[:, None]
     contrast = np.diff(np.eye(auc.size), axis=0)
     difference, covariance = (
         contrast @ np.log(auc / (1.0 - auc)),
@@ -84,6 +87,11 @@ def interaction(parts: list[Sample], n_patients: int) -> float | None:
         return None
     chi_square = float(difference @ np.linalg.solve(covariance, difference))
     return float(stats.chi2.sf(chi_square, auc.size - 1))
+
+
+def _auc_and_influence(part: Sample, n_patients: int) -> tuple[float, Float64Array]:
+    model = placements(part, n_patients)
+    return model.auc, influence(model)
 
 
 def permutation_p(sample: Sample, code: Int64Array, seed: int = SEED) -> float:
@@ -173,5 +181,5 @@ class _Table:
 
 def _varies(patient: Int64Array, code: Int64Array) -> bool:
     """Whether any patient has units of several levels."""
-    pairs = np.unique(np.stack([patient, code]), axis=1)
-    return bool(pairs.shape[1] > np.unique(patient).size)
+    levels, patients = int(code.max()) + 1, np.count_nonzero(np.bincount(patient))
+    return bool(np.count_nonzero(np.bincount(patient * levels + code)) > patients)

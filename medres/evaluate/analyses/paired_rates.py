@@ -20,7 +20,7 @@ from medres.evaluate.metrics.roc import (
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.results import GlobalTest
 from medres.evaluate.schema import PairedRates
-from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
+from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample, compact_codes
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import degrees, normal_quantile, t_quantile
 
@@ -32,16 +32,22 @@ def paired_rates(a: Sample, b: Sample, threshold: Threshold, level: float) -> Pa
     """Differences of sensitivity and of specificity (a - b) at a threshold that holds for both,
     with p-values.
     """
+    calls = [s.score >= threshold.value for s in (a, b)]
+    return paired_calls(a.label, calls[0], calls[1], a.patient, threshold, level)
+
+
+def paired_calls(
+    label: Bools, a: Bools, b: Bools, patient: Int64Array, threshold: Threshold, level: float
+) -> PairedRates:
+    """The same for calls (n,): whether a and b call each unit positive."""
     differences = []
-    for members in (a.label, ~a.label):
-        right = [(s.score >= threshold.value)[members] == a.label[members] for s in (a, b)]
-        differences.append(
-            paired_difference_of_rates(right[0], right[1], a.patient[members], level)
-        )
+    for members in (label, ~label):
+        right = [calls[members] == label[members] for calls in (a, b)]
+        differences.append(paired_difference_of_rates(right[0], right[1], patient[members], level))
     (sensitivity, sensitivity_p), (specificity, specificity_p) = differences
     return PairedRates(
         operating_point=threshold.name,
-        threshold=threshold.value,
+        threshold=None if threshold.why else threshold.value,
         sensitivity_difference=sensitivity,
         sensitivity_p=sensitivity_p,
         specificity_difference=specificity,
@@ -61,8 +67,8 @@ def paired_difference_of_rates(
     if n == 0:
         return undefined("no unit in the denominator", n=0), None
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    _, cluster = np.unique(patient, return_inverse=True)
-    groups, difference = int(cluster.max()) + 1, (only_a - only_b) / n
+    cluster, groups = compact_codes(patient)
+    difference = (only_a - only_b) / n
     if groups == n:
         limits = tango(only_a, only_b, n, normal_quantile(level))
         return Estimate(difference, *limits, level, "two", "Tango 1998", n=n), mcnemar(

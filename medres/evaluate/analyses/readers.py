@@ -1,5 +1,5 @@
-"""Human readers' calls on the same units, as points beside the ROC curve. Inference over readers is
-not done here.
+"""Human readers' calls, as points beside the ROC curve, each with the model on the same units.
+Inference over readers is not done here.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import numpy as np
 import pandas as pd
 
 from medres.errors import EvaluationError
+from medres.evaluate.analyses.paired_rates import Bools, paired_calls
+from medres.evaluate.metrics.thresholds import Threshold
+from medres.evaluate.results import TwoRates
 from medres.evaluate.schema import ReaderPoint
 from medres.evaluate.scores.ids import id_texts
 from medres.evaluate.scores.io import read_table
+from medres.evaluate.scores.sample import Int64Array
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.intervals import proportion_estimate
 
@@ -51,7 +55,7 @@ def load_readers(
     )
     table["key"] = id_texts(table["key"], fold=fold_ids)
     rating = pd.to_numeric(table["rating"], errors="coerce")
-    unknown_unit = ~table["key"].isin(units.key.astype(str))
+    unknown_unit = ~table["key"].isin(units.key)
     repeated = table.duplicated(["reader", "arm", "key", "finding"])
     checks = (
         ("bad_rating", "a rating other than 0 (negative) or 1 (positive)", ~rating.isin([0, 1])),
@@ -75,19 +79,47 @@ def load_readers(
 
 
 def reader_points(
-    readers: pd.DataFrame, units: AnalysisUnits, name: str, level: float
+    readers: pd.DataFrame,
+    units: AnalysisUnits,
+    name: str,
+    level: float,
+    threshold: Threshold | None = None,
 ) -> list[ReaderPoint]:
-    """One point per reader and arm, over the units that the reader rated and that have a label."""
-    row_of_key = pd.Series(np.arange(units.n_units), index=units.key.astype(str))
+    """One point per reader and arm, over the units that the reader rated and that have a label and
+    a score, so that reader and model are compared on the same units. threshold: the model's.
+    """
+    row_of_key = pd.Series(np.arange(units.n_units), index=units.key)
     points = []
     for (reader, arm), rows in readers[readers["finding"] == name].groupby(
         ["reader", "arm"], sort=True
     ):
-        at = row_of_key.loc[rows["key"]].to_numpy()
-        assessed = np.isin(units.label[name][at], (0.0, 1.0))
-        at, flagged = at[assessed], rows["rating"].to_numpy()[assessed] == 1
+        rated = row_of_key.loc[rows["key"]].to_numpy()
+        use = units.usable(name)[rated]
+        at, flagged = rated[use], rows["rating"].to_numpy()[use] == 1
         label, patient = units.label[name][at] == 1.0, units.patient[at]
-        sensitivity = proportion_estimate(flagged[label], patient[label], level)
-        specificity = proportion_estimate(~flagged[~label], patient[~label], level)
-        points.append(ReaderPoint(str(reader), str(arm), int(label.size), sensitivity, specificity))
+        of_reader = _two_rates(flagged, label, patient, level)
+        model = difference = None
+        if threshold is not None:
+            called = units.score[name][at] >= threshold.value
+            model = _two_rates(called, label, patient, level)
+            difference = paired_calls(label, called, flagged, patient, threshold, level)
+        points.append(
+            ReaderPoint(
+                reader=str(reader),
+                arm=str(arm),
+                n=int(label.size),
+                n_without_score=int((units.refused & units.assessed(name))[rated].sum()),
+                sensitivity=of_reader.sensitivity,
+                specificity=of_reader.specificity,
+                model=model,
+                difference=difference,
+            )
+        )
     return points
+
+
+def _two_rates(called: Bools, label: Bools, patient: Int64Array, level: float) -> TwoRates:
+    return TwoRates(
+        proportion_estimate(called[label], patient[label], level),
+        proportion_estimate(~called[~label], patient[~label], level),
+    )

@@ -17,7 +17,6 @@ from medres.evaluate.metrics.roc import thin_curve
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
 from medres.evaluate.schema import Curves, OtherUnit, Pooling
-from medres.evaluate.scores.sample import rank_counts
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits, to_units
 from medres.tasks import task_named
@@ -46,7 +45,7 @@ def other_unit_report(
     curves, auc = None, auc_estimates(sample, options.level)
     if sample.label.size:
         curves = Curves(
-            counts=thin_curve(rank_counts(sample.label, sample.score)),
+            counts=thin_curve(sample.counts),
             wilson=wilson_terms(points, options.level),
         )
     return OtherUnit(

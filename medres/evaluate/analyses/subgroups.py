@@ -21,6 +21,7 @@ from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
 from medres.evaluate.schema import Subgroup
 from medres.evaluate.scores.sample import Sample, rank_counts
+from medres.evaluate.scores.table import factorized
 from medres.evaluate.scores.units import AnalysisUnits
 
 MIN_PATIENTS = 10
@@ -74,20 +75,27 @@ def levels(columns: pd.DataFrame, column: str) -> np.ndarray:
             f"{', '.join(columns.columns)}",
             code="missing_column",
         )
-    text = (
-        columns[column].astype("object").where(columns[column].notna(), "").astype(str).str.strip()
-    )
-    number = pd.to_numeric(text.where(text != "", None), errors="coerce")
-    if column.lower() == "age" and bool((number.notna() | (text == "")).all()):
-        names = [
-            f"{low}-{high - 1}" if high < 200 else f"{low}+" for low, high in pairwise(AGE_EDGES)
-        ]
-        age_groups = pd.cut(number, list(AGE_EDGES), right=False, labels=names)
-        return age_groups.astype("object").where(age_groups.notna(), UNKNOWN).to_numpy().astype(str)
+    codes, values = factorized(columns[column])
+    text = pd.Series([*values, ""], dtype="object").astype(str).str.strip()
+    return _level_names(text, column)[codes]
+
+
+def _level_names(text: pd.Series, column: str) -> np.ndarray:
+    """(k,) the levels of different cells."""
+    if column.lower() == "age":
+        number = pd.to_numeric(text.where(text != "", None), errors="coerce")
+        if bool((number.notna() | (text == "")).all()):
+            names = [
+                f"{low}-{high - 1}" if high < 200 else f"{low}+"
+                for low, high in pairwise(AGE_EDGES)
+            ]
+            groups = pd.cut(number, list(AGE_EDGES), right=False, labels=names)
+            return groups.astype("object").where(groups.notna(), UNKNOWN).to_numpy().astype(str)
     out = text.where(text != "", UNKNOWN).to_numpy().astype(str)
-    if len(set(out)) > MAX_LEVELS:
+    different = len(set(out[:-1]))
+    if different > MAX_LEVELS:
         raise EvaluationError(
-            f"the subgroup column {column!r} has {len(set(out))} categories, more than "
+            f"the subgroup column {column!r} has {different} categories, more than "
             f"{MAX_LEVELS}: merge some, or bin a numeric column",
             code="too_many_levels",
         )

@@ -28,9 +28,10 @@ def worst_errors(units: AnalysisUnits, name: str, threshold: float) -> WorstErro
     """Up to ten of each kind, the farthest from the threshold first. They are named by a hash, so
     that the page shows no id of the table.
     """
+    keys = units.key
     missed, alarms = (
         [
-            ErrorCase(hashed(str(units.key[row])), float(units.score[name][row]))
+            ErrorCase(hashed(str(keys.iloc[row])), float(units.score[name][row]))
             for row in rows.tolist()
         ]
         for rows in _worst_rows(units, name, threshold)
@@ -58,9 +59,9 @@ def draw_worst(
         for rank, row in enumerate(rows.tolist())
     ]
     images: dict[str, dict[str, str]] = {name: {} for name in worst}
-    left = MAX_BYTES
+    left, keys = MAX_BYTES, units.key
     for _, name, row in sorted(queue, key=lambda entry: entry[0])[:MAX_IMAGES]:
-        key = str(units.key[row])
+        key = str(keys.iloc[row])
         png = pictures(name, units.unit, key)
         if png is None:
             continue

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from medres.evaluate.scores.sample import Counts, Float64Array, Sample, rank_counts
+from medres.evaluate.scores.sample import Counts, Float64Array, Sample, compact_codes
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import logit_interval, t_quantile
 
@@ -33,10 +33,9 @@ def average_precision_estimate(sample: Sample, level: float) -> Estimate:
     """
     if sample.n_positive == 0:
         return undefined("no positive unit", n=sample.label.size)
-    counts = rank_counts(sample.label, sample.score)
+    counts = sample.counts
     value = average_precision(counts)
-    _, cluster = np.unique(sample.patient, return_inverse=True)
-    groups = int(cluster.max()) + 1
+    cluster, groups = compact_codes(sample.patient)
     estimate = partial(
         Estimate,
         value,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from medres.evaluate.results import BrierDecomposition, ReliabilityBin
-from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
+from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample, compact_codes
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import (
     mean_in_unit_range,
@@ -266,7 +266,7 @@ def _observed_over_expected(sample: Sample, groups: Int64Array, level: float) ->
 
 
 def _cluster(sample: Sample) -> Int64Array:
-    return np.unique(sample.patient, return_inverse=True)[1]
+    return compact_codes(sample.patient)[0]
 
 
 def _pooled(label: Float64Array, score: Float64Array) -> Float64Array:

@@ -16,15 +16,20 @@ import numpy as np
 from medres.evaluate.metrics.calibration import clipped_logit, expit, logistic
 from medres.evaluate.metrics.roc import by_group
 from medres.evaluate.results import FlexibleCurve
-from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
+from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample, compact_codes
+from medres.evaluate.statistics.bootstrap import LARGE
 from medres.evaluate.statistics.estimate import Estimate, undefined
 
 KNOTS = (0.05, 0.35, 0.65, 0.95)
 MAX_GROUPS = 1000
 ICI_REPLICATES = 200
+MAX_WORK = 50_000_000  # units x replicates; above it there are fewer, but at least MIN_REPLICATES
+MIN_REPLICATES = 100
 MIN_FOR_CURVE = 200
 SEED = 20240301
 CURVE_POINTS = 60
+TOO_FEW_VALUES = "too few different probabilities for a curve"
+SEPARATED = "the classes are perfectly separated: the curve does not exist"
 MIN_GAP = 1e-4  # between two knots, in logits: below it there is no useful curve
 
 
@@ -49,10 +54,10 @@ def ici_estimate(sample: Sample, level: float) -> Estimate:
         return undefined("one class only", n=n)
     grouped = grouped_spline(sample.score)
     if grouped is None:
-        return undefined("too few different probabilities for a curve", n=n)
-    value = _ici(grouped, sample.label.astype(np.float64), np.ones(n))
+        return undefined(TOO_FEW_VALUES, n=n)
+    value = _ici(grouped, *_trials(grouped, sample.label.astype(np.float64), np.ones(n)))
     if value is None:
-        return undefined("the classes are perfectly separated: the curve does not exist", n=n)
+        return undefined(SEPARATED, n=n)
     draws = _draws(grouped, sample)
     defined = draws[~np.isnan(draws)]
     estimate = partial(
@@ -72,19 +77,33 @@ def ici_estimate(sample: Sample, level: float) -> Estimate:
 
 
 def flexible_curve(sample: Sample) -> FlexibleCurve | None:
-    """The curve at CURVE_POINTS quantiles of the probability; None if a class has fewer than 200
-    units or the curve does not exist.
+    """As `curve_or_why`, with None for the reason."""
+    curve = curve_or_why(sample)
+    return None if isinstance(curve, str) else curve
+
+
+def curve_or_why(sample: Sample) -> FlexibleCurve | str:
+    """The curve at CURVE_POINTS quantiles of the probability; or why there is none: a class has
+    fewer than 200 units, or the curve does not exist.
     """
     if min(sample.n_positive, sample.n_negative) < MIN_FOR_CURVE:
-        return None
+        return (
+            f"it needs at least {MIN_FOR_CURVE} with and {MIN_FOR_CURVE} without the finding, and "
+            f"there are {sample.n_positive} and {sample.n_negative}"
+        )
     grouped = grouped_spline(sample.score)
     beta = (
         None
         if grouped is None
-        else _fit(grouped, sample.label.astype(np.float64), np.ones(sample.label.size))
+        else _fit(
+            grouped,
+            *_trials(grouped, sample.label.astype(np.float64), np.ones(sample.label.size)),
+        )
     )
-    if grouped is None or beta is None:
-        return None
+    if grouped is None:
+        return TOO_FEW_VALUES
+    if beta is None:
+        return SEPARATED
     at = np.unique(np.quantile(sample.score, np.linspace(0.005, 0.995, CURVE_POINTS)))
     observed = expit(spline(clipped_logit(at), grouped.knots) @ beta)
     return FlexibleCurve(at.tolist(), observed.tolist())
@@ -126,20 +145,22 @@ def spline(x: Float64Array, knots: Float64Array) -> Float64Array:
     return np.column_stack(columns)
 
 
-def _fit(grouped: Grouped, label: Float64Array, weight: Float64Array) -> Float64Array | None:
+def _trials(
+    grouped: Grouped, label: Float64Array, weight: Float64Array
+) -> tuple[Float64Array, Float64Array]:
+    """(k,) weighted units of each group, and those with the finding."""
     k = grouped.probability.size
-    trials, successes = (
-        by_group(grouped.group, weight, k),
-        by_group(grouped.group, weight * label, k),
-    )
-    return logistic(grouped.basis, successes, np.zeros(k), trials)
+    return by_group(grouped.group, weight, k), by_group(grouped.group, weight * label, k)
 
 
-def _ici(grouped: Grouped, label: Float64Array, weight: Float64Array) -> float | None:
-    beta = _fit(grouped, label, weight)
+def _fit(grouped: Grouped, trials: Float64Array, successes: Float64Array) -> Float64Array | None:
+    return logistic(grouped.basis, successes, np.zeros(trials.size), trials)
+
+
+def _ici(grouped: Grouped, trials: Float64Array, successes: Float64Array) -> float | None:
+    beta = _fit(grouped, trials, successes)
     if beta is None:
         return None
-    trials = by_group(grouped.group, weight, grouped.probability.size)
     return float(
         np.average(np.abs(expit(grouped.basis @ beta) - grouped.probability), weights=trials)
     )
@@ -147,11 +168,18 @@ def _ici(grouped: Grouped, label: Float64Array, weight: Float64Array) -> float |
 
 def _draws(grouped: Grouped, sample: Sample) -> Float64Array:
     rng = np.random.default_rng(SEED)
-    cluster = np.unique(sample.patient, return_inverse=True)[1]
-    groups, label = int(cluster.max()) + 1, sample.label.astype(np.float64)
-    out = np.full(ICI_REPLICATES, np.nan)
-    for i in range(ICI_REPLICATES):
-        multiplicity = np.bincount(rng.integers(0, groups, groups), minlength=groups)
-        value = _ici(grouped, label, multiplicity[cluster].astype(np.float64))
+    cluster, groups = compact_codes(sample.patient)
+    label, n = sample.label.astype(np.float64), sample.label.size
+    out = np.full(min(ICI_REPLICATES, max(MIN_REPLICATES, MAX_WORK // n)), np.nan)
+    all_trials, all_successes = _trials(grouped, label, np.ones(n))
+    shares = np.concatenate([all_successes, all_trials - all_successes]) / n
+    for i in range(out.size):
+        if groups == n and n > LARGE:  # then the counts are multinomial
+            drawn = rng.multinomial(n, shares).reshape(2, -1).astype(np.float64)
+            trials, successes = drawn.sum(axis=0), drawn[0]
+        else:
+            multiplicity = np.bincount(rng.integers(0, groups, groups), minlength=groups)
+            trials, successes = _trials(grouped, label, multiplicity[cluster].astype(np.float64))
+        value = _ici(grouped, trials, successes)
         out[i] = np.nan if value is None else value
     return out

@@ -5,7 +5,7 @@ one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,30 +18,63 @@ from medres.evaluate.statistics.intervals import t_quantile
 GRID = tuple(round(0.01 + 0.02 * i, 2) for i in range(50))
 
 
-def decision_curve_report(sample: Sample, prevalence: float | None, level: float) -> DecisionCurve:
+def decision_curve_report(
+    sample: Sample, prevalence: float | None, level: float, prior: float | None = None
+) -> DecisionCurve:
     """Net benefit per unit at threshold probabilities .01 to .99, for probabilities as scores and
     both classes.
 
     `prevalence` reweighs the classes to a stated prevalence; None takes the sample's own.
     `interventions_avoided`: net reduction per unit against acting on everyone, without missing
-    more.
+    more. prior: the prevalence at which the scores are risks; then `recalibrated` acts on the risks
+    moved to the stated prevalence.
     """
     model, everyone, avoided = [], [], []
+    moved: Float64Array | None = None
+    if prevalence is not None and prior is not None:
+        moved = at_prevalence(sample.score, prior, prevalence)
+    recalibrated: list[Estimate] | None = None if moved is None else []
     everybody = np.ones(sample.label.size, dtype=bool)
     all_acted = _acted(sample, everybody)
     for threshold in GRID:
         weight = threshold / (1.0 - threshold)
         model.append(
             _net_benefit(
-                sample, _acted(sample, sample.score >= threshold), weight, prevalence, level
+                sample,
+                _part(sample, sample.score >= threshold, all_acted),
+                weight,
+                prevalence,
+                level,
             )
         )
         everyone.append(_net_benefit(sample, all_acted, weight, prevalence, level))
+        if moved is not None and recalibrated is not None:
+            acted = _part(sample, moved >= threshold, all_acted)
+            recalibrated.append(_net_benefit(sample, acted, weight, prevalence, level))
         avoided.append(
             (float(model[-1].estimate or 0.0) - float(everyone[-1].estimate or 0.0)) / weight
         )
     share = sample.n_positive / sample.label.size if prevalence is None else prevalence
-    return DecisionCurve(share, list(GRID), model, everyone, interventions_avoided=avoided)
+    return DecisionCurve(
+        share,
+        list(GRID),
+        model,
+        everyone,
+        interventions_avoided=avoided,
+        recalibrated=recalibrated,
+        prevalence_source="sample" if prevalence is None else "stated",
+    )
+
+
+def at_prevalence(risk: Float64Array, prior: float, prevalence: float) -> Float64Array:
+    """Risks (n,) that hold at one prevalence, moved to another one by the ratio of the prior odds
+    (Bayes; Saerens, Latinne & Decaestecker 2002).
+
+    >>> at_prevalence(np.array([0.0, 0.5, 1.0]), 0.5, 0.1).tolist()
+    [0.0, 0.1, 1.0]
+    """
+    yes, no = risk * (prevalence / prior), (1.0 - risk) * ((1.0 - prevalence) / (1.0 - prior))
+    return yes / (yes + no)
 
 
 def net_benefit(
@@ -64,17 +97,23 @@ class _Acted:
 
 
 def _acted(sample: Sample, acted: NDArray[np.bool_]) -> _Acted:
-    groups = int(sample.patient.max()) + 1
+    positive, negative = _by_patient(sample, sample.label), _by_patient(sample, ~sample.label)
+    return _part(sample, acted, _Acted(positive, negative, positive, negative))
 
-    def count(chosen: NDArray[np.bool_]) -> Float64Array:
-        return np.bincount(sample.patient[chosen], minlength=groups).astype(np.float64)
 
-    return _Acted(
-        count(acted & sample.label),
-        count(acted & ~sample.label),
-        count(sample.label),
-        count(~sample.label),
+def _part(sample: Sample, acted: NDArray[np.bool_], everybody: _Acted) -> _Acted:
+    return replace(
+        everybody,
+        tp=_by_patient(sample, acted & sample.label),
+        fp=_by_patient(sample, acted & ~sample.label),
     )
+
+
+def _by_patient(sample: Sample, chosen: NDArray[np.bool_]) -> Float64Array:
+    if not sample.clustered:
+        return chosen.astype(np.float64)
+    groups = int(sample.patient.max()) + 1
+    return np.bincount(sample.patient[chosen], minlength=groups).astype(np.float64)
 
 
 def _net_benefit(

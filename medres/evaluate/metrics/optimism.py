@@ -13,6 +13,7 @@ from medres.evaluate.results import TwoRates
 from medres.evaluate.scores.sample import Counts, Float64Array, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import (
     ENOUGH_FOR_PERCENTILES,
+    coarsened,
     percentile_estimate,
     resampled,
     score_limits,
@@ -28,9 +29,10 @@ def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRate
     The optimism is the mean over replicates of the rate at the replicate's own Youden point in the
     replicate, minus the rate at that same threshold in the original sample. Needs both classes.
     """
-    original = rank_counts(sample.label, sample.score)
+    coarse = coarsened(sample)
+    original = rank_counts(coarse.label, coarse.score)
     draws = resampled(
-        sample,
+        coarse,
         {"index": youden_index, "sensitivity": _sensitivity, "specificity": _specificity},
         replicates,
     )
@@ -40,11 +42,8 @@ def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRate
         "sensitivity": original.tp[index] / original.n_positive,
         "specificity": 1.0 - original.fp[index] / original.n_negative,
     }
-    best = youden_index(original)
-    apparent = {
-        "sensitivity": float(original.tp[best] / original.n_positive),
-        "specificity": float(1.0 - original.fp[best] / original.n_negative),
-    }
+    exact = sample.counts
+    apparent = {"sensitivity": _sensitivity(exact), "specificity": _specificity(exact)}
     corrected = {}
     for name, rates in in_original.items():
         optimism = float(np.mean(draws[name][defined] - rates)) if defined.any() else 0.0

@@ -11,10 +11,11 @@ from functools import partial
 import numpy as np
 
 from medres.evaluate.results import PartialAuc, RateAtFixed
-from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample, rank_counts
+from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample
 from medres.evaluate.statistics.bootstrap import (
     ENOUGH_FOR_PERCENTILES,
     Statistic,
+    coarsened,
     percentile_estimate,
     resampled,
     score_limits,
@@ -22,7 +23,8 @@ from medres.evaluate.statistics.bootstrap import (
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import degrees, t_quantile
 
-RANGES = (("specificity", 0.8, 1.0), ("sensitivity", 0.8, 1.0))
+Range = tuple[str, float, float]  # axis ("specificity" or "sensitivity"), low, high
+RANGES: tuple[Range, ...] = (("specificity", 0.8, 1.0), ("sensitivity", 0.8, 1.0))
 FIXED = (("specificity", 0.9), ("sensitivity", 0.9))
 PERCENTILE = "percentile bootstrap of patients"
 SCORE = "score interval on the variance of the bootstrap of patients, t"
@@ -60,19 +62,19 @@ def specificity_at(counts: Counts, sensitivity: float) -> float:
 
 
 def partial_auc_report(
-    sample: Sample, level: float, replicates: int
+    sample: Sample, level: float, replicates: int, ranges: tuple[Range, ...] = RANGES
 ) -> tuple[list[PartialAuc], list[RateAtFixed]]:
-    """Partial areas (RANGES), and rates at a fixed value of the other (FIXED), with percentile
+    """Partial areas over `ranges`, and rates at a fixed value of the other (FIXED), with percentile
     intervals over patients, or score intervals if the smaller class has few of them.
     """
     if sample.n_positive == 0 or sample.n_negative == 0:
         null = undefined("one class only", n=sample.label.size)
-        return _shaped(dict.fromkeys(_statistics(), null))
-    counts = rank_counts(sample.label, sample.score)
+        return _shaped(dict.fromkeys(_statistics(ranges), null), ranges)
+    counts = sample.counts
     smaller = min(sample.effective_patients(True), sample.effective_patients(False))
-    statistics = _statistics()
-    plotted = _plotted_statistics(sample) if smaller < ENOUGH_FOR_PERCENTILES else {}
-    draws = resampled(sample, {**statistics, **plotted}, replicates)
+    statistics = _statistics(ranges)
+    plotted = _plotted_statistics(sample, ranges) if smaller < ENOUGH_FOR_PERCENTILES else {}
+    draws = resampled(coarsened(sample), {**statistics, **plotted}, replicates)
     quantile = t_quantile(level, degrees(smaller))
     estimates = {}
     for name, statistic in statistics.items():
@@ -87,7 +89,7 @@ def partial_auc_report(
             )
             estimate = replace(estimate, ci_low=low, ci_high=high, method=SCORE)
         estimates[name] = estimate
-    return _shaped(estimates)
+    return _shaped(estimates, ranges)
 
 
 def _score_limits(
@@ -107,23 +109,28 @@ def _score_limits(
 
 def _scale(name: str) -> tuple[float, float]:
     """Slope and intercept that map a figure to 0..1: McClish's for an area."""
-    for axis, low, high in RANGES:
-        if name == f"area {axis}":
-            intercept = standardised(0.0, low, high)
-            return (standardised(high - low, low, high) - intercept) / (high - low), intercept
-    return 1.0, 0.0
+    kind, _, *limits = name.split(" ")
+    if kind != "area":
+        return 1.0, 0.0
+    low, high = (float(limit) for limit in limits)
+    intercept = standardised(0.0, low, high)
+    return (standardised(high - low, low, high) - intercept) / (high - low), intercept
 
 
-def _plotted_statistics(sample: Sample) -> dict[str, Statistic]:
+def _area_name(axis: str, low: float, high: float) -> str:
+    return f"area {axis} {low!r} {high!r}"
+
+
+def _plotted_statistics(sample: Sample, ranges: tuple[Range, ...]) -> dict[str, Statistic]:
     """The same figures from plotting positions: of k patients, each gap between neighboring scores
     of a class, and beyond the outermost, holds 1 / (k + 1) of the class.
     """
     patients = {axis: sample.effective_patients(axis == "sensitivity") for axis, _ in FIXED}
     statistics: dict[str, Statistic] = {
-        f"plotted area {axis}": partial(
+        f"plotted {_area_name(axis, low, high)}": partial(
             _plotted_area, axis=axis, low=low, high=high, patients=patients[axis]
         )
-        for axis, low, high in RANGES
+        for axis, low, high in ranges
     }
     for axis, value in FIXED:
         statistics[f"plotted fixed {axis}"] = partial(
@@ -158,10 +165,10 @@ def _plotted_at(counts: Counts, axis: str, value: float, patients: float) -> flo
     return 1.0 - float(np.interp(value, x, y))
 
 
-def _statistics() -> dict[str, Statistic]:
+def _statistics(ranges: tuple[Range, ...]) -> dict[str, Statistic]:
     statistics: dict[str, Statistic] = {
-        f"area {axis}": partial(partial_auc, axis=axis, low=low, high=high)
-        for axis, low, high in RANGES
+        _area_name(axis, low, high): partial(partial_auc, axis=axis, low=low, high=high)
+        for axis, low, high in ranges
     }
     for axis, value in FIXED:
         rate = sensitivity_at if axis == "specificity" else specificity_at
@@ -173,11 +180,13 @@ def _at(counts: Counts, rate: Callable[[Counts, float], float], value: float) ->
     return rate(counts, value)
 
 
-def _shaped(estimates: dict[str, Estimate]) -> tuple[list[PartialAuc], list[RateAtFixed]]:
+def _shaped(
+    estimates: dict[str, Estimate], ranges: tuple[Range, ...]
+) -> tuple[list[PartialAuc], list[RateAtFixed]]:
     areas = [
         PartialAuc(axis, low, high, raw, _standardised(raw, low, high))
-        for axis, low, high in RANGES
-        for raw in (estimates[f"area {axis}"],)
+        for axis, low, high in ranges
+        for raw in (estimates[_area_name(axis, low, high)],)
     ]
     rates = []
     for axis, value in FIXED:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from medres.evaluate.scores.sample import Int64Array
+from medres.evaluate.scores.sample import Int64Array, compact_codes
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import logit_interval, normal_quantile, t_quantile
 
@@ -43,8 +43,7 @@ def _predictive(
     k1, k0 = int((hit & of).sum()), int((hit & ~of).sum())
     if k1 + k0 == 0:
         return undefined(f"no unit is classified as {side}")
-    _, cluster = np.unique(patient, return_inverse=True)
-    groups = int(cluster.max()) + 1
+    cluster, groups = compact_codes(patient)
     clustered = groups < of.size
     point = k1 / n1 * odds / (k1 / n1 * odds + k0 / n0)
     if groups < 2:

@@ -28,7 +28,7 @@ import numpy as np
 from medres.errors import EvaluationError
 from medres.evaluate.results import Origin, ThresholdSource
 from medres.evaluate.scores.ids import shared_ids
-from medres.evaluate.scores.sample import Counts, Int64Array, Sample, rank_counts
+from medres.evaluate.scores.sample import Counts, Int64Array, Sample
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.intervals import proportion_estimate
@@ -67,6 +67,11 @@ class Threshold:
     origin: Origin
     source: ThresholdSource = field(default_factory=ThresholdSource)
     n_class_patients: int | None = None
+
+    @property
+    def unasked(self) -> bool:
+        """Whether it is Youden's point under the name that it has when nobody asked for it."""
+        return self.name == FROZEN_NAME and self.source.get("criterion") == "youden"
 
     @property
     def why(self) -> str | None:
@@ -111,7 +116,7 @@ def threshold(sample: Sample, rule: Criterion) -> float | None:
     >>> threshold(sample, criterion("youden"))
     0.5
     """
-    counts = rank_counts(sample.label, sample.score)
+    counts = sample.counts
     best = _best(sample, counts, rule)
     return None if best is None else midway(counts, best)
 
@@ -184,7 +189,7 @@ def youden_point(
     """
     if sample.n_positive == 0 or sample.n_negative == 0:
         return None
-    counts = rank_counts(sample.label, sample.score)
+    counts = sample.counts
     gain = _youden_gain(counts)
     equal = int(np.count_nonzero(gain == gain.max())) - 1
     found = ThresholdSource(criterion="youden", **source)
@@ -200,7 +205,8 @@ def choose_thresholds(
     declared: Any,
     criteria: Mapping[str, str] | None = None,
 ) -> dict[str, list[Threshold]]:
-    """The thresholds of each finding, frozen ones first.
+    """The thresholds of each finding: those that someone asked for, frozen ones first; last
+    Youden's, which is always found.
 
     declared: a number, {finding: {name: x}}, a list of these, or frozen thresholds of a model file
         as dicts. Those that were chosen at another unit of analysis would not be frozen here and
@@ -236,7 +242,7 @@ def choose_thresholds(
             source = ThresholdSource(split="the evaluated data", n_patients=sample.n_patients)
             best = youden_point(sample, "exploratory", "youden", source)
             thresholds += [best] if best else []
-        thresholds.sort(key=lambda t: t.origin != "frozen")
+        thresholds.sort(key=lambda t: (t.unasked, t.origin != "frozen"))
     return chosen
 
 

@@ -4,11 +4,14 @@ statistics packages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 
 from medres.evaluate.results import Multiclass, OperatingPoint
-from medres.evaluate.schema import Comparison, Finding, Report
+from medres.evaluate.schema import Comparison, Finding, ReaderPoint, Report
 from medres.evaluate.serialization import to_plain
 from medres.evaluate.statistics.estimate import Estimate
 
@@ -135,16 +138,36 @@ def _curve(finding: Finding) -> Iterator[Row]:
         return
     counts = finding.curves.counts
     for threshold, tp, fp in zip(to_plain(counts.threshold), counts.tp, counts.fp, strict=True):
-        yield {"finding": finding.title, "threshold": threshold, "tp": tp, "fp": fp}
+        yield {"finding": finding.title, "threshold": threshold, **per_threshold(finding, tp, fp)}
+
+
+def per_threshold(finding: Finding, tp: int, fp: int) -> Row:
+    """What follows from the true and false positives at a threshold. ppcr: the predicted positive
+    condition rate, the share of all units that is called positive."""
+    positive, negative = finding.n_positive, finding.n_negative
+    called, rest = tp + fp, positive + negative - tp - fp
+    return {
+        "tp": tp,
+        "fp": fp,
+        "fn": positive - tp,
+        "tn": negative - fp,
+        "sensitivity": tp / positive if positive else None,
+        "specificity": (negative - fp) / negative if negative else None,
+        "ppv": tp / called if called else None,
+        "npv": (negative - fp) / rest if rest else None,
+        "ppcr": called / (positive + negative),
+    }
 
 
 def _decision_curve(finding: Finding) -> Iterator[Row]:
     curve = finding.decision_curve
-    for threshold, model, everyone, avoided in zip(
+    moved: Sequence[Estimate | None] = curve.recalibrated or [None] * len(curve.threshold or [])
+    for threshold, model, everyone, avoided, recalibrated in zip(
         curve.threshold or [],
         curve.model or [],
         curve.all or [],
         curve.interventions_avoided or [],
+        moved,
         strict=True,
     ):
         yield {
@@ -154,6 +177,8 @@ def _decision_curve(finding: Finding) -> Iterator[Row]:
             **_columns(model),
             "all": everyone.estimate,
             "interventions_avoided": avoided,
+            "prevalence_source": curve.prevalence_source,
+            **({} if recalibrated is None else _columns(recalibrated, "recalibrated_")),
         }
 
 
@@ -177,7 +202,21 @@ def _readers(finding: Finding) -> Iterator[Row]:
             **_scalars(reader),
             **_columns(reader.sensitivity, "sensitivity_"),
             **_columns(reader.specificity, "specificity_"),
+            **_against_model(reader),
         }
+
+
+def _against_model(reader: ReaderPoint) -> Row:
+    if reader.model is None or reader.difference is None:
+        return {}
+    return {
+        **_columns(reader.model.sensitivity, "model_sensitivity_"),
+        **_columns(reader.model.specificity, "model_specificity_"),
+        **_columns(reader.difference.sensitivity_difference, "sensitivity_difference_"),
+        "sensitivity_p": reader.difference.sensitivity_p,
+        **_columns(reader.difference.specificity_difference, "specificity_difference_"),
+        "specificity_p": reader.difference.specificity_p,
+    }
 
 
 def _comparison(comparison: Comparison, title: str) -> Row:
@@ -196,3 +235,34 @@ def _comparison(comparison: Comparison, title: str) -> Row:
 def _confusion(multiclass: Multiclass) -> Iterator[Row]:
     for truth, counts in zip(multiclass.classes, multiclass.confusion, strict=True):
         yield {"truth": truth, **dict(zip(multiclass.classes, counts, strict=True))}
+
+
+def figure_tables(finding: Finding) -> dict[str, str]:
+    """The numbers behind the figures of the page as CSV, by the name of the figure; those of the
+    ROC and the precision-recall curve are the counts at each threshold, which the page has."""
+    rows: dict[str, list[Row]] = {"utility": list(_decision_curve(finding))}
+    if finding.curves is not None and finding.curves.histogram is not None:
+        bins = finding.curves.histogram
+        rows["histogram"] = [
+            {"low": low, "high": high, "positive": positive, "negative": negative}
+            for (low, high), positive, negative in zip(
+                pairwise(bins.edges), bins.positive, bins.negative, strict=True
+            )
+        ]
+    if finding.curves is not None and finding.curves.calibration is not None:
+        rows["calibration"] = [
+            {"predicted": bin_.predicted, **_columns(bin_.observed)}
+            for bin_ in finding.curves.calibration.reliability
+        ]
+    return {name: _csv(part) for name, part in rows.items() if part}
+
+
+def _csv(rows: list[Row]) -> str:
+    """Rows as CSV, without the name of the finding, which a spreadsheet could take as a formula."""
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, [key for key in rows[0] if key != "finding"], extrasaction="ignore"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from html import escape
 from importlib import resources
@@ -17,14 +18,17 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from medres.evaluate.reporting import html_figures
-from medres.evaluate.reporting.html_figures import ForestRow
-from medres.evaluate.reporting.narrative import MISSING, interval, limits, percent
+from medres.evaluate.reporting.csv_tables import Row, figure_tables, per_threshold
+from medres.evaluate.reporting.html_figures import ForestRow, OtherCurve
+from medres.evaluate.reporting.narrative import MISSING, interval, limits, percent, threshold_words
+from medres.evaluate.results import CalibrationCurves, DecisionCurve, RocBand
 from medres.evaluate.schema import Curves, Finding, OtherUnit, Report
 from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
 from medres.evaluate.serialization import JsonObject, to_plain
 from medres.evaluate.statistics.estimate import Estimate
 from medres.tasks import task_named
 
+MOST_THRESHOLDS = 20  # in the table of a finding; tables/curves.csv has all points of the curve
 Pictures = Mapping[str, Mapping[str, str]]
 
 
@@ -55,6 +59,7 @@ def page(report: Report, pictures: Pictures | None = None) -> str:
         task=task_named(report.task),
         demographics=to_plain(report.flow.demographics),
         provenance=to_plain(report.provenance),
+        words=threshold_words,
         css=Markup(css),
         script=Markup(script),
         pictures=pictures or {},
@@ -63,8 +68,9 @@ def page(report: Report, pictures: Pictures | None = None) -> str:
         plural=UNIT_PLURAL[report.analysis_unit],
         plurals=UNIT_PLURAL,
         overlays={name: _overlays(name, finding, report) for name, finding in findings},
-        figures={name: _figures(finding) for name, finding in findings},
+        figures={name: _figures(name, finding, report) for name, finding in findings},
         overview=_overview(report),
+        thresholds={name: _thresholds(finding) for name, finding in findings},
         subgroups={name: _subgroup_forest(finding) for name, finding in findings},
         second_unit={name: _second_unit(finding) for name, finding in findings},
     )
@@ -151,7 +157,8 @@ def _explored(name: str, finding: Finding, report: Report) -> JsonObject:
             prevalence = other.n_positive / other.n if stated is None else stated
         views.append(_view(other, other.unit) | common | {"prevalence": prevalence})
     overlays = _overlays(name, finding, report)
-    return {"name": finding.title, "views": views, "overlays": overlays}
+    tables = figure_tables(finding)
+    return {"name": finding.title, "views": views, "overlays": overlays, "tables": tables}
 
 
 def _second_unit(finding: Finding) -> OtherUnit | None:
@@ -216,16 +223,19 @@ class _Figure(NamedTuple):
     note: str
 
 
-def _figures(finding: Finding) -> list[_Figure]:
+def _figures(name: str, finding: Finding, report: Report) -> list[_Figure]:
     curves = _drawable_curves(finding)
     if curves is None:
         return []
     figures = [
         _Figure(
             "ROC curve",
-            Markup(html_figures.roc(finding, curves.counts)),
+            Markup(
+                html_figures.roc(finding, curves.counts, curves.band, _other_models(name, report))
+            ),
             "Points: thresholds, with confidence intervals."
-            + (" Triangles: human readers." if finding.readers else ""),
+            + (" Triangles: human readers." if finding.readers else "")
+            + _about_band(curves.band),
         )
     ]
     if curves.histogram is not None:
@@ -251,7 +261,7 @@ def _figures(finding: Finding) -> list[_Figure]:
                 "Calibration",
                 Markup(html_figures.calibration(finding.title, curves.calibration)),
                 "On the diagonal, predicted probability and observed frequency agree. The bins "
-                "hold approximately equal numbers.",
+                "hold approximately equal numbers. " + _about_smooth(curves.calibration),
             )
         )
     if finding.decision_curve.model is not None:
@@ -259,12 +269,65 @@ def _figures(finding: Finding) -> list[_Figure]:
             _Figure(
                 "Decision curve",
                 Markup(html_figures.decision_curve(finding.title, finding.decision_curve)),
-                "Net benefit of the model per unit, with its confidence interval; dashed line: "
-                "treat all. Higher is better. The threshold probability is a risk as predicted by "
-                "the model.",
+                _about_decisions(finding.decision_curve),
             )
         )
     return figures
+
+
+def _about_band(band: RocBand | None) -> str:
+    if band is None:
+        return ""
+    return f" Shaded: {100 * band.level:g}% {band.method} of the whole curve."
+
+
+def _other_models(name: str, report: Report) -> list[OtherCurve]:
+    curves = []
+    for row in report.comparisons:
+        counts, positive = row.b_counts, row.n_positive
+        if row.finding == name and counts is not None and positive and row.n_common > positive:
+            xs = [0.0, *(v / (row.n_common - positive) for v in counts.fp)]
+            curves.append(OtherCurve(row.b, xs, [0.0, *(v / positive for v in counts.tp)]))
+    return curves
+
+
+def _about_decisions(curve: DecisionCurve) -> str:
+    stated = curve.prevalence_source == "stated"
+    text = (
+        f"At {html_figures.prevalence_words(curve)}. Net benefit of the model per unit, with its "
+        "confidence interval; dashed line: treat all. Higher is better. The threshold probability "
+        "is a risk as predicted by the model"
+    )
+    if not stated:
+        return text + "."
+    if curve.recalibrated is None:
+        return text + ": it was not recalibrated to the stated prevalence."
+    return (
+        text + "; for the dotted curve, the risks were recalibrated from the prevalence in the "
+        "sample to the stated one by the ratio of the prior odds."
+    )
+
+
+def _about_smooth(curves: CalibrationCurves) -> str:
+    if curves.flexible_why is None:
+        return "Line: flexible calibration curve."
+    return f"No flexible calibration curve is drawn: {curves.flexible_why}."
+
+
+def _thresholds(finding: Finding) -> list[tuple[float, Row]]:
+    """About twenty thresholds, spread evenly over the share that is called positive."""
+    curves = _drawable_curves(finding)
+    if curves is None:
+        return []
+    rows = [
+        (threshold, per_threshold(finding, tp, fp))
+        for threshold, tp, fp in zip(
+            curves.counts.threshold, curves.counts.tp, curves.counts.fp, strict=True
+        )
+    ]
+    shares = [float(row["ppcr"] or 0.0) for _, row in rows]
+    wanted = {bisect_left(shares, (i + 1) / MOST_THRESHOLDS) for i in range(MOST_THRESHOLDS)}
+    return [rows[i] for i in sorted(wanted) if i < len(rows)]
 
 
 def _overview(report: Report) -> Markup | None:

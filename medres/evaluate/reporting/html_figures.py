@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from medres.evaluate.reporting.narrative import interval
-from medres.evaluate.results import CalibrationCurves, Curve, DecisionCurve, Histogram
+from medres.evaluate.reporting.narrative import interval, percent
+from medres.evaluate.results import CalibrationCurves, Curve, DecisionCurve, Histogram, RocBand
 from medres.evaluate.schema import Finding
 from medres.evaluate.statistics.estimate import Estimate
 from medres.svg import Axes, fractions, round_ticks
@@ -26,15 +27,32 @@ class ForestRow(NamedTuple):
         return self.auc is not None and self.auc.estimate is not None
 
 
-def roc(finding: Finding, counts: Curve) -> str:
-    """The empirical ROC curve with its operating points and their intervals."""
+class OtherCurve(NamedTuple):
+    """The ROC curve of another model, drawn on paper only."""
+
+    label: str
+    xs: list[float]
+    ys: list[float]
+
+
+def roc(
+    finding: Finding,
+    counts: Curve,
+    band: RocBand | None = None,
+    others: Sequence[OtherCurve] = (),
+) -> str:
+    """The empirical ROC curve in its confidence band, with operating points and their intervals."""
     positive, negative, title = finding.n_positive, finding.n_negative, finding.title
     axes = Axes(*SIZE, (0, 1), (0, 1), name=f"ROC curve of {title}", figure="roc")
     axes.grid(fractions(), fractions(), "1 − specificity", "sensitivity")
+    xs, ys = [0.0, *(v / negative for v in counts.fp)], [0.0, *(v / positive for v in counts.tp)]
+    if band is not None:
+        axes.polygon(*_band_edge(xs, ys, band), "band")
     axes.segment(0, 0, 1, 1, "chance")
-    axes.line(
-        [0, *(v / negative for v in counts.fp)], [0, *(v / positive for v in counts.tp)], "curve"
-    )
+    axes.line(xs, ys, "curve")
+    for i, other in enumerate(others):
+        axes.line(other.xs, other.ys, f"paper overlay o{i % 4}")
+        axes.text(0.98, 0.13 + 0.04 * i, other.label[:30], f"paper note t{i % 4}", "end")
     for point in finding.operating_points:
         sensitivity, specificity = point.rates.sensitivity, point.rates.specificity
         if sensitivity.estimate is None or specificity.estimate is None:
@@ -58,6 +76,20 @@ def roc(finding: Finding, counts: Curve) -> str:
     return axes.render()
 
 
+def _band_edge(xs: list[float], ys: list[float], band: RocBand) -> tuple[list[float], list[float]]:
+    """The polygon between the curve moved up and to the left, and down and to the right."""
+    upper = [(0.0, min(1.0, band.sensitivity))] + [
+        (max(0.0, x - band.specificity), min(1.0, y + band.sensitivity))
+        for x, y in zip(xs, ys, strict=True)
+    ]
+    lower = [
+        (min(1.0, x + band.specificity), max(0.0, y - band.sensitivity))
+        for x, y in zip(xs, ys, strict=True)
+    ] + [(1.0, max(0.0, 1.0 - band.sensitivity))]
+    edge = [*upper, (1.0, 1.0), *reversed(lower), (min(1.0, band.specificity), 0.0), (0.0, 0.0)]
+    return [x for x, _ in edge], [y for _, y in edge]
+
+
 def precision_recall(finding: Finding, counts: Curve) -> str:
     """Precision against recall as a step curve, with the prevalence as the chance level."""
     axes = Axes(
@@ -75,8 +107,13 @@ def precision_recall(finding: Finding, counts: Curve) -> str:
         last_recall = recall
     axes.line(xs, ys, "curve")
     if finding.average_precision.estimate is not None:
-        text = f"average precision {finding.average_precision.estimate:.3f}"
-        axes.text(0.98, 0.93, text, "big", "end")
+        value = finding.average_precision.estimate
+        text = f"average precision {value:.3f}"
+        # away from the curve: it runs along the top if the average precision is high
+        x, y, anchor = (0.98, 0.93, "end") if value < 0.6 else (0.02, 0.52, "start")
+        axes.text(x, y, text, "big", anchor)
+        if finding.average_precision.bounds is not None:
+            axes.text(x, y - 0.04, interval(finding.average_precision), "note", anchor)
     return axes.render()
 
 
@@ -136,7 +173,8 @@ def decision_curve(title: str, curve: DecisionCurve) -> str:
     """
     grid, estimates = curve.threshold or [], curve.model or []
     model, treat_all = _points(grid, estimates), _points(grid, curve.all or [])
-    top = max(0.005, *(benefit for _, benefit in model)) * 1.25
+    moved = [] if curve.recalibrated is None else _points(grid, curve.recalibrated)
+    top = max(0.005, *(benefit for _, benefit in [*model, *moved])) * 1.25
     low = -0.25 * top
     axes = Axes(
         *SIZE, (0.0, 1.0), (low, top), name=f"Decision curve of {title}", figure="utility", left=66
@@ -150,12 +188,24 @@ def decision_curve(title: str, curve: DecisionCurve) -> str:
     axes.polygon([t for t, _ in edge], [min(top, max(low, limit)) for _, limit in edge], "band")
     for xs, ys in _runs(model, low):
         axes.line(xs, ys, "curve")
-    axes.text(0.98, top, "model", "big strong-negative", "end", dy=14)
+    if moved:
+        for xs, ys in _runs(moved, low):
+            axes.line(xs, ys, "curve recalibrated")
+        axes.text(0.98, top, "···  risks recalibrated", "note", "end", dy=48)
+    axes.text(0.98, top, "—  model", "big strong-negative", "end", dy=14)
+    axes.text(0.98, top, prevalence_words(curve), "note", "end", dy=31)
     if treat_all:
         last_t, last_benefit = treat_all[-1]
         axes.text(last_t, max(low, last_benefit), "treat all", "note", dx=6, dy=-4)
     axes.text(0.98, 0, "treat none", "note", "end", dy=15)
     return axes.render()
+
+
+def prevalence_words(curve: DecisionCurve) -> str:
+    """The prevalence of a decision curve, and whose it is."""
+    source = "the stated prevalence" if curve.prevalence_source == "stated" else "a prevalence"
+    where = "" if curve.prevalence_source == "stated" else " (in the sample)"
+    return f"{source} of {percent(curve.prevalence)}{where}"
 
 
 def forest(name: str, rows: list[ForestRow], low: float) -> str:
@@ -172,9 +222,11 @@ def forest(name: str, rows: list[ForestRow], low: float) -> str:
         top=6,
         bottom=40,
     )
-    _forest_axis(axes, low, bottom)
+    _forest_axis(axes, low)
+    if low < 0.5:
+        axes.segment(0.5, 0, 0.5, bottom, "chance")
     for i, row in enumerate(rows):
-        axes.raw_text(6, axes.y(i + 0.5) + 4, row.label[:38], "row")
+        axes.raw_text(6, axes.y(i + 0.5) + 4, row.label[:30], "row")
         axes.raw_text(543, axes.y(i + 0.5) + 4, _auc_text(row), "row" if row.is_known else "note")
         _interval(axes, row, i + 0.5, low)
     return axes.render("wide")
@@ -194,8 +246,10 @@ def forest_narrow(name: str, rows: list[ForestRow], low: float) -> str:
         top=6,
         bottom=40,
     )
-    _forest_axis(axes, low, bottom)
+    _forest_axis(axes, low)
     for i, row in enumerate(rows):
+        if low < 0.5:  # only beside the interval: the text is above it
+            axes.segment(0.5, i + 0.58, 0.5, i + 0.92, "chance")
         css = "row" if row.is_known else "note"
         axes.raw_text(4, axes.y(i + 0.35) + 4, row.label[:26], "row")
         axes.raw_text(356, axes.y(i + 0.35) + 4, _auc_text(row), css, "end")
@@ -227,14 +281,12 @@ def _runs(points: list[tuple[float, float]], low: float) -> list[tuple[list[floa
     return [run for run in runs if run[0]]
 
 
-def _forest_axis(axes: Axes, low: float, bottom: float) -> None:
+def _forest_axis(axes: Axes, low: float) -> None:
     step = 0.1 if low >= 0.3 else 0.2
     ticks = [
         (low + step * i, f"{low + step * i:.1f}") for i in range(int((1 - low) / step + 1e-9) + 1)
     ]
     axes.grid(ticks, [], "AUC", "")
-    if low < 0.5:
-        axes.segment(0.5, 0, 0.5, bottom, "chance")
 
 
 def _auc_text(row: ForestRow) -> str:

@@ -128,7 +128,10 @@ def plot_decision_curve(finding: Finding | JsonObject, ax: Axes | None = None) -
     ax = _axis(ax)
     model = [e.estimate or 0.0 for e in curve.model]
     treat_all = [e.estimate or 0.0 for e in curve.all]
-    ax.plot(curve.threshold, model, color=BLUE, label="model")
+    ax.plot(curve.threshold, model, color=BLUE, label=f"model, prevalence {curve.prevalence:.2g}")
+    if curve.recalibrated is not None:
+        moved = [e.estimate or 0.0 for e in curve.recalibrated]
+        ax.plot(curve.threshold, moved, ":", color=ORANGE, label="model, risks recalibrated")
     ax.plot(curve.threshold, treat_all, "--", color=GRAY, label="treat all")
     ax.axhline(0, color="black", lw=0.6)
     top = max(0.005, *model) * 1.25

@@ -122,6 +122,12 @@ def _further(report: Report) -> list[str]:
             "Net benefit was computed as in Vickers & Elkin (2006), with a sandwich variance "
             "clustered by patient."
         )
+    if any(f.decision_curve.recalibrated for f in findings):
+        sentences.append(
+            "Net benefit at a stated prevalence is also given with risks recalibrated from the "
+            "prevalence in the sample to the stated one by the ratio of the prior odds (Saerens et "
+            "al. 2002)."
+        )
     if report.design.prevalence:
         sentences.append(
             "For predictive values at a stated prevalence, logit intervals are reported (Mercaldo "

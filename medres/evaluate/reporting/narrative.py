@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from medres.evaluate.metrics.auc import SMALL_CLASS, WIDE_AUC, WIDE_CLASS
 from medres.evaluate.metrics.thresholds import FEW_PATIENTS
+from medres.evaluate.reporting.calibration_warnings import calibration_warnings
+from medres.evaluate.results import OperatingPoint
 from medres.evaluate.schema import Finding, Headline, OtherUnit, Report, ReportWarning
 from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
 from medres.evaluate.statistics.estimate import Estimate
@@ -14,6 +16,12 @@ from medres.tasks import task_named
 
 ENRICHED = 0.3
 UNEQUAL_SHARE = 0.5  # effective patients / patients; below it there is a warning
+NO_BETTER = "no better than chance, because the interval includes 0.5"
+WRONG_WAY_ROUND = "ranks the wrong way round"
+WRONG_WAY = (
+    "Perhaps the score is the probability of the other class, or the labels are swapped. The "
+    "direction is never reversed automatically."
+)
 MISSING = "–"  # stands for a number that does not exist
 
 
@@ -88,12 +96,49 @@ def summary(finding: Finding | OtherUnit, unit: str, headline: Headline = "image
     sensitivity, specificity = point.rates.sensitivity, point.rates.specificity
     positives, negatives = sensitivity.denominator, specificity.denominator
     return (
-        f"At the {point.origin} threshold, the model classifies {point.table.tp} of "
+        f"At {threshold_words(point)}, the model classifies {point.table.tp} of "
         f"{positives} {unit_noun(positives, unit)} with the finding as positive (sensitivity "
         f"{percent_with_interval(sensitivity)}) and {point.table.tn} of {negatives} "
         f"{unit_noun(negatives, unit)} without the finding as negative (specificity "
-        f"{percent_with_interval(specificity)}). {text}"
+        f"{percent_with_interval(specificity)}). {_predictive_words(point)}{text}"
     )
+
+
+def _predictive_words(point: OperatingPoint) -> str:
+    return "".join(
+        f"At a prevalence of {percent(at.prevalence)}, the PPV is {percent_with_interval(at.ppv)}, "
+        f"and the NPV {percent_with_interval(at.npv)}. "
+        for at in point.predictive_at
+        if at.ppv.estimate is not None or at.npv.estimate is not None
+    )
+
+
+def against_chance(
+    auc: float | None, low: float | None = None, high: float | None = None
+) -> str | None:
+    """What an AUC with its confidence limits says against 0.5; None if it is better than that. An
+    AUC of 0 or 1 has a one-sided bound.
+
+    >>> against_chance(0.55, 0.4, 0.7), against_chance(0.8, 0.7, 0.9)
+    ('no better than chance, because the interval includes 0.5', None)
+    >>> against_chance(0.1, 0.02, 0.3)
+    'ranks the wrong way round'
+    """
+    if auc is None or (low is None and high is None):
+        return None
+    if (0.0 if low is None else low) > 0.5:
+        return None
+    return WRONG_WAY_ROUND if (1.0 if high is None else high) < 0.5 else NO_BETTER
+
+
+def threshold_words(point: OperatingPoint) -> str:
+    """A threshold in words: "the frozen threshold “screening” (sensitivity:0.95)"."""
+    criterion = (point.source or {}).get("criterion")
+    words = f"the {point.origin} threshold"
+    if criterion == "youden":
+        return f"{words} (Youden's point)"
+    words += f" “{point.name}”"
+    return f"{words} ({criterion})" if criterion else words
 
 
 def report_warnings(report: Report) -> list[ReportWarning]:
@@ -188,6 +233,7 @@ def _finding_warnings(name: str, finding: Finding, report: Report) -> Iterator[t
     yield from _unequal_warnings(finding, report)
     yield from _auc_warnings(leading, auc)
     yield from _threshold_and_label_warnings(name, finding, report)
+    yield from calibration_warnings(finding.calibration)
     if report.design.sampling == "cohort" and finding.brier.estimate is None:
         yield "no_calibration", f"Calibration is not reported: {finding.brier.why}."
     for column in sorted({row.column for row in finding.subgroups if _is_small(row.p_holm)}):
@@ -258,15 +304,16 @@ def _auc_warnings(estimate: Estimate, auc: float) -> Iterator[tuple[str, str]]:
     elif auc == 0.0:
         yield (
             "below_half",
-            "The AUC is 0: every score with the finding is below every score without it. The order "
-            "of the scores is reversed, or the labels are swapped. The direction is never reversed "
-            "automatically.",
+            "The AUC is 0: every score with the finding is below every score without it. The "
+            f"scores rank the wrong way round. {WRONG_WAY}",
         )
     elif auc < 0.5:
         yield (
             "below_half",
-            "The AUC is below 0.5: the scores rank in the wrong direction, or the labels are "
-            "swapped. The direction is never reversed automatically.",
+            f"The AUC is {auc:.3f}, below 0.5: the scores rank the wrong way round. {WRONG_WAY}"
+            if against_chance(auc, estimate.ci_low, estimate.ci_high) == WRONG_WAY_ROUND
+            else f"The AUC is {auc:.3f}, below 0.5, and its confidence interval includes 0.5: "
+            "these data do not show that the model discriminates better than chance.",
         )
     elif estimate.ci_low is not None and estimate.ci_low <= 0.5:
         yield (
@@ -293,14 +340,17 @@ def _threshold_and_label_warnings(
                 f"of the class that fixes it, fewer than {FEW_PATIENTS}: with other patients it "
                 f"could lie elsewhere.",
             )
-    share = finding.prevalence.estimate
-    enriched = share is not None and share > ENRICHED and not task_named(report.task).exclusive
-    if enriched and report.design.stated_prevalence(name) is None:
+    share, stated = finding.prevalence.estimate, report.design.stated_prevalence(name)
+    if share is not None and share > ENRICHED and not task_named(report.task).exclusive:
+        sample = f"{percent(share)} of the {UNIT_PLURAL[report.analysis_unit]} have the finding"
         yield (
             "prevalence",
-            f"{percent(share)} of the {UNIT_PLURAL[report.analysis_unit]} have the finding. If the "
-            f"prevalence is lower, the PPV is lower too: state the prevalence in your clinic with "
-            f"--prevalence.",
+            f"{sample}. If the prevalence is lower, the PPV is lower too: state the prevalence in "
+            "your clinic with --prevalence."
+            if stated is None
+            else f"{sample}. PPV, NPV and the decision curve are given at the stated prevalence of "
+            f"{percent(stated)}; accuracy, average precision, the Brier score and calibration "
+            "depend on the prevalence too and are those of the sample.",
         )
     if finding.n_uncertain:
         labels = "label is" if finding.n_uncertain == 1 else "labels are"

@@ -4,6 +4,7 @@ share any. Messages count ids and never show one.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 _INTEGRAL = re.compile(r"-?\d+\.0+")
+_FIRST_LEADING_ZEROS = re.compile(r"(?m)^((?:[^\d\n]++|[1-9]\d*+|0(?!\d))*+)0+(?=\d)")
+_AT_ONCE = 100_000  # ids
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 
 
@@ -22,13 +25,19 @@ def id_texts(column: pd.Series, *, fold: bool = False) -> pd.Series:
     >>> id_texts(pd.Series([1.0, 12.0])).tolist(), id_texts(pd.Series([" P1", "1.0"])).tolist()
     (['1', '12'], ['P1', '1.0'])
     """
-    codes, values = pd.factorize(column.astype("object"), use_na_sentinel=True)
-    texts = [str(value).strip() for value in values]
-    if texts and all(_INTEGRAL.fullmatch(text) for text in texts):
-        texts = [text.partition(".")[0] for text in texts]
+    if column.dtype == "str":
+        ids = column.fillna("").str.strip()
+    else:
+        codes, values = pd.factorize(column.astype("object"), use_na_sentinel=True)
+        texts = pd.Series([*(str(value).strip() for value in values), ""], dtype="str")
+        ids = texts.take(codes).set_axis(column.index)
+    first = next((text for text in ids if text), "")
+    if _INTEGRAL.fullmatch(first) and (ids.str.fullmatch(_INTEGRAL) | (ids == "")).all():
+        ids = ids.str.partition(".")[0]
     if fold:
-        texts = [folded(text) for text in texts]
-    return pd.Series(np.array([*texts, ""], dtype=object)[codes], index=column.index)
+        codes, values = pd.factorize(ids)
+        ids = pd.Series(_folded_all(values.tolist()), dtype="str").take(codes).set_axis(ids.index)
+    return ids
 
 
 def folded(text: str) -> str:
@@ -42,8 +51,36 @@ def folded(text: str) -> str:
 
 def count_similar(ids: pd.Series) -> int:
     """How many distinct ids of a column differ from another one only in case or leading zeros."""
-    texts = ids.drop_duplicates()
-    return int(texts.map(folded).duplicated(keep=False).sum())
+    distinct = ids.drop_duplicates()
+    if _numbered(distinct):
+        return 0
+    parts = [
+        pd.util.hash_array(np.array(_folded_all(part.tolist()), dtype=object), categorize=False)
+        for part in (distinct[i : i + _AT_ONCE] for i in range(0, len(distinct), _AT_ONCE))
+    ]
+    hashes = pd.Series(np.concatenate([np.zeros(0, dtype=np.uint64), *parts]))
+    return int(hashes.duplicated(keep=False).sum())
+
+
+def _numbered(ids: pd.Series) -> bool:
+    """Whether different ids are certainly not similar, because they are one prefix and a number
+    each, without leading zeros or all of the same length. It is much faster than folding them."""
+    texts = ids.astype("str")
+    ends = [] if texts.empty else [texts.min(), texts.max()]
+    prefix = os.path.commonprefix(ends)  # noqa: RUF071 - of texts, not of paths
+    numbers = texts.str.slice(len(prefix.rstrip("0123456789")))
+    if not numbers.str.isdecimal().all():
+        return False
+    return texts.str.len().nunique() == 1 or not numbers.str.startswith("0").any()
+
+
+def _folded_all(texts: list[str]) -> list[str]:
+    """`folded` of each text; in one pass over all of them unless an id has a line break."""
+    joined = "\n".join(texts)
+    if joined.count("\n") != max(0, len(texts) - 1):
+        return [folded(text) for text in texts]
+    lines = _FIRST_LEADING_ZEROS.sub(r"\1", joined.casefold()).split("\n")
+    return lines if texts else []
 
 
 @dataclass(frozen=True)

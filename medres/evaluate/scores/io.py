@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import sys
 from pathlib import Path
 
 import pandas as pd
 
 from medres.errors import EvaluationError
 
+CHUNK = 100_000  # rows; cells are Python objects until a chunk is read
 PARQUET = (".parquet", ".pq")
 
 
@@ -58,7 +60,17 @@ def _read_csv(path: Path, what: str) -> pd.DataFrame:
             f"the {what} table has the column {repeated[0]!r} more than once: keep one of them",
             code="duplicate_column",
         )
-    return pd.read_csv(path, encoding="utf-8-sig", dtype="str", keep_default_na=False)
+    parts = pd.read_csv(
+        path, encoding="utf-8-sig", dtype="str", keep_default_na=False, chunksize=CHUNK
+    )
+    with parts:
+        return pd.concat(parts, ignore_index=True)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def frame_digest(frame: pd.DataFrame) -> str:
@@ -70,3 +82,10 @@ def frame_digest(frame: pd.DataFrame) -> str:
             str(name).encode() + pd.util.hash_pandas_object(plain, index=False).to_numpy().tobytes()
         )
     return digest.hexdigest()
+
+
+def release_memory() -> None:
+    """Give back what Arrow, which holds the texts of pandas, keeps for itself after reading."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()

@@ -43,6 +43,11 @@ class Sample:
         """Whether a patient has more than one unit."""
         return self.n_patients < self.label.size
 
+    @cached_property
+    def counts(self) -> Counts:
+        """Of all units, from the highest score down."""
+        return rank_counts(self.label, self.score)
+
     def patients_with(self, label: bool) -> int:
         """Patients with at least one unit of that label."""
         return int(np.count_nonzero(np.bincount(self.patient[self.label == label])))
@@ -93,6 +98,20 @@ def effective_number(sizes: NDArray[Any]) -> float:
     """
     total = float(np.sum(sizes))
     return total * total / float(np.sum(sizes * sizes)) if total else 0.0
+
+
+def compact_codes(codes: Int64Array) -> tuple[Int64Array, int]:
+    """Codes (n,) without the gaps, in the same order, and how many different ones there are:
+    `np.unique(codes, return_inverse=True)` for codes from 0, without sorting.
+
+    >>> codes, groups = compact_codes(np.array([7, 0, 7, 3]))
+    >>> codes.tolist(), groups
+    ([2, 0, 2, 1], 3)
+    """
+    present = np.zeros(int(codes.max(initial=-1)) + 1, dtype=bool)
+    present[codes] = True
+    rank = np.cumsum(present, dtype=np.int64) - 1
+    return rank[codes], int(np.count_nonzero(present))
 
 
 def rank_counts(label: NDArray[np.bool_], score: Float64Array) -> Counts:

@@ -8,7 +8,6 @@ those of a DataFrame from 1.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +19,13 @@ from data_pipelines.labels.cells import is_missing, label_value
 from data_pipelines.labels.task import LabelTask, TaskName, label_task
 from medres.errors import EvaluationError
 from medres.evaluate.scores.ids import id_texts
-from medres.evaluate.scores.io import frame_digest, read_table
+from medres.evaluate.scores.io import file_digest, frame_digest, read_table, release_memory
 from medres.evaluate.scores.sample import Float64Array
 
 LEVELS = ("image", "series", "study", "patient")
 UNIT_PLURAL = {"image": "images", "series": "series", "study": "studies", "patient": "patients"}
 STATUSES = ("scored", "refused", "failed")
+PART = 100_000  # rows that are read at once
 BINARY_FINDING, LABEL_COLUMN = "positive", "label"  # key in a report, and column in a table
 
 
@@ -91,7 +91,7 @@ def load(
         path = Path(source)
         frame, digest, name = (
             read_table(path, what),
-            hashlib.sha256(path.read_bytes()).hexdigest(),
+            file_digest(path),
             path.stem,
         )
     rows = _Rows(what, 1 if isinstance(source, pd.DataFrame) else 2)
@@ -151,7 +151,10 @@ def _checked(frame: pd.DataFrame, digest: str, name: str, rows: _Rows, fold_ids:
         c for c in frame.columns if c in ("label", "score") or c.startswith(("label:", "score:"))
     ]
     columns = frame.drop(columns=used)
+    for column in used:  # frees them in the caller too
+        del frame[column]
     _check_ids(columns, rows, fold_ids)
+    release_memory()
     return Table(task.name, names, label, score, status, columns, digest, name)
 
 
@@ -182,7 +185,9 @@ def _task(frame: pd.DataFrame, rows: _Rows) -> tuple[LabelTask, tuple[str, ...]]
 
 def _status(frame: pd.DataFrame, rows: _Rows) -> np.ndarray:
     if "status" not in frame.columns:
-        return np.full(len(frame), "scored", dtype=object)
+        status = np.empty(len(frame), dtype=object)
+        status.fill("scored")  # one string, where np.full makes one per row
+        return status
     status = frame["status"].astype("object").to_numpy()
     invalid = ~np.isin(status.astype(str), STATUSES)
     if invalid.any():
@@ -197,7 +202,7 @@ def _labels(column: pd.Series, name: str, rows: _Rows) -> Float64Array:
     """0, 1, -1 and NaN. Text that spells one of these (1.0, TRUE, yes, NA) is read as such;
     everything else is an error.
     """
-    codes, values = pd.factorize(column.astype("object"), use_na_sentinel=True)
+    codes, values = factorized(column)
     read = [label_value(str(value).strip()) for value in values]
     numbers = np.array([*(np.nan if value is None else value for value in read), np.nan])
     invalid = np.array([*(value is None for value in read), False])[codes]
@@ -210,10 +215,15 @@ def _labels(column: pd.Series, name: str, rows: _Rows) -> Float64Array:
     return numbers[codes]
 
 
+def factorized(column: pd.Series) -> tuple[np.ndarray, Any]:
+    """Codes (n,), -1 for a missing cell, and the different cells."""
+    return pd.factorize(column if column.dtype == "str" else column.astype("object"))
+
+
 def _class_labels(
     frame: pd.DataFrame, names: tuple[str, ...], rows: _Rows
 ) -> dict[str, Float64Array]:
-    codes, values = pd.factorize(frame["label"].astype("object"), use_na_sentinel=True)
+    codes, values = factorized(frame["label"])
     text = np.array([*(_class_name(str(value).strip(), names) for value in values), ""])[codes]
     unknown = ~np.isin(text, ("", *names))
     if unknown.any():
@@ -238,7 +248,7 @@ def _scores(column: pd.Series, name: str, status: np.ndarray, rows: _Rows) -> Fl
     if column.dtype.kind in "fiub":
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
-        values, text = _parsed(column.astype("object").to_numpy())
+        values, text = _parsed_by_part(column)
         if text.any():
             raise EvaluationError(
                 f"{_where(text, name, rows)} something that is not a number", code="bad_score"
@@ -251,6 +261,16 @@ def _scores(column: pd.Series, name: str, status: np.ndarray, rows: _Rows) -> Fl
             code="missing_score",
         )
     return np.where(status == "scored", values, np.nan)
+
+
+def _parsed_by_part(column: pd.Series) -> tuple[Float64Array, np.ndarray]:
+    """`_parsed` of a column, in parts that need little memory."""
+    parts = [
+        _parsed(column.iloc[start : start + PART].astype("object").to_numpy())
+        for start in range(0, len(column), PART)
+    ]
+    values, text = zip(*parts, strict=True)
+    return np.concatenate(values), np.concatenate(text)
 
 
 def _parsed(cells: np.ndarray) -> tuple[Float64Array, np.ndarray]:
@@ -285,7 +305,8 @@ def _check_ids(columns: pd.DataFrame, rows: _Rows, fold: bool) -> None:
             columns[level] = text
     if "image" in columns.columns:
         key = ["image", "seed"] if "seed" in columns.columns else ["image"]
-        repeated = columns.duplicated(key).to_numpy()
+        same = columns["image"].duplicated() if len(key) == 1 else columns.duplicated(key)
+        repeated = same.to_numpy()
         if repeated.any():
             raise EvaluationError(
                 f"{_where(repeated, 'image', rows)} an image that an earlier row has: keep one row "

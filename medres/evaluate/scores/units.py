@@ -9,6 +9,7 @@ import pandas as pd
 
 from data_pipelines.labels.task import TaskName
 from medres.errors import EvaluationError
+from medres.evaluate.scores.io import release_memory
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.scores.table import LEVELS, UNIT_PLURAL, Table
 
@@ -22,7 +23,7 @@ class AnalysisUnits:
 
     label, score: as in Table. refused (n,) bool: units without a score. patient (n,) int64: codes
     from 0 over the whole table (of the unit if no patient is known). fold (n,) int64: codes.
-    key (n,): the ids of the units. columns: ids and subgroup columns, "(mixed)" if images of a unit
+    columns: ids and subgroup columns, "(mixed)" if images of a unit
     differ. pooled: whether units have more than one image.
     """
 
@@ -35,10 +36,16 @@ class AnalysisUnits:
     patient: Int64Array
     has_patient: bool
     fold: Int64Array
-    key: np.ndarray
     columns: pd.DataFrame
     n_images: int
     pooled: bool
+
+    @property
+    def key(self) -> pd.Series:
+        """(n,) the ids of the units as text; their row numbers if the table has none."""
+        if self.unit in self.columns.columns:
+            return self.columns[self.unit].astype("str")
+        return pd.Series(np.arange(self.n_units)).astype("str")
 
     @property
     def n_units(self) -> int:
@@ -46,11 +53,15 @@ class AnalysisUnits:
 
     @property
     def n_patients(self) -> int | None:
-        return int(np.unique(self.patient).size) if self.has_patient else None
+        return int(self.patient.max(initial=-1)) + 1 if self.has_patient else None
 
     def usable(self, name: str) -> np.ndarray:
         """(n,) units with a label of 0 or 1 and a score."""
-        return ~self.refused & np.isin(self.label[name], (0.0, 1.0))
+        return ~self.refused & self.assessed(name)
+
+    def assessed(self, name: str) -> np.ndarray:
+        """(n,) units with a label of 0 or 1."""
+        return np.isin(self.label[name], (0.0, 1.0))
 
     def sample(self, name: str) -> Sample:
         use = self.usable(name)
@@ -90,8 +101,8 @@ def to_units(table: Table, unit: str | None, pool: str, pool_label: str | None) 
     else:
         key = [unit, *(c for c in ("seed",) if c in columns.columns)]
         code = columns.groupby(key, sort=True).ngroup().to_numpy()
-    if code.size == np.unique(code).size:
-        order = np.argsort(code) if unit != "image" else code
+    if unit == "image" or code.size == np.unique(code).size:
+        order = slice(None) if unit == "image" else np.argsort(code)
         return _units(
             table,
             unit,
@@ -112,7 +123,7 @@ def to_units(table: Table, unit: str | None, pool: str, pool_label: str | None) 
 def _units(
     table: Table,
     unit: str,
-    first: np.ndarray,
+    first: np.ndarray | slice,
     code: np.ndarray,
     label: dict[str, Float64Array],
     score: dict[str, Float64Array],
@@ -136,8 +147,13 @@ def _units(
             f"images of several patients: correct the column {unit!r} or 'patient'",
             code="mixed_patients",
         )
-    key = rows[unit].to_numpy() if unit in rows.columns else np.arange(len(rows)).astype(str)
-    patient = pd.factorize(rows["patient"] if has_patient else key, sort=True)[0]
+    if has_patient:
+        patient = pd.factorize(rows["patient"], sort=True)[0]
+        release_memory()
+    elif unit in rows.columns:
+        patient = pd.factorize(rows[unit], sort=True)[0]
+    else:
+        patient = pd.factorize(np.arange(len(rows)).astype(str), sort=True)[0]
     splits = [c for c in ("seed", "fold") if c in columns.columns]
     fold = (
         rows.groupby(splits, sort=True).ngroup().to_numpy()
@@ -146,7 +162,7 @@ def _units(
     )
     return AnalysisUnits(
         table.task, unit, table.names, label, score, refused, patient.astype(np.int64), has_patient,
-        fold.astype(np.int64), key, rows, table.n_rows, pooled,
+        fold.astype(np.int64), rows, table.n_rows, pooled,
     )  # fmt: skip
 
 

@@ -8,12 +8,13 @@ without a closed form use it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample
+from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample, compact_codes
 from medres.evaluate.statistics.estimate import Estimate
 from medres.evaluate.statistics.intervals import wilson
 
@@ -24,6 +25,9 @@ MAX_WORK = 200_000_000
 MIN_REPLICATES = 400
 # (effective) patients of the smaller class; below it a percentile interval covers too little
 ENOUGH_FOR_PERCENTILES = 200
+# different scores; of more, the bootstrap makes neighbors equal (rates are off by 1 / MAX_STEPS)
+MAX_STEPS = 10_000
+LARGE = 200_000  # units
 NO_DIFFERENCE = "the bootstrap samples do not differ: no interval"
 
 Statistic = Callable[[Counts], float]
@@ -51,11 +55,15 @@ def resampled(
     cluster, groups = _in_order_of_appearance(sample.patient[order])
     ends = np.flatnonzero(np.append(score[1:] != score[:-1], True))
     threshold = score[ends]
-    positive = label.astype(np.int32)
+    positives = np.flatnonzero(label)
+    ranks = _Ranks(threshold, ends, positives, np.searchsorted(positives, ends, "right"))
     rng = np.random.default_rng(seed)
     out = {name: np.full(replicates, np.nan) for name in statistics}
+    draw = partial(_draw, rng, groups, cluster, ranks)
+    if cluster is None and label.size > LARGE:
+        draw = partial(_draw_counts, rng, ranks)
     for i in range(replicates):
-        counts = _draw(rng, groups, cluster, positive, ends, threshold)
+        counts = draw()
         if counts.n_positive and counts.n_negative:
             for name, statistic in statistics.items():
                 out[name][i] = statistic(counts)
@@ -121,26 +129,60 @@ def _in_order_of_appearance(patient: Int64Array) -> tuple[Int64Array | None, int
     """Codes that count up as patients appear, which keeps memory access local (None if each patient
     appears once), and the number of patients.
     """
-    _, first, code = np.unique(patient, return_index=True, return_inverse=True)
-    if first.size == patient.size:
+    code, groups = compact_codes(patient)
+    if groups == patient.size:
         return None, patient.size
+    first = np.full(groups, patient.size)
+    np.minimum.at(first, code, np.arange(patient.size))
     rank = np.empty(first.size, dtype=np.int64)
     rank[np.argsort(first)] = np.arange(first.size)
     return rank[code], first.size
 
 
+@dataclass(frozen=True)
+class _Ranks:
+    """Units from the highest score down. threshold (k,): the different scores. ends (k,): the
+    position of the last unit of each. positives: positions of the units with the finding; upto
+    (k,): how many of them there are up to each end.
+    """
+
+    threshold: Float64Array
+    ends: NDArray[np.intp]
+    positives: NDArray[np.intp]
+    upto: NDArray[np.intp]
+
+
 def _draw(
-    rng: np.random.Generator,
-    groups: int,
-    cluster: Int64Array | None,
-    positive: NDArray[np.int32],
-    ends: NDArray[np.intp],
-    threshold: Float64Array,
+    rng: np.random.Generator, groups: int, cluster: Int64Array | None, ranks: _Ranks
 ) -> Counts:
     drawn = rng.integers(0, groups, groups, dtype=np.int32)
-    multiplicity = np.bincount(drawn, minlength=groups).astype(np.int32)
+    multiplicity = np.bincount(drawn, minlength=groups)
     weight = multiplicity if cluster is None else multiplicity[cluster]
-    called, tp = np.cumsum(weight, dtype=np.int64), np.cumsum(weight * positive, dtype=np.int64)
-    if ends.size < called.size:
-        called, tp = called[ends], tp[ends]
-    return Counts(threshold, tp, called - tp, int(tp[-1]), int(called[-1] - tp[-1]))
+    called = np.cumsum(weight)[ranks.ends]
+    tp = np.append(0, np.cumsum(weight[ranks.positives]))[ranks.upto]
+    return Counts(ranks.threshold, tp, called - tp, int(tp[-1]), int(called[-1] - tp[-1]))
+
+
+def _draw_counts(rng: np.random.Generator, ranks: _Ranks) -> Counts:
+    """As `_draw` for patients with one unit each: the numbers of units with each score and label
+    are multinomial."""
+    n, k = int(ranks.ends[-1]) + 1, ranks.ends.size
+    tp = np.diff(ranks.upto, prepend=0)
+    sizes = np.concatenate([tp, np.diff(ranks.ends, prepend=-1) - tp])
+    drawn = np.cumsum(rng.multinomial(n, sizes / n).reshape(2, k), axis=1)
+    return Counts(ranks.threshold, drawn[0], drawn[1], int(drawn[0, -1]), int(drawn[1, -1]))
+
+
+def coarsened(sample: Sample) -> Sample:
+    """A sample of very many different scores with neighbors made equal, so that resampling it is
+    fast: at most about MAX_STEPS scores, the lowest of each step. Other samples as they are.
+    """
+    if sample.label.size <= MAX_STEPS:
+        return sample
+    order = np.argsort(sample.score, kind="stable")
+    score = sample.score[order]
+    if np.count_nonzero(score[1:] != score[:-1]) < MAX_STEPS:
+        return sample
+    lowest = score[np.arange(MAX_STEPS) * score.size // MAX_STEPS]
+    step = np.searchsorted(lowest, sample.score, "right") - 1
+    return replace(sample, score=lowest[step])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from medres.evaluate.scores.sample import Float64Array, Int64Array, effective_number
+from medres.evaluate.scores.sample import Float64Array, Int64Array, compact_codes, effective_number
 from medres.evaluate.statistics.estimate import Estimate, undefined
 
 FEW_EFFECTIVE = 10  # patients; below it, an interval from unequal clusters is flagged
@@ -70,8 +70,7 @@ def proportion_estimate(
     if n == 0:
         return undefined("no unit in the denominator", n=0, numerator=0, denominator=0)
     estimate = partial(Estimate, k / n, level=level, n=n, numerator=k, denominator=n)
-    _, cluster = np.unique(patient, return_inverse=True)
-    groups = int(cluster.max()) + 1
+    cluster, groups = compact_codes(patient)
     if groups == n and exact:
         return estimate(*clopper_pearson(k, n, level), sided="two", method="Clopper-Pearson")
     if groups == n:
@@ -128,8 +127,7 @@ def mean_in_unit_range(
     logit scale.
     """
     n, mean = int(value.size), float(value.mean())
-    _, cluster = np.unique(patient, return_inverse=True)
-    groups = int(cluster.max()) + 1
+    cluster, groups = compact_codes(patient)
     estimate = partial(Estimate, mean, level=level, n=n, n_clusters=groups)
     if groups < 2:
         return estimate(why="only one patient: no interval")
@@ -161,8 +159,7 @@ def likelihood_ratio(
         return Estimate(
             0.0, why="the log method needs a count above zero", method=method, n=n1 + n0
         )
-    _, cluster = np.unique(patient, return_inverse=True)
-    groups = int(cluster.max()) + 1
+    cluster, groups = compact_codes(patient)
     if groups == label.size:
         variance, quantile = 1 / k1 - 1 / n1 + 1 / k0 - 1 / n0, normal_quantile(level)
     elif groups == 1:

@@ -77,6 +77,18 @@ def test_the_finding_of_a_model_is_named(scores: Path) -> None:
     assert line.startswith("effusion: AUC 0.")
 
 
+def test_the_terminal_says_that_a_model_is_no_better_than_chance() -> None:
+    rng = np.random.default_rng(0)
+    label = np.arange(200) % 2
+    frame = pd.DataFrame({"label": label, "score": rng.random(200)})
+    (line,) = auc_lines(evaluate(frame))
+    assert line.endswith("no better than chance, because the interval includes 0.5")
+    (line,) = auc_lines(evaluate(frame.assign(score=0.3 * frame.score - 0.2 * label)))
+    assert line.endswith("ranks the wrong way round")
+    (line,) = auc_lines(evaluate(frame.assign(score=0.3 * frame.score + 0.2 * label)))
+    assert "chance" not in line
+
+
 def fake_scoring(monkeypatch: pytest.MonkeyPatch, scored: Scored) -> list[tuple[str, str, str]]:
     """Replace medres.inference.scoring, which starts TensorFlow; returns the calls of score."""
     calls = []
@@ -146,9 +158,9 @@ def test_all_options_together(scores: Path, tmp_path: Path, capsys) -> None:
     numbers = json.loads((tmp_path / "R" / "report.json").read_text())
     points = numbers["findings"]["positive"]["operating_points"]
     assert [(p["origin"], p["name"]) for p in points] == [
-        ("frozen", "default"), ("frozen", "screening"), ("declared", "low"),
+        ("frozen", "screening"), ("declared", "low"), ("frozen", "default"),
     ]  # fmt: skip
-    assert points[1]["source"]["criterion"] == "sensitivity:0.95"
+    assert points[0]["source"]["criterion"] == "sensitivity:0.95"
     assert numbers["comparisons"][0]["margin"] == 0.05
 
 
@@ -337,7 +349,7 @@ def test_the_model_form_asks_predict_for_scores(scores: Path, tmp_path: Path, mo
     assert numbers["flow"]["ingest"] == {"given": 90}
     assert numbers["provenance"]["model"] == "abc"
     points = numbers["findings"]["positive"]["operating_points"]
-    assert [(p["origin"], p["threshold"]) for p in points] == [("frozen", 0.55), ("declared", 0.4)]
+    assert [(p["origin"], p["threshold"]) for p in points] == [("declared", 0.4), ("frozen", 0.55)]
 
 
 def test_as_a_module_without_tensorflow(scores: Path, tmp_path: Path) -> None:

@@ -66,6 +66,60 @@
     line.setAttribute("points", points.map(([x, y]) => place(svg, x, y).map((v) => v.toFixed(1)).join(",")).join(" "));
   }
 
+  /* Downloads: the figure with the style of the page as attributes, and the numbers behind it. */
+  const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "font-size", "font-weight", "font-family", "visibility"];
+
+  function standalone(svg) {
+    const copy = svg.cloneNode(true), [, , width, height] = svg.getAttribute("viewBox").split(" ");
+    const originals = svg.querySelectorAll("*"), gone = [];
+    copy.querySelectorAll("*").forEach((node, i) => {
+      const style = getComputedStyle(originals[i]);
+      if (style.display === "none") gone.push(node);
+      for (const look of LOOKS) node.setAttribute(look, style.getPropertyValue(look));
+    });
+    gone.forEach((node) => node.remove());
+    const paper = document.createElementNS(SVG, "rect");
+    for (const [name, value] of [["width", width], ["height", height], ["fill", "#ffffff"]]) paper.setAttribute(name, value);
+    copy.prepend(paper);
+    copy.setAttribute("width", width);
+    copy.setAttribute("height", height);
+    return new XMLSerializer().serializeToString(copy);
+  }
+
+  function thresholdTable(f) {
+    const part = (a, b) => (b > 0 ? a / b : "");
+    const rows = f.threshold.map((t, i) => {
+      const tp = f.tp[i], fp = f.fp[i], fn = f.positive - tp, tn = f.negative - fp;
+      return [t === null ? "" : t, tp, fp, fn, tn, part(tp, tp + fn), part(tn, tn + fp), part(tp, tp + fp), part(tn, tn + fn), part(tp + fp, tp + fp + fn + tn)].join(",");
+    });
+    return ["threshold,tp,fp,fn,tn,sensitivity,specificity,ppv,npv,ppcr", ...rows].join("\n") + "\n";
+  }
+
+  function save(name, url) {
+    const link = document.createElement("a");
+    link.download = name;
+    link.href = url;
+    link.click();
+  }
+
+  function download(button) {
+    const svg = button.closest("figure").querySelector("svg"), kind = button.dataset.download, figure = svg.dataset.figure;
+    const finding = data[Number(button.dataset.finding)], name = `${finding.name} ${figure}.${kind}`.replace(/[^\w.-]+/g, "_");
+    const text = (type, content) => `data:${type};charset=utf-8,${encodeURIComponent(content)}`;
+    if (kind === "csv") return save(name, text("text/csv", finding.tables[figure] ?? thresholdTable(finding.views[0])));
+    const drawn = text("image/svg+xml", standalone(svg));
+    if (kind === "svg") return save(name, drawn);
+    const image = new Image();
+    image.onload = () => {
+      const canvas = document.createElement("canvas");
+      canvas.width = 3 * image.width;
+      canvas.height = 3 * image.height;
+      canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+      save(name, canvas.toDataURL("image/png"));
+    };
+    image.src = drawn;
+  }
+
   function explore(panel, finding) {
     const get = (role) => panel.querySelector(`[data-role="${role}"]`);
     const section = panel.closest("section"), roc = section.querySelector('svg[data-figure="roc"]');
@@ -120,7 +174,7 @@
       const inside = f.probability && threshold > 0 && threshold < 1, share = f.prevalence;
       const benefit = (tp / P) * share - ((fp / N) * (1 - share) * threshold) / (1 - threshold);
       const everyone = share - ((1 - share) * threshold) / (1 - threshold), avoided = (benefit - everyone) / (threshold / (1 - threshold));
-      get("benefit").textContent = inside && share !== null ? `Net benefit at a threshold probability of ${percent(threshold)}: ${signed(benefit)} per ${f.unit} (treat all: ${signed(everyone)}; ` +
+      get("benefit").textContent = inside && share !== null ? `Net benefit at a threshold probability of ${percent(threshold)} and a prevalence of ${percent(share)}: ${signed(benefit)} per ${f.unit} (treat all: ${signed(everyone)}; ` +
         `${Math.abs(100 * avoided).toFixed(0)} ${avoided < 0 ? "more" : "fewer"} interventions per 100 ${f.units} for the same number of cases found)` : "";
       const badge = get("badge");
       badge.textContent = state.name ? `${state.name} (${state.origin})` : "selected by hand: not a pre-specified threshold";
@@ -187,6 +241,9 @@
     closed.forEach((section) => { section.open = true; });
   });
   addEventListener("afterprint", () => closed.forEach((section) => { section.open = false; }));
+
+  document.querySelectorAll(".downloads").forEach((line) => { line.hidden = false; });
+  document.querySelectorAll("[data-download]").forEach((button) => button.addEventListener("click", () => download(button)));
 
   const find = (role) => document.querySelector(`[data-role="${role}"]`);
   find("methods-buttons").hidden = false;

@@ -83,3 +83,23 @@ def test_bad_tables_are_refused(change, code: str) -> None:
     assert "Doe" not in str(raised.value)
     with raises_code(EvaluationError, "missing_column", "'rating'"):
         evaluate(SCORES, readers=CALLS.drop(columns="rating"))
+
+
+def test_the_model_is_measured_on_the_cases_of_each_reader() -> None:
+    scores = SCORES.assign(status=["scored"] * 6 + ["refused", "scored"])
+    report = evaluate(scores, readers=CALLS, thresholds=0.55)
+    first, second = report.numbers["findings"]["positive"]["readers"]
+    assert (first["n"], first["n_without_score"]) == (6, 1)  # the refused image g counts for none
+    assert (first["specificity"]["numerator"], first["specificity"]["denominator"]) == (2, 3)
+    model = first["model"]  # a, b, c and d score at least 0.55
+    assert (model["sensitivity"]["numerator"], model["sensitivity"]["denominator"]) == (3, 3)
+    assert (model["specificity"]["numerator"], model["specificity"]["denominator"]) == (2, 3)
+    difference = first["difference"]
+    assert difference["sensitivity_difference"]["estimate"] == pytest.approx(1 / 3)
+    assert difference["specificity_difference"]["estimate"] == 0.0
+    assert (difference["sensitivity_p"], difference["operating_point"]) == (1.0, "0.55")
+    assert second["model"]["specificity"]["denominator"] == 2  # d and e alone
+    assert second["difference"]["specificity_difference"]["estimate"] == -0.5
+    page = report.to_html()
+    assert page.count("model − reader") == 2
+    assert "+ 1 without a score" in page

@@ -12,6 +12,9 @@ from medres.evaluate.metrics.calibration_curve import (
     CURVE_POINTS,
     KNOTS,
     SEED,
+    SEPARATED,
+    TOO_FEW_VALUES,
+    curve_or_why,
     flexible_curve,
     grouped_spline,
     ici_estimate,
@@ -163,3 +166,13 @@ def test_the_curve_needs_200_of_each_class_and_enough_different_probabilities() 
     assert flexible_curve(sample_of(label, score)) is not None
     assert flexible_curve(sample_of(label, np.where(score < 0.5, 0.2, 0.8))) is None
     assert flexible_curve(sample_of(score > 0.5, score)) is None
+
+
+def test_a_missing_curve_has_its_reason() -> None:
+    few = curve_or_why(drawn(3, n=390))
+    assert isinstance(few, str)
+    assert "200" in few
+    score = np.linspace(0.01, 0.99, 1000)
+    assert curve_or_why(sample_of(score > 0.5, score)) == SEPARATED
+    label = np.arange(1000) % 2 == 0
+    assert curve_or_why(sample_of(label, np.where(score < 0.5, 0.2, 0.8))) == TOO_FEW_VALUES

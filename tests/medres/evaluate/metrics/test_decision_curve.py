@@ -5,7 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from medres.evaluate.metrics.decision_curve import GRID, decision_curve_report, net_benefit
+from medres.evaluate.metrics.decision_curve import (
+    GRID,
+    at_prevalence,
+    decision_curve_report,
+    net_benefit,
+)
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.statistics.intervals import t_quantile
 
@@ -148,3 +153,20 @@ def test_patients_are_clusters() -> None:
         "the estimated variance is zero: no interval of this kind",
         50,
     )
+
+
+def test_risks_are_recalibrated_by_the_ratio_of_the_prior_odds() -> None:
+    """Bayes' rule by hand: 40 % with the finding in the sample, 10 % where the model is used."""
+    label = np.arange(100) < 40
+    risk = np.where(np.arange(100) % 3, 0.2, 0.8)
+    moved = at_prevalence(np.array([0.2, 0.8]), 0.4, 0.1)
+    ratio = (0.1 / 0.9) / (0.4 / 0.6)
+    odds = ratio * np.array([0.25, 4.0])
+    np.testing.assert_allclose(moved, odds / (1 + odds))  # .04 and .4
+    s = sample_of(label, risk)
+    curve, plain = decision_curve_report(s, 0.1, 0.95, 0.4), decision_curve_report(s, 0.1, 0.95)
+    assert curve.model == plain.model
+    assert plain.recalibrated is None
+    same = decision_curve_report(sample_of(label, np.where(risk > 0.5, 0.4, 1 / 25)), 0.1, 0.95)
+    for mine, reference, t in zip(curve.recalibrated, same.model, GRID, strict=True):
+        assert mine.estimate == pytest.approx(reference.estimate), t

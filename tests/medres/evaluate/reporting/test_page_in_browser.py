@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -160,13 +161,13 @@ def click(browser: Browser, selector: str) -> None:
     browser.js(f"document.querySelector({json.dumps(selector)}).click()")
 
 
-def test_it_starts_at_the_frozen_point(opened) -> None:
+def test_it_starts_at_the_point_that_was_asked_for(opened) -> None:
     browser, finding, _ = opened
     point = finding["operating_points"][0]
     assert [int(text(browser, k)) for k in ("tp", "fp", "fn", "tn")] == [
         point[k] for k in ("tp", "fp", "fn", "tn")
     ]
-    assert text(browser, "badge") == "default (frozen)"
+    assert text(browser, "badge") == "high (declared)"
     low, high = point["sensitivity"]["ci_low"], point["sensitivity"]["ci_high"]
     assert f"{100 * low:.0f}% to {100 * high:.0f}%" in text(browser, "sensitivity")
 
@@ -192,9 +193,9 @@ def test_the_slider_moves_counts_marks_and_badge(opened) -> None:
     after = browser.js(places)
     assert [old for old, new in zip(before, after, strict=True) if old == new] == []
     click(browser, '[data-role="reset"][data-point="1"]')
-    assert text(browser, "badge") == "high (declared)"
-    click(browser, '[data-role="reset"][data-point="0"]')
     assert text(browser, "badge") == "default (frozen)"
+    click(browser, '[data-role="reset"][data-point="0"]')
+    assert text(browser, "badge") == "high (declared)"
 
 
 def test_prevalence_per_thousand(opened) -> None:
@@ -270,6 +271,26 @@ def test_by_image_or_by_patient(opened) -> None:
     assert (browser.js(heroes), browser.js(line)) == ([False, True], "hidden")
 
 
+def test_each_figure_downloads_as_svg_png_and_csv(opened) -> None:
+    browser, finding, _ = opened
+    browser.js(
+        "window.saved = []; HTMLAnchorElement.prototype.click = function () "
+        "{ window.saved.push([this.download, this.href]); }"
+    )
+    kinds = "[...document.querySelectorAll('[data-download]')].map((b) => b.dataset.download)"
+    assert browser.js(kinds) == ["svg", "png", "csv"] * 5
+    browser.js("document.querySelectorAll('[data-download]').forEach((b) => b.click())")
+    browser.js("new Promise((done) => setTimeout(done, 500))")
+    files = dict(browser.js("window.saved"))
+    assert len(files) == 15
+    assert all(url.startswith("data:image/png;base64,") for n, url in files.items() if "png" in n)
+    curve = unquote(files["label_roc.csv"]).splitlines()
+    assert curve[0].endswith(",tp,fp,fn,tn,sensitivity,specificity,ppv,npv,ppcr")
+    assert len(curve) == 1 + len(finding["curves"]["counts"]["tp"])
+    assert "stroke" in unquote(files["label_roc.svg"])
+    assert "net benefit" in unquote(files["label_utility.csv"])
+
+
 def test_every_control_can_be_used_and_the_keyboard_reaches_it(opened) -> None:
     browser, _, _ = opened
     browser.js("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
@@ -325,7 +346,10 @@ def test_paper_shows_what_is_folded_and_no_controls(opened) -> None:
     assert browser.js(closed) == before
     browser.call("Emulation.setEmulatedMedia", media="print")
     assert browser.js("getComputedStyle(document.querySelector('.explore')).display") == "none"
+    paper = "getComputedStyle(document.querySelector('polyline.paper')).display"
+    assert browser.js(paper) == "inline"  # the other model's curve
     browser.call("Emulation.setEmulatedMedia", media="")
+    assert browser.js(paper) == "none"
 
 
 def test_zz_no_error_and_no_request(opened) -> None:
@@ -345,5 +369,6 @@ def test_zz_no_error_and_no_request(opened) -> None:
         for e in browser.events
         if e["method"] == "Network.requestWillBeSent"
     ]
+    urls = [url for url in urls if not url.startswith("data:image/svg+xml")]  # a PNG is made of it
     assert all(url.startswith("file://") and url.endswith("report.html") for url in urls)
     assert len(urls) == 1

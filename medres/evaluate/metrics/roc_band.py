@@ -1,0 +1,25 @@
+"""A simultaneous confidence band of the ROC curve."""
+
+from __future__ import annotations
+
+import math
+
+from medres.evaluate.results import RocBand
+from medres.evaluate.scores.sample import Sample
+
+METHOD = "simultaneous band (Dvoretzky-Kiefer-Wolfowitz inequality, Massart 1990)"
+
+
+def roc_band(sample: Sample, level: float) -> RocBand | None:
+    """Half-widths of a band that holds the whole true ROC curve with at least `level` probability:
+    each class gets half of the error (Campbell 1994 uses the same rectangles). The number of
+    (effective) patients of a class takes the place of n. None if a class is missing.
+    """
+    if sample.n_positive == 0 or sample.n_negative == 0:
+        return None
+    error = (1.0 - level) / 2.0
+    sensitivity, specificity = (
+        math.sqrt(math.log(2.0 / error) / (2.0 * sample.effective_patients(label)))
+        for label in (True, False)
+    )
+    return RocBand(level, min(1.0, sensitivity), min(1.0, specificity), METHOD)
