@@ -84,7 +84,8 @@ class MaskedAUC(_MaskedMetric):
         as tied. A finding without images of both labels does not enter the mean.
 
     >>> metric = MaskedAUC(findings=2)
-    >>> metric.update_state([[1.0, -1.0], [0.0, 0.0], [0.0, 1.0]], [[0.9, 0.9], [0.2, 0.7], [0.1, 0.1]])
+    >>> labels = [[1.0, -1.0], [0.0, 0.0], [0.0, 1.0]]
+    >>> metric.update_state(labels, [[0.9, 0.9], [0.2, 0.7], [0.1, 0.1]])
     >>> float(metric.result())
     0.5
     """

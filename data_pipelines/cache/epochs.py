@@ -54,7 +54,7 @@ def training_epochs(
             np.array(epoch_key(seed, number), np.int32),
         )
 
-    def records(order: Any, shuffle_seed: Any, key: Any) -> tf.data.Dataset:
+    def records(order: Any, shuffle_seed: Any, key: Any) -> Any:
         # The seed of this function's graph: the user's global seed then changes no order.
         tf.compat.v1.set_random_seed(seed)
         shards = tf.gather(tf.constant(files), tf.ensure_shape(order, [len(files)]))

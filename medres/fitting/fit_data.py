@@ -113,9 +113,11 @@ def data(
     holdout = tuning_holdout(loaded, alpha)
     if holdout.any():
         tune = _without(tune, loaded.rows("tune")[holdout], batch_size, int((~holdout).sum()))
-    parts = (_parts(batches, loaded if keys else None) for batches in (train, tune, test))
+    keyed = loaded if keys else None
     return Data(
-        *parts,
+        _parts(train, keyed),
+        _parts(tune, keyed),
+        _parts(test, keyed),
         names=tuple(loaded.targets.names),
         task=loaded.task.name,
         shape=tuple(spec.shape),
