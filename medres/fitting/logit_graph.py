@@ -19,6 +19,7 @@ from medres.tasks import Task
 from medres.training.network import HEAD
 
 Outputs = Literal["logits", "probabilities"]
+ALONE = ("Activation", "Softmax", "Sigmoid")  # layers and operations that are an activation alone
 LINEAR = keras.activations.linear
 PROBABILITY = ("sigmoid", "softmax")
 # Layers after a sigmoid that move its values and do not change them.
@@ -36,13 +37,14 @@ TAKEN = ("image", "pooled", HEAD, "views", "calibration", "probability")
 
 class End(NamedTuple):
     """How a model ends: the last layer or operation that computes, and its activation ("linear" for
-    none, the class's name for a layer that has no such option). moved: whether layers of `MOVES`
-    follow it.
+    none, the class's name for a layer that has no such option). head: the layer that gives the
+    logits, if nothing else follows it than this end. moved: whether layers of `MOVES` follow.
     """
 
     activation: str
     operation: Any
-    moved: bool = False
+    head: Any
+    moved: bool
 
     @property
     def layer(self) -> keras.Layer | None:
@@ -53,7 +55,7 @@ def logit_graph(
     model: keras.Model, spec: PreprocessSpec, task: Task, outputs: int, given: Outputs | None = None
 ) -> keras.Model:
     """A float32 copy of a fitted model, from images of `spec` in model units to logits (batch,
-    outputs), with the layer `logits` at its end.
+    outputs). The input of its layer `logits` is taken as the features of an image.
 
     A final sigmoid or softmax is removed, a linear end gives logits. given: what the model gives
         where its end does not say so. Nested models become their layers, and layers that act in
@@ -85,21 +87,24 @@ def logit_graph(
             f"{'class' if task.exclusive else 'finding'}",
             code="wrong_outputs",
         )
-    if logits._keras_history.operation.name != HEAD:
-        logits = keras.layers.Identity(dtype="float32", name=HEAD)(logits)
-    return functional(image, logits, model.name)
+    graph = functional(image, logits, model.name)
+    if any(layer.name == HEAD for layer in graph.layers):
+        return graph
+    head = keras.layers.Identity(dtype="float32", name=HEAD)
+    return functional(image, head(logits), model.name)
 
 
 def _changes(layer: keras.Layer, end: End, strip: bool) -> dict[str, Any] | None:
     """The options that the copy of a layer has instead of its own; None: it is left out."""
     kind = type(layer).__name__
-    if kind in TRAINING_ONLY or (strip and layer is end.layer and kind == "Softmax"):
+    if kind in TRAINING_ONLY or (strip and layer is end.layer and kind in ALONE):
         return None
     changed: dict[str, Any] = {"dtype": "float32"}
     if strip and layer is end.layer:
         changed["activation"] = "linear"
-    is_head = layer is end.layer and kind == "Dense" and not end.moved
-    if is_head and (strip or end.activation == "linear"):
+    is_linear = getattr(layer, "activation", None) is LINEAR
+    is_stripped = strip and layer is end.layer
+    if layer is end.head and kind == "Dense" and not end.moved and (is_linear or is_stripped):
         return changed | {"name": HEAD}
     is_features = layer.name == "pooled" and kind.startswith("Global")
     if not is_features and (layer.name in TAKEN or layer.name.endswith("_pooled")):
@@ -195,10 +200,19 @@ def _input(tensor: Any) -> Any:
 
 
 def _end_of(model: keras.Model) -> End:
-    """The last layer that computes: within nested models, and before layers that act in training
-    only or that only move values.
+    tensor, moved = _computed(model.outputs[0])
+    end = head = _operation(tensor)
+    if type(end).__name__ in ALONE:
+        tensor, moved_before = _computed(_input(tensor))
+        head, moved = _operation(tensor), moved or moved_before
+    return End(_activation(end), end, head, moved)
+
+
+def _computed(tensor: Any) -> tuple[Any, bool]:
+    """The tensor from which this one is made by layers that act in training only or that only move
+    values, within nested models; and whether it was moved.
     """
-    tensor, moved = model.outputs[0], False
+    moved = False
     while True:
         operation = _operation(tensor)
         kind = type(operation).__name__
@@ -207,10 +221,10 @@ def _end_of(model: keras.Model) -> End:
         elif kind in TRAINING_ONLY or (
             kind in MOVES and getattr(operation, "activation", None) in (None, LINEAR)
         ):
-            moved = moved or kind not in ("Activation", *TRAINING_ONLY)
+            moved = moved or kind not in ("Activation", "Dropout", "Identity", *TRAINING_ONLY)
             tensor = _input(tensor)
         else:
-            return End(_activation(operation), operation, moved)
+            return tensor, moved
 
 
 def _activation(operation: Any) -> str:
