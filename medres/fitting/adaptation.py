@@ -63,7 +63,7 @@ def adapt(
         x = keras.layers.Concatenate(dtype="float32", name="channels")([x] * channels)
     scale, offset = _from_signed(scaling, x.shape[-1])
     if (scale, offset) != (1.0, 0.0):
-        x = keras.layers.Rescaling(scale, offset, dtype="float32", name="backbone_scale")(x)
+        x = keras.layers.Rescaling(scale, offset, dtype="float32", name="input_range")(x)
     return classifier_on(backbone, image, x, rules.outputs(n_classes))
 
 

@@ -24,7 +24,7 @@ from medres.tasks import task_named
 HEAD = "logits"
 # The layers that medres adds around a backbone of somebody's own.
 RESERVED = re.compile(
-    r"image|scale|windows|window\d+(_clip)?|channels|backbone_scale|pooled|logits|views|"
+    r"image|scale|windows|window\d+(_clip)?|channels|input_range|pooled|logits|views|"
     r"calibration|probability"
 )
 SEED_VARIABLE = "seed_generator_state"
