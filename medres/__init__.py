@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines.runtime.lazy_exports import lazy_exports, redirect_modules
 
 if TYPE_CHECKING:
-    from medres import backbones, evaluate, experiments
+    from medres import backbones, evaluate, experiments, losses, metrics
     from medres.backbones.model_summary import summary
     from medres.evaluate.scores.scored import Scored
+    from medres.fitting.adaptation import adapt
+    from medres.fitting.fit_data import Data, data
+    from medres.fitting.history import plot_history
+    from medres.fitting.saving import save
     from medres.inference.loading import load
     from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
@@ -30,6 +34,8 @@ _PACKAGES = {
     "backbones": "medres.backbones",
     "evaluate": "medres.evaluate",
     "experiments": "medres.experiments",
+    "losses": "medres.losses",
+    "metrics": "medres.metrics",
     "study": "medres.experiments",  # its former name
 }
 _exported, _get, _ = lazy_exports(
@@ -37,6 +43,10 @@ _exported, _get, _ = lazy_exports(
     {
         "medres.backbones.model_summary": "summary",
         "medres.evaluate.scores.scored": "Scored",
+        "medres.fitting.adaptation": "adapt",
+        "medres.fitting.fit_data": "Data data",
+        "medres.fitting.history": "plot_history",
+        "medres.fitting.saving": "save",
         "medres.inference.loading": "load",
         "medres.inference.prediction": "Prediction",
         "medres.inference.predictor": "Predictor",
@@ -46,10 +56,15 @@ _exported, _get, _ = lazy_exports(
         "medres.training.run": "Run train",
     },
     needs_tensorflow=(
+        "adapt",
         "classifier",
         "CrossValidation",
         "cross_validate",
+        "Data",
+        "data",
+        "plot_history",
         "Run",
+        "save",
         "score",
         "summary",
         "train",

@@ -161,7 +161,7 @@ def train_batches(
     if context is not None:
         records = records.shard(context.num_input_pipelines, context.input_pipeline_id)
     batches = records.batch(share, drop_remainder=count >= batch_size).skip(start)
-    return _parsed(batches, max(0, steps - start), cache, targets, epoch_key(seed, epoch))
+    return parsed(batches, max(0, steps - start), cache, targets, epoch_key(seed, epoch))
 
 
 def eval_batches(
@@ -187,7 +187,7 @@ def eval_batches(
     if context is not None:
         records = records.shard(context.num_input_pipelines, context.input_pipeline_id)
         count = len(range(context.input_pipeline_id, count, context.num_input_pipelines))
-    return _parsed(records.batch(share), -(-count // share), cache, targets, 0)
+    return parsed(records.batch(share), -(-count // share), cache, targets, 0)
 
 
 def training_steps(images: int, batch_size: int) -> int:
@@ -220,11 +220,20 @@ def _shuffled(cache: Cache, rng: np.random.Generator) -> tf.data.Dataset:
     """
     tf = require_tensorflow()
     files = cache.files("train")
-    files = [files[i] for i in rng.permutation(len(files))]
-    buffer = max(1, min(len(rows_of(cache, "train")), SHUFFLE_BYTES // cache.sample_bytes))
-    return tf.data.TFRecordDataset(files).shuffle(
-        buffer, seed=int(rng.integers(2**31)), reshuffle_each_iteration=False
+    order, shuffle_seed = shuffling(len(files), rng)
+    return tf.data.TFRecordDataset([files[i] for i in order]).shuffle(
+        shuffle_buffer(cache), seed=shuffle_seed, reshuffle_each_iteration=False
     )
+
+
+def shuffling(files: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """The order of the shards of one epoch, int64 (files,), and the seed of its shuffle."""
+    return rng.permutation(files), int(rng.integers(2**31))
+
+
+def shuffle_buffer(cache: Cache) -> int:
+    """The number of training records that are shuffled at once."""
+    return max(1, min(len(rows_of(cache, "train")), SHUFFLE_BYTES // cache.sample_bytes))
 
 
 def _balanced(
@@ -269,15 +278,18 @@ def _row(tf: ModuleType, records: Any) -> Any:
     return tf.reshape(tf.io.decode_raw(tf.strings.substr(records, 0, 4), tf.int32), [-1])
 
 
-def _parsed(
-    batches: tf.data.Dataset, steps: int, cache: Cache, targets: Targets, key: int
+def parsed(
+    batches: tf.data.Dataset, steps: int, cache: Cache, targets: Targets, key: int | None = None
 ) -> tf.data.Dataset:
+    """Batches of ({"image", "key"}, label, weight), see `datasets`, from batches of serialized
+    records. key: of the epoch (`epoch_key`); None: the batches are pairs (records, key).
+    """
     tf = require_tensorflow()
     spec = cache.spec
     dtype = tf.as_dtype(spec.dtype.name)
     labels, weights = tf.constant(targets.labels), tf.constant(targets.weights)
 
-    def parse(records: Any) -> tuple:
+    def parse(records: Any, key: Any = key) -> tuple:
         row = _row(tf, records)
         pixels = tf.io.decode_raw(tf.strings.substr(records, 4, cache.sample_bytes - 4), dtype)
         image = tf.cast(tf.reshape(pixels, [-1, *spec.shape]), tf.float32)

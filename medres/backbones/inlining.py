@@ -5,7 +5,8 @@ keras.applications: a nested Sequential becomes its layers, and a sum of tensors
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -18,8 +19,18 @@ Tensor = Any  # keras.KerasTensor
 # Operations of two tensors (a + b) that have a layer of the same name.
 OPERATIONS = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
 
+# From a layer to the options that its copy has instead, or None to leave the layer out.
+Changes = Callable[[keras.Layer], dict[str, Any] | None]
 
-def flat_copy(model: keras.Model, image: Tensor, prefix: str = "") -> Tensor:
+
+def flat_copy(
+    model: keras.Model,
+    image: Tensor,
+    prefix: str = "",
+    *,
+    nested: bool = False,
+    changes: Changes = lambda layer: {},
+) -> Tensor:
     """The output of a copy of `model`, built layer by layer on a symbolic image. The copied layers
     have the same weights and are named prefix + name.
 
@@ -27,11 +38,30 @@ def flat_copy(model: keras.Model, image: Tensor, prefix: str = "") -> Tensor:
     the statistics of an adapted Normalization by constants. Raises ModelError (codes shared_layer,
     nested_model, unsupported_operation) for a layer that is called more than once, another nested
     model, and an operation that is no layer.
+
+    nested: nested functional models become their layers too, which is right for a model that only
+        predicts: a call of theirs with training=False is not remembered.
     """
-    return _copied(model, image, prefix, set())
+    return _copied(model, image, _Copy(prefix, nested, changes))
 
 
-def _copied(model: keras.Model, image: Tensor, prefix: str, used: set[str]) -> Tensor:
+@dataclass
+class _Copy:
+    """What a copy takes from the caller, and the names that it has given."""
+
+    prefix: str
+    nested: bool
+    changes: Changes
+    used: set[str] = field(default_factory=set)
+
+    def name(self, layer: Any, changed: dict[str, Any]) -> str:
+        first = changed.get("name", self.prefix + layer.name)
+        name = next(n for n in _names(first) if n not in self.used)
+        self.used.add(name)
+        return name
+
+
+def _copied(model: keras.Model, image: Tensor, copy: _Copy) -> Tensor:
     graph = functional(model.inputs[0], model.outputs[0], model.name)
     outputs: dict[int, Tensor] = {}
     calls: dict[int, list[Any]] = {}
@@ -43,7 +73,7 @@ def _copied(model: keras.Model, image: Tensor, prefix: str, used: set[str]) -> T
             outputs[id(node.output_tensors[0])] = image
             continue
         inputs = [outputs[id(tensor)] for tensor in node.input_tensors]
-        outputs[id(node.output_tensors[0])] = _applied(operation, inputs, prefix, used)
+        outputs[id(node.output_tensors[0])] = _applied(operation, inputs, copy)
     return outputs[id(graph.outputs[0])]
 
 
@@ -58,25 +88,27 @@ def _only(calls: list[Any], model: str) -> Any:
     return calls[0]
 
 
-def _applied(operation: Any, inputs: list[Tensor], prefix: str, used: set[str]) -> Tensor:
+def _applied(operation: Any, inputs: list[Tensor], copy: _Copy) -> Tensor:
     """The output of a copy of one layer, nested model or operation."""
-    if isinstance(operation, keras.Model) and not isinstance(operation, keras.Sequential):
-        raise ModelError(
-            f"layer {operation.name!r} is a nested model: pass the inner model, or apply its "
-            f"layers one by one",
-            code="nested_model",
-        )
-    if isinstance(operation, keras.Sequential):
-        return _copied(operation, inputs[0], prefix, used)
-    name = next(n for n in _names(prefix + operation.name) if n not in used)
-    used.add(name)
+    if isinstance(operation, keras.Model):
+        if not copy.nested and not isinstance(operation, keras.Sequential):
+            raise ModelError(
+                f"layer {operation.name!r} is a nested model: pass the inner model, or apply its "
+                f"layers one by one",
+                code="nested_model",
+            )
+        return _copied(operation, inputs[0], copy)
     if not isinstance(operation, keras.Layer):
-        return _layer_of(operation, inputs, name)(inputs)
-    config = operation.get_config() | {"name": name}
-    copy = type(operation).from_config(config | _statistics(operation))
-    output = copy(inputs if len(inputs) > 1 else inputs[0])
-    if copy.weights:
-        copy.set_weights(operation.get_weights())
+        return _layer_of(operation, inputs, copy.name(operation, {}))(inputs)
+    changed = copy.changes(operation)
+    if changed is None:
+        return inputs[0]
+    name = {"name": copy.name(operation, changed)}
+    config = operation.get_config() | _statistics(operation) | changed | name
+    layer = type(operation).from_config(config)
+    output = layer(inputs if len(inputs) > 1 else inputs[0])
+    if layer.weights:
+        layer.set_weights(operation.get_weights())
     return output
 
 

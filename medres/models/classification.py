@@ -54,8 +54,7 @@ def classifier(
     >>> model.output.shape
     (None, 2)
     """
-    n_classes = _count(classes)
-    rules = _rules(n_classes, task)
+    rules, n_classes = checked_classes(classes, task)
     if activation is not None and activation != rules.activation:
         raise ModelError(
             f"activation {activation!r}: task {rules.name!r} has the activation "
@@ -71,6 +70,14 @@ def classifier(
     if activation is not None:
         x = keras.layers.Activation(activation, dtype="float32", name="probability")(x)
     return functional(image, x, name or f"{model_name(spec)}_classifier")
+
+
+def checked_classes(classes: int | Sequence[str], task: str | None) -> tuple[Task, int]:
+    """The task, and the number of classes, see `classifier`. Raises ModelError (codes bad_classes,
+    unknown_task).
+    """
+    n_classes = _count(classes)
+    return _rules(n_classes, task), n_classes
 
 
 def scaled(image: Any, windows: Sequence[str | tuple[float, float]] | None) -> Any:

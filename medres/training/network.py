@@ -24,7 +24,8 @@ from medres.tasks import task_named
 HEAD = "logits"
 # The layers that medres adds around a backbone of somebody's own.
 RESERVED = re.compile(
-    r"image|scale|windows|window\d+(_clip)?|pooled|logits|views|calibration|probability"
+    r"image|scale|windows|window\d+(_clip)?|channels|input_range|pooled|logits|views|"
+    r"calibration|probability"
 )
 SEED_VARIABLE = "seed_generator_state"
 UNNAMED = re.compile(r"^variable(_\d+)?$")
@@ -48,7 +49,8 @@ def build_classifier(
     with dtype_policy(policy):
         if backbone is not None:
             outputs = task_named(task).outputs(len(names))
-            return _classifier_on(backbone, tuple(spec.shape), outputs, network["windows"])
+            image = keras.Input(tuple(spec.shape), name="image", dtype="float32")
+            return classifier_on(backbone, image, scaled(image, network["windows"]), outputs)
         options = {key: network[key] for key in ("version", "stem", "width", "windows")}
         return classifier(
             network["variant"],
@@ -173,16 +175,13 @@ def backbone_sha256(backbone: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _classifier_on(
-    backbone: keras.Model, shape: tuple[int, ...], outputs: int, windows: Any
-) -> keras.Model:
-    """A copy of the user's backbone, with its weights, between the windows and pooling and head.
+def classifier_on(backbone: keras.Model, image: Any, x: Any, outputs: int) -> keras.Model:
+    """A copy of the user's backbone, with its weights, between its input and pooling and head.
 
-    backbone: functional, (batch, H, W, C) in -1..1 -> feature map or vector, where C is the number
-        of windows (1 without windows).
+    backbone: functional, (batch, H, W, C) -> feature map or vector. image: the input of the model.
+    x: made from it, the input of the backbone. Raises TrainingError (codes backbone_shape,
+        backbone_is_classifier, backbone_layers).
     """
-    image = keras.Input(shape, name="image", dtype="float32")
-    x = scaled(image, windows)
     expected = backbone.inputs[0].shape
     fits = len(expected) == len(x.shape) and all(
         size is None or size == given for size, given in zip(expected[1:], x.shape[1:], strict=True)

@@ -68,20 +68,20 @@ def training_page(
     epochs = history["epoch"].tolist()
     stages = [str(c).removeprefix("grad_") for c in history if str(c).startswith("grad_")]
     figures = [
-        _curves(
+        curves(
             "Loss",
             epochs,
             {"training": history["loss"], "tuning (validation)": history["tune_loss"]},
             best_epoch,
         ),
         _auc(history, best_epoch),
-        _curves(
+        curves(
             "Learning rate at the start of the epoch",
             epochs,
             {"learning rate": history["learning_rate"]},
             best_epoch,
         ),
-        _curves(
+        curves(
             "Gradient norm by stage",
             epochs,
             {stage: history[f"grad_{stage}"] for stage in stages},
@@ -199,7 +199,7 @@ def _auc(history: pd.DataFrame, best_epoch: int) -> str:
     if defined.empty:
         return ""
     band = defined.dropna(subset=["tune_auc_low", "tune_auc_high"])
-    return _curves(
+    return curves(
         "Tuning (validation) AUC with 95 % confidence interval, clustered by patient",
         defined["epoch"].tolist(),
         {"AUC": defined["tune_auc"]},
@@ -212,16 +212,17 @@ def _auc(history: pd.DataFrame, best_epoch: int) -> str:
     )
 
 
-def _curves(
+def curves(
     name: str,
     epochs: list[int],
     lines: Mapping[str, pd.Series],
-    best_epoch: int,
+    best_epoch: int | None,
     *,
     logarithmic: bool = False,
     band: tuple[list, list, list] | None = None,
 ) -> str:
-    """One figure: a heading, the lines by epoch, the best epoch as a dashed line, and a legend.
+    """One figure: a heading, the lines by epoch, the best epoch (if any) as a dashed line, and a
+    legend.
 
     band: epochs, lower and upper limits of a shaded area.
     """
@@ -246,7 +247,8 @@ def _curves(
     axes.grid([(epoch, str(epoch)) for epoch in _ticks(epochs)], ticks, "epoch", "")
     if band and band[0]:
         axes.polygon([*band[0], *band[0][::-1]], [*band[1], *band[2][::-1]], "band")
-    axes.segment(best_epoch, low - margin, best_epoch, high + margin, "kept")
+    if best_epoch is not None:
+        axes.segment(best_epoch, low - margin, best_epoch, high + margin, "kept")
     legend = []
     for number, (key, values) in enumerate(heights.items()):
         color = number % len(COLORS)
