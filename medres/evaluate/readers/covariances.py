@@ -1,7 +1,7 @@
 """Covariances between the figures of all readers and modalities, over patients.
 
 DeLong 1988, the jackknife (Efron 1982), and the unbiased estimator of Gallas, Pennello & Myers
-2007. All need a crossed study.
+2007. DeLong's needs a crossed study.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from medres.errors import EvaluationError
 from medres.evaluate.readers.figures import Figure, PairFigure
-from medres.evaluate.readers.ratings import FloatArray, Ratings
+from medres.evaluate.readers.ratings import Cell, FloatArray, IntArray, Ratings
 
 METHODS = ("delong", "jackknife", "unbiased")
 KERNEL_CELLS = 8_000_000  # numbers of all kernels held at a time
@@ -21,10 +21,11 @@ def choose_covariance(name: str | None, figure: Figure, ratings: Ratings) -> str
     and the jackknife for everything else.
 
     Raises EvaluationError. Codes: unknown_covariance, covariance_not_for_figure,
-    covariance_not_for_clusters.
+    covariance_not_for_clusters, covariance_needs_crossed.
     """
     if name is None:
-        return "delong" if figure.name == "auc" and not ratings.clustered else "jackknife"
+        simple = figure.name == "auc" and ratings.crossed and not ratings.clustered
+        return "delong" if simple else "jackknife"
     if name not in METHODS:
         raise EvaluationError(
             f"the covariance {name!r} does not exist; choose {', '.join(METHODS)}",
@@ -42,6 +43,12 @@ def choose_covariance(name: str | None, figure: Figure, ratings: Ratings) -> str
             "choose jackknife, which leaves out whole patients",
             code="covariance_not_for_clusters",
         )
+    if name == "delong" and not ratings.crossed:
+        raise EvaluationError(
+            "the covariance 'delong' needs every reader to have read every case in every modality: "
+            "choose jackknife or unbiased",
+            code="covariance_needs_crossed",
+        )
     return name
 
 
@@ -55,17 +62,27 @@ def figure_covariance(method: str, figure: Figure, ratings: Ratings) -> FloatArr
     """(modalities x readers, the same): covariance matrix of the values, in the order of
     `Ratings.cells`. method: of METHODS, as `choose_covariance` allows it.
     """
-    if method == "jackknife":
+    if method == "jackknife" or not isinstance(figure, PairFigure):
         return _jackknife(figure, ratings)
-    assert isinstance(figure, PairFigure)
     return _delong(figure, ratings) if method == "delong" else _unbiased(figure, ratings)
 
 
 def _jackknife(figure: Figure, ratings: Ratings) -> FloatArray:
-    left_out = np.stack([figure.leave_one_out(cell) for cell in ratings.cells()])
-    n = left_out.shape[1]
+    """Leaves out each patient on whom any value depends; a value of a reader who did not see the
+    patient stays as it is. Values without a common patient are not correlated.
+    """
+    parts = [(figure.value(cell), *figure.leave_one_out(cell)) for cell in ratings.cells()]
+    patients = np.unique(np.concatenate([part[1] for part in parts]))
+    left_out = np.empty((len(parts), patients.size))
+    seen = np.zeros(left_out.shape)
+    for number, (value, of_cell, values) in enumerate(parts):
+        at = np.searchsorted(patients, of_cell)
+        left_out[number] = value
+        left_out[number, at] = values
+        seen[number, at] = 1.0
+    n = patients.size
     centered = left_out - left_out.mean(axis=1, keepdims=True)
-    return (n - 1) / n * centered @ centered.T
+    return np.where(seen @ seen.T > 0, (n - 1) / n * centered @ centered.T, 0.0)
 
 
 def _delong(figure: PairFigure, ratings: Ratings) -> FloatArray:
@@ -77,18 +94,37 @@ def _delong(figure: PairFigure, ratings: Ratings) -> FloatArray:
 
 
 def _unbiased(figure: PairFigure, ratings: Ratings) -> FloatArray:
-    """cov = E(product of two values) minus the mean of products of kernels that share no case."""
-    pairs = [figure.pairs(cell) for cell in ratings.cells()]
-    sums = [part.sums() for part in pairs]
-    rows, columns = (np.stack(part) for part in zip(*sums, strict=True))
-    m, n = rows.shape[1], columns.shape[1]
-    step = max(1, KERNEL_CELLS // (len(pairs) * n))
-    same_both = np.zeros((len(pairs), len(pairs)))
-    for first in range(0, m, step):
-        part = slice(first, first + step)
-        flat = np.stack([pair.kernel(part).ravel() for pair in pairs])
+    """The product of two values minus the mean product of two kernels that share no case."""
+    diseased, healthy = np.flatnonzero(ratings.truth), np.flatnonzero(~ratings.truth)
+    cells = list(ratings.cells())
+    read = np.stack([ratings.read[i, j] for i, j in np.ndindex(ratings.read.shape[:2])])
+    m, n = read[:, diseased].astype(float), read[:, healthy].astype(float)
+    rows, columns = np.zeros(m.shape), np.zeros(n.shape)
+    same_both = np.zeros((len(cells), len(cells)))
+    step = max(1, KERNEL_CELLS // (len(cells) * healthy.size))
+    for first in range(0, diseased.size, step):
+        part = diseased[first : first + step]
+        kernels = np.stack([_kernel(figure, cell, part, healthy) for cell in cells])
+        rows[:, first : first + step] = kernels.sum(axis=2)
+        columns += kernels.sum(axis=1)
+        flat = kernels.reshape(len(cells), -1)
         same_both += flat @ flat.T
-    total = rows.sum(axis=1)
-    product = np.outer(total, total)
+    total, n_pairs = rows.sum(axis=1), m.sum(axis=1) * n.sum(axis=1)
+    product, all_pairs = np.outer(total, total), np.outer(n_pairs, n_pairs)
+    m_both, n_both = m @ m.T, n @ n.T
+    sizes_m, sizes_n = (np.outer(k.sum(axis=1), k.sum(axis=1)) for k in (m, n))
     apart = product - rows @ rows.T - columns @ columns.T + same_both
-    return product / (m * n) ** 2 - apart / (m * (m - 1) * n * (n - 1))
+    n_apart = all_pairs - sizes_n * m_both - sizes_m * n_both + m_both * n_both
+    return product / all_pairs - apart / n_apart
+
+
+def _kernel(figure: PairFigure, cell: Cell, diseased: IntArray, healthy: IntArray) -> FloatArray:
+    """(diseased, healthy) cases of the study; zero for those that the reader did not see."""
+    kernel = np.zeros((diseased.size, healthy.size))
+    case_d, case_h = cell.case[cell.truth], cell.case[~cell.truth]
+    first, stop = np.searchsorted(case_d, [diseased[0], diseased[-1] + 1])
+    if stop > first:
+        rows = np.searchsorted(diseased, case_d[first:stop])
+        part = figure.pairs(cell).kernel(slice(int(first), int(stop)))
+        kernel[np.ix_(rows, np.searchsorted(healthy, case_h))] = part
+    return kernel

@@ -18,7 +18,7 @@ import numpy as np
 
 from medres.errors import EvaluationError
 from medres.evaluate.metrics.partial_auc import partial_auc
-from medres.evaluate.readers.ratings import BoolArray, Cell, FloatArray, IntArray, Ratings
+from medres.evaluate.readers.ratings import BoolArray, Cell, FloatArray, IntArray, Lesions, Ratings
 from medres.evaluate.scores.sample import rank_counts
 
 PARTIAL = ("specificity", 0.8, 1.0)
@@ -30,14 +30,19 @@ class Figure(Protocol):
     case, so that DeLong's and the unbiased covariance hold.
     """
 
-    name: str
-    u_statistic: bool
+    @property
+    def name(self) -> str:
+        """As it was asked for."""
+
+    @property
+    def u_statistic(self) -> bool:
+        """See above."""
 
     def value(self, cell: Cell) -> float:
         """Between 0 and 1."""
 
-    def leave_one_out(self, cell: Cell) -> FloatArray:
-        """The value without each patient on whom it depends, in the order of their numbers."""
+    def leave_one_out(self, cell: Cell) -> tuple[IntArray, FloatArray]:
+        """The patients on whom the value depends, and the value without each of them."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,7 @@ class Pairs:
     """What a PairFigure compares. Signals are sorted by case.
 
     signal, weight: (S,). owner: (S,) number among the D diseased cases. total: (D,) the weight that
-    a case contributes to the denominator. noise: (N,). diseased, healthy: (K,) which cases these
-    are.
+    a case contributes to the denominator. noise: (N,).
     """
 
     signal: FloatArray
@@ -56,7 +60,7 @@ class Pairs:
     noise: FloatArray
 
     def kernel(self, cases: slice = slice(None)) -> FloatArray:
-        """(D, N): how far each diseased case (or a range of them) is above each non-diseased one."""
+        """(D, N): by how much each diseased case (or a range of them) wins over each other."""
         first, stop, _ = cases.indices(self.total.size)
         at = (self.owner >= first) & (self.owner < stop)
         signal = self.signal[at, None]
@@ -70,7 +74,8 @@ class Pairs:
         twice = np.searchsorted(order, self.signal, "left") + np.searchsorted(
             order, self.signal, "right"
         )
-        rows = np.bincount(self.owner, self.weight * twice / 2.0, minlength=self.total.size)
+        size = self.total.size
+        rows: FloatArray = np.bincount(self.owner, self.weight * twice / 2.0, minlength=size)
         by_signal = np.argsort(self.signal)
         upto = np.concatenate([[0.0], np.cumsum(self.weight[by_signal])])
         signal = self.signal[by_signal]
@@ -93,11 +98,11 @@ class PairFigure:
         rows, _ = pairs.sums()
         return float(rows.sum() / (pairs.total.sum() * pairs.noise.size))
 
-    def leave_one_out(self, cell: Cell) -> FloatArray:
+    def leave_one_out(self, cell: Cell) -> tuple[IntArray, FloatArray]:
         """The value without each patient."""
         pairs = self.pairs(cell)
         rows, columns = pairs.sums()
-        _, patient = np.unique(cell.patient, return_inverse=True)
+        patients, patient = np.unique(cell.patient, return_inverse=True)
         n = int(patient.max()) + 1
         diseased, healthy = patient[cell.truth], patient[~cell.truth]
         both = np.intersect1d(diseased, healthy)
@@ -108,7 +113,7 @@ class PairFigure:
                 lost[p] -= kernel[np.ix_(diseased == p, healthy == p)].sum()
         total = pairs.total.sum() - np.bincount(diseased, pairs.total, n)
         noise = pairs.noise.size - np.bincount(healthy, minlength=n)
-        return (rows.sum() - lost) / (total * noise)
+        return patients, (rows.sum() - lost) / (total * noise)
 
 
 @dataclass(frozen=True)
@@ -130,11 +135,12 @@ class RateFigure:
         """Sensitivity or specificity."""
         return float(self.hits(cell)[0].mean())
 
-    def leave_one_out(self, cell: Cell) -> FloatArray:
+    def leave_one_out(self, cell: Cell) -> tuple[IntArray, FloatArray]:
         """The rate without each patient who has a case of the class."""
         hit, patient = self.hits(cell)
-        _, number = np.unique(patient, return_inverse=True)
-        return (hit.sum() - np.bincount(number, hit)) / (hit.size - np.bincount(number))
+        patients, number = np.unique(patient, return_inverse=True)
+        left = hit.sum() - np.bincount(number, hit)
+        return patients, left / (hit.size - np.bincount(number))
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,7 @@ class PartialAreaFigure:
         """The area, from 0 to high - low."""
         return self._area(cell.truth, cell.rating)
 
-    def leave_one_out(self, cell: Cell) -> FloatArray:
+    def leave_one_out(self, cell: Cell) -> tuple[IntArray, FloatArray]:
         """The area without each patient; equal cases are left out only once."""
         patients = np.unique(cell.patient)
         known: dict[tuple[tuple[bool, float], ...], float] = {}
@@ -164,7 +170,7 @@ class PartialAreaFigure:
             if key not in known:
                 known[key] = self._area(cell.truth[~out], cell.rating[~out])
             values[number] = known[key]
-        return values
+        return patients, values
 
     def _area(self, truth: BoolArray, rating: FloatArray) -> float:
         return partial_auc(rank_counts(truth, rating), self.axis, self.low, self.high)
@@ -201,8 +207,8 @@ def make_figure(name: str, ratings: Ratings) -> Figure:
             "(the highest mark of the case), wafroc, afroc or lroc",
             code="needs_hrauc",
         )
-    if name == "lroc":
-        _check_lroc(ratings)
+    if name == "lroc" and ratings.lesions is not None:
+        _check_lroc(ratings, ratings.lesions)
     return PAIRS[name]
 
 
@@ -213,15 +219,9 @@ def _whole(cell: Cell) -> Pairs:
 
 
 def _lesions(cell: Cell) -> Pairs:
-    assert cell.lesion_case is not None
-    assert cell.lesion_weight is not None
-    assert cell.lesion_rating is not None
-    assert cell.false_mark is not None
     owner = (np.cumsum(cell.truth) - 1)[cell.lesion_case]
     total = np.ones(int(cell.truth.sum()))
-    return Pairs(
-        cell.lesion_rating, cell.lesion_weight, owner, total, cell.false_mark[~cell.truth]
-    )
+    return Pairs(cell.lesion_rating, cell.lesion_weight, owner, total, cell.false_mark[~cell.truth])
 
 
 def _equal_lesions(cell: Cell) -> Pairs:
@@ -239,10 +239,9 @@ PAIRS: dict[str, PairFigure] = {
 }
 
 
-def _check_lroc(ratings: Ratings) -> None:
-    assert ratings.lesions is not None
-    several = ratings.lesions.case.size > int(ratings.truth.sum())
-    marks = ratings.lesions.n_marks[ratings.read]
+def _check_lroc(ratings: Ratings, lesions: Lesions) -> None:
+    several = lesions.case.size > int(ratings.truth.sum())
+    marks = lesions.n_marks[ratings.read]
     if several or (marks != 1).any():
         what = (
             "some diseased cases have several lesions"
@@ -273,17 +272,15 @@ def _number(text: str, name: str) -> float:
 def _range(text: str, name: str) -> tuple[str, float, float]:
     if not text:
         return PARTIAL
-    match = re.fullmatch(r"(?:(specificity|sensitivity):)?([\d.]+)-([\d.]+)", text)
-    try:
-        low, high = float(match[2]), float(match[3])  # type: ignore[index]
-    except (TypeError, ValueError):
+    match = re.fullmatch(r"(?:(specificity|sensitivity):)?(\d*\.?\d+)-(\d*\.?\d+)", text)
+    if match is None:
         raise EvaluationError(
             f"the figure {name!r} cannot be read: write pauc@specificity:0.8-1",
             code="unknown_figure",
-        ) from None
+        )
+    low, high = float(match[2]), float(match[3])
     if not 0.0 <= low < high <= 1.0:
         raise EvaluationError(
             f"the figure {name!r} needs a range between 0 and 1 that ascends", code="out_of_range"
         )
-    assert match is not None
     return match[1] or "specificity", low, high

@@ -31,11 +31,12 @@ def has_marks(table: pd.DataFrame, with_lesions: bool) -> bool:
 def lesion_arrays(
     ratings: Ratings, table: pd.DataFrame, at: Place, lesions: pd.DataFrame
 ) -> Ratings:
-    """The study with its lesions, marks and highest mark of each case. table: one row for each mark,
-    with `lesion` and `rating`; at: where each row belongs.
+    """The study with its lesions, marks and highest mark of each case. table: one row for each
+    mark, with `lesion` and `rating`; at: where each row belongs.
 
     Raises EvaluationError. Codes: duplicate_lesion, bad_weight, lesion_in_normal_case,
-    diseased_without_lesion, unknown_lesion, lesion_without_rating, marks_and_none, duplicate_rating.
+    diseased_without_lesion, unknown_lesion, lesion_without_rating, marks_and_none,
+    duplicate_rating.
     """
     known, notes = _lesions(ratings, lesions)
     name = id_texts(table["lesion"])
@@ -82,17 +83,17 @@ def _lesions(ratings: Ratings, lesions: pd.DataFrame) -> tuple[pd.DataFrame, tup
     known["weight"] = np.asarray(weight, dtype=float)
     bad = ~np.isfinite(known["weight"]) | (known["weight"] <= 0)
     _refuse(bad, "have a weight that is not a number above 0", "bad_weight")
-    known["at"] = pd.Index(ratings.cases).get_indexer(known["case"])
+    known["at"] = pd.Index(ratings.cases).get_indexer(pd.Index(known["case"]))
     unread = int((known["at"] < 0).sum())
     known = known[known["at"] >= 0]
-    normal = ~ratings.truth[known["at"]]
+    normal = ~ratings.truth[known["at"].to_numpy()]
     _refuse(normal, "name a lesion in a case whose truth is 0", "lesion_in_normal_case")
     known = known.sort_values("at", kind="stable").reset_index(drop=True)
     without = int(ratings.truth.sum()) - known["at"].nunique()
     if without:
         raise EvaluationError(
-            f"{without} diseased case{'s have' if without > 1 else ' has'} no lesion in the lesions "
-            "table: add the lesions, or set the truth to 0",
+            f"{without} diseased case{'s have' if without > 1 else ' has'} no lesion in the "
+            "lesions table: add the lesions, or set the truth to 0",
             code="diseased_without_lesion",
         )
     total = known.groupby("at")["weight"].transform("sum")

@@ -89,11 +89,11 @@ def difference_scatter(analysis: str, c: Components, t: int, r: int) -> Scatter:
     excess = max(c.cov2 - c.cov3, 0.0)
     if analysis == "frrc":
         return Scatter(_root(2.0 / r * (c.error - c.cov1 + (r - 1) * excess)), None)
-    assert c.ms_modality_reader is not None
+    mean_square = _known(c.ms_modality_reader)
     df = float((t - 1) * (r - 1))
     if analysis == "rrfc":
-        return Scatter(_root(2.0 / r * c.ms_modality_reader), df)
-    return _hillis(c.ms_modality_reader, r * excess, df, 2.0 / r)
+        return Scatter(_root(2.0 / r * mean_square), df)
+    return _hillis(mean_square, r * excess, df, 2.0 / r)
 
 
 def mean_scatter(analysis: str, values: FloatArray, covariance: FloatArray) -> Scatter:
@@ -103,10 +103,10 @@ def mean_scatter(analysis: str, values: FloatArray, covariance: FloatArray) -> S
     cov2 = max(c.cov2, 0.0)
     if analysis == "frrc":
         return Scatter(_root((c.error + (r - 1) * cov2) / r), None)
-    assert c.ms_reader is not None
+    mean_square = _known(c.ms_reader)
     if analysis == "rrfc":
-        return Scatter(_root(c.ms_reader / r), float(r - 1))
-    return _hillis(c.ms_reader, r * cov2, float(r - 1), 1.0 / r)
+        return Scatter(_root(mean_square / r), float(r - 1))
+    return _hillis(mean_square, r * cov2, float(r - 1), 1.0 / r)
 
 
 def _hillis(mean_square: float, excess: float, df: float, factor: float) -> Scatter:
@@ -115,6 +115,12 @@ def _hillis(mean_square: float, excess: float, df: float, factor: float) -> Scat
         return Scatter(_root(factor * excess), None)
     denominator = mean_square + excess
     return Scatter(_root(factor * denominator), denominator**2 / (mean_square**2 / df))
+
+
+def _known(mean_square: float | None) -> float:
+    if mean_square is None:
+        raise ValueError("random readers need at least two readers, and contrasts two modalities")
+    return mean_square
 
 
 def _root(variance: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ class Ratings:
     @property
     def read(self) -> BoolArray:
         """(modalities, readers, C): which cases were read."""
-        return ~np.isnan(self.rating)
+        return np.logical_not(np.isnan(self.rating))
 
     @property
     def crossed(self) -> bool:
@@ -75,15 +75,18 @@ class Ratings:
     def cell(self, modality: int, reader: int) -> Cell:
         """The cases that this reader read in this modality."""
         at = np.flatnonzero(self.read[modality, reader])
-        whole = Cell(self.truth[at], self.patient[at], self.rating[modality, reader, at], at)
+        truth, rating = self.truth[at], self.rating[modality, reader, at]
         if self.lesions is None:
-            return whole
+            return Cell(truth, self.patient[at], rating, at)
         place = np.full(self.truth.size, -1)
         place[at] = np.arange(at.size)
         owner = place[self.lesions.case]
         there = owner >= 0
-        return replace(
-            whole,
+        return Cell(
+            truth,
+            self.patient[at],
+            rating,
+            at,
             lesion_case=owner[there],
             lesion_weight=self.lesions.weight[there],
             lesion_rating=self.lesions.rating[modality, reader, there],
@@ -121,14 +124,14 @@ class Cell:
 
     truth, patient, rating: (K,). case: (K,) index in the study. The lesions of these cases, sorted
     by case: lesion_case (index within K), lesion_weight, lesion_rating. false_mark: (K,). The
-    last four are None for ratings of whole cases.
+    last four are empty for ratings of whole cases.
     """
 
     truth: BoolArray
     patient: IntArray
     rating: FloatArray
     case: IntArray
-    lesion_case: IntArray | None = None
-    lesion_weight: FloatArray | None = None
-    lesion_rating: FloatArray | None = None
-    false_mark: FloatArray | None = None
+    lesion_case: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    lesion_weight: FloatArray = field(default_factory=lambda: np.empty(0))
+    lesion_rating: FloatArray = field(default_factory=lambda: np.empty(0))
+    false_mark: FloatArray = field(default_factory=lambda: np.empty(0))

@@ -11,9 +11,9 @@ import pandas as pd
 
 from medres.errors import EvaluationError
 from medres.evaluate.readers.marks import has_marks, lesion_arrays
-from medres.evaluate.readers.ratings import FloatArray, Ratings
+from medres.evaluate.readers.ratings import IntArray, Ratings
 from medres.evaluate.scores.ids import id_texts
-from medres.evaluate.scores.io import read_table
+from medres.evaluate.scores.io import frame_digest, read_table
 
 COLUMNS = ("reader", "modality", "case", "truth", "rating")
 MIN_PER_CLASS = 2
@@ -24,8 +24,8 @@ Source = pd.DataFrame | str | Path
 def load_ratings(
     source: Source, lesions: Source | None = None, *, finding: str | None = None
 ) -> Ratings:
-    """A readers table with one row for each reader, modality and case: `reader`, `modality`, `case`,
-    `truth` (0 or 1) and `rating`. `patient` and `finding` are optional.
+    """A readers table with one row for each reader, modality and case: `reader`, `modality`,
+    `case`, `truth` (0 or 1) and `rating`. `patient` and `finding` are optional.
 
     With a column `lesion` it has one row for each mark: the id of the lesion that the mark hits, or
     empty for a false mark; a case that was read without marks has one row with empty `lesion` and
@@ -44,8 +44,8 @@ def load_ratings(
     marks = has_marks(table, lesions is not None)
     table["rating"] = _ratings(table["rating"], may_be_empty=marks)
     modalities, readers, cases = (_names(table[c]) for c in ("modality", "reader", "case"))
-    at = tuple(
-        pd.Index(names).get_indexer(table[column])
+    at: tuple[IntArray, ...] = tuple(
+        pd.Index(names).get_indexer(pd.Index(table[column]))
         for names, column in ((modalities, "modality"), (readers, "reader"), (cases, "case"))
     )
     truth = _one_value(table, at[2], "truth").astype(bool)
@@ -77,6 +77,13 @@ def load_ratings(
         ratings = whole
     _check_classes(ratings)
     return ratings
+
+
+def source_of(source: Source) -> dict[str, object]:
+    """Name, number of rows and SHA-256 of a table, for the provenance of a report."""
+    name = "table" if isinstance(source, pd.DataFrame) else Path(source).name
+    table = source if isinstance(source, pd.DataFrame) else read_table(Path(source), name)
+    return {"name": name, "rows": len(table), "sha256": frame_digest(table)}
 
 
 def _read(source: Source, what: str, needed: tuple[str, ...]) -> pd.DataFrame:
@@ -141,7 +148,7 @@ def _truth(column: pd.Series) -> pd.Series:
 def _ratings(column: pd.Series, *, may_be_empty: bool) -> pd.Series:
     rating = pd.to_numeric(column, errors="coerce").astype(float)
     empty = column.isna() | (column.astype(str).str.strip() == "")
-    bad = ~np.isfinite(rating) & ~(empty & may_be_empty)
+    bad = ~rating.abs().lt(np.inf) & ~(empty & may_be_empty)
     if bad.any():
         raise EvaluationError(
             f"{_rows(bad)} of the readers table have a rating that is not a finite number: write "
@@ -159,9 +166,9 @@ def _names(ids: pd.Series) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _one_value(table: pd.DataFrame, case: FloatArray, column: str) -> FloatArray:
+def _one_value(table: pd.DataFrame, case: IntArray, column: str) -> IntArray:
     """The value of a column for each case, which all of its rows must agree on."""
-    values = np.zeros(int(case.max()) + 1, dtype=table[column].to_numpy().dtype)
+    values = np.zeros(int(case.max()) + 1, dtype=np.int64)
     values[case] = table[column]
     differs = values[case] != table[column].to_numpy()
     if differs.any():
@@ -174,7 +181,7 @@ def _one_value(table: pd.DataFrame, case: FloatArray, column: str) -> FloatArray
     return values
 
 
-def _patients(table: pd.DataFrame, case: FloatArray) -> FloatArray:
+def _patients(table: pd.DataFrame, case: IntArray) -> IntArray:
     if "patient" not in table.columns:
         return np.arange(int(case.max()) + 1)
     ids = _ids(table["patient"], "patient", "readers")
