@@ -1,4 +1,4 @@
-"""`medres evaluate --readers TABLE` without a model: a reader study. TensorFlow is never imported."""
+"""`medres evaluate --readers TABLE` without a model: a reader study, without TensorFlow."""
 
 from __future__ import annotations
 

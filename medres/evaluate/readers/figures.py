@@ -75,7 +75,8 @@ class Pairs:
             order, self.signal, "right"
         )
         size = self.total.size
-        rows: FloatArray = np.bincount(self.owner, self.weight * twice / 2.0, minlength=size)
+        won = np.asarray(self.weight * twice / 2.0, dtype=np.float64)
+        rows = np.bincount(self.owner, won, minlength=size).astype(np.float64)
         by_signal = np.argsort(self.signal)
         upto = np.concatenate([[0.0], np.cumsum(self.weight[by_signal])])
         signal = self.signal[by_signal]
