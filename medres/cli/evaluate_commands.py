@@ -17,6 +17,7 @@ from medres.cli.reader_commands import (
     Covariance,
     Figure,
     Lesions,
+    Method,
     Pair,
     Standalone,
     check_options,
@@ -96,6 +97,7 @@ def evaluate(
     figure: Figure = None,
     analysis: Analysis = "rrrc",
     covariance: Covariance = None,
+    method: Method = "or",
     standalone: Standalone = None,
     pair: Pair = None,
     threshold: Annotated[
@@ -168,6 +170,7 @@ def evaluate(
             figure=figure,
             analysis=analysis,
             covariance=covariance,
+            method=method,
             pair=parse_pair(pair),
             margin=margin,
             standalone=standalone,

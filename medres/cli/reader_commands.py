@@ -41,6 +41,12 @@ Covariance = Annotated[
         "study, else jackknife.",
     ),
 ]
+Method = Annotated[
+    Literal["or", "ustat"],
+    typer.Option(
+        help="Reader study: Obuchowski-Rockette, or U-statistics for any design.",
+    ),
+]
 Standalone = Annotated[
     str | None,
     typer.Option(
@@ -54,7 +60,9 @@ Pair = Annotated[
     ),
 ]
 
-ONLY_STUDY = frozenset({"lesions", "figure", "analysis", "covariance", "standalone", "pair"})
+ONLY_STUDY = frozenset(
+    {"lesions", "figure", "analysis", "covariance", "method", "standalone", "pair"}
+)
 BOTH = frozenset(
     {"out", "readers", "margin", "name", "level", "title", "overwrite", "as_json", "debug"}
 )

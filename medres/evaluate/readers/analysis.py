@@ -82,6 +82,7 @@ class Analysis:
             )
             for i, modality in enumerate(self.ratings.modalities)
             for j, reader in enumerate(self.ratings.readers)
+            if np.isfinite(self.values[i, j])
         ]
 
     def modality_means(self) -> list[ModalityMean]:
@@ -136,6 +137,8 @@ class Analysis:
                 )
                 scatter = Scatter(float(np.sqrt(max(variance, 0.0))), None)
                 value = float(self.values[a, j] - self.values[b, j])
+                if not np.isfinite(value):
+                    continue
                 found.append(
                     ReaderContrast(
                         reader,
@@ -163,9 +166,13 @@ def all_pairs(n: int) -> tuple[tuple[int, int], ...]:
 
 
 def design_of(ratings: Ratings) -> str:
-    """crossed, cases_nested_in_readers, cases_nested_in_modalities or unbalanced."""
+    """crossed, readers_nested_in_modalities, cases_nested_in_readers, cases_nested_in_modalities or
+    unbalanced.
+    """
     if ratings.crossed:
         return "crossed"
+    if (np.any(ratings.read, axis=2).sum(axis=0) == 1).all():
+        return "readers_nested_in_modalities"
     if (ratings.read.any(axis=0).sum(axis=0) == 1).all():
         return "cases_nested_in_readers"
     if (ratings.read.any(axis=1).sum(axis=0) == 1).all():

@@ -6,6 +6,8 @@ DeLong 1988, the jackknife (Efron 1982), and the unbiased estimator of Gallas, P
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from medres.errors import EvaluationError
@@ -53,8 +55,8 @@ def choose_covariance(name: str | None, figure: Figure, ratings: Ratings) -> str
 
 
 def figure_values(figure: Figure, ratings: Ratings) -> FloatArray:
-    """(modalities, readers)."""
-    values = [figure.value(cell) for cell in ratings.cells()]
+    """(modalities, readers); NaN where a reader read nothing."""
+    values = [figure.value(cell) if cell.case.size else np.nan for cell in ratings.cells()]
     return np.reshape(values, (len(ratings.modalities), len(ratings.readers)))
 
 
@@ -95,12 +97,38 @@ def _delong(figure: PairFigure, ratings: Ratings) -> FloatArray:
 
 def _unbiased(figure: PairFigure, ratings: Ratings) -> FloatArray:
     """The product of two values minus the mean product of two kernels that share no case."""
+    sums, counts = pair_moments(figure, ratings)
+    with np.errstate(invalid="ignore"):
+        return sums.everything / counts.everything - sums.apart / counts.apart
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums of products of two kernels (or numbers of such products), by which cases the two share.
+
+    All are (cells, cells). both: the same diseased and the same healthy case. diseased, healthy:
+    that one is the same, the other any. everything: any cases.
+    """
+
+    both: FloatArray
+    diseased: FloatArray
+    healthy: FloatArray
+    everything: FloatArray
+
+    @property
+    def apart(self) -> FloatArray:
+        """Products of kernels that share no case."""
+        return self.everything - self.diseased - self.healthy + self.both
+
+
+def pair_moments(figure: PairFigure, ratings: Ratings) -> tuple[Moments, Moments]:
+    """Sums of products of kernels over all pairs of cells, and their numbers."""
     diseased, healthy = np.flatnonzero(ratings.truth), np.flatnonzero(~ratings.truth)
     cells = list(ratings.cells())
-    read = np.stack([ratings.read[i, j] for i, j in np.ndindex(ratings.read.shape[:2])])
-    m, n = read[:, diseased].astype(float), read[:, healthy].astype(float)
+    read = ratings.read.reshape(len(cells), -1).astype(float)
+    m, n = read[:, diseased], read[:, healthy]
     rows, columns = np.zeros(m.shape), np.zeros(n.shape)
-    same_both = np.zeros((len(cells), len(cells)))
+    both = np.zeros((len(cells), len(cells)))
     step = max(1, KERNEL_CELLS // (len(cells) * healthy.size))
     for first in range(0, diseased.size, step):
         part = diseased[first : first + step]
@@ -108,14 +136,12 @@ def _unbiased(figure: PairFigure, ratings: Ratings) -> FloatArray:
         rows[:, first : first + step] = kernels.sum(axis=2)
         columns += kernels.sum(axis=1)
         flat = kernels.reshape(len(cells), -1)
-        same_both += flat @ flat.T
-    total, n_pairs = rows.sum(axis=1), m.sum(axis=1) * n.sum(axis=1)
-    product, all_pairs = np.outer(total, total), np.outer(n_pairs, n_pairs)
+        both += flat @ flat.T
+    total = rows.sum(axis=1)
+    sums = Moments(both, rows @ rows.T, columns @ columns.T, np.outer(total, total))
     m_both, n_both = m @ m.T, n @ n.T
-    sizes_m, sizes_n = (np.outer(k.sum(axis=1), k.sum(axis=1)) for k in (m, n))
-    apart = product - rows @ rows.T - columns @ columns.T + same_both
-    n_apart = all_pairs - sizes_n * m_both - sizes_m * n_both + m_both * n_both
-    return product / all_pairs - apart / n_apart
+    m_all, n_all = (np.outer(k.sum(axis=1), k.sum(axis=1)) for k in (m, n))
+    return sums, Moments(m_both * n_both, m_both * n_all, n_both * m_all, m_all * n_all)
 
 
 def _kernel(figure: PairFigure, cell: Cell, diseased: IntArray, healthy: IntArray) -> FloatArray:

@@ -12,7 +12,7 @@ from medres.evaluate.readers.obuchowski_rockette import Scatter
 from medres.evaluate.readers.outcome import GlobalTest, ModalityContrast
 from medres.evaluate.statistics.estimate import Estimate
 
-NO_SCATTER = "the estimated variance is zero, so there is no interval and no test"
+NO_SCATTER = "the estimated variance is not above zero, so there is no interval and no test"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def contrast(
     why = None
     if scatter.standard_error <= 0.0:
         why = NO_SCATTER
-    elif scatter.df is None:
+    elif scatter.df is None and scatter.reported is None:
         why = "df2 is null: the test has a normal (chi-square) distribution"
     noninferior = equivalent = None
     if margin is not None and difference.bounds is not None:
@@ -87,7 +87,7 @@ def contrast(
         difference,
         f=float((value / scatter.standard_error) ** 2) if tested else None,
         df1=1.0 if tested else None,
-        df2=scatter.df,
+        df2=scatter.df if scatter.reported is None else scatter.reported,
         p_value=two_sided_p(value, scatter),
         level=scale.level,
         margin=margin,

@@ -39,11 +39,13 @@ class Components:
 
 class Scatter(NamedTuple):
     """The standard error of a mean or a difference, and the degrees of freedom of its t
-    distribution; None: a normal distribution.
+    distribution; None: a normal distribution. reported: these before they were rounded, if they
+    were.
     """
 
     standard_error: float
     df: float | None
+    reported: float | None = None
 
 
 def variance_components(values: FloatArray, covariance: FloatArray) -> Components:

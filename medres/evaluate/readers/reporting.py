@@ -36,6 +36,12 @@ COVARIANCES = {
     "jackknife": "the jackknife over patients",
     "unbiased": "the unbiased estimator of Gallas 2007",
 }
+METHODS = {
+    "or": "Modalities were compared by the analysis of variance of Obuchowski and Rockette (1995) "
+    "with the degrees of freedom of Hillis (2007), ",
+    "ustat": "Modalities were compared by U-statistics over readers and cases (Gallas and others "
+    "2009), ",
+}
 CLAIMS = {
     "rrrc": "The conclusions hold for readers and cases like these.",
     "frrc": "The conclusions hold for these readers only, and for cases like these.",
@@ -52,9 +58,8 @@ def study_methods(study: ReaderStudy, level: float, margin: float | None) -> str
         f"modalit{'ies' if n.modalities > 1 else 'y'}; the design is "
         f"{study.design.replace('_', ' ')}.",
         f"The figure of merit is the {FIGURES[study.figure.partition('@')[0]]}.",
-        "Modalities were compared by the analysis of variance of Obuchowski and Rockette (1995) "
-        f"with the degrees of freedom of Hillis (2007), {ANALYSES[study.analysis]}, covariances by "
-        f"{COVARIANCES[study.covariance]}.",
+        METHODS[study.method]
+        + f"{ANALYSES[study.analysis]}, covariances by {COVARIANCES[study.covariance]}.",
         CLAIMS[study.analysis],
         f"Intervals are two-sided at {level:.0%}; p-values of several contrasts are also given "
         "after Holm's adjustment.",
@@ -79,8 +84,9 @@ def study_tables(study: ReaderStudy) -> dict[str, list[Row]]:
         "modalities": _rows(study.modalities),
         "contrasts": _rows(study.contrasts),
         "per_reader": _rows(study.per_reader),
-        "components": [] if study.components is None else _rows([study.components]),
     }
+    if study.components is not None:
+        tables["components"] = _rows([study.components])
     if study.standalone is not None:
         tables["standalone"] = _rows(study.standalone.contrasts)
         tables["standalone_per_reader"] = _rows(study.standalone.per_reader)

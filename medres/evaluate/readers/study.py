@@ -24,14 +24,17 @@ from medres.evaluate.readers.covariances import (
     figure_covariance,
     figure_values,
 )
-from medres.evaluate.readers.figures import Figure, make_figure
+from medres.evaluate.readers.figures import Figure, PairFigure, make_figure
 from medres.evaluate.readers.outcome import ReaderStudy, ReaderStudyResult, StudyCounts
 from medres.evaluate.readers.ratings import Ratings
 from medres.evaluate.readers.reporting import study_methods, study_page, study_tables
 from medres.evaluate.readers.standalone import compare_standalone, split_off
 from medres.evaluate.readers.table import Source, load_ratings, source_of
+from medres.evaluate.readers.ustatistics import ustatistics
 from medres.evaluate.reporting.save import save_report
 from medres.evaluate.serialization import JsonObject
+
+MIN_READERS = 2  # for a variance between readers
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def reader_study(
     figure: str | None = None,
     analysis: str = "rrrc",
     covariance: str | None = None,
+    method: str = "or",
     pair: tuple[str, str] | None = None,
     margin: float | None = None,
     standalone: str | None = None,
@@ -97,58 +101,30 @@ def reader_study(
     (`case`, `lesion`, and `weight` if wanted). figure: auc, pauc, sensitivity@R, specificity@R, and
     with lesions wafroc, afroc, hrauc, lroc; default auc, or wafroc with lesions. analysis: rrrc
     (readers and cases random), frrc (fixed readers) or rrfc (fixed cases). covariance: delong,
-    jackknife or unbiased; default delong for the AUC of a crossed study, else jackknife. pair: the
+    jackknife or unbiased; default delong for the AUC of a crossed study, else jackknife. method: or
+    (Obuchowski-Rockette), or ustat (U-statistics, for any design, also where readers read in one
+    modality only; the AUC and other means over pairs of cases, rrrc). pair: the
     two modalities to compare, as a - b; default all pairs. margin: of non-inferiority and
     equivalence, in the figure; state it before you see the data. standalone: the reader in the
     table that is a model, which is compared with the others. finding: which value of a column
     `finding` to analyze. level: of confidence.
 
     Raises EvaluationError; its codes are those of `load_ratings`, `make_figure`,
-    `choose_covariance` and `split_off`, and unknown_analysis, out_of_range, one_reader,
-    one_modality, missing_cells, unknown_modality.
+    `choose_covariance` and `split_off`, and unknown_analysis, unknown_method, out_of_range,
+    one_reader, one_modality, missing_cells, unknown_modality, not_for_ustat.
     """
-    _check_options(analysis, level, margin)
+    _check_options(analysis, method, level, margin)
     ratings = load_ratings(readers, lesions, finding=finding)
     name = figure or ("auc" if ratings.lesions is None else "wafroc")
     merit = make_figure(name, ratings)
     people, model = (ratings, None) if standalone is None else split_off(ratings, standalone)
     _check_study(people, analysis, alone=model is not None)
-    method = choose_covariance(covariance, merit, ratings if model is None else people)
-    result = Analysis(
-        people,
-        figure_values(merit, people),
-        figure_covariance(method, merit, people),
-        analysis,
-        level,
-        _pairs(people, pair),
-        margin,
-    )
-    study = ReaderStudy(
-        figure=name,
-        analysis=analysis,
-        covariance=method,
-        method="or",
-        design=design_of(people),
-        n=_counts(people),
-        values=result.reader_values(),
-        modalities=result.modality_means(),
-        contrasts=result.contrasts(),
-        overall=result.overall(),
-        per_reader=result.reader_contrasts(),
-        components=result.components,
-        standalone=None
-        if model is None
-        else compare_standalone(
-            people,
-            model,
-            merit,
-            analysis=analysis,
-            covariance=method,
-            level=level,
-            margin=margin,
-        ),
-        notes=_notes(result, merit),
-    )
+    if method == "ustat":
+        study = _by_ustatistics(people, merit, analysis, covariance, pair, margin, level, model)
+    else:
+        study = _by_variance_analysis(
+            people, merit, analysis, covariance, pair, margin, level, model
+        )
     return ReaderStudyReport(
         ReaderStudyResult(
             title=title or "Reader study",
@@ -159,7 +135,111 @@ def reader_study(
     )
 
 
-def _check_options(analysis: str, level: float, margin: float | None) -> None:
+def _by_variance_analysis(
+    people: Ratings,
+    figure: Figure,
+    analysis: str,
+    covariance: str | None,
+    pair: tuple[str, str] | None,
+    margin: float | None,
+    level: float,
+    model: Ratings | None,
+) -> ReaderStudy:
+    """Obuchowski-Rockette."""
+    _check_no_empty(people)
+    chosen = choose_covariance(covariance, figure, people)
+    result = Analysis(
+        people,
+        figure_values(figure, people),
+        figure_covariance(chosen, figure, people),
+        analysis,
+        level,
+        _pairs(people, pair),
+        margin,
+    )
+    alone = None
+    if model is not None:
+        alone = compare_standalone(
+            people, model, figure, analysis=analysis, covariance=chosen, level=level, margin=margin
+        )
+    return ReaderStudy(
+        figure=figure.name,
+        analysis=analysis,
+        covariance=chosen,
+        method="or",
+        design=design_of(people),
+        n=_counts(people),
+        values=result.reader_values(),
+        modalities=result.modality_means(),
+        contrasts=result.contrasts(),
+        overall=result.overall(),
+        per_reader=result.reader_contrasts(),
+        components=result.components,
+        standalone=alone,
+        notes=_notes(people, figure, result),
+    )
+
+
+def _by_ustatistics(
+    people: Ratings,
+    figure: Figure,
+    analysis: str,
+    covariance: str | None,
+    pair: tuple[str, str] | None,
+    margin: float | None,
+    level: float,
+    model: Ratings | None,
+) -> ReaderStudy:
+    """Gallas. Raises EvaluationError (not_for_ustat, one_reader)."""
+    if not isinstance(figure, PairFigure) or not figure.u_statistic:
+        raise _not_for_ustat(f"the figure {figure.name!r} is no mean over pairs of cases")
+    if analysis != "rrrc":
+        raise _not_for_ustat(f"the analysis {analysis!r} is of the other method")
+    if covariance not in (None, "unbiased"):
+        raise _not_for_ustat(f"the covariance {covariance!r} is of the other method")
+    if model is not None:
+        raise _not_for_ustat("a stand-alone model is compared by the other method")
+    choose_covariance("unbiased", figure, people)
+    n_readers = np.any(people.read, axis=2).sum(axis=1)
+    if (n_readers < MIN_READERS).any():
+        alone = people.modalities[int(np.argmin(n_readers))]
+        raise EvaluationError(
+            f"modality {alone!r} was read by one reader, and random readers need two",
+            code="one_reader",
+        )
+    pairs = _pairs(people, pair)
+    values, sigma = figure_values(figure, people), figure_covariance("unbiased", figure, people)
+    single = Analysis(people, values, sigma, analysis, level, pairs, margin)
+    result = ustatistics(figure, people, level, margin)
+    return ReaderStudy(
+        figure=figure.name,
+        analysis=analysis,
+        covariance="unbiased",
+        method="ustat",
+        design=design_of(people),
+        n=_counts(people),
+        values=single.reader_values(),
+        modalities=result.modality_means(),
+        contrasts=result.contrasts(pairs),
+        per_reader=single.reader_contrasts(),
+        components=None,
+        notes=_notes(people, figure, None),
+    )
+
+
+def _not_for_ustat(why: str) -> EvaluationError:
+    return EvaluationError(
+        f"the method 'ustat' cannot be used: {why}; choose the method 'or'", code="not_for_ustat"
+    )
+
+
+def _check_options(analysis: str, method: str, level: float, margin: float | None) -> None:
+    if method not in ("or", "ustat"):
+        raise EvaluationError(
+            f"the method {method!r} does not exist; choose or (Obuchowski-Rockette) or ustat "
+            "(U-statistics)",
+            code="unknown_method",
+        )
     if analysis not in ANALYSES:
         raise EvaluationError(
             f"the analysis {analysis!r} does not exist; choose one of "
@@ -192,13 +272,16 @@ def _check_study(ratings: Ratings, analysis: str, *, alone: bool) -> None:
             "of the other arm, or name a stand-alone model (standalone=)",
             code="one_modality",
         )
-    empty = ~ratings.read.any(axis=2)
+
+
+def _check_no_empty(ratings: Ratings) -> None:
+    empty = ~np.any(ratings.read, axis=2)
     if empty.any():
         modality, reader = np.argwhere(empty)[0]
         raise EvaluationError(
             f"reader {ratings.readers[reader]!r} read nothing in modality "
             f"{ratings.modalities[modality]!r}: every reader must have read cases in every "
-            "modality; leave out the readers or the modality",
+            "modality; choose the method ustat, or leave out the reader or the modality",
             code="missing_cells",
         )
 
@@ -229,18 +312,18 @@ def _counts(ratings: Ratings) -> StudyCounts:
     )
 
 
-def _notes(result: Analysis, figure: Figure) -> list[str]:
-    notes = list(result.ratings.notes)
-    components = result.components
-    if components.bounded and result.name != "rrfc" and len(result.ratings.modalities) > 1:
+def _notes(ratings: Ratings, figure: Figure, result: Analysis | None) -> list[str]:
+    notes = list(ratings.notes)
+    several = result is not None and len(ratings.modalities) > 1
+    if result is not None and several and result.name != "rrfc" and result.components.bounded:
         notes.append("Cov2 is smaller than Cov3, and their difference counts as zero")
-    if not result.ratings.crossed:
-        missing = int((~result.ratings.read).sum())
+    if not ratings.crossed:
+        missing = int((~ratings.read).sum())
         notes.append(
             f"the study is not crossed: {missing} readings did not take place; each value is over "
             "the cases that the reader read, and covariances are over common cases"
         )
-    if result.ratings.clustered:
+    if ratings.clustered:
         notes.append("some patients have several cases; whole patients are left out at a time")
     if figure.name.partition("@")[0] in ("sensitivity", "specificity"):
         notes.append("positive is a rating equal to or above the one in the figure's name")

@@ -33,7 +33,16 @@ def test_a_readers_table_alone_is_a_reader_study(table: Path, tmp_path: Path) ->
 
 
 def test_every_option_reaches_the_study(table: Path, tmp_path: Path) -> None:
-    more = ("--figure", "sensitivity@0.5", "--covariance", "jackknife", "--margin", "0.1")
+    more = (
+        "--figure",
+        "sensitivity@0.5",
+        "--method",
+        "or",
+        "--covariance",
+        "jackknife",
+        "--margin",
+        "0.1",
+    )
     more += ("--standalone", "2", "--level", "0.9", "--title", "Trial", "--analysis", "rrfc")
     model = pd.read_csv(table).query("reader != 2 or modality == 0")
     model.to_csv(table, index=False)
