@@ -120,8 +120,8 @@ class StandaloneModel:
 class ReaderStudy:
     """All results. figure: of merit. analysis: rrrc, frrc or rrfc. covariance: delong, jackknife or
     unbiased. method: or (Obuchowski-Rockette) or ustat (U-statistics, without `components`).
-    design: crossed, readers_nested_in_modalities, cases_nested_in_readers, cases_nested_in_modalities or
-    unbalanced.
+    design: crossed, readers_nested_in_modalities, cases_nested_in_readers,
+    cases_nested_in_modalities or unbalanced.
     """
 
     figure: str
