@@ -15,6 +15,7 @@ from medres.cli.console import Json, report
 from medres.cli.reader_commands import (
     Analysis,
     Covariance,
+    Effect,
     Figure,
     Lesions,
     Method,
@@ -100,6 +101,7 @@ def evaluate(
     method: Method = "or",
     standalone: Standalone = None,
     pair: Pair = None,
+    effect: Effect = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(metavar="X|FINDING:NAME=X", help="Declared threshold. Repeatable."),
@@ -174,6 +176,7 @@ def evaluate(
             pair=parse_pair(pair),
             margin=margin,
             standalone=standalone,
+            effect=effect,
             finding=name,
             level=level,
             title=title,

@@ -53,6 +53,14 @@ Standalone = Annotated[
         metavar="NAME", help="Reader study: the reader in the table that is a model on its own."
     ),
 ]
+Effect = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="Reader study: a difference that matters; the report then says how many readers and "
+        "cases a further study needs.",
+    ),
+]
 Pair = Annotated[
     str | None,
     typer.Option(
@@ -61,7 +69,7 @@ Pair = Annotated[
 ]
 
 ONLY_STUDY = frozenset(
-    {"lesions", "figure", "analysis", "covariance", "method", "standalone", "pair"}
+    {"lesions", "figure", "analysis", "covariance", "method", "standalone", "effect", "pair"}
 )
 BOTH = frozenset(
     {"out", "readers", "margin", "name", "level", "title", "overwrite", "as_json", "debug"}

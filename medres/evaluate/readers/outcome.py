@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from medres.evaluate.readers.obuchowski_rockette import Components
+from medres.evaluate.readers.sizing import SampleSizes
 from medres.evaluate.schema import SCHEMA
 from medres.evaluate.serialization import ABSENT, JsonObject, to_plain
 from medres.evaluate.statistics.estimate import Estimate
@@ -137,6 +138,7 @@ class ReaderStudy:
     per_reader: list[ReaderContrast]
     components: Components | None
     standalone: StandaloneModel | None = field(default=None, metadata=ABSENT)
+    sample_size: SampleSizes | None = field(default=None, metadata=ABSENT)
     notes: list[str]
 
 

@@ -74,6 +74,11 @@ def study_methods(study: ReaderStudy, level: float, margin: float | None) -> str
             "The model alone was compared with the readers by a single-modality test of the "
             "differences reader minus model, whose covariances include the model (Hillis 2007)."
         )
+    if study.sample_size is not None:
+        words.append(
+            f"Sample sizes for a difference of {study.sample_size.effect:g} follow Hillis, "
+            "Obuchowski and Berbaum (2011)."
+        )
     return " ".join(words)
 
 
@@ -87,6 +92,8 @@ def study_tables(study: ReaderStudy) -> dict[str, list[Row]]:
     }
     if study.components is not None:
         tables["components"] = _rows([study.components])
+    if study.sample_size is not None:
+        tables["sample_size"] = _rows(study.sample_size.rows)
     if study.standalone is not None:
         tables["standalone"] = _rows(study.standalone.contrasts)
         tables["standalone_per_reader"] = _rows(study.standalone.per_reader)

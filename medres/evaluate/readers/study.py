@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from medres.evaluate.readers.figures import Figure, PairFigure, make_figure
 from medres.evaluate.readers.outcome import ReaderStudy, ReaderStudyResult, StudyCounts
 from medres.evaluate.readers.ratings import Ratings
 from medres.evaluate.readers.reporting import study_methods, study_page, study_tables
+from medres.evaluate.readers.sizing import Plan, SampleSizes, sample_sizes
 from medres.evaluate.readers.standalone import compare_standalone, split_off
 from medres.evaluate.readers.table import Source, load_ratings, source_of
 from medres.evaluate.readers.ustatistics import ustatistics
@@ -35,6 +36,7 @@ from medres.evaluate.reporting.save import save_report
 from medres.evaluate.serialization import JsonObject
 
 MIN_READERS = 2  # for a variance between readers
+PILOT_MODALITIES = 2
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def reader_study(
     pair: tuple[str, str] | None = None,
     margin: float | None = None,
     standalone: str | None = None,
+    effect: float | None = None,
     finding: str | None = None,
     level: float = 0.95,
     title: str | None = None,
@@ -106,12 +109,14 @@ def reader_study(
     modality only; the AUC and other means over pairs of cases, rrrc). pair: the
     two modalities to compare, as a - b; default all pairs. margin: of non-inferiority and
     equivalence, in the figure; state it before you see the data. standalone: the reader in the
-    table that is a model, which is compared with the others. finding: which value of a column
+    table that is a model, which is compared with the others. effect: a difference that matters, for which the readers
+    and cases of a further study are computed (crossed, two modalities, method or). finding: which
+    value of a column
     `finding` to analyze. level: of confidence.
 
     Raises EvaluationError; its codes are those of `load_ratings`, `make_figure`,
     `choose_covariance` and `split_off`, and unknown_analysis, unknown_method, out_of_range,
-    one_reader, one_modality, missing_cells, unknown_modality, not_for_ustat.
+    one_reader, one_modality, missing_cells, unknown_modality, not_for_ustat, no_sample_size.
     """
     _check_options(analysis, method, level, margin)
     ratings = load_ratings(readers, lesions, finding=finding)
@@ -125,6 +130,8 @@ def reader_study(
         study = _by_variance_analysis(
             people, merit, analysis, covariance, pair, margin, level, model
         )
+    if effect is not None:
+        study = replace(study, sample_size=_sizes(study, effect, level))
     return ReaderStudyReport(
         ReaderStudyResult(
             title=title or "Reader study",
@@ -225,6 +232,22 @@ def _by_ustatistics(
         components=None,
         notes=_notes(people, figure, None),
     )
+
+
+def _sizes(study: ReaderStudy, effect: float, level: float) -> SampleSizes:
+    if not 0.0 < effect < 0.5:
+        raise EvaluationError(
+            f"effect is {effect}; give the difference that a further study should detect, such as "
+            "0.05 (between 0 and 0.5)",
+            code="out_of_range",
+        )
+    pilot = study.components
+    if pilot is None or study.design != "crossed" or study.n.modalities != PILOT_MODALITIES:
+        raise EvaluationError(
+            "sample sizes need a crossed study with two modalities, analyzed by the method 'or'",
+            code="no_sample_size",
+        )
+    return sample_sizes(Plan(pilot, study.n.cases, effect, study.analysis, level))
 
 
 def _not_for_ustat(why: str) -> EvaluationError:

@@ -43,7 +43,18 @@ def test_every_option_reaches_the_study(table: Path, tmp_path: Path) -> None:
         "--margin",
         "0.1",
     )
-    more += ("--standalone", "2", "--level", "0.9", "--title", "Trial", "--analysis", "rrfc")
+    more += (
+        "--standalone",
+        "2",
+        "--level",
+        "0.9",
+        "--title",
+        "Trial",
+        "--effect",
+        "0.1",
+        "--analysis",
+        "rrfc",
+    )
     model = pd.read_csv(table).query("reader != 2 or modality == 0")
     model.to_csv(table, index=False)
     done = medres("evaluate", "--readers", table, "--out", tmp_path / "out", *more)
@@ -56,6 +67,7 @@ def test_every_option_reaches_the_study(table: Path, tmp_path: Path) -> None:
     assert study["standalone"]["name"] == "2"
     assert study["contrasts"][0]["margin"] == 0.1
     assert study["contrasts"][0]["level"] == 0.9
+    assert study["sample_size"]["effect"] == 0.1
 
 
 @pytest.mark.parametrize(
