@@ -22,7 +22,7 @@ def has_marks(table: pd.DataFrame, with_lesions: bool) -> bool:
     if with_lesions and not marks:
         raise EvaluationError(
             "a lesions table was given, but the readers table has no column 'lesion' with the id "
-            "of the lesion that a mark hits (empty for a false mark)",
+            "of the lesion that a mark hits (empty for a false mark), and no x and y of the marks",
             code="unused_lesions_table",
         )
     return marks

@@ -109,10 +109,10 @@ def reader_study(
     modality only; the AUC and other means over pairs of cases, rrrc). pair: the
     two modalities to compare, as a - b; default all pairs. margin: of non-inferiority and
     equivalence, in the figure; state it before you see the data. standalone: the reader in the
-    table that is a model, which is compared with the others. effect: a difference that matters, for which the readers
-    and cases of a further study are computed (crossed, two modalities, method or). finding: which
-    value of a column
-    `finding` to analyze. level: of confidence.
+    table that is a model, which is compared with the others. effect: a difference
+    that matters, for which the readers and cases of a further study are computed (crossed, two
+    modalities, method or). finding: which value of a column `finding` to analyze. level: of
+    confidence.
 
     Raises EvaluationError; its codes are those of `load_ratings`, `make_figure`,
     `choose_covariance` and `split_off`, and unknown_analysis, unknown_method, out_of_range,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from medres.errors import EvaluationError
+from medres.evaluate.readers.locations import with_hits
 from medres.evaluate.readers.marks import has_marks, lesion_arrays
 from medres.evaluate.readers.ratings import IntArray, Ratings
 from medres.evaluate.scores.ids import id_texts
@@ -30,18 +31,22 @@ def load_ratings(
     With a column `lesion` it has one row for each mark: the id of the lesion that the mark hits, or
     empty for a false mark; a case that was read without marks has one row with empty `lesion` and
     `rating`. The lesions table then holds every true lesion: `case`, `lesion`, and `weight` if
-    wanted.
+    wanted. Instead of `lesion` the readers table may give the place of each mark (`with_hits`).
 
     Raises EvaluationError. Codes: missing_column, no_rows, missing_id, several_findings,
     unknown_finding, bad_truth, truth_differs, patient_differs, bad_rating, duplicate_rating,
-    one_class, no_lesions_table, unused_lesions_table, and those of `lesion_arrays`.
+    one_class, no_lesions_table, unused_lesions_table, and those of `lesion_arrays` and
+    `with_hits`.
     """
     table = _one_finding(_read(source, "readers", COLUMNS), finding)
     table = table.reset_index(drop=True)
+    known = None if lesions is None else _read(lesions, "lesions", ("case", "lesion"))
+    if known is not None and "lesion" not in table.columns and "x" in table.columns:
+        table = with_hits(table, known)
     for column in ("reader", "modality", "case"):
         table[column] = _ids(table[column], column, "readers")
     table["truth"] = _truth(table["truth"])
-    marks = has_marks(table, lesions is not None)
+    marks = has_marks(table, known is not None)
     table["rating"] = _ratings(table["rating"], may_be_empty=marks)
     modalities, readers, cases = (_names(table[c]) for c in ("modality", "reader", "case"))
     at: tuple[IntArray, ...] = tuple(
@@ -58,13 +63,13 @@ def load_ratings(
         np.full((len(modalities), len(readers), len(cases)), np.nan),
     )
     if marks:
-        if lesions is None:
+        if known is None:
             raise EvaluationError(
                 "the readers table has one row for each mark, so the true lesions must be known "
                 "too: give the lesions table (columns case, lesion, and weight if wanted)",
                 code="no_lesions_table",
             )
-        ratings = lesion_arrays(whole, table, at, _read(lesions, "lesions", ("case", "lesion")))
+        ratings = lesion_arrays(whole, table, at, known)
     else:
         repeated = table.duplicated(["reader", "modality", "case"])
         if repeated.any():
