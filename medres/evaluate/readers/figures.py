@@ -19,7 +19,7 @@ import numpy as np
 from medres.errors import EvaluationError
 from medres.evaluate.metrics.partial_auc import partial_auc
 from medres.evaluate.readers.ratings import BoolArray, Cell, FloatArray, IntArray, Lesions, Ratings
-from medres.evaluate.scores.sample import rank_counts
+from medres.evaluate.scores.sample import Counts, rank_counts
 
 PARTIAL = ("specificity", 0.8, 1.0)
 NAMES = "auc, pauc, sensitivity@R, specificity@R, wafroc, afroc, hrauc, lroc"
@@ -158,23 +158,28 @@ class PartialAreaFigure:
 
     def value(self, cell: Cell) -> float:
         """The area, from 0 to high - low."""
-        return self._area(cell.truth, cell.rating)
+        return self._area(rank_counts(cell.truth, cell.rating))
 
     def leave_one_out(self, cell: Cell) -> tuple[IntArray, FloatArray]:
-        """The area without each patient; equal cases are left out only once."""
-        patients = np.unique(cell.patient)
-        known: dict[tuple[tuple[bool, float], ...], float] = {}
-        values = np.empty(patients.size)
-        for number, patient in enumerate(patients):
-            out = cell.patient == patient
-            key = tuple(sorted(zip(cell.truth[out], cell.rating[out], strict=True)))
-            if key not in known:
-                known[key] = self._area(cell.truth[~out], cell.rating[~out])
-            values[number] = known[key]
-        return patients, values
+        """The area without each patient, from counts that are sorted once."""
+        counts = rank_counts(cell.truth, cell.rating)
+        step = np.searchsorted(-counts.threshold, -cell.rating)
+        patients, number = np.unique(cell.patient, return_inverse=True)
+        order = np.argsort(number, kind="stable")
+        of_patient = np.split(order, np.cumsum(np.bincount(number))[:-1])
+        values = [self._area(_without(counts, step[at], cell.truth[at])) for at in of_patient]
+        return patients, np.array(values)
 
-    def _area(self, truth: BoolArray, rating: FloatArray) -> float:
-        return partial_auc(rank_counts(truth, rating), self.axis, self.low, self.high)
+    def _area(self, counts: Counts) -> float:
+        return partial_auc(counts, self.axis, self.low, self.high)
+
+
+def _without(counts: Counts, step: IntArray, truth: BoolArray) -> Counts:
+    """The counts without some cases. step: at which threshold each of them is first counted."""
+    size = counts.tp.size
+    tp = counts.tp - np.cumsum(np.bincount(step[truth], minlength=size))
+    fp = counts.fp - np.cumsum(np.bincount(step[~truth], minlength=size))
+    return Counts(counts.threshold, tp, fp, int(tp[-1]), int(fp[-1]))
 
 
 def make_figure(name: str, ratings: Ratings) -> Figure:

@@ -230,10 +230,11 @@ def test_a_report_on_disk(rated, tmp_path) -> None:
     assert "Obuchowski and Rockette" in report.report.methods
 
 
-def test_ten_readers_and_500_cases_in_two_arms_take_less_than_a_second(rated) -> None:
+@pytest.mark.parametrize("figure", ["auc", "pauc"])
+def test_ten_readers_and_500_cases_in_two_arms_take_less_than_a_second(rated, figure) -> None:
     table = rated(readers=10, cases=500, steps=0)
     begin = time.perf_counter()
-    reader_study(table, covariance="jackknife")
+    reader_study(table, covariance="jackknife", figure=figure)
     assert time.perf_counter() - begin < 1.0
 
 
