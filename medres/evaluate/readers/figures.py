@@ -19,9 +19,10 @@ import numpy as np
 from medres.errors import EvaluationError
 from medres.evaluate.metrics.partial_auc import partial_auc
 from medres.evaluate.readers.ratings import BoolArray, Cell, FloatArray, IntArray, Lesions, Ratings
-from medres.evaluate.scores.sample import Counts, rank_counts
+from medres.evaluate.scores.sample import rank_counts
 
 PARTIAL = ("specificity", 0.8, 1.0)
+CURVE_POINTS = 2_000_000  # of all curves held at a time
 NAMES = "auc, pauc, sensitivity@R, specificity@R, wafroc, afroc, hrauc, lroc"
 
 
@@ -158,28 +159,43 @@ class PartialAreaFigure:
 
     def value(self, cell: Cell) -> float:
         """The area, from 0 to high - low."""
-        return self._area(rank_counts(cell.truth, cell.rating))
+        counts = rank_counts(cell.truth, cell.rating)
+        return partial_auc(counts, self.axis, self.low, self.high)
 
     def leave_one_out(self, cell: Cell) -> tuple[IntArray, FloatArray]:
         """The area without each patient, from counts that are sorted once."""
         counts = rank_counts(cell.truth, cell.rating)
         step = np.searchsorted(-counts.threshold, -cell.rating)
         patients, number = np.unique(cell.patient, return_inverse=True)
-        order = np.argsort(number, kind="stable")
-        of_patient = np.split(order, np.cumsum(np.bincount(number))[:-1])
-        values = [self._area(_without(counts, step[at], cell.truth[at])) for at in of_patient]
-        return patients, np.array(values)
+        k, rows = counts.tp.size, max(1, CURVE_POINTS // counts.tp.size)
+        values = []
+        for first in range(0, patients.size, rows):
+            size = min(rows, patients.size - first)
+            here = (number >= first) & (number < first + size)
+            cumulative = []
+            for total, of_class in ((counts.tp, cell.truth), (counts.fp, ~cell.truth)):
+                at = here & of_class
+                place = (number[at] - first) * k + step[at]
+                lost = np.bincount(place, minlength=size * k).reshape(size, k)
+                cumulative.append(total - np.cumsum(lost, axis=1))
+            values.append(self._areas(*cumulative))
+        return patients, np.concatenate(values)
 
-    def _area(self, counts: Counts) -> float:
-        return partial_auc(counts, self.axis, self.low, self.high)
+    def _areas(self, tp: IntArray, fp: IntArray) -> FloatArray:
+        """Areas (P,) of the curves of cumulative counts (P, k)."""
+        x, y = (np.pad(part / part[:, -1:], ((0, 0), (1, 0))) for part in (fp, tp))
+        if self.axis == "specificity":
+            return _area_between(x, y, 1.0 - self.high, 1.0 - self.low)
+        return (self.high - self.low) - _area_between(y, x, self.low, self.high)
 
 
-def _without(counts: Counts, step: IntArray, truth: BoolArray) -> Counts:
-    """The counts without some cases. step: at which threshold each of them is first counted."""
-    size = counts.tp.size
-    tp = counts.tp - np.cumsum(np.bincount(step[truth], minlength=size))
-    fp = counts.fp - np.cumsum(np.bincount(step[~truth], minlength=size))
-    return Counts(counts.threshold, tp, fp, int(tp[-1]), int(fp[-1]))
+def _area_between(x: FloatArray, y: FloatArray, low: float, high: float) -> FloatArray:
+    """Trapezoids under y (P, k) over the part of x (P, k), which ascends, within low and high."""
+    start, stop = np.clip(x[:, :-1], low, high), np.clip(x[:, 1:], low, high)
+    width = np.diff(x, axis=1)
+    slope = np.divide(np.diff(y, axis=1), width, out=np.zeros_like(width), where=width > 0)
+    middle = y[:, :-1] + slope * ((start + stop) / 2.0 - x[:, :-1])
+    return np.sum((stop - start) * middle, axis=1)
 
 
 def make_figure(name: str, ratings: Ratings) -> Figure:
