@@ -191,6 +191,9 @@ class PartialAreaFigure:
 
 def _area_between(x: FloatArray, y: FloatArray, low: float, high: float) -> FloatArray:
     """Trapezoids under y (P, k) over the part of x (P, k), which ascends, within low and high."""
+    inside = np.flatnonzero((x[:, :-1].min(axis=0) < high) & (x[:, 1:].max(axis=0) > low))
+    part = slice(inside[0], inside[-1] + 2)
+    x, y = x[:, part], y[:, part]
     start, stop = np.clip(x[:, :-1], low, high), np.clip(x[:, 1:], low, high)
     width = np.diff(x, axis=1)
     slope = np.divide(np.diff(y, axis=1), width, out=np.zeros_like(width), where=width > 0)
