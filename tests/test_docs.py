@@ -23,10 +23,15 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECRET = "yellow-feathers"
 SHORT = (
-    *("how-to/evaluate.md", "how-to/augment.md", "how-to/keras-fit.md"),
+    "how-to/evaluate.md",
+    "how-to/augment.md",
+    "how-to/reader-studies.md",
     "explanation/residual-learning.md",
 )
-LONG = ("tutorial.md", "how-to/serve.md", "how-to/ct.md", "coming-from.md")
+LONG = (
+    *("tutorial.md", "how-to/serve.md", "how-to/ct.md", "coming-from.md"),
+    "how-to/keras-fit.md",
+)
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

@@ -12,6 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medres.cli.console import Json, report
+from medres.cli.reader_commands import (
+    Analysis,
+    Covariance,
+    Effect,
+    Figure,
+    Lesions,
+    Method,
+    Pair,
+    Standalone,
+    check_options,
+    evaluate_readers,
+    parse_pair,
+)
 
 if TYPE_CHECKING:
     from medres.evaluate import DiagnosticReport
@@ -19,6 +32,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(metavar="REPORT", help="New folder for the report.")],
     model: Annotated[
         Path | None, typer.Argument(metavar="MODEL.keras", help="A trained model.")
@@ -76,9 +90,18 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="TABLE",
-            help="Ratings by human readers: reader, arm, the unit's id, finding, rating (0 or 1).",
+            help="Ratings by human readers. Beside a model: reader, arm, the unit's id, finding, "
+            "rating (0 or 1). Alone, a reader study: reader, modality, case, truth, rating.",
         ),
     ] = None,
+    lesions: Lesions = None,
+    figure: Figure = None,
+    analysis: Analysis = "rrrc",
+    covariance: Covariance = None,
+    method: Method = "or",
+    standalone: Standalone = None,
+    pair: Pair = None,
+    effect: Effect = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(metavar="X|FINDING:NAME=X", help="Declared threshold. Repeatable."),
@@ -111,7 +134,8 @@ def evaluate(
         ),
     ] = None,
     margin: Annotated[
-        float | None, typer.Option(help="Pre-specified non-inferiority margin on the AUC.")
+        float | None,
+        typer.Option(help="Pre-specified non-inferiority margin on the AUC or on --figure."),
     ] = None,
     design: Annotated[
         Path | None,
@@ -143,7 +167,32 @@ def evaluate(
     Give either MODEL.keras and WORK, or --scores TABLE (which needs no TensorFlow). The table has
     one row per image: label and score; or label:<finding> and score:<finding>; or label (a class
     name) and score:<class>. A score equal to or above the threshold is positive.
+
+    Or give --readers TABLE alone: a reader study, which compares modalities (such as without and
+    with a model) by what several readers say about the same cases.
     """
+    if model is None and scores is None and readers is not None:
+        check_options(context, of_study=True)
+        evaluate_readers(
+            readers,
+            out,
+            lesions=lesions,
+            figure=figure,
+            analysis=analysis,
+            covariance=covariance,
+            method=method,
+            pair=parse_pair(pair),
+            margin=margin,
+            standalone=standalone,
+            effect=effect,
+            finding=name,
+            level=level,
+            title=title,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
+    check_options(context, of_study=False)
     _check_inputs(model, work, split, scores)
     thresholds = [parse_threshold(text) for text in threshold or ()]
     criteria = dict(parse_criterion(text) for text in operating_point or ())

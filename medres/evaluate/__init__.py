@@ -1,7 +1,8 @@
 """Diagnostic evaluation of any scores table: numbers with intervals, and one page that people read.
 
 `evaluate(scores)` returns a `DiagnosticReport`; its `.report` has the types of schema.py, its
-`.numbers` is the same as plain dicts. numpy, scipy and pandas only: nothing here imports
+`.numbers` is the same as plain dicts. `reader_study(readers)` compares modalities by what human
+readers say. numpy, scipy and pandas only: nothing here imports
 TensorFlow, and of medres only the errors, the tasks and `svg`.
 """
 
@@ -12,8 +13,13 @@ from typing import TYPE_CHECKING
 from data_pipelines.runtime.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
+    from medres.evaluate.readers.study import ReaderStudyReport, reader_study
     from medres.evaluate.report import DiagnosticReport, evaluate
 
 __all__, __getattr__, __dir__ = lazy_exports(
-    __name__, {"medres.evaluate.report": "DiagnosticReport evaluate"}
+    __name__,
+    {
+        "medres.evaluate.readers.study": "ReaderStudyReport reader_study",
+        "medres.evaluate.report": "DiagnosticReport evaluate",
+    },
 )

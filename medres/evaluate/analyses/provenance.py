@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import scipy
@@ -36,8 +36,9 @@ def provenance_of(
     patient) at which the tuning table and the scores have nothing in common. not_comparable: the
     levels at which this cannot be said, with the reason.
     """
+    made = made_now()
     return Provenance(
-        created=datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        created=made["created"],
         scores=_source(table),
         tune=None
         if tune is None
@@ -47,14 +48,29 @@ def provenance_of(
         compared=[_source(other) for other in others],
         level=options.level,
         seeds={"bootstrap": bootstrap.SEED, "ici": calibration_curve.SEED},
-        versions={
+        versions=made["versions"],
+        further=to_plain(further or {}),
+    )
+
+
+class Made(TypedDict):
+    """When a report was made, and by what."""
+
+    created: str
+    versions: dict[str, str | None]
+
+
+def made_now() -> Made:
+    """The time in UTC, and the versions of medres, Python, NumPy and SciPy."""
+    return {
+        "created": datetime.datetime.now(datetime.UTC).replace(microsecond=0).isoformat(),
+        "versions": {
             "medres": _version("medres"),
             "python": platform.python_version(),
             "numpy": np.__version__,
             "scipy": scipy.__version__,
         },
-        further=to_plain(further or {}),
-    )
+    }
 
 
 def _source(table: Table) -> TableSource:

@@ -1,0 +1,115 @@
+"""Which lesion a mark hits, from its place in the image.
+
+Places are in original pixels, measured at edges: the first pixel reaches from 0 to 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from medres.errors import EvaluationError
+from medres.evaluate.readers.ratings import BoolArray, FloatArray
+from medres.evaluate.scores.ids import id_texts
+
+AXES = ("x", "y", "z")
+SIZES = ("width", "height", "depth")
+
+
+def with_hits(table: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
+    """The readers table with a column `lesion`, from `x`, `y` (and `z`) of each mark.
+
+    lesions: `case`, `lesion` and either `x`, `y` (and `z`) with `radius`, or `x_min`, `x_max`,
+    `y_min`, `y_max` (and `z_min`, `z_max`). A mark within several lesions hits the one with the
+    nearest center. `width`, `height` (and `depth`) of the image, in either table, are limits.
+
+    Raises EvaluationError. Codes: missing_column, bad_location, location_outside.
+    """
+    axes = [axis for axis in AXES if axis in table.columns]
+    if "y" not in axes:
+        raise EvaluationError("the readers table has x and no y", code="missing_column")
+    rating = table["rating"]
+    marked = (rating.notna() & (rating.astype(str).str.strip() != "")).to_numpy(dtype=bool)
+    place = np.stack([_numbers(table[axis]) for axis in axes], axis=1)
+    _refuse(
+        marked & ~np.isfinite(place).all(axis=1),
+        "have no place of the mark in numbers",
+        "bad_location",
+    )
+    low, high, center, radius = _shapes(lesions, axes)
+    case, of_case = id_texts(table["case"]).to_numpy(), id_texts(lesions["case"]).to_numpy()
+    _check_inside(table, lesions, axes, place, marked)
+    names = id_texts(lesions["lesion"]).to_numpy()
+    hits = np.full(len(table), "", dtype=object)
+    rows_of = pd.Series(np.arange(len(lesions))).groupby(of_case).indices
+    for row in np.flatnonzero(marked):
+        at = rows_of.get(case[row])
+        if at is None:
+            continue
+        distance = np.linalg.norm(place[row] - center[at], axis=1)
+        within = ((place[row] >= low[at]) & (place[row] <= high[at])).all(axis=1)
+        within &= distance <= radius[at]
+        if within.any():
+            hits[row] = names[at[within][np.argmin(distance[within])]]
+    return table.assign(lesion=hits)
+
+
+def _shapes(
+    lesions: pd.DataFrame, axes: list[str]
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Lower and upper edges and centers (L, axes), and radii (L,); what does not limit is
+    infinite."""
+    if "radius" in lesions.columns and set(axes) <= set(lesions.columns):
+        center = np.stack([_numbers(lesions[axis]) for axis in axes], axis=1)
+        radius = _numbers(lesions["radius"])
+        low, high = np.full(center.shape, -np.inf), np.full(center.shape, np.inf)
+        good = np.isfinite(center).all(axis=1) & (radius > 0)
+    else:
+        edges = [f"{axis}_{end}" for end in ("min", "max") for axis in axes]
+        missing = [name for name in edges if name not in lesions.columns]
+        if missing:
+            raise EvaluationError(
+                f"the lesions table needs {', '.join(axes)} and radius, or the edges "
+                f"{', '.join(edges)}; it has no {missing[0]!r}",
+                code="missing_column",
+            )
+        values = np.stack([_numbers(lesions[name]) for name in edges], axis=1)
+        low, high = values[:, : len(axes)], values[:, len(axes) :]
+        center, radius = (low + high) / 2.0, np.full(len(lesions), np.inf)
+        good = np.asarray(np.isfinite(values).all(axis=1) & (low < high).all(axis=1))
+    _refuse(~good, "have no place in numbers (edges must ascend)", "bad_location", "lesions")
+    return low, high, center, radius
+
+
+def _check_inside(
+    table: pd.DataFrame,
+    lesions: pd.DataFrame,
+    axes: list[str],
+    place: FloatArray,
+    marked: BoolArray,
+) -> None:
+    outside = (place < 0).any(axis=1)
+    for number, size in enumerate(SIZES[: len(axes)]):
+        if size in table.columns:
+            limit = _numbers(table[size])
+        elif size in lesions.columns:
+            known = dict(zip(id_texts(lesions["case"]), _numbers(lesions[size]), strict=True))
+            limit = id_texts(table["case"]).map(known).to_numpy(dtype=float)
+        else:
+            continue
+        outside |= place[:, number] > limit
+    _refuse(marked & outside, "have a mark outside the image", "location_outside")
+
+
+def _numbers(column: pd.Series) -> FloatArray:
+    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+
+
+def _refuse(rows: BoolArray, problem: str, code: str, table: str = "readers") -> None:
+    if rows.any():
+        count = int(rows.sum())
+        raise EvaluationError(
+            f"{count} row{'s' if count > 1 else ''} of the {table} table (first: row "
+            f"{int(np.argmax(rows)) + 1}) {problem}",
+            code=code,
+        )
