@@ -99,7 +99,8 @@ def network_spec(
     if version != "1.5" or stochastic_depth != 0:
         raise ModelError(
             f"version={version!r}, stochastic_depth={stochastic_depth!r}: a DenseNet has neither "
-            f"versions nor residual branches; leave both at their defaults",
+            f'versions nor residual branches; leave version at "1.5", and set stochastic_depth to '
+            f"0 (some recipes have another value)",
             code="incompatible_options",
         )
     return densenet_spec(variant, **options)

@@ -16,6 +16,7 @@ from medres.backbones import (
     fused_training_copy,
     pyramid,
 )
+from medres.explain import saliency_map
 
 #: Two layers in each block, so that every kind of layer is there.
 TINY = DenseNetSpec((2, 2, 2, 2), growth=4, width=8)
@@ -246,6 +247,26 @@ def test_it_trains_under_xla() -> None:
     model.compile(keras.optimizers.Adam(0.02), loss, jit_compile=True)
     history = model.fit(images, labels, batch_size=16, epochs=8, verbose=0, shuffle=False)
     assert history.history["loss"][-1] < 0.5 * history.history["loss"][0]
+
+
+def test_grad_cam_is_the_formula_on_the_last_feature_map() -> None:
+    """The last feature map is never negative: with positive weights of the head, Grad-CAM is its
+    weighted sum; with negative weights it is zero.
+    """
+    model = randomised(medres.classifier("densenet10_k4", (16, 16, 1), 1, stem="cifar"))
+    image = np.random.default_rng(3).random((16, 16, 1)).astype("float32")
+    maps = keras.Model(model.input, model.get_layer("stage3").output)(image[None])
+    weights = np.random.default_rng(4).random((maps.shape[-1], 1))
+    expected = np.asarray(maps)[0] @ weights[:, 0] / 16  # a mean over 4 x 4 positions
+    for sign in (1, -1):
+        model.get_layer("logits").set_weights([sign * weights, np.zeros(1)])
+        values = saliency_map(model, image, method="gradcam")
+        assert values.shape == (16, 16)
+        if sign < 0:
+            assert not values.any()
+        else:
+            assert np.corrcoef(values[2::4, 2::4].ravel(), expected.ravel())[0, 1] > 0.9
+            assert values.max() <= expected.max() * (1 + 1e-5)
 
 
 @pytest.mark.parametrize(

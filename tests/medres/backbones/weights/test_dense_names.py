@@ -15,6 +15,7 @@ import medres
 from medres.backbones import DenseNetSpec, backbone, densenet, load_pretrained
 from medres.errors import WeightsError
 
+TINY = DenseNetSpec((2, 2, 2, 2), growth=4, width=8)
 TORCH_VARIABLES = {
     "kernel": "weight",
     "gamma": "weight",
@@ -184,6 +185,15 @@ def test_keras_applications_gives_the_same_output(application: keras.Model, tmp_
     np.testing.assert_allclose(np.asarray(target((image + 1) / 2)), expected, atol=1e-5)
 
 
+def test_a_file_of_this_package(tmp_path: Path) -> None:
+    source = randomised(backbone(TINY, (32, 32, 3)))
+    source.save(tmp_path / "own.keras")
+    target = backbone(TINY, (32, 32, 3))
+    report = load_pretrained(target, tmp_path / "own.keras")
+    np.testing.assert_array_equal(output(target), output(source))
+    assert (report.kind, report.missing, report.probe_difference) == ("medres", (), 0)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("variant", [169, 201])
 def test_deeper_keras_applications(variant: int, tmp_path: Path) -> None:
@@ -216,9 +226,6 @@ def test_older_keras_files_have_slashes_in_the_names(
         np.testing.assert_array_equal(
             target.get_layer(ours).get_weights(), application.get_layer(theirs).get_weights()
         )
-
-
-TINY = DenseNetSpec((2, 2, 2, 2), growth=4, width=8)
 
 
 class TestRefusals:
