@@ -22,7 +22,12 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECRET = "yellow-feathers"
-SHORT = ("how-to/evaluate.md", "how-to/augment.md", "explanation/residual-learning.md")
+SHORT = (
+    "how-to/evaluate.md",
+    "how-to/augment.md",
+    "explanation/residual-learning.md",
+    "explanation/dense-connections.md",
+)
 LONG = ("tutorial.md", "how-to/serve.md", "how-to/ct.md", "coming-from.md")
 
 
