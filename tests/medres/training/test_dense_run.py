@@ -100,9 +100,10 @@ def test_options_that_only_resnets_have_are_refused_before_training(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_densenet_121_is_trained_saved_opened_and_used(tiny_work: Path, tmp_path: Path) -> None:
-    options = OPTIONS | {"model": "densenet121", "stem": None, "preset": "xray-64"}
-    run = medres.train(tiny_work, **options, epochs=2, out=tmp_path / "run")
+    options = OPTIONS | {"model": "densenet121", "stem": "imagenet", "preset": "xray-64"}
+    run = medres.train(tiny_work, **options, epochs=1, out=tmp_path / "run")
     row = Manifest.load(tiny_work).table.iloc[0]
     prediction = medres.load(run.artefact).predict([Path(row.source) / row.path])
     assert 0 <= prediction.probabilities["square"] <= 1
