@@ -107,8 +107,5 @@ def test_densenet_121_is_trained_saved_opened_and_used(tiny_work: Path, tmp_path
     row = Manifest.load(tiny_work).table.iloc[0]
     prediction = medres.load(run.artefact).predict([Path(row.source) / row.path])
     assert 0 <= prediction.probabilities["square"] <= 1
-    assert keras.saving.load_model(run.artefact).get_layer("stage4").output.shape[1:] == (
-        8,
-        8,
-        1024,
-    )
+    model = keras.saving.load_model(run.artefact)
+    assert model.get_layer("stage4").output.shape[1:] == (2, 2, 1024)
