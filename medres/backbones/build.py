@@ -9,8 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from medres.backbones.blocks import LayerFactory, Tensor, residual_block
+from medres.backbones.blocks import residual_block
 from medres.backbones.blocks import stem as build_stem
+from medres.backbones.dense.blocks import dense_stage, dense_stem
+from medres.backbones.dense.spec import DenseNetSpec
+from medres.backbones.dense.variants import densenet_spec
+from medres.backbones.layer_factory import LayerFactory, Tensor
 from medres.backbones.spec import ResNetSpec
 from medres.backbones.variants import model_name, resnet_spec
 from medres.errors import ModelError
@@ -74,26 +78,94 @@ def resnet(
     return backbone(spec, input_shape, name=name)
 
 
+def densenet(
+    variant: int | str,
+    input_shape: Sequence[int | None],
+    *,
+    stem: str = "imagenet",
+    growth: int | None = None,
+    bottleneck: bool | None = None,
+    compression: float | None = None,
+    width: int | None = None,
+    norm: str = "batch",
+    name: str | None = None,
+    **spec_fields: Any,
+) -> keras.Model:
+    """A DenseNet without global pooling and classifier. Input: float32 `image` of `input_shape`;
+    output: the last feature map, normalized and activated.
+
+    variant: 121, 161, 169, 201, 264 (or "densenet121"); with stem="cifar" a depth 3n+4, or 6n+4
+        with bottlenecks, such as 40, 100, "densenet100_k24" or "densenet_bc100_k12" (with
+        bottleneck and compression).
+    input_shape, norm, name: as for `resnet`.
+    stem: "imagenet" (7x7/2 and pool), "small" (3x3, no pool, four stages), "cifar" (3x3, three
+        stages).
+    growth: channels that each layer adds; None: the variant's own, 12 for stem="cifar".
+    bottleneck: a 1x1 convolution before each 3x3. compression: the part of the channels that a
+        transition keeps. None: the variant's own: True and 0.5; for stem="cifar" False and 1,
+        unless the name has the letters "bc".
+    width: channels of the stem; None: twice the growth, or 16 for stem="cifar" without compression.
+    spec_fields: other fields of DenseNetSpec: norm_epsilon, conv_bias.
+
+    The outputs of the dense blocks are the layers "stage1", "stage2", ...: each but the last
+    precedes the norm of the transition after it. Where a side is odd, a transition leaves the last
+    row or column out, as torchvision and keras.applications do. Raises ModelError if the variant,
+    an option or the shape is invalid.
+
+    >>> import medres
+    >>> model = medres.backbones.densenet(40, (32, 32, 3), stem="cifar", growth=12)
+    >>> model.output_shape, model.get_layer("stage1").output.shape
+    ((None, 8, 8, 448), (None, 32, 32, 160))
+    """
+    spec = densenet_spec(
+        variant,
+        stem=stem,
+        growth=growth,
+        bottleneck=bottleneck,
+        compression=compression,
+        width=width,
+        norm=norm,
+        **spec_fields,
+    )
+    return backbone(spec, input_shape, name=name)
+
+
 def backbone(
-    spec: ResNetSpec, input_shape: Sequence[int | None], *, name: str | None = None
+    spec: ResNetSpec | DenseNetSpec, input_shape: Sequence[int | None], *, name: str | None = None
 ) -> keras.Model:
     """The functional model of a spec: `image` -> the last feature map."""
     image = keras.Input(checked_shape(spec, input_shape), name="image", dtype="float32")
     return functional(image, features(spec, image), name or model_name(spec))
 
 
-def features(spec: ResNetSpec, x: Tensor) -> Tensor:
+def features(spec: ResNetSpec | DenseNetSpec, x: Tensor) -> Tensor:
     """Apply the network of `spec` to a symbolic tensor (batch, [depth,] height, width, channels)
     and return the last feature map.
     """
-    net = LayerFactory(spec, rank=len(x.shape) - 2)
+    rank = len(x.shape) - 2
+    if isinstance(spec, DenseNetSpec):
+        return _dense_features(LayerFactory(spec, rank), x)
+    return _residual_features(LayerFactory(spec, rank), x)
+
+
+def _residual_features(net: LayerFactory[ResNetSpec], x: Tensor) -> Tensor:
     x = build_stem(net, x)
-    for number, blocks in enumerate(spec.stages(), start=1):
+    for number, blocks in enumerate(net.spec.stages(), start=1):
         for block in blocks:
             x = residual_block(net, x, block)
-        if spec.version == "2" and number == len(spec.depths):
+        if net.spec.version == "2" and number == len(net.spec.depths):
             x = net.relu(net.norm(x, "last_norm"), "last_relu")
         x = keras.layers.Identity(name=f"stage{number}")(x)
+    return x
+
+
+def _dense_features(net: LayerFactory[DenseNetSpec], x: Tensor) -> Tensor:
+    x = dense_stem(net, x)
+    for number, stage in enumerate(net.spec.stages(), start=1):
+        x = dense_stage(net, x, stage)
+        if number == len(net.spec.depths):
+            x = net.relu(net.norm(x, "last_norm"), "last_relu")
+        x = keras.layers.Identity(name=stage.name)(x)
     return x
 
 
@@ -107,7 +179,7 @@ def pyramid(model: keras.Model) -> keras.Model:
     if not names:
         raise ModelError(
             f"model {model.name!r} has no layer named stage1: build it with "
-            f"medres.backbones.resnet",
+            f"medres.backbones.resnet or medres.backbones.densenet",
             code="no_stages",
         )
     return functional(
@@ -129,7 +201,9 @@ def functional(inputs: Tensor, outputs: Any, name: str | None = None) -> keras.M
         sys.setrecursionlimit(limit)
 
 
-def checked_shape(spec: ResNetSpec, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+def checked_shape(
+    spec: ResNetSpec | DenseNetSpec, input_shape: Sequence[int | None]
+) -> tuple[int | None, ...]:
     """`input_shape` as a tuple of int or None. Raises ModelError if the network cannot take it."""
     shape = tuple(input_shape) if isinstance(input_shape, Sequence | np.ndarray) else (input_shape,)
     if len(shape) not in (3, 4):

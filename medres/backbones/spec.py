@@ -17,8 +17,9 @@ pool in the shortcut. Basic blocks are the same in "1" and "1.5".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, TypeGuard
 
 from medres.errors import ModelError
 
@@ -100,37 +101,18 @@ class ResNetSpec:
         one_of("stem", self.stem, STEMS)
         one_of("norm", self.norm, NORMS)
         one_of("channel_padding", self.channel_padding, CHANNEL_PADDINGS)
-        _whole("width", self.width, 4)
-        _whole("cardinality", self.cardinality, 1)
-        _whole("group_width", self.group_width, 1)
-        if isinstance(self.depths, list):
-            object.__setattr__(self, "depths", tuple(self.depths))
-        if not isinstance(self.depths, tuple):
-            raise ModelError(
-                f"depths {self.depths!r}: give the number of blocks per stage, such as "
-                f"(3, 4, 6, 3)",
-                code="depths",
-            )
-        for depth in self.depths:
-            _whole("depths", depth, 1)
+        whole_number("width", self.width, 4)
+        whole_number("cardinality", self.cardinality, 1)
+        whole_number("group_width", self.group_width, 1)
+        object.__setattr__(self, "depths", stage_depths(self.depths, self.stem))
         for switch in ("residual", "conv_bias", "zero_gamma", "squeeze_excite"):
             one_of(switch, getattr(self, switch), (True, False))
-        stages = 3 if self.stem == "cifar" else 4
-        if len(self.depths) != stages:
-            raise ModelError(
-                f"depths {self.depths}: stem={self.stem!r} has {stages} stages; give {stages} "
-                f"numbers of blocks",
-                code="depths",
-            )
-        if not (_is_number(self.stochastic_depth) and 0 <= self.stochastic_depth < 1):
+        if not (is_number(self.stochastic_depth) and 0 <= self.stochastic_depth < 1):
             raise ModelError(
                 f"stochastic_depth {self.stochastic_depth!r}: give a probability in [0, 1)",
                 code="out_of_range",
             )
-        if not (_is_number(self.norm_epsilon) and 0 < self.norm_epsilon < 1):
-            raise ModelError(
-                f"norm_epsilon {self.norm_epsilon!r}: give a number in (0, 1)", code="out_of_range"
-            )
+        check_epsilon(self.norm_epsilon)
         self._check_combinations()
 
     def _check_combinations(self) -> None:
@@ -184,6 +166,14 @@ class ResNetSpec:
             return filters
         return filters * self.group_width // 64 * self.cardinality
 
+    def convolutions(self) -> Iterator[tuple[str, int]]:
+        """The names and the channels of the first and the last convolution of each block."""
+        last = "conv2" if self.block == "basic" else "conv3"
+        for blocks in self.stages():
+            for block in blocks:
+                yield f"{block.name}_conv1", block.bottleneck_channels
+                yield f"{block.name}_{last}", block.outputs
+
     def stages(self) -> Iterator[list[BlockConfig]]:
         """The blocks of each stage in order, named stage1_block1 and so on."""
         channels, dilation, total_stride, count = self.width, 1, STEM_STRIDE[self.stem], 0
@@ -223,12 +213,54 @@ def one_of(what: str, value: object, allowed: tuple) -> None:
         )
 
 
-def _whole(what: str, value: object, low: int) -> None:
+def stage_depths(depths: object, stem: str) -> tuple[int, ...]:
+    """`depths` as a tuple. Raises ModelError unless it has a number of blocks for each stage."""
+    if not isinstance(depths, list | tuple):
+        raise ModelError(
+            f"depths {depths!r}: give the number of blocks per stage, such as (3, 4, 6, 3)",
+            code="depths",
+        )
+    for depth in depths:
+        whole_number("depths", depth, 1)
+    stages = 3 if stem == "cifar" else 4
+    if len(depths) != stages:
+        raise ModelError(
+            f"depths {tuple(depths)}: stem={stem!r} has {stages} stages; give {stages} numbers of "
+            f"blocks",
+            code="depths",
+        )
+    return tuple(depths)
+
+
+def check_epsilon(epsilon: object) -> None:
+    if not (is_number(epsilon) and 0 < epsilon < 1):
+        raise ModelError(f"norm_epsilon {epsilon!r}: give a number in (0, 1)", code="out_of_range")
+
+
+def whole_number(what: str, value: object, low: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ModelError(
             f"{what} {value!r}: give a whole number of {low} or more", code="out_of_range"
         )
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def differing_fields(spec: Any, variant_spec: Any, named: Container[str]) -> str:
+    """The suffix of a network's name: each field, except those already `named`, in which its spec
+    differs from that of the variant. `shortcut` "A" -> "_shortcutA", `conv_bias` True ->
+    "_conv_bias", False -> "_no_conv_bias".
+    """
+    suffix = ""
+    for field in fields(spec):
+        value = getattr(spec, field.name)
+        if field.name in named or value == getattr(variant_spec, field.name):
+            continue
+        suffix += (
+            f"_{'' if value else 'no_'}{field.name}"
+            if isinstance(value, bool)
+            else (f"_{field.name}{value}")
+        )
+    return suffix

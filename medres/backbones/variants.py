@@ -1,4 +1,5 @@
-"""The table of variants: a name -> the specification of a ResNet. Adding a variant is one row here.
+"""The table of variants: a name -> the specification of a ResNet. Adding a variant is one row here;
+DenseNets have a table of their own in `medres.backbones.dense.variants`.
 
 A row whose numbers need a new field also changes `spec.py` (the field) and `blocks.py` (its layer).
 """
@@ -9,7 +10,9 @@ import re
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from medres.backbones.spec import BLOCKS, STEMS, ResNetSpec, one_of
+from medres.backbones.dense.spec import DenseNetSpec
+from medres.backbones.dense.variants import DENSENETS, densenet_name, densenet_spec
+from medres.backbones.spec import BLOCKS, STEMS, ResNetSpec, differing_fields, one_of
 from medres.errors import ModelError
 
 
@@ -82,7 +85,28 @@ def resnet_spec(
     )
 
 
-def model_name(spec: ResNetSpec) -> str:
+def network_spec(
+    variant: int | str, *, version: str = "1.5", stochastic_depth: float = 0.0, **options: Any
+) -> ResNetSpec | DenseNetSpec:
+    """The spec of any variant: of a DenseNet if the name says so, otherwise of a ResNet. The
+    options are those of `resnet_spec` or `densenet_spec`. Raises ModelError.
+
+    >>> network_spec("densenet121").depth, network_spec(50).depth
+    (121, 50)
+    """
+    if not str(variant).startswith("densenet"):
+        return resnet_spec(variant, version=version, stochastic_depth=stochastic_depth, **options)
+    if version != "1.5" or stochastic_depth != 0:
+        raise ModelError(
+            f"version={version!r}, stochastic_depth={stochastic_depth!r}: a DenseNet has neither "
+            f'versions nor residual branches; leave version at "1.5", and set stochastic_depth to '
+            f"0 (some recipes have another value)",
+            code="incompatible_options",
+        )
+    return densenet_spec(variant, **options)
+
+
+def model_name(spec: ResNetSpec | DenseNetSpec) -> str:
     """The name of a network: its variant, its version and stem, then every other field that differs
     from the variant's. Different specs have different names.
 
@@ -91,6 +115,8 @@ def model_name(spec: ResNetSpec) -> str:
     >>> model_name(resnet_spec(20, stem="cifar", residual=False, width=32))
     'plain20_cifar_width32'
     """
+    if isinstance(spec, DenseNetSpec):
+        return densenet_name(spec)
     name, variant_spec = _nearest_variant(spec)
     if not spec.residual:
         name = f"plain_{name}".replace("plain_resnet", "plain")
@@ -100,21 +126,10 @@ def model_name(spec: ResNetSpec) -> str:
         name += f"_v{spec.version}"
     if spec.stem != "imagenet":
         name += f"_{spec.stem}"
-    for field in fields(ResNetSpec):
-        value = getattr(spec, field.name)
-        if field.name not in _IN_NAME and value != getattr(variant_spec, field.name):
-            name += f"_{_suffix(field.name, value)}"
-    return name
+    return name + differing_fields(spec, variant_spec, _IN_NAME)
 
 
 _IN_NAME = ("block", "depths", "residual", "version", "stem")  # they come first in the name
-
-
-def _suffix(field: str, value: object) -> str:
-    """`shortcut` "A" -> "shortcutA", `conv_bias` True -> "conv_bias", False -> "no_conv_bias"."""
-    if isinstance(value, bool):
-        return field if value else f"no_{field}"
-    return f"{field}{value}"
 
 
 def _nearest_variant(spec: ResNetSpec) -> tuple[str, ResNetSpec]:
@@ -153,8 +168,8 @@ def _table_row(variant: int | str) -> Variant:
     name = f"resnet{variant}" if not isinstance(variant, str) or variant.isdigit() else variant
     if name not in VARIANTS:
         raise ModelError(
-            f"variant {variant!r} is unknown: choose from {', '.join(VARIANTS)}, or 6n+2 with "
-            f'stem="cifar"',
+            f"variant {variant!r} is unknown: choose from {', '.join([*VARIANTS, *DENSENETS])}, "
+            f'or 6n+2 with stem="cifar"',
             code="unknown_variant",
         )
     return VARIANTS[name]

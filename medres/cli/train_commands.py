@@ -23,7 +23,7 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="resnet18 (default), resnet34, resnet50, ..., or a .keras file with a backbone."
+            help="resnet18 (default), resnet34, densenet121, ..., or a .keras file with a backbone."
         ),
     ] = None,
     preset: Annotated[

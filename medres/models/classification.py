@@ -15,7 +15,7 @@ import keras  # noqa: E402
 
 from data_pipelines.pixels.ct_windows import WINDOWS  # noqa: E402
 from medres.backbones.build import checked_shape, features, functional  # noqa: E402
-from medres.backbones.variants import model_name, resnet_spec  # noqa: E402
+from medres.backbones.variants import model_name, network_spec  # noqa: E402
 from medres.errors import ModelError  # noqa: E402
 from medres.tasks import Task, default_task, task_named  # noqa: E402
 
@@ -45,7 +45,8 @@ def classifier(
         receives 2 x - 1, in -1..1. These steps are float32 under every dtype policy.
     activation: None gives logits; "sigmoid" (binary, multilabel) or "softmax" (multiclass) adds the
         layer `probability`.
-    backbone_options: as for `medres.backbones.resnet`.
+    backbone_options: as for `medres.backbones.resnet`, or for `medres.backbones.densenet` if the
+        variant is a DenseNet, such as "densenet121".
 
     Raises ModelError. The model keeps neither the class names nor the task: the saved medres file
     has them in its card.
@@ -62,7 +63,7 @@ def classifier(
             code="wrong_activation",
         )
     name = backbone_options.pop("name", None)
-    spec = resnet_spec(variant, **backbone_options)
+    spec = network_spec(variant, **backbone_options)
     image = keras.Input(checked_shape(spec, input_shape), name="image", dtype="float32")
     x = features(spec, scaled(image, windows))
     x = getattr(keras.layers, f"GlobalAveragePooling{len(image.shape) - 2}D")(name="pooled")(x)

@@ -11,8 +11,9 @@ from data_pipelines.errors import SpecError
 from medres.artefact.card import Card
 from medres.artefact.graph.options import SHARED, title
 from medres.artefact.graph_check import MAX_LAYERS
+from medres.backbones.dense.spec import DenseNetSpec
 from medres.backbones.spec import ResNetSpec
-from medres.backbones.variants import resnet_spec
+from medres.backbones.variants import network_spec
 from medres.errors import ArtefactError, MedresError
 from medres.tasks import task_named
 
@@ -79,16 +80,12 @@ def _expected_sizes(card: Card) -> Iterator[tuple[str, Any]]:
         raise ValueError
     for number in range(len(network["windows"] or ())):
         yield f"window{number + 1}", None
-    last = "conv2" if spec.block == "basic" else "conv3"
-    for blocks in spec.stages():
-        for block in blocks:
-            yield f"{block.name}_conv1", block.bottleneck_channels
-            yield f"{block.name}_{last}", block.outputs
+    yield from spec.convolutions()
 
 
-def _spec(network: dict[str, Any]) -> ResNetSpec:
+def _spec(network: dict[str, Any]) -> ResNetSpec | DenseNetSpec:
     options = {key: network[key] for key in ("version", "stem", "width")}
-    return resnet_spec(network["variant"], **options)
+    return network_spec(network["variant"], **options)
 
 
 def logit_model(card: Card) -> keras.Model:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from medres.errors import WeightsError
 
 Arrays = dict[str, np.ndarray]
+DENSE_LAYER = re.compile(r"stage\d_(layer\d+|transition)_")
 
 # How the source scaled x in 0..1, per channel in its own order: gain x + shift.
 IMAGENET_MEAN, IMAGENET_DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -44,13 +47,17 @@ def absorb_scaling(arrays: Arrays, scaling: str, adapted: dict[str, str]) -> Arr
 
 def fold_biases(arrays: Arrays, model_names: set[str], adapted: dict[str, str]) -> Arrays:
     """The arrays, with each convolution bias that the model lacks moved into the batch
-    normalization after it: mean - bias.
+    normalization after it: mean - bias. Within a DenseNet the normalization comes before the
+    convolution, so those biases stay.
     """
     arrays = dict(arrays)
     for name in [
         name
         for name in arrays
-        if "conv" in name and name.endswith("/bias") and name not in model_names
+        if "conv" in name
+        and name.endswith("/bias")
+        and name not in model_names
+        and not DENSE_LAYER.match(name)
     ]:
         mean = name.replace("conv", "norm").replace("/bias", "/moving_mean")
         if mean in arrays and arrays[mean].shape == arrays[name].shape:

@@ -33,7 +33,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         raise WeightsError(
             f"weights file {path} does not exist or is not a file", code="no_such_file"
         )
-    if path.suffix in (".pth", ".pt", ".th"):
+    if path.suffix in (".pth", ".pt", ".th") or path.name.endswith(".pth.tar"):
         return read_torch(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
@@ -80,7 +80,8 @@ def _legacy(group: Any) -> dict[str, np.ndarray]:
     for layer in map(_text, group.attrs.get("layer_names", ())):
         for name in map(_text, group[layer].attrs["weight_names"]):
             *path, variable = name.split(":")[0].split("/")
-            arrays[f"{path[-1] if path else layer}/{variable}"] = group[layer][name][()]
+            is_whole = not path or "/".join(path) == layer  # older names have a slash: conv1/bn
+            arrays[f"{layer if is_whole else path[-1]}/{variable}"] = group[layer][name][()]
     return arrays
 
 

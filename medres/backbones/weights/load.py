@@ -68,17 +68,19 @@ def load_pretrained(
     nothing is changed.
 
     path_or_mapping: `.keras`, `.h5` or `.weights.h5` of this package, of keras.applications' v1
-        ResNets or of RadImageNet; a state dict of torchvision, timm, akamaster, RadImageNet or
-        MedicalNet as `.safetensors`, `.pth`, `.pt` or `.th` (read without running pickled code); or
-        a mapping of such names to arrays.
+        ResNets or DenseNets, or of RadImageNet; a state dict of torchvision, timm, akamaster,
+        RadImageNet, MedicalNet, CheXNet, TorchXRayVision or MONAI's DenseNets as `.safetensors`,
+        `.pth`, `.pth.tar`, `.pt` or `.th` (read without running pickled code); or a mapping of such
+        names to arrays.
     rgb: how the three input channels of the stem become the n channels of the model. "sum": each
         is the sum of the three divided by n, so that n equal channels give the output of a gray RGB
         image. "mean": each is their mean. "copy": red, green, blue, red, ...
     scaling: the input scaling that the weights were trained with, for a model whose stem receives
         2 x - 1 of x in 0..1, as that of a classifier does. "imagenet": (x - mean) / standard
-        deviation per channel (torchvision, timm); "caffe": 255 x minus the mean, in the order blue,
-        green, red (keras.applications). It is folded into the stem, which is exact except for the
-        zeros around the image. None: the weights are not changed.
+        deviation per channel (torchvision, timm, the DenseNets of keras.applications); "caffe":
+        255 x minus the mean, in the order blue, green, red (its ResNets). It is folded into the
+        stem, which is exact except for the zeros around the image. None: the weights are not
+        changed.
     partial: True loads the weights that fit and reports the others; False raises WeightsError with
         a list of the differences.
 
@@ -185,7 +187,7 @@ def _is_3d(weights: SourceWeights) -> bool:
     return np.ndim(weights.arrays.get("stem_conv/kernel", 0)) == 5
 
 
-NOT_IN_TRUNK = "not part of the trunk of a ResNet"
+NOT_IN_TRUNK = "not part of the trunk"
 NOT_IN_MODEL = "the model has no such weight"
 
 

@@ -6,6 +6,8 @@ torch               layer1.0.conv1.weight       torchvision, timm, akamaster (li
                                                 (module., conv_seg)
                     backbone.4.0.conv1.weight   RadImageNet's .pt: the children of a Sequential by
                                                 number
+
+The names of DenseNets are in `dense_names`.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medres.backbones.weights import dense_names
+from medres.backbones.weights.dense_names import HEAD
 from medres.errors import WeightsError
 
-HEAD = "logits"
 TRUNK = re.compile(r"^(conv\d|bn1|layer\d|stem|stage\d|last)")
 
-PREFIX = re.compile(r"^(?:(?:module|model|backbone|encoder|net)\.)+")
+PREFIX = re.compile(r"^(?:(?:module|model|backbone|encoder|net|densenet\d+)\.)+")
 SEQUENTIAL = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 TORCH = [
     (r"^conv1$", "stem_conv"),
@@ -60,11 +63,12 @@ class SourceWeights:
 
 
 def translate(raw: Mapping[str, np.ndarray]) -> SourceWeights:
-    """Rename and transpose. Raises WeightsError if the names are not those of a ResNet, or of a
-    trunk with parts that this package does not build.
+    """Rename and transpose. Raises WeightsError if the names are not those of a ResNet or
+    DenseNet, or of a trunk with parts that this package does not build.
     """
     kind = _kind(raw)
     sequential = kind == "torch" and _is_sequential(raw)
+    dense = kind != "medres" and dense_names.is_dense(raw)
     arrays: dict[str, np.ndarray] = {}
     names: dict[str, str] = {}
     foreign = []
@@ -72,7 +76,11 @@ def translate(raw: Mapping[str, np.ndarray]) -> SourceWeights:
         if name.endswith("num_batches_tracked"):
             continue  # a counter of torch that is not a weight
         plain = _plain(name, sequential=sequential) if kind == "torch" else name
-        ours = _torch(plain, array) if kind == "torch" else _keras(name)
+        if dense:
+            rename = dense_names.torch_name if kind == "torch" else dense_names.keras_name
+            ours = rename(plain)
+        else:
+            ours = _torch(plain, array) if kind == "torch" else _keras(name)
         if ours is None:
             foreign.append(name)
         elif ours in arrays:
@@ -83,7 +91,8 @@ def translate(raw: Mapping[str, np.ndarray]) -> SourceWeights:
         else:
             arrays[ours] = _keras_layout(array, ours) if kind == "torch" else np.asarray(array)
             names[ours] = name
-    unsupported = [name for name in foreign if TRUNK.match(_plain(name, sequential=sequential))]
+    trunk = dense_names.TRUNK if dense else TRUNK
+    unsupported = [name for name in foreign if trunk.match(_plain(name, sequential=sequential))]
     if unsupported:
         raise WeightsError(
             f"{len(unsupported)} weights belong to a trunk that this package does not build: "
@@ -109,8 +118,9 @@ def _kind(raw: Mapping[str, np.ndarray]) -> str:
         return "torch"
     first_names = ", ".join(sorted(raw)[:3]) or "nothing"
     raise WeightsError(
-        f"the names are not those of a ResNet of medres, keras.applications or torch, which begin "
-        f"with stem_conv/, conv1_conv/ or conv1.weight; the first names are: {first_names}",
+        f"the names are not those of a ResNet or DenseNet of medres, keras.applications or torch, "
+        f"which begin with stem_conv/, conv1_conv/, conv1.weight or features.conv0.weight; the "
+        f"first names are: {first_names}",
         code="unknown_names",
     )
 

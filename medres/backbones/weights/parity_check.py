@@ -4,6 +4,7 @@ give the same features.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import keras
@@ -12,7 +13,16 @@ import numpy as np
 from medres.backbones.build import functional
 from medres.backbones.weights.names import SourceWeights
 
-APPLICATIONS = {6: "ResNet50", 23: "ResNet101", 36: "ResNet152"}  # by the number of blocks of conv4
+# By the blocks of a ResNet, or the layers of a DenseNet, in the third stage.
+APPLICATIONS = {
+    ("block", 6): "ResNet50",
+    ("block", 23): "ResNet101",
+    ("block", 36): "ResNet152",
+    ("layer", 24): "DenseNet121",
+    ("layer", 32): "DenseNet169",
+    ("layer", 48): "DenseNet201",
+}
+UNIT = re.compile(r"stage3_(block|layer)\d+_conv1/kernel")
 SIDE = 64  # pixels of the random image, where the size of the model is not fixed
 
 
@@ -61,12 +71,11 @@ def trunk(model: keras.Model) -> keras.Model:
 
 def _application(weights: SourceWeights) -> tuple[keras.Model | None, str | None]:
     """keras.applications' own network with these weights."""
-    blocks = sum(
-        name.startswith("stage3_") and name.endswith("_conv1/kernel") for name in weights.arrays
-    )
-    if blocks not in APPLICATIONS:
-        return None, "keras.applications has no ResNet of this depth"
-    source = getattr(keras.applications, APPLICATIONS[blocks])(weights=None, include_top=False)
+    units = [match[1] for name in weights.arrays if (match := UNIT.fullmatch(name))]
+    network = APPLICATIONS.get((units[0], len(units))) if units else None
+    if network is None:
+        return None, "keras.applications has no ResNet or DenseNet of this depth"
+    source = getattr(keras.applications, network)(weights=None, include_top=False)
     arrays = {theirs: weights.arrays[ours] for ours, theirs in weights.names.items()}
     for layer in source.layers:
         for variable in layer.weights:

@@ -33,7 +33,7 @@ MAX_DIFFERENCES = 6  # named in a message
 class RunOptions(BaseModel):
     """All settings of a run that are not fields of its recipe, with their defaults.
 
-    model: resnet18, resnet34, resnet50, ..., or a .keras file with your own backbone.
+    model: resnet18, resnet34, densenet121, ..., or a .keras file with your own backbone.
     preset: the name of a preprocessing preset, or a spec of data_pipelines.preprocessing.spec;
         None: xray-224 or ct-256, according to the manifest.
     recipe: the name of the recipe to start from.

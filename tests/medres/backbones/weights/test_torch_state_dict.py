@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import struct
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from helpers import raises_code
 
+from medres.backbones.weights.files import read_weights
 from medres.backbones.weights.safe_unpickler import Reader
 from medres.backbones.weights.torch_state_dict import MAGIC, read_safetensors, read_torch
 from medres.errors import WeightsError
@@ -131,6 +133,16 @@ def test_the_zip_container(tmp_path: Path) -> None:
     assert set(read) == {"weight", "turned"}
     np.testing.assert_array_equal(read["weight"], WEIGHT)
     np.testing.assert_array_equal(read["turned"], WEIGHT.transpose())
+
+
+def test_the_suffix_pth_tar(tmp_path: Path) -> None:
+    root = {"state_dict": {"x": tensor("0", WEIGHT)}, "epoch": 3}
+    path = write_zip(tmp_path / "m-1.pth.tar", root, {"0": WEIGHT.tobytes()})
+    np.testing.assert_array_equal(read_weights(path)["x"], WEIGHT)
+    with tarfile.open(tmp_path / "real.pth.tar", "w") as archive:
+        archive.add(__file__, "m.py")
+    with raises_code(WeightsError, "damaged_file", "real.pth.tar"):
+        read_weights(tmp_path / "real.pth.tar")
 
 
 def test_a_part_of_a_storage(tmp_path: Path) -> None:
