@@ -40,6 +40,14 @@ KEYS: dict[str, Level] = {
     "patient_id": "patient",
     "accession_number": "study",
 }
+#: DICOM keyword -> the key that it is
+DICOM_KEYWORDS = {
+    "SOPInstanceUID": "sop_instance_uid",
+    "SeriesInstanceUID": "series_instance_uid",
+    "StudyInstanceUID": "study_instance_uid",
+    "PatientID": "patient_id",
+    "AccessionNumber": "accession_number",
+}
 SUBGROUP_COLUMNS = ("age", "sex", "view", "site")
 #: other names of the three splits -> ours
 SPLIT_ALIASES = {
@@ -128,8 +136,8 @@ def read_labels(
 ) -> Labels:
     """Read a labels CSV.
 
-    The key is the first present column of KEYS; accession_number comes before a patient_id that
-    several rows share. `findings` names the finding columns; without it they are the columns that
+    The key is the first present column of KEYS, also under its DICOM keyword (see DICOM_KEYWORDS);
+    accession_number comes before a patient_id that several rows share. `findings` names the finding columns; without it they are the columns that
     contain only 0, 1, -1 and empty cells (see label_value for other spellings), or the text column
     `class`. Covariates (see is_covariate) and constant columns are findings only if named.
     `readers` says how several rows of one key are combined: see reconcile. beside_others: other
@@ -139,9 +147,9 @@ def read_labels(
     and others name the reason in `.code`; the message names the column and the row, never a cell.
     """
     path = Path(path)
-    table = read_csv(path)
+    table, keyword_notes = _with_keys_by_keyword(read_csv(path))
     key = _key_column(table, path)
-    notes = list(table.attrs["notes"])
+    notes = [*table.attrs["notes"], *keyword_notes]
     names = tuple(dict.fromkeys(findings))
     if beside_others:
         names = tuple(name for name in names if name in table)
@@ -243,6 +251,20 @@ def metadata_columns(table: pd.DataFrame, path: Path) -> dict[str, pd.Series]:
         if name in ("view", "site", patient) or str(name).startswith("meta:"):
             columns[str(name)] = table[name]
     return columns
+
+
+def _with_keys_by_keyword(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table with the columns that are named by a DICOM keyword under our names, and a note for
+    each.
+    """
+    names = {
+        keyword: name
+        for keyword, name in DICOM_KEYWORDS.items()
+        if keyword in table and name not in table
+    }
+    renamed = table.rename(columns=names)
+    renamed.attrs = table.attrs
+    return renamed, [f"column {keyword} is read as {name}" for keyword, name in names.items()]
 
 
 def _key_column(table: pd.DataFrame, path: Path) -> str:

@@ -7,7 +7,7 @@ import pytest
 from helpers import raises_code
 
 from data_pipelines.errors import LabelError
-from data_pipelines.labels.table import Labels, read_labels
+from data_pipelines.labels.table import DICOM_KEYWORDS, Labels, read_labels
 
 
 def read(tmp_path: Path, text: str, **options: tuple[str, ...]) -> Labels:
@@ -100,7 +100,7 @@ def test_an_empty_split_column_is_no_split(tmp_path: Path) -> None:
         ("name,a\nx,1\n", "no_key_column", ("name, a",)),
         ("Path,a\nx,1\n", "no_key_column", ("'Path'", "to path")),
         ("Patient ID,a\nx,1\n", "no_key_column", ("'Patient ID'", "to patient_id")),
-        ("a,StudyInstanceUID\n1,x\n", "no_key_column", ("to study_instance_uid",)),
+        ("a,Study Instance UID\n1,x\n", "no_key_column", ("to study_instance_uid",)),
         ("file name,Gender\nx,1\n", "no_key_column", ("'file name'", "to path")),
         ("path,Class\nx,b\n", "no_finding", ("'Class'", "to class")),
         ("path,a\n,1\n", "empty_key", ("column path, row 2",)),
@@ -177,3 +177,12 @@ def test_a_class_that_is_not_given_is_no_class(tmp_path: Path) -> None:
     assert labels.classes == ("a", "none")
     assert labels.rows["class"].tolist() == ["a", "", "none", "", ""]
     assert any(note.endswith("class 2") for note in labels.notes)
+
+
+@pytest.mark.parametrize(("keyword", "name"), list(DICOM_KEYWORDS.items()))
+def test_a_key_may_have_its_dicom_keyword(tmp_path: Path, keyword: str, name: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"{keyword},pneumonia\n1.2.3,1\n1.2.4,0\n")
+    labels = read_labels(path)
+    assert (labels.key, labels.rows["key"].tolist()) == (name, ["1.2.3", "1.2.4"])
+    assert f"column {keyword} is read as {name}" in labels.notes
