@@ -137,9 +137,10 @@ def read_labels(
     """Read a labels CSV.
 
     The key is the first present column of KEYS, also under its DICOM keyword (see DICOM_KEYWORDS);
-    accession_number comes before a patient_id that several rows share. `findings` names the finding columns; without it they are the columns that
-    contain only 0, 1, -1 and empty cells (see label_value for other spellings), or the text column
-    `class`. Covariates (see is_covariate) and constant columns are findings only if named.
+    accession_number comes before a patient_id that several rows share. `findings` names the finding
+    columns; without it they are the columns that contain only 0, 1, -1 and empty cells (see
+    label_value for other spellings), or the text column `class`. Covariates (see is_covariate) and
+    constant columns are findings only if named.
     `readers` says how several rows of one key are combined: see reconcile. beside_others: other
     tables may have the findings that this one lacks.
 
