@@ -27,11 +27,10 @@ SHORT = (
     "how-to/augment.md",
     "how-to/reader-studies.md",
     "explanation/residual-learning.md",
-    "explanation/dense-connections.md",
 )
 LONG = (
     *("tutorial.md", "how-to/serve.md", "how-to/ct.md", "coming-from.md"),
-    "how-to/keras-fit.md",
+    *("how-to/keras-fit.md", "explanation/dense-connections.md"),
 )
 
 

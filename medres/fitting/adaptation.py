@@ -49,7 +49,7 @@ def adapt(
         keras.applications).
 
     Raises ModelError (codes bad_scaling, bad_classes, bad_window, ...), TrainingError (codes
-    backbone_shape, backbone_layers, backbone_is_classifier, whole_classifier).
+    backbone_shape, backbone_layers, whole_classifier).
     """
     spec = spec_from(preset)
     rules, n_classes = checked_classes(classes, task)

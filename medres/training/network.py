@@ -180,7 +180,7 @@ def classifier_on(backbone: keras.Model, image: Any, x: Any, outputs: int) -> ke
 
     backbone: functional, (batch, H, W, C) -> feature map or vector. image: the input of the model.
     x: made from it, the input of the backbone. Raises TrainingError (codes backbone_shape,
-        backbone_is_classifier, backbone_layers).
+        whole_classifier, backbone_layers).
     """
     expected = backbone.inputs[0].shape
     fits = len(expected) == len(x.shape) and all(
@@ -192,12 +192,7 @@ def classifier_on(backbone: keras.Model, image: Any, x: Any, outputs: int) -> ke
             f"{tuple(x.shape)}: build a backbone with one input of that shape and one output",
             code="backbone_shape",
         )
-    if backbone.outputs[0]._keras_history.operation.name in (HEAD, "probability"):
-        raise TrainingError(
-            f"the model {backbone.name!r} is a classifier, whose head medres.train would add again"
-            f': pass a variant (model="resnet18"), or a backbone (medres.backbones.resnet)',
-            code="backbone_is_classifier",
-        )
+    require_backbone(backbone)
     taken = any(RESERVED.fullmatch(layer.name) for layer in backbone.layers)
     x = rebuild_on(backbone, x, "backbone_" if taken else "")
     if len(x.shape) > 2:
@@ -225,7 +220,8 @@ def require_backbone(model: keras.Model) -> None:
     file, which has the scaling and the head that training adds to a backbone.
     """
     names = {layer.name for layer in model.layers}
-    if {"scale", HEAD} <= names:
+    ends_in_head = model.outputs[0]._keras_history.operation.name in (HEAD, "probability")
+    if ends_in_head or {"scale", HEAD} <= names:
         raise TrainingError(
             f"{model.name!r} is a whole classifier, with its own scaling and its own {HEAD}: "
             f"training adds both to a backbone. Give the variant and the options of the classifier "

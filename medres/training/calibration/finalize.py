@@ -166,7 +166,7 @@ def _class_temperature(logits: ScoredImages, units: AnalysisUnits) -> Calibratio
     index = {key: i for i, key in enumerate(units.key[has_one_class])}
     if not index:
         return identity(len(names), "temperature")
-    unit_of_image = logits.table[SERVED].map(index)
+    unit_of_image = logits.table[SERVED].astype("str").map(index)
     images = unit_of_image.notna().to_numpy()
     scale = temperature(
         logits.scores[images],

@@ -321,7 +321,7 @@ def test_backbones_that_cannot_be_served_are_refused_before_the_first_step(
 
 def test_a_classifier_as_backbone_gets_a_clear_answer(tiny_work: Path, tmp_path: Path) -> None:
     model = medres.classifier("resnet10", (32, 32, 1), 1, stem="small", width=8)
-    with raises_code(TrainingError, "backbone_is_classifier", "medres.backbones.resnet"):
+    with raises_code(TrainingError, "whole_classifier", "medres.backbones.resnet"):
         medres.train(tiny_work, model=model, preset="xray-32", epochs=1, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

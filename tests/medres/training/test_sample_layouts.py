@@ -97,7 +97,7 @@ def test_a_series_is_answered_as_its_records_are_scored(
     want = np.asarray(predictor.artefact.model(to_model_units(records, spec)))
     found = predictor.predict(series)
     assert found.refused is None
-    assert found.images == len(records)
+    assert found.n_images == len(records)
     assert found.probabilities["spot"] == pytest.approx(want.max(), abs=1e-5)
     assert found.novelty > 0
 

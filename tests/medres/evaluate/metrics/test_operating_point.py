@@ -197,11 +197,11 @@ def test_points_are_exploratory_only_where_nothing_else_was_given() -> None:
         "n_patients": 3,
     }
     both = choose_thresholds(units, tune, "abc", {"positive": {"rule-out": 0.2}})["positive"]
-    assert [(p.origin, p.name) for p in both] == [("frozen", "default"), ("declared", "rule-out")]
+    assert [(p.origin, p.name) for p in both] == [("declared", "rule-out"), ("frozen", "default")]
     assert [p.name for p in choose_thresholds(units, None, None, 0.25)["positive"]] == ["0.25"]
 
 
-def test_frozen_points_of_an_artefact_keep_their_source_and_come_first() -> None:
+def test_frozen_points_of_an_artefact_keep_their_source() -> None:
     units = units_of(label=[1, 0], score=[0.9, 0.1])
     given = [
         0.5,
@@ -216,8 +216,8 @@ def test_frozen_points_of_an_artefact_keep_their_source_and_come_first() -> None
         },
     ]
     points = choose_thresholds(units, None, None, given)["positive"]
-    assert [(p.origin, p.value) for p in points] == [("frozen", 0.4), ("declared", 0.5)]
-    assert points[0].source == {
+    assert [(p.origin, p.value) for p in points] == [("declared", 0.5), ("frozen", 0.4)]
+    assert points[1].source == {
         "criterion": "youden",
         "split": "tune",
         "n_patients": 12,
@@ -262,7 +262,7 @@ def test_a_criterion_is_found_on_the_tuning_table_and_frozen() -> None:
     units = units_of(label=[0, 1, 1, 0], score=[0.2, 0.3, 0.9, 0.4])
     tune = units_of(label=[0, 0, 0, 1, 1], score=[0.1, 0.35, 0.5, 0.4, 0.8])
     asked = {"screening": "sensitivity:1", "rule-in": "specificity:1"}
-    youden, screening, rule_in = choose_thresholds(units, tune, "abc", None, asked)["positive"]
+    screening, rule_in, youden = choose_thresholds(units, tune, "abc", None, asked)["positive"]
     assert (youden.name, screening.name, rule_in.name) == ("default", "screening", "rule-in")
     assert screening.value == pytest.approx(0.375)  # midway: 0.4 is called, 0.35 is not
     assert rule_in.value == pytest.approx(0.65)
@@ -293,7 +293,7 @@ def test_the_class_that_fixes_a_threshold_is_counted_in_patients() -> None:
         assert class_patients(sample, criterion(text)) == count, text
     units = units_of(label=[0, 1, 1, 0], score=[0.2, 0.3, 0.9, 0.4])
     tune = units_of(label=[0, 0, 0, 1, 1], score=[0.1, 0.35, 0.5, 0.4, 0.8])
-    youden, sure = choose_thresholds(units, tune, "", None, {"sure": "specificity:1"})["positive"]
+    sure, youden = choose_thresholds(units, tune, "", None, {"sure": "specificity:1"})["positive"]
     assert (youden.n_class_patients, sure.n_class_patients) == (2, 3)
     kept = {"finding": "positive", "threshold": 0.4, "n_class_patients": 7}
     (frozen,) = choose_thresholds(units, None, None, [kept])["positive"]

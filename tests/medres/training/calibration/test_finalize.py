@@ -145,7 +145,9 @@ def test_classes_take_one_temperature_and_leave_mixed_studies_out() -> None:
     assert len(set(found.scale)) == 1
     assert found.n == [39] * 3
     assert sum(found.n_positive) == 39
-    frozen = after_calibration(found, made, made, "image", {"operating_points": {}, "alpha": 0.3})
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    sure = scored(shares, label, study.tolist(), study.tolist(), "multiclass")
+    frozen = after_calibration(found, sure, sure, "image", {"operating_points": {}, "alpha": 0.3})
     assert frozen.points == []
     assert {q.label for q in frozen.conformal} == {"a", "b", "c"}
     assert all(q.finding == q.label for q in frozen.conformal)
