@@ -54,6 +54,19 @@ def make_options(
     partial_auc: Any = None,
 ) -> ReportOptions:
     """Raises EvaluationError for a value out of range or a finding that the table does not have."""
+    check_level_and_margin(level, margin, figure="AUC")
+    answers = read_design(design)
+    stated = _prevalences(prevalence, names)
+    if "prevalence" in answers:
+        stated = _prevalences(answers["prevalence"], names) | stated
+    columns = (subgroups,) if isinstance(subgroups, str) else tuple(subgroups)
+    return ReportOptions(level, margin, stated, answers, columns, exact, _ranges(partial_auc))
+
+
+def check_level_and_margin(level: float, margin: float | None, *, figure: str) -> None:
+    """Raise EvaluationError (out_of_range) unless the confidence level and the margin of
+    non-inferiority can be used. figure: what the margin is a loss of, for the message.
+    """
     if not 0.5 <= level < 1.0:
         raise EvaluationError(
             f"level is {level}; give a confidence level such as 0.95 (from 0.5 to below 1)",
@@ -61,16 +74,10 @@ def make_options(
         )
     if margin is not None and not 0.0 < margin < 0.5:
         raise EvaluationError(
-            f"margin is {margin}; give the greatest loss of AUC that you accept, such as 0.05 "
+            f"margin is {margin}; give the greatest loss of {figure} that you accept, such as 0.05 "
             "(between 0 and 0.5)",
             code="out_of_range",
         )
-    answers = read_design(design)
-    stated = _prevalences(prevalence, names)
-    if "prevalence" in answers:
-        stated = _prevalences(answers["prevalence"], names) | stated
-    columns = (subgroups,) if isinstance(subgroups, str) else tuple(subgroups)
-    return ReportOptions(level, margin, stated, answers, columns, exact, _ranges(partial_auc))
 
 
 def read_design(design: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:

@@ -5,14 +5,15 @@ file is read.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
 from data_pipelines.ingestion.test_access_log import read_openings
+from data_pipelines.labels.exclusion_bias import ExclusionRow, ExclusionTest
 from medres.inspection.confounders import ComparedLabel, Subgroup, adjusted, subgroup
 
 MAX_CELLS = 10  # label groups with a contact sheet
@@ -79,34 +80,6 @@ class QuarantineReason:
 
 
 @dataclass(frozen=True)
-class ExclusionRow:
-    """What was excluded of one label value in one split. codes: reason -> images."""
-
-    finding: str
-    value: str
-    split: str
-    patients: int
-    patients_excluded: int
-    images: int
-    images_excluded: int
-    codes: dict[str, int]
-
-
-@dataclass(frozen=True)
-class ExclusionTest:
-    """Whether exclusion depends on a finding, by patient. The shares are those excluded among
-    patients with and without it; None where there are no such patients.
-    """
-
-    finding: str
-    p_value: float | None
-    p_adjusted: float | None
-    share_positive: float | None
-    share_negative: float | None
-    associated: bool
-
-
-@dataclass(frozen=True)
 class Exclusions:
     """By label and split, as ingest recorded them."""
 
@@ -169,10 +142,7 @@ def exclusions(summary: Mapping[str, Any]) -> Exclusions | None:
     if "exclusions_by_label" not in summary:
         return None
     rows, tests = summary["exclusions_by_label"], summary.get("exclusion_tests", [])
-    return Exclusions(
-        tuple(_of(ExclusionRow, row) for row in rows),
-        tuple(_of(ExclusionTest, test) for test in tests),
-    )
+    return Exclusions(tuple(rows), tuple(tests))
 
 
 def label_cells(table: pd.DataFrame) -> list[tuple[str, pd.Series]]:
@@ -194,15 +164,6 @@ def label_cells(table: pd.DataFrame) -> list[tuple[str, pd.Series]]:
                 cells.append(("none present", ~(table[names] == 1).any(axis=1)))
     not_empty = [(name, rows) for name, rows in cells if rows.any()]
     return not_empty[:MAX_CELLS] or [("all images", pd.Series(True, index=table.index))]
-
-
-Record = TypeVar("Record")
-
-
-def _of(record: type[Record], values: Mapping[str, Any]) -> Record:
-    """A dataclass from JSON; keys of later versions are ignored."""
-    names = [field.name for field in fields(record)]  # type: ignore[arg-type]
-    return record(**{name: values[name] for name in names})
 
 
 def _compared(table: pd.DataFrame) -> list[ComparedLabel]:

@@ -12,6 +12,7 @@ import numpy as np
 from data_pipelines.runtime.plain_text import json_text
 from medres.errors import EvaluationError
 from medres.evaluate.analyses.provenance import made_now
+from medres.evaluate.options import check_level_and_margin
 from medres.evaluate.readers.analysis import (
     ANALYSES,
     RANDOM_READERS,
@@ -269,17 +270,7 @@ def _check_options(analysis: str, method: str, level: float, margin: float | Non
             + ", ".join(f"{name} ({words})" for name, words in ANALYSES.items()),
             code="unknown_analysis",
         )
-    if not 0.5 <= level < 1.0:
-        raise EvaluationError(
-            f"level is {level}; give a confidence level such as 0.95 (from 0.5 to below 1)",
-            code="out_of_range",
-        )
-    if margin is not None and not 0.0 < margin < 0.5:
-        raise EvaluationError(
-            f"margin is {margin}; give the greatest loss of the figure that you accept, such as "
-            "0.05 (between 0 and 0.5)",
-            code="out_of_range",
-        )
+    check_level_and_margin(level, margin, figure="the figure")
 
 
 def _check_study(ratings: Ratings, analysis: str, *, alone: bool) -> None:
