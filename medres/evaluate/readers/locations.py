@@ -11,6 +11,7 @@ import pandas as pd
 from medres.errors import EvaluationError
 from medres.evaluate.readers.ratings import BoolArray, FloatArray
 from medres.evaluate.scores.ids import id_texts
+from medres.evaluate.scores.io import refuse_rows
 
 AXES = ("x", "y", "z")
 SIZES = ("width", "height", "depth")
@@ -31,10 +32,11 @@ def with_hits(table: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     rating = table["rating"]
     marked = (rating.notna() & (rating.astype(str).str.strip() != "")).to_numpy(dtype=bool)
     place = np.stack([_numbers(table[axis]) for axis in axes], axis=1)
-    _refuse(
+    refuse_rows(
         marked & ~np.isfinite(place).all(axis=1),
         "have no place of the mark in numbers",
         "bad_location",
+        table="readers",
     )
     low, high, center, radius = _shapes(lesions, axes)
     case, of_case = id_texts(table["case"]).to_numpy(), id_texts(lesions["case"]).to_numpy()
@@ -77,7 +79,9 @@ def _shapes(
         low, high = values[:, : len(axes)], values[:, len(axes) :]
         center, radius = (low + high) / 2.0, np.full(len(lesions), np.inf)
         good = np.asarray(np.isfinite(values).all(axis=1) & (low < high).all(axis=1))
-    _refuse(~good, "have no place in numbers (edges must ascend)", "bad_location", "lesions")
+    refuse_rows(
+        ~good, "have no place in numbers (edges must ascend)", "bad_location", table="lesions"
+    )
     return low, high, center, radius
 
 
@@ -98,18 +102,10 @@ def _check_inside(
         else:
             continue
         outside |= place[:, number] > limit
-    _refuse(marked & outside, "have a mark outside the image", "location_outside")
+    refuse_rows(
+        marked & outside, "have a mark outside the image", "location_outside", table="readers"
+    )
 
 
 def _numbers(column: pd.Series) -> FloatArray:
     return pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
-
-
-def _refuse(rows: BoolArray, problem: str, code: str, table: str = "readers") -> None:
-    if rows.any():
-        count = int(rows.sum())
-        raise EvaluationError(
-            f"{count} row{'s' if count > 1 else ''} of the {table} table (first: row "
-            f"{int(np.argmax(rows)) + 1}) {problem}",
-            code=code,
-        )

@@ -10,6 +10,7 @@ import pandas as pd
 from medres.errors import EvaluationError
 from medres.evaluate.readers.ratings import IntArray, Lesions, Ratings
 from medres.evaluate.scores.ids import id_texts
+from medres.evaluate.scores.io import refuse_rows
 
 Place = tuple[IntArray, ...]  # modality, reader and case of each row
 
@@ -76,18 +77,24 @@ def lesion_arrays(
 def _lesions(ratings: Ratings, lesions: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Lesions of the cases that were read, sorted by case, with weights that sum to 1 in a case."""
     known = pd.DataFrame({"case": id_texts(lesions["case"]), "lesion": id_texts(lesions["lesion"])})
-    _refuse(known["lesion"] == "", "have no id in the column 'lesion'", "missing_id")
-    _refuse(known.duplicated(), "name a lesion a second time", "duplicate_lesion")
+    refuse_rows(
+        known["lesion"] == "", "have no id in the column 'lesion'", "missing_id", table="lesions"
+    )
+    refuse_rows(
+        known.duplicated(), "name a lesion a second time", "duplicate_lesion", table="lesions"
+    )
     given = "weight" in lesions.columns
     weight = pd.to_numeric(lesions["weight"], errors="coerce") if given else 1.0
     known["weight"] = np.asarray(weight, dtype=float)
     bad = ~np.isfinite(known["weight"]) | (known["weight"] <= 0)
-    _refuse(bad, "have a weight that is not a number above 0", "bad_weight")
+    refuse_rows(bad, "have a weight that is not a number above 0", "bad_weight", table="lesions")
     known["at"] = pd.Index(ratings.cases).get_indexer(pd.Index(known["case"]))
     unread = int((known["at"] < 0).sum())
     known = known[known["at"] >= 0]
     normal = ~ratings.truth[known["at"].to_numpy()]
-    _refuse(normal, "name a lesion in a case whose truth is 0", "lesion_in_normal_case")
+    refuse_rows(
+        normal, "name a lesion in a case whose truth is 0", "lesion_in_normal_case", table="lesions"
+    )
     known = known.sort_values("at", kind="stable").reset_index(drop=True)
     without = int(ratings.truth.sum()) - known["at"].nunique()
     if without:
@@ -108,43 +115,34 @@ def _lesions(ratings: Ratings, lesions: pd.DataFrame) -> tuple[pd.DataFrame, tup
 
 def _check_rows(table: pd.DataFrame, name: pd.Series, marked: np.ndarray) -> None:
     keys = ["modality", "reader", "case"]
-    _refuse(
+    refuse_rows(
         (name != "") & ~marked,
         "name a lesion and have no rating",
         "lesion_without_rating",
-        "readers",
+        table="readers",
     )
     n_rows = table.groupby(keys)["case"].transform("size")
     empty = ~marked & (n_rows > 1).to_numpy()
     n_marks = pd.Series(marked).groupby([table[key] for key in keys]).transform("sum")
-    _refuse(
+    refuse_rows(
         empty & (n_marks > 0).to_numpy(),
         "say that a case was read without marks, and other rows hold marks of that reading",
         "marks_and_none",
-        "readers",
+        table="readers",
     )
-    _refuse(empty, "repeat that a case was read without marks", "duplicate_rating", "readers")
+    refuse_rows(
+        empty, "repeat that a case was read without marks", "duplicate_rating", table="readers"
+    )
 
 
 def _numbers(known: pd.DataFrame, case: IntArray, name: pd.Series) -> IntArray:
     """The row of the lesion that each mark hits, -1 for a false mark."""
     index = pd.MultiIndex.from_frame(known[["at", "lesion"]])
     number = index.get_indexer(pd.MultiIndex.from_arrays([case, name]))
-    _refuse(
+    refuse_rows(
         (name != "").to_numpy() & (number < 0),
         "name a lesion that the lesions table does not have in this case",
         "unknown_lesion",
-        "readers",
+        table="readers",
     )
     return number
-
-
-def _refuse(affected: object, problem: str, code: str, table: str = "lesions") -> None:
-    rows = np.asarray(affected)
-    if rows.any():
-        count = int(rows.sum())
-        raise EvaluationError(
-            f"{count} row{'s' if count > 1 else ''} of the {table} table (first: row "
-            f"{int(np.argmax(rows)) + 1}) {problem}",
-            code=code,
-        )

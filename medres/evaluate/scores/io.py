@@ -1,4 +1,4 @@
-"""Reading a scores table from disk, and the digest that identifies it."""
+"""Reading a table from disk, the digest that identifies it, and the refusal of some of its rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from medres.errors import EvaluationError
@@ -71,6 +72,20 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_rows(affected: object, problem: str, code: str, *, table: str) -> None:
+    """Raise EvaluationError if any row is affected; the message counts them and names the first,
+    from 1. affected: (rows,) bool. problem: continues "2 rows of the readers table".
+    """
+    rows = np.asarray(affected)
+    if rows.any():
+        count = int(rows.sum())
+        raise EvaluationError(
+            f"{count} row{'s' if count > 1 else ''} of the {table} table (first: row "
+            f"{int(np.argmax(rows)) + 1}) {problem}",
+            code=code,
+        )
 
 
 def frame_digest(frame: pd.DataFrame) -> str:
