@@ -2,8 +2,8 @@
 
 `evaluate(scores)` returns a `DiagnosticReport`; its `.report` has the types of schema.py, its
 `.numbers` is the same as plain dicts. `reader_study(readers)` compares modalities by what human
-readers say. numpy, scipy and pandas only: nothing here imports
-TensorFlow, and of medres only the errors, the tasks and `svg`.
+readers say, and `evaluate_boxes(predictions, reference)` judges a detector. numpy, scipy and pandas
+only: nothing here imports TensorFlow, and of medres only the errors, the tasks and `svg`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from data_pipelines.runtime.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
+    from medres.evaluate.detection.study import DetectionResult, evaluate_boxes
     from medres.evaluate.readers.study import ReaderStudyReport, reader_study
     from medres.evaluate.report import DiagnosticReport, evaluate
 
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "medres.evaluate.detection.study": "DetectionResult evaluate_boxes",
         "medres.evaluate.readers.study": "ReaderStudyReport reader_study",
         "medres.evaluate.report": "DiagnosticReport evaluate",
     },
