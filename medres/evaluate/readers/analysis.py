@@ -7,21 +7,6 @@ from itertools import combinations
 
 import numpy as np
 
-from medres.evaluate.readers.inference import (
-    Scale,
-    contrast,
-    global_test,
-    interval,
-    two_sided_p,
-    with_holm,
-)
-from medres.evaluate.readers.obuchowski_rockette import (
-    Components,
-    Scatter,
-    difference_scatter,
-    mean_scatter,
-    variance_components,
-)
 from medres.evaluate.readers.outcome import (
     GlobalTest,
     ModalityContrast,
@@ -30,6 +15,21 @@ from medres.evaluate.readers.outcome import (
     ReaderValue,
 )
 from medres.evaluate.readers.ratings import FloatArray, Ratings
+from medres.evaluate.readers.variances.inference import (
+    Scale,
+    contrast,
+    global_test,
+    interval,
+    two_sided_p,
+    with_holm,
+)
+from medres.evaluate.readers.variances.obuchowski_rockette import (
+    Components,
+    Scatter,
+    difference_scatter,
+    mean_scatter,
+    variance_components,
+)
 
 RANDOM_READERS = ("rrrc", "rrfc")
 ANALYSES = {

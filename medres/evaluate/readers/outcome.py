@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from medres.evaluate.readers.obuchowski_rockette import Components
-from medres.evaluate.readers.sizing import SampleSizes
+from medres.evaluate.readers.variances.obuchowski_rockette import Components
+from medres.evaluate.readers.variances.sizing import SampleSizes
 from medres.evaluate.schema import SCHEMA
 from medres.evaluate.serialization import ABSENT, JsonObject, to_plain
 from medres.evaluate.statistics.estimate import Estimate

@@ -12,12 +12,18 @@ import numpy as np
 
 from medres.errors import EvaluationError
 from medres.evaluate.readers.analysis import ANALYSES
-from medres.evaluate.readers.covariances import figure_covariance, figure_values
 from medres.evaluate.readers.figures import Figure
-from medres.evaluate.readers.inference import Scale, contrast, interval, two_sided_p, with_holm
-from medres.evaluate.readers.obuchowski_rockette import Scatter, mean_scatter
 from medres.evaluate.readers.outcome import ModalityContrast, StandaloneModel, StandaloneReader
 from medres.evaluate.readers.ratings import FloatArray, Ratings
+from medres.evaluate.readers.variances.covariances import figure_covariance, figure_values
+from medres.evaluate.readers.variances.inference import (
+    Scale,
+    contrast,
+    interval,
+    two_sided_p,
+    with_holm,
+)
+from medres.evaluate.readers.variances.obuchowski_rockette import Scatter, mean_scatter
 
 
 def split_off(ratings: Ratings, name: str) -> tuple[Ratings, Ratings]:

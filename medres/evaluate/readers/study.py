@@ -20,19 +20,19 @@ from medres.evaluate.readers.analysis import (
     all_pairs,
     design_of,
 )
-from medres.evaluate.readers.covariances import (
+from medres.evaluate.readers.figures import Figure, PairFigure, make_figure
+from medres.evaluate.readers.outcome import ReaderStudy, ReaderStudyResult, StudyCounts
+from medres.evaluate.readers.ratings import Ratings
+from medres.evaluate.readers.reporting.page import study_methods, study_page, study_tables
+from medres.evaluate.readers.standalone import compare_standalone, split_off
+from medres.evaluate.readers.table import Source, load_ratings, source_of
+from medres.evaluate.readers.variances.covariances import (
     choose_covariance,
     figure_covariance,
     figure_values,
 )
-from medres.evaluate.readers.figures import Figure, PairFigure, make_figure
-from medres.evaluate.readers.outcome import ReaderStudy, ReaderStudyResult, StudyCounts
-from medres.evaluate.readers.ratings import Ratings
-from medres.evaluate.readers.reporting import study_methods, study_page, study_tables
-from medres.evaluate.readers.sizing import Plan, SampleSizes, sample_sizes
-from medres.evaluate.readers.standalone import compare_standalone, split_off
-from medres.evaluate.readers.table import Source, load_ratings, source_of
-from medres.evaluate.readers.ustatistics import ustatistics
+from medres.evaluate.readers.variances.sizing import Plan, SampleSizes, sample_sizes
+from medres.evaluate.readers.variances.ustatistics import ustatistics
 from medres.evaluate.reporting.save import save_report
 from medres.evaluate.serialization import JsonObject
 

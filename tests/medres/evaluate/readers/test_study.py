@@ -13,8 +13,8 @@ from scipy import stats
 import medres.evaluate
 from medres.errors import EvaluationError
 from medres.evaluate import reader_study
-from medres.evaluate.readers.inference import with_holm
 from medres.evaluate.readers.outcome import ModalityContrast, ReaderStudyResult
+from medres.evaluate.readers.variances.inference import with_holm
 from medres.evaluate.serialization import from_plain
 from medres.evaluate.statistics.estimate import Estimate
 
