@@ -201,6 +201,11 @@ def _area_between(x: FloatArray, y: FloatArray, low: float, high: float) -> Floa
     return np.sum((stop - start) * middle, axis=1)
 
 
+def default_figure(ratings: Ratings) -> str:
+    """The AUC of ratings of whole cases, wAFROC of marks."""
+    return "auc" if ratings.lesions is None else "wafroc"
+
+
 def make_figure(name: str, ratings: Ratings) -> Figure:
     """The figure of this name, checked against the study.
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from medres.evaluate.readers.variances.obuchowski_rockette import Components
+from medres.evaluate.readers.measures.agreement import Agreement
+from medres.evaluate.readers.variances.obuchowski_rockette import Components, VarianceShares
 from medres.evaluate.readers.variances.sizing import SampleSizes
 from medres.evaluate.schema import SCHEMA
 from medres.evaluate.serialization import ABSENT, JsonObject, to_plain
@@ -137,6 +138,8 @@ class ReaderStudy:
     overall: GlobalTest | None = field(default=None, metadata=ABSENT)
     per_reader: list[ReaderContrast]
     components: Components | None
+    variance_shares: VarianceShares | None = field(default=None, metadata=ABSENT)
+    agreement: Agreement | None = field(default=None, metadata=ABSENT)
     standalone: StandaloneModel | None = field(default=None, metadata=ABSENT)
     sample_size: SampleSizes | None = field(default=None, metadata=ABSENT)
     notes: list[str]
