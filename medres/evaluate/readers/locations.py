@@ -56,6 +56,12 @@ def with_hits(table: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     return table.assign(lesion=hits)
 
 
+def hit_rule_of(lesions: pd.DataFrame) -> str:
+    """In words, which of the two forms of a lesions table `with_hits` uses."""
+    radius = "radius" in lesions.columns and {"x", "y"} <= set(lesions.columns)
+    return "the mark lies within the radius" if radius else "the mark lies inside the box"
+
+
 def _shapes(
     lesions: pd.DataFrame, axes: list[str]
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:

@@ -10,11 +10,16 @@ from pathlib import Path
 from data_pipelines.runtime.plain_text import json_text
 from medres.evaluate.analyses.provenance import made_now
 from medres.evaluate.readers.comparison import compare
-from medres.evaluate.readers.figures import default_figure, make_figure
+from medres.evaluate.readers.figures import Figure, RateFigure, default_figure, make_figure
 from medres.evaluate.readers.measures.agreement import agreement
-from medres.evaluate.readers.options import StudyOptions, check_study
+from medres.evaluate.readers.measures.froc import Froc, froc
+from medres.evaluate.readers.measures.model_points import model_at_readers
+from medres.evaluate.readers.measures.rates import compare_rates, decided, positive_rating
+from medres.evaluate.readers.measures.reading_time import confounded_blocks, reading_times
+from medres.evaluate.readers.measures.roc_curves import roc_curves
+from medres.evaluate.readers.options import StudyOptions, check_study, pairs_of
 from medres.evaluate.readers.outcome import ReaderStudy, ReaderStudyResult
-from medres.evaluate.readers.ratings import Ratings
+from medres.evaluate.readers.ratings import Lesions, Ratings
 from medres.evaluate.readers.reporting.page import study_methods, study_page, study_tables
 from medres.evaluate.readers.standalone import split_off
 from medres.evaluate.readers.table import Source, load_ratings, source_of
@@ -138,11 +143,34 @@ def analyze(ratings: Ratings, options: StudyOptions) -> ReaderStudy:
     if options.standalone is not None:
         people, model = split_off(ratings, options.standalone)
     check_study(people, options.analysis, alone=model is not None)
-    study = compare(people, model, merit, options)
+    at = positive_rating(people, merit, options.positive)
+    study = compare(people, _on_the_scale(model, merit, options), merit, options)
+    rates = alone = None
+    if at is not None and options.method == "or":
+        rates = compare_rates(people, model, merit, options, at)
+        alone = None if model is None else model_at_readers(people, model, at, options.level)
+    lesions = people.lesions
     return replace(
         study,
+        rates=rates,
         agreement=agreement(people, merit, options.level),
+        reading_time=reading_times(people, options),
+        curves=roc_curves(ratings, at),
+        froc=None if lesions is None else _froc(people, lesions, options),
+        model_at_readers=alone,
+        notes=study.notes + confounded_blocks(people),
     )
+
+
+def _froc(people: Ratings, lesions: Lesions, options: StudyOptions) -> Froc:
+    return froc(people, lesions, pairs_of(people, options.pair), options.level)
+
+
+def _on_the_scale(model: Ratings | None, figure: Figure, options: StudyOptions) -> Ratings | None:
+    """The model as the figure takes it: a rate takes its decisions at its own threshold."""
+    if model is None or options.threshold is None or not isinstance(figure, RateFigure):
+        return model
+    return decided(model, options.threshold, figure.at)
 
 
 def _provenance(readers: Source, lesions: Source | None, level: float) -> Mapping[str, object]:

@@ -81,7 +81,8 @@ class _Scale:
 
 def agreement(ratings: Ratings, figure: Figure, level: float) -> Agreement | None:
     """Between the readers of each modality; None if no modality has two readers."""
-    readers_of = [np.flatnonzero(row) for row in ratings.read.any(axis=2)]
+    took_part: BoolArray = np.any(ratings.read, axis=2)
+    readers_of = [np.flatnonzero(took_part[i]) for i in range(len(took_part))]
     if max(at.size for at in readers_of) < 2:
         return None
     split = figure.at if isinstance(figure, RateFigure) else None
@@ -134,7 +135,7 @@ def _of_pair(
 def _of_all(
     ratings: Ratings, values: FloatArray, scale: _Scale, i: int, at: IntArray, level: float
 ) -> ModalityAgreement:
-    common: BoolArray = ratings.read[i, at].all(axis=0)
+    common = ratings.read[i, at].all(axis=0)
     patient, part = ratings.patient[common], values[i, at][:, common]
     codes, method = scale.codes[i, at][:, common], _method(patient)
     if scale.too_many:

@@ -7,6 +7,8 @@ from the jackknife over patients.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import stats
 
@@ -34,7 +36,7 @@ def _icc(ratings: FloatArray, patient: IntArray, level: float, *, absolute: bool
     n = ratings.shape[1]
     if np.unique(patient).size < MIN_CASES:
         return undefined(FEW_CASES, n=n)
-    value = _value(_mean_squares(ratings), *ratings.shape, absolute)
+    value = _value(ratings, absolute)
     if value is None:
         return undefined(NO_SPREAD, n=n)
     if np.unique(patient).size < n:
@@ -75,8 +77,9 @@ def _mean_squares(ratings: FloatArray) -> tuple[float, float, float]:
     )
 
 
-def _value(squares: tuple[float, float, float], k: int, n: int, absolute: bool) -> float | None:
-    of_cases, of_readers, error = squares
+def _value(ratings: FloatArray, absolute: bool) -> float | None:
+    of_cases, of_readers, error = _mean_squares(ratings)
+    k, n = ratings.shape
     total = of_cases + (k - 1) * error
     if absolute:
         total += k * (of_readers - error) / n
@@ -90,7 +93,7 @@ def _jackknife(
     left_out = []
     for p in range(names.size):
         part = ratings[:, number != p]
-        without = _value(_mean_squares(part), *part.shape, absolute) if part.shape[1] > 1 else None
+        without = _value(part, absolute) if part.shape[1] > 1 else None
         if without is None:
             return Estimate(value, level=level, n=number.size, why=NO_SPREAD)
         left_out.append(without)
@@ -98,4 +101,4 @@ def _jackknife(
     groups = names.size
     influence = (groups - 1) / groups * (values.mean() - values)
     found = symmetric_interval(value, influence, np.arange(groups), level, JACKKNIFE)
-    return Estimate(**{**vars(found), "n": number.size})
+    return replace(found, n=number.size)

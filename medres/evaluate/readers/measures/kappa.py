@@ -8,8 +8,10 @@ Student's t over patients.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from medres.evaluate.readers.ratings import FloatArray, IntArray
 from medres.evaluate.statistics.estimate import Estimate, undefined
@@ -90,12 +92,14 @@ def symmetric_interval(
     of_patient = np.bincount(number, influence)
     groups = of_patient.size
     variance = groups / (groups - 1) * float(np.sum(of_patient**2))
-    common = {"level": level, "n": influence.size, "n_clusters": groups}
+    null = Estimate(value, level=level, n=influence.size, n_clusters=groups, why=NO_INTERVAL)
     if variance <= np.finfo(float).eps ** 2:
-        return Estimate(value, why=NO_INTERVAL, **common)
-    half = float(stats.t.ppf(0.5 + level / 2.0, groups - 1)) * np.sqrt(variance)
+        return null
+    half = float(stdtrit(groups - 1, 0.5 + level / 2.0)) * np.sqrt(variance)
     low, high = max(value - half, -1.0), min(value + half, 1.0)
-    return Estimate(value, float(low), float(high), sided="two", method=method, **common)
+    return replace(
+        null, ci_low=float(low), ci_high=float(high), sided="two", method=method, why=None
+    )
 
 
 def _chance_corrected(
