@@ -14,13 +14,19 @@ from medres.evaluate.readers.figures import Figure, RateFigure, default_figure, 
 from medres.evaluate.readers.measures.agreement import agreement
 from medres.evaluate.readers.measures.froc import Froc, froc
 from medres.evaluate.readers.measures.model_points import model_at_readers
-from medres.evaluate.readers.measures.rates import compare_rates, decided, positive_rating
+from medres.evaluate.readers.measures.rates import (
+    compare_rates,
+    decided,
+    model_threshold,
+    positive_rating,
+)
 from medres.evaluate.readers.measures.reading_time import confounded_blocks, reading_times
-from medres.evaluate.readers.measures.roc_curves import roc_curves
+from medres.evaluate.readers.measures.roc_curves import ReaderCurve, roc_curves
 from medres.evaluate.readers.options import StudyOptions, check_study, pairs_of
 from medres.evaluate.readers.outcome import ReaderStudy, ReaderStudyResult
 from medres.evaluate.readers.ratings import Lesions, Ratings
-from medres.evaluate.readers.reporting.page import study_methods, study_page, study_tables
+from medres.evaluate.readers.reporting.methods import study_methods
+from medres.evaluate.readers.reporting.page import study_page, study_tables
 from medres.evaluate.readers.standalone import split_off
 from medres.evaluate.readers.table import Source, load_ratings, source_of
 from medres.evaluate.reporting.save import save_report
@@ -155,11 +161,21 @@ def analyze(ratings: Ratings, options: StudyOptions) -> ReaderStudy:
         rates=rates,
         agreement=agreement(people, merit, options.level),
         reading_time=reading_times(people, options),
-        curves=roc_curves(ratings, at),
+        curves=_curves(people, model, merit, options, at),
         froc=None if lesions is None else _froc(people, lesions, options),
         model_at_readers=alone,
         notes=study.notes + confounded_blocks(people),
     )
+
+
+def _curves(
+    people: Ratings, model: Ratings | None, figure: Figure, options: StudyOptions, at: float | None
+) -> list[ReaderCurve]:
+    curves = roc_curves(people, at)
+    if model is None:
+        return curves
+    named = replace(model, modalities=model.readers)
+    return curves + roc_curves(named, model_threshold(model, figure, options.threshold))
 
 
 def _froc(people: Ratings, lesions: Lesions, options: StudyOptions) -> Froc:

@@ -1,6 +1,4 @@
-"""A reader study for people: the page, the CSV tables and the text for a methods section. Nothing
-is computed here.
-"""
+"""The page and the CSV tables of a reader study."""
 
 from __future__ import annotations
 
@@ -13,96 +11,96 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from medres.evaluate.readers.analysis import ANALYSES
+from medres.evaluate.readers.measures.froc import Froc
 from medres.evaluate.readers.outcome import ReaderStudy, ReaderStudyResult
+from medres.evaluate.readers.reporting import figures
+from medres.evaluate.readers.reporting.methods import claims, figure_words, variance_words
 from medres.evaluate.reporting.csv_tables import Cell, Row
 from medres.evaluate.reporting.html import format_number, format_p
 from medres.evaluate.reporting.narrative import limits
 from medres.evaluate.serialization import to_plain
 
-FIGURES = {
-    "auc": "area under the ROC curve (trapezoid)",
-    "pauc": "partial area under the ROC curve",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "wafroc": "weighted AFROC area (lesions of a case weigh 1 together; false marks on "
-    "non-diseased cases only)",
-    "afroc": "AFROC area (all lesions weigh equally; false marks on non-diseased cases only)",
-    "hrauc": "ROC area of the highest mark of each case",
-    "lroc": "area under the LROC curve (right location and higher rating)",
-}
-COVARIANCES = {
-    "delong": "DeLong 1988",
-    "jackknife": "the jackknife over patients",
-    "unbiased": "the unbiased estimator of Gallas 2007",
-}
-METHODS = {
-    "or": "Modalities were compared by the analysis of variance of Obuchowski and Rockette (1995) "
-    "with the degrees of freedom of Hillis (2007), ",
-    "ustat": "Modalities were compared by U-statistics over readers and cases (Gallas and others "
-    "2009), ",
-}
-CLAIMS = {
-    "rrrc": "The conclusions hold for readers and cases like these.",
-    "frrc": "The conclusions hold for these readers only, and for cases like these.",
-    "rrfc": "The conclusions hold for these cases only, and for readers like these.",
-}
-
-
-def study_methods(study: ReaderStudy, level: float, margin: float | None) -> str:
-    """Sentences for the methods section of a paper."""
-    n = study.n
-    words = [
-        f"{n.readers} reader{'s' if n.readers > 1 else ''} read {n.cases} cases "
-        f"({n.diseased} diseased, {n.nondiseased} not) in {n.modalities} "
-        f"modalit{'ies' if n.modalities > 1 else 'y'}; the design is "
-        f"{study.design.replace('_', ' ')}.",
-        f"The figure of merit is the {FIGURES[study.figure.partition('@')[0]]}.",
-        METHODS[study.method]
-        + f"{ANALYSES[study.analysis]}, covariances by {COVARIANCES[study.covariance]}.",
-        CLAIMS[study.analysis],
-        f"Intervals are two-sided at {level:.0%}; p-values of several contrasts are also given "
-        "after Holm's adjustment.",
-    ]
-    if margin is not None:
-        words.append(
-            f"The margin of non-inferiority and equivalence is {margin:g}, judged by the limits of "
-            "the interval of the difference."
-        )
-    if study.standalone is not None:
-        words.append(
-            "The model alone was compared with the readers by a single-modality test of the "
-            "differences reader minus model, whose covariances include the model (Hillis 2007)."
-        )
-    if study.sample_size is not None:
-        words.append(
-            f"Sample sizes for a difference of {study.sample_size.effect:g} follow Hillis, "
-            "Obuchowski and Berbaum (2011)."
-        )
-    return " ".join(words)
+MAIN_TABLES = ("values", "modalities", "contrasts", "per_reader")
 
 
 def study_tables(study: ReaderStudy) -> dict[str, list[Row]]:
-    """Rows by table: values, modalities, contrasts, per_reader, components and standalone."""
-    tables = {
-        "values": _rows(study.values),
-        "modalities": _rows(study.modalities),
-        "contrasts": _rows(study.contrasts),
-        "per_reader": _rows(study.per_reader),
+    """Rows by table, for each part that the study has."""
+    one_row = {"components": study.components, "variance_shares": study.variance_shares}
+    rows: dict[str, Iterable[object]] = {
+        "values": study.values,
+        "modalities": study.modalities,
+        "contrasts": study.contrasts,
+        "per_reader": study.per_reader,
+        **{name: [item] for name, item in one_row.items() if item is not None},
+        **_parts_beside(study),
     }
-    if study.components is not None:
-        tables["components"] = _rows([study.components])
+    tables = {name: _rows(items) for name, items in rows.items()}
+    if study.agreement is not None:
+        tables["agreement"] = _long_rows([*study.agreement.modalities, *study.agreement.pairs])
+    if study.rates is not None:
+        tables["rates"] = [
+            {"figure": rate.figure, **row}
+            for rate in study.rates
+            for row in _rows([*rate.values, *rate.modalities, *rate.contrasts, *rate.per_reader])
+        ]
+        alone = [(r.figure, r.standalone) for r in study.rates if r.standalone is not None]
+        if alone:
+            tables["rates_standalone"] = [
+                {"figure": name, **row}
+                for name, model in alone
+                for row in _rows([*model.contrasts, *model.per_reader])
+            ]
+    if study.froc is not None:
+        tables["froc"] = _froc_rows(study.froc)
+    if study.curves is not None:
+        tables["curves"] = [
+            {"modality": curve.modality, "reader": curve.reader, "fpr": x, "tpr": y}
+            for curve in study.curves
+            for x, y in zip(curve.fpr, curve.tpr, strict=True)
+        ]
+    return {name: table for name, table in tables.items() if table or name in MAIN_TABLES}
+
+
+def _parts_beside(study: ReaderStudy) -> dict[str, Iterable[object]]:
+    rows: dict[str, Iterable[object]] = {}
     if study.sample_size is not None:
-        tables["sample_size"] = _rows(study.sample_size.rows)
+        rows["sample_size"] = study.sample_size.rows
     if study.standalone is not None:
-        tables["standalone"] = _rows(study.standalone.contrasts)
-        tables["standalone_per_reader"] = _rows(study.standalone.per_reader)
-    return tables
+        rows["standalone"] = study.standalone.contrasts
+        rows["standalone_per_reader"] = study.standalone.per_reader
+    if study.reading_time is not None:
+        rows["reading_time"] = [*study.reading_time.modalities, *study.reading_time.ratios]
+        rows["reading_time_blocks"] = study.reading_time.blocks
+    return rows
+
+
+def _long_rows(items: Iterable[object]) -> list[Row]:
+    """One row for each estimate of each object, with its name in the column `measure`."""
+    found: list[Row] = []
+    for item in items:
+        members = to_plain(item)
+        keys = {key: value for key, value in members.items() if not isinstance(value, dict)}
+        found += [
+            {**keys, "measure": key, **value}
+            for key, value in members.items()
+            if isinstance(value, dict)
+        ]
+    return found
+
+
+def _froc_rows(found: Froc) -> list[Row]:
+    rows: list[Row] = []
+    for item in found.values:
+        keys: Row = {"modality": item.modality, "reader": item.reader, "images": item.images}
+        for at, estimate in zip(found.fp_per_image, item.sensitivity, strict=True):
+            rows.append({**keys, "fp_per_image": at, **to_plain(estimate)})
+        rows.append({**keys, "fp_per_image": "mean", **to_plain(item.froc_mean)})
+    return rows
 
 
 def study_page(result: ReaderStudyResult) -> str:
     """A self-contained HTML page that requests nothing from the network."""
-    css = _asset("page.css")
+    css, study = _asset("page.css"), result.reader_study
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -110,13 +108,29 @@ def study_page(result: ReaderStudyResult) -> str:
     environment.filters |= {"num": format_number, "p": format_p, "ci": limits}
     return environment.from_string(_asset("reader_study.html.j2")).render(
         r=result,
-        s=result.reader_study,
-        figure=FIGURES[result.reader_study.figure.partition("@")[0]],
-        claim=CLAIMS[result.reader_study.analysis],
+        s=study,
+        figure=figure_words(study),
+        claims=claims(study, next((c.margin for c in study.contrasts), None)),
+        variance=variance_words(study),
+        plots=_plots(study),
         provenance=to_plain(result.provenance),
         css=Markup(css),
         policy=f"default-src 'none'; style-src 'sha256-{digest}'",
     )
+
+
+def _plots(study: ReaderStudy) -> dict[str, Markup]:
+    plots = {}
+    if study.curves:
+        plots["roc"] = figures.roc(study.curves)
+    if study.froc is not None:
+        plots["froc"] = figures.froc(study.froc)
+    if study.contrasts and study.per_reader:
+        pairs = figures.pairs_with_readers(study.per_reader)
+        plots["forest"] = "".join(figures.forest(study, a, b) for a, b in pairs)
+    if study.sample_size is not None:
+        plots["sample_size"] = figures.sample_size(study.sample_size)
+    return {name: Markup(svg) for name, svg in plots.items()}
 
 
 def _rows(items: Iterable[object]) -> list[Row]:
