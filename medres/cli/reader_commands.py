@@ -24,7 +24,8 @@ Figure = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Reader study: auc, pauc, sensitivity@R, specificity@R, wafroc, afroc, hrauc, lroc. "
+        help="Reader study: auc, pauc, sensitivity@R, specificity@R, wafroc, afroc, hrauc, lroc, "
+        "pcl@F, alroc@F. "
         "Default: auc, or wafroc with --lesions.",
     ),
 ]

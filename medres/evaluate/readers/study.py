@@ -99,10 +99,10 @@ def reader_study(
     for more suspicion); with a column `lesion` one row for each mark; `time_s` (seconds of the
     reading) and `block` (session) if wanted. lesions: the true lesions (`case`, `lesion`, and
     `weight` if wanted). figure: auc, pauc, sensitivity@R, specificity@R, and with lesions wafroc,
-    afroc, hrauc, lroc; default auc, or wafroc with lesions. analysis: rrrc (readers and cases
-    random), frrc (fixed readers) or rrfc (fixed cases). covariance: delong, jackknife or unbiased;
-    default delong for the AUC of a crossed study, else jackknife. method: or (Obuchowski-Rockette),
-    or ustat (U-statistics, for any design, also where readers read in one modality only; the AUC
+    afroc, hrauc, lroc, pcl@F, alroc@F; default auc, or wafroc with lesions. analysis:
+    rrrc (readers and cases random), frrc (fixed readers) or rrfc (fixed cases). covariance: delong,
+    jackknife or unbiased; default delong for the AUC of a crossed study, else jackknife. method: or
+    (Obuchowski-Rockette), or ustat (U-statistics, for any design, also where readers read in one modality only; the AUC
     and other means over pairs of cases, rrrc). pair: the two modalities to compare, as a - b;
     default all pairs. margin: of non-inferiority and equivalence, in the figure; state it before
     you see the data. standalone: the reader in the table that is a model, which is compared with

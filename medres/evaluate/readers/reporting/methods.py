@@ -14,6 +14,8 @@ FIGURES = {
     "non-diseased cases only)",
     "afroc": "AFROC area (all lesions weigh equally; false marks on non-diseased cases only)",
     "hrauc": "ROC area of the highest mark of each case",
+    "pcl": "share of diseased cases that are marked in the right place, at a false-positive rate",
+    "alroc": "area under the LROC curve up to a false-positive rate",
     "lroc": "area under the LROC curve (right location and higher rating)",
 }
 COVARIANCES = {
