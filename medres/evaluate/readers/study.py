@@ -102,11 +102,11 @@ def reader_study(
     afroc, hrauc, lroc, pcl@F, alroc@F; default auc, or wafroc with lesions. analysis:
     rrrc (readers and cases random), frrc (fixed readers) or rrfc (fixed cases). covariance: delong,
     jackknife or unbiased; default delong for the AUC of a crossed study, else jackknife. method: or
-    (Obuchowski-Rockette), or ustat (U-statistics, for any design, also where readers read in one modality only; the AUC
-    and other means over pairs of cases, rrrc). pair: the two modalities to compare, as a - b;
-    default all pairs. margin: of non-inferiority and equivalence, in the figure; state it before
-    you see the data. standalone: the reader in the table that is a model, which is compared with
-    the others. positive: the rating from which a reader calls a case positive; sensitivity and
+    (Obuchowski-Rockette), or ustat (U-statistics, for any design, also where readers read in one
+    modality only; the AUC and other means over pairs of cases, rrrc). pair: the two modalities to
+    compare, as a - b; default all pairs. margin: of non-inferiority and equivalence, in the figure;
+    state it before you see the data. standalone: the reader in the table that is a model, which is
+    compared with the others. positive: the rating from which a reader calls a case positive; sensitivity and
     specificity are then compared too (default: that of a figure sensitivity@R, or 1 if all ratings
     are 0 or 1). threshold: the same of the stand-alone model, frozen before. effect: a difference
     that matters, for which the readers and cases of a further study are computed (crossed, two
