@@ -106,12 +106,12 @@ def reader_study(
     modality only; the AUC and other means over pairs of cases, rrrc). pair: the two modalities to
     compare, as a - b; default all pairs. margin: of non-inferiority and equivalence, in the figure;
     state it before you see the data. standalone: the reader in the table that is a model, which is
-    compared with the others. positive: the rating from which a reader calls a case positive; sensitivity and
-    specificity are then compared too (default: that of a figure sensitivity@R, or 1 if all ratings
-    are 0 or 1). threshold: the same of the stand-alone model, frozen before. effect: a difference
-    that matters, for which the readers and cases of a further study are computed (crossed, two
-    modalities, method or). finding: which value of a column `finding` to analyze. level: of
-    confidence.
+    compared with the others. positive: the rating from which a reader calls a case positive;
+    sensitivity and specificity are then compared too (default: that of a figure sensitivity@R, or 1
+    if all ratings are 0 or 1). threshold: the same of the stand-alone model, frozen before. effect:
+    a difference that matters, for which the readers and cases of a further study are computed
+    (crossed, two modalities, method or). finding: which value of a column `finding` to analyze.
+    level: of confidence.
 
     Raises EvaluationError; its codes are those of `load_ratings`, `StudyOptions`, `make_figure`,
     `choose_covariance` and `split_off`, and one_reader, one_modality, missing_cells,

@@ -53,7 +53,8 @@ def _curves(model: Ratings, weights: FloatArray) -> tuple[FloatArray, FloatArray
     """False-positive rate and sensitivity (W, k) of the model's ROC curves, from 0."""
     cell = model.cell(0, 0)
     order = np.argsort(-cell.rating, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(cell.rating[order]) != 0, True))
+    score = cell.rating[order]  # minus infinity for a case without marks
+    ends = np.flatnonzero(np.append(score[1:] != score[:-1], True))
     mass, truth = weights[:, cell.case[order]], cell.truth[order]
     rates = []
     for of_class in (~truth, truth):

@@ -54,3 +54,13 @@ def test_the_variance_of_the_threshold_is_in_the_interval(study) -> None:
     assert found.model_sensitivity.ci_high - found.model_sensitivity.ci_low > frozen
     assert "threshold" in found.difference.method
     assert found.difference.ci_low < found.difference.estimate < found.difference.ci_high
+
+
+def test_cases_without_marks_are_below_every_rating(marked, recwarn) -> None:
+    table, lesions = marked()
+    one = table[(table["reader"] == 1) & (table["modality"] == "A")]
+    ratings = load_ratings(pd.concat([table, one.assign(reader="AI")]), lesions)
+    people, model = split_off(ratings, "AI")
+    same = next(p for p in model_at_readers(people, model, 3.0, 0.95) if p.reader == "1")
+    assert same.difference.estimate == 0  # reader 1 in modality A is the model
+    assert not recwarn.list
