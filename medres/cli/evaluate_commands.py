@@ -20,9 +20,11 @@ from medres.cli.reader_commands import (
     Lesions,
     Method,
     Pair,
+    Positive,
     Standalone,
     check_options,
     evaluate_readers,
+    parse_model_threshold,
     parse_pair,
 )
 
@@ -100,11 +102,15 @@ def evaluate(
     covariance: Covariance = None,
     method: Method = "or",
     standalone: Standalone = None,
+    positive: Positive = None,
     pair: Pair = None,
     effect: Effect = None,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(metavar="X|FINDING:NAME=X", help="Declared threshold. Repeatable."),
+        typer.Option(
+            metavar="X|FINDING:NAME=X",
+            help="Declared threshold. Repeatable. In a reader study: that of --standalone.",
+        ),
     ] = None,
     operating_point: Annotated[
         list[str] | None,
@@ -184,6 +190,8 @@ def evaluate(
             pair=parse_pair(pair),
             margin=margin,
             standalone=standalone,
+            positive=positive,
+            threshold=parse_model_threshold(threshold),
             effect=effect,
             finding=name,
             level=level,
