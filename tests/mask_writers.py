@@ -189,7 +189,9 @@ def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
     import nibabel as nib
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(values, affine), path)
+    image = nib.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
 
 
 def lps_to_ras(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

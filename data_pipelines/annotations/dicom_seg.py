@@ -187,7 +187,7 @@ def _slots(
                 "A frame of the segmentation has neither a position nor the image it was drawn on.",
                 code="no_reference",
             )
-    first = {key: frame for key, frame in zip(reversed(keys), reversed(frames), strict=True)}
+    first = dict(zip(reversed(keys), reversed(frames), strict=True))
     order = sorted(first)
     grid = None
     if has_planes:

@@ -115,7 +115,10 @@ class Grid:
         if turn.axes[0] != 0:
             if affine is None:
                 return None
-            columns, sizes = affine[:3, :3][:, turn.axes], np.array([self.shape[n] for n in turn.axes])
+            columns, sizes = (
+                affine[:3, :3][:, turn.axes],
+                np.array([self.shape[n] for n in turn.axes]),
+            )
             signs = np.where(turn.flips, -1.0, 1.0)
             new = np.eye(4)
             new[:3, :3] = columns * signs

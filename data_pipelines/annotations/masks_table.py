@@ -56,7 +56,8 @@ def read_masks_table(path: Path) -> list[MaskRow]:
             code="masks_table",
         )
     return [
-        _row(path, int(str(number)), keys[0], cells) for number, cells in table.to_dict("index").items()
+        _row(path, int(str(number)), keys[0], cells)
+        for number, cells in table.to_dict("index").items()
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -175,6 +176,12 @@ def _placed(source: MaskSource, job: Job) -> tuple[LabelMap, Outcome]:
 
 
 def _read(source: MaskSource, job: Job) -> tuple[RawMask, Identity | None]:
+    if not Path(source.path).is_file():
+        raise AnnotationError(
+            "The mask that masks.csv names does not exist. Its path is relative to the folder of "
+            "the table.",
+            code="mask_missing",
+        )
     names = ClassNames({"*": source.class_name}) if source.class_name else job.names
     data = read_source(source.path)
     if source.file_format in _IMAGE_READERS:

@@ -42,9 +42,7 @@ def test_every_orientation_comes_back_exactly(turn: Turn) -> None:
     assert affine is not None
     for index in ((0, 0, 0), (1, 2, 1)):
         old = np.argwhere(values == stored[index])[0]
-        np.testing.assert_allclose(
-            affine @ (*index, 1), oblique_affine() @ (*old, 1), atol=1e-9
-        )
+        np.testing.assert_allclose(affine @ (*index, 1), oblique_affine() @ (*old, 1), atol=1e-9)
     back = turned.turn_to(target)
     own = turned.turned(back)
     assert own is not None
