@@ -21,8 +21,9 @@ from data_pipelines.annotations.placement import Job, Made, MaskSource, Outcome,
 from data_pipelines.annotations.raw_mask import Target
 from data_pipelines.annotations.references import WITH_REFERENCES, MaskFile, inspect_mask
 from data_pipelines.annotations.store import FOLDER, write_index
-from data_pipelines.errors import DicomError, InputError
-from data_pipelines.runtime.atomic_files import write_atomic
+from data_pipelines.errors import AnnotationError, DicomError, InputError
+from data_pipelines.runtime.atomic_files import csv_bytes, write_atomic
+from data_pipelines.runtime.csv_cells import escape_formula
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import walk_files
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
@@ -197,25 +198,25 @@ def _matched(
     unmatched: list[Outcome] = []
     listed = {row.mask for row in found.rows}
     for row in found.rows:
-        matches = matcher.by_row(row)
         name = row.mask or f"{TABLE_NAME} row {row.number}"
+        try:
+            matches = matcher.by_row(row)
+        except AnnotationError as error:
+            unmatched.append(Outcome(name, error.code, str(error)))
+            continue
         if not matches:
-            unmatched.append(_unmatched(name, f"Row {row.number} of {TABLE_NAME} names no image."))
+            text = f"Row {row.number} of {TABLE_NAME} names no accepted image."
+            unmatched.append(Outcome(name, "mask_unmatched", text))
         for match in matches:
             sources[match.target].append(_listed_source(found, row, name, match))
     for name, file in found.files.items():
         if name in listed:
             continue
-        class_name = ""
-        if isinstance(file, MaskFile) and file.file_format in WITH_REFERENCES:
-            matches = matcher.by_references(file.identity)
-        else:
-            matches, class_name = matcher.by_name(name)
-        if not matches:
-            code, text = "mask_unmatched", "No accepted image belongs to this mask."
-            if isinstance(file, DicomError):
-                code, text = file.code, str(file)
-            unmatched.append(_unmatched(name, text, code))
+        try:
+            matches, class_name = _matches_of(name, file, matcher)
+        except DicomError as error:
+            unmatched.append(Outcome(name, error.code, str(error)))
+            continue
         for match in matches:
             source = MaskSource(
                 str(found.root / name),
@@ -228,8 +229,21 @@ def _matched(
     return dict(sources), unmatched
 
 
-def _unmatched(name: str, message: str, code: str = "mask_unmatched") -> Outcome:
-    return Outcome(name, code, message)
+def _matches_of(
+    name: str, file: MaskFile | DicomError, matcher: Matcher
+) -> tuple[list[Match], str]:
+    """The targets of a file that no table names, and the class that its path names. Raises
+    AnnotationError (ambiguous_mask, mask_unmatched), or what is wrong with the file.
+    """
+    if isinstance(file, MaskFile) and file.file_format in WITH_REFERENCES:
+        matches, class_name = matcher.by_references(file.identity), ""
+    else:
+        matches, class_name = matcher.by_name(name)
+    if not matches and isinstance(file, DicomError):
+        raise file
+    if not matches:
+        raise AnnotationError("No accepted image belongs to this mask.", code="mask_unmatched")
+    return matches, class_name
 
 
 def _listed_source(found: FoundMasks, row: MaskRow, name: str, match: Match) -> MaskSource:
@@ -350,9 +364,6 @@ def _report_row(outcome: Outcome, state: str, code: str, message: str, images: i
 
 
 def _write_report(folder: Path, report: pd.DataFrame) -> None:
-    from data_pipelines.runtime.atomic_files import csv_bytes
-    from data_pipelines.runtime.csv_cells import escape_formula
-
     rows = [
         {str(k): escape_formula(str(v)) for k, v in row.items()}
         for row in report.to_dict("records")

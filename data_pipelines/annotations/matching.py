@@ -5,7 +5,7 @@ masks.csv, or by their path relative to SOURCE without the extension.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -15,10 +15,13 @@ import pandas as pd
 from data_pipelines.annotations.grids import Grid
 from data_pipelines.annotations.masks_table import MaskRow
 from data_pipelines.annotations.raw_mask import Identity, Target
+from data_pipelines.errors import AnnotationError
 from data_pipelines.kinds import kinds_with_series
 from data_pipelines.labels.table import normalise_key
 from data_pipelines.volumes.series import group_planes
 
+#: SOURCE, and the path below it
+File = tuple[str, str]
 #: suffixes that a path has or has not; other dots are part of the name (a UID has many)
 _SUFFIXES = (".nii.gz", ".nii", ".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg")
 
@@ -89,24 +92,29 @@ def without_suffix(path: str) -> str:
 
 @dataclass
 class Matcher:
-    """Looks up targets by the ways in which a mask can name them."""
+    """Looks up targets by the ways in which a mask can name them. Of a path, the matches are kept
+    by the file (SOURCE and path) that they lie in.
+    """
 
     targets: Sequence[Target]
-    by_path: dict[str, list[Match]] = field(default_factory=lambda: defaultdict(list))
-    by_stem: dict[str, list[Match]] = field(default_factory=lambda: defaultdict(list))
+    by_path: dict[str, dict[File, list[Match]]] = field(default_factory=dict)
+    by_stem: dict[str, dict[File, list[Match]]] = field(default_factory=dict)
     by_sop: dict[str, list[Match]] = field(default_factory=lambda: defaultdict(list))
     by_series: dict[str, list[Match]] = field(default_factory=lambda: defaultdict(list))
     by_folder: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
 
     @classmethod
-    def of(cls, images: pd.DataFrame, targets: Sequence[Target], rows: dict) -> Matcher:
+    def of(
+        cls, images: pd.DataFrame, targets: Sequence[Target], of_row: Mapping[object, Match]
+    ) -> Matcher:
         """For the rows of `targets_of`."""
         matcher = cls(targets)
-        for name, path, sop, series in images[["path", "sop_uid", "series_uid"]].itertuples():
-            match = rows[name]
+        columns = images[["source", "path", "sop_uid", "series_uid"]]
+        for name, source, path, sop, series in columns.itertuples():
+            match, file = of_row[name], (source, path)
             path = normalise_key("path", path)
-            matcher.by_path[path].append(match)
-            matcher.by_stem[without_suffix(path)].append(match)
+            for table, key in ((matcher.by_path, path), (matcher.by_stem, without_suffix(path))):
+                table.setdefault(key, {}).setdefault(file, []).append(match)
             matcher.by_sop[sop].append(match)
             matcher.by_series[series].append(match)
             for folder in PurePosixPath(path).parents:
@@ -127,19 +135,17 @@ class Matcher:
         return [Match(target, None) for target in chosen]
 
     def by_row(self, row: MaskRow) -> list[Match]:
-        """The targets of a row of masks.csv."""
-        found = {
-            "path": self.by_path,
-            "sop_instance_uid": self.by_sop,
-            "series_instance_uid": self.by_series,
-        }[row.key].get(row.value, [])
-        return self._merged(found)
+        """The targets of a row of masks.csv. Raises AnnotationError (ambiguous_mask)."""
+        if row.key == "path":
+            return self._of_one_file(self.by_path.get(row.value, {}))
+        by_uid = self.by_sop if row.key == "sop_instance_uid" else self.by_series
+        return self._merged(by_uid.get(row.value, []))
 
     def by_name(self, path: str) -> tuple[list[Match], str]:
         """The targets of a file by its path relative to MASKS, and the class that its path names.
 
         The path without extension is that of an image or of the folder of a single volume; or,
-        below one folder for each class, CLASS/path.
+        below one folder for each class, CLASS/path. Raises AnnotationError (ambiguous_mask).
         """
         stem = without_suffix(normalise_key("path", path))
         matches = self._by_stem(stem)
@@ -149,10 +155,19 @@ class Matcher:
         return (self._by_stem(rest), class_name) if rest else ([], "")
 
     def _by_stem(self, stem: str) -> list[Match]:
-        found = self.by_stem.get(stem, [])
-        if not found and len(self.by_folder.get(stem, ())) == 1:
-            found = [Match(target, None) for target in self.by_folder[stem]]
-        return self._merged(found)
+        matches = self._of_one_file(self.by_stem.get(stem, {}))
+        if not matches and len(self.by_folder.get(stem, ())) == 1:
+            return [Match(target, None) for target in self.by_folder[stem]]
+        return matches
+
+    def _of_one_file(self, files: Mapping[File, Sequence[Match]]) -> list[Match]:
+        if len(files) > 1:
+            raise AnnotationError(
+                f"The path of the mask is that of {len(files)} images, in several SOURCEs or with "
+                f"several extensions. Say in masks.csv which one it is.",
+                code="ambiguous_mask",
+            )
+        return self._merged([match for matches in files.values() for match in matches])
 
     def _merged(self, matches: Sequence[Match]) -> list[Match]:
         """All slices of a target at once are the target."""
@@ -161,9 +176,6 @@ class Matcher:
             numbers[match.target].append(match.slice_number)
         merged = []
         for target, slices in numbers.items():
-            n_slices = self.targets[target].shape[0]
-            if len(slices) == 1 and (n_slices > 1 or slices[0] is None):
-                merged.append(Match(target, slices[0]))
-            else:
-                merged.append(Match(target, None))
+            is_slice = len(slices) == 1 and self.targets[target].shape[0] > 1
+            merged.append(Match(target, slices[0] if is_slice else None))
         return merged

@@ -29,7 +29,7 @@ def slow_fill(polygons: list[np.ndarray]) -> np.ndarray:
     return inside
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.tuples(COORDINATE, COORDINATE), min_size=3, max_size=8), max_size=3))
 def test_fill_is_the_even_odd_rule(polygons: list) -> None:
     arrays = [np.array(points, np.float64) for points in polygons]
