@@ -348,6 +348,7 @@ def _report(
             if is_lost and not code:
                 code, message = "other_mask_rejected", "Another mask of the image was rejected."
             state = "rejected" if code else "used"
+            outcome.flags = (*outcome.flags, *each.flags)
             rows.append(_report_row(outcome, state, code, message, len(targets[n].images)))
     rows += [_report_row(o, "unmatched", o.code, o.message, 0) for o in unmatched]
     return pd.DataFrame(rows, columns=list(REPORT_COLUMNS)).sort_values("mask", kind="stable")
@@ -443,9 +444,9 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
         )
     if summary["unmatched"]:
         warnings.append(f"{summary['unmatched']} masks belong to no accepted image")
-    if summary["flags"].get("overlap"):
+    if summary["flags"].get("overlap") and not summary["flags"].get("overlap_resolved"):
         warnings.append(
-            f"{summary['overlap_voxels']} voxels belong to more than one class: both are kept; one "
-            f"label map needs --label-order"
+            f"{summary['overlap_voxels']} voxels belong to more than one class: both are kept, "
+            f"and one label map needs --label-order"
         )
     return warnings

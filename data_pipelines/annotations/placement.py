@@ -85,7 +85,8 @@ class Outcome:
 @dataclass
 class Made:
     """The label map of one target: its file, its classes and (slices, classes) voxels; no file
-    where a mask was refused. voxel_ml: None where the volume of a voxel is unknown.
+    where a mask was refused. voxel_ml: None where the volume of a voxel is unknown. flags: codes
+    about all masks together.
     """
 
     outcomes: list[Outcome]
@@ -94,6 +95,7 @@ class Made:
     voxels: np.ndarray | None = None
     voxel_ml: float | None = None
     overlap_voxels: int = 0
+    flags: tuple[str, ...] = ()
 
 
 def make_label_map(job: Job) -> Made:
@@ -135,7 +137,16 @@ def _joined(job: Job, placed: Sequence[LabelMap], outcomes: list[Outcome]) -> Ma
     classes = tuple(dict.fromkeys(name for label_map in placed for name in label_map.classes))
     grid_affine = None if target.grid is None else target.grid.affine
     joined = LabelMap.empty(target.shape, classes)
-    flags = dict.fromkeys(flag for outcome in outcomes for flag in outcome.flags)
+    own_flags = dict.fromkeys(flag for outcome in outcomes for flag in outcome.flags)
+    flags: dict[str, None] = {}
+    drawn = [
+        name
+        for label_map, source in zip(placed, job.sources, strict=True)
+        if not source.declared
+        for name in label_map.classes
+    ]
+    if len(set(drawn)) < len(drawn) and not _is_stack(job):
+        flags["class_in_several_masks"] = None
     for label_map in placed:
         for name in label_map.classes:
             joined = joined.with_plane(name, label_map.plane(name))
@@ -147,10 +158,16 @@ def _joined(job: Job, placed: Sequence[LabelMap], outcomes: list[Outcome]) -> Ma
             order = "<".join(n for n in named if n in classes)
             joined = joined.resolved(order)
             flags["overlap_resolved"] = None
-    joined = joined.changed(affine=grid_affine, images=target.images, flags=tuple(flags))
+    joined = joined.changed(affine=grid_affine, images=target.images, flags=(*own_flags, *flags))
     voxel_ml = None if grid_affine is None else _voxel_ml(grid_affine)
     counts = joined.counts_by_slice()
-    return Made(outcomes, label_map_bytes(joined), classes, counts, voxel_ml, overlap)
+    data = label_map_bytes(joined)
+    return Made(outcomes, data, classes, counts, voxel_ml, overlap, tuple(flags))
+
+
+def _is_stack(job: Job) -> bool:
+    """Whether there is one 2D mask for each slice."""
+    return any(source.slice_number is not None for source in job.sources)
 
 
 def _placed(source: MaskSource, job: Job) -> tuple[LabelMap, Outcome]:
