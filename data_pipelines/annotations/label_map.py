@@ -90,8 +90,8 @@ class LabelMap:
 
     def counts(self) -> dict[str, int]:
         """The number of voxels of each class."""
-        voxels = np.bincount(self.layers.ravel(), minlength=len(self.classes) + 1)
-        return {name: int(voxels[n]) for n, name in enumerate(self.classes, start=1)}
+        voxels = self.counts_by_slice().sum(axis=0)
+        return {name: int(count) for name, count in zip(self.classes, voxels, strict=True)}
 
     def counts_by_slice(self) -> NDArray[np.int64]:
         """(slices, classes): the number of voxels of each class in each slice."""
@@ -123,8 +123,10 @@ class LabelMap:
                 code="overlapping_classes",
             )
         ranks = label_ranks(order, self.classes)
-        winner = ranks[self.layers].argmax(axis=0)
-        labels = np.take_along_axis(self.layers, winner[np.newaxis], axis=0)
+        labels = np.empty_like(self.layers[:1])
+        for n in range(self.shape[0]):  # slice by slice: the ranks take eight times the memory
+            winner = ranks[self.layers[:, n]].argmax(axis=0)
+            labels[0, n] = np.take_along_axis(self.layers[:, n], winner[np.newaxis], axis=0)[0]
         return self.changed(layers=labels)
 
     def with_plane(self, name: str, voxels: Mask, at: slice | int = slice(None)) -> LabelMap:
@@ -211,13 +213,13 @@ def label_map_of(
     Raises AnnotationError: float_mask for values that are not whole numbers, negative_label,
     too_many_labels above 255 classes, and unknown_label.
     """
-    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+    if values.dtype.kind == "f" and not all(np.array_equal(v, np.rint(v)) for v in values):
         raise AnnotationError(
             "The mask has values that are not whole numbers: it is a probability map or an image. "
             "Apply a threshold first.",
             code="float_mask",
         )
-    labels, inverse = np.unique(values, return_inverse=True)
+    labels = np.unique(np.concatenate([np.unique(each) for each in values]))
     if labels[0] < 0:
         raise AnnotationError("The mask has a negative label.", code="negative_label")
     of_label = ["" if label == 0 else names.of(str(int(label))) for label in labels]
@@ -229,4 +231,5 @@ def label_map_of(
             code="too_many_labels",
         )
     table = np.array([classes.index(name) + 1 if name else 0 for name in of_label], np.uint8)
-    return LabelMap(table[inverse].reshape(1, *values.shape), classes, affine)
+    layers = np.stack([table[np.searchsorted(labels, each)] for each in values])
+    return LabelMap(layers[np.newaxis], classes, affine)
