@@ -45,8 +45,8 @@ def overlay(reference: LabelMap, prediction: LabelMap, value: int, image: Gray |
     picture = np.array(
         Image.fromarray(ground).resize(size, Image.Resampling.BILINEAR).convert("RGB")
     )
-    for mask, color in ((a, REFERENCE_COLOR), (b, PREDICTION_COLOR)):
-        picture[_outline(mask[box], size)] = color
+    for mask, color, width in ((a, REFERENCE_COLOR, 4), (b, PREDICTION_COLOR, 2)):
+        picture[_outline(mask[box], size, width)] = color
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
@@ -69,11 +69,11 @@ def _shades(pixels: Gray) -> NDArray[np.uint8]:
     return np.asarray(np.clip(scaled, 0.0, 1.0) * 255.0, np.uint8)
 
 
-def _outline(mask: Mask, size: tuple[int, int]) -> Mask:
-    """The border of a mask at the size of the picture, two pixels wide."""
+def _outline(mask: Mask, size: tuple[int, int], width: int) -> Mask:
+    """The border of a mask at the size of the picture, so many pixels wide."""
     scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
     large = np.asarray(scaled) > 0
-    return np.asarray(large & ~ndimage.binary_erosion(large, iterations=2, border_value=1))
+    return np.asarray(large & ~ndimage.binary_erosion(large, iterations=width, border_value=1))
 
 
 def image_reader(folder: Path | None) -> Callable[[str, tuple[int, ...]], Gray | None]:

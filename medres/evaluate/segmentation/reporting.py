@@ -17,7 +17,7 @@ from markupsafe import Markup
 from medres.evaluate.analyses.worst_errors import hashed
 from medres.evaluate.reporting.checklists import GUIDELINES, items, stated_answer
 from medres.evaluate.reporting.csv_tables import Cell, Row
-from medres.evaluate.reporting.html import format_number
+from medres.evaluate.reporting.html import format_number, format_percent_limits
 from medres.evaluate.reporting.narrative import interval, limits, percent
 from medres.evaluate.schema import Checklist, ChecklistItem
 from medres.evaluate.segmentation.aggregation import ClassScores
@@ -165,6 +165,7 @@ def masks_page(
         "ci": limits,
         "interval": interval,
         "pct": percent,
+        "ci_pct": format_percent_limits,
     }
     return environment.from_string(_asset("segmentation.html.j2")).render(
         r=result,
@@ -189,7 +190,7 @@ def _plots(name: str, cases: list[Row], found: ClassResult) -> list[Markup]:
     plots = [histogram(name, dices, name="Dice", upper=1.0)]
     key = "hd95_mm" if any(row["hd95_mm"] is not None for row in rows) else "hd95_px"
     distances = [float(row[key]) for row in rows if row.get(key) is not None]  # type: ignore[arg-type]
-    if distances:
+    if any(distances):
         unit = "mm" if key == "hd95_mm" else "pixels"
         plots.append(histogram(name, distances, name=f"HD95, {unit}"))
     size = next((key for key in rows[0] if key.startswith("reference_")), "")
