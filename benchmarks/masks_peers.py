@@ -6,7 +6,8 @@
     peers/bin/python benchmarks/masks_peers.py surface-distance [--pairs 100]
 
 Prints the greatest difference of each figure by convention, peer and dimension, the greatest
-difference of the areas of surface elements, and the two balls of the tests.
+difference of the areas of surface elements, and the two balls of the tests. MONAI takes its
+percentile in float32 (`hd95, float32`); `hd95` takes that of its distances in float64.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from monai.metrics import (
     compute_hausdorff_distance,
     compute_surface_dice,
 )
+from monai.metrics.utils import get_edge_surface_distance
 from scipy import ndimage
 
 from medres.evaluate.segmentation.surface_elements import corners, element_sizes
@@ -79,8 +81,10 @@ def by_deepmind(package: ModuleType, a: np.ndarray, b: np.ndarray, spacing: tupl
 def by_monai(a: np.ndarray, b: np.ndarray, spacing: tuple) -> dict[str, float]:
     y, y_pred = (torch.from_numpy(m[None, None].astype(np.float32)) for m in (a, b))
     options = {"include_background": True, "spacing": spacing}
+    distances = get_edge_surface_distance(y_pred[0, 0], y[0, 0], spacing=spacing, symmetric=True)[1]
     return {
-        "hd95": float(compute_hausdorff_distance(y_pred, y, percentile=95, **options)),
+        "hd95": max(float(np.percentile(d.double().numpy(), 95)) for d in distances),
+        "hd95, float32": float(compute_hausdorff_distance(y_pred, y, percentile=95, **options)),
         "nsd": float(compute_surface_dice(y_pred, y, [TOLERANCE], **options)),
         "assd": float(compute_average_surface_distance(y_pred, y, symmetric=True, **options)),
     }
@@ -135,6 +139,9 @@ def main() -> None:
             for name, value in mine.items():
                 key = (peer, axes, name)
                 worst[key] = max(worst[key], abs(value - theirs[name]))
+            if "hd95, float32" in theirs:
+                key = (peer, axes, "hd95, float32")
+                worst[key] = max(worst[key], abs(mine["hd95"] - theirs["hd95, float32"]))
     print("convention and peer | axes | figure | greatest difference")
     for (peer, axes, name), difference in sorted(worst.items()):
         print(f"{peer} | {axes} | {name} | {difference:.2g}")

@@ -1,6 +1,6 @@
 """Simulate the coverage of the intervals of means over patients: Dice, distances, false positives.
 
-    python benchmarks/segmentation_coverage.py [--draws 2000] [--replicates 1000]
+    python benchmarks/segmentation_coverage.py [--draws 2000]
 
 One value per patient. Dice is skewed towards 1, with or without patients who are missed (Dice 0);
 HD95 is log-normal; false lesions per case are Poisson; `difference` is the paired difference of two
@@ -73,7 +73,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument("--replicates", type=int, default=1000)
     given = parser.parse_args()
     print("figure | true value | patients | covers % | below % | above % | width | no failure %")
     for number, cell in enumerate(CELLS):
@@ -84,7 +83,7 @@ def main() -> None:
             for _ in range(given.draws):
                 values = cell.draw(rng, n)
                 unseen += bool(cell.failures) and bool((values > 0.0).all())
-                found = mean_over_patients(values, np.arange(n), LEVEL, replicates=given.replicates)
+                found = mean_over_patients(values, np.arange(n), LEVEL)
                 if found.bounds is None:
                     continue
                 low, high = found.bounds

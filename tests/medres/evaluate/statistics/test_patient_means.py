@@ -59,6 +59,6 @@ def test_coverage_with_skewed_dice(share: float) -> None:
     held = 0
     for _ in range(300):
         values = rng.beta(14, 1.2, 40) * (rng.random(40) >= share)
-        low, high = bca_limits(np.sort(values), 0.95, 400)
+        low, high = bca_limits(np.sort(values), 0.95, 2000)
         held += low <= truth <= high
     assert 0.90 <= held / 300 <= 0.99
