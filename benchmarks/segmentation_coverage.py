@@ -1,6 +1,6 @@
 """Simulate the coverage of the intervals of means over patients: Dice, distances, false positives.
 
-    python benchmarks/segmentation_coverage.py [--draws 2000]
+    python benchmarks/segmentation_coverage.py [--draws 2000] [--cell N ...]
 
 One value per patient. Dice is skewed towards 1, with or without patients who are missed (Dice 0);
 HD95 is log-normal; false lesions per case are Poisson; `difference` is the paired difference of two
@@ -73,9 +73,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--cell", type=int, nargs="*", help="numbers of cells; default all")
     given = parser.parse_args()
     print("figure | true value | patients | covers % | below % | above % | width | no failure %")
-    for number, cell in enumerate(CELLS):
+    for number in given.cell or range(len(CELLS)):
+        cell = CELLS[number]
         for n in PATIENTS:
             rng = np.random.default_rng([number, n])
             held = below = above = unseen = 0

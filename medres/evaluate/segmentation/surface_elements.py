@@ -25,7 +25,7 @@ def element_sizes(spacing: tuple[float, ...]) -> FloatArray:
     """(2 ** n,) the area in mm2 (the length in mm in two dimensions) of the surface within a group
     of voxels, by its code: the bit i is set if `corners(n)[i]` is inside. spacing: n values in mm.
 
-    >>> element_sizes((1.0, 2.0))[0b0011]  # two neighbors along the second axis
+    >>> float(element_sizes((1.0, 2.0))[0b0011])  # two neighbors along the second axis
     2.0
     """
     scale = np.prod(spacing) / np.asarray(spacing, np.float64)
