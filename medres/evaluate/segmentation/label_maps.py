@@ -93,6 +93,8 @@ def same_grid(a: LabelMap, b: LabelMap) -> str | None:
     """Why two label maps are not on one grid, or None."""
     if a.values.shape != b.values.shape:
         return f"{_size(a.values)} against {_size(b.values)} voxels"
+    if (a.affine is None) != (b.affine is None):
+        return "only one of the files says where its voxels lie, as NIfTI does and PNG does not"
     if a.affine is not None and b.affine is not None:
         shape = (1,) * (3 - a.values.ndim) + a.values.shape
         far = np.abs(_grid_corners(a.affine, shape) - _grid_corners(b.affine, shape)).max()

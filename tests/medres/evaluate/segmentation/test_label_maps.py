@@ -84,7 +84,10 @@ def test_grids_differ_by_size_place_and_spacing() -> None:
     assert same_grid(a, LabelMap(values, (1.0, 1.0, 1.0), grid + 1e-5 * np.eye(4))) is None
     assert "0.01 mm" in str(same_grid(a, LabelMap(values, (1.0, 1.0, 1.0), moved)))
     assert "voxels" in str(same_grid(a, LabelMap(values[:1])))
-    assert "spacing" in str(same_grid(a, LabelMap(values, (1.0, 1.0, 1.01))))
+    assert "only one" in str(same_grid(a, LabelMap(values)))
+    plain = LabelMap(values, (1.0, 1.0, 1.0))
+    assert "spacing" in str(same_grid(plain, LabelMap(values, (1.0, 1.0, 1.01))))
+    assert same_grid(plain, LabelMap(values)) is None
 
 
 def test_spacing_is_for_files_without() -> None:
