@@ -26,6 +26,7 @@ SHORT = (
     "how-to/evaluate.md",
     "how-to/augment.md",
     "how-to/reader-studies.md",
+    "how-to/evaluate-masks.md",
     "explanation/residual-learning.md",
 )
 LONG = (
