@@ -65,6 +65,7 @@ JOBS = (
         "{here}/nih.py {data}/cxr-nih1000 {out}/nih_missing --missing 0.3",
         long=True,
     ),
+    Job("segmentation_coverage", 6, "{here}/segmentation_coverage.py", long=True),
     Job("backbones", 10, "{here}/backbones.py --rounds 5 {torch}", long=True),
     Job(
         "throughput",

@@ -15,6 +15,8 @@
     │   ├── LimitExceeded       limit_exceeded      larger, deeper or slower than the limits allow
     │   └── RasterError         raster              a PNG or JPEG that is not one grayscale image
     ├── SeriesError             not_a_volume        the raise gives the verdict in lower case
+    ├── AnnotationError         annotation          a mask that cannot be used for its image; the
+    │                                               raise names the reason (wrong_size, ...)
     ├── BackendError            backend             TensorFlow is missing, or installed twice
     └── InputError              input
         ├── LabelError          labels
@@ -144,6 +146,13 @@ class SeriesError(DicomError):
     """The files do not form the requested volume. `code` is the verdict in lower case."""
 
     code = "not_a_volume"
+
+
+class AnnotationError(DicomError):
+    """A mask cannot be used for its image; the raise names the reason. Ingest writes it to
+    annotations.csv."""
+
+    code = "annotation"
 
 
 class BackendError(DicomError):

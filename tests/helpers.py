@@ -56,6 +56,7 @@ def work_in_process(patch: pytest.MonkeyPatch) -> None:
                 yield item, error
 
     for module in (
+        "data_pipelines.annotations.joining",
         "data_pipelines.ingestion.index",
         "data_pipelines.ingestion.decoder_agreement",
         "data_pipelines.cache.plan",

@@ -27,6 +27,7 @@ SHORT = (
     "how-to/evaluate-boxes.md",
     "how-to/augment.md",
     "how-to/reader-studies.md",
+    "how-to/evaluate-masks.md",
     "explanation/residual-learning.md",
 )
 LONG = (

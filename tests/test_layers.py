@@ -156,7 +156,10 @@ def test_import_loads_no_tensorflow(code: str) -> None:
 
 
 def test_decode_workers_load_neither_pandas_nor_tensorflow() -> None:
-    code = "import data_pipelines.ingestion.file_inspection, data_pipelines.cache.worker"
+    code = (
+        "import data_pipelines.ingestion.file_inspection, data_pipelines.cache.worker, "
+        "data_pipelines.annotations.placement, data_pipelines.annotations.references"
+    )
     assert loaded(code, "tensorflow", "keras", "pandas") == "[]"
 
 

@@ -4,15 +4,24 @@ between, one line per step.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from data_pipelines.annotations.joining import (
+    VOXELS,
+    Annotations,
+    MaskOptions,
+    annotate,
+    find_masks,
+)
 from data_pipelines.errors import InputError, LabelError, ManifestError
 from data_pipelines.ingestion.decoder_agreement import cross_checked
 from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reasons, with_rejected
@@ -98,6 +107,10 @@ def ingest(
     follow_links: bool = False,
     color: ColorRule = "refuse",
     on_leak: OnLeak = "error",
+    masks: Path | str | None = None,
+    resample_masks: bool = False,
+    label_order: str | None = None,
+    mask_classes: Mapping[str, str] | None = None,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
     stages: StageCallback | None = None,
@@ -128,6 +141,11 @@ def ingest(
         code color_to_luminance). The cache, the model and its predictions then do the same.
     on_leak: what happens when a patient or equal pixels lie in two given splits: "error", or "drop"
         them from the split of lower rank (train, then tune).
+    masks: a folder of masks, or a masks.csv (docs/how-to/segmentation-masks.md); `out` then has
+        annotations/ and annotations.csv. Files below it are no images. resample_masks: masks on
+        another grid than their image are resampled, else rejected. label_order: "a<b<c", which
+        class wins where classes overlap. mask_classes: label -> class; "*" stands for all labels
+        that are not listed, and the class "" is background.
     progress: called with (done, total) files. stages: called with the name of each long step,
         returns a context manager with a progress callback for it. Without both, long steps show
         progress bars on a terminal, and lines with the time left in a notebook or a log.
@@ -162,10 +180,12 @@ def ingest(
     label_files = _label_files(labels)
     tables = read_label_tables(label_files, findings=findings, readers=readers)
     key = find_key(_key_file(key_file, splits_from))
+    mask_options = _mask_options(masks, resample_masks, label_order, mask_classes)
+    not_images, annotator = _annotator(mask_options, sources, workers, stages)
     with stage(stages, "ingest") as update:
         index = index_sources(
             sources,
-            exclude=label_files,
+            exclude=(*label_files, *not_images),
             for_processing=for_processing,
             units=units,
             nifti_units=nifti_units,
@@ -182,20 +202,22 @@ def ingest(
         more_tables = _embedded_labels_of_all(index, findings, tables, class_folders=class_folders)
         more_tables = tuple(with_classes(t, drop_classes, merge_classes or {}) for t in more_tables)
     tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
-    manifest = build(
-        index,
-        tables,
-        key,
-        rejected_tables=more_tables,
-        color=color,
-        split_options=split_options,
-        max_bad=max_bad,
-        on_leak=on_leak,
-        leaks=None if work is None else work.with_name(f"{work.name}.leaks.csv"),
-        work=work,
-        stages=stages,
-    )
-    return manifest if work is None else _written(manifest, work, key)
+    with _scratch(work) as scratch:
+        manifest = build(
+            index,
+            tables,
+            key,
+            rejected_tables=more_tables,
+            color=color,
+            split_options=split_options,
+            max_bad=max_bad,
+            on_leak=on_leak,
+            leaks=None if work is None else work.with_name(f"{work.name}.leaks.csv"),
+            work=work,
+            annotator=None if annotator is None else functools.partial(annotator, folder=scratch),
+            stages=stages,
+        )
+        return manifest if work is None else _written(manifest, work, key, scratch)
 
 
 def build(
@@ -210,16 +232,18 @@ def build(
     on_leak: OnLeak = "error",
     leaks: Path | None = None,
     work: Path | None = None,
+    annotator: Callable[[pd.DataFrame], Annotations] | None = None,
     stages: StageCallback | None = None,
 ) -> Manifest:
     """Return the manifest of indexed files, in memory.
 
     Arguments and errors are those of `ingest`. rejected_tables: the labels of the rejected files,
-    where `tables` does not have them. color: what ingest.json records.
+    where `tables` does not have them. color: what ingest.json records. annotator: reads the masks
+    of the accepted images.
 
-    Nothing is read, and nothing is written except `leaks`, the list of the rows that lie in two
-    given splits, and into the new folder `work` what was learned where patients or classes are too
-    few (see write_refusal).
+    Without an annotator nothing is read, and nothing is written except `leaks`, the list of the
+    rows that lie in two given splits, and into the new folder `work` what was learned where
+    patients or classes are too few (see write_refusal).
     """
     split_options = split_options or SplitOptions()
     _require_images(index.rows, index.rejected, work)
@@ -287,6 +311,11 @@ def build(
     }
     if split_record["splits_assigned"] == "after_exclusion":
         content["warnings"].append(AFTER_EXCLUSION)
+    if annotator is not None:
+        annotations = annotator(images)
+        images = images.join(annotations.columns)
+        content["annotations"] = annotations.summary
+        content["warnings"] += annotations.warnings
     table = _manifest_table(images)
     return Manifest(table, content, _quarantine_table(rejected), audit=audit_table)
 
@@ -449,8 +478,8 @@ def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
     more_columns = [
         str(name)
         for name in images
-        if str(name).startswith(("label:", "meta:"))
-        or name in ("class", "fold", "group", *VOLUME_COLUMNS)
+        if str(name).startswith(("label:", "meta:", VOXELS))
+        or name in ("class", "fold", "group", "mask_state", "mask_classes", *VOLUME_COLUMNS)
     ]
     dtypes = COLUMNS | LATER_COLUMNS
     table = images[[*dtypes, *more_columns]].astype(dtypes).reset_index(drop=True)
@@ -462,9 +491,61 @@ def _quarantine_table(rejected: Sequence[RejectedFile]) -> pd.DataFrame:
     return pd.DataFrame(entries, columns=list(QUARANTINE_COLUMNS))
 
 
-def _written(manifest: Manifest, work: Path, key: PseudonymKey) -> Manifest:
-    """Write the work folder as a whole or not at all, and open it."""
+def _mask_options(
+    masks: Path | str | None,
+    resample: bool,
+    label_order: str | None,
+    names: Mapping[str, str] | None,
+) -> MaskOptions | None:
+    if masks is not None:
+        return MaskOptions(Path(masks), resample, label_order, dict(names or {}))
+    if resample or label_order is not None or names:
+        raise InputError(
+            "resample_masks, label_order and mask_classes are about masks: give them too.",
+            code="no_masks",
+        )
+    return None
+
+
+def _annotator(
+    options: MaskOptions | None,
+    sources: Sequence[Path | str],
+    workers: int | None,
+    stages: StageCallback | None,
+) -> tuple[list[Path], Callable[..., Annotations] | None]:
+    """The files that are masks and no images, and what reads them for the accepted images."""
+    if options is None:
+        return [], None
+    with stage(stages, "find masks") as update:
+        found = find_masks(options, [Path(source) for source in sources], workers, update)
+
+    def run(images: pd.DataFrame, folder: Path) -> Annotations:
+        with stage(stages, "masks") as update:
+            return annotate(images, found, options, folder, workers, update)
+
+    return found.paths(), run
+
+
+@contextlib.contextmanager
+def _scratch(work: Path | None) -> Iterator[Path]:
+    """A folder for the label maps until the work folder is written: beside it, so that they need
+    not be copied.
+    """
+    if work is not None:
+        work.parent.mkdir(parents=True, exist_ok=True)
+    parent = None if work is None else work.parent
+    prefix = None if work is None else f".{work.name}."
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix, suffix=".partial") as folder:
+        yield Path(folder)
+
+
+def _written(manifest: Manifest, work: Path, key: PseudonymKey, scratch: Path) -> Manifest:
+    """Write the work folder as a whole or not at all, and open it. scratch: files that become part
+    of it.
+    """
     with staged_folder(work, what="a manifest") as folder:
+        for path in scratch.iterdir():
+            path.rename(folder / path.name)
         if key.origin == "made":
             write_atomic(folder / KEY_NAME, key.secret, mode=0o600)
         manifest.save(folder)

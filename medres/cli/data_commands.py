@@ -130,6 +130,30 @@ def ingest(
             "colored pixels (an arrow, a marker) never exclude an image."
         ),
     ] = "refuse",
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of masks, or a masks.csv: PNG and NIfTI label maps, DICOM SEG, RTSTRUCT."
+        ),
+    ] = None,
+    resample_masks: Annotated[
+        bool,
+        typer.Option(
+            "--resample-masks", help="Resample masks that lie on another grid than their image."
+        ),
+    ] = False,
+    label_order: Annotated[
+        str | None,
+        typer.Option(metavar="A<B<C", help="Which class wins where classes overlap: the last one."),
+    ] = None,
+    mask_classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL=CLASS,...",
+            help="Names of the labels of masks. * stands for all others, an empty class for "
+            "background: 1=liver,2=tumor or *=nucleus.",
+        ),
+    ] = None,
     leaks: Annotated[
         Literal["error", "drop"],
         typer.Option(
@@ -171,6 +195,10 @@ def ingest(
             follow_links=follow_links,
             color=color,
             on_leak=leaks,
+            masks=masks,
+            resample_masks=resample_masks,
+            label_order=label_order,
+            mask_classes=_mask_classes(mask_classes),
             stages=Bars().task,
         )
     report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
@@ -193,6 +221,19 @@ def _merged_classes(texts: list[str]) -> dict[str, str]:
         if not (new.strip() and equals and old.strip()):
             raise typer.BadParameter("--merge-classes takes NEW=A,B, such as other=cyst,scar")
         names |= {name.strip(): new.strip() for name in old.split(",") if name.strip()}
+    return names
+
+
+def _mask_classes(text: str | None) -> dict[str, str]:
+    """Label -> class of LABEL=CLASS,LABEL=CLASS."""
+    names: dict[str, str] = {}
+    for part in (text or "").split(",") if text else []:
+        label, equals, name = part.rpartition("=")
+        if not (label.strip() and equals) or label.strip() in names:
+            raise typer.BadParameter(
+                "--mask-classes takes LABEL=CLASS,..., such as 1=liver,2=tumor or *=nucleus"
+            )
+        names[label.strip()] = name.strip()
     return names
 
 
@@ -221,6 +262,8 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
         )
     if summary["task"] != "none":
         lines.append(_labels_line(summary))
+    if "annotations" in summary:
+        lines.append(_masks_line(summary["annotations"]))
     lines += exclusion_lines(summary["exclusions_by_label"])
     if summary["pseudonym_key"] == "made":
         lines.append(
@@ -232,6 +275,17 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
         *(f"warning: {text}" for text in summary.get("warnings", [])),
         f"work folder: {out}",
     ]
+
+
+def _masks_line(annotations: dict[str, Any]) -> str:
+    images = ", ".join(
+        f"{count} {state.replace('_', ' ')}" for state, count in annotations["images"].items()
+    )
+    return (
+        f"{annotations['given']} masks: {annotations['used']} used, {annotations['rejected']} "
+        f"rejected, {annotations['unmatched']} unmatched, {annotations['skipped']} skipped; "
+        f"images: {images}; classes: {', '.join(annotations['classes']) or 'none'}"
+    )
 
 
 def _labels_line(summary: dict[str, Any]) -> str:

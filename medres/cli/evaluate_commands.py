@@ -12,6 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medres.cli.console import Json, report
+from medres.cli.mask_commands import (
+    Classes,
+    ConventionName,
+    HitIou,
+    Images,
+    Masks,
+    Patients,
+    Reference,
+    Spacing,
+    Tolerance,
+    check_mask_options,
+    evaluate_mask_folders,
+    parse_spacing,
+)
 from medres.cli.reader_commands import (
     Analysis,
     Covariance,
@@ -20,9 +34,11 @@ from medres.cli.reader_commands import (
     Lesions,
     Method,
     Pair,
+    Positive,
     Standalone,
     check_options,
     evaluate_readers,
+    parse_model_threshold,
     parse_pair,
 )
 
@@ -83,7 +99,9 @@ def evaluate(
     compare: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="TABLE", help="Scores of another model on the same images. Repeatable."
+            metavar="TABLE",
+            help="Scores (with --masks: the folder of masks) of another model on the same images. "
+            "Repeatable.",
         ),
     ] = None,
     readers: Annotated[
@@ -100,11 +118,24 @@ def evaluate(
     covariance: Covariance = None,
     method: Method = "or",
     standalone: Standalone = None,
+    positive: Positive = None,
     pair: Pair = None,
     effect: Effect = None,
+    masks: Masks = None,
+    reference: Reference = None,
+    patients: Patients = None,
+    classes: Classes = None,
+    tolerance_mm: Tolerance = 1.0,
+    spacing: Spacing = None,
+    convention: ConventionName = "surface",
+    hit_iou: HitIou = 0.1,
+    images: Images = None,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(metavar="X|FINDING:NAME=X", help="Declared threshold. Repeatable."),
+        typer.Option(
+            metavar="X|FINDING:NAME=X",
+            help="Declared threshold. Repeatable. In a reader study: that of --standalone.",
+        ),
     ] = None,
     operating_point: Annotated[
         list[str] | None,
@@ -170,7 +201,31 @@ def evaluate(
 
     Or give --readers TABLE alone: a reader study, which compares modalities (such as without and
     with a model) by what several readers say about the same cases.
+
+    Or give --masks FOLDER and --reference FOLDER: segmentations against reference masks.
     """
+    check_mask_options(context, of_masks=masks is not None)
+    if masks is not None:
+        evaluate_mask_folders(
+            masks,
+            reference,
+            out,
+            compare=compare or (),
+            patients=patients,
+            subgroups=subgroup or (),
+            classes=classes,
+            spacing=parse_spacing(spacing),
+            tolerance_mm=tolerance_mm,
+            convention=convention,
+            hit_iou=hit_iou,
+            images=images,
+            design=design,
+            level=level,
+            title=title,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
     if model is None and scores is None and readers is not None:
         check_options(context, of_study=True)
         evaluate_readers(
@@ -184,6 +239,8 @@ def evaluate(
             pair=parse_pair(pair),
             margin=margin,
             standalone=standalone,
+            positive=positive,
+            threshold=parse_model_threshold(threshold),
             effect=effect,
             finding=name,
             level=level,

@@ -24,7 +24,8 @@ Figure = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Reader study: auc, pauc, sensitivity@R, specificity@R, wafroc, afroc, hrauc, lroc. "
+        help="Reader study: auc, pauc, sensitivity@R, specificity@R, wafroc, afroc, hrauc, lroc, "
+        "pcl@F, alroc@F. "
         "Default: auc, or wafroc with --lesions.",
     ),
 ]
@@ -53,6 +54,14 @@ Standalone = Annotated[
         metavar="NAME", help="Reader study: the reader in the table that is a model on its own."
     ),
 ]
+Positive = Annotated[
+    float | None,
+    typer.Option(
+        metavar="R",
+        help="Reader study: the rating from which a reader calls a case positive; sensitivity and "
+        "specificity are then compared too. The stand-alone model has its own: --threshold.",
+    ),
+]
 Effect = Annotated[
     float | None,
     typer.Option(
@@ -69,10 +78,16 @@ Pair = Annotated[
 ]
 
 ONLY_STUDY = frozenset(
-    {"lesions", "figure", "analysis", "covariance", "method", "standalone", "effect", "pair"}
+    {
+        *("lesions", "figure", "analysis", "covariance", "method", "standalone", "positive"),
+        *("effect", "pair"),
+    }
 )
 BOTH = frozenset(
-    {"out", "readers", "margin", "name", "level", "title", "overwrite", "as_json", "debug"}
+    {
+        *("out", "readers", "margin", "threshold", "name", "level", "title", "overwrite"),
+        *("as_json", "debug"),
+    }
 )
 
 
@@ -101,6 +116,19 @@ def parse_pair(text: str | None) -> tuple[str, str] | None:
     if not (a.strip() and comma and b.strip()):
         raise typer.BadParameter(f"--pair {text!r}: write A,B, such as with,without")
     return a.strip(), b.strip()
+
+
+def parse_model_threshold(texts: list[str] | None) -> float | None:
+    """The one threshold of a stand-alone model."""
+    if not texts:
+        return None
+    try:
+        (value,) = (float(text) for text in texts)
+    except ValueError:
+        raise typer.BadParameter(
+            "--threshold of a reader study is one number, the threshold of the stand-alone model"
+        ) from None
+    return value
 
 
 def evaluate_readers(

@@ -7,21 +7,6 @@ from itertools import combinations
 
 import numpy as np
 
-from medres.evaluate.readers.inference import (
-    Scale,
-    contrast,
-    global_test,
-    interval,
-    two_sided_p,
-    with_holm,
-)
-from medres.evaluate.readers.obuchowski_rockette import (
-    Components,
-    Scatter,
-    difference_scatter,
-    mean_scatter,
-    variance_components,
-)
 from medres.evaluate.readers.outcome import (
     GlobalTest,
     ModalityContrast,
@@ -30,6 +15,21 @@ from medres.evaluate.readers.outcome import (
     ReaderValue,
 )
 from medres.evaluate.readers.ratings import FloatArray, Ratings
+from medres.evaluate.readers.variances.inference import (
+    Scale,
+    contrast,
+    global_test,
+    interval,
+    two_sided_p,
+    with_holm,
+)
+from medres.evaluate.readers.variances.obuchowski_rockette import (
+    Components,
+    Scatter,
+    difference_scatter,
+    mean_scatter,
+    variance_components,
+)
 
 RANDOM_READERS = ("rrrc", "rrfc")
 ANALYSES = {
@@ -44,7 +44,7 @@ class Analysis:
     """Values (modalities, readers) with their covariance, and how to judge them.
 
     pairs: of modalities to compare, by number. margin: stated before, or None. level: of
-    confidence.
+    confidence. bounded: whether values lie within 0 and 1.
     """
 
     ratings: Ratings
@@ -54,6 +54,7 @@ class Analysis:
     level: float
     pairs: tuple[tuple[int, int], ...]
     margin: float | None = None
+    bounded: bool = True
 
     @property
     def components(self) -> Components:
@@ -77,7 +78,10 @@ class Analysis:
                 reader,
                 modality,
                 interval(
-                    self.values[i, j], Scatter(float(scatter[i, j]), None), scale, bounded=True
+                    self.values[i, j],
+                    Scatter(float(scatter[i, j]), None),
+                    scale,
+                    bounded=self.bounded,
                 ),
             )
             for i, modality in enumerate(self.ratings.modalities)
@@ -92,7 +96,7 @@ class Analysis:
             scatter = mean_scatter(self.name, self.values[i], self._block(i, i))
             value = float(self.values[i].mean())
             means.append(
-                ModalityMean(modality, interval(value, scatter, self.scale(), bounded=True))
+                ModalityMean(modality, interval(value, scatter, self.scale(), bounded=self.bounded))
             )
         return means
 

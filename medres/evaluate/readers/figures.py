@@ -18,12 +18,14 @@ import numpy as np
 
 from medres.errors import EvaluationError
 from medres.evaluate.metrics.partial_auc import partial_auc
+from medres.evaluate.readers.lroc_figures import LrocFigure
 from medres.evaluate.readers.ratings import BoolArray, Cell, FloatArray, IntArray, Lesions, Ratings
 from medres.evaluate.scores.sample import rank_counts
 
 PARTIAL = ("specificity", 0.8, 1.0)
 CURVE_POINTS = 2_000_000  # of all curves held at a time
-NAMES = "auc, pauc, sensitivity@R, specificity@R, wafroc, afroc, hrauc, lroc"
+UP_TO = ("pcl", "alroc")  # figures from the LROC curve up to a false-positive rate
+NAMES = "auc, pauc, sensitivity@R, specificity@R, wafroc, afroc, hrauc, lroc, pcl@F, alroc@F"
 
 
 class Figure(Protocol):
@@ -201,11 +203,18 @@ def _area_between(x: FloatArray, y: FloatArray, low: float, high: float) -> Floa
     return np.sum((stop - start) * middle, axis=1)
 
 
+def default_figure(ratings: Ratings) -> str:
+    """The AUC of ratings of whole cases, wAFROC of marks."""
+    return "auc" if ratings.lesions is None else "wafroc"
+
+
 def make_figure(name: str, ratings: Ratings) -> Figure:
     """The figure of this name, checked against the study.
 
     name: auc; pauc, with a range if wanted (pauc@specificity:0.8-1); sensitivity@R, specificity@R
-    (positive is a rating of at least R); with lesions wafroc, afroc, hrauc or lroc.
+    (positive is a rating of at least R); with lesions wafroc, afroc, hrauc, lroc, pcl@F
+    (share of lesions in the right place at a false-positive rate of F) or alroc@F (area under the
+    LROC curve up to F).
 
     Raises EvaluationError. Codes: unknown_figure, out_of_range, no_lesions_table, needs_hrauc,
     not_lroc.
@@ -215,7 +224,7 @@ def make_figure(name: str, ratings: Ratings) -> Figure:
         return RateFigure(name, kind == "sensitivity", _number(argument, name))
     if kind == "pauc":
         return PartialAreaFigure(name, *_range(argument, name))
-    if name not in PAIRS:
+    if name not in PAIRS and kind not in UP_TO:
         raise EvaluationError(
             f"the figure of merit {name!r} does not exist; choose one of {NAMES}",
             code="unknown_figure",
@@ -232,8 +241,10 @@ def make_figure(name: str, ratings: Ratings) -> Figure:
             "(the highest mark of the case), wafroc, afroc or lroc",
             code="needs_hrauc",
         )
-    if name == "lroc" and ratings.lesions is not None:
+    if (name == "lroc" or kind in UP_TO) and ratings.lesions is not None:
         _check_lroc(ratings, ratings.lesions)
+    if kind in UP_TO:
+        return LrocFigure(name, _rate(argument, name), area=kind == "alroc")
     return PAIRS[name]
 
 
@@ -278,6 +289,21 @@ def _check_lroc(ratings: Ratings, lesions: Lesions) -> None:
             f"case; {what}: choose wafroc or afroc",
             code="not_lroc",
         )
+
+
+def _rate(text: str, name: str) -> float:
+    match = re.fullmatch(r"\d*\.?\d+", text)
+    if match is None:
+        raise EvaluationError(
+            f"the figure {name!r} needs a false-positive rate, such as pcl@0.2 or alroc@0.2",
+            code="unknown_figure",
+        )
+    if not 0.0 < float(text) <= 1.0:
+        raise EvaluationError(
+            f"the figure {name!r} needs a false-positive rate above 0 and up to 1",
+            code="out_of_range",
+        )
+    return float(text)
 
 
 def _number(text: str, name: str) -> float:

@@ -41,6 +41,7 @@ def with_hits(table: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     low, high, center, radius = _shapes(lesions, axes)
     case, of_case = id_texts(table["case"]).to_numpy(), id_texts(lesions["case"]).to_numpy()
     _check_inside(table, lesions, axes, place, marked)
+    _check_lesions_inside(lesions, axes, np.where(np.isinf(low), center, low), high, center)
     names = id_texts(lesions["lesion"]).to_numpy()
     hits = np.full(len(table), "", dtype=object)
     rows_of = pd.Series(np.arange(len(lesions))).groupby(of_case).indices
@@ -54,6 +55,12 @@ def with_hits(table: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
         if within.any():
             hits[row] = names[at[within][np.argmin(distance[within])]]
     return table.assign(lesion=hits)
+
+
+def hit_rule_of(lesions: pd.DataFrame) -> str:
+    """In words, which of the two forms of a lesions table `with_hits` uses."""
+    radius = "radius" in lesions.columns and {"x", "y"} <= set(lesions.columns)
+    return "the mark lies within the radius" if radius else "the mark lies inside the box"
 
 
 def _shapes(
@@ -105,6 +112,18 @@ def _check_inside(
     refuse_rows(
         marked & outside, "have a mark outside the image", "location_outside", table="readers"
     )
+
+
+def _check_lesions_inside(
+    lesions: pd.DataFrame, axes: list[str], low: FloatArray, high: FloatArray, center: FloatArray
+) -> None:
+    """Boxes from edge to edge, else centers."""
+    high = np.where(np.isinf(high), center, high)
+    outside = (low < 0).any(axis=1)
+    for number, size in enumerate(SIZES[: len(axes)]):
+        if size in lesions.columns:
+            outside |= high[:, number] > _numbers(lesions[size])
+    refuse_rows(outside, "have a place outside the image", "location_outside", table="lesions")
 
 
 def _numbers(column: pd.Series) -> FloatArray:

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from medres.errors import EvaluationError
-from medres.evaluate.readers.ratings import IntArray, Lesions, Ratings
+from medres.evaluate.readers.ratings import FalseMarks, IntArray, Lesions, Ratings
 from medres.evaluate.scores.ids import id_texts
 from medres.evaluate.scores.io import refuse_rows
 
 Place = tuple[IntArray, ...]  # modality, reader and case of each row
+AS_STATED = "as the readers table says"
 
 
 def has_marks(table: pd.DataFrame, with_lesions: bool) -> bool:
@@ -30,10 +31,14 @@ def has_marks(table: pd.DataFrame, with_lesions: bool) -> bool:
 
 
 def lesion_arrays(
-    ratings: Ratings, table: pd.DataFrame, at: Place, lesions: pd.DataFrame
+    ratings: Ratings,
+    table: pd.DataFrame,
+    at: Place,
+    lesions: pd.DataFrame,
+    hit_rule: str = AS_STATED,
 ) -> Ratings:
     """The study with its lesions, marks and highest mark of each case. table: one row for each
-    mark, with `lesion` and `rating`; at: where each row belongs.
+    mark, with `lesion` and `rating`; at: where each row belongs; hit_rule: what `lesion` means.
 
     Raises EvaluationError. Codes: duplicate_lesion, bad_weight, lesion_in_normal_case,
     diseased_without_lesion, unknown_lesion, lesion_without_rating, marks_and_none,
@@ -68,7 +73,13 @@ def lesion_arrays(
         ratings,
         rating=highest,
         lesions=Lesions(
-            known["at"].to_numpy(), known["weight"].to_numpy(), by_lesion, false_mark, n_marks
+            known["at"].to_numpy(),
+            known["weight"].to_numpy(),
+            by_lesion,
+            false_mark,
+            n_marks,
+            FalseMarks(at[0][missed], at[1][missed], at[2][missed], rating[missed]),
+            hit_rule,
         ),
         notes=ratings.notes + notes,
     )

@@ -7,8 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from medres.evaluate.readers.obuchowski_rockette import Components
-from medres.evaluate.readers.sizing import SampleSizes
+from medres.evaluate.readers.measures.agreement import Agreement
+from medres.evaluate.readers.measures.froc import Froc
+from medres.evaluate.readers.measures.roc_curves import ReaderCurve
+from medres.evaluate.readers.variances.obuchowski_rockette import Components, VarianceShares
+from medres.evaluate.readers.variances.sizing import SampleSizes
 from medres.evaluate.schema import SCHEMA
 from medres.evaluate.serialization import ABSENT, JsonObject, to_plain
 from medres.evaluate.statistics.estimate import Estimate
@@ -117,6 +120,80 @@ class StandaloneModel:
     per_reader: list[StandaloneReader]
 
 
+@dataclass(frozen=True)
+class RateComparison:
+    """Sensitivity or specificity of the readers, where positive is a rating of at least `at`, by
+    Obuchowski-Rockette with covariances by jackknife. threshold: of the stand-alone model, from
+    which it is positive. standalone: the model at its threshold; None without either.
+    """
+
+    figure: str
+    at: float
+    values: list[ReaderValue]
+    modalities: list[ModalityMean]
+    contrasts: list[ModalityContrast]
+    per_reader: list[ReaderContrast]
+    threshold: float | None = field(default=None, metadata=ABSENT)
+    standalone: StandaloneModel | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
+class ModelAtReader:
+    """The model at the specificity of a reader (None: the mean over the readers). Exploratory: its
+    threshold comes from these cases. difference: sensitivity of the reader minus that of the model.
+    """
+
+    reader: str | None
+    modality: str
+    specificity: Estimate
+    sensitivity: Estimate
+    model_sensitivity: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class TimeRatio:
+    """Seconds of a reading in a, divided by those in b; reader None: over all readers."""
+
+    reader: str | None
+    a: str
+    b: str
+    ratio: Estimate
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class ModalityTime:
+    """Geometric mean of the seconds of a reading."""
+
+    modality: str
+    seconds: Estimate
+
+
+@dataclass(frozen=True)
+class BlockTime:
+    """Readings of one block in one modality. seconds: geometric mean."""
+
+    block: str
+    modality: str
+    readings: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ReadingTimes:
+    """Analyzed as logarithms. readings: with a time; missing: without one. why: what is left out,
+    and the reason.
+    """
+
+    readings: int
+    missing: int
+    modalities: list[ModalityTime]
+    ratios: list[TimeRatio]
+    blocks: list[BlockTime]
+    why: str | None = field(default=None, metadata=ABSENT)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReaderStudy:
     """All results. figure: of merit. analysis: rrrc, frrc or rrfc. covariance: delong, jackknife or
@@ -137,7 +214,14 @@ class ReaderStudy:
     overall: GlobalTest | None = field(default=None, metadata=ABSENT)
     per_reader: list[ReaderContrast]
     components: Components | None
+    variance_shares: VarianceShares | None = field(default=None, metadata=ABSENT)
+    rates: list[RateComparison] | None = field(default=None, metadata=ABSENT)
+    agreement: Agreement | None = field(default=None, metadata=ABSENT)
+    reading_time: ReadingTimes | None = field(default=None, metadata=ABSENT)
+    curves: list[ReaderCurve] | None = field(default=None, metadata=ABSENT)
+    froc: Froc | None = field(default=None, metadata=ABSENT)
     standalone: StandaloneModel | None = field(default=None, metadata=ABSENT)
+    model_at_readers: list[ModelAtReader] | None = field(default=None, metadata=ABSENT)
     sample_size: SampleSizes | None = field(default=None, metadata=ABSENT)
     notes: list[str]
 

@@ -15,13 +15,46 @@ IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class FalseMarks:
+    """Every mark that hits no lesion: number of its modality, reader and case, and its rating; all
+    (F,).
+    """
+
+    modality: IntArray
+    reader: IntArray
+    case: IntArray
+    rating: FloatArray
+
+    def select(self, modalities: list[int], readers: list[int]) -> FalseMarks:
+        """The marks of some modalities and readers, numbered anew."""
+        at = np.isin(self.modality, modalities) & np.isin(self.reader, readers)
+        modality, reader = (
+            np.array([chosen.index(k) for k in number[at]], dtype=np.int64)
+            for chosen, number in ((modalities, self.modality), (readers, self.reader))
+        )
+        return FalseMarks(modality, reader, self.case[at], self.rating[at])
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What was noted beside the ratings. time: (modalities, readers, C) seconds, NaN where unknown.
+    block: (modalities, readers, C) number of the session, -1 where unknown. blocks: their names.
+    """
+
+    time: FloatArray
+    block: IntArray
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Lesions:
     """The lesions of L, sorted by case, and who marked them.
 
     case: (L,) index of the case. weight: (L,) of the lesion; the weights of a case sum to 1.
     rating: (modalities, readers, L), minus infinity for a lesion that is not marked. false_mark:
     (modalities, readers, cases) the highest mark that hits no lesion, else minus infinity.
-    n_marks: (modalities, readers, cases) marks.
+    n_marks: (modalities, readers, cases) marks. all_false: every mark that hits no lesion.
+    hit_rule: which mark hits a lesion.
     """
 
     case: IntArray
@@ -29,6 +62,8 @@ class Lesions:
     rating: FloatArray
     false_mark: FloatArray
     n_marks: IntArray
+    all_false: FalseMarks
+    hit_rule: str
 
 
 @dataclass(frozen=True)
@@ -38,8 +73,8 @@ class Ratings:
     readers, modalities, cases: names, in order. truth: (C,) True for a diseased case. patient: (C,)
     number of the patient; one per case if the table names no patients. rating: (modalities,
     readers, C), NaN where a case was not read; with marks the highest one of the case, minus
-    infinity without any. lesions: None for ratings of whole cases. notes: what was settled while
-    the table was read.
+    infinity without any. lesions: None for ratings of whole cases. readings: times and blocks, None
+    if the table has no such columns. notes: what was settled while the table was read.
     """
 
     modalities: tuple[str, ...]
@@ -49,6 +84,7 @@ class Ratings:
     patient: IntArray
     rating: FloatArray
     lesions: Lesions | None = None
+    readings: Readings | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -108,6 +144,10 @@ class Ratings:
             rating=part(self.lesions.rating),
             false_mark=part(self.lesions.false_mark),
             n_marks=part(self.lesions.n_marks),
+            all_false=self.lesions.all_false.select(m, r),
+        )
+        readings = self.readings and replace(
+            self.readings, time=part(self.readings.time), block=part(self.readings.block)
         )
         return replace(
             self,
@@ -115,6 +155,7 @@ class Ratings:
             readers=tuple(self.readers[i] for i in r),
             rating=part(self.rating),
             lesions=lesions,
+            readings=readings,
         )
 
 

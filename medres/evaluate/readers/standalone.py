@@ -12,12 +12,18 @@ import numpy as np
 
 from medres.errors import EvaluationError
 from medres.evaluate.readers.analysis import ANALYSES
-from medres.evaluate.readers.covariances import figure_covariance, figure_values
 from medres.evaluate.readers.figures import Figure
-from medres.evaluate.readers.inference import Scale, contrast, interval, two_sided_p, with_holm
-from medres.evaluate.readers.obuchowski_rockette import Scatter, mean_scatter
 from medres.evaluate.readers.outcome import ModalityContrast, StandaloneModel, StandaloneReader
-from medres.evaluate.readers.ratings import FloatArray, Ratings
+from medres.evaluate.readers.ratings import FalseMarks, FloatArray, Ratings
+from medres.evaluate.readers.variances.covariances import figure_covariance, figure_values
+from medres.evaluate.readers.variances.inference import (
+    Scale,
+    contrast,
+    interval,
+    two_sided_p,
+    with_holm,
+)
+from medres.evaluate.readers.variances.obuchowski_rockette import Scatter, mean_scatter
 
 
 def split_off(ratings: Ratings, name: str) -> tuple[Ratings, Ratings]:
@@ -141,10 +147,22 @@ def _joined(people: Ratings, model: Ratings) -> Ratings:
             rating=both(lesions.rating, model.lesions.rating),
             false_mark=both(lesions.false_mark, model.lesions.false_mark),
             n_marks=both(lesions.n_marks, model.lesions.n_marks),
+            all_false=_both_false(lesions.all_false, model.lesions.all_false, len(people.readers)),
         )
     return replace(
         people,
         readers=(*people.readers, *model.readers),
         rating=both(people.rating, model.rating),
         lesions=lesions,
+        readings=None,
+    )
+
+
+def _both_false(people: FalseMarks, model: FalseMarks, number: int) -> FalseMarks:
+    """number: of the model among the readers."""
+    return FalseMarks(
+        np.concatenate([people.modality, model.modality]),
+        np.concatenate([people.reader, np.full(model.reader.size, number)]),
+        np.concatenate([people.case, model.case]),
+        np.concatenate([people.rating, model.rating]),
     )

@@ -4,15 +4,17 @@ refused with a code; messages count rows and never show a value of a case.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from medres.errors import EvaluationError
-from medres.evaluate.readers.locations import with_hits
-from medres.evaluate.readers.marks import has_marks, lesion_arrays
+from medres.evaluate.readers.locations import hit_rule_of, with_hits
+from medres.evaluate.readers.marks import AS_STATED, has_marks, lesion_arrays
 from medres.evaluate.readers.ratings import IntArray, Ratings
+from medres.evaluate.readers.readings import readings_of
 from medres.evaluate.scores.ids import id_texts
 from medres.evaluate.scores.io import frame_digest, read_table
 
@@ -26,7 +28,7 @@ def load_ratings(
     source: Source, lesions: Source | None = None, *, finding: str | None = None
 ) -> Ratings:
     """A readers table with one row for each reader, modality and case: `reader`, `modality`,
-    `case`, `truth` (0 or 1) and `rating`. `patient` and `finding` are optional.
+    `case`, `truth` (0 or 1) and `rating`. `patient`, `finding`, `time_s` and `block` are optional.
 
     With a column `lesion` it has one row for each mark: the id of the lesion that the mark hits, or
     empty for a false mark; a case that was read without marks has one row with empty `lesion` and
@@ -35,14 +37,16 @@ def load_ratings(
 
     Raises EvaluationError. Codes: missing_column, no_rows, missing_id, several_findings,
     unknown_finding, bad_truth, truth_differs, patient_differs, bad_rating, duplicate_rating,
-    one_class, no_lesions_table, unused_lesions_table, and those of `lesion_arrays` and
-    `with_hits`.
+    one_class, no_lesions_table, unused_lesions_table, and those of `lesion_arrays`, `with_hits` and
+    `readings_of`.
     """
     table = _one_finding(_read(source, "readers", COLUMNS), finding)
     table = table.reset_index(drop=True)
     known = None if lesions is None else _read(lesions, "lesions", ("case", "lesion"))
+    hit_rule = AS_STATED
     if known is not None and "lesion" not in table.columns and "x" in table.columns:
         table = with_hits(table, known)
+        hit_rule = hit_rule_of(known)
     for column in ("reader", "modality", "case"):
         table[column] = _ids(table[column], column, "readers")
     table["truth"] = _truth(table["truth"])
@@ -69,7 +73,7 @@ def load_ratings(
                 "too: give the lesions table (columns case, lesion, and weight if wanted)",
                 code="no_lesions_table",
             )
-        ratings = lesion_arrays(whole, table, at, known)
+        ratings = lesion_arrays(whole, table, at, known, hit_rule)
     else:
         repeated = table.duplicated(["reader", "modality", "case"])
         if repeated.any():
@@ -81,7 +85,7 @@ def load_ratings(
         whole.rating[at] = table["rating"]
         ratings = whole
     _check_classes(ratings)
-    return ratings
+    return replace(ratings, readings=readings_of(table, at, whole.rating.shape))
 
 
 def source_of(source: Source) -> dict[str, object]:

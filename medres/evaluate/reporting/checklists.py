@@ -9,7 +9,9 @@ An item that neither the data nor the design file answers stays open.
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from importlib import resources
+from typing import Any
 
 from medres.evaluate.reporting.checklist_answers import ANSWERS
 from medres.evaluate.schema import Checklist, ChecklistItem, Report
@@ -42,13 +44,18 @@ def items(key: str) -> list[dict[str, str]]:
 
 
 def _item(item: dict[str, str], report: Report) -> ChecklistItem:
-    stated = report.design.answers.get(item["design"]) if item["design"] else None
     parts = [
-        None if stated in (None, "", []) else _sentence(stated),
+        stated_answer(item, report.design.answers),
         ANSWERS[item["section"]](report) if item["section"] else None,
     ]
     answer = " ".join(part for part in parts if part) or None
     return ChecklistItem(item["item"], item["about"], answer, item["design"] or None)
+
+
+def stated_answer(item: Mapping[str, str], answers: Mapping[str, Any]) -> str | None:
+    """What the design file says about an item, as a sentence."""
+    stated = answers.get(item["design"]) if item["design"] else None
+    return None if stated in (None, "", []) else _sentence(stated)
 
 
 def _sentence(value: object) -> str:

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from helpers import fails, medres
 
+from medres.evaluate.readers.made_up import made_up_study
+
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
@@ -88,3 +90,31 @@ def test_a_table_that_does_not_fit_is_one_line(table: Path, tmp_path: Path) -> N
     table.write_text(table.read_text().replace("truth", "disease"))
     assert "truth" in fails(medres("evaluate", "--readers", table, "--out", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_rates_and_the_model_threshold_are_options(tmp_path: Path) -> None:
+    made_up_study().to_csv(tmp_path / "readers.csv", index=False)
+    base = ("evaluate", "--readers", tmp_path / "readers.csv", "--out", tmp_path / "out")
+    more = ("--standalone", "model", "--positive", "3", "--threshold", "0.6")
+    done = medres(*base, *more)
+    assert done.exit_code == 0, done.stderr
+    study = json.loads((tmp_path / "out/report.json").read_text())["reader_study"]
+    assert [rate["figure"] for rate in study["rates"]] == ["sensitivity@3", "specificity@3"]
+    assert study["rates"][0]["threshold"] == 0.6
+    for wrong in (("--threshold", "0.6", "--threshold", "0.7"), ("--threshold", "pneumonia:a=0.5")):
+        assert "--threshold" in fails(medres(*base, "--standalone", "model", *wrong), code=2)
+
+
+def test_the_demo_of_a_reader_study(tmp_path: Path) -> None:
+    for _ in range(2):  # the second replaces the first
+        done = medres("demo", "--readers", "--out", tmp_path / "demo")
+        assert done.exit_code == 0, done.stderr
+    assert "with - without: +0." in done.stdout
+    assert (tmp_path / "demo/report/report.html").exists()
+    result = json.loads((tmp_path / "demo/demo.json").read_text())
+    assert result["contrasts"][0]["p_value"] < 0.05
+    table = pd.read_csv(tmp_path / "demo/readers.csv")
+    assert set(table["block"].dropna()) == {1, 2}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    fails(medres("demo", "--readers", "--out", tmp_path / "other"))

@@ -57,6 +57,13 @@ def test_a_row_without_a_mark_needs_no_place() -> None:
         ("location_outside", marks(("a", -1, 3)), LESIONS),
         ("location_outside", marks(("a", 65, 3)).assign(width=64, height=64), LESIONS),
         ("location_outside", marks(("b", 3, 65)), LESIONS.assign(width=64, height=64)),
+        ("location_outside", marks(("a", 1, 3)), LESIONS.assign(x=-1)),
+        ("location_outside", marks(("a", 1, 3)), LESIONS.assign(width=2, height=64)),
+        (
+            "location_outside",
+            marks(("a", 1, 3)),
+            LESIONS.drop(columns="radius").assign(x_min=0, x_max=9, y_min=60, y_max=65, height=64),
+        ),
         ("missing_column", marks(("a", 1, 3)).drop(columns="y"), LESIONS),
         ("missing_column", marks(("a", 1, 3)), LESIONS.drop(columns="radius")),
     ],
@@ -79,4 +86,7 @@ def test_a_study_by_places_is_the_study_by_ids(marked) -> None:
         y=["" if r == "" else 11 for r in table["rating"]],
     ).drop(columns="lesion")
     found = reader_study(by_place, lesions=placed).numbers["reader_study"]
-    assert found == reader_study(table, lesions=lesions).numbers["reader_study"]
+    expected = reader_study(table, lesions=lesions).numbers["reader_study"]
+    assert found["froc"].pop("hit_rule") == "the mark lies within the radius"
+    assert expected["froc"].pop("hit_rule") == "as the readers table says"
+    assert found == expected

@@ -8,9 +8,9 @@ from scipy import stats
 
 from medres.errors import EvaluationError
 from medres.evaluate import reader_study
-from medres.evaluate.readers.covariances import figure_covariance, figure_values
 from medres.evaluate.readers.figures import PAIRS
 from medres.evaluate.readers.table import load_ratings
+from medres.evaluate.readers.variances.covariances import figure_covariance, figure_values
 
 
 @pytest.fixture

@@ -7,16 +7,16 @@ import pytest
 from helpers import raises_code
 
 from medres.errors import EvaluationError
-from medres.evaluate.readers import covariances
-from medres.evaluate.readers.covariances import (
+from medres.evaluate.readers.figures import PAIRS, make_figure
+from medres.evaluate.readers.ratings import Ratings
+from medres.evaluate.readers.table import load_ratings
+from medres.evaluate.readers.variances import covariances
+from medres.evaluate.readers.variances.covariances import (
     METHODS,
     choose_covariance,
     figure_covariance,
     figure_values,
 )
-from medres.evaluate.readers.figures import PAIRS, make_figure
-from medres.evaluate.readers.ratings import Ratings
-from medres.evaluate.readers.table import load_ratings
 
 
 def kernels(study: Ratings) -> np.ndarray:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from medres.evaluate.readers.obuchowski_rockette import Scatter
 from medres.evaluate.readers.outcome import GlobalTest, ModalityContrast
+from medres.evaluate.readers.variances.obuchowski_rockette import Scatter
 from medres.evaluate.statistics.estimate import Estimate
 
 NO_SCATTER = "the estimated variance is not above zero, so there is no interval and no test"

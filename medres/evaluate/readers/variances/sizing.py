@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from medres.evaluate.readers.obuchowski_rockette import Components
+from medres.evaluate.readers.variances.obuchowski_rockette import Components
 
 READERS = range(3, 21)
 POWER = 0.8

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medres.evaluate.readers.covariances import Moments, pair_moments
 from medres.evaluate.readers.figures import PairFigure
-from medres.evaluate.readers.inference import Scale, contrast, interval, with_holm
-from medres.evaluate.readers.obuchowski_rockette import Scatter
 from medres.evaluate.readers.outcome import ModalityContrast, ModalityMean
 from medres.evaluate.readers.ratings import FloatArray, IntArray, Ratings
+from medres.evaluate.readers.variances.covariances import Moments, pair_moments
+from medres.evaluate.readers.variances.inference import Scale, contrast, interval, with_holm
+from medres.evaluate.readers.variances.obuchowski_rockette import Scatter
 
 METHOD = "U-statistics (Gallas), t with Satterthwaite df; readers and cases random"
 NORMAL_FROM = 50  # degrees of freedom above which the normal distribution is used

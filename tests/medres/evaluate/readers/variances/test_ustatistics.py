@@ -9,11 +9,14 @@ from helpers import raises_code
 
 from medres.errors import EvaluationError
 from medres.evaluate import reader_study
-from medres.evaluate.readers.covariances import figure_covariance, figure_values
 from medres.evaluate.readers.figures import PAIRS
-from medres.evaluate.readers.obuchowski_rockette import difference_scatter, variance_components
 from medres.evaluate.readers.table import load_ratings
-from medres.evaluate.readers.ustatistics import ustatistics
+from medres.evaluate.readers.variances.covariances import figure_covariance, figure_values
+from medres.evaluate.readers.variances.obuchowski_rockette import (
+    difference_scatter,
+    variance_components,
+)
+from medres.evaluate.readers.variances.ustatistics import ustatistics
 
 
 def slow_covariance(table: pd.DataFrame, a: str, b: str) -> float:

@@ -9,8 +9,8 @@ from scipy import stats
 
 from medres.errors import EvaluationError
 from medres.evaluate import reader_study
-from medres.evaluate.readers.obuchowski_rockette import Components
-from medres.evaluate.readers.sizing import Plan, power_of, sample_sizes
+from medres.evaluate.readers.variances.obuchowski_rockette import Components
+from medres.evaluate.readers.variances.sizing import Plan, power_of, sample_sizes
 
 PILOT = Components(0.005, 0.004, 0.0005, 0.001, 0.0002, 0.0008, 0.00035, 0.00034, 0.00024, False)
 PLAN = Plan(PILOT, 114, 0.05, "rrrc", 0.95)

@@ -72,6 +72,29 @@ def variance_components(values: FloatArray, covariance: FloatArray) -> Component
     )
 
 
+@dataclass(frozen=True)
+class VarianceShares:
+    """Shares of the variance of a difference between two modalities, which sum to 1. readers: what
+    only more readers make smaller; cases: what only more cases make smaller; both: what either
+    makes smaller.
+    """
+
+    readers: float
+    cases: float
+    both: float
+
+
+def variance_shares(c: Components, readers: int) -> VarianceShares | None:
+    """None where nothing varies. Components below zero count as zero."""
+    excess = max(c.cov2 - c.cov3, 0.0)
+    interaction = max(c.modality_reader or 0.0, 0.0)
+    both = max(c.error - c.cov1 - excess, 0.0)
+    parts = np.array([interaction / readers, excess, both / readers])
+    if parts.sum() <= 0.0:
+        return None
+    return VarianceShares(*(float(part) for part in parts / parts.sum()))
+
+
 def mean_squares(values: FloatArray) -> tuple[float | None, float | None, float | None]:
     """Of modalities, readers, and both; None where there is only one."""
     t, r = values.shape

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medres.evaluate.readers.covariances import figure_covariance, figure_values
 from medres.evaluate.readers.figures import PAIRS
-from medres.evaluate.readers.obuchowski_rockette import (
+from medres.evaluate.readers.table import load_ratings
+from medres.evaluate.readers.variances.covariances import figure_covariance, figure_values
+from medres.evaluate.readers.variances.obuchowski_rockette import (
     difference_scatter,
     mean_scatter,
     mean_squares,
     variance_components,
 )
-from medres.evaluate.readers.table import load_ratings
 
 
 def slow_covariances(sigma: np.ndarray, t: int, r: int) -> tuple[float, float, float, float]:

@@ -1,0 +1,162 @@
+"""`medres evaluate --masks PRED --reference REF`: segmentations against a reference, without
+TensorFlow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from medres.cli.console import report
+
+if TYPE_CHECKING:
+    from medres.evaluate import SegmentationReport
+
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Segmentation: predicted label maps (.nii.gz, .png), named as those of --reference.",
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Segmentation: the reference label maps."),
+]
+Patients = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="TABLE",
+        help="Segmentation: case, patient and subgroup columns. Default: patients.csv in the "
+        "folder of the reference.",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Segmentation: names of the classes, such as 1=liver,2=tumor, or a CSV (value, name) "
+        "or JSON file. Default: the numbers in the reference.",
+    ),
+]
+Tolerance = Annotated[float, typer.Option(help="Segmentation: tolerance of NSD, in mm.")]
+Spacing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[Z,]Y,X",
+        help="Segmentation: distance in mm between slices, rows and columns, for files without it.",
+    ),
+]
+ConventionName = Annotated[
+    Literal["surface", "boundary"],
+    typer.Option(
+        help="Segmentation: surface elements weighted by area, or boundary voxels (as MONAI)."
+    ),
+]
+HitIou = Annotated[
+    float, typer.Option(help="Segmentation: a lesion with a greater IoU counts as found.")
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help="Segmentation: images to show behind the outlines of worst cases."
+    ),
+]
+
+ONLY_MASKS = frozenset(
+    {
+        "masks",
+        "reference",
+        "patients",
+        "classes",
+        "tolerance_mm",
+        "spacing",
+        "convention",
+        "hit_iou",
+        "images",
+    }
+)
+SHARED = frozenset(
+    {"out", "subgroup", "compare", "design", "level", "title", "overwrite", "as_json", "debug"}
+)
+
+
+def check_mask_options(context: typer.Context, *, of_masks: bool) -> None:
+    """Refuses options that would have no effect, as wrong usage."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in SHARED:
+            continue
+        option = "--" + name.replace("_", "-")
+        if of_masks and name not in ONLY_MASKS:
+            raise typer.BadParameter(f"{option} has no meaning for segmentations (--masks)")
+        if not of_masks and name in ONLY_MASKS:
+            raise typer.BadParameter(f"{option} is for segmentations: give --masks and --reference")
+
+
+def parse_spacing(text: str | None) -> tuple[float, ...] | None:
+    """(5.0, 0.7, 0.7) of "5,0.7,0.7"."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"--spacing {text!r}: write the distances in mm, such as 5,0.7,0.7 or 0.2,0.2"
+        ) from None
+
+
+def evaluate_mask_folders(
+    masks: Path,
+    reference: Path | None,
+    out: Path,
+    *,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write the report of segmentations, and print a line for each class. options: of
+    `evaluate_masks`."""
+    from medres.evaluate.reporting.save import check_target
+    from medres.evaluate.segmentation.evaluation import evaluate_masks
+    from medres.progress import Bars
+
+    if reference is None:
+        raise typer.BadParameter("--masks needs --reference FOLDER, the reference label maps")
+    check_target(out, overwrite=overwrite)
+    with Bars().task("evaluate") as update:
+        found = evaluate_masks(masks, reference, progress=update, **options)
+    found.save(out, overwrite=overwrite)
+    findings = found.numbers["findings"]
+    result = {
+        "out": str(out),
+        "findings": {
+            name: {key: finding[key] for key in ("dice", "hd95_mm", "nsd", "n_missed")}
+            for name, finding in findings.items()
+        },
+        "comparisons": found.numbers["comparisons"],
+    }
+    report(result, as_json, [*class_lines(found), f"report: {out / 'report.html'}"])
+
+
+def class_lines(found: SegmentationReport) -> list[str]:
+    """One line for each class, and one for each difference of Dice between models."""
+    from medres.evaluate.reporting.narrative import interval
+
+    lines = []
+    for finding in found.report.findings.values():
+        dice = finding.figures.dice
+        if dice.estimate is None:
+            lines.append(f"{finding.title}: no Dice ({dice.why})")
+            continue
+        counts = f"{finding.n_missed} missed, {finding.n_false_alarm} false alarms"
+        lines.append(f"{finding.title}: Dice {dice.estimate:.3f} ({interval(dice)}; {counts})")
+    for row in found.report.comparisons:
+        if row.metric == "dice" and row.difference.estimate is not None:
+            lines.append(
+                f"{row.finding}: Dice of {row.a} - {row.b}: {row.difference.estimate:+.4f} "
+                f"({interval(row.difference, 4)})"
+            )
+    return lines

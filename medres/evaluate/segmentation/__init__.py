@@ -1,0 +1,3 @@
+"""Masks against reference masks: overlap, distances between surfaces, lesions and volumes, by class
+and patient, and their report. numpy, scipy and pandas only.
+"""
