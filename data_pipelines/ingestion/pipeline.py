@@ -29,6 +29,7 @@ from data_pipelines.ingestion.manifest import (
 from data_pipelines.ingestion.patient_identity import identify, link_patients
 from data_pipelines.ingestion.refusal import RECORDED, clear_refusal, write_refusal
 from data_pipelines.ingestion.series_order import (
+    STANDARD_COLUMNS,
     VOLUME_COLUMNS,
     gap_warnings,
     in_series_order,
@@ -42,7 +43,7 @@ from data_pipelines.ingestion.summary import (
     summarise,
     summary_of_rejected,
 )
-from data_pipelines.kinds import ColorRule, NiftiUnitName, UnitName
+from data_pipelines.kinds import ColorRule, KindName, NiftiUnitName, UnitName, image_kind
 from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
 from data_pipelines.labels.exclusion_bias import NO_LOSS
@@ -53,6 +54,7 @@ from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.progress import Bars
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
+from data_pipelines.sources.image_source import ARRAY_FORMATS, RASTER_FORMATS
 from data_pipelines.sources.nifti import declared_units
 from data_pipelines.sources.nifti_header import require_nibabel
 from data_pipelines.splits.assignment import (
@@ -94,6 +96,7 @@ def ingest(
     for_processing: bool = False,
     units: UnitName | None = None,
     nifti_units: NiftiUnitName | None = None,
+    kind: KindName | None = None,
     class_folders: bool = False,
     follow_links: bool = False,
     color: ColorRule = "refuse",
@@ -122,6 +125,8 @@ def ingest(
         Labels and splits inside an .npz are used if `labels` is None.
     nifti_units: also accept .nii and .nii.gz (with the extra `nifti`); each is one CT volume, whose
         values are in these units. A file is its own patient unless `labels` name the patient.
+    kind: read files of this kind only, in all its formats; units and nifti_units follow from it.
+        The kinds rgb (color pictures) and mr are read only where they are declared here.
     class_folders: the folder of each file is its class, see folder_labels.
     follow_links: also read what symbolic links out of `source` lead to.
     color: "luminance" also accepts radiographs that are truly in color, as their luminance (repair
@@ -147,6 +152,7 @@ def ingest(
         require_new(work, what="a manifest")
     if max_bad is not None and not 0 <= max_bad <= 1:
         raise InputError(f"max_bad {max_bad}: give a share from 0 to 1.", code="max_bad")
+    units, declared_nifti = _declared(kind, units, nifti_units)
     if nifti_units is not None:
         declared_units(nifti_units)
         require_nibabel()
@@ -168,7 +174,8 @@ def ingest(
             exclude=label_files,
             for_processing=for_processing,
             units=units,
-            nifti_units=nifti_units,
+            nifti_units=declared_nifti,
+            declared=kind,
             workers=workers,
             progress=progress or update,
             follow_links=follow_links,
@@ -188,6 +195,7 @@ def ingest(
         key,
         rejected_tables=more_tables,
         color=color,
+        kind=kind,
         split_options=split_options,
         max_bad=max_bad,
         on_leak=on_leak,
@@ -205,6 +213,7 @@ def build(
     *,
     rejected_tables: Sequence[Labels] | None = None,
     color: ColorRule = "refuse",
+    kind: KindName | None = None,
     split_options: SplitOptions | None = None,
     max_bad: float | None = None,
     on_leak: OnLeak = "error",
@@ -215,7 +224,7 @@ def build(
     """Return the manifest of indexed files, in memory.
 
     Arguments and errors are those of `ingest`. rejected_tables: the labels of the rejected files,
-    where `tables` does not have them. color: what ingest.json records.
+    where `tables` does not have them. color, kind: what ingest.json records.
 
     Nothing is read, and nothing is written except `leaks`, the list of the rows that lie in two
     given splits, and into the new folder `work` what was learned where patients or classes are too
@@ -283,6 +292,7 @@ def build(
         "folds": split_options.folds,
         "audit": audit_counts,
         "color": color,
+        **({} if kind is None else {"kind": kind}),
         "pseudonym_key": key.origin,
     }
     if split_record["splits_assigned"] == "after_exclusion":
@@ -342,6 +352,25 @@ def _summary(
         "skipped_by_kind": kinds_of_skipped(rejected),
         "leak_attestation": {"attested": not doubts, "reasons": doubts},
     }
+
+
+def _declared(
+    kind: KindName | None, units: UnitName | None, nifti_units: UnitName | None
+) -> tuple[UnitName | None, UnitName | None]:
+    """The units of PNG, JPEG and arrays, and those of NIfTI files, that are declared by a kind or
+    by themselves. Raises InputError (code kind_and_units) where both are given.
+    """
+    if kind is None:
+        return units, nifti_units
+    if units is not None or nifti_units is not None:
+        raise InputError(
+            "Both the kind and units are given: the units follow from the kind. Leave them out.",
+            code="kind_and_units",
+        )
+    name, formats = image_kind(kind).units.name, {*image_kind(kind).file_formats}
+    return name if formats & {*RASTER_FORMATS, *ARRAY_FORMATS} else None, (
+        name if "nifti" in formats else None
+    )
 
 
 def _key_file(key_file: Path | str | None, splits_from: Path | str | None) -> Path | None:
@@ -450,7 +479,7 @@ def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
         str(name)
         for name in images
         if str(name).startswith(("label:", "meta:"))
-        or name in ("class", "fold", "group", *VOLUME_COLUMNS)
+        or name in ("class", "fold", "group", *VOLUME_COLUMNS, *STANDARD_COLUMNS)
     ]
     dtypes = COLUMNS | LATER_COLUMNS
     table = images[[*dtypes, *more_columns]].astype(dtypes).reset_index(drop=True)

@@ -183,7 +183,7 @@ def domain_violation(image: Image, domain: Domain) -> DomainViolation | None:
     """Why an image that was read lies outside the training domain, or None if it does not: as
     `check_domain`, and also header elements that contradict each other on the polarity.
     """
-    rows, cols = image.pixels.shape
+    rows, cols = image.pixels.shape[:2]
     facts = facts_of(image.header, image.file_format)
     facts = replace(facts, rows=rows, cols=cols, spacing_mm=image.spacing_mm)
     violation = check_domain(facts, domain)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from data_pipelines.kinds import ColorRule, DeclaredUnitName, NiftiUnitName
+from data_pipelines.kinds import ColorRule, DeclaredUnitName, KindName, NiftiUnitName
 from data_pipelines.labels.task import LABEL_TASKS
 from medres.cli.console import Json, Limit, Work, report
 
@@ -97,6 +97,14 @@ def ingest(
     for_processing: Annotated[
         bool, typer.Option("--for-processing", help="Accept FOR PROCESSING radiographs.")
     ] = False,
+    kind: Annotated[
+        KindName | None,
+        typer.Option(
+            help="Read files of this kind only, in all its formats. rgb: color pictures (PNG, "
+            "JPEG, .npz, binary CIFAR), three channels. mr: DICOM MR and NIfTI, each volume in its "
+            "own standard deviations."
+        ),
+    ] = None,
     units: Annotated[
         DeclaredUnitName | None,
         typer.Option(
@@ -167,6 +175,7 @@ def ingest(
             for_processing=for_processing,
             units=units,
             nifti_units=nifti_units,
+            kind=kind,
             class_folders=class_folders,
             follow_links=follow_links,
             color=color,
@@ -256,7 +265,7 @@ def cache(
         str | None,
         typer.Option(
             help="xray-SIZE, ct-SIZE, ct25d-SIZE (a slice with its neighbors as channels) or "
-            "ctvol-SIZE (a volume)."
+            "ctvol-SIZE (a volume); mr-, mr25d- and mrvol-SIZE likewise; rgb-SIZE (color)."
         ),
     ] = None,
     spec: Annotated[

@@ -106,8 +106,16 @@ def thumbnails_of_files(
 
 def thumbnail_of_row(item: TileItem) -> Thumbnail:
     """Read one row of the manifest; runs in a worker."""
-    source, path, frame, file_format, kind, sha256 = item.file
-    image = read_row(source, path, frame, file_format=file_format, kind=kind, sha256=sha256)
+    source, path, frame, file_format, kind, sha256, standard = item.file
+    image = read_row(
+        source,
+        path,
+        frame,
+        file_format=file_format,
+        kind=kind,
+        sha256=sha256,
+        standard=standard,
+    )
     stored = Path(source) / path if file_format == "dicom" else None
     return _thumbnail(image, item.window or window_of_image(image, stored))
 
