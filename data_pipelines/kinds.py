@@ -293,6 +293,15 @@ def kinds_with_series() -> tuple[str, ...]:
     return tuple(kind.name for kind in KINDS.values() if kind.has_series)
 
 
+def has_patients(name: str) -> bool:
+    """Whether the images of a kind show patients.
+
+    >>> has_patients("ct"), has_patients("rgb")
+    (True, False)
+    """
+    return image_kind(name).has_patients
+
+
 def declared_kinds() -> tuple[str, ...]:
     """Names of the kinds whose files are read only where the user declares the kind.
 

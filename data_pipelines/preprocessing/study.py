@@ -25,6 +25,8 @@ from data_pipelines.sources.acceptance import CONSTANT_SLICE, HeaderCheck, accep
 from data_pipelines.volumes.plane import Plane
 from data_pipelines.volumes.series import group_planes
 
+_OTHER_KIND = "the model was trained on {} images, and this is another kind of image"
+
 
 @dataclass(frozen=True)
 class Study:
@@ -76,13 +78,11 @@ def prepared_study(
                 color=color,
             )
         except Ineligible as error:
-            reason = str(error)
+            reason = _OTHER_KIND.format(spec.kind) if error.code == "other_kind" else str(error)
             continue
         of_kind = [(image, plane) for image, kind, plane in accepted if kind == spec.kind]
         if not of_kind:
-            reason = (
-                f"the model was trained on {spec.kind} images, and this is another kind of image"
-            )
+            reason = _OTHER_KIND.format(spec.kind)
         for image, plane in of_kind:
             if check is not None:
                 check(image)

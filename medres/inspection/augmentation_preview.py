@@ -21,7 +21,7 @@ from data_pipelines.cache.tf_dataset import epoch_key
 from data_pipelines.cache.worker import WorkItem, prepare_files
 from data_pipelines.errors import SpecError
 from data_pipelines.ingestion.manifest import Manifest
-from data_pipelines.kinds import UNITS, DeclaredUnitName, image_kind
+from data_pipelines.kinds import UNITS, ModelUnitName, image_kind
 from data_pipelines.preprocessing.preparation import to_model_units
 from data_pipelines.preprocessing.samples import SampleSlices
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
@@ -70,7 +70,7 @@ def augmentation_figures(
     """
     prepare_spec = spec_from(preset)
     rows = eligible_rows(Manifest.load(work).table, prepare_spec).reset_index(drop=True)
-    units = cast(DeclaredUnitName, image_kind(prepare_spec.kind).units.name)
+    units = cast(ModelUnitName, image_kind(prepare_spec.kind).units.name)
     slices = _longest_series(rows)
     chosen = names or tuple(
         name

@@ -53,7 +53,7 @@ class TileItem(NamedTuple):
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """tile: uint8 (rows, columns), at most TILE along each side. counts: histogram of the pixels
+    """tile: uint8 (rows, columns[, 3]), at most TILE along each side. counts: histogram of the pixels
     inside the image, with BINS equal bins over the display range of its kind. size: rows x columns,
     for people. window: how it is shown, for people.
     """
@@ -155,10 +155,10 @@ def jpeg_uri(pixels: np.ndarray) -> str:
 
 
 def fitted(pixels: np.ndarray, aspect: float = 1.0) -> np.ndarray:
-    """An image uint8 (rows, columns) with at most TILE pixels along each side. aspect: height of a
+    """An image uint8 (rows, columns[, 3]) with at most TILE pixels along each side. aspect: height of a
     pixel divided by its width. Pixels of a small image become squares.
     """
-    rows, cols = pixels.shape
+    rows, cols = pixels.shape[:2]
     height = rows * aspect
     ratio = TILE / max(height, cols)
     size = (max(1, round(cols * ratio)), max(1, round(height * ratio)))
@@ -189,7 +189,7 @@ def _thumbnail(image: Image, window: Window | None) -> Thumbnail:
         else image.pixels[~image.padding]
     )
     counts, _ = np.histogram(np.clip(inside, low, high), BINS, (low, high))
-    rows, cols = image.pixels.shape
+    rows, cols = image.pixels.shape[:2]
     tile = fitted(to_gray(image, window), image.aspect)
     return Thumbnail(tile, counts, f"{rows} × {cols} pixels", caption(image, window))
 
