@@ -188,8 +188,8 @@ def _image_warnings(
         )
     if images_without_patient and not any(has_patients(name) for name in set(table["kind"])):
         warnings.append(
-            f"{counted(images_without_patient, 'color picture')} without a patient or a group: each "
-            f"is a unit of its own, so pictures of one scene or object may lie in two splits. A "
+            f"{counted(images_without_patient, 'color picture')} without a patient: each is a unit "
+            f"of its own, so pictures of one scene or object may lie in two splits. A "
             f"column patient of the labels table names what belongs together"
         )
     elif images_without_patient:

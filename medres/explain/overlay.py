@@ -18,8 +18,8 @@ BAR, MARGIN, TEXT, MIN_HEIGHT = 14, 8, 12, 120  # pixels
 def overlay_png(image: np.ndarray, values: np.ndarray, *, title: str, unit: str) -> bytes:
     """PNG with the image in the upper left corner, pixel for pixel, and a color bar on the right.
 
-    image: float (rows, columns[, 3]), 0 to 1. values: float (rows, columns); values above 0 are drawn,
-        with an opacity in proportion to the largest. title, unit: the texts of the color bar.
+    image: float (rows, columns[, 3]), 0 to 1. values: float (rows, columns); values above 0 are
+        drawn, with an opacity in proportion to the largest. title, unit: the texts of the color bar.
     """
     from PIL import Image as Pillow
     from PIL import ImageDraw, ImageFont

@@ -61,8 +61,8 @@ class Saliency:
     """A saliency map on the original image.
 
     values: float32 (rows, columns), in the unit of the method (see `Explainer.map`). picture:
-    float32 (rows, columns[, 3]), the image from 0 to 1 as it is displayed. index: of the image within
-    the study. probability: of that image alone.
+    float32 (rows, columns[, 3]), the image from 0 to 1 as it is displayed. index: of the image
+    within the study. probability: of that image alone.
     """
 
     values: np.ndarray = field(repr=False)

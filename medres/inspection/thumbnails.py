@@ -53,9 +53,9 @@ class TileItem(NamedTuple):
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """tile: uint8 (rows, columns[, 3]), at most TILE along each side. counts: histogram of the pixels
-    inside the image, with BINS equal bins over the display range of its kind. size: rows x columns,
-    for people. window: how it is shown, for people.
+    """tile: uint8 (rows, columns[, 3]), at most TILE along each side. counts: histogram of the
+    pixels inside the image, with BINS equal bins over the display range of its kind. size: rows x
+    columns, for people. window: how it is shown, for people.
     """
 
     tile: np.ndarray
@@ -155,8 +155,8 @@ def jpeg_uri(pixels: np.ndarray) -> str:
 
 
 def fitted(pixels: np.ndarray, aspect: float = 1.0) -> np.ndarray:
-    """An image uint8 (rows, columns[, 3]) with at most TILE pixels along each side. aspect: height of a
-    pixel divided by its width. Pixels of a small image become squares.
+    """An image uint8 (rows, columns[, 3]) with at most TILE pixels along each side. aspect: height
+    of a pixel divided by its width. Pixels of a small image become squares.
     """
     rows, cols = pixels.shape[:2]
     height = rows * aspect

@@ -39,8 +39,8 @@ class GoldenVector:
 
 
 def dicom_vectors(artefact: Artefact) -> list[GoldenVector]:
-    """The vectors of a model, computed with medres and Keras; [] where its kind of image is not read
-    from DICOM files.
+    """The vectors of a model, computed with medres and Keras; [] where its kind of image is not
+    read from DICOM files.
     """
     spec = artefact.card.preprocess
     if not spec.image_kind.modality:
