@@ -19,7 +19,7 @@ def overlay_png(image: np.ndarray, values: np.ndarray, *, title: str, unit: str)
     """PNG with the image in the upper left corner, pixel for pixel, and a color bar on the right.
 
     image: float (rows, columns[, 3]), 0 to 1. values: float (rows, columns); values above 0 are
-        drawn, with an opacity in proportion to the largest. title, unit: the texts of the color bar.
+        drawn, with an opacity in proportion to the largest. title, unit: texts of the color bar.
     """
     from PIL import Image as Pillow
     from PIL import ImageDraw, ImageFont
