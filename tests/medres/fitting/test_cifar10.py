@@ -40,7 +40,9 @@ def test_published_weights_reach_their_accuracy_through_the_public_path(
     }
     (tmp_path / "in").mkdir()
     np.savez(tmp_path / "in" / "cifar10.npz", **arrays)
-    ingest(tmp_path / "in", out=tmp_path / "all", kind="rgb", no_split=True)
+    (tmp_path / "test").mkdir()
+    np.savez(tmp_path / "test" / "all.npz", test_images=images, test_labels=labels)
+    ingest(tmp_path / "test", out=tmp_path / "all", kind="rgb")
     ingest(tmp_path / "in", out=tmp_path / "work", kind="rgb", on_leak="drop")
     model = medres.classifier(20, (32, 32, 3), 10, stem="cifar", shortcut="A", scaling="imagenet")
     load_pretrained(model, medres_data / "cifar10" / "resnet20-12fca82f.th")
@@ -79,7 +81,7 @@ def test_a_short_training_with_the_recipe_of_the_paper(
         seed=SEED,
         out=tmp_path / "run",
     )
-    report = evaluate(medres.score(run.model, tmp_path / "work", "test")).report
+    report = evaluate(medres.score(run.artefact, tmp_path / "work", "test")).report
     assert report.multiclass is not None
     accuracy = report.multiclass.accuracy.estimate
     print(f"accuracy {accuracy:.3f} on 500 held-out images, seed {SEED}")
