@@ -44,6 +44,7 @@ from data_pipelines.ingestion.summary import (
     summary_of_rejected,
 )
 from data_pipelines.kinds import ColorRule, KindName, NiftiUnitName, UnitName, image_kind
+from data_pipelines.labels.class_names import read_class_names, with_class_names
 from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
 from data_pipelines.labels.exclusion_bias import NO_LOSS
@@ -82,6 +83,7 @@ def ingest(
     findings: Sequence[str] = (),
     drop_classes: Sequence[str] = (),
     merge_classes: Mapping[str, str] | None = None,
+    class_names: Path | str | None = None,
     readers: Readers = "error",
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
@@ -111,6 +113,8 @@ def ingest(
     labels: a CSV, see read_labels, or several. findings: their finding columns. drop_classes,
         merge_classes (old name -> new name): see with_classes. readers: how several rows of one
         key are combined.
+    class_names: a text file with names for the classes, see read_class_names; they are given before
+        classes are dropped or merged.
     seed, fractions (train, tune, test), split_mode, external_site (column, value), folds: the split
         by patient, see SplitOptions; the labels may give splits instead. splits_from: an earlier
         work folder, whose patients keep their split.
@@ -167,11 +171,12 @@ def ingest(
     split_options.check()
     label_files = _label_files(labels)
     tables = read_label_tables(label_files, findings=findings, readers=readers)
+    names = {} if class_names is None else read_class_names(class_names)
     key = find_key(_key_file(key_file, splits_from))
     with stage(stages, "ingest") as update:
         index = index_sources(
             sources,
-            exclude=label_files,
+            exclude=[*label_files, *([] if class_names is None else [Path(class_names)])],
             for_processing=for_processing,
             units=units,
             nifti_units=declared_nifti,
@@ -187,8 +192,14 @@ def ingest(
     if not tables:
         tables = _embedded_labels(index.rows, findings, class_folders=class_folders)
         more_tables = _embedded_labels_of_all(index, findings, tables, class_folders=class_folders)
-        more_tables = tuple(with_classes(t, drop_classes, merge_classes or {}) for t in more_tables)
-    tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
+        more_tables = tuple(
+            with_classes(with_class_names(t, names), drop_classes, merge_classes or {})
+            for t in more_tables
+        )
+    tables = tuple(
+        with_classes(with_class_names(table, names), drop_classes, merge_classes or {})
+        for table in tables
+    )
     manifest = build(
         index,
         tables,

@@ -39,6 +39,13 @@ def ingest(
         list[str] | None,
         typer.Option(metavar="NEW=A,B", help="Classes that get one new name. Repeatable."),
     ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file with one line per class, its folder and its name, such as "
+            "LOC_synset_mapping.txt of ImageNet."
+        ),
+    ] = None,
     readers: Annotated[
         Literal["error", "majority", "any", "uncertain"],
         typer.Option(
@@ -161,6 +168,7 @@ def ingest(
             findings=tuple(finding or ()),
             drop_classes=tuple(drop_class or ()),
             merge_classes=_merged_classes(merge_classes or []),
+            class_names=class_names,
             readers=readers,
             seed=seed,
             fractions=_fractions(fractions),
