@@ -40,6 +40,8 @@ ColorRule = Literal["refuse", "luminance"]
 Layout = Literal["image", "stack", "volume"]
 
 AIR_HU = -1024.0
+#: the formats of files that hold many images
+ARRAY_FORMATS: tuple[FileFormat, ...] = ("npz", "cifar")
 #: the formats whose images have a position in the patient, so that they may form volumes
 FORMATS_WITH_POSITION: tuple[FileFormat, ...] = ("dicom", "nifti")
 

@@ -18,6 +18,7 @@ from data_pipelines.dicom.standard_terms import standard_sop_class
 from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.perceptual_hash import perceptual_hash
 from data_pipelines.kinds import (
+    ARRAY_FORMATS,
     ColorRule,
     FileFormat,
     KindName,
@@ -32,7 +33,6 @@ from data_pipelines.runtime.storage import read_source
 from data_pipelines.sources.acceptance import accepted_images, with_plane
 from data_pipelines.sources.array_files import NpzImage, is_cifar_name, parse_cifar
 from data_pipelines.sources.image_source import (
-    ARRAY_FORMATS,
     RASTER_FORMATS,
     file_format_of,
     npz_image,

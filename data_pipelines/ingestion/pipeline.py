@@ -43,7 +43,14 @@ from data_pipelines.ingestion.summary import (
     summarise,
     summary_of_rejected,
 )
-from data_pipelines.kinds import ColorRule, KindName, NiftiUnitName, UnitName, image_kind
+from data_pipelines.kinds import (
+    ARRAY_FORMATS,
+    ColorRule,
+    KindName,
+    NiftiUnitName,
+    UnitName,
+    image_kind,
+)
 from data_pipelines.labels.class_names import read_class_names, with_class_names
 from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
@@ -55,7 +62,7 @@ from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.progress import Bars
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
-from data_pipelines.sources.image_source import ARRAY_FORMATS, RASTER_FORMATS
+from data_pipelines.sources.image_source import RASTER_FORMATS
 from data_pipelines.sources.nifti import declared_units
 from data_pipelines.sources.nifti_header import require_nibabel
 from data_pipelines.splits.assignment import (

@@ -30,7 +30,15 @@ from data_pipelines.errors import (
     RasterError,
     Unreadable,
 )
-from data_pipelines.kinds import UNITS, ColorRule, FileFormat, UnitName, image_kind, kind_in_units
+from data_pipelines.kinds import (
+    ARRAY_FORMATS,
+    UNITS,
+    ColorRule,
+    FileFormat,
+    UnitName,
+    image_kind,
+    kind_in_units,
+)
 from data_pipelines.pixels.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.pixels.image import Image, read_image
 from data_pipelines.pixels.standardization import Standard, standardized
@@ -50,8 +58,6 @@ _HEAD_BYTES = 4096  # enough to inflate a NIfTI header
 WINDOW_8_BITS = (128.0, 256.0)
 ZIP_MAGIC = b"PK\x03\x04"  # an .npz is a ZIP archive
 RASTER_FORMATS: tuple[FileFormat, ...] = ("png", "jpeg")
-#: formats of files that hold many images
-ARRAY_FORMATS: tuple[FileFormat, ...] = ("npz", "cifar")
 #: suffixes of the files that are read only where the user declares units
 RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz", ".bin")
 #: names of the splits in the arrays of MedMNIST -> names in medres
