@@ -88,4 +88,4 @@ def test_a_short_training_with_the_recipe_of_the_paper(
     accuracy = report.multiclass.accuracy.estimate
     print(f"accuracy {accuracy:.3f} on 500 held-out images, seed {SEED}")
     assert accuracy is not None
-    assert accuracy > 0.4
+    assert accuracy > 0.2  # chance is 0.1, with a standard error below 0.02
