@@ -27,7 +27,7 @@ from medres.evaluate.analyses.secondary_unit import other_unit_report, other_uni
 from medres.evaluate.analyses.subgroups import subgroup_report
 from medres.evaluate.analyses.worst_errors import Pictures, draw_worst
 from medres.evaluate.metrics.macro import macro_auc
-from medres.evaluate.metrics.multiclass import multiclass_report
+from medres.evaluate.metrics.multiclass import detailed_classes, multiclass_report
 from medres.evaluate.metrics.thresholds import Threshold, check_tune, choose_thresholds
 from medres.evaluate.options import ReportOptions, make_options
 from medres.evaluate.reporting.checklists import crosswalks
@@ -295,7 +295,8 @@ def _findings(
 ) -> dict[str, Finding]:
     second_units = other_units(table, units)
     findings = {}
-    for number, name in enumerate(units.names, start=1):
+    names = detailed_classes(units) if task_named(table.task).exclusive else tuple(units.names)
+    for number, name in enumerate(names, start=1):
         other = None
         if second_units is not None:
             other = other_unit_report(second_units, name, thresholds[name], options)
@@ -308,7 +309,7 @@ def _findings(
             summary=summary(finding, units.unit, headline),
         )
         if progress is not None:
-            progress(number, len(units.names))
+            progress(number, len(names))
     return findings
 
 

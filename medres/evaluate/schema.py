@@ -408,8 +408,8 @@ class Report:
     crosswalks: list[Checklist] = field(default_factory=list)
 
     def title_of(self, finding: str) -> str:
-        """The title of a finding by its key."""
-        return self.findings[finding].title
+        """The title of a finding by its key; of a class without a section, its name."""
+        return self.findings[finding].title if finding in self.findings else finding
 
     def to_json(self) -> JsonObject:
         """Dicts, lists, texts, numbers and None, in the order of report.json."""

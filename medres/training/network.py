@@ -43,14 +43,15 @@ def build_classifier(
 ) -> keras.Model:
     """A model from images in model units to logits, under a dtype policy.
 
-    network: variant, version, stem, width and windows, as in config.json. names: of the findings or
-        classes. backbone: a functional Keras model that replaces the variant.
+    network: variant, version, stem, width, windows and input_scaling, as in config.json. names: of
+        the findings or classes. backbone: a functional Keras model that replaces the variant.
     """
     with dtype_policy(policy):
         if backbone is not None:
             outputs = task_named(task).outputs(len(names))
             image = keras.Input(tuple(spec.shape), name="image", dtype="float32")
-            return classifier_on(backbone, image, scaled(image, network["windows"]), outputs)
+            x = scaled(image, network["windows"], network.get("input_scaling"))
+            return classifier_on(backbone, image, x, outputs)
         options = {key: network[key] for key in ("version", "stem", "width", "windows")}
         return classifier(
             network["variant"],
@@ -58,6 +59,7 @@ def build_classifier(
             names,
             task=task,
             stochastic_depth=stochastic_depth,
+            scaling=network.get("input_scaling"),
             **options,
         )
 

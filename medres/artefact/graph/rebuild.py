@@ -105,6 +105,7 @@ def logit_model(card: Card) -> keras.Model:
             tuple(card.preprocess.shape),
             list(card.names),
             task=card.task,
+            scaling=network.get("input_scaling"),
             **{key: network[key] for key in ("version", "stem", "width", "windows")},
         )
         return with_views(model, config["after"]["views"], card.preprocess.fill)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_pipelines.augment import AugmentSpec, augmentation
 from data_pipelines.ingestion.manifest import Manifest
-from data_pipelines.kinds import image_kind
+from data_pipelines.kinds import SIGNED, image_kind
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from data_pipelines.runtime.atomic_files import file_sha256, write_atomic
 from data_pipelines.runtime.field_errors import first_field_error
@@ -162,11 +162,12 @@ def configuration(
 
     backbone: SHA-256 of the user's backbone, which replaces the variant.
     """
-    has_windows = image_kind(spec.kind).has_windows
+    kind = image_kind(spec.kind)
+    has_windows = kind.has_windows
     if options.windows is not None and not has_windows:
         raise TrainingError(
             f"setting windows: windows are for CT, and the images are of kind {spec.kind}: their "
-            f"window is already applied in the cache; remove the setting",
+            f"values are final in the cache; remove the setting",
             code="no_windows",
         )
     if (chosen.unfreeze or chosen.freeze_norm) and options.weights is None and backbone is None:
@@ -174,6 +175,13 @@ def configuration(
             f"recipe {chosen.name} freezes layers, but the model starts from random weights: give "
             f"--weights FILE, or choose another recipe",
             code="no_weights",
+        )
+    if options.scaling is not None and kind.input_scaling is not SIGNED:
+        raise TrainingError(
+            f"setting scaling: {kind.name} images enter the network with the scaling "
+            f"{kind.input_scaling.name!r}, and no other can be folded into the weights; remove the "
+            f"setting",
+            code="kind_scaling",
         )
     if options.scaling is not None and options.weights is None:
         raise TrainingError(
@@ -191,6 +199,8 @@ def configuration(
     network["windows"] = (
         DEFAULT_WINDOWS if has_windows and options.windows is None else options.windows
     )
+    if kind.input_scaling is not SIGNED:
+        network["input_scaling"] = kind.input_scaling.name
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
     augment = spec.default_augmentation if chosen.augment == "auto" else chosen.augment

@@ -31,7 +31,8 @@ class Recipe(BaseModel):
     ema: momentum of the moving average of weights and norm statistics, which is then evaluated and
         saved; 0: no average. It starts low: min(ema, (1 + n) / (10 + n)) at update n.
     augment: a name of data_pipelines.augment.PRESETS, or "auto": chest_xray for radiographs,
-        ct_slice for CT slices and stacks, ct_volume for volumes.
+        ct_slice for CT slices and stacks, ct_volume for volumes; mr_slice and mr_volume likewise;
+        natural for color pictures.
     mixup, cutmix: alpha of Beta(alpha, alpha) by which pairs of images are mixed (Zhang et al.
         2018) or pasted into each other (Yun et al. 2019); 0: as in the augmentation preset.
     smoothing: label smoothing s: 1 becomes 1 - s/2 and 0 becomes s/2 (for classes, s is divided
@@ -125,6 +126,19 @@ RECIPES: dict[str, Recipe] = {
         schedule="steps",
         batch_size=128,
         epochs=90,
+    ),
+    # He et al. 2016, section 4.2, in a shortened form: 64,000 updates there are 164 epochs of the
+    # 50,000 images of CIFAR-10.
+    "cifar": Recipe(
+        name="cifar",
+        optimizer="sgd",
+        learning_rate=0.1,
+        weight_decay=1e-4,
+        schedule="steps",
+        warmup=0.0,
+        batch_size=128,
+        epochs=30,
+        augment="cifar",
     ),
     # After "ResNet strikes back" (Wightman et al. 2021), for thousands of images rather than a
     # million.

@@ -151,14 +151,14 @@ def worst_images(
 
 def thumbnail(image: np.ndarray, spec: PreprocessSpec) -> bytes:
     """A small PNG of an image in model units, ([slices,] rows, columns, channels): its middle slice
-    and channel, in HU through the mediastinal window.
+    and channel, in HU through the mediastinal window; a color picture in its colors.
     """
     from PIL import Image
 
     if image.ndim == 4:
         image = image[len(image) // 2]
-    plane = image[..., image.shape[-1] // 2]
     kind = image_kind(spec.kind)
+    plane = image if kind.channels > 1 else image[..., image.shape[-1] // 2]
     low, high = kind.display_range
     if kind.has_windows:
         center, width = WINDOWS[THUMBNAIL_WINDOW]
