@@ -5,6 +5,7 @@ in the saved graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from data_pipelines.runtime.backend import require_tensorflow
@@ -14,8 +15,10 @@ require_tensorflow()  # with quiet logs, also where only WINDOWS is imported
 import keras  # noqa: E402
 
 from data_pipelines.pixels.ct_windows import WINDOWS  # noqa: E402
-from medres.backbones.build import checked_shape, features, functional  # noqa: E402
-from medres.backbones.variants import model_name, network_spec  # noqa: E402
+from medres.backbones.build import checked_shape, features, functional, spec_for  # noqa: E402
+from medres.backbones.variants import model_name, network_spec, variant_name  # noqa: E402
+from medres.backbones.weights.cached_files import weights_file  # noqa: E402
+from medres.backbones.weights.load import load_pretrained  # noqa: E402
 from medres.errors import ModelError  # noqa: E402
 from medres.tasks import Task, default_task, task_named  # noqa: E402
 
@@ -28,6 +31,7 @@ def classifier(
     task: str | None = None,
     windows: Sequence[str | tuple[float, float]] | None = None,
     activation: str | None = None,
+    weights: str | Path | None = None,
     **backbone_options: Any,
 ) -> keras.Model:
     """A functional Keras model of built-in layers.
@@ -45,6 +49,10 @@ def classifier(
         receives 2 x - 1, in -1..1. These steps are float32 under every dtype policy.
     activation: None gives logits; "sigmoid" (binary, multilabel) or "softmax" (multiclass) adds the
         layer `probability`.
+    weights: pretrained weights of the backbone: "imagenet", or another name of `medres weights`, or
+        a file that `medres.backbones.load_pretrained` reads; a head of another size stays random.
+        "imagenet" puts the normalization that its weights expect into the graph: the image stays in
+        model units.
     backbone_options: as for `medres.backbones.resnet`, or for `medres.backbones.densenet` if the
         variant is a DenseNet, such as "densenet121".
 
@@ -64,13 +72,18 @@ def classifier(
         )
     name = backbone_options.pop("name", None)
     spec = network_spec(variant, **backbone_options)
+    file = None if weights is None else weights_file(weights, variant_name(variant))
+    spec = spec if file is None else spec_for(spec, file.input_scaling)
     image = keras.Input(checked_shape(spec, input_shape), name="image", dtype="float32")
     x = features(spec, scaled(image, windows))
     x = getattr(keras.layers, f"GlobalAveragePooling{len(image.shape) - 2}D")(name="pooled")(x)
     x = keras.layers.Dense(rules.outputs(n_classes), dtype="float32", name="logits")(x)
     if activation is not None:
         x = keras.layers.Activation(activation, dtype="float32", name="probability")(x)
-    return functional(image, x, name or f"{model_name(spec)}_classifier")
+    model = functional(image, x, name or f"{model_name(spec)}_classifier")
+    if file is not None:
+        load_pretrained(model, file.path)
+    return model
 
 
 def checked_classes(classes: int | Sequence[str], task: str | None) -> tuple[Task, int]:
