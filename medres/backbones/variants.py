@@ -92,8 +92,8 @@ def variant_name(variant: int | str) -> str:
     >>> variant_name(18), variant_name("densenet121")
     ('resnet18', 'densenet121')
     """
-    is_number = not isinstance(variant, str) or variant.isdigit()
-    return f"resnet{variant}" if is_number else variant
+    is_name = isinstance(variant, str) and not variant.isdigit()
+    return str(variant) if is_name else f"resnet{variant}"
 
 
 def network_options(network: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,9 +59,9 @@ class DenseNetSpec:
     bottleneck: a 1x1 convolution to 4 k channels before each 3x3 (DenseNet-B). compression: the
     part of the channels that a transition keeps, theta in the paper (below 1: DenseNet-C).
     width: channels of the stem. stem: "imagenet" (7x7/2, norm, ReLU and pool), "small" (3x3, norm
-    and ReLU, four stages), "cifar" (3x3 alone, three stages). dropout: the rate of the Dropout after
-    each convolution but the first, while training (0.2 in the paper, on CIFAR without augmentation:
-    section 4.2). input_scaling: as for ResNetSpec.
+    and ReLU, four stages), "cifar" (3x3 alone, three stages).
+    dropout: the rate of the Dropout after each convolution but the first, while training (0.2 in
+    the paper, on CIFAR without augmentation: section 4.2). input_scaling: as for ResNetSpec.
 
     >>> DenseNetSpec((6, 12, 24, 16)).depth
     121

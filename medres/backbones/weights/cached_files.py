@@ -106,7 +106,7 @@ def _fetched(path: Path, row: NamedWeights) -> str:
             _record(path).write_text(f"{sha256}  {row.file}\n")
     except WeightsError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - get_file raises Exception itself for a failed URL
         if isinstance(error.__context__, urllib.error.HTTPError):
             error.__context__.close()  # the connection, which Keras leaves open
         size = "" if row.megabytes is None else f" ({row.megabytes:.0f} MB)"
