@@ -56,7 +56,7 @@ def training_epochs(
 
     def records(order: Any, shuffle_seed: Any, key: Any) -> Any:
         # The seed of this function's graph: the user's global seed then changes no order.
-        tf.compat.v1.set_random_seed(seed)
+        tf.compat.v1.set_random_seed(_GraphSeed(seed))
         shards = tf.gather(tf.constant(files), tf.ensure_shape(order, [len(files)]))
         shuffled = tf.data.TFRecordDataset(shards).shuffle(
             shuffle_buffer(cache),
@@ -70,3 +70,17 @@ def training_epochs(
         lambda one: tf.numpy_function(begin, [one], [tf.int64, tf.int64, tf.int32])
     )
     return parsed(draws.flat_map(records), training_steps(count, batch_size), cache, targets)
+
+
+class _GraphSeed(int):
+    """A seed that is equal to nothing. TensorFlow asks whether a pair of seeds is (0, 0): with a
+    seed of 0 it would compare the second, which is a tensor without a value yet, and fail.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+    def __mod__(self, other: int) -> _GraphSeed:  # TensorFlow shortens seeds before it compares
+        return _GraphSeed(int(self) % other)

@@ -139,6 +139,9 @@ class LayerFactory(Generic[Spec]):
         shape = (None, *[1] * (self.rank + 1))
         return keras.layers.Dropout(rate, noise_shape=shape, name=self.prefix + name)(x)
 
+    def dropout(self, x: Tensor, rate: float, name: str) -> Tensor:
+        return keras.layers.Dropout(rate, name=self.prefix + name)(x)
+
     def add(self, branch: Tensor, shortcut: Tensor, name: str) -> Tensor:
         return keras.layers.Add(name=self.prefix + name)([branch, shortcut])
 

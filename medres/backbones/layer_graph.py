@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from typing import Any
 
 import keras
+
+# Keras traverses a graph by recursion: CIFAR-1202 needs about 5,000 calls, Python allows 1,000
+MAX_RECURSION = 20_000
 
 
 @dataclass(frozen=True)
@@ -52,3 +57,15 @@ def residual_blocks(model: keras.Model) -> list[ResidualBlock]:
             closed = consumers[source] <= ancestors[layer.name]
             blocks.append(ResidualBlock(layer.name, source, names[fewer], names[1 - fewer], closed))
     return blocks
+
+
+def functional(inputs: Any, outputs: Any, name: str | None = None) -> keras.Model:
+    """keras.Model for graphs of any depth. Loading a saved network of about 1,000 layers needs a
+    larger sys.setrecursionlimit as well.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, MAX_RECURSION))
+    try:
+        return keras.Model(inputs, outputs, name=name)
+    finally:
+        sys.setrecursionlimit(limit)

@@ -77,8 +77,12 @@ def train(
         list[str] | None, typer.Option(help="CT window: a name, or CENTER,WIDTH in HU. Repeatable.")
     ] = None,
     weights: Annotated[
-        Path | None,
-        typer.Option(help="Pretrained weights: a model.keras, .h5, .safetensors or .pth file."),
+        str | None,
+        typer.Option(
+            metavar="imagenet|NAME|FILE",
+            help="Pretrained weights: a name of medres weights, or a model.keras, .h5, "
+            ".safetensors or .pth file.",
+        ),
     ] = None,
     uncertain: Annotated[
         list[str] | None,
@@ -225,6 +229,10 @@ def plan(
     kind: Annotated[
         str | None, typer.Option(help="radiograph or ct, if the work folder has both.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Plan for this model, such as densenet121. Default: by the data."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Propose preset, model, recipe, batch size and epochs for a work folder, with reasons."""
@@ -233,7 +241,7 @@ def plan(
     from data_pipelines.runtime.atomic_files import require_new, write_atomic
     from medres.training.config.planner import plan as propose
 
-    proposal = propose(Manifest.load(work), kind=kind)
+    proposal = propose(Manifest.load(work), kind=kind, model=model)
     if out is not None:
         require_new(out, what="the plan")
         write_atomic(out, proposal.to_yaml().encode())

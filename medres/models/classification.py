@@ -5,6 +5,7 @@ in the saved graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from data_pipelines.runtime.backend import require_tensorflow
@@ -15,8 +16,10 @@ import keras  # noqa: E402
 
 from data_pipelines.kinds import input_scaling  # noqa: E402
 from data_pipelines.pixels.ct_windows import WINDOWS  # noqa: E402
-from medres.backbones.build import checked_shape, features, functional  # noqa: E402
-from medres.backbones.variants import model_name, network_spec  # noqa: E402
+from medres.backbones.build import checked_shape, features, functional, spec_for  # noqa: E402
+from medres.backbones.variants import model_name, network_spec, variant_name  # noqa: E402
+from medres.backbones.weights.cached_files import weights_file  # noqa: E402
+from medres.backbones.weights.load import load_pretrained  # noqa: E402
 from medres.errors import ModelError  # noqa: E402
 from medres.tasks import Task, default_task, task_named  # noqa: E402
 
@@ -30,6 +33,7 @@ def classifier(
     windows: Sequence[str | tuple[float, float]] | None = None,
     activation: str | None = None,
     scaling: str | None = None,
+    weights: str | Path | None = None,
     **backbone_options: Any,
 ) -> keras.Model:
     """A functional Keras model of built-in layers.
@@ -51,6 +55,10 @@ def classifier(
     scaling: without windows, the first step: None or "signed" (2 x - 1); "imagenet" for color
         pictures 0..1 of three channels (minus ImageNet's mean, divided by its standard deviation);
         "none" for images that are standardized already (MR).
+    weights: pretrained weights of the backbone: "imagenet", or another name of `medres weights`, or
+        a file that `medres.backbones.load_pretrained` reads; a head of another size stays random.
+        "imagenet" puts the normalization that its weights expect into the graph, unless `scaling`
+        is that normalization: the image stays in model units.
     backbone_options: as for `medres.backbones.resnet`, or for `medres.backbones.densenet` if the
         variant is a DenseNet, such as "densenet121".
 
@@ -70,13 +78,19 @@ def classifier(
         )
     name = backbone_options.pop("name", None)
     spec = network_spec(variant, **backbone_options)
+    file = None if weights is None else weights_file(weights, variant_name(variant))
+    if file is not None and scaling != file.input_scaling:
+        spec = spec_for(spec, file.input_scaling)
     image = keras.Input(checked_shape(spec, input_shape), name="image", dtype="float32")
     x = features(spec, scaled(image, windows, scaling))
     x = getattr(keras.layers, f"GlobalAveragePooling{len(image.shape) - 2}D")(name="pooled")(x)
     x = keras.layers.Dense(rules.outputs(n_classes), dtype="float32", name="logits")(x)
     if activation is not None:
         x = keras.layers.Activation(activation, dtype="float32", name="probability")(x)
-    return functional(image, x, name or f"{model_name(spec)}_classifier")
+    model = functional(image, x, name or f"{model_name(spec)}_classifier")
+    if file is not None:
+        load_pretrained(model, file.path)
+    return model
 
 
 def checked_classes(classes: int | Sequence[str], task: str | None) -> tuple[Task, int]:

@@ -17,6 +17,7 @@ import numpy as np
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.backbones.build import functional
 from medres.backbones.inlining import flat_copy
+from medres.backbones.variants import network_options
 from medres.errors import ModelError, TrainingError
 from medres.models.classification import classifier, scaled
 from medres.tasks import task_named
@@ -43,24 +44,25 @@ def build_classifier(
 ) -> keras.Model:
     """A model from images in model units to logits, under a dtype policy.
 
-    network: variant, version, stem, width, windows and input_scaling, as in config.json. names: of
-        the findings or classes. backbone: a functional Keras model that replaces the variant.
+    network: variant, version, stem, width, windows, and perhaps image_scaling (of the kind of
+        images) and input_scaling (of pretrained weights), as in config.json. names: of the findings
+        or classes. backbone: a functional Keras model that replaces the variant.
     """
     with dtype_policy(policy):
         if backbone is not None:
             outputs = task_named(task).outputs(len(names))
             image = keras.Input(tuple(spec.shape), name="image", dtype="float32")
-            x = scaled(image, network["windows"], network.get("input_scaling"))
+            x = scaled(image, network["windows"], network.get("image_scaling"))
             return classifier_on(backbone, image, x, outputs)
-        options = {key: network[key] for key in ("version", "stem", "width", "windows")}
         return classifier(
             network["variant"],
             tuple(spec.shape),
             names,
             task=task,
             stochastic_depth=stochastic_depth,
-            scaling=network.get("input_scaling"),
-            **options,
+            windows=network["windows"],
+            scaling=network.get("image_scaling"),
+            **network_options(network),
         )
 
 

@@ -31,6 +31,7 @@ from medres.training.config.options import (
     claim_run_folder,
     configuration,
     existing_config,
+    initial_weights,
     preprocessing,
     resolve_settings,
 )
@@ -270,8 +271,9 @@ def _models(
         )
     served_model = build_classifier(network, data.cache.spec, names, task, backbone=backbone)
     copy_weights(logit_model, served_model)
-    if options.weights is not None:
-        report = load_pretrained(served_model, options.weights, scaling=options.scaling)
+    start = initial_weights(options, network.get("backbone_sha256"))
+    if start is not None:
+        report = load_pretrained(served_model, start.path, scaling=options.scaling)
         reporter.line(str(report))
         copy_weights(served_model, logit_model)
     return logit_model, served_model

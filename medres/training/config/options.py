@@ -18,8 +18,11 @@ from data_pipelines.augment import AugmentSpec, augmentation
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.kinds import SIGNED, image_kind
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
-from data_pipelines.runtime.atomic_files import file_sha256, write_atomic
+from data_pipelines.runtime.atomic_files import write_atomic
 from data_pipelines.runtime.field_errors import first_field_error
+from medres.backbones.variants import variant_name
+from medres.backbones.weights.cached_files import WeightsFile, weights_file
+from medres.backbones.weights.table import is_named
 from medres.errors import EvaluationError, TrainingError
 from medres.evaluate.metrics.thresholds import criterion
 from medres.training.config.recipe import Recipe
@@ -40,10 +43,10 @@ class RunOptions(BaseModel):
     version, width: see medres.backbones.
     stem: None: "small" for images up to 64 px, otherwise "imagenet".
     windows: for CT only, names or (center, width) in HU; None: lung, mediastinum and bone.
-    weights: a file with initial weights (`load_pretrained`): model.keras of another run,
-        keras.applications, torchvision, RadImageNet, ...
-    scaling: the input scaling that these weights expect ("imagenet" or "caffe"), which is folded
-        into the stem; None: -1 to 1, as in medres models.
+    weights: "imagenet" or another name of `medres weights`, or a file with initial weights
+        (`load_pretrained`): model.keras of another run, keras.applications, torchvision, ...
+    scaling: the input scaling that the weights of a file expect ("imagenet" or "caffe"), which is
+        folded into the stem; None: -1 to 1, as in medres models.
     precision: "float32", "mixed_bfloat16", or "auto": the faster one in a short benchmark, where
         the machine supports bfloat16.
     calibration: of probabilities, on the tuning (validation) split.
@@ -64,7 +67,7 @@ class RunOptions(BaseModel):
     stem: str | None = None
     width: int | None = None
     windows: list[str | tuple[float, float]] | None = None
-    weights: Path | None = None
+    weights: str | Path | None = None
     scaling: Literal["imagenet", "caffe"] | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     calibration: Literal["platt", "temperature", "none"] = "platt"
@@ -193,28 +196,48 @@ def configuration(
         "version": options.version,
         "width": options.width,
     }
-    network["stem"] = options.stem or (
-        "small" if max(spec.rows, spec.cols) <= SMALL_SIDE else "imagenet"
-    )
+    is_small = max(spec.rows, spec.cols) <= SMALL_SIDE and not is_named(options.weights)
+    network["stem"] = options.stem or ("small" if is_small else "imagenet")
     network["windows"] = (
         DEFAULT_WINDOWS if has_windows and options.windows is None else options.windows
     )
     if kind.input_scaling is not SIGNED:
-        network["input_scaling"] = kind.input_scaling.name
+        network["image_scaling"] = kind.input_scaling.name
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
     augment = spec.default_augmentation if chosen.augment == "auto" else chosen.augment
     augment_spec(chosen.model_copy(update={"augment": augment}), spec)
+    start = initial_weights(options, backbone)
+    if start is not None and start.input_scaling not in (None, network.get("image_scaling")):
+        network["input_scaling"] = start.input_scaling
     return {
         "schema": "medres.run/1",
         "model": network,
         "preprocess": spec.model_dump(),
         "recipe": chosen.model_copy(update={"augment": augment}).model_dump(),
         "seed": options.seed,
-        "weights_sha256": None if options.weights is None else file_sha256(options.weights),
+        "weights_sha256": None if start is None else start.sha256,
+        **({} if start is None else {"weights_source": start.source}),
         "scaling": options.scaling,
         "after": options.model_dump(include={"calibration", "operating_points", "alpha", "views"}),
     }
+
+
+def initial_weights(options: RunOptions, backbone: str | None) -> WeightsFile | None:
+    """The file of the weights from which a run starts, downloaded if it is one of the table; None
+    for random weights. Raises TrainingError (code no_weights), WeightsError.
+    """
+    if options.weights is None:
+        return None
+    if is_named(options.weights) and (backbone is not None or options.scaling is not None):
+        reason = (
+            "a backbone of your own has its own weights: give them to "
+            'medres.backbones.resnet(..., weights="imagenet")'
+            if backbone is not None
+            else "they bring their own scaling: remove the setting scaling"
+        )
+        raise TrainingError(f"weights {options.weights!r}: {reason}", code="bad_setting")
+    return weights_file(options.weights, variant_name(options.model))
 
 
 def augment_spec(chosen: Recipe, spec: PreprocessSpec) -> AugmentSpec:
