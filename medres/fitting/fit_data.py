@@ -23,9 +23,8 @@ from medres.tasks import task_named
 from medres.training.config.options import augment_spec, preprocessing
 from medres.training.config.recipe import recipe
 from medres.training.data import TrainingData, load_data, tuning_holdout
-from medres.training.targets import training_targets
+from medres.training.targets import for_fit, training_targets
 
-MISSING = -1.0  # a label that a masked loss leaves out
 ClassWeight = str | Mapping[str, float] | Mapping[int, float] | None
 
 
@@ -121,20 +120,6 @@ def data(
         names=tuple(loaded.targets.names),
         task=loaded.task.name,
         shape=tuple(spec.shape),
-    )
-
-
-def for_fit(targets: Targets) -> Targets:
-    """Targets with the weight of each image, float32 (rows,), and with -1 for the missing labels of
-    findings. The weight of an image is the mean over its labeled findings.
-    """
-    if task_named(targets.task).exclusive:
-        return targets
-    labeled = targets.weights > 0
-    weights = targets.weights.sum(axis=1) / np.maximum(labeled.sum(axis=1), 1)
-    labels = np.where(labeled, targets.labels, MISSING)
-    return dataclasses.replace(
-        targets, labels=labels.astype(np.float32), weights=weights.astype(np.float32)
     )
 
 

@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from medres.tasks import task_named
 from medres.training.data import CompiledModel, TrainingData
 from medres.training.losses import image_losses
 
+AUC_COLUMN = re.compile(r"tune_auc(_low|_high)?$")
 MAX_IMAGES = 12  # per split
 THUMBNAIL_SIDE = 96  # px
 SPLIT_TITLES = {"train": "training", "tune": "tuning (validation)"}
@@ -60,10 +62,13 @@ def training_page(
     config: dict[str, Any],
     best_epoch: int,
     worst: Mapping[str, Sequence[WorstImage]],
+    *,
+    best: str = "lowest tuning (validation) loss",
 ) -> str:
     """The page as HTML.
 
     history, config: as history.csv and config.json. worst: images by split, see `worst_images`.
+    best: what the saved epoch has.
     """
     epochs = history["epoch"].tolist()
     stages = [str(c).removeprefix("grad_") for c in history if str(c).startswith("grad_")]
@@ -75,6 +80,7 @@ def training_page(
             best_epoch,
         ),
         _auc(history, best_epoch),
+        *_metrics(history, best_epoch),
         curves(
             "Learning rate at the start of the epoch",
             epochs,
@@ -97,8 +103,8 @@ def training_page(
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <style>{STYLE}</style></head><body><h1>Training: {escape(title)}</h1>
-<p>{len(epochs)} epochs. The saved model has the weights of epoch {best_epoch}, which has the lowest
-tuning (validation) loss; a dashed line marks it.
+<p>{len(epochs)} epochs. The saved model has the weights of epoch {best_epoch}, which has the
+{escape(best)}; a dashed line marks it.
 Research use only; not a medical device.</p>
 <div class="row">{"".join(figures)}</div>
 {galleries}
@@ -210,6 +216,25 @@ def _auc(history: pd.DataFrame, best_epoch: int) -> str:
             band["tune_auc_high"].tolist(),
         ),
     )
+
+
+def _metrics(history: pd.DataFrame, best_epoch: int) -> list[str]:
+    """A figure for each metric that the user added."""
+    own = [
+        column
+        for column in map(str, history)
+        if column.startswith("tune_") and column != "tune_loss" and not AUC_COLUMN.match(column)
+    ]
+    return [
+        curves(
+            f"Tuning (validation) {column.removeprefix('tune_')}",
+            defined["epoch"].tolist(),
+            {column.removeprefix("tune_"): defined[column]},
+            best_epoch,
+        )
+        for column in own
+        if not (defined := history.dropna(subset=[column])).empty
+    ]
 
 
 def curves(
