@@ -34,7 +34,7 @@ class Data:
 
     train, tune (validation), test: batches of (image, label, weight), see `data`.
     names: of the findings or classes, in the order of the model's outputs. task: binary, multilabel
-    or multiclass. shape: of one image.
+    or multiclass. shape: of one image. spec: the preprocessing.
     """
 
     train: tf.data.Dataset
@@ -43,6 +43,7 @@ class Data:
     names: tuple[str, ...]
     task: str
     shape: tuple[int, ...]
+    spec: PreprocessSpec
 
     def __iter__(self) -> Iterator[tf.data.Dataset]:
         return iter((self.train, self.tune, self.test))
@@ -120,6 +121,7 @@ def data(
         names=tuple(loaded.targets.names),
         task=loaded.task.name,
         shape=tuple(spec.shape),
+        spec=spec,
     )
 
 

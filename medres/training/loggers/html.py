@@ -97,7 +97,7 @@ def training_page(
     ]
     recipe, network = config["recipe"], config["model"]
     title = f"{network['variant']}, recipe {recipe['name']}, seed {config['seed']}"
-    galleries = "".join(_gallery(split, images) for split, images in worst.items())
+    galleries = "".join(gallery(split, images) for split, images in worst.items())
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <title>Training: {escape(title)}</title>
 <meta http-equiv="Content-Security-Policy"
@@ -156,11 +156,19 @@ def worst_images(
 
 
 def thumbnail(image: np.ndarray, spec: PreprocessSpec) -> bytes:
-    """A small PNG of an image in model units, ([slices,] rows, columns, channels): its middle slice
-    and channel, in HU through the mediastinal window.
-    """
+    """A small PNG of the `gray_plane` of an image."""
     from PIL import Image
 
+    small, buffer = Image.fromarray(gray_plane(image, spec)), io.BytesIO()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def gray_plane(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+    """uint8 (rows, columns) of an image in model units, ([slices,] rows, columns, channels): its
+    middle slice and channel, in HU through the mediastinal window.
+    """
     if image.ndim == 4:
         image = image[len(image) // 2]
     plane = image[..., image.shape[-1] // 2]
@@ -169,11 +177,7 @@ def thumbnail(image: np.ndarray, spec: PreprocessSpec) -> bytes:
     if kind.has_windows:
         center, width = WINDOWS[THUMBNAIL_WINDOW]
         low, high = center - width / 2, center + width / 2
-    gray = np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    small, buffer = Image.fromarray(gray), io.BytesIO()
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    small.save(buffer, "PNG")
-    return buffer.getvalue()
+    return np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
 def _captions(targets: Targets, logits: np.ndarray, index: int, finding: int) -> tuple[str, str]:
@@ -186,7 +190,8 @@ def _captions(targets: Targets, logits: np.ndarray, index: int, finding: int) ->
     return f"{name} {int(targets.labels[index, finding])}", f"{name} {p:.3f}"
 
 
-def _gallery(split: str, images: Sequence[WorstImage]) -> str:
+def gallery(split: str, images: Sequence[WorstImage]) -> str:
+    """The images of a split with their captions, as HTML."""
     cells = "".join(
         f'<figure><img alt="" src="data:image/png;base64,{base64.b64encode(image.png).decode()}">'
         f"<figcaption>{escape(image.id)}<br>label: {escape(image.label)}<br>"
