@@ -23,7 +23,7 @@ from medres.training import checkpoint
 from medres.training.data import CompiledModel, TrainingData
 from medres.training.loggers.mlflow import MlflowLogger
 from medres.training.loggers.tensorboard import TensorBoardLogger
-from medres.training.monitoring.best_epoch import LOSS, Monitor
+from medres.training.monitoring.best_epoch import BUILT_IN, LOSS, Monitor
 from medres.training.monitoring.callback_hooks import CallbackHooks
 from medres.training.monitoring.split_metrics import SplitMetrics
 from medres.training.network import copy_weights
@@ -80,6 +80,7 @@ class Loop:
             self.trainer.optimizer,
             self.recipe.epochs,
             self.steps,
+            BUILT_IN | (self.metrics.directions if self.metrics else {}),
         )
 
     def train(self) -> pd.DataFrame:

@@ -10,7 +10,10 @@ from typing import Any
 from medres.errors import TrainingError
 
 DIRECTIONS = ("min", "max")
-BUILT_IN = {"loss": "min", "auc": "max"}  # of the tuning split, in every history
+BUILT_IN: dict[str, str | None] = {
+    "loss": "min",
+    "auc": "max",
+}  # of the tuning split, in every history
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ state in the checkpoints.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -71,6 +71,7 @@ class CallbackHooks:
     callbacks: checked by `check_callbacks`. served: the float32 copy of the model, from images to
     logits, which has the weights of the last finished epoch. optimizer: of training; a callback may
     set its learning_rate where the schedule is constant. epochs, steps: of the run, of an epoch.
+    directions: "min" or "max" of the tuning loss, AUC and metrics, for callbacks with mode="auto".
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class CallbackHooks:
         optimizer: Any,
         epochs: int,
         steps: int,
+        directions: Mapping[str, str | None],
     ) -> None:
         self.callbacks = list(callbacks)
         self.model = keras.Model(served.inputs, served.outputs, name=served.name)
@@ -90,6 +92,9 @@ class CallbackHooks:
         for callback in self.callbacks:
             callback.set_params({"verbose": 0, "epochs": epochs, "steps": steps})
             callback.set_model(self.model)
+            if getattr(callback, "mode", None) == "auto":
+                name = str(getattr(callback, "monitor", "")).removeprefix("val_")
+                callback.mode = directions.get(name) or "auto"
 
     @property
     def wants_stop(self) -> bool:

@@ -17,7 +17,7 @@ from helpers import Lines, raises_code, train_tiny_net
 from medres.errors import TrainingError
 from medres.training import checkpoint
 from medres.training.loop import Loop
-from medres.training.monitoring.callback_hooks import check_callbacks
+from medres.training.monitoring.callback_hooks import CallbackHooks, check_callbacks
 
 
 class Halving(keras.callbacks.Callback):
@@ -211,3 +211,17 @@ def test_tensorboard(tiny_work: Path, tmp_path: Path) -> None:
         env=os.environ,
     )
     assert list((tmp_path / "run" / "board" / "validation").glob("events*"))
+
+
+def test_keras_finds_the_direction_of_what_it_watches() -> None:
+    """Without it, EarlyStopping("val_auc") raises, and ModelCheckpoint keeps the wrong file."""
+    net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    stop = keras.callbacks.EarlyStopping("val_auc", patience=1)
+    hooks = CallbackHooks([stop], net, None, 9, 1, {"loss": "min", "auc": "max"})
+    hooks.begin(None, None, Lines())
+    stopped = []
+    for epoch, auc in enumerate((0.5, 0.6, 0.7, 0.6)):
+        row = {"loss": 1.0, "learning_rate": 0.1, "tune_loss": 1.0, "tune_auc": auc}
+        hooks.epoch_end(epoch, row)
+        stopped.append(hooks.wants_stop)
+    assert stopped == [False, False, False, True]
