@@ -24,6 +24,7 @@ class _MaskedMetric(keras.metrics.Metric):
     def __init__(self, from_logits: bool, name: str, dtype: Any) -> None:
         super().__init__(name=name, dtype=dtype)
         self.from_logits = from_logits
+        self._direction = "up"  # as in Keras' own metrics: higher is better
 
     def _cells(self, y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
         require_image_weights(sample_weight)
@@ -36,6 +37,11 @@ class _MaskedMetric(keras.metrics.Metric):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"from_logits": self.from_logits}
+
+
+def leaves_out_missing(metric: keras.metrics.Metric) -> bool:
+    """Whether a metric knows that a label of -1 is missing."""
+    return isinstance(metric, _MaskedMetric)
 
 
 @keras.saving.register_keras_serializable(package="medres")

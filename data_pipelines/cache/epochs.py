@@ -56,11 +56,11 @@ def training_epochs(
 
     def records(order: Any, shuffle_seed: Any, key: Any) -> Any:
         # The seed of this function's graph: the user's global seed then changes no order.
-        tf.compat.v1.set_random_seed(_GraphSeed(seed))
+        tf.compat.v1.set_random_seed(seed)
         shards = tf.gather(tf.constant(files), tf.ensure_shape(order, [len(files)]))
         shuffled = tf.data.TFRecordDataset(shards).shuffle(
             shuffle_buffer(cache),
-            seed=tf.ensure_shape(shuffle_seed, []),
+            seed=_ShuffleSeed(tf.ensure_shape(shuffle_seed, [])),
             reshuffle_each_iteration=False,
         )
         batches = shuffled.batch(batch_size, drop_remainder=count >= batch_size)
@@ -72,15 +72,16 @@ def training_epochs(
     return parsed(draws.flat_map(records), training_steps(count, batch_size), cache, targets)
 
 
-class _GraphSeed(int):
-    """A seed that is equal to nothing. TensorFlow asks whether a pair of seeds is (0, 0): with a
-    seed of 0 it would compare the second, which is a tensor without a value yet, and fail.
+class _ShuffleSeed:
+    """A seed that is known only when a pass begins, int64. TensorFlow asks whether both seeds of a
+    shuffle are 0, which a symbolic tensor cannot answer.
     """
 
-    def __eq__(self, other: object) -> bool:
-        return False
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
 
-    __hash__ = int.__hash__
+    def __mod__(self, divisor: int) -> _ShuffleSeed:
+        return _ShuffleSeed(self.tensor % divisor)
 
-    def __mod__(self, other: int) -> _GraphSeed:  # TensorFlow shortens seeds before it compares
-        return _GraphSeed(int(self) % other)
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
+        return self.tensor

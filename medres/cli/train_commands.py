@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data_pipelines.runtime.backend import require_tensorflow
 from medres.cli.console import Json, Work, report
 from medres.cli.serve_commands import prediction_line
+
+if TYPE_CHECKING:
+    from medres.training.config.planner import TrainingProposal
 
 
 def train(
@@ -104,6 +107,16 @@ def train(
             "--set", help="Any other setting as NAME=VALUE, such as ema=0.999. Repeatable."
         ),
     ] = None,
+    monitor: Annotated[
+        str | None,
+        typer.Option(help="Which epoch is saved: by loss (default) or auc on the tuning split."),
+    ] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as 30m or 2h: no epoch is begun that would end later. Repeat to go on."
+        ),
+    ] = None,
     checkpoint_steps: Annotated[
         int | None,
         typer.Option(
@@ -128,7 +141,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a classifier and write model.keras into the run folder. The epoch with the best tuning
-    (validation) loss is kept. Repeat the command to resume an interrupted run.
+    (validation) loss is kept. Repeat the command to resume an interrupted run; a higher --epochs
+    continues a finished one.
     """
     require_tensorflow()
     from medres.progress import Bars
@@ -148,6 +162,7 @@ def train(
         "width": width,
         "windows": [_window(text) for text in window] if window else None,
         "weights": weights,
+        "monitor": monitor,
         "uncertain": _pairs([t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain")
         or None,
         "operating_points": dict(_pair(text, "--operating-point") for text in operating_point or ())
@@ -157,6 +172,8 @@ def train(
         key: value for key, value in named.items() if value is not None
     }
     if folds * seeds > 1:
+        if time_budget is not None:
+            raise typer.BadParameter("--time-budget is for one run, without --folds and --seeds")
         from medres.training.cross_validation.folds import cross_validate
 
         result_of_folds = cross_validate(
@@ -185,6 +202,7 @@ def train(
         progress=Bars(),
         checkpoint_steps=checkpoint_steps,
         mlflow=mlflow,
+        time_budget=time_budget,
         **settings,
     )
     rows = [
@@ -226,6 +244,12 @@ def plan(
     out: Annotated[
         Path | None, typer.Option(help="New file with the settings, for medres train --config.")
     ] = None,
+    find_learning_rate: Annotated[
+        bool,
+        typer.Option(
+            "--find-learning-rate", help="Try rising learning rates on 100 batches and propose one."
+        ),
+    ] = False,
     kind: Annotated[
         str | None, typer.Option(help="radiograph or ct, if the work folder has both.")
     ] = None,
@@ -242,6 +266,8 @@ def plan(
     from medres.training.config.planner import plan as propose
 
     proposal = propose(Manifest.load(work), kind=kind, model=model)
+    if find_learning_rate:
+        _propose_rate(work, proposal)
     if out is not None:
         require_new(out, what="the plan")
         write_atomic(out, proposal.to_yaml().encode())
@@ -257,6 +283,21 @@ def plan(
     )
     saved = [f"settings: {out}"] if out else []
     report(result, as_json, [head, *str(proposal).split("\n"), *saved])
+
+
+def _propose_rate(work: Path, proposal: TrainingProposal) -> None:
+    """Add the learning rate that a search with the proposed settings suggests."""
+    from medres.progress import Bars
+    from medres.training.rate_finder import find_learning_rate
+
+    search = find_learning_rate(work, config=proposal.settings, progress=Bars())
+    if search.suggestion is None:
+        proposal.reasons["recipe"] += "; a search found no learning rate at which the loss falls"
+        return
+    proposal.settings["learning_rate"] = search.suggestion
+    proposal.reasons["learning_rate"] = (
+        f"a tenth of the rate with the lowest loss, in a search over {len(search.rates)} batches"
+    )
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:

@@ -5,8 +5,8 @@ in medres.training.config.recipe.
 
 from __future__ import annotations
 
-import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -27,10 +27,12 @@ from medres.errors import EvaluationError, TrainingError
 from medres.evaluate.metrics.thresholds import criterion
 from medres.training.config.recipe import Recipe
 from medres.training.config.recipe import recipe as recipe_of
+from medres.training.config.suggestions import unknown_setting
 
 DEFAULT_WINDOWS = ["lung", "mediastinum", "bone"]
 SMALL_SIDE = 64  # px, up to which the stem is "small"
 MAX_DIFFERENCES = 6  # named in a message
+OPTIONAL = ("monitor", "metrics")  # in config.json only where they are not the default
 
 
 class RunOptions(BaseModel):
@@ -53,6 +55,9 @@ class RunOptions(BaseModel):
     operating_points: criteria by name, for instance {"screening": "sensitivity:0.95"}; see
         medres.evaluate.metrics.thresholds.
     alpha: error rate of the conformal sets; 0: no conformal sets.
+    monitor: chooses the epoch that is saved, on the tuning (validation) split: "loss" (lowest),
+        "auc" (highest), or the name of a metric of `metrics` in medres.train; NAME:min or NAME:max
+        gives the direction where it is not known. Early stopping counts by it too.
     views: 5 adds test-time augmentation with four shifted copies of the image to the saved model
         (see medres.models.test_time_augmentation).
     """
@@ -73,6 +78,7 @@ class RunOptions(BaseModel):
     calibration: Literal["platt", "temperature", "none"] = "platt"
     operating_points: dict[str, str] = {}
     alpha: float = Field(0.1, ge=0, lt=1)
+    monitor: str = "loss"
     views: Literal[1, 5] = 1
 
 
@@ -82,7 +88,8 @@ def resolve_settings(
     """Options and recipe from a file or a mapping, with overrides (None: not overridden).
 
     Raises TrainingError (codes unknown_setting, bad_setting) for a key that is neither an option
-    nor a field of the recipe, and for a value that is not allowed.
+    nor a field of the recipe, and for a value that is not allowed. `recipe` may be the fields of a
+    recipe, as they stand in config.json.
 
     >>> options, recipe = resolve_settings({"recipe": "small", "seed": 4}, {"epochs": 30})
     >>> options.seed, recipe.name, recipe.epochs, recipe.batch_size
@@ -94,14 +101,9 @@ def resolve_settings(
     names = [name for name in [*RunOptions.model_fields, *Recipe.model_fields] if name != "name"]
     for key in merged:
         if key not in names:
-            similar = difflib.get_close_matches(str(key), names, 1)
-            raise TrainingError(
-                f"setting {key!r} is unknown: "
-                + (
-                    f"did you mean {similar[0]!r}?" if similar else f"use one of {', '.join(names)}"
-                ),
-                code="unknown_setting",
-            )
+            raise TrainingError(unknown_setting(str(key), names), code="unknown_setting")
+    if isinstance(merged.get("recipe"), Mapping):  # from JSON
+        merged["recipe"] = recipe_of("default", merged["recipe"])
     try:
         options = RunOptions.model_validate(
             {key: merged[key] for key in RunOptions.model_fields if key in merged}
@@ -267,11 +269,18 @@ def existing_config(out: Path) -> dict[str, Any]:
 def claim_run_folder(out: Path, config: dict[str, Any]) -> None:
     """Create `out` with config.json, or accept an existing run with the same configuration. Raises
     TrainingError (codes other_run, not_a_run) for any other folder.
+
+    An existing run whose number of epochs is lower, with otherwise equal settings, is continued:
+    its number goes into the list `continued` of config.json.
     """
     file, config = out / "config.json", json.loads(json.dumps(config, allow_nan=False))
     if file.exists():
         existing = existing_config(out)
-        if any(existing.get(key) != value for key, value in config.items()):
+        if raises_epochs(existing, config):
+            earlier = [*existing.get("continued", []), existing["recipe"]["epochs"]]
+            existing |= {"recipe": config["recipe"], "continued": earlier}
+            write_atomic(file, json.dumps(existing, indent=1).encode())
+        elif not _same_run(existing, config):
             raise TrainingError(
                 f"the existing run in {out} has different settings: "
                 f"{_differences(existing, config)}. Train into a new folder, or repeat the "
@@ -285,6 +294,51 @@ def claim_run_folder(out: Path, config: dict[str, Any]) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(file, json.dumps(config, indent=1).encode())
+
+
+def raises_epochs(existing: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is that of an existing run ({}: there is none) with more epochs."""
+    if not existing or existing["recipe"]["epochs"] >= config["recipe"]["epochs"]:
+        return False
+    return _same_run(
+        existing, json.loads(json.dumps(with_epochs(config, existing["recipe"]["epochs"])))
+    )
+
+
+def with_epochs(config: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """A configuration with another number of epochs."""
+    return {**config, "recipe": {**config["recipe"], "epochs": epochs}}
+
+
+def minutes(budget: float | str) -> float:
+    """A time budget in minutes, from minutes or from a text with s, m or h. Raises TrainingError
+    (code bad_setting).
+
+    >>> minutes("90s"), minutes("2h"), minutes(30)
+    (1.5, 120.0, 30.0)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([smh]?)\s*", str(budget).lower())
+    if match is None or not 0 < float(match[1]) < 1e7:
+        raise TrainingError(
+            f"time budget: give minutes above 0, or a text such as 90s, 30m or 2h; received "
+            f"{str(budget)[:40]!r}",
+            code="bad_setting",
+        )
+    return float(match[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0, "": 1.0}[match[2]]
+
+
+def record_end(out: Path, stopped: Mapping[str, Any] | None) -> None:
+    """Write why a run ended early into its config.json, or remove what an earlier call wrote."""
+    config = existing_config(out)
+    if config.get("stopped") != stopped:
+        config.pop("stopped", None)
+        config |= {"stopped": stopped} if stopped else {}
+        write_atomic(out / "config.json", json.dumps(config, indent=1).encode())
+
+
+def _same_run(existing: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    names = {*config, *OPTIONAL}
+    return all(existing.get(name) == config.get(name) for name in names)
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -306,7 +360,7 @@ def _differences(existing: dict[str, Any], requested: dict[str, Any]) -> str:
     names = [
         name
         for name in sorted(before.keys() | after.keys())
-        if name.partition(".")[0] in requested and before.get(name) != after.get(name)
+        if name.partition(".")[0] in {*requested, *OPTIONAL} and before.get(name) != after.get(name)
     ]
     changes = [
         f"{name.removeprefix('recipe.').removeprefix('after.')} {_short(before.get(name))}, "

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from data_pipelines.runtime.field_errors import first_field_error
 from medres.errors import TrainingError
+from medres.training.config.suggestions import unknown_setting
 
 POLICIES = ("ignore", "zero", "one", "soft")
 
@@ -201,11 +202,13 @@ def recipe(
     changed = {
         key: value for key, value in {**(changes or {}), **overrides}.items() if value is not None
     }
+    if unknown := [key for key in changed if key not in Recipe.model_fields]:
+        raise TrainingError(
+            "recipe: " + unknown_setting(str(unknown[0]), list(Recipe.model_fields)),
+            code="bad_setting",
+        )
     try:
         return Recipe.model_validate(base.model_dump() | changed)
     except ValidationError as error:
-        problem = first_field_error(error)
-        is_field = problem.field.split(".")[0] in {"", *Recipe.model_fields}
-        hint = "" if is_field else f"; the fields are {', '.join(Recipe.model_fields)}"
-        sentence = problem.sentence("recipe: setting") + hint
+        sentence = first_field_error(error).sentence("recipe: setting")
         raise TrainingError(sentence, code="bad_setting") from None
