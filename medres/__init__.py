@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medres.inference.predictor import Predictor
     from medres.inference.scoring import score
     from medres.models.classification import classifier
+    from medres.models.segmentation import segmenter
     from medres.training.cross_validation.folds import CrossValidation, cross_validate
     from medres.training.run import Run, train
 
@@ -52,6 +53,7 @@ _exported, _get, _ = lazy_exports(
         "medres.inference.predictor": "Predictor",
         "medres.inference.scoring": "score",
         "medres.models.classification": "classifier",
+        "medres.models.segmentation": "segmenter",
         "medres.training.cross_validation.folds": "CrossValidation cross_validate",
         "medres.training.run": "Run train",
     },
@@ -66,6 +68,7 @@ _exported, _get, _ = lazy_exports(
         "Run",
         "save",
         "score",
+        "segmenter",
         "summary",
         "train",
     ),
