@@ -67,7 +67,7 @@ class RefusedInput(MedresError):
 
 
 class PredictionError(MedresError, ValueError):
-    """A prediction cannot be made with these settings, or the network returns none that is valid."""
+    """A prediction cannot be made with these settings, or the network returns an invalid one."""
 
     code = "prediction"
 

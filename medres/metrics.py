@@ -1,5 +1,6 @@
 """Metrics for `Model.compile` that leave out missing labels of images (-1 or NaN, as `medres.data`
-writes them) and of pixels. The report of `medres.evaluate` is exact and has intervals; these are for watching a fit.
+writes them) and of pixels. The report of `medres.evaluate` is exact and has intervals; these are
+for watching a fit.
 """
 
 from __future__ import annotations

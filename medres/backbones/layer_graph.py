@@ -35,9 +35,7 @@ class LayerCall(NamedTuple):
     @property
     def parents(self) -> list[str]:
         """The names of the layers that compute the inputs."""
-        return [
-            tensor._keras_history.operation.name for tensor in keras.tree.flatten(self.inputs)
-        ]
+        return [tensor._keras_history.operation.name for tensor in keras.tree.flatten(self.inputs)]
 
 
 def layer_calls(model: keras.Model) -> list[LayerCall]:

@@ -102,8 +102,8 @@ def summary(model: keras.Model, input_shape: Sequence[int] | None = None) -> Sum
     """The costs of a functional model for one image of `input_shape` (without the batch axis; None:
     the model's own shape).
 
-    The parts are `input` (windows, scaling), `stem`, `stage1` ..., `decoder` and `head`; in a model without
-    these names everything is `head`.
+    The parts are `input` (windows, scaling), `stem`, `stage1` ..., `decoder` and `head`; in a
+    model without these names everything is `head`.
     Raises ModelError if the shape is not fully known or does not fit, and for a layer whose
     operations cannot be counted (a nested model).
 

@@ -83,36 +83,24 @@ def sliding_window(
     def scores(x: np.ndarray) -> np.ndarray:
         return np.moveaxis(_scores(predict, np.moveaxis(x, 1, first + 1), flips), first + 1, 1)
 
-    slab: _Slab | None = None
-    output: np.ndarray | None = None
-    for positions, inputs in windows.batches(batch):
-        for position, window in zip(positions, scores(inputs), strict=False):
-            if slab is None:
-                slab = _Slab(windows.axes, window.shape[-1])
-            for rows, finished in slab.finish_before(position[0]):
-                output = _stored(output, rows, reduce(finished), windows.sizes)
-            slab.add(position, window)
-    assert slab is not None  # a grid has at least one window
-    for rows, finished in slab.finish_before(len(windows.axes[0].starts)):
-        output = _stored(output, rows, reduce(finished), windows.sizes)
-    assert output is not None
-    return np.moveaxis(output, 0, first)
-
-
-def _stored(
-    output: np.ndarray | None, rows: slice, values: np.ndarray, sizes: Sequence[int]
-) -> np.ndarray:
-    if output is None:
-        output = np.empty(sizes, values.dtype)
-    output[rows] = values
-    return output
+    scored = (
+        pair
+        for positions, x in windows.batches(batch)
+        for pair in zip(positions, scores(x), strict=False)
+    )
+    position, window = next(scored)
+    slab = _Slab(windows.axes, window.shape[-1], reduce)
+    slab.add(position, window)
+    for position, window in scored:
+        slab.add(position, window)
+    return np.moveaxis(slab.result(), 0, first)
 
 
 def _scores(
     predict: Callable[[np.ndarray], Any], x: np.ndarray, flips: Sequence[Sequence[int]]
 ) -> np.ndarray:
     """The mean prediction of the windows x and of their flips, flipped back."""
-    total: np.ndarray | None = None
+    total = np.zeros((), np.float32)
     for axes in [(), *flips]:
         shifted = [axis + 1 for axis in axes]
         y = np.asarray(predict(np.ascontiguousarray(np.flip(x, shifted))), np.float32)
@@ -123,8 +111,7 @@ def _scores(
                 code="predict_shape",
             )
         y = np.flip(y, shifted)
-        total = y if total is None else total + y
-    assert total is not None
+        total = total + y if flips else y
     if not np.isfinite(total).all():
         raise PredictionError("predict returned values that are not finite", code="non_finite")
     return total / (1 + len(flips)) if flips else total
@@ -201,43 +188,51 @@ def _region(axes: Sequence[_Axis], position: Sequence[int]) -> tuple[slice, ...]
 
 class _Slab:
     """The weighted sums of the scores, (classes, rows, ...), for the rows of the image that a
-    window can cover at once; row r is stored at r modulo their number.
+    window can cover at once; row r is stored at r modulo their number. And the result for the rows
+    before them.
     """
 
-    def __init__(self, axes: list[_Axis], classes: int) -> None:
-        self.axes = axes
+    def __init__(
+        self, axes: list[_Axis], classes: int, reduce: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
+        self.axes, self.reduce = axes, reduce
         self.rows = axes[0].inside
-        sizes = [axis.size for axis in axes[1:]]
-        self.sums = np.zeros((classes, self.rows, *sizes), np.float32)
+        sizes = [axis.size for axis in axes]
+        self.sums = np.zeros((classes, self.rows, *sizes[1:]), np.float32)
+        value = reduce(np.zeros((classes, *[1] * len(sizes)), np.float32))
+        self.output = np.empty(sizes, value.dtype)
         self.done = 0
 
-    def finish_before(self, row: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """The rows of the image that no window from grid row `row` on covers: (rows, their sums).
-        They are zero afterwards.
-        """
-        axis = self.axes[0]
-        end = axis.starts[row] if row < len(axis.starts) else axis.size
-        for rows, stored in self._parts(self.done, end):
-            yield rows, self.sums[:, stored]
-            self.sums[:, stored] = 0.0
-        self.done = end
-
     def add(self, position: tuple[int, ...], window: np.ndarray) -> None:
-        """Add the scores (*patch, classes) of the window at a position of the grid."""
+        """Add the scores (*patch, classes) of the window at a position of the grid; the positions
+        come row by row.
+        """
         axis, others = self.axes[0], self.axes[1:]
         start = axis.starts[position[0]]
-        window = window[tuple(slice(0, a.inside) for a in self.axes)]
+        self._finish_until(start)
         weight = np.ones((), np.float32)
         for a, i in zip(others, position[1:], strict=True):
             weight = weight[..., None] * a.weights[i][: a.inside]
-        place = _region(others, position[1:])
+        region = _region(others, position[1:])
+        inside = tuple(slice(0, a.inside) for a in others)
         for rows, stored in self._parts(start, start + axis.inside):
             local = slice(rows.start - start, rows.stop - start)
             along = axis.weights[position[0]][local]
-            part = window[local]
             weights = along.reshape(-1, *[1] * len(others)) * weight
             for c, sums in enumerate(self.sums):
-                sums[(stored, *place)] += part[..., c] * weights
+                sums[(stored, *region)] += window[(local, *inside, c)] * weights
+
+    def result(self) -> np.ndarray:
+        """The value of every pixel of the image."""
+        self._finish_until(self.axes[0].size)
+        return self.output
+
+    def _finish_until(self, end: int) -> None:
+        """Reduce the rows before `end`, which no later window covers, and set their sums to 0."""
+        for rows, stored in self._parts(self.done, end):
+            self.output[rows] = self.reduce(self.sums[:, stored])
+            self.sums[:, stored] = 0.0
+        self.done = end
 
     def _parts(self, start: int, end: int) -> Iterator[tuple[slice, slice]]:
         """Rows of the image as pieces that are stored without a break: (rows, where stored)."""
@@ -263,13 +258,11 @@ def _checked_patch(patch: Sequence[int], volume: np.ndarray) -> tuple[int, ...]:
     return sides
 
 
-def _check_options(
-    overlap: float, batch: int, flips: Sequence[Sequence[int]], rank: int
-) -> None:
+def _check_options(overlap: float, batch: int, flips: Sequence[Sequence[int]], rank: int) -> None:
     if not 0 <= overlap < 1 or batch < 1:
         raise PredictionError(
-            f"overlap {overlap!r}, batch {batch!r}: give an overlap of 0 or more and below 1, and a "
-            f"batch of 1 or more",
+            f"overlap {overlap!r}, batch {batch!r}: give an overlap of 0 or more and below 1, and "
+            f"a batch of 1 or more",
             code="bad_overlap",
         )
     if any(not axes or not {*axes} <= {*range(rank)} for axes in flips):

@@ -93,8 +93,8 @@ class _PixelLoss(keras.losses.Loss):
         return ops.convert_to_tensor(weights, "float32")
 
     def _mean_over_pixels(self, batch: Pixels, cells: Tensor) -> Tensor:
-        """(batch,): the sum of each image, scaled so that the mean of the batch is the mean over its
-        labeled pixels, weighted by class. cells: (batch, pixels).
+        """(batch,): the sum of each image, scaled so that the mean of the batch is the mean over
+        its labeled pixels, weighted by class. cells: (batch, pixels).
         """
         weights = ops.sum(batch.truth * self._weights(batch.truth.shape[-1]), axis=-1)
         images = ops.cast(ops.shape(cells)[0], "float32")
@@ -159,8 +159,10 @@ class Tversky(_PixelLoss):
         present = ops.cast(ops.logical_not(size == 0), "float32")  # NaN stays NaN
         whole = ops.maximum(hits + errors + self.smooth, TINY)
         # without the floor, the slope of a power is infinite where the overlap is perfect
-        miss = ops.maximum(1.0 - (hits + self.smooth) / whole, TINY) if self.exponent != 1 else (
-            1.0 - (hits + self.smooth) / whole
+        miss = (
+            ops.maximum(1.0 - (hits + self.smooth) / whole, TINY)
+            if self.exponent != 1
+            else (1.0 - (hits + self.smooth) / whole)
         )
         weights = present * self._weights(batch.truth.shape[-1])
         if not self.background:
@@ -281,4 +283,6 @@ class FocalCrossentropy(_PixelLoss):
 
 def _check_at_least(what: str, value: float, low: float) -> None:
     if not low <= value < float("inf"):
-        raise TrainingError(f"{what} {value!r}: give a number of {low} or more", code="out_of_range")
+        raise TrainingError(
+            f"{what} {value!r}: give a number of {low} or more", code="out_of_range"
+        )

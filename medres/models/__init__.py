@@ -1,4 +1,6 @@
-"""Models on top of backbones: the classifier, the segmenter with its decoders, and test-time augmentation within the saved model."""
+"""Models on top of backbones: the classifier, the segmenter with its decoders, and test-time
+augmentation within the saved model.
+"""
 
 from __future__ import annotations
 

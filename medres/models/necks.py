@@ -1,5 +1,5 @@
-"""Between a backbone and the heads that predict pixels or boxes: the feature maps of the backbone by
-stride, and the feature pyramid network.
+"""Between a backbone and the heads that predict pixels or boxes: the feature maps of the backbone
+by stride, and the feature pyramid network.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ def backbone_levels(spec: Spec, x: Tensor, prefix: str) -> list[Level]:
     return levels
 
 
-def feature_pyramid(
-    net: LayerFactory[Spec], levels: Sequence[Level], channels: int
-) -> list[Level]:
+def feature_pyramid(net: LayerFactory[Spec], levels: Sequence[Level], channels: int) -> list[Level]:
     """The levels with the same number of channels and with the context of the coarser ones, finest
     first: Lin et al., Feature Pyramid Networks, CVPR 2017 (arXiv:1612.03144), figure 3.
 

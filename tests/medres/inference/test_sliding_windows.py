@@ -110,7 +110,9 @@ def test_windows_that_tile_keep_their_result_exactly(
     matrix = rng.normal(size=(2, CLASSES)).astype(np.float32)
     for i in range(CLASSES):
         result = sliding_window(lambda x: x @ matrix, image, patch, 0.0, reduce=score(i))
-        for corner in itertools.product(*(range(0, n, p) for n, p in zip(sizes, patch, strict=True))):
+        for corner in itertools.product(
+            *(range(0, n, p) for n, p in zip(sizes, patch, strict=True))
+        ):
             region = tuple(slice(s, s + p) for s, p in zip(corner, patch, strict=True))
             assert (result[region] == (image[region][None] @ matrix)[0, ..., i]).all()
 
