@@ -27,7 +27,8 @@ def largest_class(scores: np.ndarray) -> np.ndarray:
     """The class of the largest score: (classes, ...) -> (...), uint8, or uint16 for more than 256
     classes. The first of equal scores, as `numpy.argmax`, which is slower over few classes.
     """
-    best, label = scores[0].copy(), np.zeros(scores.shape[1:], _label_type(len(scores)))
+    label: np.ndarray = np.zeros(scores.shape[1:], _label_type(len(scores)))
+    best = scores[0].copy()
     for i, score in enumerate(scores[1:], start=1):
         larger = score > best
         label[larger] = i
@@ -102,7 +103,7 @@ def _scores(
     """The mean prediction of the windows x and of their flips, flipped back."""
     total = np.zeros((), np.float32)
     for axes in [(), *flips]:
-        shifted = [axis + 1 for axis in axes]
+        shifted = tuple(axis + 1 for axis in axes)
         y = np.asarray(predict(np.ascontiguousarray(np.flip(x, shifted))), np.float32)
         if y.shape[:-1] != x.shape[:-1]:
             raise PredictionError(
@@ -175,7 +176,7 @@ class _Windows:
             shape = (n, *(axis.side for axis in self.axes), self.image.shape[-1])
             x = np.full(shape, fill, np.float32)
             for i, position in enumerate(positions):
-                x[(i, *inside)] = self.image[_region(self.axes, position)]
+                x[i][inside] = self.image[_region(self.axes, position)]
             yield positions, x
 
 
@@ -210,17 +211,17 @@ class _Slab:
         axis, others = self.axes[0], self.axes[1:]
         start = axis.starts[position[0]]
         self._finish_until(start)
+        window = window[tuple(slice(0, a.inside) for a in self.axes)]
         weight = np.ones((), np.float32)
         for a, i in zip(others, position[1:], strict=True):
             weight = weight[..., None] * a.weights[i][: a.inside]
         region = _region(others, position[1:])
-        inside = tuple(slice(0, a.inside) for a in others)
         for rows, stored in self._parts(start, start + axis.inside):
             local = slice(rows.start - start, rows.stop - start)
             along = axis.weights[position[0]][local]
             weights = along.reshape(-1, *[1] * len(others)) * weight
             for c, sums in enumerate(self.sums):
-                sums[(stored, *region)] += window[(local, *inside, c)] * weights
+                sums[(stored, *region)] += window[..., c][local] * weights
 
     def result(self) -> np.ndarray:
         """The value of every pixel of the image."""
