@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from medres.inference.predictor import Predictor
     from medres.inference.scoring import score
     from medres.models.classification import classifier
+    from medres.models.segmentation import segmenter
     from medres.training.cross_validation.folds import CrossValidation, cross_validate
     from medres.training.rate_finder import RateSearch, find_learning_rate
     from medres.training.run import Run, train
@@ -57,6 +58,7 @@ _exported, _get, _ = lazy_exports(
         "medres.inference.predictor": "Predictor",
         "medres.inference.scoring": "score",
         "medres.models.classification": "classifier",
+        "medres.models.segmentation": "segmenter",
         "medres.training.cross_validation.folds": "CrossValidation cross_validate",
         "medres.training.rate_finder": "RateSearch find_learning_rate",
         "medres.training.run": "Run train",
@@ -75,6 +77,7 @@ _exported, _get, _ = lazy_exports(
         "save",
         "score",
         "show_batch",
+        "segmenter",
         "summary",
         "train",
         "worst",

@@ -227,6 +227,24 @@ def checked_shape(
     spec: ResNetSpec | DenseNetSpec, input_shape: Sequence[int | None]
 ) -> tuple[int | None, ...]:
     """`input_shape` as a tuple of int or None. Raises ModelError if the network cannot take it."""
+    shape = well_formed_shape(input_shape)
+    small = [size for size in shape[:-1] if size is not None and size < spec.total_stride]
+    if small:
+        hint = (
+            '; stem="small" has stride 8, stem="cifar" stride 4' if spec.stem == "imagenet" else ""
+        )
+        raise ModelError(
+            f"input_shape {shape}: {small[0]} is smaller than the network's stride of "
+            f"{spec.total_stride}; give {spec.total_stride} or more along each axis{hint}",
+            code="input_shape",
+        )
+    return shape
+
+
+def well_formed_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    """`input_shape` as a tuple of int or None: two or three sizes and a known number of channels.
+    Raises ModelError.
+    """
     shape = tuple(input_shape) if isinstance(input_shape, Sequence | np.ndarray) else (input_shape,)
     if len(shape) not in (3, 4):
         raise ModelError(
@@ -246,15 +264,5 @@ def checked_shape(
     if shape[-1] is None:
         raise ModelError(
             f"input_shape {shape}: the number of channels must be known", code="input_shape"
-        )
-    small = [size for size in shape[:-1] if size is not None and size < spec.total_stride]
-    if small:
-        hint = (
-            '; stem="small" has stride 8, stem="cifar" stride 4' if spec.stem == "imagenet" else ""
-        )
-        raise ModelError(
-            f"input_shape {shape}: {small[0]} is smaller than the network's stride of "
-            f"{spec.total_stride}; give {spec.total_stride} or more along each axis{hint}",
-            code="input_shape",
         )
     return shape

@@ -148,3 +148,10 @@ class LayerFactory(Generic[Spec]):
     def concatenate(self, x: Tensor, new: Tensor, name: str) -> Tensor:
         """The channels of x, then the new ones."""
         return keras.layers.Concatenate(name=self.prefix + name)([x, new])
+
+    def upsample(self, x: Tensor, factor: int, name: str, *, smooth: bool = False) -> Tensor:
+        """`factor` times the size along each axis: each pixel repeated, or in 2D with `smooth`
+        linear interpolation, which Keras does not have in 3D.
+        """
+        options = {"interpolation": "bilinear"} if smooth and self.rank == 2 else {}
+        return self._of_rank("UpSampling")(factor, name=self.prefix + name, **options)(x)

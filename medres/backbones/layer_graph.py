@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -23,6 +23,36 @@ class ResidualBlock:
     shortcut: str  # the last layer of the shortcut; `source` itself if it is the identity
     branch: str  # the last layer of the residual branch
     closed: bool  # no other layer takes the output of `source`
+
+
+class LayerCall(NamedTuple):
+    """One call of a layer within a model: its symbolic inputs (a tensor, or a list of them) and its
+    output. A layer that several feature maps share has several calls.
+    """
+
+    layer: keras.Layer
+    inputs: Any
+    output: Any
+
+    @property
+    def parents(self) -> list[str]:
+        """The names of the layers that compute the inputs."""
+        return [tensor._keras_history.operation.name for tensor in keras.tree.flatten(self.inputs)]
+
+
+def layer_calls(model: keras.Model) -> list[LayerCall]:
+    """Every call of a layer within the functional `model`, except its inputs, in the order of
+    computation.
+    """
+    if isinstance(model, keras.Sequential):
+        model = functional(model.inputs[0], model.outputs[0], model.name)
+    by_depth = model._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    return [
+        LayerCall(node.operation, node.arguments.args[0], node.output_tensors[0])
+        for node in nodes
+        if not node.is_input
+    ]
 
 
 def parents(layer: keras.Layer) -> list[str]:

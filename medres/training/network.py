@@ -95,16 +95,17 @@ def named_variables(model: keras.Model) -> dict[str, Any]:
 
 
 def stage_of(layer: str) -> str:
-    """The stage of a layer by its name: stem, stage1 ... stage4, head, or backbone for any other
-    name.
+    """The stage of a layer by its name: stem, stage1 ... stage4, decoder, head, or backbone for any
+    other name.
 
     >>> stage_of("stage2_block1_conv1"), stage_of("logits")
     ('stage2', 'head')
     """
     if layer == HEAD:
         return "head"
-    if layer.startswith("stem"):
-        return "stem"
+    for part in ("stem", "decoder"):
+        if layer.startswith(part):
+            return part
     first = layer.split("_")[0]
     return first if first.startswith("stage") and first[5:].isdigit() else "backbone"
 

@@ -94,7 +94,8 @@ def load_pretrained(
 
     A 2D kernel is inflated to 3D: it is repeated along the depth and divided by that depth
     (Carreira and Zisserman 2017). Convolution biases that the model lacks are folded into the
-    following normalization. A head of another size is skipped. Raises WeightsError if the file
+    following normalization. A head of another size is skipped; a decoder that the source lacks
+    stays unchanged. Raises WeightsError if the file
     cannot be read or the weights do not fit.
     """
     if rgb not in RGB:
@@ -203,6 +204,7 @@ def _is_3d(weights: SourceWeights) -> bool:
     return np.ndim(weights.arrays.get("stem_conv/kernel", 0)) == 5
 
 
+OUTSIDE = (f"{HEAD}/", "decoder_")  # layers whose weights need not be in the source
 NOT_IN_TRUNK = "not part of the trunk"
 NOT_IN_MODEL = "the model has no such weight"
 
@@ -267,7 +269,7 @@ class _WeightAssignment:
             ],
         }
         trunk = {
-            what: [name for name in names if not name.startswith(f"{HEAD}/")]
+            what: [name for name in names if not name.startswith(OUTSIDE)]
             for what, names in parts.items()
         }
         if not self.loaded or (any(trunk.values()) and not partial):
