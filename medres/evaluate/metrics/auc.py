@@ -89,7 +89,7 @@ def auc_quantile(base: Placements, sample: Sample, level: float) -> float:
     if base.n_clusters_positive < 2 or base.n_clusters_negative < 2:
         fewer = min(sample.effective_patients(True), sample.effective_patients(False))
         return t_quantile(level, degrees(fewer))
-    return t_quantile(level, unequal_df([base], sample))
+    return t_quantile(level, unequal_df([base]))
 
 
 def delong_estimates(

@@ -204,7 +204,7 @@ def _overlays(name: str, finding: Finding, report: Report) -> list[JsonObject]:
         (f"{row.column}: {row.level}", row.n_positive, row.n, row.counts)
         for row in finding.subgroups
     ] + [
-        (row.b, row.n_positive, row.n_common, row.b_counts)
+        (row.b, row.n_positive, row.b_size, row.b_counts)
         for row in report.comparisons
         if row.finding == name
     ]
@@ -285,8 +285,8 @@ def _other_models(name: str, report: Report) -> list[OtherCurve]:
     curves = []
     for row in report.comparisons:
         counts, positive = row.b_counts, row.n_positive
-        if row.finding == name and counts is not None and positive and row.n_common > positive:
-            xs = [0.0, *(v / (row.n_common - positive) for v in counts.fp)]
+        if row.finding == name and counts is not None and positive and row.b_size > positive:
+            xs = [0.0, *(v / (row.b_size - positive) for v in counts.fp)]
             curves.append(OtherCurve(row.b, xs, [0.0, *(v / positive for v in counts.tp)]))
     return curves
 

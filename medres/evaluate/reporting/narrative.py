@@ -214,6 +214,12 @@ def _id_warnings(report: Report) -> Iterator[tuple[str, str]]:
                 "not_disjoint",
                 f"It was not verified that the tuning data are independent: {why}.",
             )
+    for source in sources.compared:
+        for why in (source.not_comparable or {}).values():
+            yield (
+                "not_disjoint",
+                f"It was not verified that {source.name!r} holds other patients: {why}.",
+            )
 
 
 def _finding_warnings(name: str, finding: Finding, report: Report) -> Iterator[tuple[str, str]]:

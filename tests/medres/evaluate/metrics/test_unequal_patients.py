@@ -84,7 +84,7 @@ def test_variance_and_degrees_of_freedom_are_those_of_the_slow_way() -> None:
     assert leverage_covariance([base])[0, 0] == pytest.approx(sum(by_class))
     kish = [1 / float(share @ share) for share in shares]
     df = sum(by_class) ** 2 / sum(v * v / (k - 1) for v, k in zip(by_class, kish, strict=True))
-    assert unequal_df([base], s) == pytest.approx(df)
+    assert unequal_df([base]) == pytest.approx(df)
 
 
 def test_with_equal_patients_nothing_changes() -> None:
