@@ -46,13 +46,9 @@ from medres.evaluate.schema import Bound, Curves, Finding, UncertainBounds
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.bootstrap import replicates_for
+from medres.evaluate.statistics.clusters import degrees, t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import (
-    degrees,
-    normal_quantile,
-    proportion_estimate,
-    t_quantile,
-)
+from medres.evaluate.statistics.intervals import normal_quantile, proportion_estimate
 
 NOT_PROBABILITIES = "some scores are outside 0..1: they are ranks, not probabilities"
 HARD_SCORES = (

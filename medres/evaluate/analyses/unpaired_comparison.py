@@ -28,13 +28,9 @@ from medres.evaluate.scores.ids import shared_ids, uncertain
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
+from medres.evaluate.statistics.clusters import degrees, few_effective, t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import (
-    degrees,
-    few_effective,
-    proportion_estimate,
-    t_quantile,
-)
+from medres.evaluate.statistics.intervals import proportion_estimate
 
 INDEPENDENT = "unpaired DeLong"
 CLUSTERED = "unpaired Obuchowski"

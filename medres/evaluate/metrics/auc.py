@@ -29,14 +29,9 @@ from medres.evaluate.metrics.roc import (
     unequal_df,
 )
 from medres.evaluate.scores.sample import Sample
+from medres.evaluate.statistics.clusters import degrees, few_effective, t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import (
-    degrees,
-    few_effective,
-    logit_interval,
-    normal_quantile,
-    t_quantile,
-)
+from medres.evaluate.statistics.intervals import logit_interval, normal_quantile
 
 SMALL_CLASS = 100
 HIGH_AUC = 0.95

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from medres.evaluate.results import DecisionCurve
 from medres.evaluate.scores.sample import Float64Array, Sample
+from medres.evaluate.statistics.clusters import ClusteredVariance, clustered_variance
 from medres.evaluate.statistics.estimate import Estimate
-from medres.evaluate.statistics.intervals import t_quantile
 
+ZERO_VARIANCE = "the estimated variance is zero: no interval of this kind"
 GRID = tuple(round(0.01 + 0.02 * i, 2) for i in range(50))
 
 
@@ -123,20 +124,34 @@ def _net_benefit(
     tp, fp = float(acted.tp.sum()), float(acted.fp.sum())
     if prevalence is None:
         value = (tp - weight * fp) / n
-        influence = (acted.tp - weight * acted.fp - value * (acted.positive + acted.negative)) / n
+        parts = [
+            (acted.tp - value * acted.positive) / n,
+            (-weight * acted.fp - value * acted.negative) / n,
+        ]
     else:
         harm = (1.0 - prevalence) * weight
         value = tp / n1 * prevalence - fp / n0 * harm
-        influence = (acted.tp - tp / n1 * acted.positive) * prevalence / n1
-        influence -= (acted.fp - fp / n0 * acted.negative) * harm / n0
-    return _wald(value, influence, sample.n_patients, n, level)
+        parts = [
+            (acted.tp - tp / n1 * acted.positive) * prevalence / n1,
+            (fp / n0 * acted.negative - acted.fp) * harm / n0,
+        ]
+    if sample.n_patients < 2:
+        return Estimate(value, why=ZERO_VARIANCE, n=n)
+    if sample.unequal:
+        sizes = [acted.positive, acted.negative]
+        found = clustered_variance(parts, sizes, of_all=prevalence is None)
+    else:
+        found = clustered_variance([parts[0] + parts[1]], [np.ones(sample.n_patients)])
+    return _wald(value, found, n, level)
 
 
-def _wald(value: float, by_patient: Float64Array, groups: int, n: int, level: float) -> Estimate:
-    variance = groups / (groups - 1) * float(by_patient @ by_patient) if groups > 1 else 0.0
+def _wald(value: float, found: ClusteredVariance, n: int, level: float) -> Estimate:
+    variance = found.variance
+    if variance is None:
+        return Estimate(value, why=found.why, n=n)
     if variance < 1e-24:
-        return Estimate(value, why="the estimated variance is zero: no interval of this kind", n=n)
-    half = t_quantile(level, groups - 1) * math.sqrt(variance)
+        return Estimate(value, why=ZERO_VARIANCE, n=n)
+    half = found.quantile(level) * math.sqrt(variance)
     return Estimate(
         value,
         value - half,
@@ -145,4 +160,6 @@ def _wald(value: float, by_patient: Float64Array, groups: int, n: int, level: fl
         "two",
         "net benefit, sandwich variance clustered by patient, t",
         n=n,
+        effective_patients=found.effective_patients,
+        flag=found.flag,
     )

@@ -18,8 +18,8 @@ from medres.evaluate.statistics.bootstrap import (
     resampled,
     score_limits,
 )
+from medres.evaluate.statistics.clusters import degrees, t_quantile
 from medres.evaluate.statistics.estimate import Estimate
-from medres.evaluate.statistics.intervals import degrees, t_quantile
 
 
 def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRates:

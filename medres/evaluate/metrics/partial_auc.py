@@ -20,8 +20,8 @@ from medres.evaluate.statistics.bootstrap import (
     resampled,
     score_limits,
 )
+from medres.evaluate.statistics.clusters import degrees, t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import degrees, t_quantile
 
 Range = tuple[str, float, float]  # axis ("specificity" or "sensitivity"), low, high
 RANGES: tuple[Range, ...] = (("specificity", 0.8, 1.0), ("sensitivity", 0.8, 1.0))

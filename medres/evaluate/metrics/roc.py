@@ -20,7 +20,7 @@ from medres.evaluate.scores.sample import (
     Sample,
     effective_number,
 )
-from medres.evaluate.statistics.intervals import degrees
+from medres.evaluate.statistics.clusters import degrees
 
 MAX_CURVE_POINTS = 400
 

@@ -36,8 +36,8 @@ def _units(report: Report) -> list[str]:
         )
         if any(f.effective_positive_patients is not None for f in report.findings.values()):
             sentences.append(
-                "Because patients contributed different numbers of units, intervals of the AUC, "
-                "sensitivity and specificity use Kish's effective number of patients (1965), a "
+                "Because patients contributed different numbers of units, intervals that are not "
+                "from a bootstrap use Kish's effective number of patients (1965), a "
                 "variance that allows for the leverage of large patients (Bell & McCaffrey 2002) "
                 "and Student's t with Satterthwaite's degrees of freedom (1946)."
             )

@@ -10,8 +10,8 @@ from medres.evaluate.reporting.calibration_warnings import calibration_warnings
 from medres.evaluate.results import OperatingPoint
 from medres.evaluate.schema import Finding, Headline, OtherUnit, Report, ReportWarning
 from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
+from medres.evaluate.statistics.clusters import FEW_EFFECTIVE
 from medres.evaluate.statistics.estimate import Estimate
-from medres.evaluate.statistics.intervals import FEW_EFFECTIVE
 from medres.tasks import task_named
 
 ENRICHED = 0.3

@@ -18,12 +18,8 @@ from medres.evaluate.metrics.roc import (
     unequal_df,
 )
 from medres.evaluate.scores.sample import Sample, effective_number
-from medres.evaluate.statistics.intervals import (
-    design_effect,
-    proportion_estimate,
-    t_quantile,
-    wilson,
-)
+from medres.evaluate.statistics.clusters import t_quantile
+from medres.evaluate.statistics.intervals import design_effect, proportion_estimate, wilson
 
 
 def drawn(sizes: list[int], positive: int, seed: int = 0, shift: float = 1.0) -> Sample:
