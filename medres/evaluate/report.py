@@ -23,7 +23,7 @@ from medres.evaluate.analyses.model_comparison import (
 from medres.evaluate.analyses.provenance import provenance_of, table_source
 from medres.evaluate.analyses.readers import load_readers, reader_points
 from medres.evaluate.analyses.sample_description import headline_of, participant_flow, sample_size
-from medres.evaluate.analyses.secondary_unit import other_unit_report, other_units
+from medres.evaluate.analyses.secondary_unit import other_unit_reports
 from medres.evaluate.analyses.subgroups import subgroup_report
 from medres.evaluate.analyses.unpaired_comparison import check_disjoint, unpaired_report
 from medres.evaluate.analyses.worst_errors import Pictures, draw_worst
@@ -304,17 +304,14 @@ def _findings(
     headline: Headline,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Finding]:
-    second_units = other_units(table, units)
+    others = other_unit_reports(table, units, thresholds, options)
     findings = {}
     for number, name in enumerate(units.names, start=1):
-        other = None
-        if second_units is not None:
-            other = other_unit_report(second_units, name, thresholds[name], options)
-            other = replace(other, summary=summary(other, other.unit))
+        other = others.get(name)
         finding = finding_report(units, name, thresholds[name], options)
         findings[name] = replace(
             finding,
-            other_unit=other,
+            other_unit=other and replace(other, summary=summary(other, other.unit)),
             subgroups=subgroup_report(units, name, thresholds[name], options),
             summary=summary(finding, units.unit, headline),
         )

@@ -235,9 +235,7 @@ def _design_effect(base: Placements, sample: Sample) -> float | None:
     """Clustered variance of the AUC divided by DeLong's on the same units; None if either is not
     estimable.
     """
-    unclustered = Sample(
-        sample.label, sample.score, np.arange(sample.label.size, dtype=np.int64), sample.fold
-    )
+    unclustered = sample.with_patients(np.arange(sample.label.size, dtype=np.int64))
     covariance = leverage_covariance if sample.unequal else auc_covariance
     try:
         clustered = float(covariance([base])[0, 0])

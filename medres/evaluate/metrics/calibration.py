@@ -108,8 +108,7 @@ def reliability(sample: Sample, level: float, bins: int = 10) -> list[Reliabilit
     """Bins with about as many units each, ties kept together: mean probability, observed share with
     its interval.
     """
-    order = np.argsort(sample.score, kind="stable")
-    cuts = sample.score[order][(np.arange(1, bins) * sample.score.size) // bins]
+    cuts = sample.score[sample.ascending][(np.arange(1, bins) * sample.score.size) // bins]
     bin_of = np.searchsorted(np.unique(cuts), sample.score, "right")
     curve = []
     for i in np.unique(bin_of):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medres.evaluate.results import DecisionCurve
 from medres.evaluate.scores.sample import Float64Array, Sample
-from medres.evaluate.statistics.clusters import ClusteredVariance, clustered_variance
+from medres.evaluate.statistics.clusters import ClusteredVariance, Clusters
 from medres.evaluate.statistics.estimate import Estimate
 
 ZERO_VARIANCE = "the estimated variance is zero: no interval of this kind"
@@ -89,17 +89,22 @@ def net_benefit(
 
 @dataclass(frozen=True)
 class _Acted:
-    """By patient code: true and false positives, units with and without the finding."""
+    """By patient code: true and false positives, units with and without the finding. clusters:
+    for figures at the prevalence of the sample, and at a stated one.
+    """
 
     tp: Float64Array
     fp: Float64Array
     positive: Float64Array
     negative: Float64Array
+    clusters: tuple[Clusters, Clusters]
 
 
 def _acted(sample: Sample, acted: NDArray[np.bool_]) -> _Acted:
     positive, negative = _by_patient(sample, sample.label), _by_patient(sample, ~sample.label)
-    return _part(sample, acted, _Acted(positive, negative, positive, negative))
+    sizes = [positive, negative] if sample.unequal else [np.ones(sample.n_patients)]
+    clusters = Clusters(sizes, of_all=True), Clusters(sizes)
+    return _part(sample, acted, _Acted(positive, negative, positive, negative, clusters))
 
 
 def _part(sample: Sample, acted: NDArray[np.bool_], everybody: _Acted) -> _Acted:
@@ -137,11 +142,8 @@ def _net_benefit(
         ]
     if sample.n_patients < 2:
         return Estimate(value, why=ZERO_VARIANCE, n=n)
-    if sample.unequal:
-        sizes = [acted.positive, acted.negative]
-        found = clustered_variance(parts, sizes, of_all=prevalence is None)
-    else:
-        found = clustered_variance([parts[0] + parts[1]], [np.ones(sample.n_patients)])
+    clusters = acted.clusters[0 if prevalence is None else 1]
+    found = clusters.variance(parts if sample.unequal else [parts[0] + parts[1]])
     return _wald(value, found, n, level)
 
 

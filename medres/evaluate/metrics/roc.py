@@ -96,7 +96,7 @@ def placements(
 
 
 def _placements(sample: Sample, groups: int, patient_weighted: bool) -> Placements:
-    order = np.argsort(sample.score)
+    order = sample.ascending
     score, label, patient = sample.score[order], sample.label[order], sample.patient[order]
     tie = np.cumsum(np.append(False, score[1:] != score[:-1]))
     per_positive = by_group(patient, label, groups)

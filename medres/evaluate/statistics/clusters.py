@@ -47,26 +47,47 @@ def clustered_variance(
     with Kish's effective number - 1 for each class, as for the AUC, but patients - 1 at most. Needs
     two patients.
     """
-    total = np.sum(parts, axis=0)
-    patients = int(np.count_nonzero(np.sum(sizes, axis=0)))
-    factor = patients / (patients - 1)
-    sandwich = factor * float(total @ total)
-    fewest = fewest_effective(sizes)
-    if fewest is None or (of_all and fewest_effective([np.sum(sizes, axis=0)]) is None):
-        return ClusteredVariance(sandwich, patients - 1.0)
-    effective = [effective_number(size) for size in sizes if size.any()]
-    if fewest < MIN_EFFECTIVE:
-        return ClusteredVariance(None, 1.0, fewest, why=WHY_TOO_FEW)
-    own = [
-        float(part @ (part / (1.0 - size / size.sum())))
-        for part, size in zip(parts, sizes, strict=True)
-        if size.any()
-    ]
-    cross = float(total @ total) - sum(float(part @ part) for part in parts)
-    spread = sum(v * v / degrees(k) for v, k in zip(own, effective, strict=True))
-    df = sum(own) ** 2 / spread if spread > 0.0 else degrees(fewest)
-    variance = max(0.0, sum(own) + factor * cross)
-    return ClusteredVariance(variance, min(df, patients - 1.0), fewest, few_effective(fewest))
+    return Clusters(sizes, of_all=of_all).variance(parts)
+
+
+class Clusters:
+    """Patients with their numbers of units: what `clustered_variance` needs, for several figures of
+    the same units. Its parameters are those of `clustered_variance`.
+    """
+
+    def __init__(self, sizes: Sequence[NDArray[Any]], *, of_all: bool = False) -> None:
+        every = np.sum(sizes, axis=0)
+        self.patients = int(np.count_nonzero(every))
+        self.fewest = fewest_effective(sizes)
+        if self.fewest is not None and of_all and fewest_effective([every]) is None:
+            self.fewest = None
+        if self.fewest is not None and self.fewest >= MIN_EFFECTIVE:
+            self._used = [i for i, size in enumerate(sizes) if size.any()]
+            self._degrees = [degrees(effective_number(sizes[i])) for i in self._used]
+            self._leverage = [1.0 / (1.0 - sizes[i] / sizes[i].sum()) for i in self._used]
+
+    def variance(self, parts: Sequence[Float64Array]) -> ClusteredVariance:
+        """Of the sum of the parts, for each class (g,)."""
+        total = np.sum(parts, axis=0)
+        factor = self.patients / (self.patients - 1)
+        squares = float(total @ total)
+        if self.fewest is None:
+            return ClusteredVariance(factor * squares, self.patients - 1.0)
+        if self.fewest < MIN_EFFECTIVE:
+            return ClusteredVariance(None, 1.0, self.fewest, why=WHY_TOO_FEW)
+        own = [
+            float(parts[i] @ (parts[i] * leverage))
+            for i, leverage in zip(self._used, self._leverage, strict=True)
+        ]
+        cross = squares - sum(float(part @ part) for part in parts)
+        spread = sum(v * v / df for v, df in zip(own, self._degrees, strict=True))
+        df = sum(own) ** 2 / spread if spread > 0.0 else min(self._degrees)
+        return ClusteredVariance(
+            max(0.0, sum(own) + factor * cross),
+            min(df, self.patients - 1.0),
+            self.fewest,
+            few_effective(self.fewest),
+        )
 
 
 def fewest_effective(sizes: Sequence[NDArray[Any]]) -> float | None:
