@@ -77,9 +77,12 @@ def page(report: Report, pictures: Pictures | None = None) -> str:
 
 
 def embedded(report: Report, pictures: Pictures | None = None) -> str:
-    """The page in an iframe, for a notebook: its style does not affect the notebook."""
+    """The page in an iframe, for a notebook: its style does not affect the notebook. The frame may
+    run the script of the page and save its figures, and nothing else.
+    """
     text = escape(page(report, pictures))
-    return f'<iframe sandbox="allow-scripts" width="100%" height="900" srcdoc="{text}"></iframe>'
+    allowed = "allow-scripts allow-downloads"
+    return f'<iframe sandbox="{allowed}" width="100%" height="900" srcdoc="{text}"></iframe>'
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
