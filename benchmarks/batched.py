@@ -360,7 +360,8 @@ def predictive(batch: Batch, hit: Bools, of: Bools, odds: float) -> Interval:
         if batch.images > 1 or batch.sizes is not None:
             usual = float(stats.t.ppf(0.5 + LEVEL / 2, batch.class_sizes[0].shape[1] - 1))
         half = np.where(edge, usual * np.sqrt(spread), q * np.sqrt(variance))
-        half = np.where(np.isnan(point) | (half < 1e-12), np.nan, half)
+        few = batch.unequal & (np.minimum(*batch.kish) < MIN_EFFECTIVE)
+        half = np.where(np.isnan(point) | (half < 1e-12) | few, np.nan, half)
         low, high = 1 / (1 + np.exp(half - centre)), 1 / (1 + np.exp(-half - centre))
     return np.minimum(low, point), np.maximum(high, point)
 

@@ -196,7 +196,7 @@ def train(
     report(result, as_json, [*lines, f"model: {trained_run.artefact}"])
 
 
-def tune_lines(epoch: Mapping[str, Any]) -> list[str]:
+def tune_lines(epoch: Mapping[Any, Any]) -> list[str]:
     """Whether the AUC of an epoch on the tuning split is no better than chance."""
     from medres.evaluate.reporting.narrative import against_chance
 

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medres.evaluate.scores.sample import Int64Array, compact_codes, effective_number
-from medres.evaluate.statistics.clusters import few_effective, fewest_effective, t_quantile
+from medres.evaluate.statistics.clusters import (
+    MIN_EFFECTIVE,
+    WHY_TOO_FEW,
+    few_effective,
+    fewest_effective,
+    t_quantile,
+)
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import log_ratio_variance, logit_interval, normal_quantile
 
@@ -54,6 +60,8 @@ def _predictive(
     method, why = "logit (Mercaldo 2007)", None
     sizes = [np.bincount(cluster[members]) for members in (of, ~of)]
     effective = fewest_effective(sizes) if clustered else None
+    if effective is not None and effective < MIN_EFFECTIVE:
+        return Estimate(point, why=WHY_TOO_FEW, n=n1 + n0, n_clusters=groups)
     variance: float | None
     if k1 in (0, n1) or k0 in (0, n0):
         log_ratio, variance = _adjusted(hit, of, sizes, normal_quantile(level) ** 2 / 2.0)
