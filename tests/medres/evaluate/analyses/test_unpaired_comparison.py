@@ -159,6 +159,9 @@ def test_several_units_per_patient_are_clusters(hospitals) -> None:
     (row,) = evaluate(a, compare_unpaired=copies).numbers["comparisons"]
     plain = evaluate(a, compare_unpaired=b).numbers["comparisons"][0]
     assert row["method"] == "unpaired Obuchowski"
+    difference = row["auc_difference"]
+    assert (difference["n_clusters"], difference["n"]) == (160, 245)
+    assert difference["method"] == "unpaired Obuchowski, Wald, t"
     assert row["p_value"] == pytest.approx(plain["p_value"])
     assert row["p_value_patient_weighted"] == pytest.approx(plain["p_value"])
     assert row["auc_difference_patient_weighted"]["method"].endswith("equal weight per patient")
