@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -192,7 +193,6 @@ def train(
             [*_fold_lines(result_of_folds.summary), f"model: {result_of_folds.artefact}"],
         )
         return
-    from medres.evaluate.reporting.narrative import against_chance
     from medres.training.run import train as run
 
     trained_run = run(
@@ -214,11 +214,17 @@ def train(
         "best_epoch": trained_run.best_epoch,
         "history": rows,
     }
-    best = rows[trained_run.best_epoch - 1]
-    auc, low, high = (best.get(key) for key in ("tune_auc", "tune_auc_low", "tune_auc_high"))
-    verdict = against_chance(auc, low, high)
-    lines = [] if verdict is None else [f"tune AUC {auc:.3f}: {verdict}"]
+    lines = tune_lines(rows[trained_run.best_epoch - 1])
     report(result, as_json, [*lines, f"model: {trained_run.artefact}"])
+
+
+def tune_lines(epoch: Mapping[Any, Any]) -> list[str]:
+    """Whether the AUC of an epoch on the tuning split is no better than chance."""
+    from medres.evaluate.reporting.narrative import against_chance
+
+    auc, low, high = (epoch.get(key) for key in ("tune_auc", "tune_auc_low", "tune_auc_high"))
+    verdict = against_chance(auc, low, high)
+    return [] if verdict is None else [f"tune AUC {auc:.3f}: {verdict}"]
 
 
 def _fold_lines(summary: dict[str, Any]) -> list[str]:

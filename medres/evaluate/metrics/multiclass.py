@@ -14,12 +14,12 @@ from medres.evaluate.metrics.roc import influence, placements
 from medres.evaluate.results import ClassFigures, Multiclass
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.scores.units import AnalysisUnits
+from medres.evaluate.statistics.clusters import t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import (
     logit_interval,
     normal_quantile,
     proportion_estimate,
-    t_quantile,
 )
 
 MANY_CLASSES = 50  # beyond, only some classes have a section of their own

@@ -28,8 +28,9 @@ from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.table import load
 from medres.evaluate.scores.units import to_units
 from medres.evaluate.serialization import to_plain
+from medres.evaluate.statistics.clusters import t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import proportion_estimate, t_quantile
+from medres.evaluate.statistics.intervals import proportion_estimate
 
 CLASSES = ["a", "b", "c"]
 
