@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from medres.evaluate.metrics.auc import HIGH_AUC, SMALL_CLASS
-from medres.evaluate.statistics.intervals import MIN_DF
+from medres.evaluate.statistics.clusters import MIN_DF, MIN_EFFECTIVE
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -294,6 +294,25 @@ def proportions(batch: Batch, hit: Bools, member: Bools) -> Interval:
     return np.where(none, np.nan, low), np.where(none, np.nan, high)
 
 
+def clustered(batch: Batch, influence: Floats, *, of_all: bool = False) -> tuple[Floats, Floats]:
+    """Return (variance, quantile), each (r,), of a figure with these parts (r, n) of the units; NaN
+    with too few effective patients of a class. of_all: a mean over the units of both classes.
+    """
+    parts = [batch.by_patient(np.where(m, influence, 0.0)) for m in (batch.label, ~batch.label)]
+    total = parts[0] + parts[1]
+    groups = total.shape[1]
+    shares = [size / size.sum(axis=1, keepdims=True) for size in batch.class_sizes]
+    both = parts[0], parts[1]
+    few = np.minimum(*batch.kish) < MIN_EFFECTIVE
+    unequal = np.where(few, np.nan, leverage_variance(both, shares))
+    plain = groups / (groups - 1) * (total**2).sum(axis=1)
+    df = np.nan_to_num(satterthwaite(both, shares, batch.kish))
+    q = t_quantiles(np.minimum(df, groups - 1))
+    equal = float(stats.t.ppf(0.5 + LEVEL / 2, groups - 1))
+    differ = batch.unequal & (not of_all or (batch.sizes is not None and np.ptp(batch.sizes) > 0))
+    return np.where(differ, unequal, plain), np.where(differ, q, equal)
+
+
 def likelihood_ratios(batch: Batch, hit: Bools) -> Interval:
     """Return limits of P(hit | positive) / P(hit | negative) by the log method."""
     log_ratio, variance, q = _log_ratio(batch, hit, batch.label)
@@ -301,7 +320,7 @@ def likelihood_ratios(batch: Batch, hit: Bools) -> Interval:
     return np.exp(log_ratio - half), np.exp(log_ratio + half)
 
 
-def _log_ratio(batch: Batch, hit: Bools, of: Bools) -> tuple[Floats, Floats, float]:
+def _log_ratio(batch: Batch, hit: Bools, of: Bools) -> tuple[Floats, Floats, Any]:
     """Return the log of the ratio of two hit rates, its variance (NaN if a count is zero) and the
     quantile for it.
     """
@@ -314,10 +333,7 @@ def _log_ratio(batch: Batch, hit: Bools, of: Bools) -> tuple[Floats, Floats, flo
                 (hit - (k1 / n1)[:, None]) / k1[:, None],
                 (hit - (k0 / n0)[:, None]) / k0[:, None],
             )
-            by_patient = batch.by_patient(np.where(of, ones, -zeros))
-            groups = by_patient.shape[1]
-            variance = groups / (groups - 1) * (by_patient**2).sum(axis=1)
-            q = float(stats.t.ppf(0.5 + LEVEL / 2, groups - 1))
+            variance, q = clustered(batch, np.nan_to_num(np.where(of, ones, -zeros)))
     empty = (k1 == 0) | (k0 == 0)
     return np.where(empty, np.nan, log_ratio), np.where(empty, np.nan, variance), q
 
@@ -332,7 +348,7 @@ def predictive(batch: Batch, hit: Bools, of: Bools, odds: float) -> Interval:
         rates, shift = [], Z * Z / 2
         for sign, members in ((1, of), (-1, ~of)):
             rate = (hit & members).sum(axis=1) / members.sum(axis=1)
-            n = (batch.by_patient(members) > 0).sum(axis=1)
+            n = effective(batch.by_patient(members))
             k = rate * n + shift
             adjusted += sign * np.log(k / (n + 2 * shift))
             spread += 1 / k - 1 / (n + 2 * shift)
@@ -340,8 +356,12 @@ def predictive(batch: Batch, hit: Bools, of: Bools, odds: float) -> Interval:
             rates.append(rate)
         point = 1 / (1 + rates[1] / rates[0] / odds)
         centre = np.where(edge, adjusted, log_ratio) + np.log(odds)
-        half = q * np.sqrt(np.where(edge, spread, variance))
-        half = np.where(np.isnan(point) | (half < 1e-12), np.nan, half)
+        usual = Z
+        if batch.images > 1 or batch.sizes is not None:
+            usual = float(stats.t.ppf(0.5 + LEVEL / 2, batch.class_sizes[0].shape[1] - 1))
+        half = np.where(edge, usual * np.sqrt(spread), q * np.sqrt(variance))
+        few = batch.unequal & (np.minimum(*batch.kish) < MIN_EFFECTIVE)
+        half = np.where(np.isnan(point) | (half < 1e-12) | few, np.nan, half)
         low, high = 1 / (1 + np.exp(half - centre)), 1 / (1 + np.exp(-half - centre))
     return np.minimum(low, point), np.maximum(high, point)
 
@@ -352,11 +372,8 @@ def net_benefits(batch: Batch, acted: Bools, weight: float) -> Interval:
     """
     gain = (acted & batch.label) - weight * (acted & ~batch.label)
     value = gain.mean(axis=1)
-    by_patient = batch.by_patient(gain - value[:, None]) / gain.shape[1]
-    groups = by_patient.shape[1]
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, groups - 1)) * np.sqrt(
-        groups / (groups - 1) * (by_patient**2).sum(axis=1)
-    )
+    variance, q = clustered(batch, (gain - value[:, None]) / gain.shape[1], of_all=True)
+    half = q * np.sqrt(variance)
     half = np.where(half < 1e-11, np.nan, half)
     return value - half, value + half
 
@@ -372,19 +389,19 @@ def average_precisions(batch: Batch) -> Interval:
         + (tp / called - value[:, None]) / n1
     )
     negative = np.flip(np.cumsum(np.flip(-steps * tp / called**2, 1), axis=1), 1)
-    influence = batch.by_patient(batch.unsorted(np.where(steps > 0, positive, negative)))
-    return _clustered_logit(value, influence)
+    influence = batch.unsorted(np.where(steps > 0, positive, negative))
+    return _clustered_logit(value, *clustered(batch, influence))
 
 
 def briers(batch: Batch, probability: Floats) -> Interval:
     """Return limits of the mean squared difference of probability and label."""
     squared = (probability - batch.label) ** 2
     value = squared.mean(axis=1)
-    return _clustered_logit(value, batch.by_patient(squared - value[:, None]) / squared.shape[1])
+    deviation = (squared - value[:, None]) / squared.shape[1]
+    return _clustered_logit(value, *clustered(batch, deviation, of_all=True))
 
 
-def _clustered_logit(value: Floats, influence: Floats) -> Interval:
-    groups = influence.shape[1]
-    error = np.sqrt(groups / (groups - 1) * (influence**2).sum(axis=1))
+def _clustered_logit(value: Floats, variance: Floats, q: Floats) -> Interval:
+    error = np.sqrt(variance)
     error = np.where((error < 1e-12) | (value >= 1.0), np.nan, error)
-    return logit_limits(value, error, float(stats.t.ppf(0.5 + LEVEL / 2, groups - 1)))
+    return logit_limits(value, error, q)

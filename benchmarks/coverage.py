@@ -53,7 +53,7 @@ from medres.evaluate.metrics.decision_curve import net_benefit
 from medres.evaluate.metrics.operating_point import OperatingPointContext, rates
 from medres.evaluate.metrics.predictive_values import predictive_values
 from medres.evaluate.scores.sample import Sample
-from medres.evaluate.statistics.intervals import FEW_EFFECTIVE
+from medres.evaluate.statistics.clusters import FEW_EFFECTIVE
 
 LEVEL = 0.95
 GATE = (0.93, 0.99)
@@ -129,7 +129,15 @@ class Cell:
 
     @property
     def share(self) -> float:
-        return self.positive / (self.positive + self.negative)
+        """Of the images, those with the finding."""
+        return float(self.sizes[: self.positive].sum() / self.sizes.sum())
+
+    @property
+    def within(self) -> float:
+        """The share of the pairs of images that is of one patient, if labels are mixed."""
+        sizes = self.sizes.astype(float)
+        n = float(sizes.sum())
+        return float((sizes * (sizes - 1)).sum() / (n * (n - 1))) if self.mixed else 0.0
 
     def probability(self, score: Any) -> Any:
         return 1.0 / (
@@ -199,15 +207,14 @@ def same_patient(cell: Cell) -> dict[str, float]:
     """Return by kind of AUC the share of the pairs that is of images of one patient."""
     if not cell.mixed:
         return {"auc": 0.0, "auc_patient_weighted": 0.0}
-    sizes, shares = cell.sizes.astype(float), []
-    n = float(sizes.sum())
+    shares = []
     for batch in batches(cell, 2000, 0):
         weight = patient_weights(batch)
         fits = [np.where(of, weight, 0.0) for of in (batch.label, ~batch.label)]
         a, b = (batch.by_patient(w / w.sum(axis=1, keepdims=True)) for w in fits)
         shares.append((a * b).sum(axis=1))
     return {
-        "auc": float((sizes * (sizes - 1)).sum() / (n * (n - 1))),
+        "auc": cell.within,
         "auc_patient_weighted": float(np.mean(np.concatenate(shares))),
     }
 
@@ -216,8 +223,14 @@ def truths(cell: Cell) -> dict[str, float]:
     rate, share, normal = float(stats.norm.cdf(cell.shift / 2.0)), cell.share, stats.norm
     hit, alarm = share * rate, (1.0 - share) * (1.0 - rate)
 
+    def above(s: float, mean: float) -> float:
+        """The share of images that score higher than a positive one with the score s."""
+        drawn, spread = cell.icc * (s - cell.shift), np.sqrt(1.0 - cell.icc**2)
+        own = normal.sf((s - mean - drawn) / spread)
+        return float((1.0 - cell.within) * normal.sf(s - mean) + cell.within * own)
+
     def precision(s: float) -> float:
-        positive, negative = share * normal.sf(s - cell.shift), (1.0 - share) * normal.sf(s)
+        positive, negative = share * above(s, cell.shift), (1.0 - share) * above(s, 0.0)
         return normal.pdf(s - cell.shift) * positive / max(positive + negative, 1e-300)
 
     def squared(s: float) -> float:
@@ -401,7 +414,11 @@ def main() -> int:
             | {f"none:{k}": v for k, v in missing.items()}
         )
         texts = [
-            f"{100 * held[k]:.1f}" + ("*" if missing[k] >= 0.0005 else "") if k in held else ""
+            "none"
+            if missing.get(k) == 1.0
+            else f"{100 * held[k]:.1f}" + ("*" if missing[k] >= 0.0005 else "")
+            if k in held
+            else ""
             for k in KINDS
         ]
         line = (

@@ -3,10 +3,10 @@ an hour on two cores and names the others.
 
     python benchmarks/results.py DATA OUT [--torch-python PYTHON] [--all] [--list]
 
-DATA holds cxr-pneumonia, cxr-pneumonia-28, cxr-nih1000, ct-contrast and cifar10, as docs/results.md
-describes them. Each job writes OUT/NAME.log. A job that has finished well is not run again, so a
-repeated call resumes an interrupted one. --all also runs the long jobs. Without --torch-python,
-jobs that compare with torch or MONAI leave these out.
+DATA holds cxr-pneumonia, cxr-pneumonia-28, cxr-nih1000, ct-contrast, cifar10 and hippocampus, as
+docs/results.md describes them. Each job writes OUT/NAME.log. A job that has finished well is not
+run again, so a repeated call resumes an interrupted one. --all also runs the long jobs. Without
+--torch-python, jobs that compare with torch or MONAI leave these out.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ JOBS = (
         long=True,
     ),
     Job("segmentation_coverage", 6, "{here}/segmentation_coverage.py", long=True),
+    Job("hippocampus", 10, "{here}/hippocampus.py {data}/hippocampus", long=True),
+    Job("sliding_window", 6, "{here}/sliding_window.py --repeats 3 {torch}", long=True),
     Job("backbones", 10, "{here}/backbones.py --rounds 5 {torch}", long=True),
     Job(
         "throughput",

@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from medres.backbones.model_summary import summary
     from medres.evaluate.scores.scored import Scored
     from medres.fitting.adaptation import adapt
+    from medres.fitting.batch_picture import show_batch
     from medres.fitting.fit_data import Data, data
     from medres.fitting.history import plot_history
     from medres.fitting.saving import save
+    from medres.fitting.worst_losses import worst
     from medres.inference.loading import load
     from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
     from medres.inference.scoring import score
     from medres.models.classification import classifier
+    from medres.models.segmentation import segmenter
     from medres.training.cross_validation.folds import CrossValidation, cross_validate
+    from medres.training.rate_finder import RateSearch, find_learning_rate
     from medres.training.run import Run, train
 
 __version__ = metadata.version("medres")
@@ -44,15 +48,19 @@ _exported, _get, _ = lazy_exports(
         "medres.backbones.model_summary": "summary",
         "medres.evaluate.scores.scored": "Scored",
         "medres.fitting.adaptation": "adapt",
+        "medres.fitting.batch_picture": "show_batch",
         "medres.fitting.fit_data": "Data data",
         "medres.fitting.history": "plot_history",
         "medres.fitting.saving": "save",
+        "medres.fitting.worst_losses": "worst",
         "medres.inference.loading": "load",
         "medres.inference.prediction": "Prediction",
         "medres.inference.predictor": "Predictor",
         "medres.inference.scoring": "score",
         "medres.models.classification": "classifier",
+        "medres.models.segmentation": "segmenter",
         "medres.training.cross_validation.folds": "CrossValidation cross_validate",
+        "medres.training.rate_finder": "RateSearch find_learning_rate",
         "medres.training.run": "Run train",
     },
     needs_tensorflow=(
@@ -62,12 +70,17 @@ _exported, _get, _ = lazy_exports(
         "cross_validate",
         "Data",
         "data",
+        "find_learning_rate",
         "plot_history",
+        "RateSearch",
         "Run",
         "save",
         "score",
+        "show_batch",
+        "segmenter",
         "summary",
         "train",
+        "worst",
     ),
 )
 __all__ = sorted([*_exported, *_PACKAGES])

@@ -66,6 +66,12 @@ class RefusedInput(MedresError):
         return str(self)
 
 
+class PredictionError(MedresError, ValueError):
+    """A prediction cannot be made with these settings, or the network returns an invalid one."""
+
+    code = "prediction"
+
+
 class EvaluationError(MedresError, ValueError):
     """The scores table, or an option of the evaluation, cannot be used."""
 

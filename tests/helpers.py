@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from data_pipelines.errors import DicomError
+from medres.progress import ProgressReporter
 
 
 def medres(*arguments: object):
@@ -65,3 +68,44 @@ def work_in_process(patch: pytest.MonkeyPatch) -> None:
         "medres.inspection.volume_views",
     ):
         patch.setattr(f"{module}.map_isolated", answers)
+
+
+class Lines(ProgressReporter):
+    """Keeps the lines of text that a run reports, and shows no bars."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def train_tiny_net(work: Path, out: Path, **options: Any) -> Any:
+    """`medres.train` with a network of two layers, two batches per epoch on the tiny cohort."""
+    import keras
+
+    from medres.training import train
+
+    keras.utils.set_random_seed(3)
+    net = keras.Sequential(
+        [
+            keras.Input((32, 32, 1), name="in"),
+            keras.layers.Conv2D(4, 3, strides=4, activation="relu", name="one"),
+            keras.layers.Conv2D(4, 3, strides=2, activation="relu", name="two"),
+        ],
+        name="net",
+    )
+    base = {
+        "model": net,
+        "preset": "xray-32",
+        "batch_size": 16,
+        "seed": 4,
+        "epochs": 3,
+        "schedule": "constant",
+        "warmup": 0,
+        "checkpoint_steps": 1,
+        "alpha": 0.0,
+        "progress": ProgressReporter(),
+    }
+    return train(work, out=out, **base | options)

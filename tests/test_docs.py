@@ -32,7 +32,7 @@ SHORT = (
 )
 LONG = (
     *("tutorial.md", "how-to/serve.md", "how-to/ct.md", "coming-from.md"),
-    *("how-to/keras-fit.md", "explanation/dense-connections.md"),
+    *("how-to/keras-fit.md", "how-to/train-in-python.md", "explanation/dense-connections.md"),
 )
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from data_pipelines.kinds import INPUT_SCALINGS, KINDS, UNITS
+
 ROOT = Path(__file__).parent.parent
 FILES = sorted([*(ROOT / "medres").rglob("*.py"), *(ROOT / "data_pipelines").rglob("*.py")])
 MAX_FILES = 16
@@ -221,7 +223,7 @@ def test_study_is_an_alias_of_experiments() -> None:
     assert medres.study.DepthPlan is medres.experiments.DepthExperiment
 
 
-NAMES_OF_KINDS = {"ct", "radiograph", "HU", "display", "raw"}
+NAMES_OF_KINDS = {*KINDS, *UNITS, *INPUT_SCALINGS} - {"imagenet", "none"}  # weights, recipes too
 NAMES_OF_TASKS = {"binary", "multilabel", "multiclass"}
 HOMES = {"data_pipelines.kinds", "data_pipelines.labels.task", "medres.tasks"}
 

@@ -11,19 +11,22 @@ from data_pipelines.augment.spec import AugmentSpec
 from data_pipelines.augment.tensors import Parameters, Tensor, per_image
 
 GAINS = ("scale", "contrast", "window_centre", "window_width", "offset")
-CHANGES_VALUES = ("bias", "gamma", "noise", "quantum", *GAINS)
+CHANGES_VALUES = ("bias", "gamma", "noise", "quantum", "saturation", *GAINS)
 
 
 def adjust(image: Tensor, params: Parameters, spec: AugmentSpec) -> Tensor:
     """image (batch, [slices,] rows, columns, channels) float32 -> the same shape.
 
-    In this order: low-frequency bias, gamma inside the window, then scale, contrast, window jitter
-    and offset as one gain and one shift. Values are clipped to the bounds of the units (display:
-    0..1). If every parameter is zero, the image comes back unchanged, to the bit.
+    In this order: low-frequency bias, saturation, gamma inside the window, then scale, contrast,
+    window jitter and offset as one gain and one shift. Values are clipped to the bounds of the
+    units (display: 0..1). If every parameter is zero, the image comes back unchanged, to the bit.
     """
     rank, bounds = len(image.shape), spec.unit.bounds
     if "bias" in params:
         image = image + ops.expand_dims(field(params["bias"], tuple(image.shape[1:-1])), -1)
+    if "saturation" in params:
+        gray = ops.mean(image, axis=-1, keepdims=True)
+        image = image + per_image(params["saturation"], rank) * (image - gray)
     if "gamma" in params:
         image = _gamma(image, per_image(params["gamma"], rank), spec.span)
     if any(name in params for name in GAINS):

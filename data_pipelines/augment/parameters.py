@@ -38,7 +38,8 @@ def draw(key: Tensor, spec: AugmentSpec, dims: int = 2) -> Parameters:
     key: int32 (batch, 2), from `data_pipelines.datasets`: (hash of seed and epoch, image number).
     dims: 2 for images, 3 for volumes.
     Returns name -> (batch, n) in the spec's units, only for what is switched on, and "key" itself
-    (for noise). Per axis (slices, rows, columns): `shift` in fractions of the side, `flip` 1 or -1,
+    (for noise). Per axis (slices, rows, columns): `shift` in fractions of the side, `pad` in whole
+    pixels, `flip` 1 or -1,
     `crop` the position 0..1. `tilt`: about the column axis and the row axis. `shear`: one for each
     pair of axes. `elastic` (batch, controls..., dims) in cells, `bias` (batch, controls...) in
     model units. `cutout`: center, then side, for each axis, in fractions.
@@ -106,7 +107,7 @@ def _boxes(u: Tensor, spec: AugmentSpec) -> Tensor:
 
 
 #: A rule for each parameter. The random numbers of a parameter depend on its stream alone, so
-#: stream numbers must never change. A new parameter takes the next free number: 24. Numbers 21 to
+#: stream numbers must never change. A new parameter takes the next free number: 26. Numbers 21 to
 #: 23 are those of `mixup`.
 RULES: dict[str, Rule] = {
     "rotation": _symmetric(0, "rotation"),
@@ -138,6 +139,12 @@ RULES: dict[str, Rule] = {
     "cutout": Rule(20, lambda spec, dims: 2 * dims if spec.is_on("cutout") else 0, _boxes),
     "flip": Rule(5, lambda spec, dims: dims if any(spec.flips(dims)) else 0, _flips),
     "crop": Rule(7, lambda spec, dims: dims if spec.is_on("crop") else 0, lambda u, spec: u),
+    "saturation": _symmetric(24, "saturation"),
+    "pad": Rule(
+        25,
+        lambda spec, dims: dims if spec.is_on("pad") else 0,
+        lambda u, spec: ops.floor(u * (2 * spec.pad + 1)) - spec.pad,
+    ),
 }
 
 

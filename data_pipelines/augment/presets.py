@@ -1,5 +1,5 @@
-"""Named ranges, each with its source or reason (see `augmentation`). No preset flips: on which side
-a finding lies is part of the finding.
+"""Named ranges, each with its source or reason (see `augmentation`). No preset of medical images
+flips: on which side a finding lies is part of the finding.
 
 Where a reason is given and no source, the range is a choice of this package: small compared with
 what a reader would notice.
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from data_pipelines.augment.spec import AugmentSpec
 from data_pipelines.errors import SpecError
-from data_pipelines.kinds import CT, RADIOGRAPH, UnitName
+from data_pipelines.kinds import CT, KINDS, MR, RADIOGRAPH, RGB_PICTURE, UnitName
 from data_pipelines.runtime.field_errors import first_field_error
 
 _CHEST_XRAY = AugmentSpec(
@@ -46,6 +46,34 @@ _CT_SLICE = AugmentSpec(
     fill=CT.fill,
 )
 _CT_VOLUME = _CT_SLICE.model_copy(update={"tilt": 5.0, "elastic": 0.1, "elastic_cells": 4})
+_NATURAL = AugmentSpec(
+    units="rgb",
+    rotation=5,
+    zoom=0.2,
+    shift=0.08,
+    flip_left_right=True,
+    contrast=0.2,
+    offset=0.1,
+    saturation=0.3,
+    fill=RGB_PICTURE.fill,
+)
+_CIFAR = AugmentSpec(units="rgb", pad=4, flip_left_right=True, fill=RGB_PICTURE.fill)
+_MR_SLICE = AugmentSpec(
+    units="zscore",
+    rotation=7,
+    zoom=0.1,
+    shift=0.05,
+    offset=0.1,
+    scale=0.1,
+    window=(-2.0, 3.0),
+    gamma=0.2,
+    blur=0.7,
+    noise=0.1,
+    bias=0.3,
+    share=0.5,
+    fill=MR.fill,
+)
+_MR_VOLUME = _MR_SLICE.model_copy(update={"tilt": 5.0, "elastic": 0.1, "elastic_cells": 4})
 _STRONG = {
     "rotation": 20.0,
     "zoom": 0.25,
@@ -64,20 +92,28 @@ _STRONG_CHEST_XRAY = _STRONG | {
     "quantum": 0.05,
     "bias": 0.1,
 }
+_STRONG_MR = _STRONG | {"scale": 0.2, "gamma": 0.4, "noise": 0.2, "bias": 0.5}
+_STRONG_NATURAL = _STRONG | {"contrast": 0.4, "offset": 0.2, "saturation": 0.5}
 _STRONG_CT = _STRONG | {"offset": 20.0, "window_width": 0.15, "noise": 40.0, "bias": 20.0}
 
 #: Name -> units -> ranges.
 PRESETS: dict[str, dict[UnitName, AugmentSpec]] = {
     "none": {
-        "display": AugmentSpec(units="display", fill=RADIOGRAPH.fill),
-        "HU": AugmentSpec(units="HU", fill=CT.fill),
+        kind.units.name: AugmentSpec.model_validate({"units": kind.units.name, "fill": kind.fill})
+        for kind in KINDS.values()
     },
     "chest_xray": {"display": _CHEST_XRAY},
     "ct_slice": {"HU": _CT_SLICE},
     "ct_volume": {"HU": _CT_VOLUME},
+    "natural": {"rgb": _NATURAL},
+    "cifar": {"rgb": _CIFAR},
+    "mr_slice": {"zscore": _MR_SLICE},
+    "mr_volume": {"zscore": _MR_VOLUME},
     "strong": {
         "display": _CHEST_XRAY.model_copy(update=_STRONG_CHEST_XRAY),
         "HU": _CT_SLICE.model_copy(update=_STRONG_CT),
+        "rgb": _NATURAL.model_copy(update=_STRONG_NATURAL),
+        "zscore": _MR_SLICE.model_copy(update=_STRONG_MR),
     },
 }
 
@@ -85,8 +121,8 @@ PRESETS: dict[str, dict[UnitName, AugmentSpec]] = {
 def augmentation(value: str | dict | AugmentSpec, units: UnitName | None = None) -> AugmentSpec:
     """A spec from a preset's name, a mapping of fields, or a spec itself.
 
-    units: of the data, "HU" or "display" (see `data_pipelines.kinds`). Required for `none` and
-        `strong`, which exist for both; for the other presets they are only checked.
+    units: of the data, for instance "HU" or "display" (see `data_pipelines.kinds`). Required for
+        `none` and `strong`, which exist for all; for the other presets they are only checked.
 
     - chest_xray (display values). rotation 7 degrees, zoom 10 %, shift 6 % of the side: patients
       stand freely and collimation follows the body, but a film turned further would be taken again
@@ -101,10 +137,18 @@ def augmentation(value: str | dict | AugmentSpec, units: UnitName | None = None)
       of 1 to 5 mm. bias 5 HU: the uniformity that the same test prefers. fill: air.
     - ct_volume (HU). ct_slice, with the trunk tilted by 5 degrees and a smooth deformation of up to
       a tenth of a quarter of the side (2.5 %), as by breathing.
-    - strong (both), for small data sets: about half of nnU-Net's ranges (Isensee 2021: scale 0.7 to
+    - mr_slice, mr_volume (zscore). The geometry of ct_slice and ct_volume. scale and offset 10 %:
+      what else lies in the field of view moves mean and deviation of a volume. bias .3 deviations:
+      receive coils. gamma: contrast differs between sequences of one weighting. window -2..3.
+    - natural (rgb). Left and right may be exchanged. zoom 20 %, shift 8 %, rotation 5 degrees:
+      framing. contrast, offset, saturation: exposure and white balance, less than the 40 % of
+      torchvision's ColorJitter recipes.
+    - cifar (rgb). The augmentation of He et al. 2016, section 4.2: four pixels of padding, a random
+      crop of the size of the image, and a mirror image for half of them.
+    - strong (all), for small data sets: about half of nnU-Net's ranges (Isensee 2021: scale 0.7 to
       1.4, low resolution down to 0.5, gamma 0.7 to 1.5, blur up to 1 pixel), whose segmentations
       have more pixels to learn from, with elastic deformation and cutout.
-    - none (both).
+    - none (all).
 
     Raises SpecError with code unknown_augmentation, units_required, wrong_units, or spec (a field
     is unknown or out of range).

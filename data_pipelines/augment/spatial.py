@@ -14,7 +14,7 @@ from data_pipelines.augment.interpolation import interpolate
 from data_pipelines.augment.spec import AugmentSpec, axis_pairs, check_fill, check_spacing
 from data_pipelines.augment.tensors import Parameters, Tensor, per_image
 
-GEOMETRY = ("rotation", "tilt", "zoom", "shear", "shift", "flip", "elastic", "crop")
+GEOMETRY = ("rotation", "tilt", "zoom", "shear", "shift", "flip", "elastic", "crop", "pad")
 DEGREE = 3.141592653589793 / 180.0
 Spacing = tuple[float, ...]
 #: The linear part of a map: rows of entries that are tensors (batch,), or the numbers 0.0 and 1.0,
@@ -173,9 +173,12 @@ def _origin(params: Parameters, spec: AugmentSpec, shape: tuple[int, ...]) -> li
 
 def _shift(params: Parameters, shape: tuple[int, ...]) -> list[Tensor]:
     """Shift along each axis, in pixels."""
-    if "shift" not in params:
-        return [0.0] * len(shape)
-    return [params["shift"][:, axis] * side for axis, side in enumerate(shape)]
+    shift: list[Tensor] = [0.0] * len(shape)
+    if "shift" in params:
+        shift = [params["shift"][:, axis] * side for axis, side in enumerate(shape)]
+    if "pad" in params:
+        shift = [moved + params["pad"][:, axis] for axis, moved in enumerate(shift)]
+    return shift
 
 
 def _displacement(

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_pipelines.errors import SpecError
-from data_pipelines.kinds import UNITS, DeclaredUnitName, PixelUnits
+from data_pipelines.kinds import UNITS, ModelUnitName, PixelUnits, kind_in_units
 
 EXACT_IN_FLOAT32 = ("float32", "float16", "bfloat16", "int8", "int16", "uint8", "uint16", "bool")
 VOLUME_ONLY = ("tilt", "flip_slices")
@@ -29,7 +29,8 @@ class AugmentSpec(BaseModel):
     quantum, bias, cutout) change each image with probability `share`, independently of each other;
     where they do, they are uniform between nothing and p.
 
-    units: "HU" or "display" (0..1, and kept in that range). Additive parameters are in these units.
+    units: "HU", "display" or "rgb" (0..1, and kept in that range), or "zscore". Additive
+        parameters are in these units.
 
     Geometry, all in one map with one interpolation; the sides are rows and columns, and slices in a
     volume:
@@ -41,6 +42,8 @@ class AugmentSpec(BaseModel):
         to 0.4 it cannot fold (Choi & Lee 2000). elastic_cells: cells along each side.
     flip_left_right, flip_up_down, flip_slices: mirror half of the images.
     crop: size of the result, at a random position; None keeps the size.
+    pad: pixels by which the image is padded on every side before a crop of its own size is cut out
+        at a random position, as He et al. 2016 train on CIFAR-10: a shift by whole pixels.
     interpolation: of images; masks always use the nearest value. fill: value outside the image, in
         model units.
 
@@ -51,6 +54,7 @@ class AugmentSpec(BaseModel):
         exp(-g)..exp(g) inside the window; values outside stay. window_centre, window_width: what a
         window with its center moved by so much, and wider by this fraction, would show.
     blur: sigma in pixels. low_resolution: factor; 1 is none. noise: sigma of white noise.
+    saturation: relative; the distance of each channel from the mean of the channels (color only).
     quantum: sigma, at display value 1, of noise that falls with exposure as in a radiograph
         (display only). bias: additive field of low frequency. cutout: side of a filled box, as a
         fraction of the image's side.
@@ -64,7 +68,7 @@ class AugmentSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    units: DeclaredUnitName = "display"
+    units: ModelUnitName = "display"
     rotation: float = Field(0.0, ge=0, le=180)
     tilt: float = Field(0.0, ge=0, le=90)
     zoom: float = Field(0.0, ge=0, le=0.9)
@@ -76,6 +80,7 @@ class AugmentSpec(BaseModel):
     flip_up_down: bool = False
     flip_slices: bool = False
     crop: tuple[int, ...] | None = None
+    pad: int = Field(0, ge=0, le=512)
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
     fill: float = Field(0.0, allow_inf_nan=False)
 
@@ -86,6 +91,7 @@ class AugmentSpec(BaseModel):
     gamma: float = Field(0.0, ge=0, le=2)
     window_centre: float = Field(0.0, ge=0, allow_inf_nan=False)
     window_width: float = Field(0.0, ge=0, le=0.9)
+    saturation: float = Field(0.0, ge=0, le=0.9)
     blur: float = Field(0.0, ge=0, le=8)
     low_resolution: float = Field(1.0, ge=1, le=8)
     noise: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -114,6 +120,8 @@ class AugmentSpec(BaseModel):
             raise ValueError(f"quantum is not for {self.units} values: use noise")
         if bounds is not None and self.scale:
             raise ValueError(f"scale is not for {self.units} values: use contrast")
+        if self.saturation and not kind_in_units(self.units).channels > 1:
+            raise ValueError(f"saturation is not for {self.units} values: they have no color")
         if self.crop is not None and (len(self.crop) not in (2, 3) or min(self.crop) < 1):
             raise ValueError("crop must be (rows, cols) or (slices, rows, cols), each 1 or more")
         if self.mixup and self.cutmix:

@@ -60,7 +60,7 @@ def training_epochs(
         shards = tf.gather(tf.constant(files), tf.ensure_shape(order, [len(files)]))
         shuffled = tf.data.TFRecordDataset(shards).shuffle(
             shuffle_buffer(cache),
-            seed=tf.ensure_shape(shuffle_seed, []),
+            seed=_ShuffleSeed(tf.ensure_shape(shuffle_seed, [])),
             reshuffle_each_iteration=False,
         )
         batches = shuffled.batch(batch_size, drop_remainder=count >= batch_size)
@@ -70,3 +70,18 @@ def training_epochs(
         lambda one: tf.numpy_function(begin, [one], [tf.int64, tf.int64, tf.int32])
     )
     return parsed(draws.flat_map(records), training_steps(count, batch_size), cache, targets)
+
+
+class _ShuffleSeed:
+    """A seed that is known only when a pass begins, int64. TensorFlow asks whether both seeds of a
+    shuffle are 0, which a symbolic tensor cannot answer.
+    """
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+
+    def __mod__(self, divisor: int) -> _ShuffleSeed:
+        return _ShuffleSeed(self.tensor % divisor)
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
+        return self.tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ import pandas as pd
 from data_pipelines.cache.worker import FileRef, read_planes
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.ingestion.manifest import SPLITS
+from data_pipelines.ingestion.series_order import STANDARD_COLUMNS
+from data_pipelines.pixels.standardization import Standard
 from data_pipelines.preprocessing.samples import SampleSlices, samples_of
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
@@ -51,10 +54,12 @@ class CachePlan:
     @property
     def images(self) -> pd.DataFrame:
         """image (of the middle slice) and split of each sample. Volumes also have `interpolated`,
-        the share of slices that no stored slice supports.
+        the share of slices that no stored slice supports; samples of volumes that are standardized,
+        their mean and standard deviation.
         """
         middle = [sample.middle for sample in self.samples]
-        images = self.table[["image", "split"]].iloc[middle].reset_index(drop=True)
+        standard = [name for name in STANDARD_COLUMNS if name in self.table]
+        images = self.table[["image", "split", *standard]].iloc[middle].reset_index(drop=True)
         if self.spec.layout != "volume":
             return images
         return images.assign(interpolated=[sample.interpolated for sample in self.samples])
@@ -142,8 +147,18 @@ def _plane_of_row(planes: Sequence[Plane], row: pd.Series) -> Plane:
 def file_refs(table: pd.DataFrame) -> list[FileRef]:
     """A reference for each row of a manifest's table."""
     columns = ("source", "path", "frame", "form", "kind", "file_sha256")
+    standards = standards_of_rows(table)
     values = zip(*(table[column].tolist() for column in columns), strict=True)
-    return [FileRef(*row) for row in values]
+    rows = zip(values, standards, strict=True)
+    return [FileRef(*row)._replace(standard=standard) for row, standard in rows]
+
+
+def standards_of_rows(table: pd.DataFrame) -> list[Standard | None]:
+    """Mean and standard deviation of the volume of each row; None where it is not standardized."""
+    if not {*STANDARD_COLUMNS} <= {*table}:
+        return [None] * len(table)
+    pairs = table[list(STANDARD_COLUMNS)].itertuples(index=False, name=None)
+    return [None if math.isnan(mean) else Standard(mean, deviation) for mean, deviation in pairs]
 
 
 def format_left_out(left_out: dict[str, int]) -> str:

@@ -29,6 +29,7 @@ from data_pipelines.cache.builder import LogCallback, ShardEntry, build, load_ch
 from data_pipelines.cache.plan import sample_bytes
 from data_pipelines.errors import CacheError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
+from data_pipelines.ingestion.series_order import STANDARD_COLUMNS
 from data_pipelines.kinds import FORMATS_WITH_POSITION
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from data_pipelines.runtime.atomic_files import file_sha256
@@ -226,7 +227,10 @@ def _damage(folder: Path, index: _Index, progress: ProgressCallback | None) -> I
 
 
 def _key(table: pd.DataFrame, spec: PreprocessSpec) -> str:
-    rows = table[["image", "file_sha256", "frame", "split"]].to_csv(index=False)
+    columns = ["image", "file_sha256", "frame", "split"]
+    if spec.image_kind.is_standardized:
+        columns += STANDARD_COLUMNS
+    rows = table[columns].to_csv(index=False)
     return hashlib.sha256(f"{CODE_VERSION}\n{spec.sha256}\n{rows}".encode()).hexdigest()
 
 

@@ -18,6 +18,7 @@ from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import CacheError
 from data_pipelines.pixels.image import Image, image_of
+from data_pipelines.pixels.standardization import Standard, standardized
 from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.storage import read_file
@@ -28,7 +29,8 @@ from data_pipelines.volumes.plane import Plane, planes_of
 
 class FileRef(NamedTuple):
     """Where one image of the manifest lies: one row of it. path is relative to source; sha256 is
-    that of the file when it was ingested.
+    that of the file when it was ingested. standard: mean and standard deviation of its volume, of a
+    kind whose volumes are standardized.
     """
 
     source: str
@@ -37,6 +39,7 @@ class FileRef(NamedTuple):
     file_format: str
     kind: str
     sha256: str
+    standard: Standard | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def image_reader(files: Sequence[FileRef]) -> Callable[[int], Image]:
         file = files[index]
         if file.file_format == "dicom":
             dataset, header = opened(Path(file.source) / file.path, file.sha256)
-            return image_of(dataset, header, file.frame, digest=False, color="luminance")
+            image = image_of(dataset, header, file.frame, digest=False, color="luminance")
+            return image if file.standard is None else standardized(image, file.standard)
         return read_row(
             file.source,
             file.path,
@@ -91,6 +95,7 @@ def image_reader(files: Sequence[FileRef]) -> Callable[[int], Image]:
             file_format=file.file_format,
             kind=file.kind,
             sha256=file.sha256,
+            standard=file.standard,
         )
 
     return read

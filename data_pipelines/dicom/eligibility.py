@@ -16,15 +16,21 @@ from data_pipelines.dicom.sop_classes import (
     X_RAY_SEQUENCE_MODALITIES,
 )
 from data_pipelines.errors import Ineligible
-from data_pipelines.kinds import CT, HU, RADIOGRAPH, KindName
+from data_pipelines.kinds import CT, HU, MR, RADIOGRAPH, ImageKind, KindName
 
 
-def eligible_kind(header: Header, *, for_processing: bool = False) -> KindName:
-    """The kind of image that a header describes. Raises Ineligible, whose `.code` is one of:
+def eligible_kind(
+    header: Header, *, for_processing: bool = False, declared: KindName | None = None
+) -> KindName:
+    """The kind of image that a header describes.
+
+    declared: the only kind that is accepted; None: those that need no declaration.
+    Raises Ineligible, whose `.code` is one of:
 
     no_image (rows, columns or bits are missing), tomosynthesis (also its projections),
     multiframe_projection (several frames of a radiograph, angiography or fluoroscopy), modality
-    (neither CT nor a projection radiograph), colour (a CT), localizer, projection (MIP, MinIP),
+    (no kind that is read; MR, unless it is declared), other_kind (another kind than the declared
+    one), colour (a CT or MR image), localizer, projection (MIP, MinIP),
     rendering, subtraction, screen_capture, parametric_map, burned_in (BurnedInAnnotation is YES, or
     is not NO on a secondary capture), not_hu (a CT whose RescaleType is another unit),
     for_processing (unless requested).
@@ -35,19 +41,25 @@ def eligible_kind(header: Header, *, for_processing: bool = False) -> KindName:
     if not header.has_image:
         raise Ineligible("No image: Rows, Columns or BitsAllocated are missing.", code="no_image")
     _refuse_several_projections(header)
-    if not (header.is_ct or header.is_radiograph):
+    kind = _kind_of(header, declared)
+    if kind.has_series and not header.is_grayscale:
         raise Ineligible(
-            "The modality is neither CT nor a projection radiograph (CR, DX, MG, PX, IO, RG).",
-            code="modality",
+            "Color image: a summary or a screenshot, which is no slice of intensities.",
+            code="colour",
         )
-    if header.is_ct and not header.is_grayscale:
-        raise Ineligible(
-            "Color image: a summary or a screenshot, which has no Hounsfield units.", code="colour"
-        )
-    code = non_slice_reason(header.image_type) if header.is_ct else None
+    code = non_slice_reason(header.image_type) if kind.has_series else None
     if code:
-        raise Ineligible("ImageType (0008,0008) does not describe a CT slice.", code=code)
+        raise Ineligible(
+            f"ImageType (0008,0008) does not describe a slice of {kind.title}.", code=code
+        )
     _refuse_burned_in(header)
+    if kind.has_series and header.sop_class_uid == SECONDARY_CAPTURE:
+        raise Ineligible(
+            f"A secondary capture of {kind.title} is a screenshot, not a slice.",
+            code="screen_capture",
+        )
+    if kind is MR:
+        return kind.name
     if header.is_ct:
         _refuse_other_ct(header)
         return CT.name
@@ -58,6 +70,40 @@ def eligible_kind(header: Header, *, for_processing: bool = False) -> KindName:
             code="for_processing",
         )
     return RADIOGRAPH.name
+
+
+def kind_of_header(header: Header) -> ImageKind | None:
+    """The kind of image by modality and SOP class alone; None where it is none that is read."""
+    for is_kind, kind in (
+        (header.is_ct, CT),
+        (header.is_radiograph, RADIOGRAPH),
+        (header.is_mr, MR),
+    ):
+        if is_kind:
+            return kind
+    return None
+
+
+def _kind_of(header: Header, declared: KindName | None) -> ImageKind:
+    kind = kind_of_header(header)
+    if kind is None:
+        raise Ineligible(
+            "The modality is neither CT nor a projection radiograph (CR, DX, MG, PX, IO, RG), nor "
+            "MR.",
+            code="modality",
+        )
+    if declared is not None and kind.name != declared:
+        raise Ineligible(
+            f"The kind {declared} is declared, and this is a file of kind {kind.name}.",
+            code="other_kind",
+        )
+    if declared is None and kind.is_declared:
+        raise Ineligible(
+            f"{kind.title} is read only where it is declared: use --kind {kind.name} (in Python: "
+            f'kind="{kind.name}").',
+            code="modality",
+        )
+    return kind
 
 
 def non_slice_reason(image_type: tuple[str, ...]) -> str | None:
@@ -103,10 +149,6 @@ def _refuse_several_projections(header: Header) -> None:
 
 
 def _refuse_other_ct(header: Header) -> None:
-    if header.sop_class_uid == SECONDARY_CAPTURE:
-        raise Ineligible(
-            "A secondary capture of a CT is a screenshot, not a slice.", code="screen_capture"
-        )
     if header.rescale_type not in ("", HU.name):
         raise Ineligible("RescaleType (0028,1054) names a unit other than HU.", code="not_hu")
 

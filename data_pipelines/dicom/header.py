@@ -23,6 +23,7 @@ from data_pipelines.dicom.sop_classes import (
     CT_CLASSES,
     GRAYSCALE_PHOTOMETRICS,
     MEDIA_DIRECTORY,
+    MR_CLASSES,
     RADIOGRAPH_MODALITIES,
     VIEWS,
 )
@@ -140,6 +141,11 @@ class Header:
     def is_ct(self) -> bool:
         """Whether Modality or the SOP class is CT."""
         return self.modality == "CT" or self.sop_class_uid in CT_CLASSES
+
+    @property
+    def is_mr(self) -> bool:
+        """Whether Modality or the SOP class is MR."""
+        return self.modality == "MR" or self.sop_class_uid in MR_CLASSES
 
     @property
     def is_radiograph(self) -> bool:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 CT_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "2.1", "2.2"))
+#: MR and enhanced MR, also legacy converted. Color enhanced MR (4.3) is no slice of intensities.
+MR_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("4", "4.1", "4.4"))
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 ULTRASOUND_CLASSES = frozenset(
     f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("6", "6.1", "6.2", "3", "3.1")

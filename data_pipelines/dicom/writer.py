@@ -22,6 +22,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
+    MRImageStorage,
     RLELossless,
     SecondaryCaptureImageStorage,
 )
@@ -32,6 +33,7 @@ SOP_CLASSES = {
     "CR": ComputedRadiographyImageStorage,
     "DX": DigitalXRayImageStorageForPresentation,
     "CT": CTImageStorage,
+    "MR": MRImageStorage,
     "SC": SecondaryCaptureImageStorage,
 }
 _NAMESPACE = uuid.UUID("6f0f0c1e-5d0c-5c3c-9f5b-6d6564726573")

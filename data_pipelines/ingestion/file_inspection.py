@@ -11,32 +11,34 @@ from typing import Any, NamedTuple, TypedDict, cast
 
 from pydicom.dataset import Dataset
 
+from data_pipelines.dicom.eligibility import kind_of_header
 from data_pipelines.dicom.header import Header, header_of, read_header
 from data_pipelines.dicom.reader import ParsedDataset
 from data_pipelines.dicom.standard_terms import standard_sop_class
 from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.perceptual_hash import perceptual_hash
 from data_pipelines.kinds import (
-    CT,
-    RADIOGRAPH,
+    ARRAY_FORMATS,
     ColorRule,
     FileFormat,
     KindName,
     UnitName,
+    image_kind,
     kind_in_units,
 )
 from data_pipelines.pixels.image import Image
+from data_pipelines.pixels.standardization import Moments, moments_of
 from data_pipelines.runtime.archives import is_member
 from data_pipelines.runtime.storage import read_source
 from data_pipelines.sources.acceptance import accepted_images, with_plane
+from data_pipelines.sources.array_files import NpzImage, is_cifar_name, parse_cifar
 from data_pipelines.sources.image_source import (
     RASTER_FORMATS,
-    ZIP_MAGIC,
-    NpzImage,
     file_format_of,
     npz_image,
     parse_npz,
 )
+from data_pipelines.sources.nifti import nifti_kind
 from data_pipelines.volumes.plane import Plane
 
 
@@ -84,8 +86,11 @@ class ImageColumns(HeaderColumns):
 
 
 class IndexRow(ImageColumns, total=False):
-    """A row of the index, without source and path. own_split and own_labels: images of an .npz."""
+    """A row of the index, without source and path. own_split and own_labels: images of an .npz.
+    moments: of a slice of a volume that is standardized.
+    """
 
+    moments: Moments
     file_sha256: str
     form: str
     own_split: str
@@ -125,14 +130,16 @@ def inspect_path(
     units: UnitName | None,
     nifti_units: UnitName | None = None,
     color: ColorRule = "refuse",
+    declared: KindName | None = None,
 ) -> Inspection:
     """Inspect a file in a worker, reading it once. Raises DicomError when it cannot be read."""
     data = read_source(path)
-    is_npz = path.lower().endswith(".npz") and data[:4] == ZIP_MAGIC and not is_member(path)
     file_format = file_format_of(data, name=path)
+    is_array = file_format in ARRAY_FORMATS and not is_member(path)
     try:
-        if units is not None and is_npz:
-            return [(f"#{name}", result) for name, result in inspect_array(data, units)]
+        if units is not None and is_array and file_format in kind_in_units(units).file_formats:
+            results = inspect_array(data, units, path=path)
+            return [(f"#{name}", result) for name, result in results]
         rows = inspect_file(
             data,
             for_processing=for_processing,
@@ -140,20 +147,25 @@ def inspect_path(
             nifti_units=nifti_units,
             color=color,
             file_format=file_format,
+            declared=declared,
         )
         return [("", row) for row in rows]
     except DicomError as error:
-        return [("", Rejection(error, rejected_columns(data, file_format, units)))]
+        columns = rejected_columns(data, file_format, units, nifti_units)
+        return [("", Rejection(error, columns))]
 
 
 def rejected_columns(
-    data: bytes, file_format: FileFormat, units: UnitName | None
+    data: bytes,
+    file_format: FileFormat,
+    units: UnitName | None,
+    nifti_units: UnitName | None = None,
 ) -> RejectedColumns | None:
     """What is known of a rejected file: its header, or that it is a NIfTI file or, where `units`
     are declared, a PNG or JPEG; else None.
     """
     if file_format == "nifti":
-        return {**blank_columns(), "form": file_format, "kind": CT.name}
+        return {**blank_columns(), "form": file_format, "kind": nifti_kind(nifti_units).name}
     if file_format in RASTER_FORMATS:
         return (
             None
@@ -164,8 +176,9 @@ def rejected_columns(
         header = read_header(data)
     except DicomError:
         return None
-    kind = CT.name if header.is_ct else RADIOGRAPH.name if header.is_radiograph else ""
-    return {"form": file_format, "kind": kind, "frame": 0, **_of_header(header)}
+    kind = kind_of_header(header)
+    name = "" if kind is None else kind.name
+    return {"form": file_format, "kind": name, "frame": 0, **_of_header(header)}
 
 
 def columns_of_row(row: Mapping[Any, Any]) -> RejectedColumns:
@@ -188,12 +201,13 @@ def inspect_file(
     nifti_units: UnitName | None = None,
     color: ColorRule = "refuse",
     file_format: FileFormat | None = None,
+    declared: KindName | None = None,
 ) -> list[IndexRow]:
     """Decode and describe each frame of a file, given by its path or its bytes. Raises DicomError.
 
     for_processing: accept raw radiographs. units: of the values of a PNG or JPEG; None accepts
     DICOM only. nifti_units: of a NIfTI file. color: see accepted_images. file_format: where the
-    caller knows it.
+    caller knows it. declared: the only kind that is accepted, see eligible_kind.
     """
     data = source if isinstance(source, bytes) else read_source(source)
     digest = hashlib.sha256(data).hexdigest()
@@ -205,17 +219,22 @@ def inspect_file(
         nifti_units=nifti_units,
         color=color,
         file_format=form,
+        declared=declared,
     )
     return [{"file_sha256": digest, "form": form, **_image_columns(*image)} for image in images]
 
 
-def inspect_array(data: bytes, units: UnitName) -> Inspection:
-    """Describe each image of the bytes of an .npz, or say why it is rejected. Raises DicomError for
-    the whole file.
+def inspect_array(data: bytes, units: UnitName, *, path: str = "") -> Inspection:
+    """Describe each image of the bytes of an .npz, or of a binary file of CIFAR by its path, or say
+    why it is rejected. Raises DicomError for the whole file.
     """
     digest = hashlib.sha256(data).hexdigest()
     results: Inspection = []
-    for name, member in parse_npz(data).items():
+    if is_cifar_name(path):
+        members = parse_cifar(data, path)
+    else:
+        members = parse_npz(data, channels=kind_in_units(units).channels)
+    for name, member in members.items():
         try:
             columns = _image_columns(*with_plane(npz_image(member, units)))
         except DicomError as error:
@@ -223,7 +242,7 @@ def inspect_array(data: bytes, units: UnitName) -> Inspection:
             continue
         row: IndexRow = {
             "file_sha256": digest,
-            "form": "npz",
+            "form": member.file_format,
             "own_split": member.split,
             "own_labels": member.labels,
             **columns,
@@ -235,18 +254,18 @@ def inspect_array(data: bytes, units: UnitName) -> Inspection:
 def _rejected_member(member: NpzImage, units: UnitName) -> RejectedMember:
     return {
         **blank_columns(),
-        "form": "npz",
+        "form": member.file_format,
         "kind": kind_in_units(units).name,
         "own_split": member.split,
         "own_labels": member.labels,
     }
 
 
-def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
+def _image_columns(image: Image, kind: KindName, plane: Plane) -> IndexRow:
     header = image.header
     unknown = (math.nan, math.nan)
     spacing, detector = image.spacing_mm or unknown, header.imager_pixel_spacing or unknown
-    return {
+    columns: IndexRow = {
         "frame": image.frame,
         "status": "repaired" if image.repairs else "ok",
         "repairs": ";".join(dict.fromkeys(image.repairs)),
@@ -259,9 +278,12 @@ def _image_columns(image: Image, kind: KindName, plane: Plane) -> ImageColumns:
         "detector_row_spacing": detector[0],
         "detector_col_spacing": detector[1],
         "pixel_sha256": image.pixel_sha256,
-        "perceptual_hash": perceptual_hash(image.pixels),
+        "perceptual_hash": perceptual_hash(image.gray),
         "plane": plane,
     }
+    if image_kind(kind).is_standardized:
+        columns["moments"] = moments_of(image)
+    return columns
 
 
 def _of_header(header: Header) -> HeaderColumns:

@@ -20,11 +20,12 @@ from data_pipelines.ingestion.file_inspection import (
     Rejection,
     inspect_path,
 )
-from data_pipelines.kinds import ColorRule, UnitName
+from data_pipelines.kinds import ColorRule, KindName, UnitName
 from data_pipelines.runtime.archives import MARK, is_archive, members_of
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import walk_files
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
+from data_pipelines.sources.image_source import is_array_file
 from data_pipelines.sources.nifti import has_nifti_name
 
 #: Raw identifiers, which the rows hold beside the manifest's columns. They never leave the process.
@@ -74,12 +75,13 @@ def index_sources(
     progress: ProgressCallback | None = None,
     follow_links: bool = False,
     color: ColorRule = "refuse",
+    declared: KindName | None = None,
 ) -> FileIndex:
     """Inspect every file below `sources`, except those in `exclude`.
 
     for_processing: accept raw radiographs. units: also accept PNG, JPEG and .npz, with values in
     these units. nifti_units: those of NIfTI files. progress: called with (done, total) files.
-    follow_links: see walk_files. color: see accepted_images.
+    follow_links: see walk_files. color, declared: see accepted_images.
 
     The columns of the rows are source, path and those of IndexRow. Each image of an .npz counts as
     a file, with the path FILE.npz#SPLIT/NUMBER, and so does each member of an archive, with the
@@ -111,6 +113,7 @@ def index_sources(
         units=units,
         nifti_units=nifti_units,
         color=color,
+        declared=declared,
     )
     paths = [os.path.join(root, path) for root, path in files]  # noqa: PTH118
     inspections = _inspect_all(inspect, paths, workers, progress)
@@ -166,9 +169,7 @@ def _inspect_all(
     progress: ProgressCallback | None,
 ) -> list[Inspection | DicomError]:
     """What each file contains, or why it is rejected, in the order of `paths`."""
-    arrays = {
-        n for n, path in enumerate(paths) if path.lower().endswith(".npz") and MARK not in path
-    }
+    arrays = {n for n, path in enumerate(paths) if is_array_file(path) and MARK not in path}
     others = [path for n, path in enumerate(paths) if n not in arrays]
     timeout_s = _seconds_of if any(map(has_nifti_name, others)) else None
     answers = map_isolated(inspect, others, workers=workers, timeout_s=timeout_s, progress=progress)

@@ -38,6 +38,7 @@ from data_pipelines.ingestion.manifest import (
 from data_pipelines.ingestion.patient_identity import identify, link_patients
 from data_pipelines.ingestion.refusal import RECORDED, clear_refusal, write_refusal
 from data_pipelines.ingestion.series_order import (
+    STANDARD_COLUMNS,
     VOLUME_COLUMNS,
     gap_warnings,
     in_series_order,
@@ -51,7 +52,15 @@ from data_pipelines.ingestion.summary import (
     summarise,
     summary_of_rejected,
 )
-from data_pipelines.kinds import ColorRule, NiftiUnitName, UnitName
+from data_pipelines.kinds import (
+    ARRAY_FORMATS,
+    ColorRule,
+    KindName,
+    NiftiUnitName,
+    UnitName,
+    image_kind,
+)
+from data_pipelines.labels.class_names import read_class_names, with_class_names
 from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
 from data_pipelines.labels.exclusion_bias import NO_LOSS
@@ -62,6 +71,7 @@ from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.progress import Bars
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
+from data_pipelines.sources.image_source import RASTER_FORMATS
 from data_pipelines.sources.nifti import declared_units
 from data_pipelines.sources.nifti_header import require_nibabel
 from data_pipelines.splits.assignment import (
@@ -89,6 +99,7 @@ def ingest(
     findings: Sequence[str] = (),
     drop_classes: Sequence[str] = (),
     merge_classes: Mapping[str, str] | None = None,
+    class_names: Path | str | None = None,
     readers: Readers = "error",
     seed: int = 0,
     fractions: Sequence[float] = FRACTIONS,
@@ -103,6 +114,7 @@ def ingest(
     for_processing: bool = False,
     units: UnitName | None = None,
     nifti_units: NiftiUnitName | None = None,
+    kind: KindName | None = None,
     class_folders: bool = False,
     follow_links: bool = False,
     color: ColorRule = "refuse",
@@ -121,6 +133,8 @@ def ingest(
     labels: a CSV, see read_labels, or several. findings: their finding columns. drop_classes,
         merge_classes (old name -> new name): see with_classes. readers: how several rows of one
         key are combined.
+    class_names: a text file with names for the classes, see read_class_names; they are given before
+        classes are dropped or merged.
     seed, fractions (train, tune, test), split_mode, external_site (column, value), folds: the split
         by patient, see SplitOptions; the labels may give splits instead. splits_from: an earlier
         work folder, whose patients keep their split.
@@ -135,6 +149,8 @@ def ingest(
         Labels and splits inside an .npz are used if `labels` is None.
     nifti_units: also accept .nii and .nii.gz (with the extra `nifti`); each is one CT volume, whose
         values are in these units. A file is its own patient unless `labels` name the patient.
+    kind: read files of this kind only, in all its formats; units and nifti_units follow from it.
+        The kinds rgb (color pictures) and mr are read only where they are declared here.
     class_folders: the folder of each file is its class, see folder_labels.
     follow_links: also read what symbolic links out of `source` lead to.
     color: "luminance" also accepts radiographs that are truly in color, as their luminance (repair
@@ -165,6 +181,7 @@ def ingest(
         require_new(work, what="a manifest")
     if max_bad is not None and not 0 <= max_bad <= 1:
         raise InputError(f"max_bad {max_bad}: give a share from 0 to 1.", code="max_bad")
+    units, declared_nifti = _declared(kind, units, nifti_units)
     if nifti_units is not None:
         declared_units(nifti_units)
         require_nibabel()
@@ -179,16 +196,22 @@ def ingest(
     split_options.check()
     label_files = _label_files(labels)
     tables = read_label_tables(label_files, findings=findings, readers=readers)
+    names = {} if class_names is None else read_class_names(class_names)
     key = find_key(_key_file(key_file, splits_from))
     mask_options = _mask_options(masks, resample_masks, label_order, mask_classes)
     not_images, annotator = _annotator(mask_options, sources, workers, stages)
     with stage(stages, "ingest") as update:
         index = index_sources(
             sources,
-            exclude=(*label_files, *not_images),
+            exclude=[
+                *label_files,
+                *not_images,
+                *([] if class_names is None else [Path(class_names)]),
+            ],
             for_processing=for_processing,
             units=units,
-            nifti_units=nifti_units,
+            nifti_units=declared_nifti,
+            declared=kind,
             workers=workers,
             progress=progress or update,
             follow_links=follow_links,
@@ -200,8 +223,14 @@ def ingest(
     if not tables:
         tables = _embedded_labels(index.rows, findings, class_folders=class_folders)
         more_tables = _embedded_labels_of_all(index, findings, tables, class_folders=class_folders)
-        more_tables = tuple(with_classes(t, drop_classes, merge_classes or {}) for t in more_tables)
-    tables = tuple(with_classes(table, drop_classes, merge_classes or {}) for table in tables)
+        more_tables = tuple(
+            with_classes(with_class_names(t, names), drop_classes, merge_classes or {})
+            for t in more_tables
+        )
+    tables = tuple(
+        with_classes(with_class_names(table, names), drop_classes, merge_classes or {})
+        for table in tables
+    )
     with _scratch(work) as scratch:
         manifest = build(
             index,
@@ -209,6 +238,7 @@ def ingest(
             key,
             rejected_tables=more_tables,
             color=color,
+            kind=kind,
             split_options=split_options,
             max_bad=max_bad,
             on_leak=on_leak,
@@ -227,6 +257,7 @@ def build(
     *,
     rejected_tables: Sequence[Labels] | None = None,
     color: ColorRule = "refuse",
+    kind: KindName | None = None,
     split_options: SplitOptions | None = None,
     max_bad: float | None = None,
     on_leak: OnLeak = "error",
@@ -238,8 +269,8 @@ def build(
     """Return the manifest of indexed files, in memory.
 
     Arguments and errors are those of `ingest`. rejected_tables: the labels of the rejected files,
-    where `tables` does not have them. color: what ingest.json records. annotator: reads the masks
-    of the accepted images.
+    where `tables` does not have them. color, kind: what ingest.json records. annotator: reads the
+    masks of the accepted images.
 
     Without an annotator nothing is read, and nothing is written except `leaks`, the list of the
     rows that lie in two given splits, and into the new folder `work` what was learned where
@@ -307,6 +338,7 @@ def build(
         "folds": split_options.folds,
         "audit": audit_counts,
         "color": color,
+        **({} if kind is None else {"kind": kind}),
         "pseudonym_key": key.origin,
     }
     if split_record["splits_assigned"] == "after_exclusion":
@@ -371,6 +403,25 @@ def _summary(
         "skipped_by_kind": kinds_of_skipped(rejected),
         "leak_attestation": {"attested": not doubts, "reasons": doubts},
     }
+
+
+def _declared(
+    kind: KindName | None, units: UnitName | None, nifti_units: UnitName | None
+) -> tuple[UnitName | None, UnitName | None]:
+    """The units of PNG, JPEG and arrays, and those of NIfTI files, that are declared by a kind or
+    by themselves. Raises InputError (code kind_and_units) where both are given.
+    """
+    if kind is None:
+        return units, nifti_units
+    if units is not None or nifti_units is not None:
+        raise InputError(
+            "Both the kind and units are given: the units follow from the kind. Leave them out.",
+            code="kind_and_units",
+        )
+    name, formats = image_kind(kind).units.name, {*image_kind(kind).file_formats}
+    return name if formats & {*RASTER_FORMATS, *ARRAY_FORMATS} else None, (
+        name if "nifti" in formats else None
+    )
 
 
 def _key_file(key_file: Path | str | None, splits_from: Path | str | None) -> Path | None:
@@ -479,7 +530,8 @@ def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
         str(name)
         for name in images
         if str(name).startswith(("label:", "meta:", VOXELS))
-        or name in ("class", "fold", "group", "mask_state", "mask_classes", *VOLUME_COLUMNS)
+        or name in ("class", "fold", "group", "mask_state", "mask_classes")
+        or name in (*VOLUME_COLUMNS, *STANDARD_COLUMNS)
     ]
     dtypes = COLUMNS | LATER_COLUMNS
     table = images[[*dtypes, *more_columns]].astype(dtypes).reset_index(drop=True)

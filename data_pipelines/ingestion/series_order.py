@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_pipelines.errors import DicomError
 from data_pipelines.kinds import kinds_with_series
+from data_pipelines.pixels.standardization import standards_of_groups
 from data_pipelines.volumes.series import Group, group_planes, series_verdict
 from data_pipelines.volumes.slice_grid import Resampling
 from data_pipelines.volumes.volume import ACCEPTED, grid_of
@@ -23,6 +25,8 @@ VOLUME_COLUMNS: Mapping[str, str] = {
     "gap_slices": "int32",
     "volume_exclusion": "str",
 }
+#: columns of slices of volumes that are standardized: mean and standard deviation of the volume
+STANDARD_COLUMNS = ("volume_mean", "volume_deviation")
 _LIMITS = Resampling()
 _NAMED_SERIES = 3
 
@@ -34,7 +38,8 @@ def in_series_order(rows: pd.DataFrame) -> pd.DataFrame:
     Where a row is a slice, also VOLUME_COLUMNS, of the volume that a preset with the default limits
     would make of its group: `interpolated_share` (0..1; missing where it would make none), the
     longest gap in `gap_mm` and in missing `gap_slices`, and `volume_exclusion`, the code of the
-    limit that is exceeded (gap_too_large, too_interpolated), else ''.
+    limit that is exceeded (gap_too_large, too_interpolated), else ''. Slices with `moments` also
+    have STANDARD_COLUMNS.
     """
     is_slice = rows["kind"].isin(kinds_with_series())
     order = pd.Series(0, index=rows.index)
@@ -43,6 +48,8 @@ def in_series_order(rows: pd.DataFrame) -> pd.DataFrame:
         {"interpolated_share": np.nan, "gap_mm": 0.0, "gap_slices": 0, "volume_exclusion": ""},
         index=rows.index,
     )
+    has_moments = "moments" in rows
+    standard = pd.DataFrame(np.nan, rows.index, list(STANDARD_COLUMNS))
     for _, series in rows[is_slice].groupby("series"):
         groups = group_planes(
             [replace(plane, source_index=n) for n, plane in enumerate(series["plane"])]
@@ -53,7 +60,13 @@ def in_series_order(rows: pd.DataFrame) -> pd.DataFrame:
         verdict[sorted_rows] = series_verdict(groups)
         for group, members in zip(groups, numbers, strict=True):
             columns.loc[series.index[members], list(VOLUME_COLUMNS)] = _volume_of(group)
+        if has_moments and series["moments"].notna().all():
+            standards = standards_of_groups(groups, list(series["moments"]))
+            for n, found in standards.items():
+                if not isinstance(found, DicomError):
+                    standard.loc[series.index[n]] = list(found)
     rows = rows.assign(order=order, verdict=verdict)
+    rows = rows.join(standard) if has_moments else rows
     return rows.join(columns.astype(dict(VOLUME_COLUMNS))) if is_slice.any() else rows
 
 
@@ -97,7 +110,7 @@ def gap_warnings(images: pd.DataFrame) -> list[str]:
     volumes = _volumes(images).sort_values("interpolated_share", ascending=False, kind="stable")
     volumes = volumes[volumes["interpolated_share"] > 0]
     warnings = [
-        f"{counts['interpolated']} CT volumes would have interpolated slices, up to "
+        f"{counts['interpolated']} volumes would have interpolated slices, up to "
         f"{counts['max_interpolated_share']:.0%} of a volume; the largest gap is "
         f"{counts['max_gap_mm']:.1f} mm ({counts['max_gap_slices']} slices). Series: "
         f"{_names(volumes)}; see interpolated_share in the manifest"

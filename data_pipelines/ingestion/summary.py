@@ -12,6 +12,7 @@ import pandas as pd
 from data_pipelines.errors import LabelError
 from data_pipelines.ingestion.index import RejectedFile
 from data_pipelines.ingestion.leakage_audit import counted
+from data_pipelines.kinds import has_patients
 from data_pipelines.labels.exclusion_bias import (
     NO_LOSS,
     exclusion_tests,
@@ -185,7 +186,13 @@ def _image_warnings(
         warnings.append(
             f"{counted(excluded_frames, 'frame')} of multi-frame files excluded as copies of others"
         )
-    if images_without_patient:
+    if images_without_patient and not any(has_patients(name) for name in set(table["kind"])):
+        warnings.append(
+            f"{counted(images_without_patient, 'color picture')} without a patient: each is a unit "
+            f"of its own, so pictures of one scene or object may lie in two splits. A "
+            f"column patient of the labels table names what belongs together"
+        )
+    elif images_without_patient:
         warnings.append(
             f"{counted(images_without_patient, 'image')} with no patient ID: each image "
             f"(of NIfTI: each file) is treated as its own patient; leakage is possible"

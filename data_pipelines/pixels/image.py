@@ -56,12 +56,13 @@ MIN_ASPECT = 1 / 16
 
 @dataclass(frozen=True)
 class Image:
-    """One grayscale image.
+    """One image.
 
-    pixels: float32 (rows, columns), in `units`.
+    pixels: float32 (rows, columns), in `units`; of a color picture (rows, columns, 3).
     units: "HU" (CT); "display" (radiographs: values 0..1, bright = dense); "raw" (the modality
-        output of MR, PET and similar modalities, and of a CT whose unit is not HU).
-    kind: "ct", "radiograph" or "other", by the header.
+        output of MR, PET and similar modalities, and of a CT whose unit is not HU); "rgb" (color
+        pictures); "zscore" (MR, where its volume was standardized).
+    kind: "ct", "radiograph" or "other", by the header; "rgb" or "mr" where it was declared.
     spacing_mm: PixelSpacing (row, column); never the spacing at the detector. None where absent.
     padding: pixels outside the image, None where there are none. They are -1024 HU or display 0;
         in raw images they have the value that was stored.
@@ -85,6 +86,11 @@ class Image:
     pixel_sha256: str
     aspect: float = 1.0
     file_format: FileFormat = "dicom"
+
+    @property
+    def gray(self) -> Float32Array:
+        """Its pixels, float32 (rows, columns); of a color picture the mean of the channels."""
+        return self.pixels if self.pixels.ndim == 2 else self.pixels.mean(-1, dtype=np.float32)
 
 
 def read_image(source: DicomSource, *, frame: int = 0, color: ColorRule = "refuse") -> Image:

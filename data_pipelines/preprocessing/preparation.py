@@ -18,19 +18,23 @@ if TYPE_CHECKING:
 def prepare(image: Image, spec: PreprocessSpec) -> np.ndarray:
     """Resize one image (antialiased) and round it to integers in model units.
 
-    image: float32 (rows, columns), in HU for kind "ct" and display values 0..1 for "radiograph". If
-        its pixels are not square, "pad" keeps the proportions of the anatomy.
-    Returns (spec.rows, spec.cols) of spec.dtype. Values beyond the dtype's range are clipped to it.
+    image: float32 (rows, columns[, 3]), in the units of the spec's kind. If its pixels are not
+        square, "pad" keeps the proportions of the anatomy.
+    Returns (spec.rows, spec.cols[, 3]) of spec.dtype. Values beyond its range are clipped to it.
     Raises SpecError if the image has other units than the spec (code wrong_units) or holds values
     that are not finite (code not_finite).
     """
     check_units(image, spec)
-    return to_integers(resize_image(image.pixels, resize_axes(image, spec), spec.fill), spec)
+    axes = resize_axes(image, spec)
+    if image.pixels.ndim == 2:
+        return to_integers(resize_image(image.pixels, axes, spec.fill), spec)
+    channels = np.moveaxis(image.pixels, -1, 0)
+    return to_integers(np.stack([resize_image(c, axes, spec.fill) for c in channels], -1), spec)
 
 
 def resize_axes(image: Image, spec: PreprocessSpec) -> list[AxisResize]:
     """How `prepare` puts the rows and columns of an image onto the spec's grid."""
-    sizes, output_sizes = image.pixels.shape, (spec.rows, spec.cols)
+    sizes, output_sizes = image.pixels.shape[:2], (spec.rows, spec.cols)
     if spec.fit == "stretch":
         return stretch(sizes, output_sizes)
     return fit_within(sizes, (image.aspect, 1.0), output_sizes)
@@ -67,7 +71,7 @@ def to_integers(values: NDArray[np.floating], spec: PreprocessSpec) -> np.ndarra
 
 def to_model_units(prepared: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
     """Prepared integers (..., *spec.prepared_shape) -> float32 (..., *spec.shape) in model units:
-    HU, or display values 0..1.
+    HU, display values 0..1, ...
     """
     values = prepared.astype(np.float32) * spec.scale
-    return values if spec.layout == "stack" else values[..., np.newaxis]
+    return values if spec.shape == spec.prepared_shape else values[..., np.newaxis]

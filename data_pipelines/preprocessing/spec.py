@@ -156,10 +156,12 @@ class PreprocessSpec(BaseModel):
 
     @property
     def prepared_shape(self) -> tuple[int, ...]:
-        """Shape of one prepared sample: (rows, columns) of an image, (rows, columns, slices) of a
-        stack, (slices, rows, columns) of a volume.
+        """Shape of one prepared sample: (rows, columns) of an image, (rows, columns, 3) in color,
+        (rows, columns, slices) of a stack, (slices, rows, columns) of a volume.
         """
-        plane = (self.rows, self.cols)
+        plane: tuple[int, ...] = (self.rows, self.cols)
+        if self.image_kind.channels > 1:
+            plane = (*plane, self.image_kind.channels)
         if self.layout == "stack":
             return (*plane, self.slices)
         return (self.slices, *plane) if self.layout == "volume" else plane
@@ -167,7 +169,8 @@ class PreprocessSpec(BaseModel):
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one model input: the prepared shape, with a channel axis at the end."""
-        return self.prepared_shape if self.layout == "stack" else (*self.prepared_shape, 1)
+        has_channels = self.layout == "stack" or self.image_kind.channels > 1
+        return self.prepared_shape if has_channels else (*self.prepared_shape, 1)
 
     @property
     def sha256(self) -> str:
@@ -182,7 +185,8 @@ def spec_from(value: str | dict | PreprocessSpec) -> PreprocessSpec:
     """A spec from a preset name, a mapping of fields, or a spec itself.
 
     A preset name is a kind and a side in pixels: "xray-224", "ct-128"; "ct25d-256" (a CT slice
-    between its two neighbors); "ctvol-64" (a CT series as a cube). Raises SpecError with code
+    between its two neighbors); "ctvol-64" (a CT series as a cube); "mr-256", "mr25d-256" and
+    "mrvol-64" likewise; "rgb-224" (a color picture). Raises SpecError with code
     unknown_preset or preset_size, or with code spec if a field is unknown or out of range.
 
     >>> spec_from("xray-224").shape

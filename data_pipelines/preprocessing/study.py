@@ -13,11 +13,19 @@ from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.errors import Ineligible, SeriesError
 from data_pipelines.kinds import ColorRule
 from data_pipelines.pixels.image import Image
+from data_pipelines.pixels.standardization import (
+    moments_of,
+    standardized,
+    standards_of_groups,
+)
 from data_pipelines.preprocessing.preparation import prepare
 from data_pipelines.preprocessing.samples import prepare_samples, samples_of
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.sources.acceptance import CONSTANT_SLICE, HeaderCheck, accepted_images
 from data_pipelines.volumes.plane import Plane
+from data_pipelines.volumes.series import group_planes
+
+_OTHER_KIND = "the model was trained on {} images, and this is another kind of image"
 
 
 @dataclass(frozen=True)
@@ -51,30 +59,30 @@ def prepared_study(
     Raises Ineligible (code no_image) if no image is left, SeriesError (code: the verdict in lower
     case) if no series makes a volume, and DicomError if a file cannot be read.
     """
-    single = spec.layout == "image"
+    single = spec.layout == "image" and not spec.image_kind.is_standardized
     pixels: list[np.ndarray] = []
     slices: list[tuple[Image, Plane]] = []
     origins: list[tuple[str, int]] = []
     reason, varied = "the study has no image", False
     for file in files:
         try:
-            units = spec.image_kind.units.name
+            kind = spec.image_kind
+            units = kind.units.name
             accepted = accepted_images(
                 file,
                 units=units,
                 nifti_units=units,
                 digest=not single,
+                declared=kind.name if kind.is_declared else None,
                 check_header=check_header,
                 color=color,
             )
         except Ineligible as error:
-            reason = str(error)
+            reason = _OTHER_KIND.format(spec.kind) if error.code == "other_kind" else str(error)
             continue
         of_kind = [(image, plane) for image, kind, plane in accepted if kind == spec.kind]
         if not of_kind:
-            reason = (
-                f"the model was trained on {spec.kind} images, and this is another kind of image"
-            )
+            reason = _OTHER_KIND.format(spec.kind)
         for image, plane in of_kind:
             if check is not None:
                 check(image)
@@ -96,8 +104,8 @@ def prepared_study(
 def _of_series(
     slices: list[tuple[Image, Plane]], origins: list[tuple[str, int]], spec: PreprocessSpec
 ) -> Study:
-    """Stacks or volumes. Of slices with equal pixels at the same position only the first is used,
-    as in ingest.
+    """Stacks, volumes, or slices of a volume that is standardized. Of slices with equal pixels at
+    the same position only the first is used, as in ingest.
     """
     first: dict[tuple[object, ...], int] = {}
     for n, (image, plane) in enumerate(slices):
@@ -105,6 +113,8 @@ def _of_series(
     indices = list(first.values())
     images = [slices[n][0] for n in indices]
     planes = [replace(slices[n][1], source_index=0) for n in indices]
+    if spec.image_kind.is_standardized:
+        images = _standardized(images, planes)
     samples, left_out = samples_of(planes, spec)
     if not samples:
         verdicts = ", ".join(left_out)
@@ -118,3 +128,18 @@ def _of_series(
         pixels,
         tuple(tuple(origins[indices[n]] for n in sample.slice_indices) for sample in samples),
     )
+
+
+def _standardized(images: list[Image], planes: list[Plane]) -> list[Image]:
+    """The slices in standard deviations of their volumes, which are found as in ingest. Raises
+    Ineligible (constant_pixels).
+    """
+    groups = group_planes([replace(plane, source_index=n) for n, plane in enumerate(planes)])
+    standards = standards_of_groups(groups, [moments_of(image) for image in images])
+    results = []
+    for n, image in enumerate(images):
+        standard = standards[n]
+        if isinstance(standard, Ineligible):
+            raise standard
+        results.append(standardized(image, standard))
+    return results

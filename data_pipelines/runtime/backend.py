@@ -11,29 +11,32 @@ from importlib import metadata
 from types import ModuleType
 
 from data_pipelines.errors import BackendError
-
-_NAMES = ("tensorflow", "tensorflow-cpu")
+from data_pipelines.runtime.hosts import (
+    TENSORFLOWS,
+    host_name,
+    install_command,
+    repair_command,
+    stacked,
+)
 
 
 def require_tensorflow() -> ModuleType:
     """Import and return TensorFlow, with Keras set to use it.
 
     Raises BackendError, one sentence with the fix, if no TensorFlow is installed (code
-    no_tensorflow), or if both `tensorflow` and `tensorflow-cpu` are (code two_tensorflows: they
-    write the same folder, and the second silently breaks the first).
+    no_tensorflow), or if two are, such as `tensorflow` and `tensorflow-cpu` (code two_tensorflows:
+    they write the same folder, and the second silently breaks the first).
     """
-    installed = [name for name in _NAMES if _version(name) is not None]
+    installed = [name for name in TENSORFLOWS if _version(name) is not None]
     if not installed:
         raise BackendError(
-            'TensorFlow is not installed: run pip install "medres[cpu]", or "medres[gpu]" on a '
-            "machine with an NVIDIA GPU",
+            f"TensorFlow is not installed: {install_command(host_name(os.environ))}",
             code="no_tensorflow",
         )
-    if len(installed) == 2:
+    if stacked(installed):
         raise BackendError(
-            "both tensorflow and tensorflow-cpu are installed and overwrite each other: run pip "
-            'uninstall -y tensorflow tensorflow-cpu, then pip install "medres[cpu]" or '
-            '"medres[gpu]"',
+            f"{' and '.join(installed)} are installed and overwrite each other: "
+            f"{repair_command(installed, host_name(os.environ))}",
             code="two_tensorflows",
         )
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

@@ -15,7 +15,6 @@ from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import DicomSource, parse
 from data_pipelines.errors import ColourImage, Ineligible
 from data_pipelines.kinds import (
-    CT,
     ColorRule,
     FileFormat,
     KindName,
@@ -31,7 +30,7 @@ from data_pipelines.sources.image_source import (
     file_format_of,
     raster_image,
 )
-from data_pipelines.sources.nifti import declared_units, nifti_image, read_nifti
+from data_pipelines.sources.nifti import declared_units, nifti_image, nifti_kind, read_nifti
 from data_pipelines.volumes.plane import Plane, plane_of, planes_of
 
 #: repair code of a slice whose pixels are all equal
@@ -60,6 +59,7 @@ def accepted_images(
     color: ColorRule = "refuse",
     nifti_units: UnitName | None = None,
     file_format: FileFormat | None = None,
+    declared: KindName | None = None,
 ) -> list[AcceptedImage]:
     """All frames of a file that a model may be trained on or applied to.
 
@@ -67,7 +67,8 @@ def accepted_images(
     (None: DICOM only). digest: False leaves `pixel_sha256` of a DICOM image empty. check_header: is
     called before anything is decoded; its exceptions are passed on. color: whether the luminance of
     a radiograph that is truly in color is taken, see read_image. nifti_units: those of a NIfTI
-    file, which is a volume of slices. file_format: where the caller knows it.
+    file, which is a volume of slices. file_format: where the caller knows it. declared: see
+    eligible_kind.
 
     Frames are judged one by one. A slice of a series whose pixels are all equal is kept, with the
     repair code `constant_slice`; frames that are no slice are left out, and the others have the
@@ -76,7 +77,7 @@ def accepted_images(
     file_format = file_format or file_format_of(source)
     if file_format == "nifti":
         if check_header is not None:
-            check_header(file_format, CT.name, None)
+            check_header(file_format, nifti_kind(nifti_units).name, None)
         return _nifti_slices(source, nifti_units, digest=digest)
     if units is not None and file_format in RASTER_FORMATS:
         if check_header is not None:
@@ -89,7 +90,7 @@ def accepted_images(
         return [with_plane(raster_image(data, units, color=color))]
     parsed = parse(source, pixels=True)
     header = header_of(parsed)
-    kind = eligible_kind(header, for_processing=for_processing)
+    kind = eligible_kind(header, for_processing=for_processing, declared=declared)
     if check_header is not None:
         check_header("dicom", kind, header)
     planes = planes_of(parsed.dataset, header, 0)
@@ -104,7 +105,7 @@ def accepted_images(
             image = image_of(parsed.dataset, header, plane.frame, digest=digest, color=color)
         except ColourImage as error:
             raise Ineligible(str(error), code=error.code) from None
-        if image.units != image_kind(kind).units.name:
+        if image.units != image_kind(kind).read_units.name:
             raise Ineligible(
                 "The CT has no rescale to HU: the unit of its values is unknown.", code="not_hu"
             )
@@ -115,7 +116,7 @@ def accepted_images(
 def _nifti_slices(
     source: DicomSource, nifti_units: UnitName | None, *, digest: bool
 ) -> list[AcceptedImage]:
-    units = declared_units(nifti_units)
+    units = declared_units(nifti_units)  # raises where there are none
     volume = read_nifti(source if isinstance(source, str | Path) else bytes(cast(bytes, source)))
     accepted = [
         AcceptedImage(

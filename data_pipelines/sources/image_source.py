@@ -1,10 +1,10 @@
-"""Reads images from other formats than DICOM: PNG, JPEG, and .npz arrays in the layout of MedMNIST,
-in units that the user declares.
+"""Reads images from other formats than DICOM: PNG, JPEG, .npz arrays in the layout of MedMNIST, and
+the binary files of CIFAR, in units that the user declares.
 
 A PNG or JPEG has display values, with the polarity that was saved. 8-bit values are divided by 255.
 The range of 16-bit values is unknown: the minimum and the maximum of the image become 0 and 1. HU
-are read from int16 arrays only, and only where the user declares them. Spacing, patient and
-modality stay unknown.
+are read from int16 arrays only, and only where the user declares them. Color pictures (units rgb)
+keep three channels of 8 bits. Spacing, patient and modality stay unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 import io
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,21 @@ from data_pipelines.errors import (
     RasterError,
     Unreadable,
 )
-from data_pipelines.kinds import UNITS, ColorRule, FileFormat, UnitName, image_kind, kind_in_units
+from data_pipelines.kinds import (
+    ARRAY_FORMATS,
+    UNITS,
+    ColorRule,
+    FileFormat,
+    UnitName,
+    image_kind,
+    kind_in_units,
+)
 from data_pipelines.pixels.grayscale import Integers, min_max, pixel_sha256, window
 from data_pipelines.pixels.image import Image, read_image
+from data_pipelines.pixels.standardization import Standard, standardized
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.storage import open_file, read_file
+from data_pipelines.sources.array_files import NpzImage, is_cifar_name, parse_cifar
 from data_pipelines.sources.nifti import (
     NiftiVolume,
     has_nifti_name,
@@ -42,14 +52,14 @@ from data_pipelines.sources.nifti import (
     nifti_image,
     read_nifti,
 )
-from data_pipelines.sources.raster import read_raster
+from data_pipelines.sources.raster import read_color_raster, read_raster
 
 _HEAD_BYTES = 4096  # enough to inflate a NIfTI header
 WINDOW_8_BITS = (128.0, 256.0)
 ZIP_MAGIC = b"PK\x03\x04"  # an .npz is a ZIP archive
 RASTER_FORMATS: tuple[FileFormat, ...] = ("png", "jpeg")
 #: suffixes of the files that are read only where the user declares units
-RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz")
+RASTER_SUFFIXES = (".png", ".jpg", ".jpeg", ".npz", ".bin")
 #: names of the splits in the arrays of MedMNIST -> names in medres
 SPLIT_ALIASES = {"train": "train", "val": "tune", "test": "test"}
 _ARRAY_ERRORS = (
@@ -61,16 +71,6 @@ _ARRAY_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
-
-
-@dataclass(frozen=True)
-class NpzImage:
-    """One image of an .npz file. name: split/number, for example test/17. labels: its integers."""
-
-    name: str
-    split: str
-    pixels: Integers
-    labels: tuple[int, ...]
 
 
 def file_format_of(source: DicomSource, *, name: str | Path | None = None) -> FileFormat:
@@ -100,12 +100,15 @@ def file_format_of(source: DicomSource, *, name: str | Path | None = None) -> Fi
     is_named_nifti = name is not None and has_nifti_name(name)
     if head[128:132] != b"DICM" and (is_named_nifti or is_nifti(head)):
         return "nifti"
+    if name is not None and is_cifar_name(name):
+        return "cifar"
     is_named_npz = name is not None and Path(name).suffix.lower() == ".npz"
     return "npz" if is_named_npz and head[:4] == ZIP_MAGIC else "dicom"
 
 
 def raster_image(data: bytes, units: UnitName, *, color: ColorRule = "refuse") -> Image:
-    """The bytes of a PNG or JPEG file as display values. color: see read_image.
+    """The bytes of a PNG or JPEG file as display values, or as red, green and blue where `units`
+    are those of color pictures. color: see read_image.
 
     Raises Unreadable, LimitExceeded, or Ineligible with the code of `read_raster`; Ineligible
     (`not_hu`) where other units than display values are declared.
@@ -118,7 +121,8 @@ def raster_image(data: bytes, units: UnitName, *, color: ColorRule = "refuse") -
             code="not_hu",
         )
     try:
-        raster = read_raster(data, color=color)
+        is_color = kind_in_units(units).channels > 1
+        raster = read_color_raster(data) if is_color else read_raster(data, color=color)
     except RasterError as error:
         if error.code == "unreadable":
             raise Unreadable(str(error)) from None
@@ -135,6 +139,8 @@ def npz_image(image: NpzImage, units: UnitName) -> Image:
     Raises Ineligible: `not_hu` where HU are declared for another dtype than int16, `not_display`
     where display values are declared for signed integers.
     """
+    if kind_in_units(units).channels > 1:
+        return _color_image(image, units)
     signed = UNITS[units].signed
     if signed and image.pixels.dtype != np.int16:
         raise Ineligible(
@@ -150,25 +156,45 @@ def npz_image(image: NpzImage, units: UnitName) -> Image:
     return _image(image.pixels, units, (), "npz")
 
 
-def npz_images(path: Path | str, sha256: str) -> dict[str, NpzImage]:
-    """All images of an .npz file by their names. The images of the last file stay in memory.
+def _color_image(image: NpzImage, units: UnitName) -> Image:
+    """Raises Ineligible (`not_color`) where the array is not uint8."""
+    pixels = image.pixels
+    if pixels.dtype != np.uint8:
+        raise Ineligible(
+            f"Color pictures are declared for an array of {pixels.dtype}: give uint8.",
+            code="not_color",
+        )
+    if pixels.ndim == 3:
+        return _image(pixels, units, (), image.file_format)
+    return _image(np.stack([pixels] * 3, -1), units, ("gray_to_color",), image.file_format)
 
-    The file has <split>_images, uint8, uint16 or int16 (images, rows, columns), and <split>_labels,
-    integers (images,) or (images, labels), for train, val and test; each of them is optional.
+
+def npz_images(path: Path | str, sha256: str, *, channels: int = 1) -> dict[str, NpzImage]:
+    """All images of an .npz file, or of a binary file of CIFAR, by their names. The images of the
+    last file stay in memory.
+
+    An .npz has <split>_images, uint8, uint16 or int16 (images, rows, columns[, 3]), and
+    <split>_labels, integers (images,) or (images, labels), for train, val and test; each of them is
+    optional. channels: 3 where arrays in color are accepted.
     Raises Unreadable; Ineligible (`array_shape`, `array_type`); LimitExceeded; CacheError
     (`source_changed`) where the file has another SHA-256.
     """
-    return _read_npz(str(path), sha256)
+    return _read_npz(str(path), sha256, channels)
 
 
-def parse_npz(data: bytes) -> dict[str, NpzImage]:
+def is_array_file(path: Path | str) -> bool:
+    """Whether a file holds many images by its name: an .npz, or a binary file of CIFAR."""
+    return Path(path).suffix.lower() == ".npz" or is_cifar_name(path)
+
+
+def parse_npz(data: bytes, *, channels: int = 1) -> dict[str, NpzImage]:
     """As `npz_images`, from the bytes of a file."""
     splits = _npz_arrays(data)
     images: dict[str, NpzImage] = {}
     for alias, split in SPLIT_ALIASES.items():
         if f"{alias}_images" in splits:
             images |= _images_of_split(
-                alias, split, splits[f"{alias}_images"], splits.get(f"{alias}_labels")
+                alias, split, splits[f"{alias}_images"], splits.get(f"{alias}_labels"), channels
             )
     if not images:
         raise Unreadable(
@@ -181,19 +207,35 @@ def parse_npz(data: bytes) -> dict[str, NpzImage]:
 
 
 def read_row(
-    source: str, path: str, frame: int, *, file_format: str, kind: str, sha256: str
+    source: str,
+    path: str,
+    frame: int,
+    *,
+    file_format: str,
+    kind: str,
+    sha256: str,
+    standard: Standard | None = None,
 ) -> Image:
     """The image of a row of the manifest; `file_format` is its column `form`. An image in color has
-    a row only where ingest was to take its luminance.
+    a row only where ingest was to take its luminance, or for kind rgb. standard: mean and standard
+    deviation of its volume, where it is to be standardized.
 
     Raises CacheError: `source_missing` where the file cannot be read, `source_changed` where it is
     not the file that was ingested.
     """
-    units = image_kind(kind).units.name
+    image = _stored_image(source, path, frame, file_format, kind, sha256)
+    return image if standard is None else standardized(image, standard)
+
+
+def _stored_image(
+    source: str, path: str, frame: int, file_format: str, kind: str, sha256: str
+) -> Image:
+    units, channels = image_kind(kind).units.name, image_kind(kind).channels
     try:
-        if file_format == "npz":
+        if file_format in ARRAY_FORMATS:
             file, _, name = path.rpartition("#")
-            return npz_image(npz_images(Path(source) / file, sha256)[name], units)
+            images = npz_images(Path(source) / file, sha256, channels=channels)
+            return npz_image(images[name], units)
         if file_format == "nifti":
             return nifti_image(_read_nifti(str(Path(source) / path), sha256), frame, units)
         data = read_file(Path(source) / path)
@@ -210,10 +252,10 @@ def read_row(
 
 
 @functools.lru_cache(maxsize=1)
-def _read_npz(path: str, sha256: str) -> dict[str, NpzImage]:
+def _read_npz(path: str, sha256: str, channels: int) -> dict[str, NpzImage]:
     data = read_file(path)
     _require_unchanged(data, sha256)
-    return parse_npz(data)
+    return parse_cifar(data, path) if is_cifar_name(path) else parse_npz(data, channels=channels)
 
 
 @functools.lru_cache(maxsize=1)
@@ -246,12 +288,14 @@ def _npz_arrays(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _images_of_split(
-    alias: str, split: str, images: np.ndarray, labels: np.ndarray | None
+    alias: str, split: str, images: np.ndarray, labels: np.ndarray | None, channels: int
 ) -> dict[str, NpzImage]:
-    if images.ndim != 3 or 0 in images.shape[1:]:
+    is_color = channels > 1 and images.ndim == 4 and images.shape[-1] == channels
+    if not (images.ndim == 3 or is_color) or 0 in images.shape[1:]:
         raise Ineligible(
             f"{alias}_images has {images.ndim} axes: give grayscale images (images, rows, columns) "
-            f"of at least one pixel. Color images and volumes are not supported.",
+            f"of at least one pixel, or with --kind rgb color (images, rows, columns, 3). Volumes "
+            f"are not supported.",
             code="array_shape",
         )
     if images.dtype not in (np.uint8, np.uint16, np.int16):
@@ -283,7 +327,7 @@ def _image(
         pixels, low, high = min_max(stored, None)
         record = {"kind": "min_max", "low": low, "high": high}
     dataset = Dataset()
-    dataset.Rows, dataset.Columns = stored.shape
+    dataset.Rows, dataset.Columns = stored.shape[:2]
     dataset.BitsAllocated = 8 * stored.dtype.itemsize
     return Image(
         pixels=pixels,

@@ -28,7 +28,7 @@ from data_pipelines.errors import (
     TruncatedPixelData,
     Unreadable,
 )
-from data_pipelines.kinds import UnitName, kind_in_units
+from data_pipelines.kinds import CT, ImageKind, UnitName, kind_in_units
 from data_pipelines.pixels.grayscale import pixel_sha256
 from data_pipelines.pixels.image import Image
 from data_pipelines.runtime.limits import active_limits
@@ -164,28 +164,35 @@ def declared_units(units: UnitName | None) -> UnitName:
     """
     if units is None:
         raise NotDicom(
-            "A NIfTI file does not say what its values are. Declare it with --nifti-units HU.",
+            "A NIfTI file does not say what its values are. Declare it with --nifti-units HU (CT), "
+            "or with --kind mr.",
             code="nifti_units",
         )
     if "nifti" not in kind_in_units(units).file_formats:
         raise Ineligible(
-            f"{units} values are declared for a NIfTI file: only HU of a CT are read.",
+            f"{units} values are declared for a NIfTI file: only HU of a CT, and MR, are read.",
             code="not_hu",
         )
     return units
 
 
-def nifti_image(volume: NiftiVolume, frame: int, units: UnitName, *, digest: bool = True) -> Image:
-    """One slice of a volume in the declared units, as `read_image` gives a frame of a DICOM file.
+def nifti_kind(units: UnitName | None) -> ImageKind:
+    """The kind of image of a NIfTI file with these units; CT where none are declared."""
+    return CT if units is None else kind_in_units(units)
 
-    digest: False leaves `pixel_sha256` empty.
+
+def nifti_image(volume: NiftiVolume, frame: int, units: UnitName, *, digest: bool = True) -> Image:
+    """One slice of a volume, as `read_image` gives a frame of a DICOM file.
+
+    units: those that models of its kind take; an MR volume is not standardized yet. digest: False
+    leaves `pixel_sha256` empty.
     """
-    stored = volume.array[frame]
+    stored, kind = volume.array[frame], kind_in_units(units)
     _, *spacing = volume.spacing
     return Image(
         pixels=np.ascontiguousarray(stored, np.float32),
-        units=units,
-        kind=kind_in_units(units).name,
+        units=kind.read_units.name,
+        kind=kind.name,
         spacing_mm=(spacing[0], spacing[1]),
         padding=None,
         repairs=volume.repairs,

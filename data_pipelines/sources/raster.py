@@ -1,4 +1,6 @@
-"""Reads a PNG or JPEG file as one grayscale image, or raises the reason why it is not one."""
+"""Reads a PNG or JPEG file as one grayscale image or as one color picture, or raises the reason why
+it is neither.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -42,14 +46,16 @@ _REASONS = {
 class RasterImage:
     """A decoded PNG or JPEG.
 
-    pixels: uint8 or uint16 (rows, columns), larger = brighter. lossy: whether it was a JPEG.
-    change: the repair code of color that was converted to luminance, see luminance_of.
+    pixels: uint8 or uint16 (rows, columns), larger = brighter; of a color picture uint8 (rows,
+    columns, 3). lossy: whether it was a JPEG.
+    change: the repair code of color that was converted to luminance, see luminance_of; or
+    gray_to_color.
     exif_rotated: whether the image was turned as its EXIF orientation says.
     """
 
     pixels: np.ndarray
     lossy: bool
-    change: Change
+    change: Change | Literal["gray_to_color"]
     exif_rotated: bool
 
     @property
@@ -82,6 +88,20 @@ def read_raster(data: bytes, *, color: ColorRule = "refuse") -> RasterImage:
     several_frames, transparent (at least one pixel), colour (channels differ by more than 16 of
     255 in more than 2 % of the pixels), format (CMYK, or color with 16 bits per channel).
     """
+    return _read(data, lambda image: _to_grayscale(image, color))
+
+
+def read_color_raster(data: bytes) -> RasterImage:
+    """Decode the bytes of a PNG or JPEG file as a color picture of 8 bits per channel.
+
+    The picture is turned upright as its EXIF orientation says. A gray picture gets three equal
+    channels (change gray_to_color), a palette its colors; an alpha channel is dropped where all
+    pixels are opaque. Raises RasterError as `read_raster`, with format for CMYK and for 16 bits.
+    """
+    return _read(data, _to_color)
+
+
+def _read(data: bytes, convert: Callable[[Image.Image], RasterImage]) -> RasterImage:
     try:
         with warnings.catch_warnings():
             # Pillow warns about sizes and about metadata that it skips; both are checked here
@@ -96,7 +116,7 @@ def read_raster(data: bytes, *, color: ColorRule = "refuse") -> RasterImage:
                     raise _refusal("format")
                 if image.format != "PNG":
                     check_jpeg_scan(data)
-                return _to_grayscale(image, color)
+                return convert(image)
     except UnidentifiedImageError:
         raise _refusal("unreadable") from None
     except Image.DecompressionBombError:
@@ -132,3 +152,17 @@ def _to_grayscale(stored: Image.Image, color: ColorRule) -> RasterImage:
     except ColourImage as error:
         raise RasterError(str(error), code=error.code) from None
     return RasterImage(values, lossy, change, rotated)
+
+
+def _to_color(stored: Image.Image) -> RasterImage:
+    rotated = stored.getexif().get(0x0112, 1) != 1
+    image = ImageOps.exif_transpose(stored)
+    if image.mode not in ("1", "L", "RGB", "RGBA", "LA", "P", "PA"):
+        raise _refusal("format")
+    channels = np.asarray(image.convert("RGBA"))
+    if channels[..., 3].min() < 255:
+        raise _refusal("transparent")
+    is_gray = image.mode in ("1", "L", "LA")
+    pixels = np.ascontiguousarray(channels[..., :3])
+    change: Literal["", "gray_to_color"] = "gray_to_color" if is_gray else ""
+    return RasterImage(pixels, stored.format != "PNG", change, rotated)

@@ -56,7 +56,7 @@ def golden_studies(kind: ImageKind, rows: int, columns: int, *, series: bool) ->
     """The studies for a kind of image and the size of a model's input. series: one study that is a
     series of parallel slices, for models of stacks and volumes, instead of single images.
     """
-    modality = "CT" if kind.has_series else "CR"
+    modality = kind.modality
     if series:
         cases = [
             _Case(f"slice{n}", "", (0.7, 0.55), 12, _slice(n)) for n in (3, 0, 4, 1, 2)

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from data_pipelines.kinds import ColorRule
+from data_pipelines.kinds import ColorRule, ModelUnitName
 from data_pipelines.labels.task import TaskName
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.plain_text import escaped
@@ -144,7 +144,7 @@ class Card(BaseModel):
     operating_points: list[OperatingPoint]
     conformal: list[ConformalQuantile] = []
     training: TrainingFields
-    input_units: Literal["HU", "display"] | None = None
+    input_units: ModelUnitName | None = None
     windows: Annotated[list[tuple[Hounsfield, WindowWidth]], Field(max_length=64)] | None = None
     domain: Domain | None = None
     novelty_threshold: Distance | None = None

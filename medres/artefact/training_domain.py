@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from data_pipelines.dicom.sop_classes import CT_CLASSES
 from data_pipelines.dicom.standard_terms import STANDARD_TERMS, sop_class_name, standard_sop_class
-from data_pipelines.kinds import ColorRule
+from data_pipelines.kinds import ARRAY_FORMATS, ColorRule
 from medres.artefact.card_fields import MAX_COUNT, Count
 from medres.errors import RefusedInput
 
@@ -183,7 +183,7 @@ def domain_violation(image: Image, domain: Domain) -> DomainViolation | None:
     """Why an image that was read lies outside the training domain, or None if it does not: as
     `check_domain`, and also header elements that contradict each other on the polarity.
     """
-    rows, cols = image.pixels.shape
+    rows, cols = image.pixels.shape[:2]
     facts = facts_of(image.header, image.file_format)
     facts = replace(facts, rows=rows, cols=cols, spacing_mm=image.spacing_mm)
     violation = check_domain(facts, domain)
@@ -232,8 +232,8 @@ def header_check(domain: Domain | None, kind: str) -> HeaderCheck:
 
 
 def _other_format(facts: InputFacts, formats: dict[str, int]) -> DomainViolation | None:
-    # an array of an .npz has the exact values that a PNG has
-    allowed = {*formats} | ({"png"} if "npz" in formats else set())
+    # an array of an .npz, or of CIFAR, has the exact values that a PNG has
+    allowed = {*formats} | ({"png"} if {*formats} & {*ARRAY_FORMATS} else set())
     if facts.file_format in allowed:
         return None
     if facts.file_format == "nifti":  # its unit is not in the file

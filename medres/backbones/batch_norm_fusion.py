@@ -8,6 +8,7 @@ which the graph optimizer of TensorFlow joins with the ReLU that follows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from medres.backbones.build import functional
-from medres.backbones.layer_graph import parents
+from medres.backbones.layer_graph import layer_calls
 from medres.errors import ModelError
 
 Tensor = Any  # keras.KerasTensor while a graph is built, tf.Tensor while it is computed
@@ -91,11 +92,11 @@ def fused_training_copy(model: keras.Model) -> keras.Model:
     rounding, in training and in inference; mixed policies keep their statistics in float32. Layers
     keep their names; a layer that is frozen in `model`, before or after, is frozen in the copy. A
     layer that the kernel cannot compute (synchronized, float64, renorm, another axis, no gamma or
-    beta) is the layer of `model` itself.
-    Raises ModelError for a nested model, and for a layer that is called more than once.
+    beta) is the layer of `model` itself. A layer that is called several times, such as a head that
+    several feature maps share, is one layer in the copy. Raises ModelError for a nested model.
     """
     return _rebuild(
-        model, lambda layer, x: (FusedBatchNormalization(layer) if _fusible(layer) else layer)(x)
+        model, lambda layer: FusedBatchNormalization(layer) if _fusible(layer) else layer
     )
 
 
@@ -121,32 +122,35 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     (as in version "2") stays. The outputs agree with those of `model` to rounding. Raises
     ModelError as `fused_training_copy` does.
     """
+    calls = layer_calls(model)
+    count = Counter(call.layer.name for call in calls)
     consumers: dict[str, list[keras.Layer]] = {}
-    for layer in model.layers:
-        for name in parents(layer):
-            consumers.setdefault(name, []).append(layer)
+    for call in calls:
+        for name in call.parents:
+            consumers.setdefault(name, []).append(call.layer)
     outputs = {tensor._keras_history.operation.name for tensor in model.outputs}
     norms = {
-        layer.name: consumers[layer.name][0]
-        for layer in model.layers
-        if _is_linear_convolution(layer)
-        and layer.name not in outputs
-        and [_is_batch_norm(consumer) for consumer in consumers[layer.name]] == [True]
+        call.layer.name: consumers[call.layer.name][0]
+        for call in calls
+        if _is_linear_convolution(call.layer)
+        and call.layer.name not in outputs
+        and [_is_batch_norm(consumer) for consumer in consumers[call.layer.name]] == [True]
     }
+    norms = {name: norm for name, norm in norms.items() if count[name] == count[norm.name] == 1}
     removed = {norm.name for norm in norms.values()}
 
-    def copy_layer(layer: keras.Layer, x: Tensor) -> Tensor:
+    def copy_of(layer: keras.Layer) -> Callable[[Tensor], Tensor]:
         if layer.name in removed:
-            return x
+            return lambda x: x
         config, weights = layer.get_config(), layer.get_weights()
         if layer.name in norms:
             config["use_bias"], weights = True, _folded_weights(layer, norms[layer.name])
         copy = type(layer).from_config(config)
-        y = copy(x)
+        copy.build_from_config(layer.get_build_config() or {})
         copy.set_weights(weights)
-        return y
+        return copy
 
-    return _rebuild(model, copy_layer)
+    return _rebuild(model, copy_of)
 
 
 def _is_linear_convolution(layer: keras.Layer) -> bool:
@@ -172,36 +176,31 @@ def _folded_weights(conv: keras.Layer, norm: keras.layers.BatchNormalization) ->
     ]
 
 
-def _rebuild(model: keras.Model, apply: Callable[[keras.Layer, Tensor], Tensor]) -> keras.Model:
-    """Build `model` again from its inputs: apply(layer, its input) returns the output of each
-    layer.
+def _rebuild(
+    model: keras.Model, copy_of: Callable[[keras.Layer], Callable[[Tensor], Tensor]]
+) -> keras.Model:
+    """Build `model` again from its inputs. copy_of: from a layer to what computes its output there;
+    asked once per layer, however often the layer is called.
     """
     if isinstance(model, keras.Sequential):
         model = functional(model.inputs[0], model.outputs[0], model.name)
-    outputs: dict[str, Tensor] = {}
-    calls: dict[str, int] = {}
+    copies: dict[str, Callable[[Tensor], Tensor]] = {}
+    tensors = {id(tensor): tensor for tensor in model.inputs}
 
     def rebuilt(tensor: Tensor) -> Tensor:
-        layer, call, _ = tensor._keras_history
-        if calls.setdefault(layer.name, call) != call:
-            raise ModelError(
-                f"layer {layer.name!r} of {model.name!r} is called more than once: use a separate "
-                f"layer for each call",
-                code="shared_layer",
-            )
-        return outputs[layer.name]
+        return tensors[id(tensor)]
 
-    for layer in model.layers:
+    for call in layer_calls(model):
+        layer = call.layer
         if isinstance(layer, keras.Model):
             raise ModelError(
                 f"layer {layer.name!r} of {model.name!r} is a nested model: pass the inner model",
                 code="nested_model",
             )
-        outputs[layer.name] = (
-            layer.output
-            if isinstance(layer, keras.layers.InputLayer)
-            else apply(layer, keras.tree.map_structure(rebuilt, layer.input))
-        )
+        if layer.name not in copies:
+            copies[layer.name] = copy_of(layer)
+        output = copies[layer.name](keras.tree.map_structure(rebuilt, call.inputs))
+        tensors[id(call.output)] = output
     return functional(model.input, keras.tree.map_structure(rebuilt, model.output), model.name)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,13 +15,14 @@ from medres.backbones.blocks import stem as build_stem
 from medres.backbones.dense.blocks import dense_stage, dense_stem
 from medres.backbones.dense.spec import DenseNetSpec
 from medres.backbones.dense.variants import densenet_spec
+from medres.backbones.input_scaling import scaled_input
 from medres.backbones.layer_factory import LayerFactory, Tensor
+from medres.backbones.layer_graph import functional
 from medres.backbones.spec import ResNetSpec
-from medres.backbones.variants import model_name, resnet_spec
+from medres.backbones.variants import model_name, resnet_spec, variant_name
+from medres.backbones.weights.cached_files import weights_file
+from medres.backbones.weights.load import load_pretrained
 from medres.errors import ModelError
-
-# Keras traverses a graph by recursion: CIFAR-1202 needs about 5,000 calls, Python allows 1,000
-MAX_RECURSION = 20_000
 
 
 def resnet(
@@ -35,6 +37,7 @@ def resnet(
     width: int | None = None,
     norm: str = "batch",
     name: str | None = None,
+    weights: str | Path | None = None,
     **spec_fields: Any,
 ) -> keras.Model:
     """A ResNet without global pooling and classifier. Input: float32 `image` of `input_shape`;
@@ -52,6 +55,9 @@ def resnet(
     width: channels of the first stage, 4 or more; None is 64, or 16 for stem="cifar". norm:
         "batch", "group", "sync".
     name: of the model; default: from the spec, such as "resnet50" or "resnext50_32x4d".
+    weights: None: random. "imagenet", or another name of `medres weights`, is downloaded at its
+        first use; a path is any file that `load_pretrained` reads. With "imagenet" the model still
+        receives -1..1, in any number of channels: the normalization of ImageNet is in its graph.
     spec_fields: other fields of ResNetSpec, such as squeeze_excite, stochastic_depth, zero_gamma,
         output_stride, conv_bias.
 
@@ -75,7 +81,7 @@ def resnet(
         norm=norm,
         **spec_fields,
     )
-    return backbone(spec, input_shape, name=name)
+    return _with_weights(spec, input_shape, name, weights, variant_name(variant))
 
 
 def densenet(
@@ -89,6 +95,7 @@ def densenet(
     width: int | None = None,
     norm: str = "batch",
     name: str | None = None,
+    weights: str | Path | None = None,
     **spec_fields: Any,
 ) -> keras.Model:
     """A DenseNet without global pooling and classifier. Input: float32 `image` of `input_shape`;
@@ -97,7 +104,7 @@ def densenet(
     variant: 121, 161, 169, 201, 264 (or "densenet121"); with stem="cifar" a depth 3n+4, or 6n+4
         with bottlenecks, such as 40, 100, "densenet100_k24" or "densenet_bc100_k12" (with
         bottleneck and compression).
-    input_shape, norm, name: as for `resnet`.
+    input_shape, norm, name, weights: as for `resnet`.
     stem: "imagenet" (7x7/2 and pool), "small" (3x3, no pool, four stages), "cifar" (3x3, three
         stages).
     growth: channels that each layer adds; None: the variant's own, 12 for stem="cifar".
@@ -105,7 +112,7 @@ def densenet(
         transition keeps. None: the variant's own: True and 0.5; for stem="cifar" False and 1,
         unless the name has the letters "bc".
     width: channels of the stem; None: twice the growth, or 16 for stem="cifar" without compression.
-    spec_fields: other fields of DenseNetSpec: norm_epsilon, conv_bias.
+    spec_fields: other fields of DenseNetSpec: norm_epsilon, conv_bias, dropout, ...
 
     The outputs of the dense blocks are the layers "stage1", "stage2", ...: each but the last
     precedes the norm of the transition after it. Where a side is odd, a transition leaves the last
@@ -127,7 +134,32 @@ def densenet(
         norm=norm,
         **spec_fields,
     )
-    return backbone(spec, input_shape, name=name)
+    row = f"densenet{variant}" if str(variant).isdigit() else str(variant)
+    return _with_weights(spec, input_shape, name, weights, row)
+
+
+def _with_weights(
+    spec: ResNetSpec | DenseNetSpec,
+    input_shape: Sequence[int | None],
+    name: str | None,
+    weights: str | Path | None,
+    variant: str,
+) -> keras.Model:
+    if weights is None:
+        return backbone(spec, input_shape, name=name)
+    file = weights_file(weights, variant)
+    model = backbone(spec_for(spec, file.input_scaling), input_shape, name=name)
+    load_pretrained(model, file.path)
+    return model
+
+
+def spec_for(
+    spec: ResNetSpec | DenseNetSpec, input_scaling: str | None
+) -> ResNetSpec | DenseNetSpec:
+    """The spec with the input scaling that weights need; None: unchanged."""
+    if input_scaling is None:
+        return spec
+    return dataclasses.replace(spec, input_scaling=input_scaling)
 
 
 def backbone(
@@ -143,6 +175,8 @@ def features(spec: ResNetSpec | DenseNetSpec, x: Tensor) -> Tensor:
     and return the last feature map.
     """
     rank = len(x.shape) - 2
+    if spec.input_scaling is not None:
+        x = scaled_input(x, spec.input_scaling)
     if isinstance(spec, DenseNetSpec):
         return _dense_features(LayerFactory(spec, rank), x)
     return _residual_features(LayerFactory(spec, rank), x)
@@ -189,22 +223,28 @@ def pyramid(model: keras.Model) -> keras.Model:
     )
 
 
-def functional(inputs: Tensor, outputs: Any, name: str | None = None) -> keras.Model:
-    """keras.Model for graphs of any depth. Loading a saved network of about 1,000 layers needs a
-    larger sys.setrecursionlimit as well.
-    """
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, MAX_RECURSION))
-    try:
-        return keras.Model(inputs, outputs, name=name)
-    finally:
-        sys.setrecursionlimit(limit)
-
-
 def checked_shape(
     spec: ResNetSpec | DenseNetSpec, input_shape: Sequence[int | None]
 ) -> tuple[int | None, ...]:
     """`input_shape` as a tuple of int or None. Raises ModelError if the network cannot take it."""
+    shape = well_formed_shape(input_shape)
+    small = [size for size in shape[:-1] if size is not None and size < spec.total_stride]
+    if small:
+        hint = (
+            '; stem="small" has stride 8, stem="cifar" stride 4' if spec.stem == "imagenet" else ""
+        )
+        raise ModelError(
+            f"input_shape {shape}: {small[0]} is smaller than the network's stride of "
+            f"{spec.total_stride}; give {spec.total_stride} or more along each axis{hint}",
+            code="input_shape",
+        )
+    return shape
+
+
+def well_formed_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    """`input_shape` as a tuple of int or None: two or three sizes and a known number of channels.
+    Raises ModelError.
+    """
     shape = tuple(input_shape) if isinstance(input_shape, Sequence | np.ndarray) else (input_shape,)
     if len(shape) not in (3, 4):
         raise ModelError(
@@ -224,15 +264,5 @@ def checked_shape(
     if shape[-1] is None:
         raise ModelError(
             f"input_shape {shape}: the number of channels must be known", code="input_shape"
-        )
-    small = [size for size in shape[:-1] if size is not None and size < spec.total_stride]
-    if small:
-        hint = (
-            '; stem="small" has stride 8, stem="cifar" stride 4' if spec.stem == "imagenet" else ""
-        )
-        raise ModelError(
-            f"input_shape {shape}: {small[0]} is smaller than the network's stride of "
-            f"{spec.total_stride}; give {spec.total_stride} or more along each axis{hint}",
-            code="input_shape",
         )
     return shape

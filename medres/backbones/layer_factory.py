@@ -139,9 +139,19 @@ class LayerFactory(Generic[Spec]):
         shape = (None, *[1] * (self.rank + 1))
         return keras.layers.Dropout(rate, noise_shape=shape, name=self.prefix + name)(x)
 
+    def dropout(self, x: Tensor, rate: float, name: str) -> Tensor:
+        return keras.layers.Dropout(rate, name=self.prefix + name)(x)
+
     def add(self, branch: Tensor, shortcut: Tensor, name: str) -> Tensor:
         return keras.layers.Add(name=self.prefix + name)([branch, shortcut])
 
     def concatenate(self, x: Tensor, new: Tensor, name: str) -> Tensor:
         """The channels of x, then the new ones."""
         return keras.layers.Concatenate(name=self.prefix + name)([x, new])
+
+    def upsample(self, x: Tensor, factor: int, name: str, *, smooth: bool = False) -> Tensor:
+        """`factor` times the size along each axis: each pixel repeated, or in 2D with `smooth`
+        linear interpolation, which Keras does not have in 3D.
+        """
+        options = {"interpolation": "bilinear"} if smooth and self.rank == 2 else {}
+        return self._of_rank("UpSampling")(factor, name=self.prefix + name, **options)(x)

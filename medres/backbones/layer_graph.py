@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import keras
+
+# Keras traverses a graph by recursion: CIFAR-1202 needs about 5,000 calls, Python allows 1,000
+MAX_RECURSION = 20_000
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,36 @@ class ResidualBlock:
     shortcut: str  # the last layer of the shortcut; `source` itself if it is the identity
     branch: str  # the last layer of the residual branch
     closed: bool  # no other layer takes the output of `source`
+
+
+class LayerCall(NamedTuple):
+    """One call of a layer within a model: its symbolic inputs (a tensor, or a list of them) and its
+    output. A layer that several feature maps share has several calls.
+    """
+
+    layer: keras.Layer
+    inputs: Any
+    output: Any
+
+    @property
+    def parents(self) -> list[str]:
+        """The names of the layers that compute the inputs."""
+        return [tensor._keras_history.operation.name for tensor in keras.tree.flatten(self.inputs)]
+
+
+def layer_calls(model: keras.Model) -> list[LayerCall]:
+    """Every call of a layer within the functional `model`, except its inputs, in the order of
+    computation.
+    """
+    if isinstance(model, keras.Sequential):
+        model = functional(model.inputs[0], model.outputs[0], model.name)
+    by_depth = model._nodes_by_depth
+    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    return [
+        LayerCall(node.operation, node.arguments.args[0], node.output_tensors[0])
+        for node in nodes
+        if not node.is_input
+    ]
 
 
 def parents(layer: keras.Layer) -> list[str]:
@@ -52,3 +87,15 @@ def residual_blocks(model: keras.Model) -> list[ResidualBlock]:
             closed = consumers[source] <= ancestors[layer.name]
             blocks.append(ResidualBlock(layer.name, source, names[fewer], names[1 - fewer], closed))
     return blocks
+
+
+def functional(inputs: Any, outputs: Any, name: str | None = None) -> keras.Model:
+    """keras.Model for graphs of any depth. Loading a saved network of about 1,000 layers needs a
+    larger sys.setrecursionlimit as well.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, MAX_RECURSION))
+    try:
+        return keras.Model(inputs, outputs, name=name)
+    finally:
+        sys.setrecursionlimit(limit)

@@ -26,6 +26,7 @@ CONVOLUTIONS = tuple(
     for kind, ranks in (("Conv", (1, 2, 3)), ("DepthwiseConv", (1, 2)))
     for rank in ranks
 )
+UPSAMPLINGS = tuple(getattr(keras.layers, f"UpSampling{rank}D") for rank in (1, 2, 3))
 POOLS = tuple(
     getattr(keras.layers, f"{kind}Pooling{rank}D")
     for kind in ("Max", "Average")
@@ -101,8 +102,8 @@ def summary(model: keras.Model, input_shape: Sequence[int] | None = None) -> Sum
     """The costs of a functional model for one image of `input_shape` (without the batch axis; None:
     the model's own shape).
 
-    The parts are `input` (windows, scaling), `stem`, `stage1` ... and `head`; in a model without
-    these names everything is `head`.
+    The parts are `input` (windows, scaling), `stem`, `stage1` ..., `decoder` and `head`; in a
+    model without these names everything is `head`.
     Raises ModelError if the shape is not fully known or does not fit, and for a layer whose
     operations cannot be counted (a nested model).
 
@@ -165,7 +166,7 @@ def _shapes(model: keras.Model, input_shape: Sequence[int] | None) -> dict[str, 
 
 def _part(name: str, part: str) -> str:
     """The part of the layer `name`, where `part` is that of the layer before it."""
-    match = re.match(r"stem|stage\d", name)
+    match = re.match(r"stem|stage\d|decoder", name)
     if match:
         return match[0]
     return part if part == "input" or name.startswith("last_") else "head"
@@ -182,7 +183,13 @@ def _field(layer: keras.Layer, inputs: list[tuple[int, int]]) -> tuple[int, int]
         ] * stride, stride * layer.strides[-1]
     if isinstance(layer, POOLS):
         return field + (layer.pool_size[-1] - 1) * stride, stride * layer.strides[-1]
+    if isinstance(layer, UPSAMPLINGS):
+        return field, max(1, stride // _last(layer.size))
     return field, stride
+
+
+def _last(size: int | Sequence[int]) -> int:
+    return size if isinstance(size, int) else size[-1]
 
 
 def _costs(layer: keras.Layer, shape: tuple[int, ...], field: int, stride: int) -> Part:

@@ -29,6 +29,7 @@ SHORTCUTS = ("A", "B", "C")
 STEMS = ("imagenet", "small", "cifar")
 NORMS = ("batch", "group", "sync")
 CHANNEL_PADDINGS = ("both", "end")
+INPUT_SCALINGS = (None, "imagenet")
 STEM_STRIDE = {"imagenet": 4, "small": 1, "cifar": 1}
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
@@ -68,6 +69,8 @@ class ResNetSpec:
     output_stride (such as 8 or 16 instead of 32): replaces later strides by dilation, as
     torchvision does; the first block of such a stage keeps the dilation of the stage before it.
     None keeps every stride.
+    input_scaling: "imagenet" puts the normalization of ImageNet into the graph, from -1..1; None:
+    the stem receives -1..1. Weights that need it set it themselves.
     channel_padding: where shortcut A adds its channels of zeros, on "both" sides of the existing
     channels (akamaster) or all at the "end" (MedicalNet, MONAI). The paper leaves this open;
     weights trained with one do not fit the other.
@@ -93,6 +96,7 @@ class ResNetSpec:
     group_width: int = 64
     stochastic_depth: float = 0.0
     output_stride: int | None = None
+    input_scaling: str | None = None
 
     def __post_init__(self) -> None:
         one_of("version", self.version, VERSIONS)
@@ -100,6 +104,7 @@ class ResNetSpec:
         one_of("shortcut", self.shortcut, SHORTCUTS)
         one_of("stem", self.stem, STEMS)
         one_of("norm", self.norm, NORMS)
+        one_of("input_scaling", self.input_scaling, INPUT_SCALINGS)
         one_of("channel_padding", self.channel_padding, CHANNEL_PADDINGS)
         whole_number("width", self.width, 4)
         whole_number("cardinality", self.cardinality, 1)

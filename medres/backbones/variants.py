@@ -7,6 +7,7 @@ A row whose numbers need a new field also changes `spec.py` (the field) and `blo
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -83,6 +84,24 @@ def resnet_spec(
         norm=norm,
         **{**row.spec_fields, **spec_fields},
     )
+
+
+def variant_name(variant: int | str) -> str:
+    """The name of a variant in the tables: 18 and "18" are "resnet18".
+
+    >>> variant_name(18), variant_name("densenet121")
+    ('resnet18', 'densenet121')
+    """
+    is_name = isinstance(variant, str) and not variant.isdigit()
+    return str(variant) if is_name else f"resnet{variant}"
+
+
+def network_options(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `network_spec` in the network of a config.json. Only the networks of runs that
+    began from weights with an input scaling have that field.
+    """
+    optional = [key for key in ("input_scaling",) if key in network]
+    return {key: network[key] for key in ["version", "stem", "width", *optional]}
 
 
 def network_spec(
@@ -165,7 +184,7 @@ def _with_current_names(spec_fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table_row(variant: int | str) -> Variant:
-    name = f"resnet{variant}" if not isinstance(variant, str) or variant.isdigit() else variant
+    name = variant_name(variant)
     if name not in VARIANTS:
         raise ModelError(
             f"variant {variant!r} is unknown: choose from {', '.join([*VARIANTS, *DENSENETS])}, "

@@ -63,6 +63,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     inspect_commands.inspect,
     data_commands.cache,
     train_commands.plan,
+    inspect_commands.weights,
     train_commands.train,
     evaluate_commands.evaluate,
     serve_commands.verify,

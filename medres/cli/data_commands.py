@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from data_pipelines.kinds import ColorRule, DeclaredUnitName, NiftiUnitName
+from data_pipelines.kinds import ColorRule, DeclaredUnitName, KindName, NiftiUnitName
 from data_pipelines.labels.task import LABEL_TASKS
 from medres.cli.console import Json, Limit, Work, report
 
@@ -38,6 +38,13 @@ def ingest(
     merge_classes: Annotated[
         list[str] | None,
         typer.Option(metavar="NEW=A,B", help="Classes that get one new name. Repeatable."),
+    ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file with one line per class, its folder and its name, such as "
+            "LOC_synset_mapping.txt of ImageNet."
+        ),
     ] = None,
     readers: Annotated[
         Literal["error", "majority", "any", "uncertain"],
@@ -97,6 +104,14 @@ def ingest(
     for_processing: Annotated[
         bool, typer.Option("--for-processing", help="Accept FOR PROCESSING radiographs.")
     ] = False,
+    kind: Annotated[
+        KindName | None,
+        typer.Option(
+            help="Read files of this kind only, in all its formats. rgb: color pictures (PNG, "
+            "JPEG, .npz, binary CIFAR), three channels. mr: DICOM MR and NIfTI, each volume in its "
+            "own standard deviations."
+        ),
+    ] = None,
     units: Annotated[
         DeclaredUnitName | None,
         typer.Option(
@@ -177,6 +192,7 @@ def ingest(
             findings=tuple(finding or ()),
             drop_classes=tuple(drop_class or ()),
             merge_classes=_merged_classes(merge_classes or []),
+            class_names=class_names,
             readers=readers,
             seed=seed,
             fractions=_fractions(fractions),
@@ -191,6 +207,7 @@ def ingest(
             for_processing=for_processing,
             units=units,
             nifti_units=nifti_units,
+            kind=kind,
             class_folders=class_folders,
             follow_links=follow_links,
             color=color,
@@ -310,7 +327,7 @@ def cache(
         str | None,
         typer.Option(
             help="xray-SIZE, ct-SIZE, ct25d-SIZE (a slice with its neighbors as channels) or "
-            "ctvol-SIZE (a volume)."
+            "ctvol-SIZE (a volume); mr-, mr25d- and mrvol-SIZE likewise; rgb-SIZE (color)."
         ),
     ] = None,
     spec: Annotated[

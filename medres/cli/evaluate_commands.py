@@ -104,6 +104,12 @@ def evaluate(
             "Repeatable.",
         ),
     ] = None,
+    compare_unpaired: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="TABLE", help="Scores of a model on other patients, no one in both. Repeatable."
+        ),
+    ] = None,
     readers: Annotated[
         Path | None,
         typer.Option(
@@ -271,6 +277,7 @@ def evaluate(
                 unit=unit,
                 subgroups=subgroup or (),
                 compare=compare or None,
+                compare_unpaired=compare_unpaired or None,
                 readers=readers,
                 thresholds=[_with_report_name(value, finding) for value in thresholds] or None,
                 operating_points=criteria,

@@ -1,7 +1,8 @@
-"""The verbs doctor and inspect, which report and change nothing."""
+"""The verbs doctor, inspect and weights, which report and change nothing."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,36 @@ def doctor(as_json: Json = False) -> None:
         engines = engine_speed.ask_engines()
     facts["engines"] = engines
     report(facts, as_json, doctor_lines(facts))
+
+
+def weights(as_json: Json = False) -> None:
+    """List the pretrained weights that have a name: for which network, from whom, under which
+    terms, their size, and whether they lie in the cache. Nothing is downloaded.
+    """
+    from medres.backbones.weights.cached_files import cached_path
+    from medres.backbones.weights.table import WEIGHTS
+
+    rows = [
+        {**vars(row), "path": str(cached_path(row)), "cached": cached_path(row).is_file()}
+        for row in WEIGHTS
+    ]
+    report(rows, as_json, weights_lines(rows))
+
+
+def weights_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """One line per network, under the source and the terms of its weights."""
+    lines: list[str] = []
+    for name, group in itertools.groupby(rows, key=lambda row: row["name"]):
+        for first, row in enumerate(group):
+            if first == 0:
+                lines += [f"{name}: {row['source'].partition(', file')[0]}", f"  {row['terms']}"]
+            missing = "not cached" if row["url"] else "fetch it yourself"
+            size = "" if row["megabytes"] is None else f"{row['megabytes']:.0f} MB"
+            lines.append(
+                f"  {row['variant']:<12} {size:>7}  {'cached' if row['cached'] else missing:<17}  "
+                f"{row['file']:<26}  {row['note']}".rstrip()
+            )
+    return [*lines, f"cache: {Path(rows[0]['path']).parent}"]
 
 
 def inspect(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data_pipelines.runtime.backend import require_tensorflow
 from medres.cli.console import Json, Work, report
 from medres.cli.serve_commands import prediction_line
+
+if TYPE_CHECKING:
+    from medres.training.config.planner import TrainingProposal
 
 
 def train(
@@ -77,8 +81,12 @@ def train(
         list[str] | None, typer.Option(help="CT window: a name, or CENTER,WIDTH in HU. Repeatable.")
     ] = None,
     weights: Annotated[
-        Path | None,
-        typer.Option(help="Pretrained weights: a model.keras, .h5, .safetensors or .pth file."),
+        str | None,
+        typer.Option(
+            metavar="imagenet|NAME|FILE",
+            help="Pretrained weights: a name of medres weights, or a model.keras, .h5, "
+            ".safetensors or .pth file.",
+        ),
     ] = None,
     uncertain: Annotated[
         list[str] | None,
@@ -98,6 +106,16 @@ def train(
         list[str] | None,
         typer.Option(
             "--set", help="Any other setting as NAME=VALUE, such as ema=0.999. Repeatable."
+        ),
+    ] = None,
+    monitor: Annotated[
+        str | None,
+        typer.Option(help="Which epoch is saved: by loss (default) or auc on the tuning split."),
+    ] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as 30m or 2h: no epoch is begun that would end later. Repeat to go on."
         ),
     ] = None,
     checkpoint_steps: Annotated[
@@ -124,7 +142,8 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a classifier and write model.keras into the run folder. The epoch with the best tuning
-    (validation) loss is kept. Repeat the command to resume an interrupted run.
+    (validation) loss is kept. Repeat the command to resume an interrupted run; a higher --epochs
+    continues a finished one.
     """
     require_tensorflow()
     from medres.progress import Bars
@@ -144,6 +163,7 @@ def train(
         "width": width,
         "windows": [_window(text) for text in window] if window else None,
         "weights": weights,
+        "monitor": monitor,
         "uncertain": _pairs([t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain")
         or None,
         "operating_points": dict(_pair(text, "--operating-point") for text in operating_point or ())
@@ -153,6 +173,8 @@ def train(
         key: value for key, value in named.items() if value is not None
     }
     if folds * seeds > 1:
+        if time_budget is not None:
+            raise typer.BadParameter("--time-budget is for one run, without --folds and --seeds")
         from medres.training.cross_validation.folds import cross_validate
 
         result_of_folds = cross_validate(
@@ -171,7 +193,6 @@ def train(
             [*_fold_lines(result_of_folds.summary), f"model: {result_of_folds.artefact}"],
         )
         return
-    from medres.evaluate.reporting.narrative import against_chance
     from medres.training.run import train as run
 
     trained_run = run(
@@ -181,6 +202,7 @@ def train(
         progress=Bars(),
         checkpoint_steps=checkpoint_steps,
         mlflow=mlflow,
+        time_budget=time_budget,
         **settings,
     )
     rows = [
@@ -192,11 +214,17 @@ def train(
         "best_epoch": trained_run.best_epoch,
         "history": rows,
     }
-    best = rows[trained_run.best_epoch - 1]
-    auc, low, high = (best.get(key) for key in ("tune_auc", "tune_auc_low", "tune_auc_high"))
-    verdict = against_chance(auc, low, high)
-    lines = [] if verdict is None else [f"tune AUC {auc:.3f}: {verdict}"]
+    lines = tune_lines(rows[trained_run.best_epoch - 1])
     report(result, as_json, [*lines, f"model: {trained_run.artefact}"])
+
+
+def tune_lines(epoch: Mapping[Any, Any]) -> list[str]:
+    """Whether the AUC of an epoch on the tuning split is no better than chance."""
+    from medres.evaluate.reporting.narrative import against_chance
+
+    auc, low, high = (epoch.get(key) for key in ("tune_auc", "tune_auc_low", "tune_auc_high"))
+    verdict = against_chance(auc, low, high)
+    return [] if verdict is None else [f"tune AUC {auc:.3f}: {verdict}"]
 
 
 def _fold_lines(summary: dict[str, Any]) -> list[str]:
@@ -222,8 +250,18 @@ def plan(
     out: Annotated[
         Path | None, typer.Option(help="New file with the settings, for medres train --config.")
     ] = None,
+    find_learning_rate: Annotated[
+        bool,
+        typer.Option(
+            "--find-learning-rate", help="Try rising learning rates on 100 batches and propose one."
+        ),
+    ] = False,
     kind: Annotated[
         str | None, typer.Option(help="radiograph or ct, if the work folder has both.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Plan for this model, such as densenet121. Default: by the data."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -233,7 +271,9 @@ def plan(
     from data_pipelines.runtime.atomic_files import require_new, write_atomic
     from medres.training.config.planner import plan as propose
 
-    proposal = propose(Manifest.load(work), kind=kind)
+    proposal = propose(Manifest.load(work), kind=kind, model=model)
+    if find_learning_rate:
+        _propose_rate(work, proposal)
     if out is not None:
         require_new(out, what="the plan")
         write_atomic(out, proposal.to_yaml().encode())
@@ -249,6 +289,21 @@ def plan(
     )
     saved = [f"settings: {out}"] if out else []
     report(result, as_json, [head, *str(proposal).split("\n"), *saved])
+
+
+def _propose_rate(work: Path, proposal: TrainingProposal) -> None:
+    """Add the learning rate that a search with the proposed settings suggests."""
+    from medres.progress import Bars
+    from medres.training.rate_finder import find_learning_rate
+
+    search = find_learning_rate(work, config=proposal.settings, progress=Bars())
+    if search.suggestion is None:
+        proposal.reasons["recipe"] += "; a search found no learning rate at which the loss falls"
+        return
+    proposal.settings["learning_rate"] = search.suggestion
+    proposal.reasons["learning_rate"] = (
+        f"a tenth of the rate with the lowest loss, in a search over {len(search.rates)} batches"
+    )
 
 
 def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:

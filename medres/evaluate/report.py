@@ -20,14 +20,15 @@ from medres.evaluate.analyses.model_comparison import (
     comparison_report,
     global_comparisons,
 )
-from medres.evaluate.analyses.provenance import provenance_of
+from medres.evaluate.analyses.provenance import provenance_of, table_source
 from medres.evaluate.analyses.readers import load_readers, reader_points
 from medres.evaluate.analyses.sample_description import headline_of, participant_flow, sample_size
-from medres.evaluate.analyses.secondary_unit import other_unit_report, other_units
+from medres.evaluate.analyses.secondary_unit import other_unit_reports
 from medres.evaluate.analyses.subgroups import subgroup_report
+from medres.evaluate.analyses.unpaired_comparison import check_disjoint, unpaired_report
 from medres.evaluate.analyses.worst_errors import Pictures, draw_worst
 from medres.evaluate.metrics.macro import macro_auc
-from medres.evaluate.metrics.multiclass import multiclass_report
+from medres.evaluate.metrics.multiclass import detailed_classes, multiclass_report
 from medres.evaluate.metrics.thresholds import Threshold, check_tune, choose_thresholds
 from medres.evaluate.options import ReportOptions, make_options
 from medres.evaluate.reporting.checklists import crosswalks
@@ -53,6 +54,7 @@ from medres.evaluate.serialization import JsonObject, to_plain
 from medres.tasks import task_named
 
 ScoresSource = pd.DataFrame | str | Path
+ScoresSources = ScoresSource | Sequence[ScoresSource] | Mapping[str, ScoresSource] | None
 EXPLANATION = "Saliency of the worst errors is shown; whether it is useful is not tested here."
 
 
@@ -116,7 +118,8 @@ def evaluate(
     patient: str | None = None,
     unit: str | None = None,
     subgroups: Sequence[str] = (),
-    compare: ScoresSource | Sequence[ScoresSource] | Mapping[str, ScoresSource] | None = None,
+    compare: ScoresSources = None,
+    compare_unpaired: ScoresSources = None,
     readers: ScoresSource | None = None,
     thresholds: Any = None,
     operating_points: Mapping[str, str] | None = None,
@@ -148,6 +151,8 @@ def evaluate(
         noisy_or); labels must agree unless `pool_label` is "any".
     subgroups: columns whose levels are evaluated separately.
     compare: other models' tables of the same images, matched by image id.
+    compare_unpaired: tables of other patients, such as those of another hospital; no patient may
+        be in both.
     readers: human readers' calls (reader, arm, the id of the unit, finding, rating 0 or 1), drawn
         as points on the ROC curve.
     thresholds: a declared number, {finding: {name: x}}, or frozen thresholds of a model file, as a
@@ -211,8 +216,12 @@ def evaluate(
         thresholds,
         operating_points,
     )
-    others = [
-        _load_named(name, source, patient, fold_ids) for name, source in _named_tables(compare)
+    others, elsewhere = (
+        [_load_named(name, source, patient, fold_ids) for name, source in _named_tables(sources)]
+        for sources in (compare, compare_unpaired)
+    )
+    compared = [table_source(other) for other in others] + [
+        table_source(other, *check_disjoint(table, other)) for other in elsewhere
     ]
     headline, share = headline_of(units)
     findings = _findings(table, units, chosen, options, headline, progress)
@@ -227,7 +236,9 @@ def evaluate(
             )
             for key, finding in findings.items()
         }
-    comparisons, global_tests = _comparisons(table, others, pooling, chosen, options, headline)
+    comparisons, global_tests = _comparisons(
+        table, others, elsewhere, pooling, chosen, options, headline
+    )
     images = {} if pictures is None else draw_worst(units, chosen, pictures)
     n_folds = int(np.unique(units.fold).size)
     report = Report(
@@ -252,7 +263,7 @@ def evaluate(
         comparisons=comparisons,
         global_comparisons=global_tests,
         provenance=replace(
-            provenance_of(table, tune_table, others, options, provenance, *shared),
+            provenance_of(table, tune_table, compared, options, provenance, *shared),
             explanation=EXPLANATION if any(images.values()) else None,
         ),
     )
@@ -293,22 +304,20 @@ def _findings(
     headline: Headline,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Finding]:
-    second_units = other_units(table, units)
+    names = detailed_classes(units) if task_named(table.task).exclusive else tuple(units.names)
+    others = other_unit_reports(table, units, {n: thresholds[n] for n in names}, options)
     findings = {}
-    for number, name in enumerate(units.names, start=1):
-        other = None
-        if second_units is not None:
-            other = other_unit_report(second_units, name, thresholds[name], options)
-            other = replace(other, summary=summary(other, other.unit))
+    for number, name in enumerate(names, start=1):
+        other = others.get(name)
         finding = finding_report(units, name, thresholds[name], options)
         findings[name] = replace(
             finding,
-            other_unit=other,
+            other_unit=other and replace(other, summary=summary(other, other.unit)),
             subgroups=subgroup_report(units, name, thresholds[name], options),
             summary=summary(finding, units.unit, headline),
         )
         if progress is not None:
-            progress(number, len(units.names))
+            progress(number, len(names))
     return findings
 
 
@@ -334,9 +343,7 @@ def _load_named(
     return table if name is None else replace(table, name=name)
 
 
-def _named_tables(
-    compare: ScoresSource | Sequence[ScoresSource] | Mapping[str, ScoresSource] | None,
-) -> list[tuple[str | None, ScoresSource]]:
+def _named_tables(compare: ScoresSources) -> list[tuple[str | None, ScoresSource]]:
     if compare is None:
         return []
     if isinstance(compare, Mapping):
@@ -349,19 +356,24 @@ def _named_tables(
 def _comparisons(
     table: Table,
     others: list[Table],
+    elsewhere: list[Table],
     pooling: _PoolingRule,
     thresholds: dict[str, list[Threshold]],
     options: ReportOptions,
     headline: Headline,
 ) -> tuple[list[Comparison], list[GlobalComparison] | None]:
-    """Each other model against this one; and for three models and more, tests of all of them on the
-    images that they share.
+    """Each other model against this one, on the same images or (`elsewhere`) on other patients; and
+    for three models and more, tests of all of them on the images that they share.
     """
     comparisons: list[Comparison] = []
-    names = _unique_names([table.name, *(other.name for other in others)])
-    for other, name in zip(others, names[1:], strict=True):
+    names = _unique_names([t.name for t in (table, *others, *elsewhere)])
+    end = len(others) + 1
+    for other, name in zip(others, names[1:end], strict=True):
         a, b = (pooling.apply(aligned) for aligned in align(table, other))
         comparisons += comparison_report(a, b, (names[0], name), thresholds, options, headline)
+    for other, name in zip(elsewhere, names[end:], strict=True):
+        a, b = pooling.apply(table), pooling.apply(other)
+        comparisons += unpaired_report(a, b, (names[0], name), thresholds, options, headline)
     comparisons = adjust(comparisons)
     if len(others) < 2:
         return comparisons, None
@@ -369,7 +381,7 @@ def _comparisons(
     for other in others:
         common = align(common, other)[0]
     models = [common, *(align(common, other)[1] for other in others)]
-    return comparisons, global_comparisons([pooling.apply(model) for model in models], names)
+    return comparisons, global_comparisons([pooling.apply(model) for model in models], names[:end])
 
 
 def _unique_names(names: list[str]) -> list[str]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
+import numpy as np
+
 from medres.evaluate.serialization import ABSENT, INLINE
 from medres.evaluate.statistics.estimate import Estimate
 
@@ -284,7 +286,10 @@ class ClassFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Multiclass:
-    """`confusion`: rows are the true class, columns the predicted class."""
+    """`confusion`: rows are the true class, columns the predicted class. `top_k`: by k, the share
+    of units whose class is among the k most probable ones. `detailed`: the classes that have a
+    section of their own (`findings`), where there are too many for all of them.
+    """
 
     classes: list[str]
     confusion: list[list[int]]
@@ -293,4 +298,26 @@ class Multiclass:
     kappa: Estimate
     quadratic_kappa: Estimate
     hand_till: Estimate
+    top_k: dict[str, Estimate] | None = field(default=None, metadata=ABSENT)
+    detailed: list[str] | None = field(default=None, metadata=ABSENT)
     per_class: list[ClassFigures]
+
+    def frequent_confusions(self, count: int) -> list[tuple[str, str, int]]:
+        """(true class, predicted class, units) of the most frequent errors, at most `count`."""
+        matrix = np.array(self.confusion)
+        np.fill_diagonal(matrix, 0)
+        order = np.argsort(-matrix, axis=None, kind="stable")[:count]
+        return [
+            (self.classes[true], self.classes[predicted], int(matrix[true, predicted]))
+            for true, predicted in zip(*np.unravel_index(order, matrix.shape), strict=True)
+            if matrix[true, predicted]
+        ]
+
+    def least_sensitive(self, count: int) -> list[ClassFigures]:
+        """The classes with the lowest sensitivity, at most `count`; classes without a unit last."""
+
+        def key(figures: ClassFigures) -> float:
+            value = figures.rates.sensitivity.estimate
+            return 2.0 if value is None else value
+
+        return sorted(self.per_class, key=key)[:count]

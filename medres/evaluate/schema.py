@@ -219,13 +219,16 @@ class Noninferiority:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Two models on their common units. `p_adjusted`: after Holm, over the whole report."""
+    """Two models on their common units, or (unpaired: n_common 0, with n_a and n_b) each on its own
+    patients. `p_adjusted`: after Holm, over the whole report."""
 
     finding: str
     a: str
     b: str
     direction: Literal["a-b"] = "a-b"
     n_common: int
+    n_a: int | None = field(default=None, metadata=ABSENT)
+    n_b: int | None = field(default=None, metadata=ABSENT)
     auc_difference: Estimate
     p_value: float | None
     auc_difference_patient_weighted: Estimate | None = field(default=None, metadata=ABSENT)
@@ -237,6 +240,16 @@ class Comparison:
     rates: PairedRates | None = field(default=None, metadata=INLINE)
     noninferiority: Noninferiority | None = field(default=None, metadata=INLINE)
     p_adjusted: float | None = None
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether the models were evaluated on different patients."""
+        return self.n_b is not None
+
+    @property
+    def b_size(self) -> int:
+        """Units behind `b_counts`."""
+        return self.n_common if self.n_b is None else self.n_b
 
 
 @dataclass(frozen=True)
@@ -324,10 +337,10 @@ class Flow:
 class TableSource:
     """A table that the report was computed from.
 
-    sha256: of the file, or of the values of a DataFrame. nothing_shared_by: for the tune table, the
-        ID columns by which it shares no value with the scores table. not_comparable: the ID columns
-        for which this cannot be said, with the reason. similar_ids: IDs that differ from another
-        one of the table only in case or leading zeros, by ID column.
+    sha256: of the file, or of the values of a DataFrame. nothing_shared_by: for the tune table and
+        for tables of other patients, the ID columns by which it shares no value with the scores.
+        not_comparable: the ID columns for which this cannot be said, with the reason. similar_ids:
+        IDs that differ from another one of the table only in case or leading zeros, by ID column.
     """
 
     name: str
@@ -408,8 +421,8 @@ class Report:
     crosswalks: list[Checklist] = field(default_factory=list)
 
     def title_of(self, finding: str) -> str:
-        """The title of a finding by its key."""
-        return self.findings[finding].title
+        """The title of a finding by its key; of a class without a section, its name."""
+        return self.findings[finding].title if finding in self.findings else finding
 
     def to_json(self) -> JsonObject:
         """Dicts, lists, texts, numbers and None, in the order of report.json."""

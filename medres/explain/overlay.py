@@ -18,18 +18,19 @@ BAR, MARGIN, TEXT, MIN_HEIGHT = 14, 8, 12, 120  # pixels
 def overlay_png(image: np.ndarray, values: np.ndarray, *, title: str, unit: str) -> bytes:
     """PNG with the image in the upper left corner, pixel for pixel, and a color bar on the right.
 
-    image: float (rows, columns), 0 to 1. values: float (rows, columns); values above 0 are drawn,
-        with an opacity in proportion to the largest. title, unit: the texts of the color bar.
+    image: float (rows, columns[, 3]), 0 to 1. values: float (rows, columns); values above 0 are
+        drawn, with an opacity in proportion to the largest. title, unit: texts of the color bar.
     """
     from PIL import Image as Pillow
     from PIL import ImageDraw, ImageFont
 
-    rows, columns = image.shape
+    rows, columns = image.shape[:2]
     peak = float(values.max())
     share = np.clip(values / peak, 0, 1) if peak > 0 else np.zeros_like(values)
-    gray = np.repeat(np.clip(image, 0, 1)[..., np.newaxis], 3, axis=2)
+    shown = np.clip(image, 0, 1)
+    shown = shown if shown.ndim == 3 else np.repeat(shown[..., np.newaxis], 3, axis=2)
     opacity = OPACITY * share[..., np.newaxis]
-    blended = np.rint(255 * (gray * (1 - opacity) + _colors(share) * opacity)).astype(np.uint8)
+    blended = np.rint(255 * (shown * (1 - opacity) + _colors(share) * opacity)).astype(np.uint8)
 
     font = ImageFont.load_default(TEXT)
     labels = [f"{peak:.3g}", "0"] if peak > 0 else ["", ""]

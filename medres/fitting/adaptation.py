@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from data_pipelines.kinds import image_kind
+from data_pipelines.kinds import UNCHANGED, image_kind
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from medres.errors import ModelError
 from medres.models.classification import checked_classes, scaled
@@ -57,7 +57,8 @@ def adapt(
     if windows is None and image_kind(spec.kind).has_windows:
         windows = DEFAULT_WINDOWS
     image = keras.Input(tuple(spec.shape), name="image", dtype="float32")
-    x = scaled(image, windows)
+    bounded = image_kind(spec.kind).units.bounds is not None
+    x = scaled(image, windows, None if bounded or windows is not None else UNCHANGED.name)
     channels = backbone.inputs[0].shape[-1]
     if x.shape[-1] == 1 and channels not in (1, None):
         x = keras.layers.Concatenate(dtype="float32", name="channels")([x] * channels)

@@ -23,9 +23,8 @@ from medres.tasks import task_named
 from medres.training.config.options import augment_spec, preprocessing
 from medres.training.config.recipe import recipe
 from medres.training.data import TrainingData, load_data, tuning_holdout
-from medres.training.targets import training_targets
+from medres.training.targets import for_fit, training_targets
 
-MISSING = -1.0  # a label that a masked loss leaves out
 ClassWeight = str | Mapping[str, float] | Mapping[int, float] | None
 
 
@@ -35,7 +34,7 @@ class Data:
 
     train, tune (validation), test: batches of (image, label, weight), see `data`.
     names: of the findings or classes, in the order of the model's outputs. task: binary, multilabel
-    or multiclass. shape: of one image.
+    or multiclass. shape: of one image. spec: the preprocessing.
     """
 
     train: tf.data.Dataset
@@ -44,6 +43,7 @@ class Data:
     names: tuple[str, ...]
     task: str
     shape: tuple[int, ...]
+    spec: PreprocessSpec
 
     def __iter__(self) -> Iterator[tf.data.Dataset]:
         return iter((self.train, self.tune, self.test))
@@ -121,20 +121,7 @@ def data(
         names=tuple(loaded.targets.names),
         task=loaded.task.name,
         shape=tuple(spec.shape),
-    )
-
-
-def for_fit(targets: Targets) -> Targets:
-    """Targets with the weight of each image, float32 (rows,), and with -1 for the missing labels of
-    findings. The weight of an image is the mean over its labeled findings.
-    """
-    if task_named(targets.task).exclusive:
-        return targets
-    labeled = targets.weights > 0
-    weights = targets.weights.sum(axis=1) / np.maximum(labeled.sum(axis=1), 1)
-    labels = np.where(labeled, targets.labels, MISSING)
-    return dataclasses.replace(
-        targets, labels=labels.astype(np.float32), weights=weights.astype(np.float32)
+        spec=spec,
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
     from medres.inference.scoring import score_split
+    from medres.inference.sliding_windows import sliding_window
     from medres.inference.study_saliency import Saliency, explain_study, pictures
     from medres.runtimes.formats import FORMATS
 
@@ -27,6 +28,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "medres.inference.prediction": "Prediction",
         "medres.inference.predictor": "Predictor",
         "medres.inference.scoring": "score_split",
+        "medres.inference.sliding_windows": "sliding_window",
         "medres.inference.study_saliency": "Saliency explain_study pictures",
         "medres.runtimes.formats": "FORMATS",
     },

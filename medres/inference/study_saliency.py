@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 import numpy as np
 
+from data_pipelines.cache.plan import file_refs
+from data_pipelines.cache.worker import image_reader
 from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.errors import DicomError
 from data_pipelines.ingestion.manifest import Manifest
@@ -16,7 +18,6 @@ from data_pipelines.kinds import image_kind
 from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.preparation import prepare, resize_axes, to_model_units
 from data_pipelines.runtime.atomic_files import write_atomic
-from data_pipelines.sources.image_source import read_row
 from medres.artefact.card import Card
 from medres.errors import ModelError, RefusedInput
 from medres.explain.overlay import onto_original, overlay_png
@@ -60,8 +61,8 @@ class Saliency:
     """A saliency map on the original image.
 
     values: float32 (rows, columns), in the unit of the method (see `Explainer.map`). picture:
-    float32 (rows, columns), the image from 0 to 1 as it is displayed. index: of the image within
-    the study. probability: of that image alone.
+    float32 (rows, columns[, 3]), the image from 0 to 1 as it is displayed. index: of the image
+    within the study. probability: of that image alone.
     """
 
     values: np.ndarray = field(repr=False)
@@ -189,12 +190,8 @@ def pictures(
     def draw(finding: str, unit: str, key: str) -> bytes | None:
         name = predictor.card.names[0] if task_named(predictor.card.task).single else finding
         try:
-            images = [
-                read_row(
-                    r.source, r.path, r.frame, file_format=r.form, kind=r.kind, sha256=r.file_sha256
-                )
-                for r in cast(Any, table[table[unit] == key].itertuples())
-            ]
+            files = file_refs(table[table[unit] == key])
+            images = [image_reader(files)(n) for n in range(len(files))]
         except (DicomError, OSError):
             return None
         if not images:
@@ -218,9 +215,13 @@ def _output(predictor: SupportsScoring, finding: str) -> int:
 
 def _windowed(predictor: SupportsScoring, pixels: np.ndarray) -> np.ndarray:
     """Pixels from 0 to 1: through the first window of the model if its kind of image has windows,
-    else unchanged.
+    else unchanged; of images without a unit, from the first to the last percentile.
     """
-    if not image_kind(predictor.card.preprocess.kind).has_windows:
+    kind = image_kind(predictor.card.preprocess.kind)
+    if kind.is_standardized:
+        low, high = np.percentile(pixels, (1, 99))
+        return np.clip((pixels - low) / max(high - low, 1e-12), 0, 1).astype(np.float32)
+    if not kind.has_windows:
         return pixels
     center, width = (predictor.card.windows or [SOFT_TISSUE])[0]
     return np.clip((pixels - center) / width + 0.5, 0, 1).astype(np.float32)

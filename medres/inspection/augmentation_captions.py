@@ -117,6 +117,7 @@ SCALARS: dict[str, Callable[[float], str]] = {
     "shear": _percent,
     "scale": lambda value: f"{_signed(100 * value, 1)} %",
     "contrast": _percent,
+    "saturation": _percent,
     "window_width": _percent,
     "offset": _number,
     "window_centre": _number,

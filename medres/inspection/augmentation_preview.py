@@ -21,7 +21,7 @@ from data_pipelines.cache.tf_dataset import epoch_key
 from data_pipelines.cache.worker import WorkItem, prepare_files
 from data_pipelines.errors import SpecError
 from data_pipelines.ingestion.manifest import Manifest
-from data_pipelines.kinds import UNITS, DeclaredUnitName, image_kind
+from data_pipelines.kinds import UNITS, ModelUnitName, image_kind, kind_in_units
 from data_pipelines.preprocessing.preparation import to_model_units
 from data_pipelines.preprocessing.samples import SampleSlices
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
@@ -70,7 +70,7 @@ def augmentation_figures(
     """
     prepare_spec = spec_from(preset)
     rows = eligible_rows(Manifest.load(work).table, prepare_spec).reset_index(drop=True)
-    units = cast(DeclaredUnitName, image_kind(prepare_spec.kind).units.name)
+    units = cast(ModelUnitName, image_kind(prepare_spec.kind).units.name)
     slices = _longest_series(rows)
     chosen = names or tuple(
         name
@@ -171,8 +171,9 @@ def _draw_grid(
 
 def _show(axis: Axes, image: np.ndarray, spec: AugmentSpec, lines: list[str]) -> None:
     low, high = _gray_range(spec)
-    flat = image[..., 0]
-    if flat.ndim == 3:  # the middle slice above, a coronal reformat below
+    is_color = kind_in_units(spec.units).channels > 1
+    flat = image if is_color else image[..., 0]
+    if flat.ndim == 3 and not is_color:  # the middle slice above, a coronal reformat below
         flat = np.concatenate([flat[flat.shape[0] // 2], flat[:, flat.shape[1] // 2]])
     axis.imshow(flat, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
     axis.set_title("\n".join(lines), fontsize=7)

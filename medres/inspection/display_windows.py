@@ -88,8 +88,8 @@ def window_of_image(image: Image, file: Path | None) -> Window | None:
 
 
 def to_gray(image: Image, window: Window | None) -> np.ndarray:
-    """The whole image as uint8: through the window, else by the bounds of its units, else from
-    minimum to maximum.
+    """The whole image as uint8, a color picture with its channels: through the window, else by the
+    bounds of its units, else from minimum to maximum.
     """
     values = image.pixels.astype(np.float64)
     low, high = (

@@ -19,12 +19,18 @@ from typing import Any
 
 from data_pipelines.pixels.decoders import IMAGECODECS, capabilities, syntax_name
 from data_pipelines.pixels.stored_values import NATIVE
+from data_pipelines.runtime.hosts import (
+    TENSORFLOWS,
+    host_name,
+    install_command,
+    repair_command,
+    stacked,
+)
 
 CORE = (
     "medres",
     "keras",
-    "tensorflow",
-    "tensorflow-cpu",
+    *TENSORFLOWS,
     "numpy",
     "scipy",
     "pandas",
@@ -86,6 +92,7 @@ def examine(
             "version": platform.python_version(),
             "system": platform.platform(),
             "machine": platform.machine(),
+            "host": host_name(os.environ),
         },
         "packages": packages,
         "tensorflow": tensorflow,
@@ -201,16 +208,14 @@ def extras() -> dict[str, dict[str, str | None]]:
 def problems(facts: dict[str, Any]) -> list[str]:
     """One sentence per problem, with its fix."""
     sentences = []
-    if "error" in facts["tensorflow"]:
+    host, several = facts["python"]["host"], stacked(facts["packages"])
+    if several:
         sentences.append(
-            f'{facts["tensorflow"]["error"]}. Install it with pip install "medres[cpu]" or '
-            f'"medres[gpu]"'
+            f"{' and '.join(several)} are installed and overwrite each other: "
+            f"{repair_command(several, host)}"
         )
-    if {"tensorflow", "tensorflow-cpu"} <= set(facts["packages"]):
-        sentences.append(
-            "both tensorflow and tensorflow-cpu are installed and overwrite each other: uninstall "
-            "both, then install one"
-        )
+    elif "error" in facts["tensorflow"]:
+        sentences.append(f"{facts['tensorflow']['error']}. To install it, {install_command(host)}")
     if facts["gpus"]["driver"] and not facts["gpus"]["seen_by_tensorflow"]:
         sentences.append(
             "TensorFlow does not use the GPU that the driver reports: in a new environment, "

@@ -53,9 +53,9 @@ class TileItem(NamedTuple):
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """tile: uint8 (rows, columns), at most TILE along each side. counts: histogram of the pixels
-    inside the image, with BINS equal bins over the display range of its kind. size: rows x columns,
-    for people. window: how it is shown, for people.
+    """tile: uint8 (rows, columns[, 3]), at most TILE along each side. counts: histogram of the
+    pixels inside the image, with BINS equal bins over the display range of its kind. size: rows x
+    columns, for people. window: how it is shown, for people.
     """
 
     tile: np.ndarray
@@ -106,8 +106,16 @@ def thumbnails_of_files(
 
 def thumbnail_of_row(item: TileItem) -> Thumbnail:
     """Read one row of the manifest; runs in a worker."""
-    source, path, frame, file_format, kind, sha256 = item.file
-    image = read_row(source, path, frame, file_format=file_format, kind=kind, sha256=sha256)
+    source, path, frame, file_format, kind, sha256, standard = item.file
+    image = read_row(
+        source,
+        path,
+        frame,
+        file_format=file_format,
+        kind=kind,
+        sha256=sha256,
+        standard=standard,
+    )
     stored = Path(source) / path if file_format == "dicom" else None
     return _thumbnail(image, item.window or window_of_image(image, stored))
 
@@ -147,10 +155,10 @@ def jpeg_uri(pixels: np.ndarray) -> str:
 
 
 def fitted(pixels: np.ndarray, aspect: float = 1.0) -> np.ndarray:
-    """An image uint8 (rows, columns) with at most TILE pixels along each side. aspect: height of a
-    pixel divided by its width. Pixels of a small image become squares.
+    """An image uint8 (rows, columns[, 3]) with at most TILE pixels along each side. aspect: height
+    of a pixel divided by its width. Pixels of a small image become squares.
     """
-    rows, cols = pixels.shape
+    rows, cols = pixels.shape[:2]
     height = rows * aspect
     ratio = TILE / max(height, cols)
     size = (max(1, round(cols * ratio)), max(1, round(height * ratio)))
@@ -181,7 +189,7 @@ def _thumbnail(image: Image, window: Window | None) -> Thumbnail:
         else image.pixels[~image.padding]
     )
     counts, _ = np.histogram(np.clip(inside, low, high), BINS, (low, high))
-    rows, cols = image.pixels.shape
+    rows, cols = image.pixels.shape[:2]
     tile = fitted(to_gray(image, window), image.aspect)
     return Thumbnail(tile, counts, f"{rows} × {cols} pixels", caption(image, window))
 

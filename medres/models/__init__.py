@@ -1,4 +1,6 @@
-"""Models on top of backbones: the classifier, and test-time augmentation within the saved model."""
+"""Models on top of backbones: the classifier, the segmenter with its decoders, and test-time
+augmentation within the saved model.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,14 @@ from data_pipelines.runtime.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from medres.models.classification import WINDOWS, classifier, scaled
+    from medres.models.segmentation import segmenter, without_deep_supervision
     from medres.models.test_time_augmentation import core_of, with_core, with_views
 
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "medres.models.classification": "WINDOWS classifier scaled",
+        "medres.models.segmentation": "segmenter without_deep_supervision",
         "medres.models.test_time_augmentation": "core_of with_core with_views",
     },
 )

@@ -5,6 +5,7 @@ in the saved graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from data_pipelines.runtime.backend import require_tensorflow
@@ -13,9 +14,12 @@ require_tensorflow()  # with quiet logs, also where only WINDOWS is imported
 
 import keras  # noqa: E402
 
+from data_pipelines.kinds import input_scaling  # noqa: E402
 from data_pipelines.pixels.ct_windows import WINDOWS  # noqa: E402
-from medres.backbones.build import checked_shape, features, functional  # noqa: E402
-from medres.backbones.variants import model_name, network_spec  # noqa: E402
+from medres.backbones.build import checked_shape, features, functional, spec_for  # noqa: E402
+from medres.backbones.variants import model_name, network_spec, variant_name  # noqa: E402
+from medres.backbones.weights.cached_files import weights_file  # noqa: E402
+from medres.backbones.weights.load import load_pretrained  # noqa: E402
 from medres.errors import ModelError  # noqa: E402
 from medres.tasks import Task, default_task, task_named  # noqa: E402
 
@@ -28,6 +32,8 @@ def classifier(
     task: str | None = None,
     windows: Sequence[str | tuple[float, float]] | None = None,
     activation: str | None = None,
+    scaling: str | None = None,
+    weights: str | Path | None = None,
     **backbone_options: Any,
 ) -> keras.Model:
     """A functional Keras model of built-in layers.
@@ -42,9 +48,17 @@ def classifier(
     windows: for CT in HU: (center, width) pairs or names of `WINDOWS`. Each window makes its own
         channels, (x - center) / width + 1/2 clipped to 0..1 (LINEAR_EXACT, DICOM PS3.3
         C.11.2.1.3.2). None: the image holds display values 0 to 1. In both cases the backbone
-        receives 2 x - 1, in -1..1. These steps are float32 under every dtype policy.
+        receives 2 x - 1, in -1..1, unless `scaling` says otherwise. These steps are float32 under
+        every dtype policy.
     activation: None gives logits; "sigmoid" (binary, multilabel) or "softmax" (multiclass) adds the
         layer `probability`.
+    scaling: without windows, the first step: None or "signed" (2 x - 1); "imagenet" for color
+        pictures 0..1 of three channels (minus ImageNet's mean, divided by its standard deviation);
+        "none" for images that are standardized already (MR).
+    weights: pretrained weights of the backbone: "imagenet", or another name of `medres weights`, or
+        a file that `medres.backbones.load_pretrained` reads; a head of another size stays random.
+        "imagenet" puts the normalization that its weights expect into the graph, unless `scaling`
+        is that normalization: the image stays in model units.
     backbone_options: as for `medres.backbones.resnet`, or for `medres.backbones.densenet` if the
         variant is a DenseNet, such as "densenet121".
 
@@ -64,13 +78,19 @@ def classifier(
         )
     name = backbone_options.pop("name", None)
     spec = network_spec(variant, **backbone_options)
+    file = None if weights is None else weights_file(weights, variant_name(variant))
+    if file is not None and scaling != file.input_scaling:
+        spec = spec_for(spec, file.input_scaling)
     image = keras.Input(checked_shape(spec, input_shape), name="image", dtype="float32")
-    x = features(spec, scaled(image, windows))
+    x = features(spec, scaled(image, windows, scaling))
     x = getattr(keras.layers, f"GlobalAveragePooling{len(image.shape) - 2}D")(name="pooled")(x)
     x = keras.layers.Dense(rules.outputs(n_classes), dtype="float32", name="logits")(x)
     if activation is not None:
         x = keras.layers.Activation(activation, dtype="float32", name="probability")(x)
-    return functional(image, x, name or f"{model_name(spec)}_classifier")
+    model = functional(image, x, name or f"{model_name(spec)}_classifier")
+    if file is not None:
+        load_pretrained(model, file.path)
+    return model
 
 
 def checked_classes(classes: int | Sequence[str], task: str | None) -> tuple[Task, int]:
@@ -81,12 +101,18 @@ def checked_classes(classes: int | Sequence[str], task: str | None) -> tuple[Tas
     return _rules(n_classes, task), n_classes
 
 
-def scaled(image: Any, windows: Sequence[str | tuple[float, float]] | None) -> Any:
+def scaled(
+    image: Any,
+    windows: Sequence[str | tuple[float, float]] | None,
+    scaling: str | None = None,
+) -> Any:
     """The symbolic image (batch, ..., C) scaled to -1..1: through each window (HU), or directly
-    (display values 0 to 1).
+    (display values 0 to 1); or as `scaling` says, see `classifier`.
     """
     if windows is None:
-        return _rescaling(2.0, -1.0, "scale")(image)
+        chosen = input_scaling(scaling)
+        scale, offset = (_numbers(value, image) for value in (chosen.scale, chosen.offset))
+        return _rescaling(scale, offset, "scale")(image)
     if isinstance(windows, str) or not windows:
         raise ModelError(
             f"windows {windows!r}: give a list of names ({', '.join(WINDOWS)}) or of (center, "
@@ -105,7 +131,24 @@ def scaled(image: Any, windows: Sequence[str | tuple[float, float]] | None) -> A
     return _rescaling(2.0, -1.0, "scale")(x)
 
 
-def _rescaling(scale: float, offset: float, name: str) -> keras.layers.Layer:
+def _numbers(value: float | tuple[float, ...], image: Any) -> float | list[float]:
+    """Numbers for a Rescaling layer. Raises ModelError (bad_scaling) unless there is one, or one
+    for each channel.
+    """
+    if not isinstance(value, tuple):
+        return value
+    if image.shape[-1] != len(value):
+        raise ModelError(
+            f"this scaling is for images of {len(value)} channels, and the input has "
+            f"{image.shape[-1]}",
+            code="bad_scaling",
+        )
+    return list(value)
+
+
+def _rescaling(
+    scale: float | list[float], offset: float | list[float], name: str
+) -> keras.layers.Layer:
     return keras.layers.Rescaling(scale, offset, dtype="float32", name=name)
 
 

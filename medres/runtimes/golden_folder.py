@@ -39,8 +39,12 @@ class GoldenVector:
 
 
 def dicom_vectors(artefact: Artefact) -> list[GoldenVector]:
-    """The vectors of a model, computed with medres and Keras."""
+    """The vectors of a model, computed with medres and Keras; [] where its kind of image is not
+    read from DICOM files.
+    """
     spec = artefact.card.preprocess
+    if not spec.image_kind.modality:
+        return []
     studies = golden_studies(spec.image_kind, spec.rows, spec.cols, series=spec.layout != "image")
     vectors = []
     for study in studies:

@@ -69,14 +69,14 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         ) from None
 
 
-def restore(path: Path, groups: Groups, run: str) -> dict[str, Any]:
+def restore(path: Path, groups: Groups, *runs: str) -> dict[str, Any]:
     """Assign every variable and return the state.
 
-    run: the hash of the run, which `state["run"]` must equal. Raises TrainingError (code other_run)
-        before anything is assigned.
+    runs: the hash of the run, of which `state["run"]` must be one; several where its number of
+        epochs was raised. Raises TrainingError (code other_run) before anything is assigned.
     """
     arrays, state = read(path)
-    if state.get("run") != run:
+    if state.get("run") not in runs:
         raise TrainingError(
             f"checkpoint {path.name} belongs to a run with other data or settings: delete the "
             f"file, or train into a new folder",

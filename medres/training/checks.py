@@ -13,8 +13,9 @@ from data_pipelines.labels.task import CLASS_WITHOUT_IMAGE, untrainable_classes
 from data_pipelines.runtime.plain_text import escaped, is_plain
 from medres.artefact.card_fields import MAX_NAME, require_bounded
 from medres.errors import TrainingError
+from medres.progress import ProgressReporter
 from medres.tasks import TASKS, task_named
-from medres.training.config.recipe import Recipe
+from medres.training.config.recipe import RECIPES, Recipe
 from medres.training.data import TrainingData
 from medres.training.targets import class_order, training_targets
 
@@ -58,6 +59,28 @@ def check_card_texts(names: Sequence[str], settings: Mapping[str, Any]) -> None:
             f"the settings of the run cannot be written to a model file: a setting {error}",
             code="unsafe_text",
         ) from None
+
+
+def without_stochastic_depth(recipe: Recipe, reporter: ProgressReporter) -> Recipe:
+    """The recipe for a backbone of the user's own, whose branches medres cannot drop. What a named
+    recipe brings along is switched off with a warning; raises TrainingError (code
+    no_stochastic_depth) where it was asked for.
+    """
+    if not recipe.stochastic_depth:
+        return recipe
+    base = RECIPES.get(recipe.name)
+    if base is None or base.stochastic_depth != recipe.stochastic_depth:
+        raise TrainingError(
+            f"stochastic_depth={recipe.stochastic_depth:g}: it needs a backbone that medres "
+            f"builds, such as resnet18, and this run has its own: remove the setting, or build "
+            f"the drops into the backbone (Dropout)",
+            code="no_stochastic_depth",
+        )
+    reporter.line(
+        f"warning no_stochastic_depth: the recipe {recipe.name} has stochastic depth "
+        f"{recipe.stochastic_depth:g}, which a backbone of your own does not get; config.json has 0"
+    )
+    return recipe.model_copy(update={"stochastic_depth": 0.0})
 
 
 def check_trainable(data: TrainingData, recipe: Recipe) -> None:

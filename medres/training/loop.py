@@ -5,10 +5,12 @@ state of a run, so that training resumes from it bit for bit.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -21,6 +23,9 @@ from medres.training import checkpoint
 from medres.training.data import CompiledModel, TrainingData
 from medres.training.loggers.mlflow import MlflowLogger
 from medres.training.loggers.tensorboard import TensorBoardLogger
+from medres.training.monitoring.best_epoch import BUILT_IN, LOSS, Monitor
+from medres.training.monitoring.callback_hooks import CallbackHooks
+from medres.training.monitoring.split_metrics import SplitMetrics
 from medres.training.network import copy_weights
 from medres.training.train_step import Trainer
 from medres.training.tuning_metrics import tuning_row
@@ -42,6 +47,9 @@ class Loop:
     run_hash: of everything that determines the result.
     checkpoint_steps: batches between checkpoints within an epoch; None: five minutes.
     mlflow: receives the metrics of each epoch, like the TensorBoard log.
+    earlier_runs: hashes of this run with fewer epochs, whose checkpoints it continues.
+    callbacks: of Keras, checked. monitor: chooses the saved epoch. metrics: of the tuning split.
+    time_budget: seconds after which no further epoch is begun; None: no limit.
     """
 
     trainer: Trainer
@@ -55,50 +63,106 @@ class Loop:
     reporter: ProgressReporter
     checkpoint_steps: int | None = None
     mlflow: MlflowLogger | None = None
+    earlier_runs: tuple[str, ...] = ()
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    monitor: Monitor = LOSS
+    metrics: SplitMetrics | None = None
+    time_budget: float | None = None
 
     def __post_init__(self) -> None:
         self.recipe = self.trainer.recipe
         self.folder = self.out / "checkpoints"
         self.steps = training_steps(len(self.data.rows("train")), self.recipe.batch_size)
         self.state: dict[str, Any] = {"epoch": 0, "step": 0, "history": [], "run": self.run_hash}
+        self.hooks = CallbackHooks(
+            self.callbacks,
+            self.evaluated.model,
+            self.trainer.optimizer,
+            self.recipe.epochs,
+            self.steps,
+            BUILT_IN | (self.metrics.directions if self.metrics else {}),
+        )
 
     def train(self) -> pd.DataFrame:
         """Train to the end, from the newest checkpoint if there is one. Returns the history, one
-        row per epoch.
+        row per epoch. `stopped` then says why it ended early: "callback", "time_budget" or None.
         """
-        self._resume()
+        start = time.monotonic()
+        resumed = self._resume()
         self.loggers: list[TensorBoardLogger | MlflowLogger] = [
             TensorBoardLogger(self.out / "logs")
         ]
         if self.mlflow:
             self.loggers.append(self.mlflow)
-        while self.state["epoch"] < self.recipe.epochs and not should_stop(
-            self.state["history"], self.recipe.patience
-        ):
-            self._train_epoch()
+        self.stopped: str | None = self.state.get("stopped")
+        if self._unfinished():
+            self._begin_callbacks(resumed)
+            while self._unfinished():
+                begun = time.monotonic()
+                self._train_epoch()
+                self._check_budget(start, begun)
+            self.hooks.end()
         for logger in self.loggers:
             logger.close()
         self._write_history()
         return pd.DataFrame(self.state["history"])
 
-    def _resume(self) -> None:
+    def _unfinished(self) -> bool:
+        return (
+            self.stopped is None
+            and self.state["epoch"] < self.recipe.epochs
+            and not should_stop(self.state["history"], self.recipe.patience, self.monitor)
+        )
+
+    def _check_budget(self, start: float, begun: float) -> None:
+        """Stop if an epoch like the last one would end after the time budget. start: of this call,
+        begun: of the last epoch, both time.monotonic().
+        """
+        now = time.monotonic()
+        if self.time_budget is None or not self._unfinished():
+            return
+        if (now - start) + (now - begun) > self.time_budget:
+            self.stopped = "time_budget"
+            self.reporter.line(
+                f"stopped after epoch {self.state['epoch']} of {self.recipe.epochs}: another epoch "
+                f"would exceed the time budget of {self.time_budget / 60:g} minutes; the same "
+                f"command goes on"
+            )
+
+    def _resume(self) -> bool:
+        """Load the newest checkpoint. Returns whether there is one."""
         newest = checkpoint.latest(self.folder)
         if newest is None:
-            return
-        self.state = checkpoint.restore(newest, self.trainer.variables(), self.run_hash)
+            return False
+        self.state = checkpoint.restore(
+            newest, self.trainer.variables(), self.run_hash, *self.earlier_runs
+        )
+        if self.state["run"] != self.run_hash:
+            self.state.pop("stopped", None)  # a callback ended the shorter run
+        self.state["run"] = self.run_hash
         within = f", batch {self.state['step']} of {self.steps}" if self.state["step"] else ""
         self.reporter.line(f"resuming after epoch {self.state['epoch']}{within}")
+        return True
+
+    def _begin_callbacks(self, resumed: bool) -> None:
+        copy_weights(self.trainer.model, self.evaluated.model, self.trainer.weights())
+        within = self.state["epoch"] if self.state["step"] else None
+        saved = self.state.get("callbacks", []) if resumed else None
+        self.hooks.begin(saved, within, self.reporter)
+        if "rate" in self.state:
+            self.trainer.optimizer.learning_rate = self.state["rate"]
 
     def _train_epoch(self) -> None:
         epoch, first_step = self.state["epoch"], self.state["step"]
         self.trainer.begin_epoch(epoch)
         if first_step == 0:
             self.trainer.reset_means()
+            self.hooks.epoch_begin(epoch)
         learning_rate = float(self.trainer.optimizer.schedule(epoch * self.steps))
         start = time.perf_counter()
         wait = self._train_batches(epoch)
         seconds = time.perf_counter() - start
-        images = (self.steps - first_step) * self.recipe.batch_size
+        images = (self.state["step"] - first_step) * self.recipe.batch_size
         row = {
             "epoch": epoch + 1,
             "learning_rate": learning_rate,
@@ -120,8 +184,12 @@ class Loop:
                 requested = time.perf_counter()
                 batch = next(batches)
                 wait += time.perf_counter() - requested
+                self.hooks.batch_begin(number)
                 self.trainer.step(batch, number)
+                self.hooks.batch_end(number, self.trainer.means)
                 self.state["step"] = number + 1
+                if self.hooks.wants_stop:
+                    break
                 if (number + 1) % FINITE_CHECK_STEPS == 0:
                     self._require_finite(epoch)
                 if number + 1 < self.steps and self._due(number + 1, saved):
@@ -149,6 +217,10 @@ class Loop:
 
     def _save(self, epoch: int) -> None:
         self._require_finite(epoch)
+        if self.callbacks:
+            self.state["callbacks"] = self.hooks.states()
+            if self.recipe.schedule == "constant":
+                self.state["rate"] = float(self.trainer.optimizer.learning_rate.numpy())
         path = checkpoint.path_of(self.folder, self.state["epoch"], self.state["step"])
         checkpoint.save(path, self.trainer.variables(), self.state)
         checkpoint.keep_last(self.folder)
@@ -162,13 +234,20 @@ class Loop:
                 f"checkpoints are valid. Lower the learning rate and train into a new folder",
                 code="not_finite",
             )
-        return tuning_row(logits, self.data.unit)
+        row = tuning_row(logits, self.data.unit)
+        return row if self.metrics is None else row | self.metrics.row(logits)
 
     def _finish_epoch(self, epoch: int, row: Row) -> None:
-        """Save the epoch: first the best weights, then the state that refers to them."""
+        """Run the callbacks, then save the epoch: first the best weights, then the state that
+        refers to them.
+        """
+        self.hooks.epoch_end(epoch, row)
+        if self.hooks.wants_stop:
+            self.stopped = self.state["stopped"] = "callback"
+            self.reporter.line(f"a callback stopped the training after epoch {epoch + 1}")
         history = [*self.state["history"], row]
         self.state |= {"epoch": epoch + 1, "step": 0, "history": history}
-        if row["tune_loss"] <= min(earlier["tune_loss"] for earlier in history):
+        if self.monitor.last_is_best(history):
             checkpoint.write(
                 self.folder / checkpoint.BEST,
                 self.trainer.weights(),
@@ -262,15 +341,18 @@ def memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def should_stop(history: list[Row], patience: int) -> bool:
-    """Early stopping: whether the lowest tuning (validation) loss is `patience` or more epochs old.
-    It depends on the history only, so that resuming cannot change it.
+def should_stop(
+    history: Sequence[Mapping[Any, Any]], patience: int, monitor: Monitor = LOSS
+) -> bool:
+    """Early stopping: whether the best epoch by `monitor` is `patience` or more epochs old. It
+    depends on the history only, so that resuming cannot change it.
 
     >>> should_stop([{"tune_loss": 0.4}, {"tune_loss": 0.5}, {"tune_loss": 0.6}], patience=2)
     True
     """
-    losses = [row["tune_loss"] for row in history]
-    return bool(patience) and len(losses) - 1 - int(np.argmin(losses or [0.0])) >= patience
+    if not (patience and history):
+        return False
+    return len(history) - 1 - monitor.first_best(history) >= patience
 
 
 def eta_line(seconds: float, epochs: int, patience: int) -> str:

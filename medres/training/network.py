@@ -17,6 +17,7 @@ import numpy as np
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.backbones.build import functional
 from medres.backbones.inlining import flat_copy
+from medres.backbones.variants import network_options
 from medres.errors import ModelError, TrainingError
 from medres.models.classification import classifier, scaled
 from medres.tasks import task_named
@@ -43,22 +44,25 @@ def build_classifier(
 ) -> keras.Model:
     """A model from images in model units to logits, under a dtype policy.
 
-    network: variant, version, stem, width and windows, as in config.json. names: of the findings or
-        classes. backbone: a functional Keras model that replaces the variant.
+    network: variant, version, stem, width, windows, and perhaps image_scaling (of the kind of
+        images) and input_scaling (of pretrained weights), as in config.json. names: of the findings
+        or classes. backbone: a functional Keras model that replaces the variant.
     """
     with dtype_policy(policy):
         if backbone is not None:
             outputs = task_named(task).outputs(len(names))
             image = keras.Input(tuple(spec.shape), name="image", dtype="float32")
-            return classifier_on(backbone, image, scaled(image, network["windows"]), outputs)
-        options = {key: network[key] for key in ("version", "stem", "width", "windows")}
+            x = scaled(image, network["windows"], network.get("image_scaling"))
+            return classifier_on(backbone, image, x, outputs)
         return classifier(
             network["variant"],
             tuple(spec.shape),
             names,
             task=task,
             stochastic_depth=stochastic_depth,
-            **options,
+            windows=network["windows"],
+            scaling=network.get("image_scaling"),
+            **network_options(network),
         )
 
 
@@ -91,16 +95,17 @@ def named_variables(model: keras.Model) -> dict[str, Any]:
 
 
 def stage_of(layer: str) -> str:
-    """The stage of a layer by its name: stem, stage1 ... stage4, head, or backbone for any other
-    name.
+    """The stage of a layer by its name: stem, stage1 ... stage4, decoder, head, or backbone for any
+    other name.
 
     >>> stage_of("stage2_block1_conv1"), stage_of("logits")
     ('stage2', 'head')
     """
     if layer == HEAD:
         return "head"
-    if layer.startswith("stem"):
-        return "stem"
+    for part in ("stem", "decoder"):
+        if layer.startswith(part):
+            return part
     first = layer.split("_")[0]
     return first if first.startswith("stage") and first[5:].isdigit() else "backbone"
 

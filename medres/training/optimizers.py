@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from medres.errors import TrainingError
 from medres.training.config.recipe import Recipe
 
 DECAYED = "kernel"  # name of the variables with weight decay
@@ -20,10 +21,18 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     after 1/2 and after 3/4 of all batches ("steps"), or a constant.
 
     peak: the maximum learning rate. steps, warmup: batches of the run and of the warm-up.
+    rate: of a constant schedule, the variable with the learning rate after the warm-up, which
+    callbacks may set; otherwise None.
     """
 
     def __init__(self, kind: str, peak: float, steps: int, warmup: int) -> None:
         self.kind, self.peak, self.steps, self.warmup = kind, peak, steps, warmup
+        options = {"trainable": False, "aggregation": "only_first_replica"}
+        self.rate = (
+            keras.Variable(peak, dtype="float32", name="rate", **options)
+            if kind == "constant"
+            else None
+        )
 
     def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32")
@@ -35,8 +44,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
                 step <= self.steps // 2, 1.0, ops.where(step <= 3 * self.steps // 4, 0.1, 0.01)
             )
         else:
-            rate = self.peak * ops.ones_like(step)
-        return ops.where(step < self.warmup, self.peak * step / max(1, self.warmup), rate)
+            rate = self.rate * ops.ones_like(step)
+        peak = self.peak if self.rate is None else self.rate
+        return ops.where(step < self.warmup, peak * step / max(1, self.warmup), rate)
 
 
 class _ByVariable:
@@ -45,6 +55,25 @@ class _ByVariable:
     """
 
     coupled = False  # whether the decay is added to the gradient, instead of to the update
+
+    @property
+    def learning_rate(self) -> Any:
+        """Of a constant schedule the rate after the warm-up, which can be set; otherwise the rate
+        of the next batch. Setting it raises TrainingError (code schedule_not_constant).
+        """
+        schedule = self._learning_rate  # type: ignore[attr-defined]
+        return self._get_current_learning_rate() if schedule.rate is None else schedule.rate  # type: ignore[attr-defined]
+
+    @learning_rate.setter
+    def learning_rate(self, value: Any) -> None:
+        schedule = self._learning_rate  # type: ignore[attr-defined]
+        if schedule.rate is None:
+            raise TrainingError(
+                f"the learning rate follows the schedule {schedule.kind!r} of the recipe: to set "
+                f"it from a callback, give schedule='constant'",
+                code="schedule_not_constant",
+            )
+        schedule.rate.assign(value)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         # The gradients arrive summed over the devices, so that clipping sees the whole gradient.

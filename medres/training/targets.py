@@ -14,6 +14,7 @@ from medres.errors import TrainingError
 from medres.tasks import task_named
 from medres.training.config.recipe import Recipe
 
+MISSING = -1.0  # a label that a masked loss or metric leaves out
 POLICY_VALUES = {"zero": 0.0, "one": 1.0, "soft": 0.5}
 
 
@@ -92,6 +93,20 @@ def named_weights(targets: Targets, factors: dict[str, float]) -> Targets:
     else:
         weights = targets.weights * (targets.labels * factor + (1 - targets.labels))
     return dataclasses.replace(targets, weights=weights.astype(np.float32))
+
+
+def for_fit(targets: Targets) -> Targets:
+    """Targets with the weight of each image, float32 (rows,), and with -1 for the missing labels of
+    findings. The weight of an image is the mean over its labeled findings.
+    """
+    if task_named(targets.task).exclusive:
+        return targets
+    labeled = targets.weights > 0
+    weights = targets.weights.sum(axis=1) / np.maximum(labeled.sum(axis=1), 1)
+    labels = np.where(labeled, targets.labels, MISSING)
+    return dataclasses.replace(
+        targets, labels=labels.astype(np.float32), weights=weights.astype(np.float32)
+    )
 
 
 def class_order(targets: Targets, ordinal: tuple[str, ...]) -> tuple[int, ...]:

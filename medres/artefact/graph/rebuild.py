@@ -13,7 +13,7 @@ from medres.artefact.graph.options import SHARED, title
 from medres.artefact.graph_check import MAX_LAYERS
 from medres.backbones.dense.spec import DenseNetSpec
 from medres.backbones.spec import ResNetSpec
-from medres.backbones.variants import network_spec
+from medres.backbones.variants import network_options, network_spec
 from medres.errors import ArtefactError, MedresError
 from medres.tasks import task_named
 
@@ -84,8 +84,7 @@ def _expected_sizes(card: Card) -> Iterator[tuple[str, Any]]:
 
 
 def _spec(network: dict[str, Any]) -> ResNetSpec | DenseNetSpec:
-    options = {key: network[key] for key in ("version", "stem", "width")}
-    return network_spec(network["variant"], **options)
+    return network_spec(network["variant"], **network_options(network))
 
 
 def logit_model(card: Card) -> keras.Model:
@@ -105,7 +104,9 @@ def logit_model(card: Card) -> keras.Model:
             tuple(card.preprocess.shape),
             list(card.names),
             task=card.task,
-            **{key: network[key] for key in ("version", "stem", "width", "windows")},
+            windows=network["windows"],
+            scaling=network.get("image_scaling"),
+            **network_options(network),
         )
         return with_views(model, config["after"]["views"], card.preprocess.fill)
     except _FAULTS as error:

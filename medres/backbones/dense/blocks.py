@@ -31,16 +31,21 @@ def dense_stage(net: LayerFactory[DenseNetSpec], x: Tensor, stage: DenseStageCon
 def _transition(net: LayerFactory[DenseNetSpec], x: Tensor, filters: int) -> Tensor:
     """norm, ReLU, 1x1 convolution, and the mean of 2 x 2 pixels."""
     x = net.conv(net.relu(net.norm(x, "norm"), "relu"), filters, 1, "conv")
-    return net.halve(x, "pool")
+    return net.halve(_dropped(net, x, "drop"), "pool")
 
 
 def _dense_layer(net: LayerFactory[DenseNetSpec], x: Tensor, layer: DenseLayerConfig) -> Tensor:
     """x with `growth` more channels: [x, H(x)], equation 2 of the paper."""
     y = net.relu(net.norm(x, "norm1"), "relu1")
     if layer.bottleneck_channels is None:
-        y = net.conv(y, layer.growth, 3, "conv1")
+        y = _dropped(net, net.conv(y, layer.growth, 3, "conv1"), "drop1")
     else:
-        y = net.conv(y, layer.bottleneck_channels, 1, "conv1")
+        y = _dropped(net, net.conv(y, layer.bottleneck_channels, 1, "conv1"), "drop1")
         y = net.relu(net.norm(y, "norm2"), "relu2")
-        y = net.conv(y, layer.growth, 3, "conv2")
+        y = _dropped(net, net.conv(y, layer.growth, 3, "conv2"), "drop2")
     return net.concatenate(x, y, "concat")
+
+
+def _dropped(net: LayerFactory[DenseNetSpec], x: Tensor, name: str) -> Tensor:
+    """Dropout of single values, as in the paper; no layer at a rate of 0."""
+    return net.dropout(x, net.spec.dropout, name) if net.spec.dropout > 0 else x

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from medres.backbones.spec import (
+    INPUT_SCALINGS,
     NORMS,
     STEM_STRIDE,
     STEMS,
@@ -59,6 +60,8 @@ class DenseNetSpec:
     part of the channels that a transition keeps, theta in the paper (below 1: DenseNet-C).
     width: channels of the stem. stem: "imagenet" (7x7/2, norm, ReLU and pool), "small" (3x3, norm
     and ReLU, four stages), "cifar" (3x3 alone, three stages).
+    dropout: the rate of the Dropout after each convolution but the first, while training (0.2 in
+    the paper, on CIFAR without augmentation: section 4.2). input_scaling: as for ResNetSpec.
 
     >>> DenseNetSpec((6, 12, 24, 16)).depth
     121
@@ -73,10 +76,13 @@ class DenseNetSpec:
     norm: str = "batch"
     norm_epsilon: float = 1e-5
     conv_bias: bool = False
+    input_scaling: str | None = None
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         one_of("stem", self.stem, STEMS)
         one_of("norm", self.norm, NORMS)
+        one_of("input_scaling", self.input_scaling, INPUT_SCALINGS)
         one_of("bottleneck", self.bottleneck, (True, False))
         one_of("conv_bias", self.conv_bias, (True, False))
         whole_number("growth", self.growth, 1)
@@ -85,6 +91,10 @@ class DenseNetSpec:
         if not (is_number(self.compression) and 0 < self.compression <= 1):
             raise ModelError(
                 f"compression {self.compression!r}: give a number in (0, 1]", code="out_of_range"
+            )
+        if not (is_number(self.dropout) and 0 <= self.dropout < 1):
+            raise ModelError(
+                f"dropout {self.dropout!r}: give a probability in [0, 1)", code="out_of_range"
             )
         check_epsilon(self.norm_epsilon)
 

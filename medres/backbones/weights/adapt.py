@@ -13,6 +13,8 @@ DENSE_LAYER = re.compile(r"stage\d_(layer\d+|transition)_")
 
 # How the source scaled x in 0..1, per channel in its own order: gain x + shift.
 IMAGENET_MEAN, IMAGENET_DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+#: The n channels of the image stand three times before the stem, as n reds, n greens and n blues.
+REPEAT = "repeat"
 CAFFE_MEAN = np.array([103.939, 116.779, 123.68])  # blue, green, red
 SCALINGS = {
     "imagenet": (1 / IMAGENET_DEVIATION, -IMAGENET_MEAN / IMAGENET_DEVIATION),
@@ -71,7 +73,8 @@ def adapt_shape(
     array: np.ndarray, shape: tuple[int, ...], rgb: str | None
 ) -> tuple[np.ndarray, str]:
     """The array inflated from 2D to 3D and, for the stem (rgb is not None), spread over the
-    channels of the model; and a description of what was done, or "".
+    channels of the model; and a description of what was done, or "". rgb: as in `load_pretrained`,
+    or REPEAT.
     """
     how = []
     if array.ndim == 4 and len(shape) == 5:
@@ -79,7 +82,9 @@ def adapt_shape(
         how.append(f"inflated to depth {shape[0]}, divided by it")
     if rgb and array.ndim == len(shape) and array.shape[-2] == 3 != shape[-2]:
         count = shape[-2]
-        if rgb == "copy":
+        if rgb == REPEAT:
+            array = np.repeat(array / (count // 3), count // 3, axis=-2)
+        elif rgb == "copy":
             array = np.take(array, np.arange(count) % 3, axis=-2)
         else:
             array = np.repeat(

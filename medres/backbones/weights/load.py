@@ -13,7 +13,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from medres.backbones.weights.adapt import SCALINGS, absorb_scaling, adapt_shape, fold_biases
+from medres.backbones.input_scaling import has_input_scaling
+from medres.backbones.weights.adapt import (
+    REPEAT,
+    SCALINGS,
+    absorb_scaling,
+    adapt_shape,
+    fold_biases,
+)
 from medres.backbones.weights.files import read_weights
 from medres.backbones.weights.names import HEAD, SourceWeights, translate
 from medres.backbones.weights.parity_check import probe
@@ -80,13 +87,15 @@ def load_pretrained(
         deviation per channel (torchvision, timm, the DenseNets of keras.applications); "caffe":
         255 x minus the mean, in the order blue, green, red (its ResNets). It is folded into the
         stem, which is exact except for the zeros around the image. None: the weights are not
-        changed.
+        changed. A model with input_scaling (see ResNetSpec) has the scaling in its graph, exactly,
+        and takes None; its channels become reds, greens and blues, whatever `rgb` says.
     partial: True loads the weights that fit and reports the others; False raises WeightsError with
         a list of the differences.
 
     A 2D kernel is inflated to 3D: it is repeated along the depth and divided by that depth
     (Carreira and Zisserman 2017). Convolution biases that the model lacks are folded into the
-    following normalization. A head of another size is skipped. Raises WeightsError if the file
+    following normalization. A head of another size is skipped; a decoder that the source lacks
+    stays unchanged. Raises WeightsError if the file
     cannot be read or the weights do not fit.
     """
     if rgb not in RGB:
@@ -98,6 +107,14 @@ def load_pretrained(
             f"scaling {scaling!r} is unknown: choose from {', '.join(SCALINGS)}, or None",
             code="unknown_choice",
         )
+    if has_input_scaling(model):
+        if scaling is not None:
+            raise WeightsError(
+                f"scaling {scaling!r}: the model has input_scaling in its graph, so the weights "
+                f"are loaded as they are; leave scaling out",
+                code="scaling",
+            )
+        rgb = REPEAT
     source = Path(path_or_mapping) if isinstance(path_or_mapping, str | Path) else None
     raw = read_weights(source) if source else _arrays(path_or_mapping)
     weights = translate(raw)
@@ -187,6 +204,7 @@ def _is_3d(weights: SourceWeights) -> bool:
     return np.ndim(weights.arrays.get("stem_conv/kernel", 0)) == 5
 
 
+OUTSIDE = (f"{HEAD}/", "decoder_")  # layers whose weights need not be in the source
 NOT_IN_TRUNK = "not part of the trunk"
 NOT_IN_MODEL = "the model has no such weight"
 
@@ -251,7 +269,7 @@ class _WeightAssignment:
             ],
         }
         trunk = {
-            what: [name for name in names if not name.startswith(f"{HEAD}/")]
+            what: [name for name in names if not name.startswith(OUTSIDE)]
             for what, names in parts.items()
         }
         if not self.loaded or (any(trunk.values()) and not partial):

@@ -10,7 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from medres.backbones.build import functional
+from medres.backbones.input_scaling import INPUT_SCALING
+from medres.backbones.layer_graph import functional
 from medres.backbones.weights.names import SourceWeights
 
 # By the blocks of a ResNet, or the layers of a DenseNet, in the third stage.
@@ -64,7 +65,8 @@ def trunk(model: keras.Model) -> keras.Model:
     stage.
     """
     names = [layer.name for layer in model.layers]
-    start = model.get_layer("scale").output if "scale" in names else model.inputs[0]
+    scaling = next((name for name in (INPUT_SCALING, "scale") if name in names), None)
+    start = model.inputs[0] if scaling is None else model.get_layer(scaling).output
     last = max(name for name in names if name.startswith("stage") and name[5:].isdigit())
     return functional(start, model.get_layer(last).output)
 

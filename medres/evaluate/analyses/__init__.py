@@ -19,11 +19,16 @@ if TYPE_CHECKING:
         comparison_report,
         global_comparisons,
     )
-    from medres.evaluate.analyses.provenance import provenance_of
+    from medres.evaluate.analyses.provenance import provenance_of, table_source
     from medres.evaluate.analyses.readers import load_readers, reader_points
     from medres.evaluate.analyses.sample_description import participant_flow, sample_size
-    from medres.evaluate.analyses.secondary_unit import other_unit_report, other_units
+    from medres.evaluate.analyses.secondary_unit import (
+        other_unit_report,
+        other_unit_reports,
+        other_units,
+    )
     from medres.evaluate.analyses.subgroups import subgroup_report
+    from medres.evaluate.analyses.unpaired_comparison import check_disjoint, unpaired_report
     from medres.evaluate.analyses.worst_errors import Pictures, draw_worst, hashed
 
 __all__, __getattr__, __dir__ = lazy_exports(
@@ -32,11 +37,13 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "medres.evaluate.analyses.finding": "finding_report",
         "medres.evaluate.analyses.model_comparison": "adjust align comparison_report "
         "global_comparisons",
-        "medres.evaluate.analyses.provenance": "provenance_of",
+        "medres.evaluate.analyses.provenance": "provenance_of table_source",
         "medres.evaluate.analyses.readers": "load_readers reader_points",
         "medres.evaluate.analyses.sample_description": "participant_flow sample_size",
-        "medres.evaluate.analyses.secondary_unit": "other_unit_report other_units",
+        "medres.evaluate.analyses.secondary_unit": "other_unit_report other_unit_reports "
+        "other_units",
         "medres.evaluate.analyses.subgroups": "subgroup_report",
+        "medres.evaluate.analyses.unpaired_comparison": "check_disjoint unpaired_report",
         "medres.evaluate.analyses.worst_errors": "Pictures draw_worst hashed",
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,9 @@ from medres.evaluate.metrics.operating_point import (
     operating_point_context,
     operating_point_report,
 )
+from medres.evaluate.metrics.optimism import bootstrap_statistics as optimism_statistics
 from medres.evaluate.metrics.optimism import optimism_corrected
+from medres.evaluate.metrics.partial_auc import bootstrap_statistics as partial_auc_statistics
 from medres.evaluate.metrics.partial_auc import partial_auc_report
 from medres.evaluate.metrics.roc import thin_curve
 from medres.evaluate.metrics.roc_band import roc_band
@@ -43,16 +45,12 @@ from medres.evaluate.results import (
     WilsonTerms,
 )
 from medres.evaluate.schema import Bound, Curves, Finding, UncertainBounds
-from medres.evaluate.scores.sample import Sample
+from medres.evaluate.scores.sample import Float64Array, Sample
 from medres.evaluate.scores.units import AnalysisUnits
-from medres.evaluate.statistics.bootstrap import replicates_for
+from medres.evaluate.statistics.bootstrap import coarsened, replicates_for, resampled
+from medres.evaluate.statistics.clusters import degrees, t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import (
-    degrees,
-    normal_quantile,
-    proportion_estimate,
-    t_quantile,
-)
+from medres.evaluate.statistics.intervals import normal_quantile, proportion_estimate
 
 NOT_PROBABILITIES = "some scores are outside 0..1: they are ranks, not probabilities"
 HARD_SCORES = (
@@ -78,8 +76,12 @@ def finding_report(
     replicates = replicates_for(units.n_units, len(units.names))
     context = operating_point_context(units, name, options)
     points = [operating_point_report(sample, threshold, context) for threshold in thresholds]
+    draws = None
+    if any(point.origin == "exploratory" for point in points):
+        statistics = partial_auc_statistics(sample, options.partial_auc) | optimism_statistics()
+        draws = resampled(coarsened(sample), statistics, replicates)  # once, since it takes long
     partial_auc, at_fixed = partial_auc_report(
-        sample, options.level, replicates, options.partial_auc
+        sample, options.level, replicates, options.partial_auc, draws
     )
     probability = _probability_figures(sample, options)
     n_uncertain = int((label == -1.0).sum())
@@ -110,7 +112,7 @@ def finding_report(
         goodness_of_fit=probability.goodness_of_fit,
         calibration=probability.calibration,
         operating_points=[
-            _less_optimism(point, sample, options.level, replicates) for point in points
+            _less_optimism(point, sample, options.level, replicates, draws) for point in points
         ],
         partial_auc=partial_auc,
         at_fixed=at_fixed,
@@ -156,11 +158,15 @@ def _unless_case_control(options: ReportOptions, estimate: Callable[[], Estimate
 
 
 def _less_optimism(
-    point: OperatingPoint, sample: Sample, level: float, replicates: int
+    point: OperatingPoint,
+    sample: Sample,
+    level: float,
+    replicates: int,
+    draws: Mapping[str, Float64Array] | None,
 ) -> OperatingPoint:
     if point.origin != "exploratory":
         return point
-    return replace(point, optimism_corrected=optimism_corrected(sample, level, replicates))
+    return replace(point, optimism_corrected=optimism_corrected(sample, level, replicates, draws))
 
 
 @dataclass(frozen=True)

@@ -29,17 +29,9 @@ from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.estimate import Estimate, undefined
 
 
-def align(a: Table, b: Table) -> tuple[Table, Table]:
-    """Both tables on their common images, in the order of `a`, with the labels and ids of `a`.
-    Raises EvaluationError.
-    """
+def check_comparable(a: Table, b: Table) -> None:
+    """Both tables must have the same findings and one seed. Raises EvaluationError."""
     for table in (a, b):
-        if "image" not in table.columns:
-            raise EvaluationError(
-                f"the table {table.name!r} has no column 'image', which is needed because rows are "
-                "matched by image id",
-                code="missing_column",
-            )
         if "seed" in table.columns:
             raise EvaluationError(
                 f"the table {table.name!r} has several seeds and cannot be compared: give one "
@@ -52,6 +44,20 @@ def align(a: Table, b: Table) -> tuple[Table, Table]:
             f"{', '.join(a.names)}: give the same columns in both",
             code="findings_differ",
         )
+
+
+def align(a: Table, b: Table) -> tuple[Table, Table]:
+    """Both tables on their common images, in the order of `a`, with the labels and ids of `a`.
+    Raises EvaluationError.
+    """
+    for table in (a, b):
+        if "image" not in table.columns:
+            raise EvaluationError(
+                f"the table {table.name!r} has no column 'image', which is needed because rows are "
+                "matched by image id",
+                code="missing_column",
+            )
+    check_comparable(a, b)
     row_in_b = (
         pd.Series(np.arange(b.n_rows), index=b.columns["image"])
         .reindex(a.columns["image"])
@@ -195,7 +201,7 @@ def paired_difference(
             n=n,
         ), None
     error_size = math.sqrt(variance)
-    reference = stats.t(unequal_df(models, a)) if unequal else stats.norm()
+    reference = stats.t(unequal_df(models)) if unequal else stats.norm()
     half = float(reference.ppf(0.5 + level / 2.0)) * error_size
     method = "paired Obuchowski, Wald" if a.clustered else "paired DeLong, Wald"
     method += ", t for unequal patients" if unequal else ""

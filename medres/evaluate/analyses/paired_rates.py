@@ -21,10 +21,12 @@ from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.results import GlobalTest
 from medres.evaluate.schema import PairedRates
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample, compact_codes
+from medres.evaluate.statistics.clusters import clustered_variance, degrees
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import degrees, normal_quantile, t_quantile
+from medres.evaluate.statistics.intervals import normal_quantile
 
 Bools = NDArray[np.bool_]
+ZERO_VARIANCE = "the estimated variance is zero: no interval of this kind"
 ONE_CLASS = "one class only among the common units"
 
 
@@ -74,17 +76,22 @@ def paired_difference_of_rates(
         return Estimate(difference, *limits, level, "two", "Tango 1998", n=n), mcnemar(
             only_a, only_b
         )
-    deviation = np.bincount(cluster, a.astype(float) - b.astype(float) - difference)
-    variance = groups / (groups - 1) * float(deviation @ deviation) / n**2 if groups > 1 else 0.0
-    if variance < 1e-24:
-        return Estimate(
-            difference, why="the estimated variance is zero: no interval of this kind", n=n
-        ), None
-    error, quantile = math.sqrt(variance), t_quantile(level, groups - 1)
+    deviation = np.bincount(cluster, a.astype(float) - b.astype(float) - difference) / n
+    if groups < 2:
+        return Estimate(difference, why=ZERO_VARIANCE, n=n), None
+    found = clustered_variance([deviation], [np.bincount(cluster)])
+    if found.variance is None:
+        return Estimate(difference, why=found.why, n=n), None
+    if found.variance < 1e-24:
+        return Estimate(difference, why=ZERO_VARIANCE, n=n), None
+    error, quantile = math.sqrt(found.variance), found.quantile(level)
     low, high = max(-1.0, difference - quantile * error), min(1.0, difference + quantile * error)
     method = "paired difference, sandwich variance clustered by patient, t"
-    estimate = Estimate(difference, low, high, level, "two", method, n=n, n_clusters=groups)
-    return estimate, float(2.0 * stats.t.sf(abs(difference) / error, groups - 1))
+    estimate = Estimate(
+        difference, low, high, level, "two", method, n=n, n_clusters=groups,
+        effective_patients=found.effective_patients, flag=found.flag,
+    )  # fmt: skip
+    return estimate, float(2.0 * stats.t.sf(abs(difference) / error, found.df))
 
 
 def tango(only_a: int, only_b: int, n: int, z: float) -> tuple[float, float]:

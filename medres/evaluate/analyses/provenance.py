@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import platform
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib import metadata
 from typing import Any, TypedDict
 
@@ -24,7 +23,7 @@ from medres.evaluate.statistics import bootstrap
 def provenance_of(
     table: Table,
     tune: Table | None,
-    others: list[Table],
+    compared: list[TableSource],
     options: ReportOptions,
     further: Mapping[str, Any] | None,
     disjoint_by: list[str],
@@ -39,13 +38,9 @@ def provenance_of(
     made = made_now()
     return Provenance(
         created=made["created"],
-        scores=_source(table),
-        tune=None
-        if tune is None
-        else replace(
-            _source(tune), nothing_shared_by=disjoint_by, not_comparable=not_comparable or None
-        ),
-        compared=[_source(other) for other in others],
+        scores=table_source(table),
+        tune=None if tune is None else table_source(tune, disjoint_by, not_comparable),
+        compared=compared,
         level=options.level,
         seeds={"bootstrap": bootstrap.SEED, "ici": calibration_curve.SEED},
         versions=made["versions"],
@@ -73,12 +68,24 @@ def made_now() -> Made:
     }
 
 
-def _source(table: Table) -> TableSource:
+def table_source(
+    table: Table,
+    disjoint_by: list[str] | None = None,
+    not_comparable: dict[str, str] | None = None,
+) -> TableSource:
+    """What the report says about a table; disjoint_by, not_comparable: as in `TableSource`."""
     counts = {
         level: count_similar(table.columns[level]) for level in LEVELS if level in table.columns
     }
     similar = {level: count for level, count in counts.items() if count}
-    return TableSource(table.name, table.n_rows, table.sha256, similar_ids=similar or None)
+    return TableSource(
+        table.name,
+        table.n_rows,
+        table.sha256,
+        disjoint_by,
+        not_comparable or None,
+        similar or None,
+    )
 
 
 def _version(package: str) -> str | None:

@@ -7,6 +7,8 @@ any image has it. The thresholds are those of the report; they were not chosen a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from medres.evaluate.analyses.finding import wilson_terms
 from medres.evaluate.metrics.auc import auc_estimates
 from medres.evaluate.metrics.operating_point import (
@@ -29,10 +31,34 @@ def other_units(table: Table, units: AnalysisUnits) -> AnalysisUnits | None:
     if task_named(table.task).exclusive:
         return None
     if units.unit != "patient" and units.has_patient and units.n_patients != units.n_units:
-        return to_units(table, "patient", "max", "any")
+        return to_units(_lean(table), "patient", "max", "any")
     if units.unit == "patient" and units.pooled:
-        return to_units(table, "image", "max", None)
+        return to_units(_lean(table), "image", "max", None)
     return None
+
+
+def _lean(table: Table) -> Table:
+    """The table without the columns that the second unit does not need, to save memory."""
+    needed = [c for c in ("patient", "seed", "fold") if c in table.columns.columns]
+    return replace(table, columns=table.columns[needed])
+
+
+def other_unit_reports(
+    table: Table,
+    units: AnalysisUnits,
+    thresholds: dict[str, list[Threshold]],
+    options: ReportOptions,
+) -> dict[str, OtherUnit]:
+    """The findings of `thresholds` at the second unit of analysis, if there is one; its memory is
+    free afterwards.
+    """
+    second_units = other_units(table, units)
+    if second_units is None:
+        return {}
+    return {
+        name: other_unit_report(second_units, name, chosen, options)
+        for name, chosen in thresholds.items()
+    }
 
 
 def other_unit_report(

@@ -29,14 +29,9 @@ from medres.evaluate.metrics.roc import (
     unequal_df,
 )
 from medres.evaluate.scores.sample import Sample
+from medres.evaluate.statistics.clusters import degrees, few_effective, t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import (
-    degrees,
-    few_effective,
-    logit_interval,
-    normal_quantile,
-    t_quantile,
-)
+from medres.evaluate.statistics.intervals import logit_interval, normal_quantile
 
 SMALL_CLASS = 100
 HIGH_AUC = 0.95
@@ -89,7 +84,7 @@ def auc_quantile(base: Placements, sample: Sample, level: float) -> float:
     if base.n_clusters_positive < 2 or base.n_clusters_negative < 2:
         fewer = min(sample.effective_patients(True), sample.effective_patients(False))
         return t_quantile(level, degrees(fewer))
-    return t_quantile(level, unequal_df([base], sample))
+    return t_quantile(level, unequal_df([base]))
 
 
 def delong_estimates(
@@ -240,9 +235,7 @@ def _design_effect(base: Placements, sample: Sample) -> float | None:
     """Clustered variance of the AUC divided by DeLong's on the same units; None if either is not
     estimable.
     """
-    unclustered = Sample(
-        sample.label, sample.score, np.arange(sample.label.size, dtype=np.int64), sample.fold
-    )
+    unclustered = sample.with_patients(np.arange(sample.label.size, dtype=np.int64))
     covariance = leverage_covariance if sample.unequal else auc_covariance
     try:
         clustered = float(covariance([base])[0, 0])

@@ -10,8 +10,9 @@ from functools import partial
 import numpy as np
 
 from medres.evaluate.scores.sample import Counts, Float64Array, Sample, compact_codes
+from medres.evaluate.statistics.clusters import by_class_and_patient, clustered_variance
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import logit_interval, t_quantile
+from medres.evaluate.statistics.intervals import logit_interval
 
 
 def precision_of(counts: Counts) -> Float64Array:
@@ -29,7 +30,7 @@ def average_precision(counts: Counts) -> float:
 
 def average_precision_estimate(sample: Sample, level: float) -> Estimate:
     """Interval on the logit scale; variance from the derivative of AP in each patient's weight; t
-    on patients - 1.
+    on patients - 1, or if they have different numbers of units as in `clustered_variance`.
     """
     if sample.n_positive == 0:
         return undefined("no positive unit", n=sample.label.size)
@@ -47,11 +48,15 @@ def average_precision_estimate(sample: Sample, level: float) -> Estimate:
         return estimate(why="no negative unit: the value is 1 for any scores")
     if groups < 2 or sample.n_positive < 2:
         return estimate(why="an interval needs two patients and two positive units")
-    by_patient = np.bincount(cluster, _influence(sample, counts, value))
-    error = math.sqrt(groups / (groups - 1) * float(by_patient @ by_patient))
+    influence = _influence(sample, counts, value)
+    found = clustered_variance(*by_class_and_patient(sample.label, cluster, influence))
+    estimate = partial(estimate, effective_patients=found.effective_patients, flag=found.flag)
+    if found.variance is None:
+        return estimate(why=found.why)
+    error = math.sqrt(found.variance)
     if error < 1e-12 or not 0.0 < value < 1.0:
         return estimate(why="the estimated variance is zero: no interval of this kind")
-    limits = logit_interval(value, error, t_quantile(level, groups - 1))
+    limits = logit_interval(value, error, found.quantile(level))
     return estimate(*limits, sided="two", method="infinitesimal jackknife, logit")
 
 

@@ -18,16 +18,16 @@ from scipy import optimize
 
 from medres.evaluate.results import BrierDecomposition, ReliabilityBin
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample, compact_codes
+from medres.evaluate.statistics.clusters import by_class_and_patient, clustered_variance
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import (
+    MAX_LOG_HALF_WIDTH,
     mean_in_unit_range,
     normal_quantile,
     proportion_estimate,
-    t_quantile,
 )
 
 CLIP = 1e-6
-MAX_LOG_HALF_WIDTH = 50.0
 ECE_BINS = 10
 
 
@@ -66,7 +66,11 @@ def brier_estimate(sample: Sample, level: float) -> Estimate:
     """Mean squared distance of probability and label."""
     squared = (sample.score - sample.label) ** 2
     return mean_in_unit_range(
-        squared, sample.patient, level, "mean, sandwich variance clustered by patient, logit"
+        squared,
+        sample.patient,
+        level,
+        "mean, sandwich variance clustered by patient, logit",
+        sample.label,
     )
 
 
@@ -104,8 +108,7 @@ def reliability(sample: Sample, level: float, bins: int = 10) -> list[Reliabilit
     """Bins with about as many units each, ties kept together: mean probability, observed share with
     its interval.
     """
-    order = np.argsort(sample.score, kind="stable")
-    cuts = sample.score[order][(np.arange(1, bins) * sample.score.size) // bins]
+    cuts = sample.score[sample.ascending][(np.arange(1, bins) * sample.score.size) // bins]
     bin_of = np.searchsorted(np.unique(cuts), sample.score, "right")
     curve = []
     for i in np.unique(bin_of):
@@ -154,22 +157,14 @@ def logistic(
     return None
 
 
-def sandwich(
-    design: Float64Array,
-    label: np.ndarray,
-    offset: Float64Array,
-    beta: Float64Array,
-    groups: Int64Array,
+def coefficient_influence(
+    design: Float64Array, label: np.ndarray, offset: Float64Array, beta: Float64Array
 ) -> Float64Array:
-    """Covariance of the coefficients, robust to dependence inside patients, scaled by g / (g -
-    1).
-    """
+    """(n, k) what each unit adds to the coefficients; squares of sums over a patient make the
+    sandwich variance."""
     mean = expit(design @ beta + offset)
     bread = np.linalg.inv(design.T @ (design * (mean * (1.0 - mean))[:, None]))
-    score = design * (label - mean)[:, None]
-    by_patient = np.stack([np.bincount(groups, column) for column in score.T], axis=1)
-    g = by_patient.shape[0]
-    return bread @ (g / (g - 1) * by_patient.T @ by_patient) @ bread
+    return np.asarray(design * (label - mean)[:, None] @ bread)
 
 
 def _cox(
@@ -224,21 +219,34 @@ def _fit(
             Estimate(float(b), why="fewer than three patients: no interval", n=n)
             for b in coefficients
         )
-    error = np.sqrt(np.diag(back @ sandwich(design, sample.label, offset, beta, groups) @ back.T))
-    half = t_quantile(level, g - 1) * error
+    influence = coefficient_influence(design, sample.label, offset, beta) @ back.T
     return tuple(
-        Estimate(
-            float(b),
-            float(b - h),
-            float(b + h),
-            level,
-            "two",
-            f"{name}, sandwich variance clustered by patient, t",
-            n=n,
-            n_clusters=g,
-        )
-        for b, h, name in zip(coefficients, half, names, strict=True)
+        _wald(float(b), by_class_and_patient(sample.label, groups, column), name, level, n)
+        for b, column, name in zip(coefficients, influence.T, names, strict=True)
     )
+
+
+def _wald(
+    value: float,
+    parts_and_sizes: tuple[list[Float64Array], list[Int64Array]],
+    name: str,
+    level: float,
+    n: int,
+) -> Estimate:
+    found = clustered_variance(*parts_and_sizes, of_all=True)
+    estimate = partial(
+        Estimate,
+        value,
+        n=n,
+        n_clusters=parts_and_sizes[0][0].size,
+        effective_patients=found.effective_patients,
+        flag=found.flag,
+    )
+    if found.variance is None:
+        return estimate(why=found.why)
+    half = found.quantile(level) * math.sqrt(found.variance)
+    method = f"{name}, sandwich variance clustered by patient, t"
+    return estimate(value - half, value + half, level, "two", method)
 
 
 def _observed_over_expected(sample: Sample, groups: Int64Array, level: float) -> Estimate:
@@ -254,11 +262,15 @@ def _observed_over_expected(sample: Sample, groups: Int64Array, level: float) ->
     estimate = partial(Estimate, ratio, n=n, numerator=observed, denominator=expected)
     if observed == 0.0 or g < 2:
         return estimate(why="the log method needs a positive unit and two patients")
-    by_patient = np.bincount(groups, sample.label - ratio * sample.score)
-    error = math.sqrt(g / (g - 1) * float(by_patient @ by_patient)) / observed
+    parts = (sample.label - ratio * sample.score) / observed
+    found = clustered_variance(*by_class_and_patient(sample.label, groups, parts), of_all=True)
+    estimate = partial(estimate, effective_patients=found.effective_patients, flag=found.flag)
+    if found.variance is None:
+        return estimate(why=found.why)
+    error = math.sqrt(found.variance)
     if error < 1e-12:
         return estimate(why="the estimated variance is zero: no interval of this kind")
-    half = t_quantile(level, g - 1) * error if sample.clustered else normal_quantile(level) * error
+    half = found.quantile(level) * error if sample.clustered else normal_quantile(level) * error
     if half > MAX_LOG_HALF_WIDTH:
         return estimate(why="the interval is too wide to be meaningful")
     low, high = ratio * math.exp(-half), ratio * math.exp(half)

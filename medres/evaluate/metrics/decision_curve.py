@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from medres.evaluate.results import DecisionCurve
 from medres.evaluate.scores.sample import Float64Array, Sample
+from medres.evaluate.statistics.clusters import ClusteredVariance, Clusters
 from medres.evaluate.statistics.estimate import Estimate
-from medres.evaluate.statistics.intervals import t_quantile
 
+ZERO_VARIANCE = "the estimated variance is zero: no interval of this kind"
 GRID = tuple(round(0.01 + 0.02 * i, 2) for i in range(50))
 
 
@@ -88,17 +89,22 @@ def net_benefit(
 
 @dataclass(frozen=True)
 class _Acted:
-    """By patient code: true and false positives, units with and without the finding."""
+    """By patient code: true and false positives, units with and without the finding. clusters:
+    for figures at the prevalence of the sample, and at a stated one.
+    """
 
     tp: Float64Array
     fp: Float64Array
     positive: Float64Array
     negative: Float64Array
+    clusters: tuple[Clusters, Clusters]
 
 
 def _acted(sample: Sample, acted: NDArray[np.bool_]) -> _Acted:
     positive, negative = _by_patient(sample, sample.label), _by_patient(sample, ~sample.label)
-    return _part(sample, acted, _Acted(positive, negative, positive, negative))
+    sizes = [positive, negative] if sample.unequal else [np.ones(sample.n_patients)]
+    clusters = Clusters(sizes, of_all=True), Clusters(sizes)
+    return _part(sample, acted, _Acted(positive, negative, positive, negative, clusters))
 
 
 def _part(sample: Sample, acted: NDArray[np.bool_], everybody: _Acted) -> _Acted:
@@ -123,20 +129,31 @@ def _net_benefit(
     tp, fp = float(acted.tp.sum()), float(acted.fp.sum())
     if prevalence is None:
         value = (tp - weight * fp) / n
-        influence = (acted.tp - weight * acted.fp - value * (acted.positive + acted.negative)) / n
+        parts = [
+            (acted.tp - value * acted.positive) / n,
+            (-weight * acted.fp - value * acted.negative) / n,
+        ]
     else:
         harm = (1.0 - prevalence) * weight
         value = tp / n1 * prevalence - fp / n0 * harm
-        influence = (acted.tp - tp / n1 * acted.positive) * prevalence / n1
-        influence -= (acted.fp - fp / n0 * acted.negative) * harm / n0
-    return _wald(value, influence, sample.n_patients, n, level)
+        parts = [
+            (acted.tp - tp / n1 * acted.positive) * prevalence / n1,
+            (fp / n0 * acted.negative - acted.fp) * harm / n0,
+        ]
+    if sample.n_patients < 2:
+        return Estimate(value, why=ZERO_VARIANCE, n=n)
+    clusters = acted.clusters[0 if prevalence is None else 1]
+    found = clusters.variance(parts if sample.unequal else [parts[0] + parts[1]])
+    return _wald(value, found, n, level)
 
 
-def _wald(value: float, by_patient: Float64Array, groups: int, n: int, level: float) -> Estimate:
-    variance = groups / (groups - 1) * float(by_patient @ by_patient) if groups > 1 else 0.0
+def _wald(value: float, found: ClusteredVariance, n: int, level: float) -> Estimate:
+    variance = found.variance
+    if variance is None:
+        return Estimate(value, why=found.why, n=n)
     if variance < 1e-24:
-        return Estimate(value, why="the estimated variance is zero: no interval of this kind", n=n)
-    half = t_quantile(level, groups - 1) * math.sqrt(variance)
+        return Estimate(value, why=ZERO_VARIANCE, n=n)
+    half = found.quantile(level) * math.sqrt(variance)
     return Estimate(
         value,
         value - half,
@@ -145,4 +162,6 @@ def _wald(value: float, by_patient: Float64Array, groups: int, n: int, level: fl
         "two",
         "net benefit, sandwich variance clustered by patient, t",
         n=n,
+        effective_patients=found.effective_patients,
+        flag=found.flag,
     )

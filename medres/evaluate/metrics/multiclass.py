@@ -1,5 +1,5 @@
-"""Exclusive classes: confusion matrix, accuracy, kappa, Hand & Till. The class with the highest
-score is the predicted class.
+"""Exclusive classes: confusion matrix, accuracy, top-k accuracy, kappa, Hand & Till. The class with
+the highest score is the predicted class.
 """
 
 from __future__ import annotations
@@ -14,13 +14,52 @@ from medres.evaluate.metrics.roc import influence, placements
 from medres.evaluate.results import ClassFigures, Multiclass
 from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample
 from medres.evaluate.scores.units import AnalysisUnits
+from medres.evaluate.statistics.clusters import t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
 from medres.evaluate.statistics.intervals import (
     logit_interval,
     normal_quantile,
     proportion_estimate,
-    t_quantile,
 )
+
+MANY_CLASSES = 50  # beyond, only some classes have a section of their own
+N_DETAILED = 10
+TOP_K = (1, 5)
+
+
+def detailed_classes(units: AnalysisUnits) -> tuple[str, ...]:
+    """The classes that get a section of their own: all of them; of more than MANY_CLASSES those
+    with the lowest sensitivity among the classes that occur.
+    """
+    if len(units.names) <= MANY_CLASSES:
+        return tuple(units.names)
+    truth, scores = _truth_and_scores(units)
+    right, k = np.argmax(scores, axis=0) == truth, len(units.names)
+    size = np.bincount(truth, minlength=k)
+    sensitivity = np.bincount(truth, right, minlength=k) / np.maximum(size, 1)
+    order = np.argsort(np.where(size > 0, sensitivity, 2.0), kind="stable")[:N_DETAILED]
+    return tuple(units.names[i] for i in sorted(order))
+
+
+def _truth_and_scores(units: AnalysisUnits) -> tuple[Int64Array, Float64Array]:
+    """The true class of each unit, as an index, and the scores (classes, units)."""
+    use = units.usable(units.names[0])
+    truth = np.argmax(np.stack([units.label[n][use] for n in units.names]), axis=0)
+    return truth, np.stack([units.score[n][use] for n in units.names])
+
+
+def top_k_accuracy(
+    truth: Int64Array, scores: Float64Array, patient: Int64Array, k: int, level: float
+) -> Estimate:
+    """The share of units whose class is among the k classes with the highest scores. Of equal
+    scores the class that is named first counts as higher, so that k = 1 is the accuracy.
+
+    scores: (classes, units).
+    """
+    own = scores[truth, np.arange(truth.size)]
+    earlier = np.arange(len(scores))[:, np.newaxis] < truth
+    ahead = ((scores > own) | ((scores == own) & earlier)).sum(axis=0)
+    return proportion_estimate(ahead < k, patient, level)
 
 
 def multiclass_report(
@@ -28,8 +67,7 @@ def multiclass_report(
 ) -> Multiclass:
     """The figures of all classes together, and of each class against the rest."""
     use = units.usable(units.names[0])
-    truth = np.argmax(np.stack([units.label[n][use] for n in units.names]), axis=0)
-    scores = np.stack([units.score[n][use] for n in units.names])
+    truth, scores = _truth_and_scores(units)
     predicted, patient, fold = np.argmax(scores, axis=0), units.patient[use], units.fold[use]
     k = len(units.names)
     confusion = np.bincount(truth * k + predicted, minlength=k * k).reshape(k, k)
@@ -46,7 +84,17 @@ def multiclass_report(
         balanced_accuracy=_balanced_accuracy(truth, predicted, patient, k, level),
         kappa=kappa(truth, predicted, patient, linear, level),
         quadratic_kappa=kappa(truth, predicted, patient, square, level) if ordinal else not_ordered,
-        hand_till=hand_till(truth, scores, patient, fold, level),
+        hand_till=hand_till(truth, scores, patient, fold, level)
+        if k <= MANY_CLASSES
+        else undefined(
+            f"{k} classes make {k * (k - 1) // 2} pairs: it is computed for up to {MANY_CLASSES} "
+            f"classes",
+            n=truth.size,
+        ),
+        top_k={str(n): top_k_accuracy(truth, scores, patient, n, level) for n in TOP_K}
+        if k > max(TOP_K)
+        else None,
+        detailed=list(detailed_classes(units)) if k > MANY_CLASSES else None,
         per_class=[
             ClassFigures(
                 name,

@@ -4,6 +4,7 @@ every bootstrap replicate.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,29 +14,33 @@ from medres.evaluate.results import TwoRates
 from medres.evaluate.scores.sample import Counts, Float64Array, Sample, rank_counts
 from medres.evaluate.statistics.bootstrap import (
     ENOUGH_FOR_PERCENTILES,
+    Statistic,
     coarsened,
     percentile_estimate,
     resampled,
     score_limits,
 )
+from medres.evaluate.statistics.clusters import degrees, t_quantile
 from medres.evaluate.statistics.estimate import Estimate
-from medres.evaluate.statistics.intervals import degrees, t_quantile
 
 
-def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRates:
+def optimism_corrected(
+    sample: Sample,
+    level: float,
+    replicates: int,
+    draws: Mapping[str, Float64Array] | None = None,
+) -> TwoRates:
     """Sensitivity and specificity at Youden's point minus the optimism (Harrell 1996); the interval
     is shifted by it (Noma 2021).
 
     The optimism is the mean over replicates of the rate at the replicate's own Youden point in the
     replicate, minus the rate at that same threshold in the original sample. Needs both classes.
+    draws: of `bootstrap_statistics`, if they exist already.
     """
     coarse = coarsened(sample)
     original = rank_counts(coarse.label, coarse.score)
-    draws = resampled(
-        coarse,
-        {"index": youden_index, "sensitivity": _sensitivity, "specificity": _specificity},
-        replicates,
-    )
+    if draws is None:
+        draws = resampled(coarse, bootstrap_statistics(), replicates)
     defined = ~np.isnan(draws["index"])
     index = draws["index"][defined].astype(np.int64)
     in_original = {
@@ -51,6 +56,11 @@ def optimism_corrected(sample: Sample, level: float, replicates: int) -> TwoRate
         value = min(1.0, max(0.0, apparent[name] - optimism))
         corrected[name] = _estimate(value, shifted, sample, name == "sensitivity", level)
     return TwoRates(corrected["sensitivity"], corrected["specificity"])
+
+
+def bootstrap_statistics() -> dict[str, Statistic]:
+    """What the bootstrap of `optimism_corrected` computes of each draw."""
+    return {"index": youden_index, "sensitivity": _sensitivity, "specificity": _specificity}
 
 
 def _estimate(

@@ -4,7 +4,7 @@ reverse).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -20,8 +20,8 @@ from medres.evaluate.statistics.bootstrap import (
     resampled,
     score_limits,
 )
+from medres.evaluate.statistics.clusters import degrees, t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import degrees, t_quantile
 
 Range = tuple[str, float, float]  # axis ("specificity" or "sensitivity"), low, high
 RANGES: tuple[Range, ...] = (("specificity", 0.8, 1.0), ("sensitivity", 0.8, 1.0))
@@ -61,11 +61,25 @@ def specificity_at(counts: Counts, sensitivity: float) -> float:
     return 1.0 - float(counts.fp[allowed].min()) / counts.n_negative
 
 
+def bootstrap_statistics(
+    sample: Sample, ranges: tuple[Range, ...] = RANGES
+) -> dict[str, Statistic]:
+    """What the bootstrap of `partial_auc_report` computes of each draw."""
+    smaller = min(sample.effective_patients(True), sample.effective_patients(False))
+    plotted = _plotted_statistics(sample, ranges) if smaller < ENOUGH_FOR_PERCENTILES else {}
+    return {**_statistics(ranges), **plotted}
+
+
 def partial_auc_report(
-    sample: Sample, level: float, replicates: int, ranges: tuple[Range, ...] = RANGES
+    sample: Sample,
+    level: float,
+    replicates: int,
+    ranges: tuple[Range, ...] = RANGES,
+    draws: Mapping[str, Float64Array] | None = None,
 ) -> tuple[list[PartialAuc], list[RateAtFixed]]:
     """Partial areas over `ranges`, and rates at a fixed value of the other (FIXED), with percentile
-    intervals over patients, or score intervals if the smaller class has few of them.
+    intervals over patients, or score intervals if the smaller class has few of them. draws: of
+    `bootstrap_statistics`, if they exist already.
     """
     if sample.n_positive == 0 or sample.n_negative == 0:
         null = undefined("one class only", n=sample.label.size)
@@ -74,7 +88,8 @@ def partial_auc_report(
     smaller = min(sample.effective_patients(True), sample.effective_patients(False))
     statistics = _statistics(ranges)
     plotted = _plotted_statistics(sample, ranges) if smaller < ENOUGH_FOR_PERCENTILES else {}
-    draws = resampled(coarsened(sample), {**statistics, **plotted}, replicates)
+    if draws is None:
+        draws = resampled(coarsened(sample), {**statistics, **plotted}, replicates)
     quantile = t_quantile(level, degrees(smaller))
     estimates = {}
     for name, statistic in statistics.items():

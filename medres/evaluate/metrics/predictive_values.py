@@ -9,11 +9,19 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from medres.evaluate.scores.sample import Int64Array, compact_codes
+from medres.evaluate.scores.sample import Int64Array, compact_codes, effective_number
+from medres.evaluate.statistics.clusters import (
+    MIN_EFFECTIVE,
+    WHY_TOO_FEW,
+    few_effective,
+    fewest_effective,
+    t_quantile,
+)
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import logit_interval, normal_quantile, t_quantile
+from medres.evaluate.statistics.intervals import log_ratio_variance, logit_interval, normal_quantile
 
 Bools = NDArray[np.bool_]
+ZERO_VARIANCE = "the estimated variance is zero: no interval of this kind"
 
 
 def predictive_values(
@@ -23,8 +31,8 @@ def predictive_values(
 
     If a cell is empty, the interval (not the estimate) uses counts with z^2/2 added to each cell.
     If a patient has several units, the variance is the sandwich variance of the log odds,
-    clustered by patient, with t on (patients
-    - 1) degrees of freedom.
+    clustered by patient, with t on (patients - 1) degrees of freedom, or as in
+    `clustered_variance` if patients have different numbers of units.
     """
     odds = prevalence / (1.0 - prevalence)
     return (
@@ -49,20 +57,23 @@ def _predictive(
     if groups < 2:
         return Estimate(point, why="all units come from one patient: no interval", n_clusters=1)
     quantile = t_quantile(level, groups - 1) if clustered else normal_quantile(level)
-    method = "logit (Mercaldo 2007)"
+    method, why = "logit (Mercaldo 2007)", None
+    sizes = [np.bincount(cluster[members]) for members in (of, ~of)]
+    effective = fewest_effective(sizes) if clustered else None
+    if effective is not None and effective < MIN_EFFECTIVE:
+        return Estimate(point, why=WHY_TOO_FEW, n=n1 + n0, n_clusters=groups)
+    variance: float | None
     if k1 in (0, n1) or k0 in (0, n0):
-        log_ratio, variance = _adjusted(hit, of, cluster, normal_quantile(level) ** 2 / 2.0)
+        log_ratio, variance = _adjusted(hit, of, sizes, normal_quantile(level) ** 2 / 2.0)
         method = "adjusted logit (Mercaldo 2007)"
     elif clustered:
-        log_ratio = math.log((k1 / n1) / (k0 / n0))
-        by_patient = np.bincount(cluster, np.where(of, (hit - k1 / n1) / k1, -(hit - k0 / n0) / k0))
-        variance = groups / (groups - 1) * float(by_patient @ by_patient)
+        found = log_ratio_variance(hit, of, cluster)
+        log_ratio, variance, why = math.log((k1 / n1) / (k0 / n0)), found.variance, found.why
+        quantile = found.quantile(level)
     else:
         log_ratio, variance = math.log((k1 / n1) / (k0 / n0)), 1 / k1 - 1 / n1 + 1 / k0 - 1 / n0
-    if variance < 1e-24:
-        return Estimate(
-            point, why="the estimated variance is zero: no interval of this kind", n=n1 + n0
-        )
+    if variance is None or variance < 1e-24:
+        return Estimate(point, why=why or ZERO_VARIANCE, n=n1 + n0)
     center = 1.0 / (1.0 + math.exp(-log_ratio) / odds)
     low, high = logit_interval(center, math.sqrt(variance) * center * (1.0 - center), quantile)
     return Estimate(
@@ -74,16 +85,18 @@ def _predictive(
         method + (", patients as clusters" if clustered else ""),
         n=n1 + n0,
         n_clusters=groups if clustered else None,
+        effective_patients=effective,
+        flag=None if effective is None else few_effective(effective),
     )
 
 
-def _adjusted(hit: Bools, of: Bools, cluster: Int64Array, shift: float) -> tuple[float, float]:
+def _adjusted(hit: Bools, of: Bools, sizes: list[Int64Array], shift: float) -> tuple[float, float]:
     """Log ratio of the two hit rates and its variance, with `shift` added to each cell; a class
-    counts its patients.
+    counts its (effective) patients.
     """
     log_ratio, variance = 0.0, 0.0
-    for sign, members in ((1.0, of), (-1.0, ~of)):
-        n = float(np.unique(cluster[members]).size)
+    for sign, members, size in ((1.0, of, sizes[0]), (-1.0, ~of, sizes[1])):
+        n = effective_number(size)
         k = float(hit[members].mean()) * n + shift
         n += 2.0 * shift
         log_ratio += sign * math.log(k / n)

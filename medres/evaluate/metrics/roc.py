@@ -13,8 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medres.evaluate.results import Curve
-from medres.evaluate.scores.sample import Counts, Float64Array, Int64Array, Sample
-from medres.evaluate.statistics.intervals import degrees
+from medres.evaluate.scores.sample import (
+    Counts,
+    Float64Array,
+    Int64Array,
+    Sample,
+    effective_number,
+)
+from medres.evaluate.statistics.clusters import degrees
 
 MAX_CURVE_POINTS = 400
 
@@ -90,7 +96,7 @@ def placements(
 
 
 def _placements(sample: Sample, groups: int, patient_weighted: bool) -> Placements:
-    order = np.argsort(sample.score)
+    order = sample.ascending
     score, label, patient = sample.score[order], sample.label[order], sample.patient[order]
     tie = np.cumsum(np.append(False, score[1:] != score[:-1]))
     per_positive = by_group(patient, label, groups)
@@ -154,25 +160,38 @@ def leverage_covariance(models: list[Placements]) -> Float64Array:
     return a @ a.T + b @ b.T + first.n_clusters / (first.n_clusters - 1) * (cross + cross.T)
 
 
-def unequal_df(models: list[Placements], sample: Sample) -> float:
-    """Degrees of freedom of the `leverage_covariance` of an AUC, or of the difference of two: of a
-    sum of a part from the patients of each class, with Kish's effective number - 1 degrees in each
-    (Satterthwaite 1946).
+def unequal_df(models: list[Placements]) -> float:
+    """Satterthwaite's degrees of freedom (1946) of the `leverage_covariance` of an AUC, or of the
+    difference of two on the same units.
     """
-    first = models[0]
-    sides = (
-        ([m.positive for m in models], first.share_positive, True),
-        ([m.negative for m in models], first.share_negative, False),
-    )
-    by_class = []
-    for deviations, share, label in sides:
+    return satterthwaite(class_parts(models))
+
+
+def class_parts(models: list[Placements]) -> list[tuple[float, float]]:
+    """The parts of a `leverage_covariance` from the patients of each class, with Kish's effective
+    number of them - 1 degrees of freedom each.
+    """
+    first, parts = models[0], []
+    for deviations, share in (
+        ([m.positive for m in models], first.share_positive),
+        ([m.negative for m in models], first.share_negative),
+    ):
         deviation = deviations[0] - (deviations[1] if len(models) > 1 else 0.0)
         part = float(deviation @ (deviation / (1.0 - share)))
-        by_class.append((part, degrees(sample.effective_patients(label))))
-    spread = sum(part * part / df for part, df in by_class)
+        parts.append((part, degrees(effective_number(share))))
+    return parts
+
+
+def satterthwaite(parts: list[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of variances with so many degrees each (Satterthwaite 1946).
+
+    >>> satterthwaite([(1.0, 9.0), (1.0, 9.0)]), satterthwaite([(1.0, 9.0), (0.0, 1.0)])
+    (18.0, 9.0)
+    """
+    spread = sum(part * part / df for part, df in parts)
     if spread <= 0.0:
-        return min(df for _, df in by_class)
-    return sum(part for part, _ in by_class) ** 2 / spread
+        return min(df for _, df in parts)
+    return sum(part for part, _ in parts) ** 2 / spread
 
 
 def influence(model: Placements) -> Float64Array:

@@ -23,3 +23,17 @@ def roc_band(sample: Sample, level: float) -> RocBand | None:
         for label in (True, False)
     )
     return RocBand(level, min(1.0, sensitivity), min(1.0, specificity), METHOD)
+
+
+def band_edge(xs: list[float], ys: list[float], band: RocBand) -> tuple[list[float], list[float]]:
+    """The polygon between the curve moved up and to the left, and down and to the right."""
+    upper = [(0.0, min(1.0, band.sensitivity))] + [
+        (max(0.0, x - band.specificity), min(1.0, y + band.sensitivity))
+        for x, y in zip(xs, ys, strict=True)
+    ]
+    lower = [
+        (min(1.0, x + band.specificity), max(0.0, y - band.sensitivity))
+        for x, y in zip(xs, ys, strict=True)
+    ] + [(1.0, max(0.0, 1.0 - band.sensitivity))]
+    edge = [*upper, (1.0, 1.0), *reversed(lower), (min(1.0, band.specificity), 0.0), (0.0, 0.0)]
+    return [x for x, _ in edge], [y for _, y in edge]

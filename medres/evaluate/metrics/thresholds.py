@@ -27,7 +27,7 @@ import numpy as np
 
 from medres.errors import EvaluationError
 from medres.evaluate.results import Origin, ThresholdSource
-from medres.evaluate.scores.ids import shared_ids
+from medres.evaluate.scores.ids import shared_ids, uncertain
 from medres.evaluate.scores.sample import Counts, Int64Array, Sample
 from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
@@ -269,18 +269,11 @@ def check_tune(tune: Table, table: Table) -> tuple[list[str], dict[str, str]]:
                 "rows: split by patient, or leave out --tune",
                 code="split_leak",
             )
-        if shared.similar:
-            unchecked[level] = (
-                f"{shared.similar} {level} ID{'s' if shared.similar > 1 else ''} of the tune table "
-                "may be in the scores table too, because only case or leading zeros differ"
-            )
-        elif not shared.comparable:
-            unchecked[level] = (
-                f"the {level} IDs of one table are numbers and those of the other are not, so "
-                "equal IDs may not be recognized"
-            )
-        else:
+        why = uncertain(shared, level, "the tune table", "the scores table")
+        if why is None:
             disjoint.append(level)
+        else:
+            unchecked[level] = why
     return disjoint, unchecked
 
 

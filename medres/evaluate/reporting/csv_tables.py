@@ -99,8 +99,9 @@ def _estimates(value: object, path: str) -> Iterator[tuple[str, Estimate]]:
         for member in fields(value):
             name = "" if "inline" in member.metadata else member.name
             yield from _estimates(getattr(value, member.name), f"{path}.{name}".strip("."))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
+    elif isinstance(value, list | dict):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for i, item in items:
             yield from _estimates(item, f"{path}.{i}")
 
 

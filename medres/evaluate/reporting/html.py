@@ -77,9 +77,12 @@ def page(report: Report, pictures: Pictures | None = None) -> str:
 
 
 def embedded(report: Report, pictures: Pictures | None = None) -> str:
-    """The page in an iframe, for a notebook: its style does not affect the notebook."""
+    """The page in an iframe, for a notebook: its style does not affect the notebook. The frame may
+    run the script of the page and save its figures, and nothing else.
+    """
     text = escape(page(report, pictures))
-    return f'<iframe sandbox="allow-scripts" width="100%" height="900" srcdoc="{text}"></iframe>'
+    allowed = "allow-scripts allow-downloads"
+    return f'<iframe sandbox="{allowed}" width="100%" height="900" srcdoc="{text}"></iframe>'
 
 
 def format_number(value: float | None, digits: int = 3) -> str:
@@ -204,7 +207,7 @@ def _overlays(name: str, finding: Finding, report: Report) -> list[JsonObject]:
         (f"{row.column}: {row.level}", row.n_positive, row.n, row.counts)
         for row in finding.subgroups
     ] + [
-        (row.b, row.n_positive, row.n_common, row.b_counts)
+        (row.b, row.n_positive, row.b_size, row.b_counts)
         for row in report.comparisons
         if row.finding == name
     ]
@@ -285,8 +288,8 @@ def _other_models(name: str, report: Report) -> list[OtherCurve]:
     curves = []
     for row in report.comparisons:
         counts, positive = row.b_counts, row.n_positive
-        if row.finding == name and counts is not None and positive and row.n_common > positive:
-            xs = [0.0, *(v / (row.n_common - positive) for v in counts.fp)]
+        if row.finding == name and counts is not None and positive and row.b_size > positive:
+            xs = [0.0, *(v / (row.b_size - positive) for v in counts.fp)]
             curves.append(OtherCurve(row.b, xs, [0.0, *(v / positive for v in counts.tp)]))
     return curves
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from medres.evaluate.metrics.roc_band import band_edge
 from medres.evaluate.reporting.narrative import interval, percent
 from medres.evaluate.results import CalibrationCurves, Curve, DecisionCurve, Histogram, RocBand
 from medres.evaluate.schema import Finding
@@ -47,7 +48,7 @@ def roc(
     axes.grid(fractions(), fractions(), "1 − specificity", "sensitivity")
     xs, ys = [0.0, *(v / negative for v in counts.fp)], [0.0, *(v / positive for v in counts.tp)]
     if band is not None:
-        axes.polygon(*_band_edge(xs, ys, band), "band")
+        axes.polygon(*band_edge(xs, ys, band), "band")
     axes.segment(0, 0, 1, 1, "chance")
     axes.line(xs, ys, "curve")
     for i, other in enumerate(others):
@@ -74,20 +75,6 @@ def roc(
     if finding.auc.bounds is not None:
         axes.text(0.98, 0.02, interval(finding.auc), "note", "end")
     return axes.render()
-
-
-def _band_edge(xs: list[float], ys: list[float], band: RocBand) -> tuple[list[float], list[float]]:
-    """The polygon between the curve moved up and to the left, and down and to the right."""
-    upper = [(0.0, min(1.0, band.sensitivity))] + [
-        (max(0.0, x - band.specificity), min(1.0, y + band.sensitivity))
-        for x, y in zip(xs, ys, strict=True)
-    ]
-    lower = [
-        (min(1.0, x + band.specificity), max(0.0, y - band.sensitivity))
-        for x, y in zip(xs, ys, strict=True)
-    ] + [(1.0, max(0.0, 1.0 - band.sensitivity))]
-    edge = [*upper, (1.0, 1.0), *reversed(lower), (min(1.0, band.specificity), 0.0), (0.0, 0.0)]
-    return [x for x, _ in edge], [y for _, y in edge]
 
 
 def precision_recall(finding: Finding, counts: Curve) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medres.errors import EvaluationError
+from medres.evaluate.metrics.roc_band import band_edge
+from medres.evaluate.reporting.narrative import interval
 from medres.evaluate.schema import Curves, Finding, Report
 from medres.evaluate.serialization import JsonObject, from_plain
 from medres.evaluate.statistics.estimate import Estimate
@@ -25,7 +27,8 @@ BLUE, ORANGE, GRAY = "#0072b2", "#d55e00", "#6b7280"
 
 
 def plot_roc(finding: Finding | JsonObject, ax: Axes | None = None) -> Axes:
-    """ROC curve with the operating points and their intervals; triangles: human readers.
+    """ROC curve with the operating points and their intervals; triangles: human readers; shaded:
+    the simultaneous confidence band of the whole curve.
 
     Raises EvaluationError (code no_curve) if a class is missing.
     """
@@ -35,7 +38,11 @@ def plot_roc(finding: Finding | JsonObject, ax: Axes | None = None) -> Axes:
     ax.plot([0, 1], [0, 1], "--", color=GRAY, lw=0.8)
     fpr = np.array([0, *counts.fp]) / finding.n_negative
     tpr = np.array([0, *counts.tp]) / finding.n_positive
-    ax.plot(fpr, tpr, color=BLUE, label=f"AUC {finding.auc.estimate:.3f}")
+    if curves.band is not None:
+        edge = band_edge(fpr.tolist(), tpr.tolist(), curves.band)
+        label = f"simultaneous {100 * curves.band.level:g}% band"
+        ax.fill(*edge, color=BLUE, alpha=0.12, lw=0, label=label)
+    ax.plot(fpr, tpr, color=BLUE, label=_value_with_interval("AUC", finding.auc))
     for point in finding.operating_points:
         se, sp = point.rates.sensitivity, point.rates.specificity
         if se.estimate is not None and sp.estimate is not None:
@@ -46,12 +53,13 @@ def plot_roc(finding: Finding | JsonObject, ax: Axes | None = None) -> Axes:
         se, sp = reader.sensitivity, reader.specificity
         if se.estimate is not None and sp.estimate is not None:
             ax.plot(1 - sp.estimate, se.estimate, "^", color=ORANGE, ms=5)
-    ax.legend(loc="lower right", frameon=False)
+    ax.legend(loc="lower right", frameon=False, fontsize="small")
     return ax
 
 
 def plot_precision_recall(finding: Finding | JsonObject, ax: Axes | None = None) -> Axes:
-    """Precision against recall in steps; the dashed line is the share of positives.
+    """Precision against recall in steps; the dashed line is the share of positives; the average
+    precision with its interval, unless the sample is case-control.
 
     Raises EvaluationError (code no_curve) if a class is missing.
     """
@@ -60,8 +68,12 @@ def plot_precision_recall(finding: Finding | JsonObject, ax: Axes | None = None)
     tp, fp = np.array(curves.counts.tp), np.array(curves.counts.fp)
     precision = tp / (tp + fp)
     recall = tp / finding.n_positive
-    ax.step([0, *recall], [precision[0], *precision], where="pre", color=BLUE)
+    average = finding.average_precision
+    label = None if average.estimate is None else _value_with_interval("AP", average)
+    ax.step([0, *recall], [precision[0], *precision], where="pre", color=BLUE, label=label)
     ax.axhline(finding.n_positive / finding.n, ls="--", color=GRAY, lw=0.8)
+    if label is not None:
+        ax.legend(loc="best", frameon=False, fontsize="small")
     return ax
 
 
@@ -212,6 +224,12 @@ def _square(ax: Axes | None, xlabel: str, ylabel: str) -> Axes:
     ax = _axis(ax)
     ax.set(xlim=(0, 1), ylim=(0, 1.005), xlabel=xlabel, ylabel=ylabel, aspect="equal")
     return ax
+
+
+def _value_with_interval(name: str, estimate: Estimate) -> str:
+    """Such as "AUC 0.842 (95% CI 0.790 to 0.883)"."""
+    text = f"{name} {estimate.estimate:.3f}"
+    return text if estimate.bounds is None else f"{text} ({interval(estimate)})"
 
 
 def _arms(estimate: Estimate, *, mirrored: bool = False) -> Any:

@@ -36,8 +36,8 @@ def _units(report: Report) -> list[str]:
         )
         if any(f.effective_positive_patients is not None for f in report.findings.values()):
             sentences.append(
-                "Because patients contributed different numbers of units, intervals of the AUC, "
-                "sensitivity and specificity use Kish's effective number of patients (1965), a "
+                "Because patients contributed different numbers of units, intervals that are not "
+                "from a bootstrap use Kish's effective number of patients (1965), a "
                 "variance that allows for the leverage of large patients (Bell & McCaffrey 2002) "
                 "and Student's t with Satterthwaite's degrees of freedom (1946)."
             )
@@ -171,13 +171,30 @@ def _several(report: Report) -> list[str]:
             "reported; for balanced accuracy and Cohen's kappa, intervals by the delta method over "
             "patients. The AUC over pairs of classes is that of Hand & Till (2001)."
         )
-    if report.comparisons:
+    paired = [row for row in report.comparisons if not row.unpaired]
+    unpaired = [row for row in report.comparisons if row.unpaired]
+    if paired:
         sentences.append(
             "Models were compared on the same images by the paired test of DeLong et al. "
             "(clustered by patient if patients contributed several units), with Holm's adjustment "
             "over all comparisons."
         )
-    if any(comparison.rates is not None for comparison in report.comparisons):
+    if unpaired:
+        sentences.append(
+            "AUCs of different patients were compared by the unpaired test of DeLong et al. "
+            "(clustered by patient if patients contributed several units), by Student's t with "
+            "Satterthwaite's degrees of freedom (1946)"
+            + (", with Holm's adjustment over all comparisons." if not paired else ".")
+        )
+    if any(row.rates is not None for row in unpaired):
+        sentences.append(
+            "Sensitivities and specificities of different patients at a threshold declared for "
+            "both models were compared by Newcombe's interval (1998, method 10) and the chi-square "
+            "test (Fisher's exact test if fewer than 5 units were expected in a cell), or, for "
+            "clustered data, by both with effective numbers of units (Rao & Scott 1992); these "
+            "p-values are not adjusted."
+        )
+    if any(row.rates is not None for row in paired):
         sentences.append(
             "Sensitivity and specificity at a threshold declared for both models were compared by "
             "Tango's score interval (1998) and McNemar's test (exact with fewer than 25 discordant "

@@ -10,8 +10,8 @@ from medres.evaluate.reporting.calibration_warnings import calibration_warnings
 from medres.evaluate.results import OperatingPoint
 from medres.evaluate.schema import Finding, Headline, OtherUnit, Report, ReportWarning
 from medres.evaluate.scores.table import UNIT_PLURAL, unit_noun
+from medres.evaluate.statistics.clusters import FEW_EFFECTIVE
 from medres.evaluate.statistics.estimate import Estimate
-from medres.evaluate.statistics.intervals import FEW_EFFECTIVE
 from medres.tasks import task_named
 
 ENRICHED = 0.3
@@ -213,6 +213,12 @@ def _id_warnings(report: Report) -> Iterator[tuple[str, str]]:
             yield (
                 "not_disjoint",
                 f"It was not verified that the tuning data are independent: {why}.",
+            )
+    for source in sources.compared:
+        for why in (source.not_comparable or {}).values():
+            yield (
+                "not_disjoint",
+                f"It was not verified that {source.name!r} holds other patients: {why}.",
             )
 
 

@@ -110,3 +110,18 @@ def shared_ids(a: pd.Series, b: pd.Series) -> SharedIds:
     similar = sum(folded(text) in others for text in first - same)
     numbers = [np.mean([text.isdecimal() for text in ids]) for ids in (first, second)]
     return SharedIds(len(same), similar, sorted(numbers) != [0.0, 1.0])
+
+
+def uncertain(shared: SharedIds, level: str, table: str, other: str) -> str | None:
+    """Why it cannot be said that two tables share no ID of a level; None if it can."""
+    if shared.similar:
+        return (
+            f"{shared.similar} {level} ID{'s' if shared.similar > 1 else ''} of {table} may be in "
+            f"{other} too, because only case or leading zeros differ"
+        )
+    if not shared.comparable:
+        return (
+            f"the {level} IDs of one table are numbers and those of the other are not, so equal "
+            "IDs may not be recognized"
+        )
+    return None

@@ -44,9 +44,20 @@ class Sample:
         return self.n_patients < self.label.size
 
     @cached_property
+    def ascending(self) -> Int64Array:
+        """(n,) the rows in rising order of score; sorted once, since that takes long."""
+        return np.argsort(self.score)
+
+    @cached_property
     def counts(self) -> Counts:
         """Of all units, from the highest score down."""
-        return rank_counts(self.label, self.score)
+        return _ranked(self.label, self.score, self.ascending[::-1])
+
+    def with_patients(self, patient: Int64Array) -> Sample:
+        """The same units with other patients (n,)."""
+        out = Sample(self.label, self.score, patient, self.fold)
+        vars(out)["ascending"] = self.ascending  # fills the cached property
+        return out
 
     def patients_with(self, label: bool) -> int:
         """Patients with at least one unit of that label."""
@@ -121,7 +132,11 @@ def rank_counts(label: NDArray[np.bool_], score: Float64Array) -> Counts:
     >>> counts.threshold.tolist(), counts.tp.tolist(), counts.fp.tolist()
     ([0.9, 0.5], [1, 2], [0, 1])
     """
-    order = np.argsort(-score, kind="stable")
+    return _ranked(label, score, np.argsort(-score, kind="stable"))
+
+
+def _ranked(label: NDArray[np.bool_], score: Float64Array, order: Int64Array) -> Counts:
+    """`rank_counts` with the rows in falling order of score."""
     sorted_score, sorted_label = score[order], label[order]
     last_of_tie = np.flatnonzero(np.append(sorted_score[1:] != sorted_score[:-1], True))
     tp = np.cumsum(sorted_label, dtype=np.int64)[last_of_tie]

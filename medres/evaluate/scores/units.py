@@ -139,7 +139,8 @@ def _units(
         refused = refused[first]
     rows = columns.iloc[first].reset_index(drop=True)
     if pooled:
-        rows = rows.assign(**{c: _constant(columns[c], rows[c], code) for c in columns.columns})
+        varying = [c for c in columns.columns if c != unit]
+        rows = rows.assign(**{c: _constant(columns[c], rows[c], code) for c in varying})
     has_patient = "patient" in columns.columns
     if has_patient and pooled and (rows["patient"] == MIXED).any():
         raise EvaluationError(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         resampled,
         score_limits,
     )
+    from medres.evaluate.statistics.clusters import t_quantile
     from medres.evaluate.statistics.estimate import Estimate, undefined
     from medres.evaluate.statistics.intervals import (
         likelihood_ratio,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         mean_in_unit_range,
         normal_quantile,
         proportion_estimate,
-        t_quantile,
     )
 
 __all__, __getattr__, __dir__ = lazy_exports(
@@ -29,8 +29,9 @@ __all__, __getattr__, __dir__ = lazy_exports(
     {
         "medres.evaluate.statistics.bootstrap": "Statistic percentile_estimate replicates_for "
         "resampled score_limits",
+        "medres.evaluate.statistics.clusters": "t_quantile",
         "medres.evaluate.statistics.estimate": "Estimate undefined",
         "medres.evaluate.statistics.intervals": "likelihood_ratio logit_interval "
-        "mean_in_unit_range normal_quantile proportion_estimate t_quantile",
+        "mean_in_unit_range normal_quantile proportion_estimate",
     },
 )

@@ -179,8 +179,7 @@ def coarsened(sample: Sample) -> Sample:
     """
     if sample.label.size <= MAX_STEPS:
         return sample
-    order = np.argsort(sample.score, kind="stable")
-    score = sample.score[order]
+    score = sample.score[sample.ascending]
     if np.count_nonzero(score[1:] != score[:-1]) < MAX_STEPS:
         return sample
     lowest = score[np.arange(MAX_STEPS) * score.size // MAX_STEPS]

@@ -12,19 +12,22 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from medres.evaluate.scores.sample import Float64Array, Int64Array, compact_codes, effective_number
+from medres.evaluate.statistics.clusters import (
+    ClusteredVariance,
+    by_class_and_patient,
+    clustered_variance,
+    degrees,
+    few_effective,
+    t_quantile,
+)
 from medres.evaluate.statistics.estimate import Estimate, undefined
 
-FEW_EFFECTIVE = 10  # patients; below it, an interval from unequal clusters is flagged
-MIN_DF = 0.1  # of Student's t; below it the quantile overflows
+MAX_LOG_HALF_WIDTH = 50.0  # of a ratio; above it an interval says nothing
 
 
 def normal_quantile(level: float) -> float:
     """Two-sided standard normal quantile: 1.96 at level .95."""
     return float(stats.norm.ppf(0.5 + level / 2.0))
-
-
-def t_quantile(level: float, df: float) -> float:
-    return float(stats.t.ppf(0.5 + level / 2.0, df))
 
 
 def wilson(k: float, n: float, quantile: float) -> tuple[float, float]:
@@ -96,16 +99,6 @@ def proportion_estimate(
     )
 
 
-def few_effective(patients: float) -> str | None:
-    """The flag of an interval from so few effective patients that its coverage is not assured."""
-    return f"fewer than {FEW_EFFECTIVE} effective patients" if patients < FEW_EFFECTIVE else None
-
-
-def degrees(patients: float) -> float:
-    """Degrees of freedom of Student's t for this (effective) number of patients."""
-    return max(patients - 1.0, MIN_DF)
-
-
 def design_effect(hit: Float64Array, cluster: Int64Array) -> float:
     """Variance of a clustered proportion divided by the binomial variance, at least 1; n / Kish's
     number of patients at 0 and 100 %. A patient's squared deviation is divided by 1 - its share of
@@ -121,21 +114,29 @@ def design_effect(hit: Float64Array, cluster: Int64Array) -> float:
 
 
 def mean_in_unit_range(
-    value: Float64Array, patient: Int64Array, level: float, method: str
+    value: NDArray[np.float64],
+    patient: Int64Array,
+    level: float,
+    method: str,
+    label: NDArray[np.bool_] | None = None,
 ) -> Estimate:
     """Mean of per-unit values in 0..1 (Brier): patient-clustered standard error, interval on the
-    logit scale.
+    logit scale. label (n,): patients with different numbers of units are counted by class.
     """
     n, mean = int(value.size), float(value.mean())
     cluster, groups = compact_codes(patient)
     estimate = partial(Estimate, mean, level=level, n=n, n_clusters=groups)
     if groups < 2:
         return estimate(why="only one patient: no interval")
-    deviation = np.bincount(cluster, value - mean)
-    error = math.sqrt(groups / (groups - 1) * float(deviation @ deviation)) / n
-    if error == 0.0 or not 0.0 < mean < 1.0:
+    members = np.ones(n, dtype=bool) if label is None else label
+    parts, sizes = by_class_and_patient(members, cluster, (value - mean) / n)
+    found = clustered_variance(parts, sizes, of_all=True)
+    estimate = partial(estimate, effective_patients=found.effective_patients, flag=found.flag)
+    if found.variance is None:
+        return estimate(why=found.why)
+    if found.variance == 0.0 or not 0.0 < mean < 1.0:
         return estimate(why="the patients do not differ: no interval")
-    limits = logit_interval(mean, error, t_quantile(level, groups - 1))
+    limits = logit_interval(mean, math.sqrt(found.variance), found.quantile(level))
     return estimate(*limits, sided="two", method=method)
 
 
@@ -160,28 +161,39 @@ def likelihood_ratio(
             0.0, why="the log method needs a count above zero", method=method, n=n1 + n0
         )
     cluster, groups = compact_codes(patient)
-    if groups == label.size:
-        variance, quantile = 1 / k1 - 1 / n1 + 1 / k0 - 1 / n0, normal_quantile(level)
-    elif groups == 1:
-        return Estimate(
-            ratio, why="all units come from one patient: no interval", n=n1 + n0, n_clusters=1
-        )
-    else:
-        influence = np.where(label, (hit - k1 / n1) / k1, -(hit - k0 / n0) / k0)
-        by_patient = np.bincount(cluster, influence)
-        variance = groups / (groups - 1) * float(by_patient @ by_patient)
-        quantile, method = t_quantile(level, groups - 1), "log method, patients as clusters"
-    if variance <= 0.0:
+    clustered = groups < label.size
+    estimate = partial(Estimate, ratio, n=n1 + n0, n_clusters=groups if clustered else None)
+    if groups == 1:
+        return estimate(why="all units come from one patient: no interval")
+    variance: float | None = 1 / k1 - 1 / n1 + 1 / k0 - 1 / n0
+    quantile = normal_quantile(level)
+    if clustered:
+        found = log_ratio_variance(hit, label, cluster)
+        variance, quantile = found.variance, found.quantile(level)
+        method = "log method, patients as clusters"
+        estimate = partial(estimate, effective_patients=found.effective_patients, flag=found.flag)
+        if variance is None:
+            return estimate(why=found.why)
+    if variance is None or variance <= 0.0:
         return Estimate(
             ratio,
             why="the estimated variance is zero: every unit is on the same side of the threshold",
             n=n1 + n0,
         )
     half = quantile * math.sqrt(variance)
-    return Estimate(
-        ratio, ratio * math.exp(-half), ratio * math.exp(half), level, "two", method, n=n1 + n0,
-        n_clusters=groups if groups < label.size else None,
-    )  # fmt: skip
+    if half > MAX_LOG_HALF_WIDTH:
+        return estimate(why="the interval is too wide to be meaningful")
+    return estimate(ratio * math.exp(-half), ratio * math.exp(half), level, "two", method)
+
+
+def log_ratio_variance(
+    hit: NDArray[np.bool_], of: NDArray[np.bool_], cluster: Int64Array
+) -> ClusteredVariance:
+    """Variance of the log of P(hit | of) / P(hit | not of), for at least one hit on either side."""
+    k1, k0 = int((hit & of).sum()), int((hit & ~of).sum())
+    ones = (hit - k1 / int(of.sum())) / k1
+    zeros = (hit - k0 / int((~of).sum())) / k0
+    return clustered_variance(*by_class_and_patient(of, cluster, np.where(of, ones, -zeros)))
 
 
 def _expit(x: float) -> float:

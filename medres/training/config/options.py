@@ -5,8 +5,8 @@ in medres.training.config.recipe.
 
 from __future__ import annotations
 
-import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,18 +16,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_pipelines.augment import AugmentSpec, augmentation
 from data_pipelines.ingestion.manifest import Manifest
-from data_pipelines.kinds import image_kind
+from data_pipelines.kinds import SIGNED, image_kind
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
-from data_pipelines.runtime.atomic_files import file_sha256, write_atomic
+from data_pipelines.runtime.atomic_files import write_atomic
 from data_pipelines.runtime.field_errors import first_field_error
+from medres.backbones.variants import variant_name
+from medres.backbones.weights.cached_files import WeightsFile, weights_file
+from medres.backbones.weights.table import is_named
 from medres.errors import EvaluationError, TrainingError
 from medres.evaluate.metrics.thresholds import criterion
 from medres.training.config.recipe import Recipe
 from medres.training.config.recipe import recipe as recipe_of
+from medres.training.config.suggestions import unknown_setting
 
 DEFAULT_WINDOWS = ["lung", "mediastinum", "bone"]
 SMALL_SIDE = 64  # px, up to which the stem is "small"
 MAX_DIFFERENCES = 6  # named in a message
+OPTIONAL = ("monitor", "metrics")  # in config.json only where they are not the default
 
 
 class RunOptions(BaseModel):
@@ -40,16 +45,19 @@ class RunOptions(BaseModel):
     version, width: see medres.backbones.
     stem: None: "small" for images up to 64 px, otherwise "imagenet".
     windows: for CT only, names or (center, width) in HU; None: lung, mediastinum and bone.
-    weights: a file with initial weights (`load_pretrained`): model.keras of another run,
-        keras.applications, torchvision, RadImageNet, ...
-    scaling: the input scaling that these weights expect ("imagenet" or "caffe"), which is folded
-        into the stem; None: -1 to 1, as in medres models.
+    weights: "imagenet" or another name of `medres weights`, or a file with initial weights
+        (`load_pretrained`): model.keras of another run, keras.applications, torchvision, ...
+    scaling: the input scaling that the weights of a file expect ("imagenet" or "caffe"), which is
+        folded into the stem; None: -1 to 1, as in medres models.
     precision: "float32", "mixed_bfloat16", or "auto": the faster one in a short benchmark, where
         the machine supports bfloat16.
     calibration: of probabilities, on the tuning (validation) split.
     operating_points: criteria by name, for instance {"screening": "sensitivity:0.95"}; see
         medres.evaluate.metrics.thresholds.
     alpha: error rate of the conformal sets; 0: no conformal sets.
+    monitor: chooses the epoch that is saved, on the tuning (validation) split: "loss" (lowest),
+        "auc" (highest), or the name of a metric of `metrics` in medres.train; NAME:min or NAME:max
+        gives the direction where it is not known. Early stopping counts by it too.
     views: 5 adds test-time augmentation with four shifted copies of the image to the saved model
         (see medres.models.test_time_augmentation).
     """
@@ -64,12 +72,13 @@ class RunOptions(BaseModel):
     stem: str | None = None
     width: int | None = None
     windows: list[str | tuple[float, float]] | None = None
-    weights: Path | None = None
+    weights: str | Path | None = None
     scaling: Literal["imagenet", "caffe"] | None = None
     precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
     calibration: Literal["platt", "temperature", "none"] = "platt"
     operating_points: dict[str, str] = {}
     alpha: float = Field(0.1, ge=0, lt=1)
+    monitor: str = "loss"
     views: Literal[1, 5] = 1
 
 
@@ -79,7 +88,8 @@ def resolve_settings(
     """Options and recipe from a file or a mapping, with overrides (None: not overridden).
 
     Raises TrainingError (codes unknown_setting, bad_setting) for a key that is neither an option
-    nor a field of the recipe, and for a value that is not allowed.
+    nor a field of the recipe, and for a value that is not allowed. `recipe` may be the fields of a
+    recipe, as they stand in config.json.
 
     >>> options, recipe = resolve_settings({"recipe": "small", "seed": 4}, {"epochs": 30})
     >>> options.seed, recipe.name, recipe.epochs, recipe.batch_size
@@ -91,14 +101,9 @@ def resolve_settings(
     names = [name for name in [*RunOptions.model_fields, *Recipe.model_fields] if name != "name"]
     for key in merged:
         if key not in names:
-            similar = difflib.get_close_matches(str(key), names, 1)
-            raise TrainingError(
-                f"setting {key!r} is unknown: "
-                + (
-                    f"did you mean {similar[0]!r}?" if similar else f"use one of {', '.join(names)}"
-                ),
-                code="unknown_setting",
-            )
+            raise TrainingError(unknown_setting(str(key), names), code="unknown_setting")
+    if isinstance(merged.get("recipe"), Mapping):  # from JSON
+        merged["recipe"] = recipe_of("default", merged["recipe"])
     try:
         options = RunOptions.model_validate(
             {key: merged[key] for key in RunOptions.model_fields if key in merged}
@@ -162,11 +167,12 @@ def configuration(
 
     backbone: SHA-256 of the user's backbone, which replaces the variant.
     """
-    has_windows = image_kind(spec.kind).has_windows
+    kind = image_kind(spec.kind)
+    has_windows = kind.has_windows
     if options.windows is not None and not has_windows:
         raise TrainingError(
             f"setting windows: windows are for CT, and the images are of kind {spec.kind}: their "
-            f"window is already applied in the cache; remove the setting",
+            f"values are final in the cache; remove the setting",
             code="no_windows",
         )
     if (chosen.unfreeze or chosen.freeze_norm) and options.weights is None and backbone is None:
@@ -174,6 +180,13 @@ def configuration(
             f"recipe {chosen.name} freezes layers, but the model starts from random weights: give "
             f"--weights FILE, or choose another recipe",
             code="no_weights",
+        )
+    if options.scaling is not None and kind.input_scaling is not SIGNED:
+        raise TrainingError(
+            f"setting scaling: {kind.name} images enter the network with the scaling "
+            f"{kind.input_scaling.name!r}, and no other can be folded into the weights; remove the "
+            f"setting",
+            code="kind_scaling",
         )
     if options.scaling is not None and options.weights is None:
         raise TrainingError(
@@ -185,26 +198,48 @@ def configuration(
         "version": options.version,
         "width": options.width,
     }
-    network["stem"] = options.stem or (
-        "small" if max(spec.rows, spec.cols) <= SMALL_SIDE else "imagenet"
-    )
+    is_small = max(spec.rows, spec.cols) <= SMALL_SIDE and not is_named(options.weights)
+    network["stem"] = options.stem or ("small" if is_small else "imagenet")
     network["windows"] = (
         DEFAULT_WINDOWS if has_windows and options.windows is None else options.windows
     )
+    if kind.input_scaling is not SIGNED:
+        network["image_scaling"] = kind.input_scaling.name
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
     augment = spec.default_augmentation if chosen.augment == "auto" else chosen.augment
     augment_spec(chosen.model_copy(update={"augment": augment}), spec)
+    start = initial_weights(options, backbone)
+    if start is not None and start.input_scaling not in (None, network.get("image_scaling")):
+        network["input_scaling"] = start.input_scaling
     return {
         "schema": "medres.run/1",
         "model": network,
         "preprocess": spec.model_dump(),
         "recipe": chosen.model_copy(update={"augment": augment}).model_dump(),
         "seed": options.seed,
-        "weights_sha256": None if options.weights is None else file_sha256(options.weights),
+        "weights_sha256": None if start is None else start.sha256,
+        **({} if start is None else {"weights_source": start.source}),
         "scaling": options.scaling,
         "after": options.model_dump(include={"calibration", "operating_points", "alpha", "views"}),
     }
+
+
+def initial_weights(options: RunOptions, backbone: str | None) -> WeightsFile | None:
+    """The file of the weights from which a run starts, downloaded if it is one of the table; None
+    for random weights. Raises TrainingError (code no_weights), WeightsError.
+    """
+    if options.weights is None:
+        return None
+    if is_named(options.weights) and (backbone is not None or options.scaling is not None):
+        reason = (
+            "a backbone of your own has its own weights: give them to "
+            'medres.backbones.resnet(..., weights="imagenet")'
+            if backbone is not None
+            else "they bring their own scaling: remove the setting scaling"
+        )
+        raise TrainingError(f"weights {options.weights!r}: {reason}", code="bad_setting")
+    return weights_file(options.weights, variant_name(options.model))
 
 
 def augment_spec(chosen: Recipe, spec: PreprocessSpec) -> AugmentSpec:
@@ -234,11 +269,18 @@ def existing_config(out: Path) -> dict[str, Any]:
 def claim_run_folder(out: Path, config: dict[str, Any]) -> None:
     """Create `out` with config.json, or accept an existing run with the same configuration. Raises
     TrainingError (codes other_run, not_a_run) for any other folder.
+
+    An existing run whose number of epochs is lower, with otherwise equal settings, is continued:
+    its number goes into the list `continued` of config.json.
     """
     file, config = out / "config.json", json.loads(json.dumps(config, allow_nan=False))
     if file.exists():
         existing = existing_config(out)
-        if any(existing.get(key) != value for key, value in config.items()):
+        if raises_epochs(existing, config):
+            earlier = [*existing.get("continued", []), existing["recipe"]["epochs"]]
+            existing |= {"recipe": config["recipe"], "continued": earlier}
+            write_atomic(file, json.dumps(existing, indent=1).encode())
+        elif not _same_run(existing, config):
             raise TrainingError(
                 f"the existing run in {out} has different settings: "
                 f"{_differences(existing, config)}. Train into a new folder, or repeat the "
@@ -252,6 +294,51 @@ def claim_run_folder(out: Path, config: dict[str, Any]) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(file, json.dumps(config, indent=1).encode())
+
+
+def raises_epochs(existing: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is that of an existing run ({}: there is none) with more epochs."""
+    if not existing or existing["recipe"]["epochs"] >= config["recipe"]["epochs"]:
+        return False
+    return _same_run(
+        existing, json.loads(json.dumps(with_epochs(config, existing["recipe"]["epochs"])))
+    )
+
+
+def with_epochs(config: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """A configuration with another number of epochs."""
+    return {**config, "recipe": {**config["recipe"], "epochs": epochs}}
+
+
+def minutes(budget: float | str) -> float:
+    """A time budget in minutes, from minutes or from a text with s, m or h. Raises TrainingError
+    (code bad_setting).
+
+    >>> minutes("90s"), minutes("2h"), minutes(30)
+    (1.5, 120.0, 30.0)
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([smh]?)\s*", str(budget).lower())
+    if match is None or not 0 < float(match[1]) < 1e7:
+        raise TrainingError(
+            f"time budget: give minutes above 0, or a text such as 90s, 30m or 2h; received "
+            f"{str(budget)[:40]!r}",
+            code="bad_setting",
+        )
+    return float(match[1]) * {"s": 1 / 60, "m": 1.0, "h": 60.0, "": 1.0}[match[2]]
+
+
+def record_end(out: Path, stopped: Mapping[str, Any] | None) -> None:
+    """Write why a run ended early into its config.json, or remove what an earlier call wrote."""
+    config = existing_config(out)
+    if config.get("stopped") != stopped:
+        config.pop("stopped", None)
+        config |= {"stopped": stopped} if stopped else {}
+        write_atomic(out / "config.json", json.dumps(config, indent=1).encode())
+
+
+def _same_run(existing: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    names = {*config, *OPTIONAL}
+    return all(existing.get(name) == config.get(name) for name in names)
 
 
 def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -273,7 +360,7 @@ def _differences(existing: dict[str, Any], requested: dict[str, Any]) -> str:
     names = [
         name
         for name in sorted(before.keys() | after.keys())
-        if name.partition(".")[0] in requested and before.get(name) != after.get(name)
+        if name.partition(".")[0] in {*requested, *OPTIONAL} and before.get(name) != after.get(name)
     ]
     changes = [
         f"{name.removeprefix('recipe.').removeprefix('after.')} {_short(before.get(name))}, "

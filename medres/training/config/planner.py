@@ -20,6 +20,7 @@ import yaml
 
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.kinds import image_kind
+from medres.backbones.dense.variants import DENSENETS
 from medres.errors import TrainingError
 from medres.tasks import TASKS
 from medres.training.checks import check_classes
@@ -29,8 +30,21 @@ from medres.training.config.recipe import RECIPES
 UPDATES = 4000  # optimizer steps that a run should have, within 10 to 100 epochs
 # MiB of all layer outputs of one 224 x 224 image in float32, by variant (summed over the built
 # models); the gradients need the same again.
-OUTPUTS_224 = {"resnet18": 36, "resnet34": 53, "resnet50": 150}
-SMALL_STEM = 12  # factor for the small stem, which has no stride (measured at 28 px)
+OUTPUTS_224 = {
+    "resnet10": 28,
+    "resnet18": 36,
+    "resnet34": 53,
+    "resnet50": 150,
+    "resnet101": 227,
+    "resnet152": 316,
+    "densenet121": 195,
+    "densenet161": 362,
+    "densenet169": 234,
+    "densenet201": 300,
+    "densenet264": 408,
+}
+# Factors for the small stem, which has no stride (measured at 28 px, and at 224 px).
+SMALL_STEM, SMALL_STEM_DENSE = 12, 15
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,11 @@ class Rule:
 
 def always(fingerprint: Fingerprint, chosen: dict[str, Any]) -> bool:
     return True
+
+
+def is_dense(fingerprint: Fingerprint, chosen: dict[str, Any]) -> bool:
+    """Whether a DenseNet was requested."""
+    return chosen["model"] in DENSENETS
 
 
 def preset_name(fingerprint: Fingerprint, chosen: dict[str, Any]) -> str:
@@ -134,7 +153,9 @@ RULES: tuple[Rule, ...] = (
     Rule("model", always, "resnet50", "{images} training images"),
     Rule(
         "width",
-        lambda fingerprint, chosen: fingerprint.patients < 100,
+        lambda fingerprint, chosen: (
+            fingerprint.patients < 100 and not is_dense(fingerprint, chosen)
+        ),
         32,
         "{patients} training patients: half of the usual channels",
     ),
@@ -155,6 +176,14 @@ RULES: tuple[Rule, ...] = (
         always,
         "modern",
         "{images} training images: long schedule, averaged weights, stochastic depth",
+    ),
+    Rule(
+        "stochastic_depth",
+        lambda fingerprint, chosen: (
+            is_dense(fingerprint, chosen) and RECIPES[chosen["recipe"]].stochastic_depth > 0
+        ),
+        0.0,
+        "a DenseNet has no residual branches that could be left out",
     ),
     Rule(
         "class_weights",
@@ -221,19 +250,27 @@ class TrainingProposal:
         return "\n".join(parts) + "\n"
 
 
-def plan(manifest: Manifest, *, kind: str | None = None) -> TrainingProposal:
+def plan(
+    manifest: Manifest, *, kind: str | None = None, model: str | None = None
+) -> TrainingProposal:
     """A proposal for a work folder, with a reason for each setting.
 
-    kind: "radiograph" or "ct", required where the folder has both. Raises TrainingError (codes
-        several_kinds, no_labels).
+    kind: "radiograph" or "ct", required where the folder has both. model: a variant of which the
+        memory is known, such as "densenet121"; None: by the number of images and patients. Raises
+        TrainingError (codes several_kinds, no_labels, unknown_model).
     """
-    return plan_for(fingerprint(manifest, kind))
+    return plan_for(fingerprint(manifest, kind), model)
 
 
-def plan_for(fingerprint: Fingerprint) -> TrainingProposal:
-    """The proposal of the table for a fingerprint."""
-    chosen: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
+def plan_for(fingerprint: Fingerprint, model: str | None = None) -> TrainingProposal:
+    """The proposal of the table for a fingerprint, and for a model if one is requested."""
+    if model is not None and model not in OUTPUTS_224:
+        raise TrainingError(
+            f"model {model!r}: the memory that it needs is known for {', '.join(OUTPUTS_224)} only",
+            code="unknown_model",
+        )
+    chosen: dict[str, Any] = {} if model is None else {"model": model}
+    reasons: dict[str, str] = {} if model is None else {"model": "as requested"}
     for rule in RULES:
         if rule.setting not in chosen and rule.applies(fingerprint, chosen):
             value = rule.value
@@ -314,13 +351,9 @@ def batch_size_and_accumulation(
     the memory stays free.
     """
     recipe_size, side = RECIPES[chosen["recipe"]].batch_size, chosen["side"]
-    gib_per_image = (
-        2
-        * OUTPUTS_224[chosen["model"]]
-        / 1024
-        * (side / 224) ** 2
-        * (SMALL_STEM if side <= SMALL_SIDE else 1)
-    )
+    small_stem = SMALL_STEM_DENSE if is_dense(fingerprint, chosen) else SMALL_STEM
+    small_stem = small_stem if side <= SMALL_SIDE else 1
+    gib_per_image = 2 * OUTPUTS_224[chosen["model"]] / 1024 * (side / 224) ** 2 * small_stem
     fits = 2 ** int(math.log2(max(1.0, fingerprint.memory_gib / 2 / gib_per_image)))
     useful = 2 ** int(math.log2(max(4.0, fingerprint.images / 8)))
     size = min(recipe_size, fits, useful)

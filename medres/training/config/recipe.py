@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from data_pipelines.runtime.field_errors import first_field_error
 from medres.errors import TrainingError
+from medres.training.config.suggestions import unknown_setting
 
 POLICIES = ("ignore", "zero", "one", "soft")
 
@@ -31,7 +32,8 @@ class Recipe(BaseModel):
     ema: momentum of the moving average of weights and norm statistics, which is then evaluated and
         saved; 0: no average. It starts low: min(ema, (1 + n) / (10 + n)) at update n.
     augment: a name of data_pipelines.augment.PRESETS, or "auto": chest_xray for radiographs,
-        ct_slice for CT slices and stacks, ct_volume for volumes.
+        ct_slice for CT slices and stacks, ct_volume for volumes; mr_slice and mr_volume likewise;
+        natural for color pictures.
     mixup, cutmix: alpha of Beta(alpha, alpha) by which pairs of images are mixed (Zhang et al.
         2018) or pasted into each other (Yun et al. 2019); 0: as in the augmentation preset.
     smoothing: label smoothing s: 1 becomes 1 - s/2 and 0 becomes s/2 (for classes, s is divided
@@ -126,6 +128,19 @@ RECIPES: dict[str, Recipe] = {
         batch_size=128,
         epochs=90,
     ),
+    # He et al. 2016, section 4.2, in a shortened form: 64,000 updates there are 164 epochs of the
+    # 50,000 images of CIFAR-10.
+    "cifar": Recipe(
+        name="cifar",
+        optimizer="sgd",
+        learning_rate=0.1,
+        weight_decay=1e-4,
+        schedule="steps",
+        warmup=0.0,
+        batch_size=128,
+        epochs=30,
+        augment="cifar",
+    ),
     # After "ResNet strikes back" (Wightman et al. 2021), for thousands of images rather than a
     # million.
     "modern": Recipe(
@@ -187,11 +202,13 @@ def recipe(
     changed = {
         key: value for key, value in {**(changes or {}), **overrides}.items() if value is not None
     }
+    if unknown := [key for key in changed if key not in Recipe.model_fields]:
+        raise TrainingError(
+            "recipe: " + unknown_setting(str(unknown[0]), list(Recipe.model_fields)),
+            code="bad_setting",
+        )
     try:
         return Recipe.model_validate(base.model_dump() | changed)
     except ValidationError as error:
-        problem = first_field_error(error)
-        is_field = problem.field.split(".")[0] in {"", *Recipe.model_fields}
-        hint = "" if is_field else f"; the fields are {', '.join(Recipe.model_fields)}"
-        sentence = problem.sentence("recipe: setting") + hint
+        sentence = first_field_error(error).sentence("recipe: setting")
         raise TrainingError(sentence, code="bad_setting") from None

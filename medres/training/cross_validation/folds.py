@@ -42,8 +42,9 @@ from medres.evaluate.scores.units import AnalysisUnits, to_units
 from medres.inference.scoring import score_split
 from medres.progress import Bars, ProgressReporter
 from medres.tasks import task_named
-from medres.training.config.options import read_config, resolve_settings
+from medres.training.config.options import existing_config, read_config, resolve_settings
 from medres.training.cross_validation.ensemble import save_ensemble
+from medres.training.monitoring.best_epoch import saved_monitor
 from medres.training.tuning_metrics import units_auc
 
 
@@ -181,13 +182,14 @@ def standard_error(units: AnalysisUnits) -> float | None:
 
 
 def seed_summary(runs: list[FoldRun]) -> dict[str, Any]:
-    """The tuning loss and AUC of the best epoch of every run: a part of summary.json. The epoch was
-    selected by these values, so they are too optimistic for a report.
+    """The tuning loss and AUC of the saved epoch of every run: a part of summary.json. The epoch
+    was selected by such values, so they are too optimistic for a report.
     """
     rows = []
     for fold_run in runs:
-        history = pd.read_csv(fold_run.out / "history.csv")
-        best = history.to_dict("records")[int(history["tune_loss"].argmin())]
+        rows_of_run = pd.read_csv(fold_run.out / "history.csv").to_dict("records")
+        monitor = saved_monitor(existing_config(fold_run.out))
+        best = rows_of_run[monitor.first_best(rows_of_run)]
         auc = best["tune_auc"]
         rows.append(
             {

@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from medres.tasks import task_named
 from medres.training.data import CompiledModel, TrainingData
 from medres.training.losses import image_losses
 
+AUC_COLUMN = re.compile(r"tune_auc(_low|_high)?$")
 MAX_IMAGES = 12  # per split
 THUMBNAIL_SIDE = 96  # px
 SPLIT_TITLES = {"train": "training", "tune": "tuning (validation)"}
@@ -60,10 +62,13 @@ def training_page(
     config: dict[str, Any],
     best_epoch: int,
     worst: Mapping[str, Sequence[WorstImage]],
+    *,
+    best: str = "lowest tuning (validation) loss",
 ) -> str:
     """The page as HTML.
 
     history, config: as history.csv and config.json. worst: images by split, see `worst_images`.
+    best: what the saved epoch has.
     """
     epochs = history["epoch"].tolist()
     stages = [str(c).removeprefix("grad_") for c in history if str(c).startswith("grad_")]
@@ -75,6 +80,7 @@ def training_page(
             best_epoch,
         ),
         _auc(history, best_epoch),
+        *_metrics(history, best_epoch),
         curves(
             "Learning rate at the start of the epoch",
             epochs,
@@ -91,14 +97,14 @@ def training_page(
     ]
     recipe, network = config["recipe"], config["model"]
     title = f"{network['variant']}, recipe {recipe['name']}, seed {config['seed']}"
-    galleries = "".join(_gallery(split, images) for split, images in worst.items())
+    galleries = "".join(gallery(split, images) for split, images in worst.items())
     return f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <title>Training: {escape(title)}</title>
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <style>{STYLE}</style></head><body><h1>Training: {escape(title)}</h1>
-<p>{len(epochs)} epochs. The saved model has the weights of epoch {best_epoch}, which has the lowest
-tuning (validation) loss; a dashed line marks it.
+<p>{len(epochs)} epochs. The saved model has the weights of epoch {best_epoch}, which has the
+{escape(best)}; a dashed line marks it.
 Research use only; not a medical device.</p>
 <div class="row">{"".join(figures)}</div>
 {galleries}
@@ -150,24 +156,29 @@ def worst_images(
 
 
 def thumbnail(image: np.ndarray, spec: PreprocessSpec) -> bytes:
-    """A small PNG of an image in model units, ([slices,] rows, columns, channels): its middle slice
-    and channel, in HU through the mediastinal window.
-    """
+    """A small PNG of the `display_plane` of an image."""
     from PIL import Image
 
+    small, buffer = Image.fromarray(display_plane(image, spec)), io.BytesIO()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def display_plane(image: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+    """uint8 (rows, columns) of an image in model units, ([slices,] rows, columns, channels): its
+    middle slice and channel, in HU through the mediastinal window; (rows, columns, 3) of a color
+    picture.
+    """
     if image.ndim == 4:
         image = image[len(image) // 2]
-    plane = image[..., image.shape[-1] // 2]
     kind = image_kind(spec.kind)
+    plane = image if kind.channels > 1 else image[..., image.shape[-1] // 2]
     low, high = kind.display_range
     if kind.has_windows:
         center, width = WINDOWS[THUMBNAIL_WINDOW]
         low, high = center - width / 2, center + width / 2
-    gray = np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    small, buffer = Image.fromarray(gray), io.BytesIO()
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    small.save(buffer, "PNG")
-    return buffer.getvalue()
+    return np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
 def _captions(targets: Targets, logits: np.ndarray, index: int, finding: int) -> tuple[str, str]:
@@ -180,7 +191,8 @@ def _captions(targets: Targets, logits: np.ndarray, index: int, finding: int) ->
     return f"{name} {int(targets.labels[index, finding])}", f"{name} {p:.3f}"
 
 
-def _gallery(split: str, images: Sequence[WorstImage]) -> str:
+def gallery(split: str, images: Sequence[WorstImage]) -> str:
+    """The images of a split with their captions, as HTML."""
     cells = "".join(
         f'<figure><img alt="" src="data:image/png;base64,{base64.b64encode(image.png).decode()}">'
         f"<figcaption>{escape(image.id)}<br>label: {escape(image.label)}<br>"
@@ -210,6 +222,25 @@ def _auc(history: pd.DataFrame, best_epoch: int) -> str:
             band["tune_auc_high"].tolist(),
         ),
     )
+
+
+def _metrics(history: pd.DataFrame, best_epoch: int) -> list[str]:
+    """A figure for each metric that the user added."""
+    own = [
+        column
+        for column in map(str, history)
+        if column.startswith("tune_") and column != "tune_loss" and not AUC_COLUMN.match(column)
+    ]
+    return [
+        curves(
+            f"Tuning (validation) {column.removeprefix('tune_')}",
+            defined["epoch"].tolist(),
+            {column.removeprefix("tune_"): defined[column]},
+            best_epoch,
+        )
+        for column in own
+        if not (defined := history.dropna(subset=[column])).empty
+    ]
 
 
 def curves(

@@ -48,7 +48,8 @@ def test_presets_by_name_and_units() -> None:
     assert augmentation("strong", "HU").units == "HU"
     assert augmentation({"rotation": 5}, "HU") == AugmentSpec(units="HU", rotation=5)
     assert augmentation(HU) is HU
-    assert set(PRESETS) == {"none", "chest_xray", "ct_slice", "ct_volume", "strong"}
+    medical = {"chest_xray", "ct_slice", "ct_volume", "mr_slice", "mr_volume"}
+    assert set(PRESETS) == {"none", "natural", "cifar", "strong"} | medical
     for kinds in PRESETS.values():
         for units, spec in kinds.items():
             assert (
@@ -62,8 +63,8 @@ def test_presets_by_name_and_units() -> None:
 @pytest.mark.parametrize(
     ("value", "units", "code", "names"),
     [
-        ("wild", None, "unknown_augmentation", "none, chest_xray, ct_slice, ct_volume, strong"),
-        ("strong", None, "units_required", "display and HU"),
+        ("wild", None, "unknown_augmentation", "none, chest_xray, ct_slice, ct_volume, natural"),
+        ("strong", None, "units_required", "display and HU and rgb and zscore"),
         ("chest_xray", "HU", "wrong_units", "none, ct_slice, ct_volume, strong"),
         (DISPLAY, "HU", "wrong_units", "HU"),
     ],

@@ -313,6 +313,16 @@ def test_graphs_that_cannot_be_drawn_anew_are_named(make: Any) -> None:
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="inner")
     with raises_code(ModelError, "nested_model", "'inner'"):
         make(keras.Sequential([keras.Input((4,)), inner]))
-    image, twice = keras.Input((4,)), keras.layers.Dense(4, name="twice")
-    with raises_code(ModelError, "shared_layer", "'twice'"):
-        make(keras.Model(image, keras.layers.Add()([twice(image), twice(twice(image))])))
+
+
+@pytest.mark.parametrize("make", [fused_training_copy, fold_batch_norm])
+def test_a_layer_that_is_called_twice_stays_one_layer(make: Any) -> None:
+    image, other = keras.Input((6, 6, 2)), keras.layers.Conv2D(2, 3, padding="same")
+    conv, norm = keras.layers.Conv2D(2, 3, padding="same"), keras.layers.BatchNormalization()
+    first = norm(conv(image))
+    model = keras.Model(image, keras.layers.Add()([norm(conv(other(first))), first]))
+    lived_in(model)
+    copy = make(model)
+    x = images(model, 2)
+    np.testing.assert_allclose(np.asarray(copy(x)), np.asarray(model(x)), atol=1e-5)
+    assert len(copy.weights) == len(model.weights)

@@ -136,6 +136,8 @@ def test_all_options_together(scores: Path, tmp_path: Path, capsys) -> None:
         "site",
         "--compare",
         scores,
+        "--compare-unpaired",
+        tmp_path / "tune.csv",
         "--level",
         "0.9",
         "--margin",
@@ -162,6 +164,7 @@ def test_all_options_together(scores: Path, tmp_path: Path, capsys) -> None:
     ]  # fmt: skip
     assert points[0]["source"]["criterion"] == "sensitivity:0.95"
     assert numbers["comparisons"][0]["margin"] == 0.05
+    assert [row["method"].split()[0] for row in numbers["comparisons"]] == ["paired", "unpaired"]
 
 
 def test_formulas_are_disarmed_in_every_table(scores: Path, tmp_path: Path) -> None:

@@ -70,6 +70,23 @@ def test_plots_are_axes_with_the_numbers(tmp_path) -> None:
     assert curve[0].tolist() == [0, 0]
     assert curve[-1].tolist() == [1, 1]
     assert plots.plot_roc(finding, ax) is ax
+    band, (low, high) = (
+        finding["curves"]["band"],
+        [finding["auc"][k] for k in ("ci_low", "ci_high")],
+    )
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert f"simultaneous {100 * band['level']:g}% band" in labels
+    auc = finding["auc"]["estimate"]
+    assert f"AUC {auc:.3f} (95% CI {low:.3f} to {high:.3f})" in labels
+    edge = ax.patches[0].get_xy()
+    assert edge[:, 1].max() == 1.0
+    assert any(np.allclose(corner, [0.0, band["sensitivity"]]) for corner in edge)
+    assert any(np.allclose(corner, [band["specificity"], 0.0]) for corner in edge)
+    ap = finding["average_precision"]
+    (label,) = plots.plot_precision_recall(finding).get_legend().get_texts()
+    assert label.get_text() == (
+        f"AP {ap['estimate']:.3f} (95% CI {ap['ci_low']:.3f} to {ap['ci_high']:.3f})"
+    )
     drawn = [
         plots.plot_precision_recall(finding),
         plots.plot_calibration(finding),

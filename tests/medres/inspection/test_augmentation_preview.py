@@ -54,8 +54,10 @@ def test_every_parameter_of_a_preset_acts_alone_and_has_a_caption(
     name: str, units, picture: np.ndarray
 ) -> None:
     spec = augmentation(name, units)
-    dims = 3 if name == "ct_volume" else 2
+    dims = 3 if name.endswith("_volume") else 2
     image = picture[:2] * 300 - 100 if units == "HU" else picture[:2]
+    if units == "rgb":
+        image = np.concatenate([image, image**2, 1 - image], axis=-1)
     if dims == 3:
         image = np.repeat(image[:, None], 9, axis=1) * np.linspace(
             0.5, 1, 9, dtype=np.float32

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import raises_code
+from helpers import Lines, raises_code
 from PIL import Image
 
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.ingestion.pipeline import ingest
 from data_pipelines.labels.task import untrainable_classes
 from medres.errors import TrainingError
+from medres.training.checks import without_stochastic_depth
 from medres.training.config.planner import plan
+from medres.training.config.recipe import recipe
 from medres.training.run import train
 
 
@@ -63,3 +65,15 @@ def test_ingest_plan_and_train_agree_on_fifteen_classes(tmp_path: Path, rare: in
         source, source / "labels.csv", units="display", merge_classes={"c14": "c13"}, workers=1
     )
     assert plan(merged).fingerprint.findings == 14
+
+
+def test_a_backbone_of_ones_own_has_no_stochastic_depth() -> None:
+    """Asked for: an error. Part of a recipe: a warning, and config.json tells the truth."""
+    with raises_code(TrainingError, "no_stochastic_depth", "0.3"):
+        without_stochastic_depth(recipe("small", stochastic_depth=0.3), Lines())
+    lines = Lines()
+    assert without_stochastic_depth(recipe("small"), lines).stochastic_depth == 0
+    assert "no_stochastic_depth" in lines.lines[0]
+    lines = Lines()
+    assert without_stochastic_depth(recipe("default"), lines) == recipe("default")
+    assert lines.lines == []

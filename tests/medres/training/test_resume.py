@@ -26,7 +26,7 @@ from medres.training import checkpoint
 from medres.training.config.recipe import Recipe
 from medres.training.data import load_data
 from medres.training.loop import Loop, should_stop
-from medres.training.run import data_hash
+from medres.training.setup import data_hash
 from medres.training.targets import training_targets
 
 # Everything that has a state: random layers, moving averages, accumulated gradients, stages that

@@ -165,9 +165,10 @@ def own_net() -> keras.Model:
     return keras.Model(image, L.Concatenate()(ends), name="everything")
 
 
-def trained_and_used(net: keras.Model, work: Path, out: Path, preset: str) -> None:
+def trained_and_used(net: keras.Model, work: Path, out: Path, preset: str, epochs: int = 1) -> None:
     """Train a backbone, open its model file, predict."""
-    run = medres.train(work, model=net, preset=preset, epochs=1, batch_size=8, out=out)
+    run = medres.train(work, model=net, preset=preset, epochs=epochs, batch_size=8, out=out)
+    assert len(run.history) == epochs
     predictor = medres.load(run.artefact)
     image = sorted((work.parent / "images").glob("*.dcm"))[0]
     prediction = predictor.predict(image)
@@ -190,7 +191,7 @@ def test_nets_of_keras_applications_are_trained_saved_opened_and_used(
     net = getattr(keras.applications, name)(
         weights=None, include_top=False, input_shape=(64, 64, 1)
     )
-    trained_and_used(net, tiny_work, tmp_path / "run", "xray-64")
+    trained_and_used(net, tiny_work, tmp_path / "run", "xray-64", epochs=2)
     script = f"""
 from pathlib import Path
 from medres.artefact import golden_vectors

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -282,3 +283,22 @@ def test_the_classifier_takes_densenets(variant: str, options: dict, shape: tupl
     assert model.output.shape == (None, 2)
     assert np.isfinite(np.asarray(model(np.ones((1, *shape), "float32")))).all()
     assert model.get_layer("stage1").output.shape[0] is None
+
+
+def test_dropout_after_each_convolution_but_the_first_and_only_while_training() -> None:
+    """Section 4.2 of the paper."""
+    plain = backbone(TINY, (64, 64, 1))
+    dropping = backbone(dataclasses.replace(TINY, dropout=0.2), (64, 64, 1))
+    for layer in randomised(plain).layers:
+        dropping.get_layer(layer.name).set_weights(layer.get_weights())
+    drops = [layer.name for layer in dropping.layers if isinstance(layer, keras.layers.Dropout)]
+    assert sorted(drops) == sorted(
+        layer.name.replace("conv", "drop")
+        for layer in dropping.layers
+        if isinstance(layer, keras.layers.Conv2D) and layer.name != "stem_conv"
+    )
+    images = np.random.default_rng(0).random((1, 64, 64, 1)).astype("float32")
+    expected = np.asarray(plain(images))
+    np.testing.assert_array_equal(np.asarray(dropping(images)), expected)
+    assert np.abs(np.asarray(dropping(images, training=True)) - expected).max() > 1e-3
+    assert not any(isinstance(layer, keras.layers.Dropout) for layer in plain.layers)

@@ -97,6 +97,8 @@ def test_different_specs_have_different_names() -> None:
         (121, {"compression": 0}, "out_of_range", ["compression"]),
         (121, {"compression": 1.5}, "out_of_range", ["compression"]),
         (121, {"width": 3}, "out_of_range", ["width"]),
+        (121, {"dropout": 1.0}, "out_of_range", ["dropout"]),
+        (121, {"input_scaling": "caffe"}, "unknown_choice", ["caffe"]),
         (121, {"norm_epsilon": 0}, "out_of_range", ["norm_epsilon"]),
         (121, {"shortcut": "A"}, "unknown_option", ["shortcut"]),
         (121, {"depths": (1, 1, 1, 1)}, "unknown_option", ["depths"]),

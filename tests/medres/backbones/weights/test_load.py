@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import raises_code
 from PIL import Image
+from torch_files import as_torch, randomised
 
 from medres.backbones.build import resnet
 from medres.backbones.weights.load import load_pretrained
@@ -22,75 +22,9 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
-    random = np.random.default_rng(seed)
-    for layer in model.layers:
-        values = []
-        for w in layer.weights:
-            if w.name in ("gamma", "moving_variance"):
-                values.append(random.uniform(0.5, 1.5, w.shape))
-            elif w.name == "seed_generator_state":
-                values.append(np.asarray(w))
-            else:
-                values.append(
-                    random.normal(
-                        0,
-                        0.1 if len(w.shape) == 1 else 1 / math.sqrt(math.prod(w.shape[:-1])),
-                        w.shape,
-                    )
-                )
-        layer.set_weights(values)
-    return model
-
-
 def output(model: keras.Model, seed: int = 9) -> np.ndarray:
     shape = [n or 32 for n in model.inputs[0].shape[1:]]
     return np.asarray(model(np.random.default_rng(seed).normal(size=(1, *shape)).astype("float32")))
-
-
-def as_torch(model: keras.Model, rename: dict[str, str], head: str = "fc") -> dict[str, np.ndarray]:
-    """The weights under torchvision's names, from its own documentation of them, then words
-    replaced in order.
-    """
-    state = {}
-    for layer in model.layers:
-        for w in layer.weights:
-            stage, block, *part = (
-                layer.name.split("_") if layer.name.startswith("stage") else ("", "", layer.name)
-            )
-            place = "_".join(part)
-            if place.startswith("stem"):
-                name = {"stem_conv": "conv1", "stem_norm": "bn1"}.get(place, place)
-            elif place == "logits":
-                name = head
-            else:
-                number = {"shortcut_conv": "downsample.0", "shortcut_norm": "downsample.1"}.get(
-                    place, place.replace("norm", "bn")
-                )
-                number = {"se_reduce": "se.fc1", "se_expand": "se.fc2"}.get(number, number)
-                name = f"layer{stage[5:]}.{int(block[5:]) - 1}.{number}"
-            suffix = {
-                "kernel": "weight",
-                "gamma": "weight",
-                "beta": "bias",
-                "moving_mean": "running_mean",
-                "moving_variance": "running_var",
-            }
-            value = np.asarray(w)
-            if w.name == "kernel":
-                value = (
-                    value.T
-                    if value.ndim == 2
-                    else np.transpose(
-                        value, (value.ndim - 1, value.ndim - 2, *range(value.ndim - 2))
-                    )
-                )
-            for old, new in rename.items():
-                name = name.replace(old, new)
-            state[f"{name}.{suffix.get(w.name, w.name)}"] = value
-            if w.name == "moving_mean":
-                state[f"{name}.num_batches_tracked"] = np.int64(7)
-    return state
 
 
 TORCHVISION: dict[str, str] = {}

@@ -13,84 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import raises_code
+from torch_files import Call, Global, Persistent, pickled, tensor, write_zip
 
 from medres.backbones.weights.files import read_weights
 from medres.backbones.weights.safe_unpickler import Reader
 from medres.backbones.weights.torch_state_dict import MAGIC, read_safetensors, read_torch
 from medres.errors import WeightsError
-
-# A pickle written opcode by opcode, so that no torch is needed and anything at all can be asked
-# for.
-
-
-class Global(str):
-    """module.name, looked up when the file is read."""
-
-
-class Call(tuple):
-    """(function, *arguments)."""
-
-
-class Persistent(tuple):
-    """A reference to a storage."""
-
-
-def opcodes(x: Any) -> bytes:  # noqa: C901  one branch per opcode
-    if isinstance(x, Global):
-        module, _, name = x.rpartition(".")
-        return f"c{module}\n{name}\n".encode()
-    if isinstance(x, Call):
-        return opcodes(x[0]) + opcodes(tuple(x[1:])) + b"R"
-    if isinstance(x, Persistent):
-        return opcodes(tuple(x)) + b"Q"
-    if isinstance(x, str):
-        return b"X" + struct.pack("<I", len(x.encode())) + x.encode()
-    if isinstance(x, bool):
-        return b"\x88" if x else b"\x89"
-    if isinstance(x, int):
-        size = x.bit_length() // 8 + 1
-        return b"\x8a" + bytes([size]) + x.to_bytes(size, "little", signed=True)
-    if isinstance(x, float):
-        return b"G" + struct.pack(">d", x)
-    if isinstance(x, tuple):
-        return b"(" + b"".join(map(opcodes, x)) + b"t"
-    if isinstance(x, list):
-        return b"](" + b"".join(map(opcodes, x)) + b"e"
-    if isinstance(x, dict):
-        return b"}(" + b"".join(opcodes(k) + opcodes(v) for k, v in x.items()) + b"u"
-    return b"N"
-
-
-def pickled(x: Any) -> bytes:
-    return b"\x80\x02" + opcodes(x) + b"."
-
-
-def tensor(key: str, array: np.ndarray, kind: str = "FloatStorage", **changed: Any) -> Call:
-    stride = tuple(s // array.itemsize for s in array.strides)
-    size, stride, offset = (
-        changed.get(k, v) for k, v in (("size", array.shape), ("stride", stride), ("offset", 0))
-    )
-    storage = Persistent(("storage", Global(f"torch.{kind}"), key, "cuda:0", array.size))
-    return Call(
-        (
-            Global("torch._utils._rebuild_tensor_v2"),
-            storage,
-            offset,
-            size,
-            stride,
-            False,
-            Call((Global("collections.OrderedDict"),)),
-        )
-    )
-
-
-def write_zip(path: Path, root: Any, storages: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", pickled(root))
-        archive.writestr("archive/byteorder", "little")
-        for key, data in storages.items():
-            archive.writestr(f"archive/data/{key}", data)
-    return path
 
 
 def write_stream(path: Path, root: dict[str, np.ndarray]) -> Path:

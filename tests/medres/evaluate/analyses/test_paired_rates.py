@@ -107,9 +107,9 @@ def test_two_patients_and_limits_that_stay_within_one() -> None:
     for left, right, sign in ((a, b, 1), (b, a, -1)):
         estimate, p_value = paired_difference_of_rates(left, right, patient, 0.95)
         assert estimate.estimate == pytest.approx(sign * 0.8)
-        # deviations by patient: 3 (1 - .8) = .6 and .2 - .8 = -.6
-        error = math.sqrt(2 * (0.36 + 0.36)) / 5
-        assert p_value == pytest.approx(2 * stats.t.sf(0.8 / error, 1))
+        # deviations by patient: 3 (1 - .8) = .6 and .2 - .8 = -.6; shares of the units .6 and .4
+        error = math.sqrt(0.36 / 0.4 + 0.36 / 0.6) / 5
+        assert p_value == pytest.approx(2 * stats.t.sf(0.8 / error, 25 / 13 - 1))
         inner, outer = (estimate.ci_low, estimate.ci_high)[::sign]
         assert (inner, outer) == (pytest.approx(-sign), sign)
 

@@ -10,8 +10,8 @@ from sklearn.metrics import average_precision_score
 
 from medres.evaluate.metrics.average_precision import average_precision, average_precision_estimate
 from medres.evaluate.scores.sample import Sample, rank_counts
+from medres.evaluate.statistics.clusters import t_quantile
 from medres.evaluate.statistics.estimate import Estimate
-from medres.evaluate.statistics.intervals import t_quantile
 
 
 def drawn(seed: int, n: int = 120) -> Sample:
@@ -36,15 +36,22 @@ def test_the_interval_is_that_of_numerical_derivatives_by_patient(seed: int) -> 
     if seed == 3:  # a unit with and one without the finding share the highest score
         s.score[[np.flatnonzero(~s.label)[0], np.flatnonzero(s.label)[0]]] = s.score.max() + 1
     groups, step = np.unique(s.patient), 1e-5
-    slopes = []
-    for g in groups:
-        up = 1.0 + step * (s.patient == g)
-        down = 1.0 - step * (s.patient == g)
-        ap = [average_precision_score(s.label, s.score, sample_weight=w) for w in (up, down)]
-        slopes.append((ap[0] - ap[1]) / (2 * step))
-    error = math.sqrt(groups.size / (groups.size - 1) * np.sum(np.square(slopes)))
+    slopes = np.zeros((2, groups.size))
+    for c in (0, 1):
+        for i, g in enumerate(groups):
+            up, down = (1.0 + step * sign * ((s.patient == g) & (s.label == c)) for sign in (1, -1))
+            ap = [average_precision_score(s.label, s.score, sample_weight=w) for w in (up, down)]
+            slopes[c, i] = (ap[0] - ap[1]) / (2 * step)
+    # patients with different numbers of units of a class: leverage, and Satterthwaite on Kish
+    size = np.array([[np.sum(s.label[s.patient == g] == c) for g in groups] for c in (0, 1)])
+    share = size / size.sum(axis=1, keepdims=True)
+    own = np.sum(slopes**2 / (1 - share), axis=1)
+    cross = 2 * np.sum(slopes[0] * slopes[1]) * groups.size / (groups.size - 1)
+    kish = 1 / np.sum(share**2, axis=1)
+    df = min(own.sum() ** 2 / np.sum(own**2 / (kish - 1)), groups.size - 1)
     e = average_precision_estimate(s, 0.95)
-    half = t_quantile(0.95, groups.size - 1) * error / e.estimate / (1 - e.estimate)
+    assert e.effective_patients == pytest.approx(kish.min())
+    half = t_quantile(0.95, df) * math.sqrt(own.sum() + cross) / e.estimate / (1 - e.estimate)
     centre = stats.logistic.ppf(e.estimate)
     assert e.ci_low == pytest.approx(stats.logistic.cdf(centre - half), abs=1e-6)
     assert e.ci_high == pytest.approx(stats.logistic.cdf(centre + half), abs=1e-6)

@@ -15,20 +15,20 @@ from medres.evaluate.metrics.calibration import (
     brier_estimate,
     calibration_estimates,
     clipped_logit,
+    coefficient_influence,
     expected_calibration_error,
     logistic,
     n_clipped,
     reliability,
-    sandwich,
 )
 from medres.evaluate.results import ReliabilityBin
 from medres.evaluate.scores.sample import Sample
+from medres.evaluate.statistics.clusters import t_quantile
 from medres.evaluate.statistics.estimate import Estimate
 from medres.evaluate.statistics.intervals import (
     mean_in_unit_range,
     normal_quantile,
     proportion_estimate,
-    t_quantile,
 )
 
 
@@ -122,7 +122,9 @@ def test_sandwich_matches_a_loop_over_patients(shift: float) -> None:
         )
         meat += np.outer(score, score)
     expected = bread @ meat @ bread * 20 / 19
-    np.testing.assert_allclose(sandwich(design, s.label, offset, beta, groups), expected, rtol=1e-9)
+    influence = coefficient_influence(design, s.label, offset, beta)
+    by_patient = np.stack([influence[groups == g].sum(axis=0) for g in range(20)])
+    np.testing.assert_allclose(by_patient.T @ by_patient * 20 / 19, expected, rtol=1e-9)
 
 
 def test_oe_ratio_and_brier_by_hand() -> None:
@@ -137,7 +139,7 @@ def test_oe_ratio_and_brier_by_hand() -> None:
     squared = (repeated.score - repeated.label) ** 2
     method = "mean, sandwich variance clustered by patient, logit"
     assert brier_estimate(repeated, 0.9) == mean_in_unit_range(
-        squared, repeated.patient, 0.9, method
+        squared, repeated.patient, 0.9, method, repeated.label
     )
     assert brier_estimate(repeated, 0.9).method == method
 
@@ -342,5 +344,6 @@ def test_intervals_use_t_on_patients() -> None:
     e = calibration_estimates(s, 0.95).in_the_large
     design = np.ones((30, 1))
     beta = logistic(design, s.label, clipped_logit(s.score))
-    error = np.sqrt(sandwich(design, s.label, clipped_logit(s.score), beta, np.arange(30))[0, 0])
+    influence = coefficient_influence(design, s.label, clipped_logit(s.score), beta)
+    error = np.sqrt(30 / 29 * np.sum(influence**2))
     assert e.ci_high - e.estimate == pytest.approx(t_quantile(0.95, 29) * error)

@@ -12,7 +12,7 @@ from medres.evaluate.metrics.decision_curve import (
     net_benefit,
 )
 from medres.evaluate.scores.sample import Sample
-from medres.evaluate.statistics.intervals import t_quantile
+from medres.evaluate.statistics.clusters import t_quantile
 
 
 def sample_of(label, score, patient=None) -> Sample:

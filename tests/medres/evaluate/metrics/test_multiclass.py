@@ -8,9 +8,16 @@ from sklearn.metrics import (
     cohen_kappa_score,
     confusion_matrix,
     roc_auc_score,
+    top_k_accuracy_score,
 )
 
-from medres.evaluate.metrics.multiclass import hand_till, kappa, multiclass_report
+from medres.evaluate.metrics.multiclass import (
+    MANY_CLASSES,
+    hand_till,
+    kappa,
+    multiclass_report,
+    top_k_accuracy,
+)
 from medres.evaluate.metrics.operating_point import (
     OperatingPointContext,
     operating_point_report,
@@ -21,8 +28,9 @@ from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.table import load
 from medres.evaluate.scores.units import to_units
 from medres.evaluate.serialization import to_plain
+from medres.evaluate.statistics.clusters import t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import proportion_estimate, t_quantile
+from medres.evaluate.statistics.intervals import proportion_estimate
 
 CLASSES = ["a", "b", "c"]
 
@@ -222,3 +230,56 @@ def test_each_class_against_the_rest_is_an_operating_point(case_control: bool) -
         keys = {"class", "tp", "fp", "fn", "tn", "sensitivity", "specificity", "ppv"}
         assert to_plain(row).keys() >= keys
     assert sum(row.table.tp for row in out.per_class) == out.accuracy.numerator
+
+
+def many(k: int, n: int, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    truth = np.arange(n) % k
+    scores = rng.random((n, k))
+    scores[np.arange(n), truth] += 0.9 * rng.random(n)
+    names = [f"c{i:04d}" for i in range(k)]
+    frame = pd.DataFrame(
+        scores / scores.sum(1, keepdims=True), columns=[f"score:{c}" for c in names]
+    )
+    return frame.assign(label=[names[i] for i in truth])
+
+
+def test_top_k_accuracy_matches_scikit_learn_and_its_definition() -> None:
+    frame = many(8, 120)
+    out = numbers_of(frame)
+    scores = frame.filter(like="score:").to_numpy()
+    assert out.top_k is not None
+    assert {*out.top_k} == {"1", "5"}
+    assert out.top_k["1"] == out.accuracy
+    expected = top_k_accuracy_score(frame.label, scores, k=5, labels=sorted(set(frame.label)))
+    assert out.top_k["5"].estimate == pytest.approx(expected)
+    assert 0 < out.top_k["5"].ci_low < expected < out.top_k["5"].ci_high < 1
+
+
+def test_equal_scores_count_in_the_order_of_the_classes() -> None:
+    truth, scores = np.array([0, 1, 2]), np.full((3, 3), 0.5)
+    for k, expected in ((1, 1 / 3), (2, 2 / 3), (3, 1.0)):
+        assert top_k_accuracy(truth, scores, np.arange(3), k, 0.95).estimate == pytest.approx(
+            expected
+        )
+
+
+def test_up_to_five_classes_have_no_top_five() -> None:
+    assert numbers_of(drawn()).top_k is None
+    assert "top_k" not in to_plain(numbers_of(drawn()))
+    assert numbers_of(many(5, 60)).top_k is None
+
+
+def test_of_many_classes_the_least_sensitive_have_a_section() -> None:
+    k = MANY_CLASSES + 1
+    frame = many(k, 4 * k)
+    out = numbers_of(frame)
+    assert out.hand_till.estimate is None
+    assert str(k) in (out.hand_till.why or "")
+    assert out.detailed is not None
+    worst = [figures.name for figures in out.least_sensitive(len(out.detailed))]
+    assert sorted(worst) == sorted(out.detailed)
+    (true, predicted, count), *_ = out.frequent_confusions(1)
+    assert true != predicted
+    matrix = np.array(out.confusion) * ~np.eye(k, dtype=bool)
+    assert count == matrix.max() == matrix[out.classes.index(true), out.classes.index(predicted)]

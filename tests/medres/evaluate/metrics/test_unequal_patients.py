@@ -18,12 +18,8 @@ from medres.evaluate.metrics.roc import (
     unequal_df,
 )
 from medres.evaluate.scores.sample import Sample, effective_number
-from medres.evaluate.statistics.intervals import (
-    design_effect,
-    proportion_estimate,
-    t_quantile,
-    wilson,
-)
+from medres.evaluate.statistics.clusters import t_quantile
+from medres.evaluate.statistics.intervals import design_effect, proportion_estimate, wilson
 
 
 def drawn(sizes: list[int], positive: int, seed: int = 0, shift: float = 1.0) -> Sample:
@@ -84,7 +80,7 @@ def test_variance_and_degrees_of_freedom_are_those_of_the_slow_way() -> None:
     assert leverage_covariance([base])[0, 0] == pytest.approx(sum(by_class))
     kish = [1 / float(share @ share) for share in shares]
     df = sum(by_class) ** 2 / sum(v * v / (k - 1) for v, k in zip(by_class, kish, strict=True))
-    assert unequal_df([base], s) == pytest.approx(df)
+    assert unequal_df([base]) == pytest.approx(df)
 
 
 def test_with_equal_patients_nothing_changes() -> None:

@@ -137,7 +137,8 @@ def test_in_a_notebook_the_page_is_framed_and_escaped() -> None:
     report = evaluate(frame())
     shown = report._repr_html_()
     assert shown == embedded(report.report)
-    assert shown.startswith('<iframe sandbox="allow-scripts" ')
+    # without allow-downloads the browser ignores the buttons that save a figure
+    assert shown.startswith('<iframe sandbox="allow-scripts allow-downloads" ')
     assert "<style>" not in shown
 
 

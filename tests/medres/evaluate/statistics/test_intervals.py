@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from medres.evaluate.statistics.clusters import t_quantile
 from medres.evaluate.statistics.intervals import (
     clopper_pearson,
     design_effect,
@@ -16,7 +17,6 @@ from medres.evaluate.statistics.intervals import (
     mean_in_unit_range,
     normal_quantile,
     proportion_estimate,
-    t_quantile,
     wilson,
 )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -12,10 +13,18 @@ from helpers import raises_code
 from typer.testing import CliRunner
 
 from data_pipelines.ingestion.manifest import Manifest
+from medres.backbones import backbone, network_spec
 from medres.cli.app import app
 from medres.errors import TrainingError
 from medres.training.config.options import resolve_settings
-from medres.training.config.planner import RULES, Fingerprint, fingerprint, plan, plan_for
+from medres.training.config.planner import (
+    OUTPUTS_224,
+    RULES,
+    Fingerprint,
+    fingerprint,
+    plan,
+    plan_for,
+)
 
 LARGE = Fingerprint(
     kind="radiograph",
@@ -164,3 +173,23 @@ def test_the_command(tiny_work: Path, tmp_path: Path) -> None:
     again = CliRunner().invoke(app, ["plan", str(tiny_work), "--out", str(tmp_path / "plan.yaml")])
     assert again.exit_code == 1
     assert "exists" in again.stderr
+
+
+def test_a_densenet_that_was_requested() -> None:
+    """A smaller batch than for resnet50, whose outputs take less memory; no fields of ResNets."""
+    seen = dataclasses.replace(LARGE, memory_gib=48.0)
+    assert plan_for(seen).settings["batch_size"] == 32
+    dense = plan_for(seen, "densenet201")
+    assert (dense.settings["batch_size"], dense.settings["accumulate"]) == (16, 2)
+    assert (dense.settings["model"], dense.settings["stochastic_depth"]) == ("densenet201", 0.0)
+    assert "width" not in plan_for(dataclasses.replace(LARGE, patients=50), "densenet121").settings
+    assert set(dense.settings) == set(dense.reasons)
+    with raises_code(TrainingError, "unknown_model", "resnet7", "densenet121"):
+        plan_for(LARGE, "resnet7")
+
+
+@pytest.mark.parametrize("name", ["resnet10", "densenet121"])
+def test_the_memory_is_that_of_the_built_network(name: str) -> None:
+    model = backbone(network_spec(name), (224, 224, 1))
+    numbers = sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
+    assert numbers * 4 / 2**20 == pytest.approx(OUTPUTS_224[name], abs=0.5)

@@ -1,6 +1,4 @@
-"""Losses for `Model.compile` that leave out missing labels: -1 (or NaN), as `medres.data` writes
-them.
-"""
+"""Findings whose label may be missing: -1 (or NaN), as `medres.data` writes it."""
 
 from __future__ import annotations
 
@@ -14,8 +12,6 @@ import keras  # noqa: E402
 from keras import ops  # noqa: E402
 
 from medres.errors import TrainingError  # noqa: E402
-
-__all__ = ["MaskedBinaryCrossentropy", "label_mask"]
 
 
 @keras.saving.register_keras_serializable(package="medres")
