@@ -20,8 +20,10 @@ from medres.evaluate.statistics.bootstrap import NO_DIFFERENCE, REPLICATES, SEED
 from medres.evaluate.statistics.estimate import Estimate, undefined
 
 MOST_LEFT_OUT = 400  # groups of patients that the jackknife leaves out, one after the other
-FEW_PATIENTS = 30  # below it an interval is flagged: its coverage is not assured
-METHOD = "bootstrap of patients, BCa"
+MIN_PATIENTS = 5  # of a bootstrap interval
+ENOUGH_PATIENTS = 30  # from here the coverage was measured by simulation
+METHOD = "BCa bootstrap of patients"
+FEW_PATIENTS = f"fewer than {ENOUGH_PATIENTS} patients: the interval may cover too little"
 
 Statistics = Callable[[Float64Array], Float64Array]
 
@@ -86,35 +88,47 @@ def bca_estimate(
         replicates=int(replicates.size),
         replicates_undefined=missing,
     )
+    if draws.n_patients < MIN_PATIENTS:
+        return estimate(why=f"fewer than {MIN_PATIENTS} patients: no interval")
     if missing > replicates.size // 10:
         reason = "not defined in more than 10% of the bootstrap samples: no interval"
         return estimate(why=reason)
     if np.ptp(defined) < 1e-12:
         return estimate(why=NO_DIFFERENCE)
-    low, high = bca_limits(value, defined, draws.jackknife[:, index], level)
-    few = draws.n_patients < FEW_PATIENTS
+    left_out = draws.jackknife[:, index]
+    left_out = left_out[~np.isnan(left_out)]
+    low, high = bca_limits(value, defined, left_out.mean() - left_out, level)
     return estimate(
-        low,
-        high,
+        min(low, value),
+        max(high, value),
         level=level,
         sided="two",
         method=METHOD,
-        flag=f"fewer than {FEW_PATIENTS} patients" if few else None,
+        flag=FEW_PATIENTS if draws.n_patients < ENOUGH_PATIENTS else None,
     )
 
 
 def bca_limits(
-    value: float, replicates: Float64Array, jackknife: Float64Array, level: float
+    value: float, replicates: Float64Array, influence: Float64Array, level: float
 ) -> tuple[float, float]:
-    """Limits that contain the value. replicates, jackknife: see `Draws`; NaN in the jackknife are
-    left out.
+    """BCa limits (Efron 1987) of a statistic, at levels widened as Student's t is (Hesterberg
+    2015), with the degrees of freedom that the kurtosis of the influence leaves to its variance.
+
+    replicates (draws,): of the statistic. influence (n,): of each patient, up to a factor, with
+    mean 0: its value minus the mean, or the mean of the jackknife minus the value without it.
     """
-    share = (np.mean(replicates < value) + np.mean(replicates <= value)) / 2.0
-    least = 0.5 / replicates.size
-    bias = float(stats.norm.ppf(min(max(share, least), 1.0 - least)))
-    influence = np.nanmean(jackknife) - jackknife[~np.isnan(jackknife)]
-    spread = float(influence @ influence)
-    skew = float((influence**3).sum() / (6.0 * spread**1.5)) if spread > 0.0 else 0.0
-    tails = stats.norm.ppf([(1.0 - level) / 2.0, (1.0 + level) / 2.0]) + bias
-    low, high = np.quantile(replicates, stats.norm.cdf(bias + tails / (1.0 - skew * tails)))
-    return min(float(low), value), max(float(high), value)
+    n = influence.size
+    tolerance = 1e-12 * max(1.0, abs(value))
+    below = np.count_nonzero(replicates < value - tolerance)
+    equal = np.count_nonzero(np.abs(replicates - value) <= tolerance)
+    share = (below + equal / 2.0) / replicates.size
+    bias = float(stats.norm.ppf(np.clip(share, 1e-6, 1.0 - 1e-6)))
+    spread = float(np.sum(influence**2))
+    skew = float(np.sum(influence**3) / (6.0 * spread**1.5)) if spread > 0.0 else 0.0
+    kurtosis = float(n * np.sum(influence**4) / spread**2) if spread > 0.0 else 1.0
+    df = min(n - 1.0, 2.0 * n / max(kurtosis - 1.0, 1e-3))
+    tail = (1.0 - level) / 2.0
+    wide = stats.t.ppf([tail, 1.0 - tail], df) * np.sqrt(n / (n - 1.0))
+    shifted = bias + (bias + wide) / np.maximum(1.0 - skew * (bias + wide), 1e-3)
+    low, high = np.quantile(replicates, stats.norm.cdf(shifted))
+    return float(low), float(high)

