@@ -24,6 +24,7 @@ BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SECRET = "yellow-feathers"
 SHORT = (
     "how-to/evaluate.md",
+    "how-to/evaluate-boxes.md",
     "how-to/augment.md",
     "how-to/reader-studies.md",
     "how-to/evaluate-masks.md",

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from medres.cli.box_commands import (
+    BoxFile,
+    FpPerImage,
+    Hit,
+    TuneReference,
+    compared_files,
+    evaluate_box_files,
+    parse_box_thresholds,
+)
 from medres.cli.console import Json, report
+from medres.cli.evaluate_modes import BOXES, MASKS, READERS, SCORES, check_options
 from medres.cli.mask_commands import (
     Classes,
     ConventionName,
@@ -22,7 +32,6 @@ from medres.cli.mask_commands import (
     Reference,
     Spacing,
     Tolerance,
-    check_mask_options,
     evaluate_mask_folders,
     parse_spacing,
 )
@@ -36,7 +45,6 @@ from medres.cli.reader_commands import (
     Pair,
     Positive,
     Standalone,
-    check_options,
     evaluate_readers,
     parse_model_threshold,
     parse_pair,
@@ -136,6 +144,10 @@ def evaluate(
     convention: ConventionName = "surface",
     hit_iou: HitIou = 0.1,
     images: Images = None,
+    boxes: BoxFile = None,
+    tune_reference: TuneReference = None,
+    hit: Hit = "center",
+    fp_per_image: FpPerImage = 1.0,
     threshold: Annotated[
         list[str] | None,
         typer.Option(
@@ -208,10 +220,33 @@ def evaluate(
     Or give --readers TABLE alone: a reader study, which compares modalities (such as without and
     with a model) by what several readers say about the same cases.
 
-    Or give --masks FOLDER and --reference FOLDER: segmentations against reference masks.
+    Or give --masks FOLDER and --reference FOLDER: segmentations against reference masks. Or --boxes
+    FILE and --reference FILE: detections, as COCO results and annotations.
     """
-    check_mask_options(context, of_masks=masks is not None)
+    if boxes is not None:
+        check_options(context, BOXES)
+        evaluate_box_files(
+            boxes,
+            reference,
+            out,
+            tune=tune,
+            tune_reference=tune_reference,
+            compare=compared_files(compare),
+            patients=patients,
+            subgroups=subgroup or (),
+            hit=hit,
+            unit=unit or "image",
+            thresholds=parse_box_thresholds(threshold),
+            fp_per_image=fp_per_image,
+            images=images,
+            level=level,
+            title=title,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
     if masks is not None:
+        check_options(context, MASKS)
         evaluate_mask_folders(
             masks,
             reference,
@@ -233,7 +268,7 @@ def evaluate(
         )
         return
     if model is None and scores is None and readers is not None:
-        check_options(context, of_study=True)
+        check_options(context, READERS)
         evaluate_readers(
             readers,
             out,
@@ -255,7 +290,7 @@ def evaluate(
             as_json=as_json,
         )
         return
-    check_options(context, of_study=False)
+    check_options(context, SCORES)
     _check_inputs(model, work, split, scores)
     thresholds = [parse_threshold(text) for text in threshold or ()]
     criteria = dict(parse_criterion(text) for text in operating_point or ())

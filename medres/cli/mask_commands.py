@@ -23,14 +23,17 @@ Masks = Annotated[
 ]
 Reference = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Segmentation: the reference label maps."),
+    typer.Option(
+        metavar="PATH",
+        help="The reference: a folder of label maps (--masks), or COCO annotations (--boxes).",
+    ),
 ]
 Patients = Annotated[
     Path | None,
     typer.Option(
         metavar="TABLE",
-        help="Segmentation: case, patient and subgroup columns. Default: patients.csv in the "
-        "folder of the reference.",
+        help="Segmentation, detection: case (or image_id, file_name), patient and subgroup "
+        "columns. Default for masks: patients.csv in the folder of the reference.",
     ),
 ]
 Classes = Annotated[
@@ -61,39 +64,9 @@ HitIou = Annotated[
 Images = Annotated[
     Path | None,
     typer.Option(
-        metavar="FOLDER", help="Segmentation: images to show behind the outlines of worst cases."
+        metavar="FOLDER", help="Segmentation, detection: images to show with the worst cases."
     ),
 ]
-
-ONLY_MASKS = frozenset(
-    {
-        "masks",
-        "reference",
-        "patients",
-        "classes",
-        "tolerance_mm",
-        "spacing",
-        "convention",
-        "hit_iou",
-        "images",
-    }
-)
-SHARED = frozenset(
-    {"out", "subgroup", "compare", "design", "level", "title", "overwrite", "as_json", "debug"}
-)
-
-
-def check_mask_options(context: typer.Context, *, of_masks: bool) -> None:
-    """Refuses options that would have no effect, as wrong usage."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in SHARED:
-            continue
-        option = "--" + name.replace("_", "-")
-        if of_masks and name not in ONLY_MASKS:
-            raise typer.BadParameter(f"{option} has no meaning for segmentations (--masks)")
-        if not of_masks and name in ONLY_MASKS:
-            raise typer.BadParameter(f"{option} is for segmentations: give --masks and --reference")
 
 
 def parse_spacing(text: str | None) -> tuple[float, ...] | None:

@@ -77,36 +77,6 @@ Pair = Annotated[
     ),
 ]
 
-ONLY_STUDY = frozenset(
-    {
-        *("lesions", "figure", "analysis", "covariance", "method", "standalone", "positive"),
-        *("effect", "pair"),
-    }
-)
-BOTH = frozenset(
-    {
-        *("out", "readers", "margin", "threshold", "name", "level", "title", "overwrite"),
-        *("as_json", "debug"),
-    }
-)
-
-
-def check_options(context: typer.Context, *, of_study: bool) -> None:
-    """Refuses options that would have no effect, as wrong usage."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in BOTH:
-            continue
-        option = "--" + name.replace("_", "-")
-        if of_study and name not in ONLY_STUDY:
-            raise typer.BadParameter(
-                f"{option} has no meaning in a reader study (--readers without --scores or a model)"
-            )
-        if not of_study and name in ONLY_STUDY:
-            raise typer.BadParameter(
-                f"{option} is for a reader study: give --readers without --scores or a model"
-            )
-
 
 def parse_pair(text: str | None) -> tuple[str, str] | None:
     """("A", "B") of "A,B"."""

@@ -27,8 +27,8 @@ from medres.evaluate.segmentation.lesions import FRAGMENT
 from medres.evaluate.segmentation.outcome import ClassResult, SegmentationResult, SubgroupRow
 from medres.evaluate.segmentation.surfaces import CONVENTIONS, PERCENT
 from medres.evaluate.serialization import to_plain
+from medres.evaluate.statistics.bca import ENOUGH_PATIENTS
 from medres.evaluate.statistics.estimate import Estimate
-from medres.evaluate.statistics.patient_means import ENOUGH_PATIENTS
 
 #: the figures of a class, in the order of the page, and what each is
 FIGURES = (

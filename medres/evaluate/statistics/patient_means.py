@@ -7,20 +7,22 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
 
 from medres.evaluate.scores.sample import Float64Array
+from medres.evaluate.statistics.bca import (
+    ENOUGH_PATIENTS,
+    FEW_PATIENTS,
+    METHOD,
+    MIN_PATIENTS,
+    bca_limits,
+)
 from medres.evaluate.statistics.bootstrap import NO_DIFFERENCE, SEED
 from medres.evaluate.statistics.estimate import Estimate, undefined
 
-MIN_PATIENTS = 5  # of a bootstrap interval
-ENOUGH_PATIENTS = 30  # from here the coverage was shown to be 93 to 97 % by simulation
 # with fewer the tails of the bootstrap move the coverage by half a percent and more
 REPLICATES = 10_000
 MAX_WORK = 5_000_000  # patients x replicates; above it there are fewer replicates
 MIN_REPLICATES = 1_000
-METHOD = "BCa bootstrap of patients"
-FEW_PATIENTS = f"fewer than {ENOUGH_PATIENTS} patients: the interval may cover too little"
 
 
 def patient_means(value: Float64Array, patient: np.ndarray) -> Float64Array:
@@ -48,9 +50,7 @@ def mean_over_patients(
     """The mean of patients' means, each patient weighing the same. value (n,): of cases, NaN where
     undefined. why: said if no case has a value.
 
-    Interval: BCa (Efron 1987) over patients, at levels widened as Student's t is (Hesterberg 2015),
-    with the degrees of freedom that the kurtosis of the values leaves to their variance. None with
-    `why` for fewer than MIN_PATIENTS patients.
+    Interval: `bca_limits` over patients. None with `why` for fewer than MIN_PATIENTS patients.
 
     >>> mean_over_patients(np.array([0.9, 0.8]), np.array([1, 1]), 0.95).estimate
     0.85...
@@ -66,7 +66,7 @@ def mean_over_patients(
     if np.ptp(means) <= 1e-12:
         return Estimate(center, n=n, n_clusters=patients, why="all patients have the same value")
     replicates = max(MIN_REPLICATES, min(REPLICATES, MAX_WORK // patients))
-    limits = bca_limits(means, level, replicates)
+    limits = mean_limits(means, level, replicates)
     if not limits[0] < limits[1]:
         return Estimate(center, n=n, n_clusters=patients, why=NO_DIFFERENCE)
     return Estimate(
@@ -83,23 +83,11 @@ def mean_over_patients(
     )
 
 
-def bca_limits(values: Float64Array, level: float, replicates: int) -> tuple[float, float]:
+def mean_limits(values: Float64Array, level: float, replicates: int) -> tuple[float, float]:
     """Limits of the mean of independent values (n,) that are not all equal."""
-    n, center = values.size, values.mean()
-    means = _shares(n, replicates) @ values
-    tolerance = 1e-12 * max(1.0, abs(float(center)))
-    below = np.count_nonzero(means < center - tolerance)
-    equal = np.count_nonzero(np.abs(means - center) <= tolerance)
-    bias = stats.norm.ppf(np.clip((below + equal / 2.0) / replicates, 1e-6, 1.0 - 1e-6))
-    influence = values - center
-    skew = np.sum(influence**3) / (6.0 * np.sum(influence**2) ** 1.5)
-    tail = (1.0 - level) / 2.0
-    kurtosis = n * np.sum(influence**4) / np.sum(influence**2) ** 2
-    df = min(n - 1.0, 2.0 * n / max(kurtosis - 1.0, 1e-3))
-    wide = stats.t.ppf([tail, 1.0 - tail], df) * np.sqrt(n / (n - 1.0))
-    shifted = bias + (bias + wide) / np.maximum(1.0 - skew * (bias + wide), 1e-3)
-    low, high = np.quantile(means, stats.norm.cdf(shifted))
-    return float(low), float(high)
+    center = float(values.mean())
+    draws = _shares(values.size, replicates) @ values
+    return bca_limits(center, draws, values - center, level)
 
 
 @lru_cache(maxsize=2)

@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
 
 from medres.evaluate.readers.ratings import FloatArray, Ratings
+from medres.evaluate.statistics.bca import METHOD, bca_limits
 from medres.evaluate.statistics.bootstrap import NO_DIFFERENCE, SEED
 from medres.evaluate.statistics.estimate import Estimate
 
 REPLICATES = 1000
-METHOD = "BCa bootstrap of patients"
 FEW_PATIENTS = 30
 FEW = "fewer than 30 patients of a class: the interval may cover too little"
 
@@ -43,7 +42,7 @@ def left_out_weights(ratings: Ratings) -> FloatArray:
 def bca_estimate(
     value: float, draws: FloatArray, left_out: FloatArray, level: float, n: int
 ) -> Estimate:
-    """Bias-corrected and accelerated interval (Efron 1987). draws: (replicates,); left_out:
+    """With the interval of `bca_limits`. draws: (replicates,); left_out:
     (patients,) values without each patient; n: cases.
     """
     null = Estimate(
@@ -56,17 +55,11 @@ def bca_estimate(
     )
     if not draws.min() < draws.max():
         return null
-    below = np.mean(draws < value) + 0.5 * np.mean(draws == value)
-    bias = stats.norm.ppf(np.clip(below, 0.5 / draws.size, 1 - 0.5 / draws.size))
-    centered = left_out.mean() - left_out
-    spread = float(np.sum(centered**2)) ** 1.5
-    skew = float(np.sum(centered**3)) / (6.0 * spread) if spread > 0 else 0.0
-    z = bias + stats.norm.ppf([(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    low, high = np.quantile(draws, stats.norm.cdf(bias + z / (1.0 - skew * z)))
+    low, high = bca_limits(value, draws, left_out.mean() - left_out, level)
     return replace(
         null,
-        ci_low=min(float(low), value),
-        ci_high=max(float(high), value),
+        ci_low=min(low, value),
+        ci_high=max(high, value),
         sided="two",
         method=METHOD,
         why=None,

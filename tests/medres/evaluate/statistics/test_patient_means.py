@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from medres.evaluate.statistics.bca import FEW_PATIENTS
 from medres.evaluate.statistics.patient_means import (
-    FEW_PATIENTS,
-    bca_limits,
+    mean_limits,
     mean_over_patients,
     patient_means,
 )
@@ -28,7 +28,7 @@ def test_interval_is_scipys_bca_for_many_patients() -> None:
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=5_000, rng=np.random.default_rng(1), method="BCa"
     ).confidence_interval
-    low, high = bca_limits(values, 0.95, 5_000)
+    low, high = mean_limits(values, 0.95, 5_000)
     width = high - low
     assert low == pytest.approx(theirs.low, abs=0.08 * width)
     assert high == pytest.approx(theirs.high, abs=0.08 * width)
@@ -59,6 +59,6 @@ def test_coverage_with_skewed_dice(share: float) -> None:
     held = 0
     for _ in range(300):
         values = rng.beta(14, 1.2, 40) * (rng.random(40) >= share)
-        low, high = bca_limits(np.sort(values), 0.95, 2000)
+        low, high = mean_limits(np.sort(values), 0.95, 2000)
         held += low <= truth <= high
     assert 0.90 <= held / 300 <= 0.99
