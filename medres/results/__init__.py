@@ -1,0 +1,23 @@
+"""A prediction as objects that a PACS, a viewer or a hospital system reads: DICOM structured
+report, Secondary Capture and segmentation, FHIR, COCO and JSON. Each says: research use only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_pipelines.runtime.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from medres.results.identity import content_of, is_own_result, result_key, result_uid
+    from medres.results.report import structured_report
+    from medres.results.result import Box, ModelIdentity, Result, results_of
+
+__all__, __getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "medres.results.identity": "content_of is_own_result result_key result_uid",
+        "medres.results.report": "structured_report",
+        "medres.results.result": "Box ModelIdentity Result results_of",
+    },
+)

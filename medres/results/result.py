@@ -1,0 +1,168 @@
+"""A result: the prediction for one study, the model that made it, and the images it is about."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pydicom.dataset import Dataset
+
+from medres.results.identity import Content, content_of, result_key, result_uid
+from medres.results.source_study import SourceStudy, source_study
+
+RESEARCH_USE = "RESEARCH USE ONLY"
+NOTICE = (
+    "RESEARCH USE ONLY. Not a medical device; not for diagnosis or treatment of patients. "
+    "Computed by a model and verified by nobody."
+)
+CLASS = "class"  # the key of the decision and of the set of a model of exclusive classes
+
+
+class PredictionLike(Protocol):
+    """What is read of a prediction; `medres.Prediction` has it."""
+
+    @property
+    def probabilities(self) -> Mapping[str, float]: ...
+    @property
+    def thresholds(self) -> Mapping[str, float]: ...
+    @property
+    def decisions(self) -> Mapping[str, bool | str]: ...
+    @property
+    def sets(self) -> Mapping[str, Sequence[int] | Sequence[str]]: ...
+    @property
+    def conformal(self) -> Mapping[str, Any] | None: ...
+    @property
+    def refused(self) -> str | None: ...
+    @property
+    def code(self) -> str | None: ...
+    @property
+    def novelty(self) -> float | None: ...
+    @property
+    def images(self) -> Sequence[Mapping[str, float]]: ...
+    @property
+    def slices(self) -> Sequence[Sequence[tuple[str, int]]]: ...
+
+
+class Box(Protocol):
+    """A box in one image. Coordinates are edges in pixels of the original image: 0 is the outer
+    edge of the first pixel. frame: from 0 on.
+    """
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def x_min(self) -> float: ...
+    @property
+    def y_min(self) -> float: ...
+    @property
+    def x_max(self) -> float: ...
+    @property
+    def y_max(self) -> float: ...
+    @property
+    def sop_instance_uid(self) -> str: ...
+    @property
+    def frame(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """The model of a result. sha256: of the model file; preprocessing_sha256: of the settings by
+    which images are prepared (`Card.preprocess.sha256`); both 64 hexadecimal digits.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    preprocessing_sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One prediction with everything that its objects state.
+
+    key: see `result_key`. created: when the result was made; the same result with the same time
+        gives the same bytes. boxes: of a detector. notes: further sentences for people, such as
+        that the model is unsigned. predecessor: the key of the result that this one replaces,
+        since the study has grown; '' for the first.
+    """
+
+    key: str
+    prediction: PredictionLike
+    model: ModelIdentity
+    sources: SourceStudy = field(repr=False)
+    created: dt.datetime
+    boxes: tuple[Box, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()
+    predecessor: str = ""
+
+    def uid(self, role: str) -> str:
+        """The UID of a part of this result; see `result_uid`."""
+        return result_uid(self.key, role)
+
+
+def results_of(
+    prediction: PredictionLike,
+    datasets: Sequence[Dataset],
+    model: ModelIdentity,
+    *,
+    contents: Iterable[Content] | None = None,
+    created: dt.datetime | None = None,
+    boxes: Sequence[Box] = (),
+    notes: Sequence[str] = (),
+    predecessor: str = "",
+) -> Result:
+    """The result of a prediction for the images of one study.
+
+    datasets: the images, with or without their pixels. contents: `content_of` each file; None
+    takes them of the data sets. created: None is now. The other arguments: see `Result`.
+
+    Raises ResultError as `source_study` does.
+    """
+    sources = source_study(datasets)
+    if contents is None:
+        contents = map(content_of, datasets)
+    key = result_key(model.sha256, model.preprocessing_sha256, contents)
+    return Result(
+        key,
+        prediction,
+        model,
+        sources,
+        created or dt.datetime.now().astimezone(),
+        tuple(boxes),
+        tuple(notes),
+        predecessor,
+    )
+
+
+def decision_text(prediction: PredictionLike, name: str) -> str:
+    """The decision for one finding in words, with `(uncertain)` or `(atypical)`; '' without a
+    decision.
+    """
+    decision = prediction.decisions.get(name)
+    if decision is None:
+        return ""
+    words = decision if isinstance(decision, str) else "positive" if decision else "negative"
+    labels = prediction.sets.get(name)
+    if labels is None or len(labels) == 1:
+        return words
+    return f"{words} ({'uncertain' if labels else 'atypical'})"
+
+
+def summary_lines(result: Result) -> list[str]:
+    """What an overlay says, one line per finding."""
+    prediction = result.prediction
+    if prediction.refused is not None:
+        return [f"REFUSED: {prediction.code or 'refused'}"]
+    lines = []
+    for name, probability in prediction.probabilities.items():
+        threshold = prediction.thresholds.get(name)
+        limit = "" if threshold is None else f", threshold {threshold:.3f}"
+        decision = decision_text(prediction, name)
+        lines.append(f"{name}: p = {probability:.3f}{limit}{': ' if decision else ''}{decision}")
+    if CLASS in prediction.decisions:
+        lines.append(f"class: {decision_text(prediction, CLASS)}")
+    return lines
