@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from data_pipelines.runtime.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
+    from medres.results.capture import secondary_capture
+    from medres.results.drawing import Overlay, display_picture
     from medres.results.identity import content_of, is_own_result, result_key, result_uid
     from medres.results.report import structured_report
     from medres.results.result import Box, ModelIdentity, Result, results_of
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "medres.results.capture": "secondary_capture",
+        "medres.results.drawing": "Overlay display_picture",
         "medres.results.identity": "content_of is_own_result result_key result_uid",
         "medres.results.report": "structured_report",
         "medres.results.result": "Box ModelIdentity Result results_of",

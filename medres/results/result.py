@@ -17,6 +17,7 @@ NOTICE = (
     "RESEARCH USE ONLY. Not a medical device; not for diagnosis or treatment of patients. "
     "Computed by a model and verified by nobody."
 )
+MAX_LINES = 12  # of findings in an overlay
 CLASS = "class"  # the key of the decision and of the set of a model of exclusive classes
 
 
@@ -153,16 +154,19 @@ def decision_text(prediction: PredictionLike, name: str) -> str:
 
 
 def summary_lines(result: Result) -> list[str]:
-    """What an overlay says, one line per finding."""
+    """What an overlay says: one line per finding, the most probable ones where there are many."""
     prediction = result.prediction
     if prediction.refused is not None:
         return [f"REFUSED: {prediction.code or 'refused'}"]
     lines = []
-    for name, probability in prediction.probabilities.items():
+    ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
+    for name, probability in ranked[:MAX_LINES]:
         threshold = prediction.thresholds.get(name)
         limit = "" if threshold is None else f", threshold {threshold:.3f}"
         decision = decision_text(prediction, name)
         lines.append(f"{name}: p = {probability:.3f}{limit}{': ' if decision else ''}{decision}")
+    if len(ranked) > MAX_LINES:
+        lines.append(f"and {len(ranked) - MAX_LINES} less probable ones")
     if CLASS in prediction.decisions:
         lines.append(f"class: {decision_text(prediction, CLASS)}")
     return lines
