@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from medres.results.drawing import Overlay, display_picture
     from medres.results.identity import content_of, is_own_result, result_key, result_uid
     from medres.results.report import structured_report
-    from medres.results.result import Box, ModelIdentity, Result, results_of
+    from medres.results.result import ModelIdentity, Result, results_of
+    from medres.results.segmentation import segmentation_object
 
 __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
@@ -22,6 +23,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "medres.results.drawing": "Overlay display_picture",
         "medres.results.identity": "content_of is_own_result result_key result_uid",
         "medres.results.report": "structured_report",
-        "medres.results.result": "Box ModelIdentity Result results_of",
+        "medres.results.result": "ModelIdentity Result results_of",
+        "medres.results.segmentation": "segmentation_object",
     },
 )

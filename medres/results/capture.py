@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 from pydicom.dataset import Dataset
 
 from medres.errors import ResultError
 from medres.results.dicom_objects import finished, object_arguments, quiet_highdicom
 from medres.results.drawing import Overlay, draw_overlay
 from medres.results.result import NOTICE, Result, summary_lines
+from medres.results.source_study import patient_orientation
 
 _SIDES = ("R", "L")
-_AXES = ("LR", "PA", "HF")  # letters of PatientOrientation towards + and - of each axis of LPS
 
 
 def secondary_capture(result: Result, overlay: Overlay, number: int = 1) -> Dataset:
@@ -90,23 +89,6 @@ def _describe(dataset: Dataset, header: Dataset, overlay: Overlay) -> None:
     purpose.CodeMeaning = "Source image for image processing operation"
     source.PurposeOfReferenceCodeSequence = [purpose]
     dataset.SourceImageSequence = [source]
-
-
-def patient_orientation(header: Dataset) -> list[str] | str:
-    """PatientOrientation of an image: its own, else from the axes that its rows and columns follow
-    most; '' where neither is known.
-    """
-    own = header.get("PatientOrientation")
-    if own is not None and not isinstance(own, str) and len(own) == 2 and all(own):
-        return [str(value) for value in own]
-    cosines = header.get("ImageOrientationPatient")
-    if cosines is None or len(cosines) != 6:
-        return ""
-    letters = []
-    for direction in np.reshape([float(v) for v in cosines], (2, 3)):
-        axis = int(np.abs(direction).argmax())
-        letters.append(_AXES[axis][0 if direction[axis] > 0 else 1])
-    return letters
 
 
 def _require_sizes(overlay: Overlay, header: Dataset) -> None:

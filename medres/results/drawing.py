@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.kinds import UNITS
 from data_pipelines.pixels.image import read_image
-from medres.results.result import RESEARCH_USE, Box
+from medres.results.result import RESEARCH_USE, BoxLike
 
 Rgb = tuple[int, int, int]
 #: of classes without a color of their own, in order (Okabe and Ito, told apart by all readers)
@@ -45,7 +45,7 @@ class Overlay:
     frame: int = 0
     heat: NDArray | None = field(default=None, repr=False)
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict, repr=False)
-    boxes: Sequence[Box] = field(default=(), repr=False)
+    boxes: Sequence[BoxLike] = field(default=(), repr=False)
     colors: Mapping[str, Rgb] = field(default_factory=dict)
 
 
@@ -83,16 +83,18 @@ def draw_overlay(overlay: Overlay, lines: Sequence[str]) -> NDArray[np.uint8]:
     from PIL import Image, ImageDraw, ImageFont
 
     image = Image.fromarray(_blended(overlay))
-    font = ImageFont.load_default(max(_MIN_FONT, image.width // _COLUMNS_PER_POINT))
+    size = max(_MIN_FONT, image.width // _COLUMNS_PER_POINT)
+    font = ImageFont.load_default(size)
     names = [*overlay.masks, *sorted({box.label for box in overlay.boxes} - {*overlay.masks})]
     pen = ImageDraw.Draw(image)
     for box in overlay.boxes:
         color = color_of(box.label, names, overlay.colors)
         left, top = np.floor((box.x_min, box.y_min))
         right, bottom = np.ceil((box.x_max, box.y_max)) - 1
+        text = f"{box.label} {box.score:.2f}"
+        pen.text((left + 2, top + 1), text, color, font, stroke_width=1, stroke_fill=_GROUND)
         pen.rectangle((left, top, right, bottom), outline=color, width=1)
-        pen.text((left + 2, top + 1), f"{box.label} {box.score:.2f}", color, font)
-    height = int(font.size) + 2 * _MARGIN
+    height = size + 2 * _MARGIN
     texts = [RESEARCH_USE, *lines]
     width = max(image.width, *(int(font.getlength(text)) + 2 * _MARGIN for text in texts))
     strip = height * len(texts)

@@ -21,7 +21,7 @@ from medres.results.dicom_objects import (
     short_text,
 )
 from medres.results.identity import MANUFACTURER, result_uid
-from medres.results.result import CLASS, NOTICE, Box, Result
+from medres.results.result import CLASS, NOTICE, BoxLike, Result
 
 if TYPE_CHECKING:
     from highdicom.sr import Measurement, QualitativeEvaluation
@@ -75,7 +75,7 @@ def _predecessor(result: Result) -> list[Dataset] | None:
     return [previous]
 
 
-def _content(result: Result, boxes: Sequence[Box]) -> Any:
+def _content(result: Result, boxes: Sequence[BoxLike]) -> Any:
     from highdicom.sr import (
         DeviceObserverIdentifyingAttributes,
         MeasurementReport,
@@ -108,7 +108,7 @@ def _content(result: Result, boxes: Sequence[Box]) -> Any:
     return report
 
 
-def _groups(result: Result, boxes: Sequence[Box]) -> Iterable[Group]:
+def _groups(result: Result, boxes: Sequence[BoxLike]) -> Iterable[Group]:
     prediction = result.prediction
     if prediction.refused is not None:
         reason = code(short_text(prediction.code or "refused", 16), prediction.code or "refused")
@@ -194,7 +194,7 @@ def _image_group(
     )
 
 
-def _box_group(result: Result, number: int, box: Box) -> Group:
+def _box_group(result: Result, number: int, box: BoxLike) -> Group:
     """One box as a closed polyline. Its coordinates are those of SCOORD (PS3.3 C.18.6): 0 0 is the
     outer corner of the first pixel.
     """
@@ -220,7 +220,7 @@ def _box_group(result: Result, number: int, box: Box) -> Group:
     )
 
 
-def _checked(box: Box, result: Result) -> Box:
+def _checked(box: BoxLike, result: Result) -> BoxLike:
     """The box, if it lies in its image. Raises ResultError: bad_box, unknown_image."""
     header = result.sources.header(box.sop_instance_uid)
     inside = 0 <= box.x_min < box.x_max <= header.Columns and (

@@ -46,7 +46,7 @@ class PredictionLike(Protocol):
     def slices(self) -> Sequence[Sequence[tuple[str, int]]]: ...
 
 
-class Box(Protocol):
+class BoxLike(Protocol):
     """A box in one image. Coordinates are edges in pixels of the original image: 0 is the outer
     edge of the first pixel. frame: from 0 on.
     """
@@ -96,7 +96,7 @@ class Result:
     model: ModelIdentity
     sources: SourceStudy = field(repr=False)
     created: dt.datetime
-    boxes: tuple[Box, ...] = field(default=(), repr=False)
+    boxes: tuple[BoxLike, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
     predecessor: str = ""
 
@@ -112,7 +112,7 @@ def results_of(
     *,
     contents: Iterable[Content] | None = None,
     created: dt.datetime | None = None,
-    boxes: Sequence[Box] = (),
+    boxes: Sequence[BoxLike] = (),
     notes: Sequence[str] = (),
     predecessor: str = "",
 ) -> Result:

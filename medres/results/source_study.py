@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from pydicom.config import RAISE
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
@@ -42,6 +43,7 @@ _TYPE_2 = {
 }
 _SEXES = ("M", "F", "O")
 _OPTIONAL = ("IssuerOfPatientID", "StudyDescription", "Modality")
+_AXES = ("LR", "PA", "HF")  # letters of PatientOrientation towards + and - of each axis of LPS
 _IMAGE = (
     "BurnedInAnnotation",
     "DimensionIndexSequence",
@@ -80,6 +82,17 @@ class SourceStudy:
         that refers to them is the same.
         """
         return tuple(self.by_uid[uid] for uid in sorted(self.by_uid))
+
+    @property
+    def frames(self) -> tuple[tuple[str, int], ...]:
+        """(SOP Instance UID, frame from 0 on) of all images, in the order in which they were
+        given.
+        """
+        return tuple(
+            (uid, frame)
+            for uid, header in self.by_uid.items()
+            for frame in range(int(header.get("NumberOfFrames") or 1))
+        )
 
     @property
     def first(self) -> Dataset:
@@ -132,6 +145,23 @@ def missing(keyword: str, what: str) -> ResultError:
         f"correct the image at its source",
         code="missing_attribute",
     )
+
+
+def patient_orientation(header: Dataset) -> list[str] | str:
+    """PatientOrientation of an image: its own, else from the axes that its rows and columns follow
+    most; '' where neither is known.
+    """
+    own = header.get("PatientOrientation")
+    if own is not None and not isinstance(own, str) and len(own) == 2 and all(own):
+        return [str(value) for value in own]
+    cosines = header.get("ImageOrientationPatient")
+    if cosines is None or len(cosines) != 6:
+        return ""
+    letters = []
+    for direction in np.reshape([float(v) for v in cosines], (2, 3)):
+        axis = int(np.abs(direction).argmax())
+        letters.append(_AXES[axis][0 if direction[axis] > 0 else 1])
+    return letters
 
 
 def _patient(header: Dataset) -> str:

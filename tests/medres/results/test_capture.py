@@ -29,9 +29,9 @@ from medres.results import (
     results_of,
     secondary_capture,
 )
-from medres.results.capture import patient_orientation
 from medres.results.drawing import COLORS, draw_overlay, outline
 from medres.results.result import summary_lines
+from medres.results.source_study import patient_orientation
 
 hd = pytest.importorskip("highdicom", reason="the extra medres[results] is not installed")
 CREATED = dt.datetime(2026, 11, 30, 12, 1, 2)
