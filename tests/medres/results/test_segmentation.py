@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import raises_code
+from mask_writers import item
 from pydicom.dataset import Dataset
 from result_objects import (
     MODEL,
@@ -156,6 +157,34 @@ def test_some_slices_of_a_study(tmp_path: Path) -> None:
     drawn = label_map(2)
     raw = read_back(segmentation_object(result(*images), drawn, frames), tmp_path)
     assert_same(raw, drawn, [images[3], images[1]])
+
+
+def test_frames_of_one_image(tmp_path: Path) -> None:
+    image = ct_slice(
+        0,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
+        NumberOfFrames=3,
+        ImagePositionPatient=None,
+        ImageOrientationPatient=None,
+        PixelSpacing=None,
+        SliceThickness=None,
+        SharedFunctionalGroupsSequence=[
+            item(
+                PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+                PixelMeasuresSequence=[item(PixelSpacing=[0.7, 0.8], SliceThickness=2)],
+            )
+        ],
+        PerFrameFunctionalGroupsSequence=[
+            item(PlanePositionSequence=[item(ImagePositionPatient=[0, 0, z])]) for z in (0, 4, 2)
+        ],
+    )
+    uid = str(image.SOPInstanceUID)
+    drawn = label_map(2)
+    answer = results_of(refusal(), [image], MODEL, contents=[], created=CREATED)
+    raw = read_back(segmentation_object(answer, drawn, [(uid, 2), (uid, 0)]), tmp_path)
+    assert raw.frames == ((uid, 0), (uid, 2))
+    for name in CLASSES:
+        np.testing.assert_array_equal(raw.label_map.plane(name), drawn.plane(name)[::-1])
 
 
 def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
