@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from medres.results.fhir import fhir_bundle
     from medres.results.identity import content_of, is_own_result, result_key, result_uid
     from medres.results.report import structured_report
-    from medres.results.result import ModelIdentity, Result, results_of
+    from medres.results.result import ModelIdentity, Result, model_identity, results_of
     from medres.results.segmentation import segmentation_object
     from medres.results.writing import Masks, result_document, write_results
 
@@ -28,7 +28,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "medres.results.fhir": "fhir_bundle",
         "medres.results.identity": "content_of is_own_result result_key result_uid",
         "medres.results.report": "structured_report",
-        "medres.results.result": "ModelIdentity Result results_of",
+        "medres.results.result": "ModelIdentity Result model_identity results_of",
         "medres.results.segmentation": "segmentation_object",
         "medres.results.writing": "Masks result_document write_results",
     },

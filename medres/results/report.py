@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from highdicom.sr import Measurement, QualitativeEvaluation
     from highdicom.sr.coding import CodedConcept
 
+MAX_IMAGES = 20  # that have a group of their own
 ONE = ("1", "UCUM", "no units")
 _LABELS = {0: ("260385009", "SCT", "Negative"), 1: ("10828004", "SCT", "Positive")}
 _REPORT_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -38,8 +39,8 @@ def structured_report(result: Result) -> Dataset:
 
     Measurement groups: one per finding or class (tracking identifier: its name) with probability
     and threshold, decision and conformal set; for exclusive classes one more (`class`); one per
-    image where there are several (`image N`); one per box (`box N`) with its region. Of a refused
-    study one group (`refusal`) with the code.
+    image where there are several (`image N`, at most 20); one per box (`box N`) with its region.
+    Of a refused study one group (`refusal`) with the code.
 
     Raises ResultError: no_highdicom, not_made, unknown_image, bad_box.
     """
@@ -102,6 +103,11 @@ def _content(result: Result, boxes: Sequence[BoxLike]) -> Any:
     comments = [NOTICE, *result.notes]
     if result.prediction.refused is not None:
         comments.append(f"Refused ({result.prediction.code}): {result.prediction.refused}")
+    if len(result.prediction.images) > MAX_IMAGES:
+        comments.append(
+            f"Of {len(result.prediction.images)} images, the {MAX_IMAGES} with the highest "
+            f"probabilities are listed."
+        )
     report[0].ContentSequence.extend(
         TextContentItem(codes.DCM.Comment, short_text(text, 1024), "CONTAINS") for text in comments
     )
@@ -123,12 +129,20 @@ def _groups(result: Result, boxes: Sequence[BoxLike]) -> Iterable[Group]:
         )
     if CLASS in prediction.decisions:
         yield _study_group(result, CLASS, evaluations=_answers(result, CLASS))
-    if len(prediction.images) > 1:
-        slices = prediction.slices or [()] * len(prediction.images)
-        for n, image in enumerate(prediction.images):
-            yield _image_group(result, n + 1, image, slices[n])
+    slices = prediction.slices or [()] * len(prediction.images)
+    for n in _listed_images(result):
+        yield _image_group(result, n + 1, prediction.images[n], slices[n])
     for n, box in enumerate(boxes, start=1):
         yield _box_group(result, n, box)
+
+
+def _listed_images(result: Result) -> list[int]:
+    """The numbers of the images that have a group of their own, in order: none where there is one
+    image only, and of many those with the highest probabilities.
+    """
+    images = result.prediction.images
+    ranked = sorted(range(len(images)), key=lambda n: -max(images[n].values(), default=0.0))
+    return sorted(ranked[:MAX_IMAGES]) if len(images) > 1 else []
 
 
 def _answers(result: Result, name: str) -> list[QualitativeEvaluation]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydicom.dataset import Dataset
 
+from medres.errors import ResultError
 from medres.results.identity import Content, content_of, result_key, result_uid
 from medres.results.source_study import SourceStudy, source_study
+
+if TYPE_CHECKING:
+    from medres.artefact.card import Card
 
 RESEARCH_USE = "RESEARCH USE ONLY"
 NOTICE = (
@@ -79,6 +84,25 @@ class ModelIdentity:
     version: str
     sha256: str
     preprocessing_sha256: str
+
+    def __post_init__(self) -> None:
+        """Raises ResultError (bad_model): DICOM has no empty name, version or serial number."""
+        hashes = (self.sha256, self.preprocessing_sha256)
+        if not (self.name.strip() and self.version.strip()) or not all(
+            re.fullmatch("[0-9a-f]{64}", value) for value in hashes
+        ):
+            raise ResultError(
+                "the model of a result needs a name, a version and two SHA-256 of 64 hexadecimal "
+                "digits",
+                code="bad_model",
+            )
+
+
+def model_identity(card: Card, sha256: str, *, name: str = "classifier") -> ModelIdentity:
+    """The identity of a loaded model. card, sha256: of the model file (`predictor.card`,
+    `prediction.model_sha256`). The version is the beginning of its SHA-256.
+    """
+    return ModelIdentity(name, sha256[:12], sha256, card.preprocess.sha256)
 
 
 @dataclass(frozen=True, eq=False)

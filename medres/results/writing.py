@@ -17,6 +17,7 @@ from data_pipelines.annotations.label_map import LabelMap
 from data_pipelines.dicom.reader import silence_pydicom
 from data_pipelines.runtime.atomic_files import write_atomic
 from data_pipelines.runtime.plain_text import json_text
+from medres.errors import ResultError
 from medres.results.capture import secondary_capture
 from medres.results.coco import coco_results
 from medres.results.drawing import Overlay, Rgb
@@ -25,6 +26,10 @@ from medres.results.report import structured_report
 from medres.results.result import NOTICE, Result
 from medres.results.segmentation import Frame, SegmentationKind, segmentation_object
 
+#: codes of images that cannot have a segmentation, though the other objects can be made
+NO_SEGMENTATION = frozenset(
+    {"missing_attribute", "mixed_geometry", "same_position", "several_images"}
+)
 SCHEMA = "medres.result-files/1"
 _KEY = 16  # characters of the key in a file name
 
@@ -53,6 +58,9 @@ def write_results(
     written last. All objects are made before the first file is written. The same result replaces
     its files.
 
+    A segmentation that the images do not allow (NO_SEGMENTATION, such as CT slices without a frame
+    of reference) is left out, with its code in `refused_objects` of the JSON.
+
     categories: the classes of a detector, whose COCO ids are 1, 2 ... in this order; the ids of
     images are 1, 2 ... in the order of the images (and their frames).
 
@@ -61,16 +69,23 @@ def write_results(
     datasets = {"report": structured_report(result)}
     for n, overlay in enumerate(overlays, start=1):
         datasets[f"overlay {n}"] = secondary_capture(result, overlay, n)
+    refusals = {}
     for n, entry in enumerate(masks, start=1):
-        datasets[f"segmentation {n}"] = segmentation_object(
-            result, entry.label_map, entry.frames, kind=entry.kind, colors=colors, number=n
-        )
+        role = f"segmentation {n}"
+        try:
+            datasets[role] = segmentation_object(
+                result, entry.label_map, entry.frames, kind=entry.kind, colors=colors, number=n
+            )
+        except ResultError as error:
+            if error.code not in NO_SEGMENTATION:
+                raise
+            refusals[role] = error
     contents = {role: (".dcm", file_bytes(dataset)) for role, dataset in datasets.items()}
     if result.boxes or categories:
         contents["coco"] = (".json", _json(_coco(result, categories)))
     if fhir:
         contents["fhir"] = (".json", _json(fhir_bundle(result)))
-    contents["result"] = (".json", _json(result_document(result, datasets)))
+    contents["result"] = (".json", _json(result_document(result, datasets, refusals)))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
@@ -80,8 +95,14 @@ def write_results(
     return files
 
 
-def result_document(result: Result, objects: Mapping[str, Dataset] | None = None) -> dict[str, Any]:
-    """A result as a JSON object. objects: role -> DICOM object that was made of it."""
+def result_document(
+    result: Result,
+    objects: Mapping[str, Dataset] | None = None,
+    refusals: Mapping[str, ResultError] | None = None,
+) -> dict[str, Any]:
+    """A result as a JSON object. objects: role -> DICOM object that was made of it. refusals: role
+    -> why an object could not be made.
+    """
     prediction, model = result.prediction, result.model
     return {
         "schema": SCHEMA,
@@ -128,6 +149,10 @@ def result_document(result: Result, objects: Mapping[str, Dataset] | None = None
                 "series_uid": str(dataset.SeriesInstanceUID),
             }
             for role, dataset in (objects or {}).items()
+        ],
+        "refused_objects": [
+            {"role": role, "code": error.code, "reason": str(error)}
+            for role, error in (refusals or {}).items()
         ],
     }
 

@@ -23,7 +23,7 @@ from result_objects import (
 )
 
 from medres.errors import ResultError
-from medres.results import content_of, is_own_result, results_of, structured_report
+from medres.results import ModelIdentity, content_of, is_own_result, results_of, structured_report
 from medres.results.result import Result
 
 hd = pytest.importorskip("highdicom", reason="the extra medres[results] is not installed")
@@ -104,6 +104,18 @@ def test_the_report_states_the_prediction(tmp_path: Path) -> None:
         f"model SHA-256: {MODEL.sha256}",
         f"preprocessing SHA-256: {MODEL.preprocessing_sha256}",
     ]
+
+
+def test_of_many_images_the_most_probable_ones_are_listed(tmp_path: Path) -> None:
+    image = radiograph()
+    answer = prediction(
+        images=tuple({"nodule": n / 30} for n in range(30)),
+        slices=tuple([((str(image.SOPInstanceUID), 0),)] * 30),
+    )
+    report = reopened(structured_report(result(image, prediction=answer)), tmp_path)
+    listed = [name for name in groups(report) if name.startswith("image")]
+    assert listed == [f"image {n}" for n in range(11, 31)]
+    assert comments(report)[1].startswith("Of 30 images, the 20 with")
 
 
 def test_it_is_unverified_for_research_and_of_the_study_of_its_images(tmp_path: Path) -> None:
@@ -225,6 +237,14 @@ def test_images_that_refuse_a_result(images: list[dict], code: str) -> None:
     datasets = [radiograph(n, **elements) for n, elements in enumerate(images)]
     with raises_code(ResultError, code):
         results_of(refusal(), datasets, MODEL, contents=[])
+
+
+@pytest.mark.parametrize(
+    "fields", [("", "1", "a" * 64, "b" * 64), ("n", " ", "a" * 64, "b" * 64), ("n", "1", "a", "b")]
+)
+def test_a_model_without_an_identity_is_refused(fields: tuple) -> None:
+    with raises_code(ResultError, "bad_model"):
+        ModelIdentity(*fields)
 
 
 def test_boxes_are_planar_regions_in_edges(tmp_path: Path) -> None:

@@ -112,6 +112,20 @@ def test_no_file_is_written_where_one_object_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_segmentation_that_the_images_do_not_allow_is_left_out_with_its_code(
+    tmp_path: Path,
+) -> None:
+    image = ct_slice(0, FrameOfReferenceUID=None)
+    result = results_of(prediction(image), [image], MODEL)
+    files = write_results(
+        tmp_path, result, masks=[Masks(LabelMap.empty((1, 9, 13), ("lung",)))], fhir=False
+    )
+    assert list(files) == ["report", "result"]
+    (refused,) = json.loads(files["result"].read_text())["refused_objects"]
+    assert (refused["role"], refused["code"]) == ("segmentation 1", "missing_attribute")
+    assert "FrameOfReferenceUID" in refused["reason"]
+
+
 @pytest.mark.parametrize(
     ("images", "categories", "code"),
     [({}, {"nodule": 1}, "unknown_image"), ({("1.2", 0): 7}, {}, "unknown_class")],
