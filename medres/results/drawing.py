@@ -118,13 +118,16 @@ def _blended(overlay: Overlay) -> NDArray[np.uint8]:
     shown = np.clip(np.nan_to_num(np.asarray(overlay.picture, np.float64)), 0, 1)
     if shown.ndim == 2:
         shown = np.repeat(shown[..., np.newaxis], 3, axis=2)
-    if overlay.heat is not None and overlay.heat.max() > 0:
+    heat = None if overlay.heat is None else np.nan_to_num(overlay.heat)
+    if heat is not None and heat.max() > 0:
         import matplotlib
 
-        share = np.clip(overlay.heat / overlay.heat.max(), 0, 1)
+        share = np.clip(heat / heat.max(), 0, 1)
         opacity = OPACITY * share[..., np.newaxis]
         shown = shown * (1 - opacity) + matplotlib.colormaps[COLORMAP](share)[..., :3] * opacity
     pixels = np.rint(255 * shown).astype(np.uint8)
     for name, mask in overlay.masks.items():
-        pixels[outline(mask)] = color_of(name, list(overlay.masks), overlay.colors)
+        pixels[outline(np.asarray(mask, np.bool_))] = color_of(
+            name, list(overlay.masks), overlay.colors
+        )
     return pixels

@@ -45,7 +45,8 @@ def result_uid(key: str, role: str) -> str:
 
 def content_of(source: DicomSource) -> Content:
     """(SOP Instance UID, SHA-256 of the data set and its transfer syntax) of one image: without the
-    preamble and the meta header, which name the program that sent the file.
+    preamble and the meta header, which name the program that sent the file. A data set is encoded
+    again, which gives the bytes of its file unless these were malformed.
 
     Raises DicomError; ResultError: missing_attribute where there is no SOP Instance UID.
     """

@@ -142,8 +142,9 @@ def results_of(
 ) -> Result:
     """The result of a prediction for the images of one study.
 
-    datasets: the images, with or without their pixels. contents: `content_of` each file; None
-    takes them of the data sets. created: None is now. The other arguments: see `Result`.
+    datasets: the images; their pixels are not needed where `contents` is given, which is
+        `content_of` each file. None encodes the data sets again, which then must be complete.
+    created: None is now. The other arguments: see `Result`.
 
     Raises ResultError as `source_study` does.
     """

@@ -65,7 +65,7 @@ def test_the_picture_is_the_image_pixel_for_pixel_below_the_banner(tmp_path: Pat
 def test_heat_is_drawn_where_it_is_positive(tmp_path: Path) -> None:
     image = radiograph()
     heat = np.zeros((20, 30), np.float32)
-    heat[5, 7], heat[6, 7] = 1.0, -1.0
+    heat[5, 7], heat[6, 7], heat[7, 7] = 1.0, -1.0, np.nan
     plain = below_banner(captured(image, tmp_path), image)
     drawn = below_banner(captured(image, tmp_path, heat=heat), image)
     assert np.argwhere((plain != drawn).any(axis=2)).tolist() == [[5, 7]]

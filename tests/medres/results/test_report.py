@@ -278,6 +278,14 @@ def test_a_box_on_an_image_of_another_study_is_refused() -> None:
         structured_report(result(radiograph(), boxes=[Box("a", 0.5, 0, 0, 1, 1, "1.2.3")]))
 
 
+def test_objects_are_validated(tmp_path: Path) -> None:
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("dciodvfy (Debian package dicom3tools) is not installed: nothing is validated")
+    report = structured_report(result(radiograph()))
+    del report.CompletionFlag
+    assert any("CompletionFlag" in line for line in validation_errors(written(report, tmp_path)))
+
+
 def test_dcmtk_reads_the_numbers(tmp_path: Path) -> None:
     program = shutil.which("dsrdump")
     if program is None:

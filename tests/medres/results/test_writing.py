@@ -16,7 +16,10 @@ from pydicom.dataset import Dataset
 from result_objects import MODEL, Box, ct_slice, prediction, radiograph, validation_errors
 
 from data_pipelines.annotations.label_map import LabelMap
+from data_pipelines.dicom.eligibility import eligible_kind
+from data_pipelines.dicom.header import read_header
 from data_pipelines.dicom.reader import parse, silence_pydicom
+from data_pipelines.errors import Ineligible
 from medres.errors import ResultError
 from medres.results import (
     Masks,
@@ -79,6 +82,8 @@ def test_all_files_of_a_result(tmp_path: Path) -> None:
         dataset = dcmread(path)
         assert validation_errors(path) == []
         assert is_own_result(path)
+        with pytest.raises(Ineligible):  # no ingest takes it in as an image
+            eligible_kind(read_header(path))
         assert dataset.SOPInstanceUID == entry["sop_instance_uid"]
         assert dataset.StudyInstanceUID == image.StudyInstanceUID == document["study_uid"]
     assert len({entry["series_uid"] for entry in document["objects"]}) == 3
