@@ -4,10 +4,10 @@
     ├── ModelError       model       a variant, width, depth or shape that cannot be built
     ├── WeightsError     weights     weights that do not fit the model
     ├── TrainingError    training    data or settings that cannot be trained on; a loss of NaN
+    ├── ResultError      result      an object of a result that cannot be made of these images
     ├── ArtefactError    artefact    a model file that is broken, altered, foreign or too new
     ├── ExportError      export      numbers that differ, or a runtime that is not installed
     ├── RefusedInput     refused     a study outside the model's domain: .reason is for people
-    ├── ResultError      result      an object of a result that cannot be made of these images
     └── EvaluationError  evaluation  a scores table that cannot be evaluated
 
 Data errors come from data_pipelines.errors. A message says what is wrong, what was received, where,
@@ -45,6 +45,12 @@ class TrainingError(MedresError):
     code = "training"
 
 
+class ResultError(MedresError):
+    """An object of a result (report, overlay, segmentation) cannot be made of these images."""
+
+    code = "result"
+
+
 class ArtefactError(MedresError):
     """The model file is broken, altered, of another program, or too new."""
 
@@ -65,12 +71,6 @@ class RefusedInput(MedresError):
     @property
     def reason(self) -> str:
         return str(self)
-
-
-class ResultError(MedresError):
-    """An object of a result (report, overlay, segmentation) cannot be made of these images."""
-
-    code = "result"
 
 
 class PredictionError(MedresError, ValueError):
