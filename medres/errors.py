@@ -4,6 +4,7 @@
     ├── ModelError       model       a variant, width, depth or shape that cannot be built
     ├── WeightsError     weights     weights that do not fit the model
     ├── TrainingError    training    data or settings that cannot be trained on; a loss of NaN
+    ├── ResultError      result      an object of a result that cannot be made of these images
     ├── ArtefactError    artefact    a model file that is broken, altered, foreign or too new
     ├── ExportError      export      numbers that differ, or a runtime that is not installed
     ├── RefusedInput     refused     a study outside the model's domain: .reason is for people
@@ -42,6 +43,12 @@ class TrainingError(MedresError):
     """Training cannot start or go on with these data or settings, or its loss is not finite."""
 
     code = "training"
+
+
+class ResultError(MedresError):
+    """An object of a result (report, overlay, segmentation) cannot be made of these images."""
+
+    code = "result"
 
 
 class ArtefactError(MedresError):
