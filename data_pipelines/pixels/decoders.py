@@ -122,8 +122,9 @@ def decode_frame(data: bytes, pixels: PixelFormat) -> tuple[NDArray[np.integer],
             continue
         if samples.shape == pixels.shape and samples.dtype.kind in "iu":
             return samples, decoder.name
+        # No other decoder is asked: some give the bytes of another image the shape of the header.
         failures.append(f"{decoder.name}: the shape is not {' x '.join(map(str, pixels.shape))}")
-        failed = True
+        break
     kind = DecodeFailed if any(not decoder.missing for decoder in usable) else UnsupportedSyntax
     raise kind(
         f"Pixel data in {syntax_name(pixels.syntax)} cannot be decoded. Tried: "

@@ -151,6 +151,7 @@ print("alike")
 """
 
 
+@pytest.mark.long
 def test_two_replicas_see_what_one_sees() -> None:
     done = subprocess.run(
         [sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=240

@@ -62,7 +62,7 @@ def test_gaps_are_in_the_manifest_the_summary_and_the_warnings(grey, tmp_path: P
     }
     series = table.groupby("folder")["series"].first()
     first, second = (text for text in manifest.summary["warnings"] if "interpolated" in text)
-    assert all(part in first for part in ("3 CT volumes", "57%", "42.5 mm (16 slices)"))
+    assert all(part in first for part in ("3 volumes", "57%", "42.5 mm (16 slices)"))
     assert series["small_gap"] in first
     assert series["whole"] not in first
     assert "gap_too_large 1, too_interpolated 1" in second

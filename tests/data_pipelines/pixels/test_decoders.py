@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import imagecodecs
@@ -91,11 +92,20 @@ def test_imagecodecs_comes_first():
         assert decoders_for(syntax)[0].name.startswith("imagecodecs.")
 
 
-def test_a_failing_decoder_gives_way_and_every_name_is_told():
+@pytest.mark.parametrize("missing", [None, "pyjpegls"])
+def test_a_failing_decoder_gives_way_and_every_name_is_told(monkeypatch, missing):
+    first, second = decoders_for(f"{JPEG}.80")
+
+    def fails(data, pixels):
+        raise RuntimeError
+
+    both = first, dataclasses.replace(second, decode=fails, missing=missing)
+    monkeypatch.setattr("data_pipelines.pixels.decoders.decoders_for", lambda syntax: both)
     with pytest.raises(DecodeFailed) as caught:
         decode_frame(b"\xff\xd8garbage", format_of(f"{JPEG}.80"))
-    for name in ("imagecodecs.jpegls", "pydicom.pyjpegls", "pip install pyjpegls", f"{JPEG}.80"):
+    for name in ("imagecodecs.jpegls", "pydicom.pyjpegls", f"{JPEG}.80"):
         assert name in str(caught.value)
+    assert ("pip install pyjpegls" in str(caught.value)) == bool(missing)
 
 
 def test_the_next_decoder_is_asked_when_the_first_fails():
@@ -106,6 +116,7 @@ def test_the_next_decoder_is_asked_when_the_first_fails():
 
 
 def test_an_image_of_another_shape_is_a_failure():
+    """Also where pyjpegls is installed, which would give its bytes the shape of the header."""
     encoded = bytes(imagecodecs.jpegls_encode(RAMP.T.copy()))
     with raises_code(DecodeFailed, "decode_failed", "imagecodecs.jpegls"):
         decode_frame(encoded, format_of(f"{JPEG}.80"))

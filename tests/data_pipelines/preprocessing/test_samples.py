@@ -283,6 +283,7 @@ def test_samples_of_images_are_the_images(work: Path) -> None:
     assert lone[0].slice_indices == (0,) * 5
 
 
+@pytest.mark.long
 def test_a_three_dimensional_network_learns_from_a_volume_preset(work: Path) -> None:
     import keras
 

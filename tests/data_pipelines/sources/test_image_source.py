@@ -356,6 +356,7 @@ def test_no_cell_or_name_travels_in_an_error(tmp_path: Path) -> None:
     assert "CANARY" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_real_medmnist_file(medres_data: Path, tmp_path: Path) -> None:
     source = medres_data / "cxr-pneumonia-28" / "pneumoniamnist.npz"
     with pytest.raises(SplitError) as caught:

@@ -115,7 +115,12 @@ NETS: list[tuple[tuple, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "jit"), [*((*net, False) for net in NETS), (*NETS[0], True)]
+    ("arguments", "options", "jit"),
+    [
+        (*NETS[0], False),
+        *(pytest.param(*net, False, marks=pytest.mark.long) for net in NETS[1:]),
+        (*NETS[0], True),
+    ],
 )
 def test_training_the_twin_is_training_the_model(
     arguments: tuple, options: dict, jit: bool

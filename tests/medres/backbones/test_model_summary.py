@@ -20,8 +20,8 @@ from medres.models.classification import classifier
         (34, {}, 3.664, 21_797_672, 899),
         (50, {}, 4.089, 25_557_032, 427),
         (50, {"version": "1"}, 3.858, 25_557_032, 483),
-        (101, {}, 7.801, 44_549_160, 971),
-        (152, {}, 11.514, 60_192_808, 1451),
+        pytest.param(101, {}, 7.801, 44_549_160, 971, marks=pytest.mark.long),
+        pytest.param(152, {}, 11.514, 60_192_808, 1451, marks=pytest.mark.long),
     ],
 )
 def test_published_figures(

@@ -33,6 +33,7 @@ class Stop(ProgressReporter):
             raise KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_an_interrupted_experiment_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     whole = depth_study(IMAGES, tmp_path / "whole", PLAN)
     for _ in range(2):  # once in each network

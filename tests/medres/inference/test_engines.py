@@ -186,6 +186,7 @@ def test_a_damaged_cached_export_is_made_again(
     assert [path for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.long
 def test_an_unwritable_cache_is_no_obstacle(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def test_an_exported_model_gives_the_same_probabilities_and_carries_its_card(
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["model"]
 
 
+@pytest.mark.long
 def test_openvino_can_be_given_the_name_of_its_xml(artefact: Artefact, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     made = export(artefact, "openvino", tmp_path / "net.xml")

@@ -238,6 +238,7 @@ def test_the_summary_counts_each_transition_to_the_stage_that_it_begins() -> Non
     assert parts["stage1"].output_shape == (16, 16, 16)
 
 
+@pytest.mark.long
 def test_it_trains_under_xla() -> None:
     keras.utils.set_random_seed(0)
     model = medres.classifier("densenet7_k4", (16, 16, 1), 2, stem="cifar")

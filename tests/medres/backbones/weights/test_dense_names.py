@@ -146,6 +146,7 @@ def test_a_backbone_skips_the_head_and_adapts_gray_images() -> None:
     assert dict(report.adapted) == {"stem_conv/kernel": "3 input channels to 1, by sum"}
 
 
+@pytest.mark.long
 def test_scaling_and_inflation() -> None:
     """In the middle of the image the stem gives what the source gives on the scaled image."""
     source = randomised(densenet(121, (64, 64, 3), growth=2))
@@ -170,6 +171,7 @@ def application() -> keras.Model:
     )
 
 
+@pytest.mark.long
 def test_keras_applications_gives_the_same_output(application: keras.Model, tmp_path: Path) -> None:
     application.save(tmp_path / "a.keras")
     target = medres.classifier(
@@ -205,6 +207,7 @@ def test_deeper_keras_applications(variant: int, tmp_path: Path) -> None:
     assert difference < 1e-5
 
 
+@pytest.mark.long
 def test_older_keras_files_have_slashes_in_the_names(
     application: keras.Model, tmp_path: Path
 ) -> None:

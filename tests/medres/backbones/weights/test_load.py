@@ -126,7 +126,14 @@ def application() -> keras.Model:
     return randomised(keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=7))
 
 
-@pytest.mark.parametrize("ending", [".h5", ".weights.h5", ".keras"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param(".h5", marks=pytest.mark.long),
+        pytest.param(".weights.h5", marks=pytest.mark.long),
+        ".keras",
+    ],
+)
 def test_keras_applications_gives_the_same_logits(
     application: keras.Model, tmp_path: Path, ending: str
 ) -> None:
