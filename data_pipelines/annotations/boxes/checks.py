@@ -27,7 +27,7 @@ MESSAGES = {
     "zero_area": "The box has no area.",
     "off_image": "The box lies outside of the image.",
     "duplicate_box": "The image has the same box of the same class twice.",
-    "not_normalised": "The values are no shares of the image from 0 to 1.",
+    "not_normalized": "The values are no shares of the image from 0 to 1.",
     "region_type": "The region is a point, an open line or another shape without an area.",
     "region_not_in_image": "The region is not in the pixels of one image.",
     "too_many_boxes": f"The image has more than {MAX_BOXES} boxes.",

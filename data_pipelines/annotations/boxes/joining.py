@@ -40,7 +40,7 @@ def annotate_boxes(
     An image is `annotated` where a file lists it, also without a box; `rejected` where one of its
     boxes has an unknown place or class, so that nobody trains on half of an annotation; and else
     `not_annotated`. Raises InputError: boxes_unmatched (no listed image is one of the cohort;
-    the narrower volume_boxes where all of them are volumes), normalised_boxes.
+    the narrower volume_boxes where all of them are volumes), normalized_boxes.
     """
     require_pixels(found.listed)
     matches, unmatched = _matched(images, found)

@@ -13,7 +13,7 @@ from data_pipelines.errors import InputError
 
 
 def require_pixels(listed: Sequence[ListedImage]) -> None:
-    """Raise InputError (normalised_boxes) where all boxes that should be in pixels lie within 0
+    """Raise InputError (normalized_boxes) where all boxes that should be in pixels lie within 0
     to 1: they are shares of the image.
     """
     boxes = [b for image in listed if not image.relative for b in image.boxes]
@@ -22,7 +22,7 @@ def require_pixels(listed: Sequence[ListedImage]) -> None:
         raise InputError(
             f"All {len(edges)} boxes lie between 0 and 1: they seem to be shares of the image, and "
             f"pixels are needed. Multiply x by the columns and y by the rows of each image.",
-            code="normalised_boxes",
+            code="normalized_boxes",
         )
 
 

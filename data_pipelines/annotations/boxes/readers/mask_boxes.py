@@ -14,30 +14,21 @@ from scipy.ndimage import find_objects, label
 from data_pipelines.annotations.boxes.edge_boxes import Edges
 from data_pipelines.annotations.boxes.readers.raw_boxes import NAME, ListedImage, RawBox
 from data_pipelines.annotations.raster_mask import raster_labels
-from data_pipelines.errors import AnnotationError
 
 #: "labels": every label is one object. "components": every label is a class, and each of its
 #: 8-connected components is an object.
 MaskObjects = Literal["labels", "components"]
 #: the class of instances, unless box_classes names another one
 OBJECT = "object"
-_MAX_LABELS = 65535
 _EIGHT = np.ones((3, 3), np.int8)
 
 
 def read_mask_boxes(data: bytes, name: str, objects: MaskObjects) -> list[ListedImage]:
     """The image of a PNG mask, with a box per object; its classes are the labels as text.
 
-    Raises as `read_raster_mask`, and AnnotationError (negative_label, too_many_labels: above
-    65535).
+    Raises as `read_raster_mask`.
     """
     labels = raster_labels(data)
-    if labels.min() < 0:
-        raise AnnotationError("The mask has a negative label.", code="negative_label")
-    if labels.max() > _MAX_LABELS:
-        raise AnnotationError(
-            f"The mask has labels above {_MAX_LABELS}: is it an image?", code="too_many_labels"
-        )
     boxes = tuple(
         RawBox(f"{name} label {number}", class_name, edges)
         for number, class_name, edges in _objects(labels, objects)

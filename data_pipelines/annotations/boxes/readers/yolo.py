@@ -84,7 +84,7 @@ def _box(words: list[str], name: str) -> RawBox:
         return RawBox(name, words[0], NO_EDGES, code="bad_number")
     shares = numbers if is_polygon else numbers[:4]
     if max(shares) > 1 + _TOLERANCE or min(shares) < -_TOLERANCE:
-        return RawBox(name, words[0], NO_EDGES, code="not_normalised")
+        return RawBox(name, words[0], NO_EDGES, code="not_normalized")
     if is_polygon:
         points = list(zip(numbers[::2], numbers[1::2], strict=True))
         return RawBox(name, words[0], edges_from_points(points))
