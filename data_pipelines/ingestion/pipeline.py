@@ -127,7 +127,8 @@ def ingest(
     """Index the DICOM files below `source` and write the manifest to the new folder `out`.
 
     source: a folder or file, or several. out: None keeps the manifest in memory.
-    labels: a CSV, see read_labels, or several. findings: their finding columns. drop_classes,
+    labels: a CSV, see read_labels, or several; with masks or boxes it needs no finding and may give
+        only patients and splits. findings: their finding columns. drop_classes,
         merge_classes (old name -> new name): see with_classes. readers: how several rows of one
         key are combined.
     seed, fractions (train, tune, test), split_mode, external_site (column, value), folds: the split
@@ -191,7 +192,12 @@ def ingest(
     )
     split_options.check()
     label_files = _label_files(labels)
-    tables = read_label_tables(label_files, findings=findings, readers=readers)
+    tables = read_label_tables(
+        label_files,
+        findings=findings,
+        readers=readers,
+        require_finding=masks is None and boxes is None,
+    )
     key = find_key(_key_file(key_file, splits_from))
     mask_options = _mask_options(masks, resample_masks, label_order, mask_classes)
     box_options = _box_options(boxes, box_classes, mask_objects)
@@ -296,7 +302,7 @@ def build(
         everything=everything,
     )
     try:
-        if labels is not None and not split_options.no_split:
+        if labels is not None and labels.has_labels and not split_options.no_split:
             require_two_classes(images, labels)
         splits, split_record = assign_before_exclusion(
             everything, split_options, key, splits_given=splits_given, no_loss=NO_LOSS

@@ -399,6 +399,21 @@ def test_the_command(tmp_path: Path, films: Path) -> None:
         fails(medres(*common, "--box-classes", wrong, "--out", tmp_path / "x"), code=2)
 
 
+def test_a_table_of_splits_needs_no_finding_beside_boxes(tmp_path: Path, films: Path) -> None:
+    splits = tmp_path / "splits.csv"
+    splits.write_text(
+        "path,patient,split\na/0.png,A,train\na/1.png,A,train\nb/2.png,B,val\nb/3.png,C,test\n"
+    )
+    path = table(tmp_path, "a/0.png,3,2,6,4,cyst\n")
+    manifest = ingest(films, splits, boxes=path, units="display", key_file=None)
+    assert manifest.table["split"].tolist() == ["train", "train", "tune", "test"]
+    assert manifest.table["patient"].nunique() == 3
+    assert manifest.summary["task"] == "none"
+    assert manifest.summary["boxes"]["used"] == 1
+    with raises_code(InputError, "no_finding"):
+        ingest(films, splits, units="display")
+
+
 def test_colors_are_no_mask(tmp_path: Path, films: Path) -> None:
     write_png(tmp_path / "masks/a/0.png", np.ones((ROWS, COLUMNS), np.uint8))
     Image.new("RGB", (COLUMNS, ROWS)).save(tmp_path / "masks/a/1.png")
