@@ -414,6 +414,15 @@ def test_a_table_of_splits_needs_no_finding_beside_boxes(tmp_path: Path, films: 
         ingest(films, splits, units="display")
 
 
+def test_a_cohort_without_any_object(tmp_path: Path, films: Path) -> None:
+    manifest = run(tmp_path, films, table(tmp_path, "a/0.png,,,,,\nb/2.png,,,,,\n"))
+    assert list(states_of(manifest).values()).count("annotated") == 2
+    boxes = boxes_of(manifest, "a/0.png")
+    assert (len(boxes), boxes.annotated, boxes.classes) == (0, True, ())
+    assert manifest.summary["boxes"]["images_without_objects"] == 2
+    assert manifest.summary["boxes"]["given"] == 0
+
+
 def test_colors_are_no_mask(tmp_path: Path, films: Path) -> None:
     write_png(tmp_path / "masks/a/0.png", np.ones((ROWS, COLUMNS), np.uint8))
     Image.new("RGB", (COLUMNS, ROWS)).save(tmp_path / "masks/a/1.png")

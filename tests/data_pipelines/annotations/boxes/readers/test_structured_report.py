@@ -90,3 +90,55 @@ def test_lines_of_measurements_are_no_regions() -> None:
     line.ConceptNameCodeSequence = code("121055", "Path")
     (listed,) = read_report(report(group(line, region("CIRCLE", 3, 2, 4, 2))), "r.dcm")
     assert len(listed.boxes) == 1
+
+
+@pytest.mark.long  # importing highdicom takes seconds
+def test_a_report_written_by_highdicom(grey) -> None:
+    """Also the image without a region, which the library names."""
+    hd = pytest.importorskip("highdicom")
+    from highdicom.sr.coding import Code
+
+    films = [grey(np.zeros((40, 50), np.uint16), SOPInstanceUID=f"1.2.7.{n}") for n in (1, 2)]
+    for film in films:
+        film.StudyDate = film.StudyTime = film.AccessionNumber = film.StudyID = ""
+        film.PatientName = film.PatientBirthDate = film.PatientSex = ""
+        film.ReferringPhysicianName = ""
+        film.PixelSpacing, film.SliceThickness = [1, 1], 1
+        film.ImagePositionPatient = [0, 0, 0]
+        film.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        film.FrameOfReferenceUID = "1.2.9"
+    square = np.array([[3, 2], [6, 2], [6, 4], [3, 4], [3, 2]], np.float64)
+    region = hd.sr.ImageRegion(
+        graphic_type=hd.sr.GraphicTypeValues.POLYLINE,
+        graphic_data=square,
+        source_image=hd.sr.SourceImageForRegion("1.2.840.10008.5.1.4.1.1.2", "1.2.7.1"),
+    )
+    roi = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=hd.UID(), identifier="lesion 1"),
+        referenced_region=region,
+        finding_type=Code("27925004", "SCT", "Nodule"),
+    )
+    observer = hd.sr.ObserverContext(
+        observer_type=Code("121007", "DCM", "Device"),
+        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(uid=hd.UID()),
+    )
+    content = hd.sr.MeasurementReport(
+        observation_context=hd.sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=Code("363679005", "SCT", "Imaging procedure"),
+        imaging_measurements=[roi],
+        title=Code("126000", "DCM", "Imaging Measurement Report"),
+        referenced_images=films,
+    )
+    report = hd.sr.ComprehensiveSR(
+        evidence=films,
+        content=content,
+        series_number=1,
+        series_instance_uid=hd.UID(),
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="test",
+    )
+    listed = {each.values[0]: each for each in read_report(report, "r.dcm")}
+    assert {uid: len(each.boxes) for uid, each in listed.items()} == {"1.2.7.1": 1, "1.2.7.2": 0}
+    (box,) = listed["1.2.7.1"].boxes
+    assert (box.class_name, box.edges, box.code) == ("Nodule", (3, 2, 6, 4), "")
