@@ -1,7 +1,7 @@
 """The files of boxes below BOXES: which format they have, and what they list.
 
-Files of workers' formats (XML, text, PNG, DICOM) are read in isolated workers; a table and COCO
-JSON, which a person names, in this process.
+XML, text, PNG and DICOM files are read in isolated workers; a boxes.csv and COCO JSON in this
+process, as the labels table is.
 """
 
 from __future__ import annotations

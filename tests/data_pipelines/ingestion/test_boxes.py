@@ -170,7 +170,6 @@ def test_all_formats_give_the_same_boxes(tmp_path: Path, films: Path) -> None:
         (tmp_path / "yolo", {}),
         (tmp_path / "coco.json", {}),
         (tmp_path / "masks", masks),
-        (tmp_path / "masks", {**masks, "mask_objects": "components"}),
     ):
         manifest = run(tmp_path, films, path, **options)
         assert boxes_of(manifest, "a/0.png").edges.tolist() == [[3, 2, 6, 4]], path
