@@ -15,7 +15,7 @@
     │   ├── LimitExceeded       limit_exceeded      larger, deeper or slower than the limits allow
     │   └── RasterError         raster              a PNG or JPEG that is not one grayscale image
     ├── SeriesError             not_a_volume        the raise gives the verdict in lower case
-    ├── AnnotationError         annotation          a mask that cannot be used for its image; the
+    ├── AnnotationError         annotation          a mask or box that cannot be used; the
     │                                               raise names the reason (wrong_size, ...)
     ├── BackendError            backend             TensorFlow is missing, or installed twice
     └── InputError              input
@@ -149,7 +149,7 @@ class SeriesError(DicomError):
 
 
 class AnnotationError(DicomError):
-    """A mask cannot be used for its image; the raise names the reason. Ingest writes it to
+    """A mask or box cannot be used for its image; the raise names the reason. Ingest writes it to
     annotations.csv."""
 
     code = "annotation"

@@ -48,7 +48,7 @@ def prepare_label_map(
         )
     labels = label_map.resolved(order).layers[0]
     if spec.layout != "volume":
-        flat = _plane_axes(labels.shape[1:], aspect, spec)
+        flat = plane_axes(labels.shape[1:], aspect, spec)
         return resize_labels(labels[len(labels) // 2], flat)
     labels, affine = _regular(labels, label_map.affine, group, spec)
     return resize_labels(labels, _volume_axes(labels.shape, affine, spec))
@@ -103,7 +103,7 @@ def _shares(values: NDArray, axis: AxisResize) -> NDArray:
     return np.diff(total[whole] + rest * following, axis=0) * axis.inner / axis.size
 
 
-def _plane_axes(sizes: Sequence[int], aspect: float, spec: PreprocessSpec) -> list[AxisResize]:
+def plane_axes(sizes: Sequence[int], aspect: float, spec: PreprocessSpec) -> list[AxisResize]:
     output_sizes = (spec.rows, spec.cols)
     if spec.fit == "stretch":
         return stretch(sizes, output_sizes)

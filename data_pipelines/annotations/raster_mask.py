@@ -25,10 +25,11 @@ def read_raster_mask(data: bytes, names: ClassNames) -> RawMask:
     lossy_mask (a JPEG, whose values are not those that were drawn), mask_color (RGB: which color is
     which class is unknown), several_frames; and the errors of `label_map_of`.
     """
-    return RawMask(label_map_of(_values(data)[np.newaxis], names))
+    return RawMask(label_map_of(raster_labels(data)[np.newaxis], names))
 
 
-def _values(data: bytes) -> NDArray:
+def raster_labels(data: bytes) -> NDArray:
+    """The labels of a PNG, int32 (rows, columns). Raises as `read_raster_mask`."""
     if data[:3] == b"\xff\xd8\xff":
         raise AnnotationError(
             "The mask is a JPEG: its values are not exactly those that were drawn. Export it as "

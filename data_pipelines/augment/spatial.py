@@ -141,26 +141,71 @@ def move_boxes(
     spacing: Spacing | None = None,
 ) -> Tensor:
     """Boxes around the moved contents of boxes (batch, n, 2 * dims): the low corner, then the high
-    corner, in pixels. Returns float32 of the same shape.
+    corner, in pixels. Returns float32 of the same shape; n may be 0.
 
-    Edges are coordinates of pixel centers: [r0, c0, r1, c1] holds the pixels r0..r1 and c0..c1.
-    Results are clipped to the image; a box that has left it has its high corner below its low one.
-    shape: spatial size of the image.
+    Edges are coordinates of pixel centers: [r0, c0, r1, c1] holds the pixels r0..r1 and c0..c1. For
+    half-open edges, as COCO and detectors have them, see `move_edge_boxes`. Results are clipped to
+    the image; a box that has left it has its high corner below its low one. shape: spatial size of
+    the image.
+    """
+    low, high = _hulls(boxes, params, spec, shape, spacing)
+    last = ops.convert_to_tensor([float(side - 1) for side in spec.size(shape)])
+    return ops.concatenate([ops.maximum(low, 0.0), ops.minimum(high, last)], axis=-1)
+
+
+def move_edge_boxes(
+    boxes: Tensor,
+    params: Parameters,
+    spec: AugmentSpec,
+    shape: tuple[int, ...],
+    spacing: Spacing | None = None,
+    *,
+    min_visible: float = 0.25,
+) -> tuple[Tensor, Tensor]:
+    """Half-open boxes moved with their image, and which of them can still be seen.
+
+    boxes: (batch, n, 2 * dims), the low corner, then the high corner, as edges: 0 is the outer edge
+        of the first pixel, so that [r0, c0, r1, c1] holds the pixels r0..r1 - 1 and c0..c1 - 1.
+        `EdgeBoxes.corners_by_axis` has this order. n may be 0.
+    shape: spatial size of the image. min_visible: share (0..1) of the area of a moved box that must
+        be inside of the image.
+
+    Returns float32 boxes of the same shape, clipped to the image, and bool (batch, n): true where
+    at least `min_visible` of the box, and a part of it, is inside. The others are boxes of nothing:
+    leave them out of the loss. A box that is turned becomes the box around it.
+    """
+    low, high = _hulls(ops.cast(boxes, "float32") - 0.5, params, spec, shape, spacing)
+    low, high = low + 0.5, high + 0.5
+    size = ops.convert_to_tensor([float(side) for side in spec.size(shape)])
+    inner_low, inner_high = ops.clip(low, 0.0, size), ops.clip(high, 0.0, size)
+    area = ops.prod(inner_high - inner_low, axis=-1)
+    visible = (area > 0.0) & (area >= min_visible * ops.prod(high - low, axis=-1))
+    return ops.concatenate([inner_low, inner_high], axis=-1), visible
+
+
+def _hulls(
+    boxes: Tensor,
+    params: Parameters,
+    spec: AugmentSpec,
+    shape: tuple[int, ...],
+    spacing: Spacing | None,
+) -> tuple[Tensor, Tensor]:
+    """The low and high corners (batch, n, dims) of the boxes around moved boxes, in coordinates of
+    pixel centers.
     """
     dims, steps = len(shape), 5 if "elastic" in params else 2
     boxes = ops.cast(boxes, "float32")
+    batch, count = ops.shape(boxes)[0], ops.shape(boxes)[1]
     low, high = ops.expand_dims(boxes[..., :dims], 2), ops.expand_dims(boxes[..., dims:], 2)
     lattice = ops.convert_to_tensor(
         list(itertools.product([i / (steps - 1) for i in range(steps)], repeat=dims))
     )
     points = low + (high - low) * ops.cast(lattice, "float32")
-    count = points.shape[1] * points.shape[2]
-    moved = move_points(ops.reshape(points, (-1, count, dims)), params, spec, shape, spacing)
-    moved = ops.reshape(moved, (-1, points.shape[1], points.shape[2], dims))
-    last = ops.convert_to_tensor([float(side - 1) for side in spec.size(shape)])
-    return ops.concatenate(
-        [ops.maximum(ops.min(moved, 2), 0.0), ops.minimum(ops.max(moved, 2), last)], axis=-1
-    )
+    flat = ops.reshape(points, (batch, count * steps**dims, dims))  # sizes in full: n may be 0
+    moved = move_points(flat, params, spec, shape, spacing)
+    moved = ops.reshape(moved, (batch, count, steps**dims, dims))
+    infinite = float("inf")  # an initial value: Keras refuses the minimum of no boxes without one
+    return ops.min(moved, 2, initial=infinite), ops.max(moved, 2, initial=-infinite)
 
 
 def _origin(params: Parameters, spec: AugmentSpec, shape: tuple[int, ...]) -> list[Tensor]:

@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from data_pipelines.annotations.boxes.finding import BoxOptions, find_boxes
+from data_pipelines.annotations.boxes.joining import BOXES, annotate_boxes
+from data_pipelines.annotations.boxes.readers.mask_boxes import MaskObjects
 from data_pipelines.annotations.joining import (
     VOXELS,
     Annotations,
@@ -85,6 +88,9 @@ from data_pipelines.splits.leakage import crosses_splits, refuse_leaks
 from data_pipelines.splits.stratified import FRACTIONS, check_no_overlap
 
 OnLeak = Literal["error", "drop"]
+#: reads the annotations of the accepted images
+Annotator = Callable[..., Annotations]
+_STATES = ("mask_state", "mask_classes", "box_state", "box_classes")
 AFTER_EXCLUSION = (
     "so many images are excluded that the splits were assigned among the images that are left: "
     "they depend on what was excluded"
@@ -123,6 +129,9 @@ def ingest(
     resample_masks: bool = False,
     label_order: str | None = None,
     mask_classes: Mapping[str, str] | None = None,
+    boxes: Path | str | None = None,
+    box_classes: Mapping[str, str] | None = None,
+    mask_objects: MaskObjects | None = None,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
     stages: StageCallback | None = None,
@@ -130,7 +139,8 @@ def ingest(
     """Index the DICOM files below `source` and write the manifest to the new folder `out`.
 
     source: a folder or file, or several. out: None keeps the manifest in memory.
-    labels: a CSV, see read_labels, or several. findings: their finding columns. drop_classes,
+    labels: a CSV, see read_labels, or several; with masks or boxes it needs no finding and may give
+        only patients and splits. findings: their finding columns. drop_classes,
         merge_classes (old name -> new name): see with_classes. readers: how several rows of one
         key are combined.
     class_names: a text file with names for the classes, see read_class_names; they are given before
@@ -162,6 +172,10 @@ def ingest(
         another grid than their image are resampled, else rejected. label_order: "a<b<c", which
         class wins where classes overlap. mask_classes: label -> class; "*" stands for all labels
         that are not listed, and the class "" is background.
+    boxes: a file or folder of boxes (docs/how-to/detection-boxes.md); `out` then has boxes/ and
+        annotations.csv. box_classes: label -> class, as mask_classes; the class "" is left out.
+        mask_objects: where `boxes` are masks, what one object is: "labels" (each label) or
+        "components" (each connected component of a label).
     progress: called with (done, total) files. stages: called with the name of each long step,
         returns a context manager with a progress callback for it. Without both, long steps show
         progress bars on a terminal, and lines with the time left in a notebook or a log.
@@ -195,11 +209,17 @@ def ingest(
     )
     split_options.check()
     label_files = _label_files(labels)
-    tables = read_label_tables(label_files, findings=findings, readers=readers)
+    tables = read_label_tables(
+        label_files,
+        findings=findings,
+        readers=readers,
+        require_finding=masks is None and boxes is None,
+    )
     names = {} if class_names is None else read_class_names(class_names)
     key = find_key(_key_file(key_file, splits_from))
     mask_options = _mask_options(masks, resample_masks, label_order, mask_classes)
-    not_images, annotator = _annotator(mask_options, sources, workers, stages)
+    box_options = _box_options(boxes, box_classes, mask_objects)
+    not_images, annotators = _annotators(mask_options, box_options, sources, workers, stages)
     with stage(stages, "ingest") as update:
         index = index_sources(
             sources,
@@ -244,7 +264,9 @@ def ingest(
             on_leak=on_leak,
             leaks=None if work is None else work.with_name(f"{work.name}.leaks.csv"),
             work=work,
-            annotator=None if annotator is None else functools.partial(annotator, folder=scratch),
+            annotators={
+                block: functools.partial(run, folder=scratch) for block, run in annotators.items()
+            },
             stages=stages,
         )
         return manifest if work is None else _written(manifest, work, key, scratch)
@@ -263,16 +285,16 @@ def build(
     on_leak: OnLeak = "error",
     leaks: Path | None = None,
     work: Path | None = None,
-    annotator: Callable[[pd.DataFrame], Annotations] | None = None,
+    annotators: Mapping[str, Annotator] | None = None,
     stages: StageCallback | None = None,
 ) -> Manifest:
     """Return the manifest of indexed files, in memory.
 
     Arguments and errors are those of `ingest`. rejected_tables: the labels of the rejected files,
-    where `tables` does not have them. color, kind: what ingest.json records. annotator: reads the
-    masks of the accepted images.
+    where `tables` does not have them. color, kind: what ingest.json records. annotators: what reads
+    the masks and boxes of the accepted images, by the block of ingest.json.
 
-    Without an annotator nothing is read, and nothing is written except `leaks`, the list of the
+    Without annotators nothing is read, and nothing is written except `leaks`, the list of the
     rows that lie in two given splits, and into the new folder `work` what was learned where
     patients or classes are too few (see write_refusal).
     """
@@ -311,7 +333,7 @@ def build(
         everything=everything,
     )
     try:
-        if labels is not None and not split_options.no_split:
+        if labels is not None and labels.has_labels and not split_options.no_split:
             require_two_classes(images, labels)
         splits, split_record = assign_before_exclusion(
             everything, split_options, key, splits_given=splits_given, no_loss=NO_LOSS
@@ -343,10 +365,10 @@ def build(
     }
     if split_record["splits_assigned"] == "after_exclusion":
         content["warnings"].append(AFTER_EXCLUSION)
-    if annotator is not None:
-        annotations = annotator(images)
+    for block, run in (annotators or {}).items():
+        annotations = run(images)
         images = images.join(annotations.columns)
-        content["annotations"] = annotations.summary
+        content[block] = annotations.summary
         content["warnings"] += annotations.warnings
     table = _manifest_table(images)
     return Manifest(table, content, _quarantine_table(rejected), audit=audit_table)
@@ -529,9 +551,8 @@ def _manifest_table(images: pd.DataFrame) -> pd.DataFrame:
     more_columns = [
         str(name)
         for name in images
-        if str(name).startswith(("label:", "meta:", VOXELS))
-        or name in ("class", "fold", "group", "mask_state", "mask_classes")
-        or name in (*VOLUME_COLUMNS, *STANDARD_COLUMNS)
+        if str(name).startswith(("label:", "meta:", VOXELS, BOXES))
+        or name in ("class", "fold", "group", *_STATES, *VOLUME_COLUMNS, *STANDARD_COLUMNS)
     ]
     dtypes = COLUMNS | LATER_COLUMNS
     table = images[[*dtypes, *more_columns]].astype(dtypes).reset_index(drop=True)
@@ -559,23 +580,47 @@ def _mask_options(
     return None
 
 
-def _annotator(
-    options: MaskOptions | None,
+def _box_options(
+    boxes: Path | str | None, names: Mapping[str, str] | None, objects: MaskObjects | None
+) -> BoxOptions | None:
+    if boxes is not None:
+        return BoxOptions(Path(boxes), dict(names or {}), objects)
+    if names or objects is not None:
+        raise InputError(
+            "box_classes and mask_objects are about boxes: give them too.", code="no_boxes"
+        )
+    return None
+
+
+def _annotators(
+    masks: MaskOptions | None,
+    boxes: BoxOptions | None,
     sources: Sequence[Path | str],
     workers: int | None,
     stages: StageCallback | None,
-) -> tuple[list[Path], Callable[..., Annotations] | None]:
-    """The files that are masks and no images, and what reads them for the accepted images."""
-    if options is None:
-        return [], None
-    with stage(stages, "find masks") as update:
-        found = find_masks(options, [Path(source) for source in sources], workers, update)
+) -> tuple[list[Path], dict[str, Annotator]]:
+    """The files that are annotations and no images, and what reads them for the accepted images,
+    by the block of ingest.json.
+    """
+    not_images: list[Path] = []
+    annotators: dict[str, Annotator] = {}
+    paths = [Path(source) for source in sources]
+    if masks is not None:
+        with stage(stages, "find masks") as update:
+            found = find_masks(masks, paths, workers, update)
+        not_images += found.paths()
 
-    def run(images: pd.DataFrame, folder: Path) -> Annotations:
-        with stage(stages, "masks") as update:
-            return annotate(images, found, options, folder, workers, update)
+        def run(images: pd.DataFrame, folder: Path) -> Annotations:
+            with stage(stages, "masks") as update:
+                return annotate(images, found, masks, folder, workers, update)
 
-    return found.paths(), run
+        annotators["annotations"] = run
+    if boxes is not None:
+        with stage(stages, "read boxes") as update:
+            found_boxes = find_boxes(boxes, paths, workers, update)
+        not_images += found_boxes.paths()
+        annotators["boxes"] = functools.partial(annotate_boxes, found=found_boxes, options=boxes)
+    return not_images, annotators
 
 
 @contextlib.contextmanager

@@ -90,7 +90,7 @@ def summarise(
         "splits": {
             name: _split_counts(table[table["split"] == name], labels, classes) for name in SPLITS
         },
-        "task": labels.task if labels else "none",
+        "task": labels.task if labels and labels.has_labels else "none",
         "findings": list(labels.findings) if labels else [],
         "classes": classes,
         "label_level": labels.level if labels else "image",
@@ -223,7 +223,7 @@ def _label_warnings(
             )
     if unmatched_rows:
         warnings.append(_unmatched_warning(labels, rejected, unmatched_rows))
-    if unlabeled_images:
+    if unlabeled_images and labels.has_labels:
         warnings.append(
             f"{counted(unlabeled_images, 'image')} without a row in the labels table: not assessed"
         )

@@ -17,15 +17,26 @@ _FINEST_FIRST = tuple(dict.fromkeys(KEYS.values()))
 
 
 def read_label_tables(
-    paths: Sequence[Path | str], *, findings: Sequence[str] = (), readers: Readers = "error"
+    paths: Sequence[Path | str],
+    *,
+    findings: Sequence[str] = (),
+    readers: Readers = "error",
+    require_finding: bool = True,
 ) -> tuple[Labels, ...]:
     """Read one labels CSV or several, each with a key of its own; see read_labels.
 
-    Every finding must be in one of the tables. Raises LabelError: no_such_column, no_finding,
-    several_tasks where one table has classes and another findings.
+    Every finding must be in one of the tables. require_finding: without it, the tables may also
+    give only patients, splits or subgroups, beside masks or boxes.
+
+    Raises LabelError: no_such_column, no_finding, several_tasks where one table has classes and
+    another findings.
     """
     if len(paths) <= 1:
-        return tuple(read_labels(path, findings=findings, readers=readers) for path in paths)
+        beside = not require_finding and not findings
+        return tuple(
+            read_labels(path, findings=findings, readers=readers, beside_others=beside)
+            for path in paths
+        )
     tables = tuple(
         read_labels(path, findings=findings, readers=readers, beside_others=True) for path in paths
     )
@@ -43,7 +54,7 @@ def read_label_tables(
             "--finding.",
             code="several_tasks",
         )
-    if not names and not has_classes:
+    if require_finding and not names and not has_classes:
         raise LabelError(
             f"None of the {len(paths)} labels tables has a finding: name the finding columns with "
             f"--finding.",
@@ -68,7 +79,7 @@ def combined(tables: Sequence[Labels]) -> Labels:
     return Labels(
         rows=pd.concat(rows),
         key=" or ".join(dict.fromkeys(table.key for table in tables)),
-        level=min((table.level for table in labeling), key=_FINEST_FIRST.index),
+        level=min((table.level for table in labeling or tables), key=_FINEST_FIRST.index),
         task=label_task(len(findings), classes=has_classes).name,
         findings=findings,
         classes=tuple(sorted(classes)) if has_classes else None,

@@ -14,7 +14,7 @@ from data_pipelines.labels.table import Labels, normalise_key
 from data_pipelines.pseudonyms import normalise_patient_id
 
 #: key of the labels table -> column of the index
-_INDEX_COLUMN = {
+INDEX_COLUMN = {
     "path": "path",
     "sop_instance_uid": "sop_uid",
     "series_instance_uid": "series_uid",
@@ -94,7 +94,7 @@ def join_labels(
 
 def _keys_of(rows: pd.DataFrame, table: Labels) -> tuple[pd.Series, list[str]]:
     """The key of each image in a table, '' where it has none, and notes."""
-    keys = rows[_INDEX_COLUMN[table.key]].map(lambda value: normalise_key(table.key, value))
+    keys = rows[INDEX_COLUMN[table.key]].map(lambda value: normalise_key(table.key, value))
     _require_unambiguous(rows, keys, table)
     if table.key not in _OWNERS:
         return keys, []

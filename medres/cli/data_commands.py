@@ -169,6 +169,28 @@ def ingest(
             "background: 1=liver,2=tumor or *=nucleus.",
         ),
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Boxes: boxes.csv, COCO JSON, or a folder of Pascal VOC XML, YOLO text, DICOM SR "
+            "or PNG masks."
+        ),
+    ] = None,
+    box_classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL=CLASS,...",
+            help="Names of the classes of boxes. * stands for all others, an empty class leaves "
+            "boxes out: 0=car,1=truck or *=nucleus.",
+        ),
+    ] = None,
+    mask_objects: Annotated[
+        Literal["labels", "components"] | None,
+        typer.Option(
+            help="Where --boxes are masks, one object is each label, or each connected component "
+            "of a label."
+        ),
+    ] = None,
     leaks: Annotated[
         Literal["error", "drop"],
         typer.Option(
@@ -215,7 +237,10 @@ def ingest(
             masks=masks,
             resample_masks=resample_masks,
             label_order=label_order,
-            mask_classes=_mask_classes(mask_classes),
+            mask_classes=_class_names(mask_classes, "--mask-classes"),
+            boxes=boxes,
+            box_classes=_class_names(box_classes, "--box-classes"),
+            mask_objects=mask_objects,
             stages=Bars().task,
         )
     report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
@@ -241,14 +266,14 @@ def _merged_classes(texts: list[str]) -> dict[str, str]:
     return names
 
 
-def _mask_classes(text: str | None) -> dict[str, str]:
+def _class_names(text: str | None, option: str) -> dict[str, str]:
     """Label -> class of LABEL=CLASS,LABEL=CLASS."""
     names: dict[str, str] = {}
     for part in (text or "").split(",") if text else []:
         label, equals, name = part.rpartition("=")
         if not (label.strip() and equals) or label.strip() in names:
             raise typer.BadParameter(
-                "--mask-classes takes LABEL=CLASS,..., such as 1=liver,2=tumor or *=nucleus"
+                f"{option} takes LABEL=CLASS,..., such as 1=liver,2=tumor or *=nucleus"
             )
         names[label.strip()] = name.strip()
     return names
@@ -280,7 +305,9 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
     if summary["task"] != "none":
         lines.append(_labels_line(summary))
     if "annotations" in summary:
-        lines.append(_masks_line(summary["annotations"]))
+        lines.append(_annotations_line("masks", summary["annotations"]))
+    if "boxes" in summary:
+        lines.append(_annotations_line("boxes", summary["boxes"]))
     lines += exclusion_lines(summary["exclusions_by_label"])
     if summary["pseudonym_key"] == "made":
         lines.append(
@@ -294,12 +321,12 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
     ]
 
 
-def _masks_line(annotations: dict[str, Any]) -> str:
+def _annotations_line(what: str, annotations: dict[str, Any]) -> str:
     images = ", ".join(
         f"{count} {state.replace('_', ' ')}" for state, count in annotations["images"].items()
     )
     return (
-        f"{annotations['given']} masks: {annotations['used']} used, {annotations['rejected']} "
+        f"{annotations['given']} {what}: {annotations['used']} used, {annotations['rejected']} "
         f"rejected, {annotations['unmatched']} unmatched, {annotations['skipped']} skipped; "
         f"images: {images}; classes: {', '.join(annotations['classes']) or 'none'}"
     )
