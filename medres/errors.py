@@ -7,6 +7,7 @@
     ├── ArtefactError    artefact    a model file that is broken, altered, foreign or too new
     ├── ExportError      export      numbers that differ, or a runtime that is not installed
     ├── RefusedInput     refused     a study outside the model's domain: .reason is for people
+    ├── ServeError       serve       what the server does not accept, or cannot do
     └── EvaluationError  evaluation  a scores table that cannot be evaluated
 
 Data errors come from data_pipelines.errors. A message says what is wrong, what was received, where,
@@ -64,6 +65,12 @@ class RefusedInput(MedresError):
     @property
     def reason(self) -> str:
         return str(self)
+
+
+class ServeError(MedresError):
+    """The server does not accept a file or a setting, or cannot do what was asked."""
+
+    code = "serve"
 
 
 class EvaluationError(MedresError, ValueError):
