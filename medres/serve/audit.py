@@ -12,8 +12,10 @@ import hashlib
 import hmac
 import json
 import time
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from data_pipelines.pseudonyms import KEY_NAME, find_key
 from medres.errors import ServeError
 from medres.serve.database import Database
 
@@ -68,9 +70,19 @@ class AuditLog:
             raise _broken(expected)
         return AuditState(len(rows), head)
 
+    def events(self) -> list[dict[str, Any]]:
+        """Every row: number, at, event, fields, hash."""
+        rows = self._database.rows("SELECT * FROM audit ORDER BY number")
+        return [dict(row) | {"fields": json.loads(row["fields"])} for row in rows]
+
     def _hash(self, previous: str, number: int, at: float, event: str, fields: str) -> str:
         message = "\x1f".join((previous, str(number), repr(at), event, fields))
         return hmac.new(self._secret, message.encode(), hashlib.sha256).hexdigest()
+
+
+def open_log(spool: Path) -> AuditLog:
+    """The log of a spool folder, also while its server runs."""
+    return AuditLog(Database(spool / "spool.db"), find_key(spool / KEY_NAME).secret)
 
 
 def _broken(number: int) -> ServeError:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from medres.serve.database import READY, SCORED
 from medres.serve.instances import result_key
-from medres.serve.results import refused_result
+from medres.serve.results import refusal_of, stored_result
 from medres.serve.routing import ServedModel, choose_model
 from medres.serve.spool import Spool
 
@@ -56,7 +56,7 @@ def close_study(spool: Spool, models: Sequence[ServedModel], study: str) -> str:
             json.dumps([row["sop"] for row in images]),
             sha256,
             SCORED if isinstance(choice, str) else READY,
-            refused_result(choice) if isinstance(choice, str) else None,
+            stored_result([refusal_of(choice)], None) if isinstance(choice, str) else None,
             time.time(),
             time.time(),
         )

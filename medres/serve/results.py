@@ -15,20 +15,24 @@ from medres.serve.spool import Spool
 
 SCHEMA = "medres.result/1"
 UNSIGNED = "UNSIGNED: nobody has shown who wrote this model file"
+FILES_EXPIRED, MODEL_GONE = "files_expired", "model_gone"
 _WHY = {
     NO_MODEL: "no served model was trained on images of this modality, body part and view",
     SEVERAL_MODELS: "more than one served model was trained on images such as these; serve them "
     "from servers of their own",
-    "files_expired": "earlier images of this study were removed after the retention time: send "
+    MODEL_GONE: "the model was taken out of service before it read this study; the next revision "
+    "is answered by its successor",
+    FILES_EXPIRED: "earlier images of this study were removed after the retention time: send "
     "the whole study again",
     "time_limit": "the model did not answer within the time limit",
     "model_crashed": "the model process ended while it read this study",
 }
 
 
-def refused_result(code: str) -> str:
-    """The stored result of a study that no model answers for."""
-    return stored_result([{"refused": _WHY[code], "code": code}], None)
+def refusal_of(code: str) -> dict[str, Any]:
+    """The prediction of a study that no model has answered."""
+    why = _WHY.get(code, "the study could not be read because of a fault of the server")
+    return {"refused": why, "code": code}
 
 
 def stored_result(predictions: Sequence[Mapping[str, Any]], model: ServedModel | None) -> str:

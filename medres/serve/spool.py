@@ -68,7 +68,7 @@ class Spool:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _require_private(self.folder)
         self._lock_file = _locked(self.folder / "lock")
-        for name in ("incoming", "files", "work", "objects"):
+        for name in ("incoming", "files", "work", "models", "objects"):
             (self.folder / name).mkdir(mode=0o700, exist_ok=True)
         self.key: PseudonymKey = _key_of(self.folder)
         self.database = Database(self.folder / "spool.db")
@@ -84,7 +84,7 @@ class Spool:
         """After a crash: files without a row were not acknowledged and are removed; the quiet time
         of open studies begins again, since the server could not receive meanwhile.
         """
-        for name in ("incoming", "work"):
+        for name in ("incoming", "work", "models"):
             shutil.rmtree(self.folder / name)
             (self.folder / name).mkdir(mode=0o700)
         rows = self.database.rows("SELECT file FROM instance WHERE file != ''")
@@ -102,6 +102,11 @@ class Spool:
             yield files
         finally:
             files.discard()
+
+    def new_model_folder(self) -> Path:
+        folder = self.folder / "models" / uuid.uuid4().hex
+        folder.mkdir(mode=0o700)
+        return folder
 
     def require_space(self, n_bytes: int) -> None:
         """Raises ServeError (spool_full) if the limits do not allow so many bytes more."""
@@ -254,31 +259,39 @@ class IncomingFiles:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._paths: list[Path] = []
+        self._files: list[IO[bytes]] = []
 
     def open(self) -> IO[bytes]:
         """A new file, mode 0600. Write to it, then `finish` it."""
         path = self._spool.folder / "incoming" / uuid.uuid4().hex
-        self._paths.append(path)
-        return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
+        file = open(path, "xb", opener=_private_opener)
+        self._files.append(file)
+        return file
+
+    def require_space(self, n_bytes: int) -> None:
+        """Raises ServeError (spool_full)."""
+        self._spool.require_space(n_bytes)
 
     def finish(self, file: IO[bytes]) -> Path:
         """Force the file to the disk. Raises ServeError (spool_full)."""
         with full_disk_refused(), file:
             file.flush()
             os.fsync(file.fileno())
-        return self._paths[-1]
+        return Path(file.name)
 
     def add(self, data: bytes) -> Path:
         """A whole file. Raises ServeError (spool_full)."""
-        self._spool.require_space(len(data))
+        self.require_space(len(data))
         with full_disk_refused():
             file = self.open()
             file.write(data)
         return self.finish(file)
 
     def discard(self) -> None:
-        _remove(self._paths)
+        for file in self._files:
+            with contextlib.suppress(OSError):  # what is not written yet may not fit on the disk
+                file.close()
+        _remove([Path(file.name) for file in self._files])
 
 
 class _RefusedTogether(Exception):
@@ -324,6 +337,10 @@ def _refused(error: ServeError, item: Instance | Receipt) -> Receipt:
     if isinstance(item, Receipt):
         return item
     return Receipt(error.code, str(error), sop=item.sop, sop_class=item.sop_class, study=item.study)
+
+
+def _private_opener(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _remove(paths: Sequence[Path]) -> None:
