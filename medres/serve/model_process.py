@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypedDict, cast
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from medres.inference.predictor import Predictor
 
 START_SECONDS = 300.0  # loading TensorFlow, and the reference outputs of the model
+COMMAND = (sys.executable, "-m", "medres.serve.model_process")
 TIME_LIMIT, CRASHED = "time_limit", "model_crashed"
 
 
@@ -67,11 +68,14 @@ class ModelProcess:
     request.
     """
 
-    def __init__(self, options: ModelOptions) -> None:
-        """Start and wait until the model has reproduced its reference outputs. Raises
-        ArtefactError with the code of the refusal, or ServeError (time_limit, model_crashed).
+    def __init__(self, options: ModelOptions, *, command: Sequence[str] = COMMAND) -> None:
+        """Start and wait until the model has reproduced its reference outputs. command: the
+        program, which gets the options as JSON.
+
+        Raises ArtefactError with the code of the refusal, or ServeError (time_limit,
+        model_crashed).
         """
-        self.options = options
+        self.options, self._command = options, command
         self._lock = threading.Lock()
         self._start()
 
@@ -96,7 +100,7 @@ class ModelProcess:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "medres.serve.model_process", json.dumps(asdict(self.options))],
+            [*self._command, json.dumps(asdict(self.options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -144,6 +148,8 @@ class ModelProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        with contextlib.suppress(OSError):
+            cast(IO[str], self._process.stdin).close()
 
 
 def _crashed() -> ServeError:
@@ -158,7 +164,7 @@ def _pump(lines: IO[str], answers: queue.SimpleQueue[str]) -> None:
 
 
 def run_model(
-    options: ModelOptions, requests: Iterator[str], answer: Callable[[Any], None]
+    options: ModelOptions, requests: Iterable[str], answer: Callable[[Any], None]
 ) -> None:
     """The process: load the model, then answer requests until there are no more."""
     from medres.inference.loading import load

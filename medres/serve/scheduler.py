@@ -163,7 +163,7 @@ class Scheduler:
             self._pause(TICK_SECONDS)
 
     def answer(self, model: Model, job: sqlite3.Row) -> None:
-        """ready -> scored."""
+        """ready -> scored; sent, where no objects are made."""
         database, since = self.spool.database, time.monotonic()
         database.execute("UPDATE job SET attempts = attempts + 1 WHERE id = ?", job["id"])
         try:
@@ -178,9 +178,10 @@ class Scheduler:
         codes = [one["code"] for one in predictions if one["code"]]
         code = codes[0] if codes else None
         with database.transaction():
-            self._move(
-                job, SCORED, "attempts = 0, result = ?", stored_result(predictions, model.facts)
-            )
+            # without objects there is nothing to send
+            state = SCORED if self._makes_objects else SENT
+            result = stored_result(predictions, model.facts)
+            self._move(job, state, "attempts = 0, result = ?", result)
             self.spool.audit.add("answered", job=job["id"], model=model.facts.sha256, code=code)
         self.telemetry.answered(code, time.monotonic() - since, job["id"])
         for listener in self.listeners:
@@ -196,9 +197,9 @@ class Scheduler:
         return self._failures[job["id"]] < MAX_CRASHES
 
     def make(self, model: Model, job: sqlite3.Row) -> None:
-        """scored -> made: the DICOM objects of the result, if objects are made."""
-        database, made = self.spool.database, []
-        if self._makes_objects:
+        """scored -> made: the DICOM objects of the result."""
+        database = self.spool.database
+        try:
             with self._work_folder(job) as folder:
                 order = MakeOrder(
                     folder=str(folder),
@@ -207,12 +208,11 @@ class Scheduler:
                     revision=job["revision"],
                     predecessor=job["predecessor"],
                 )
-                try:
-                    made = model.make(order, self._predict_seconds)
-                except CodedError as error:
-                    if not self._may_retry(job, error):
-                        self._bury(job)
-                    return
+                made = model.make(order, self._predict_seconds)
+        except CodedError as error:
+            if not self._may_retry(job, error):
+                self._bury(job)
+            return
         with database.transaction():
             for one in made:
                 database.execute(
@@ -286,7 +286,7 @@ class Scheduler:
             self.wake()
         with self.spool.database.transaction():
             while job := self._next_job("", SCORED):
-                self._move(job, MADE)
+                self._move(job, SENT)
         remove_expired(self.spool, self._keep_seconds)
 
     def _move(self, job: sqlite3.Row, state: str, more: str = "", *values: Any) -> None:
@@ -306,11 +306,11 @@ class Scheduler:
         """The files of the job under names without identifiers; images that come meanwhile are not
         among them. Raises ServeError (files_expired).
         """
-        sops = json.loads(job["instances"])
+        sops = {*json.loads(job["instances"])}
         rows = self.spool.database.rows(
             "SELECT sop, file FROM instance WHERE study = ? ORDER BY received, sop", job["study"]
         )
-        files = [row["file"] for row in rows if row["sop"] in set(sops)]
+        files = [row["file"] for row in rows if row["sop"] in sops]
         if not all(files):
             raise ServeError("files of this study were removed", code=FILES_EXPIRED)
         folder = self.spool.folder / "work" / uuid.uuid4().hex
@@ -332,14 +332,17 @@ def give_back_unserved(spool: Spool, served: Sequence[ServedModel]) -> None:
         for job in database.rows("SELECT * FROM job WHERE state IN (?, ?)", READY, SCORED):
             if job["model"] in known or not job["model"]:
                 continue
-            if job["state"] == READY:
+            if job["state"] == SCORED:  # its objects can no longer be made
+                spool.audit.add("dead", job=job["id"])
+            else:
                 result = stored_result([refusal_of(MODEL_GONE)], None)
                 database.execute("UPDATE job SET result = ? WHERE id = ?", result, job["id"])
                 database.execute(
                     "UPDATE study SET is_open = 1, is_asked = 1 WHERE uid = ?", job["study"]
                 )
                 spool.audit.add("answered", job=job["id"], model=job["model"], code=MODEL_GONE)
-            database.execute("UPDATE job SET state = ? WHERE id = ?", MADE, job["id"])
+            state = DEAD if job["state"] == SCORED else SENT
+            database.execute("UPDATE job SET state = ? WHERE id = ?", state, job["id"])
 
 
 def remove_expired(spool: Spool, keep_seconds: float) -> None:

@@ -264,7 +264,7 @@ class IncomingFiles:
     def open(self) -> IO[bytes]:
         """A new file, mode 0600. Write to it, then `finish` it."""
         path = self._spool.folder / "incoming" / uuid.uuid4().hex
-        file = open(path, "xb", opener=_private_opener)
+        file = open(path, "xb", opener=_private_opener)  # noqa: SIM115
         self._files.append(file)
         return file
 
