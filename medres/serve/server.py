@@ -111,7 +111,8 @@ class Server:
             self._close()
 
     def stop(self) -> None:
-        """From any thread, or from a signal handler."""
+        """From any thread, or from a signal handler. The second time it waits for no upload."""
+        self._http.force_exit = self._http.should_exit
         self._http.should_exit = True
         self._stopped.set()
 
@@ -178,7 +179,7 @@ class Server:
         app = Access(
             application(self.scheduler, self.settings),
             token=self.settings.token,
-            hosts=LOOPBACK_NAMES if http and http.is_loopback else (),
+            hosts=(*LOOPBACK_NAMES, http.host) if http and http.is_loopback else (),
             requests_per_second=self.settings.requests_per_second,
             telemetry=self.telemetry,
             audit=self.spool.audit,
@@ -201,10 +202,12 @@ class Server:
             door.stop()
         if self._socket is not None:
             self._socket.close()
+        models = {*self._models}
         if hasattr(self, "scheduler"):
             self.scheduler.stop(STOP_SECONDS)
             self.spool.audit.add("stopped")
-        for model in self._models:
+            models |= {*self.scheduler.models}
+        for model in models:
             model.close()
         self.spool.close()
 

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
+import sqlite3
+import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from canaries import CANARIES, encodings, with_canaries
-from helpers import raises_code
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from helpers import fails, medres, raises_code
 
 from data_pipelines.errors import InputError
+from medres.errors import ArtefactError, ServeError
 from medres.serve.intake.folders import WatchedFolder
+from medres.serve.routing import ServedModel
 from medres.serve.server import Server
 from medres.serve.settings import Address, Peer, Settings, parse_address, read_token
 from medres.serve.spool import Capacity
 from medres.serve.telemetry import Telemetry
 
 from .test_scheduler import Answers
-from .test_spool import dicom, image
+from .test_spool import MODEL, dicom, image
 
 LOOPBACK = Address("127.0.0.1", 0)
 TOKEN = "t" * 32
@@ -329,3 +339,102 @@ def test_a_token_file_is_private_and_long(tmp_path: Path) -> None:
     path.write_text("short")
     with raises_code(InputError, "token_too_short"):
         read_token(path)
+
+
+def test_tls_with_a_token(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    with Running(tmp_path, token=TOKEN, tls_certificate=certificate, tls_key=key) as running:
+        address = running.server.http_address
+        port = int(address.rpartition(":")[2])
+        context = ssl.create_default_context(cafile=certificate)
+        connection = http.client.HTTPSConnection("localhost", port, timeout=30, context=context)
+        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+        assert connection.getresponse().status == 200
+        connection.close()
+    assert address.startswith("https://")
+    with raises_code(InputError, "bad_certificate"):
+        Settings((), tmp_path, tls_certificate=key, tls_key=certificate).tls()
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "cert.pem", folder / "key.pem"
+    pem = serialization.Encoding.PEM
+    paths[0].write_bytes(certificate.public_bytes(pem))
+    paths[1].write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return paths
+
+
+def test_an_unsigned_model_is_not_served_to_other_machines_unless_that_is_said(
+    tmp_path: Path,
+) -> None:
+    certificate, key = self_signed(tmp_path)
+    model = tmp_path / "model.keras"
+    model.write_bytes(b"not opened before its signature is there")
+    settings = Settings(
+        (model,), tmp_path / "spool", http=Address("0.0.0.0", 0), token=TOKEN,
+        tls_certificate=certificate, tls_key=key,
+    )  # fmt: skip
+    with raises_code(ServeError, "needs_signature", "model.keras.sig"):
+        Server(settings)
+    with raises_code(ArtefactError, "not_a_zip"):  # is opened, and is no model
+        Server(replace(settings, allow_unsigned=True))
+
+
+def test_a_reload_that_fails_leaves_the_running_model_in_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Server, path: Path) -> Answers:
+        raise ArtefactError("other outputs", code="golden_vectors")
+
+    new = Answers(facts=ServedModel("n" * 64, "p" * 64, None, MODEL.card))
+    with Running(tmp_path) as running:
+        server = running.server
+        server.settings = replace(server.settings, models=(tmp_path / "model.keras",))
+        monkeypatch.setattr(Server, "_open_model", refused)
+        server.reload_models()
+        assert [model.sha256 for model in server.scheduler.served] == ["m" * 64]
+        monkeypatch.setattr(Server, "_open_model", lambda self, path: new)
+        server.reload_models()
+        reply = running.post(image(1))
+        events = [event["event"] for event in server.spool.audit.events()]
+    assert reply.body["results"][0]["model"]["sha256"] == "n" * 64
+    assert events[:3] == ["started", "model_not_replaced", "model_replaced"]
+    assert new.is_closed
+
+
+def test_the_audit_log_is_checked_from_the_command_line(tmp_path: Path) -> None:
+    assert "no spool" in fails(medres("serve-audit", "verify", "--spool", tmp_path))
+    with Running(tmp_path):
+        pass
+    spool = tmp_path / "spool"
+    checked = medres("serve-audit", "verify", "--spool", spool, "--json")
+    assert json.loads(checked.stdout)["n_events"] == 2
+    assert "1 " in medres("serve-audit", "show", "--spool", spool).stdout
+    with contextlib.closing(sqlite3.connect(spool / "spool.db")) as connection, connection:
+        connection.execute("UPDATE audit SET event = 'other' WHERE number = 2")
+    assert "event 2" in fails(medres("serve-audit", "verify", "--spool", spool))
+
+
+def test_careless_commands_are_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model.keras"
+    arguments = ("serve", model, "--spool", tmp_path / "spool")
+    assert "--token-file" in fails(medres(*arguments, "--http", "0.0.0.0:8080"))
+    assert "--allow-aet" in fails(medres(*arguments, "--dicom", "127.0.0.1:0"))
+    assert "model.keras" in fails(medres(*arguments, "--http", "127.0.0.1:0"))
