@@ -34,7 +34,7 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 
 BAD = ("cut", "damaged", "garbage", "other_patient", "other_bytes", "again")
-START_SECONDS = 300
+IN_FLIGHT = 50  # the newest requests may not be answered when one that repeats them is sent
 
 
 class Request(NamedTuple):
@@ -74,10 +74,11 @@ def requests_of(sources: list[bytes], n: int, bad: float, seed: int) -> list[Req
     good: list[Request] = []
     for number in range(n):
         source = number % len(sources)
-        kind = rng.choice(BAD) if good and rng.random() < bad else "good"
+        settled = good[:-IN_FLIGHT]
+        kind = rng.choice(BAD) if settled and rng.random() < bad else "good"
         patient = f"P{rng.randrange(50)}"
         if kind in ("other_patient", "other_bytes", "again"):
-            earlier = rng.choice(good)
+            earlier = rng.choice(settled)
             held = dcmread(BytesIO(earlier.body))
             changes = {
                 "again": {},
