@@ -81,17 +81,22 @@ class Spool:
         self._lock_file.close()
 
     def recover(self) -> None:
-        """After a crash: files without a row were not acknowledged and are removed; the quiet time
-        of open studies begins again, since the server could not receive meanwhile.
+        """After a crash: files without a row were not acknowledged and are removed; a row without
+        its file is an event, and the image is taken when it is sent again; the quiet time of open
+        studies begins again, since the server could not receive meanwhile.
         """
         for name in ("incoming", "work", "models"):
             shutil.rmtree(self.folder / name)
             (self.folder / name).mkdir(mode=0o700)
         rows = self.database.rows("SELECT file FROM instance WHERE file != ''")
         held = {row["file"] for row in rows}
-        for path in (self.folder / "files").iterdir():
-            if path.name not in held:
-                path.unlink()
+        present = {path.name for path in (self.folder / "files").iterdir()}
+        for name in present - held:
+            (self.folder / "files" / name).unlink()
+        with self.database.transaction():
+            for name in held - present:
+                self.database.execute("UPDATE instance SET file = '' WHERE file = ?", name)
+                self.audit.add("file_missing", file=name)
         self.database.execute("UPDATE study SET touched = ? WHERE is_open", time.time())
 
     @contextlib.contextmanager

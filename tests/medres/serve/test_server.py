@@ -20,11 +20,14 @@ from canaries import CANARIES, encodings, with_canaries
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from dicomweb_client.api import DICOMwebClient
 from helpers import fails, medres, raises_code
+from pydicom import dcmread
 
 from data_pipelines.errors import InputError
 from medres.errors import ArtefactError, ServeError
 from medres.serve.intake.folders import WatchedFolder
+from medres.serve.model_process import ModelOptions
 from medres.serve.routing import ServedModel
 from medres.serve.server import Server
 from medres.serve.settings import Address, Peer, Settings, parse_address, read_token
@@ -341,6 +344,13 @@ def test_a_token_file_is_private_and_long(tmp_path: Path) -> None:
         read_token(path)
 
 
+def test_an_independent_stow_client_is_served(running: Running) -> None:
+    client = DICOMwebClient(f"{running.server.http_address}/dicom-web")
+    dataset = dcmread(io.BytesIO(image(21, "1.21")))
+    response = client.store_instances([dataset])
+    assert response.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == dataset.SOPInstanceUID
+
+
 def test_tls_with_a_token(tmp_path: Path) -> None:
     certificate, key = self_signed(tmp_path)
     with Running(tmp_path, token=TOKEN, tls_certificate=certificate, tls_key=key) as running:
@@ -382,8 +392,13 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 
 
 def test_an_unsigned_model_is_not_served_to_other_machines_unless_that_is_said(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def opened(options: ModelOptions) -> Answers:
+        assert Path(options.path).read_bytes() == model.read_bytes()
+        raise ArtefactError("no model", code=f"opened_{options.signature and 'signed'}")
+
+    monkeypatch.setattr("medres.serve.server.ModelProcess", opened)
     certificate, key = self_signed(tmp_path)
     model = tmp_path / "model.keras"
     model.write_bytes(b"not opened before its signature is there")
@@ -393,8 +408,11 @@ def test_an_unsigned_model_is_not_served_to_other_machines_unless_that_is_said(
     )  # fmt: skip
     with raises_code(ServeError, "needs_signature", "model.keras.sig"):
         Server(settings)
-    with raises_code(ArtefactError, "not_a_zip"):  # is opened, and is no model
+    with raises_code(ArtefactError, "opened_None"):
         Server(replace(settings, allow_unsigned=True))
+    (tmp_path / "model.keras.sig").write_bytes(b"verified by the model process")
+    with raises_code(ArtefactError, "opened_signed"):
+        Server(replace(settings, public_key=tmp_path / "key.pem"))
 
 
 def test_a_reload_that_fails_leaves_the_running_model_in_service(

@@ -213,6 +213,19 @@ def test_after_a_crash_unacknowledged_files_are_gone_and_acknowledged_ones_stay(
     again.close()
 
 
+def test_a_file_that_somebody_removed_is_an_event_and_can_be_sent_again(spool: Spool) -> None:
+    receive(spool, image(1))
+    (stored,) = (spool.folder / "files").iterdir()
+    stored.unlink()
+    folder = spool.folder
+    spool.close()
+    again = Spool(folder, Capacity(free_bytes=0))
+    assert events(again) == ["file_missing"]
+    assert codes(receive(again, image(1))) == [None]
+    assert len(list((folder / "files").iterdir())) == 1
+    again.close()
+
+
 def test_a_spool_has_one_server_and_is_private(spool: Spool, tmp_path: Path) -> None:
     with raises_code(ServeError, "spool_in_use"):
         Spool(spool.folder)
