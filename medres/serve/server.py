@@ -56,6 +56,7 @@ class Server:
         self._socket: socket.socket | None = None
         self._stopped, self._reloading = threading.Event(), threading.Lock()
         try:
+            self._open_doors()
             opened = models if models is not None else map(self._open_model, settings.models)
             for model in opened:
                 self._models.append(model)
@@ -70,7 +71,6 @@ class Server:
                 makes_objects=settings.maker is not None,
                 send=send,
             )
-            self._open_doors()
         except BaseException:
             self._close()
             raise
@@ -139,25 +139,27 @@ class Server:
                     self.telemetry.log("model_not_replaced", code=error.code)
 
     def _open_model(self, path: Path) -> ModelProcess:
-        """From a copy: a process that has to start again must not find another file."""
+        """From copies: a process that has to start again must not find other files."""
         if not path.is_file():
             raise InputError(f"{path} is no file: give a model file", code="no_model_file")
-        folder = self.spool.new_model_folder()
-        copy = folder / path.name
-        shutil.copyfile(path, copy)
-        signature = path.with_name(f"{path.name}.sig")
-        has_signature = self.settings.public_key is not None and signature.is_file()
+        signature, public_key = path.with_name(f"{path.name}.sig"), self.settings.public_key
+        has_signature = public_key is not None and signature.is_file()
         if self.settings.needs_signature and not has_signature:
             raise ServeError(
                 f"{path.name} is not signed, and other machines can reach the server: give "
                 f"--public-key and a signature at {signature.name}, or --unsigned",
                 code="needs_signature",
             )
+        folder = self.spool.new_model_folder()
+
+        def copy_of(file: Path | None) -> str | None:
+            return None if file is None else str(shutil.copyfile(file, folder / file.name))
+
         return ModelProcess(
             ModelOptions(
-                path=str(copy),
-                signature=str(signature) if has_signature else None,
-                public_key=str(self.settings.public_key) if has_signature else None,
+                path=str(copy_of(path)),
+                signature=copy_of(signature) if has_signature else None,
+                public_key=copy_of(public_key) if has_signature else None,
                 maker=self.settings.maker,
             )
         )

@@ -89,10 +89,13 @@ class DicomDoor:
         self._server.shutdown()
 
     def _requested(self, event: Any) -> None:
-        """A listed AE title from another address than its own is refused."""
+        """Refuse a listed AE title from another address than its own; pynetdicom rejects those
+        that are not listed.
+        """
         requestor = event.assoc.requestor
         title, ip = str(requestor.primitive.calling_ae_title).strip(), requestor.address
-        if not any(peer.aet == title and peer.ip in ("", ip) for peer in self._peers):
+        addresses = {peer.ip for peer in self._peers if peer.aet == title}
+        if addresses and not addresses & {"", ip}:
             self._rejected(event)
             event.assoc.acse.send_reject(0x01, 0x01, 0x03)  # calling AE title not recognized
 

@@ -77,7 +77,8 @@ class WatchedFolder:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._thread.join(10)
 
     def _run(self) -> None:
         while not self._stopping.wait(SCAN_SECONDS):
