@@ -22,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -169,10 +168,9 @@ def start(model: Path, spool: Path, *options: str) -> tuple[subprocess.Popen[str
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     lines = server.stdout
     assert lines is not None  # noqa: S101
-    for line in lines:
+    for line in lines:  # what follows fits into the pipe
         match = re.search(r"http://127\.0\.0\.1:(\d+)", line)
         if match:
-            threading.Thread(target=lines.read, daemon=True).start()
             return server, int(match[1])
     raise SystemExit("the server did not start")
 
@@ -206,7 +204,8 @@ def measure(
             seconds = time.perf_counter() - since
         finally:
             server.terminate()
-            server.wait(60)
+            with server:  # closes its pipe
+                server.wait(60)
     latencies = sorted(answer.seconds for answer in answers)
     codes = Counter(f"{a.request.kind}: {_code(a)}" for a in answers)
     return {
