@@ -8,6 +8,7 @@
     ├── ArtefactError    artefact    a model file that is broken, altered, foreign or too new
     ├── ExportError      export      numbers that differ, or a runtime that is not installed
     ├── RefusedInput     refused     a study outside the model's domain: .reason is for people
+    ├── ServeError       serve       what the server does not accept, or cannot do
     └── EvaluationError  evaluation  a scores table that cannot be evaluated
 
 Data errors come from data_pipelines.errors. A message says what is wrong, what was received, where,
@@ -77,6 +78,12 @@ class PredictionError(MedresError, ValueError):
     """A prediction cannot be made with these settings, or the network returns an invalid one."""
 
     code = "prediction"
+
+
+class ServeError(MedresError):
+    """The server does not accept a file or a setting, or cannot do what was asked."""
+
+    code = "serve"
 
 
 class EvaluationError(MedresError, ValueError):

@@ -18,6 +18,7 @@ from medres.cli import (
     experiments_commands,
     inspect_commands,
     serve_commands,
+    server_commands,
     train_commands,
 )
 from medres.cli.console import DEBUG, verb
@@ -70,6 +71,8 @@ VERBS: tuple[Callable[..., None], ...] = (
     serve_commands.predict,
     serve_commands.export,
     serve_commands.parity,
+    server_commands.serve,
+    server_commands.serve_audit,
     data_commands.wrap,
     train_commands.demo,
 )

@@ -1,0 +1,77 @@
+"""When a study is complete, and the jobs that follow from it.
+
+DICOM has no "complete" study. It is complete after a quiet time without a new image, or when a
+client says so. An image that comes later makes a new revision that names its predecessor.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+
+from medres.serve.database import READY, SCORED
+from medres.serve.instances import result_key
+from medres.serve.results import refusal_of, stored_result
+from medres.serve.routing import ServedModel, choose_model
+from medres.serve.spool import Spool
+
+
+def close_due_studies(
+    spool: Spool, models: Sequence[ServedModel], quiet_seconds: float
+) -> list[str]:
+    """Make a job of every open study that is complete. Returns the ids of the new jobs."""
+    due = spool.database.rows(
+        "SELECT uid FROM study WHERE is_open AND (is_asked OR touched <= ?)",
+        time.time() - quiet_seconds,
+    )
+    return [close_study(spool, models, row["uid"]) for row in due]
+
+
+def close_study(spool: Spool, models: Sequence[ServedModel], study: str) -> str:
+    """Make a job of all images of the study, unless its result key is known. Returns its id."""
+    database = spool.database
+    with database.transaction():
+        images = database.rows("SELECT * FROM instance WHERE study = ? ORDER BY sop", study)
+        choice = choose_model(models, images)
+        sha256, preprocessing = (
+            ("", "") if isinstance(choice, str) else (choice.sha256, choice.preprocessing_sha256)
+        )
+        key = result_key(sha256, preprocessing, [(row["sop"], row["sha256"]) for row in images])
+        job = spool.key.pseudonym("result", key, study)
+        database.execute("UPDATE study SET is_open = 0, is_asked = 0 WHERE uid = ?", study)
+        if database.row("SELECT 1 FROM job WHERE id = ?", job):
+            return job
+        last = latest_job(spool, study)
+        revision = last["revision"] + 1 if last else 1
+        database.execute(
+            "INSERT INTO job (id, result_key, study, revision, predecessor, instances, model,"
+            " state, result, created, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            job,
+            key,
+            study,
+            revision,
+            last["id"] if last else None,
+            json.dumps([row["sop"] for row in images]),
+            sha256,
+            SCORED if isinstance(choice, str) else READY,
+            stored_result([refusal_of(choice)], None) if isinstance(choice, str) else None,
+            time.time(),
+            time.time(),
+        )
+        spool.audit.add(
+            "study_complete",
+            job=job,
+            study=spool.key.pseudonym("study", study),
+            images=len(images),
+            revision=revision,
+            model=sha256 or None,
+        )
+    return job
+
+
+def latest_job(spool: Spool, study: str) -> sqlite3.Row | None:
+    return spool.database.row(
+        "SELECT * FROM job WHERE study = ? ORDER BY revision DESC LIMIT 1", study
+    )

@@ -1,0 +1,117 @@
+"""What the server needs to know about a received file: whose it is, and what its bytes are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from data_pipelines.dicom.header import read_header
+from data_pipelines.dicom.writer import derived_uid
+from data_pipelines.pseudonyms import patient_key
+from data_pipelines.runtime.limits import limited
+from medres.errors import ServeError
+
+#: the Manufacturer of the objects that medres writes; they are never taken in again
+MANUFACTURER = "medres"
+MAX_HEADER = 64 << 20  # bytes of a deflated data set that are inflated to read its header
+_MAX_UID = 64  # characters (PS3.5 section 9.1)
+_META_START = 144  # bytes: preamble, DICM, and the element with the length of the meta header
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One received file. patient: issuer and PatientID in normal form, '' if unknown. sha256: of
+    the data set as it was sent, with its transfer syntax. `repr` hides the identifiers.
+    """
+
+    sop: str = field(repr=False)
+    sop_class: str
+    study: str = field(repr=False)
+    patient: str = field(repr=False)
+    sha256: str = field(repr=False)
+    n_bytes: int
+    modality: str
+    body_part: str
+    view: str
+
+
+def read_instance(path: Path) -> Instance:
+    """Raises DicomError (not_dicom, unreadable, limit_exceeded ...) and ServeError: no_uid without
+    a SOP or study UID, own_output for an object that medres has written.
+    """
+    with limited(inflated=MAX_HEADER):
+        header = read_header(path)
+    ids = header.identifiers
+    sop, study = ids.sop_instance_uid, ids.study_instance_uid
+    if not sop or not study or max(len(sop), len(study)) > _MAX_UID:
+        raise ServeError(
+            "the file has no valid SOPInstanceUID or StudyInstanceUID: it belongs to no study",
+            code="no_uid",
+        )
+    if header.manufacturer == MANUFACTURER:
+        raise own_output()
+    return Instance(
+        sop=sop,
+        sop_class=header.sop_class_uid,
+        study=study,
+        patient=patient_key(ids.issuer_of_patient_id, ids.patient_id),
+        sha256=content_sha256(path, header.transfer_syntax),
+        n_bytes=path.stat().st_size,
+        modality=header.modality,
+        body_part=header.body_part,
+        view=header.view_position,
+    )
+
+
+def own_output() -> ServeError:
+    return ServeError(
+        "the object was made by medres: its own output is not taken in again", code="own_output"
+    )
+
+
+def content_sha256(path: Path, transfer_syntax: str) -> str:
+    """SHA-256 of the data set and its transfer syntax, without the preamble and the meta header:
+    these name the program that sent the file, and differ between STOW and C-STORE.
+    """
+    digest = hashlib.sha256(f"{transfer_syntax}\n".encode())
+    with path.open("rb") as file:
+        file.seek(_dataset_offset(file))
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _dataset_offset(file: BinaryIO) -> int:
+    """Where the data set begins; 0 where the meta header does not state its length."""
+    head = file.read(_META_START)
+    if head[128:140] != b"DICM\x02\x00\x00\x00UL\x04\x00":
+        return 0
+    end = _META_START + int.from_bytes(head[140:_META_START], "little")
+    file.seek(end)
+    return 0 if file.read(2) in (b"", b"\x02\x00") else end
+
+
+def result_key(
+    model_sha256: str, preprocessing_sha256: str, contents: Iterable[tuple[str, str]]
+) -> str:
+    """The identity of a result, 64 hexadecimal digits. contents: (SOP Instance UID, SHA-256) of
+    each image, in any order.
+
+    >>> images = [("1", "a"), ("2", "b")]
+    >>> result_key("m", "p", images) == result_key("m", "p", images[::-1])
+    True
+    """
+    parts = [model_sha256, preprocessing_sha256, sorted(contents)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def result_uid(key: str, role: str) -> str:
+    """The UID of a DICOM object of the result `key`: the same input gives the same object. role:
+    'report', 'overlay' ... or 'series'.
+    """
+    return str(derived_uid("medres.serve", key, role))

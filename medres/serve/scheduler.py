@@ -1,0 +1,372 @@
+"""Carries every job through its states: ready -> scored -> made -> sent. Each step is written to
+the database when it is done, and done again if a crash came before; every step gives the same
+result again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from data_pipelines.errors import CodedError
+from medres.errors import ServeError
+from medres.serve.completion import close_due_studies
+from medres.serve.database import DEAD, MADE, READY, SCORED, SENT
+from medres.serve.model_process import CRASHED, TIME_LIMIT, MadeObject, MakeOrder
+from medres.serve.results import FILES_EXPIRED, MODEL_GONE, refusal_of, stored_result
+from medres.serve.routing import ServedModel
+from medres.serve.spool import Spool
+from medres.serve.telemetry import Telemetry
+
+TICK_SECONDS = 0.5  # how often quiet times, retries and retention are looked at
+MAX_CRASHES, MAX_STARTS, MAX_SENDINGS = 3, 20, 12
+FINAL = frozenset({TIME_LIMIT, FILES_EXPIRED})  # another attempt would end in the same way
+FIRST_WAIT, LONGEST_WAIT = 2.0, 600.0  # seconds between two attempts to send; doubled each time
+
+
+class Model(Protocol):
+    """What the scheduler needs of a model; `ModelProcess` is one."""
+
+    @property
+    def facts(self) -> ServedModel: ...
+
+    def predict(self, folder: Path, seconds: float) -> list[dict[str, Any]]: ...
+
+    def make(self, order: MakeOrder, seconds: float) -> list[MadeObject]: ...
+
+    def close(self) -> None: ...
+
+
+class Scheduler:
+    """One thread per model, one for the clock, one for the outbox.
+
+    makes_objects: whether the models make DICOM objects. send: delivers the file of one object, and
+    raises if it cannot; None: nowhere to send.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        models: Sequence[Model],
+        telemetry: Telemetry,
+        *,
+        quiet_seconds: float = 60.0,
+        predict_seconds: float = 600.0,
+        keep_hours: float = 24.0,
+        makes_objects: bool = False,
+        send: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.spool, self.telemetry = spool, telemetry
+        self._models = {model.facts.sha256: model for model in models}
+        self._quiet_seconds, self._predict_seconds = quiet_seconds, predict_seconds
+        self._keep_seconds = keep_hours * 3600
+        self._makes_objects, self._send = makes_objects, send
+        self._news, self._stopping = threading.Condition(), False
+        self.listeners: list[Callable[[str], None]] = []  # are told the id of each answered job
+        self._threads: list[threading.Thread] = []
+        self._failures: Counter[str] = Counter()
+
+    @property
+    def models(self) -> list[Model]:
+        """In the order in which they were given."""
+        return list(self._models.values())
+
+    @property
+    def served(self) -> list[ServedModel]:
+        return [model.facts for model in self.models]
+
+    def start(self) -> None:
+        give_back_unserved(self.spool, self.served)
+        for model in self._models.values():
+            self._run(self._answer_all, model)
+        self._run(self._keep_time)
+        self._run(self._send_all)
+
+    def stop(self, seconds: float = 30.0) -> None:
+        """Let the present steps end, at most for so long."""
+        with self._news:
+            self._stopping = True
+            self._news.notify_all()
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def wake(self) -> None:
+        """There may be a new job."""
+        with self._news:
+            self._news.notify_all()
+
+    def replace_model(self, old_sha256: str, model: Model) -> None:
+        """Serve another model file from now on. The old model answers the jobs that it has, and
+        ends then.
+        """
+        new = model.facts.sha256
+        if new == old_sha256:
+            model.close()
+            return
+        with self.spool.database.transaction():
+            self._models = {
+                new if sha256 == old_sha256 else sha256: model if sha256 == old_sha256 else other
+                for sha256, other in self._models.items()
+            }
+            self.spool.audit.add("model_replaced", old=old_sha256, new=new)
+        self._run(self._answer_all, model)
+        self.wake()
+
+    def _run(self, function: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=function, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _pause(self, seconds: float) -> None:
+        with self._news:
+            if not self._stopping:
+                self._news.wait(seconds)
+
+    def _next_job(self, model: str, *states: str) -> sqlite3.Row | None:
+        return self.spool.database.row(
+            f"SELECT * FROM job WHERE model = ? AND state IN ({', '.join('?' * len(states))})"
+            " ORDER BY created LIMIT 1",
+            model,
+            *states,
+        )
+
+    def _answer_all(self, model: Model) -> None:
+        """The thread of one model."""
+        sha256 = model.facts.sha256
+        while not self._stopping:
+            job = self._next_job(sha256, READY, SCORED)
+            if job is None and self._models.get(sha256) is not model:
+                break
+            if job is None:
+                self._pause(TICK_SECONDS)
+            else:
+                self._guarded(self.answer if job["state"] == READY else self.make, model, job)
+        model.close()
+
+    def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
+        """A fault of our own in one job must not end the thread."""
+        try:
+            step(*arguments)
+        except Exception as error:  # noqa: BLE001
+            self.telemetry.log("internal_error", kind=type(error).__name__)
+            self._pause(TICK_SECONDS)
+
+    def answer(self, model: Model, job: sqlite3.Row) -> None:
+        """ready -> scored; sent, where no objects are made."""
+        database, since = self.spool.database, time.monotonic()
+        database.execute("UPDATE job SET attempts = attempts + 1 WHERE id = ?", job["id"])
+        try:
+            if job["attempts"] >= MAX_STARTS:
+                raise ServeError("the study was begun too often", code=CRASHED)
+            with self._work_folder(job) as folder:
+                predictions = model.predict(folder, self._predict_seconds)
+        except CodedError as error:
+            if self._may_retry(job, error):
+                return
+            predictions = [refusal_of(error.code)]
+        codes = [one["code"] for one in predictions if one["code"]]
+        code = codes[0] if codes else None
+        with database.transaction():
+            # without objects there is nothing to send
+            state = SCORED if self._makes_objects else SENT
+            result = stored_result(predictions, model.facts)
+            self._move(job, state, "attempts = 0, result = ?", result)
+            self.spool.audit.add("answered", job=job["id"], model=model.facts.sha256, code=code)
+        self.telemetry.answered(code, time.monotonic() - since, job["id"])
+        for listener in self.listeners:
+            listener(job["id"])
+
+    def _may_retry(self, job: sqlite3.Row, error: CodedError) -> bool:
+        """Whether another attempt may help. Counted here, not in the database: a crash of the
+        server is no fault of the study.
+        """
+        if error.code in FINAL or job["attempts"] >= MAX_STARTS:
+            return False
+        self._failures[job["id"]] += 1
+        return self._failures[job["id"]] < MAX_CRASHES
+
+    def make(self, model: Model, job: sqlite3.Row) -> None:
+        """scored -> made: the DICOM objects of the result."""
+        database = self.spool.database
+        try:
+            with self._work_folder(job) as folder:
+                order = MakeOrder(
+                    folder=str(folder),
+                    out=str(self._objects(job["id"])),
+                    key=job["result_key"],
+                    revision=job["revision"],
+                    predecessor=job["predecessor"],
+                )
+                made = model.make(order, self._predict_seconds)
+        except CodedError as error:
+            if not self._may_retry(job, error):
+                self._bury(job)
+            return
+        with database.transaction():
+            for one in made:
+                database.execute(
+                    "INSERT OR REPLACE INTO made_object (sop, job, file) VALUES (?, ?, ?)",
+                    one["sop"],
+                    job["id"],
+                    one["file"],
+                )
+            self._move(job, MADE, "attempts = 0")
+        self.wake()
+
+    def send_next(self) -> bool:
+        """made -> sent: one job. Whether there was one."""
+        job = self.spool.database.row(
+            "SELECT * FROM job WHERE state = ? AND next_try <= ? ORDER BY next_try LIMIT 1",
+            MADE,
+            time.time(),
+        )
+        if job is None:
+            return False
+        try:
+            self._send_objects(job)
+        except Exception as error:  # noqa: BLE001  whatever the network does
+            self._send_later(job, type(error).__name__)
+            return True
+        with self.spool.database.transaction():
+            self._move(job, SENT)
+            self.spool.audit.add("sent", job=job["id"])
+        return True
+
+    def _send_objects(self, job: sqlite3.Row) -> None:
+        if self._send is None:
+            return
+        objects = self.spool.database.rows(
+            "SELECT sop, file FROM made_object WHERE job = ? AND NOT is_sent ORDER BY file",
+            job["id"],
+        )
+        for one in objects:
+            self._send(self._objects(job["id"]) / one["file"])
+            self.spool.database.execute(
+                "UPDATE made_object SET is_sent = 1 WHERE sop = ?", one["sop"]
+            )
+
+    def _send_later(self, job: sqlite3.Row, kind: str) -> None:
+        attempts = job["attempts"] + 1
+        wait = min(FIRST_WAIT * 2 ** (attempts - 1), LONGEST_WAIT)
+        if attempts >= MAX_SENDINGS:
+            self._bury(job)
+        else:
+            self._move(job, MADE, "attempts = ?, next_try = ?", attempts, time.time() + wait)
+        self.telemetry.log("not_sent", job=job["id"], kind=kind, attempts=attempts)
+
+    def _bury(self, job: sqlite3.Row) -> None:
+        with self.spool.database.transaction():
+            self._move(job, DEAD)
+            self.spool.audit.add("dead", job=job["id"])
+
+    def _send_all(self) -> None:
+        while not self._stopping:
+            if not self.send_next():
+                self._pause(TICK_SECONDS)
+
+    def _keep_time(self) -> None:
+        while not self._stopping:
+            self._guarded(self.tick)
+            self._pause(TICK_SECONDS)
+
+    def tick(self) -> None:
+        """What only the clock brings: quiet times, refused routes, retention."""
+        if close_due_studies(self.spool, self.served, self._quiet_seconds):
+            self.wake()
+        with self.spool.database.transaction():
+            while job := self._next_job("", SCORED):
+                self._move(job, SENT)
+        remove_expired(self.spool, self._keep_seconds)
+
+    def _move(self, job: sqlite3.Row, state: str, more: str = "", *values: Any) -> None:
+        self.spool.database.execute(
+            f"UPDATE job SET state = ?, changed = ?{', ' if more else ''}{more} WHERE id = ?",
+            state,
+            time.time(),
+            *values,
+            job["id"],
+        )
+
+    def _objects(self, job: str) -> Path:
+        return self.spool.folder / "objects" / job
+
+    @contextlib.contextmanager
+    def _work_folder(self, job: sqlite3.Row) -> Iterator[Path]:
+        """The files of the job under names without identifiers; images that come meanwhile are not
+        among them. Raises ServeError (files_expired).
+        """
+        sops = {*json.loads(job["instances"])}
+        rows = self.spool.database.rows(
+            "SELECT sop, file FROM instance WHERE study = ? ORDER BY received, sop", job["study"]
+        )
+        files = [row["file"] for row in rows if row["sop"] in sops]
+        if not all(files):
+            raise ServeError("files of this study were removed", code=FILES_EXPIRED)
+        folder = self.spool.folder / "work" / uuid.uuid4().hex
+        folder.mkdir(mode=0o700)
+        try:
+            for number, name in enumerate(files):
+                os.link(self.spool.folder / "files" / name, folder / f"{number:06d}.dcm")
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+
+def give_back_unserved(spool: Spool, served: Sequence[ServedModel]) -> None:
+    """At the start: jobs whose model is no longer served are refused, and their studies get a new
+    revision from the models that are.
+    """
+    database, known = spool.database, {model.sha256 for model in served}
+    with database.transaction():
+        for job in database.rows("SELECT * FROM job WHERE state IN (?, ?)", READY, SCORED):
+            if job["model"] in known or not job["model"]:
+                continue
+            if job["state"] == SCORED:  # its objects can no longer be made
+                spool.audit.add("dead", job=job["id"])
+            else:
+                result = stored_result([refusal_of(MODEL_GONE)], None)
+                database.execute("UPDATE job SET result = ? WHERE id = ?", result, job["id"])
+                database.execute(
+                    "UPDATE study SET is_open = 1, is_asked = 1 WHERE uid = ?", job["study"]
+                )
+                spool.audit.add("answered", job=job["id"], model=job["model"], code=MODEL_GONE)
+            state = DEAD if job["state"] == SCORED else SENT
+            database.execute("UPDATE job SET state = ? WHERE id = ?", state, job["id"])
+
+
+def remove_expired(spool: Spool, keep_seconds: float) -> None:
+    """Remove the files of studies whose results were all sent so long ago; hashes and results
+    stay, so that a re-sent image is known.
+    """
+    studies = spool.database.rows(
+        "SELECT study FROM job GROUP BY study HAVING max(changed) <= ? AND min(state = ?)"
+        " INTERSECT SELECT study FROM instance WHERE file != ''"
+        " EXCEPT SELECT uid FROM study WHERE is_open",
+        time.time() - keep_seconds,
+        SENT,
+    )
+    for row in studies:
+        study = row["study"]
+        with spool.database.transaction():
+            files = spool.database.rows(
+                "SELECT file FROM instance WHERE study = ? AND file != ''", study
+            )
+            jobs = spool.database.rows("SELECT id FROM job WHERE study = ?", study)
+            spool.database.execute("UPDATE instance SET file = '' WHERE study = ?", study)
+            pseudonym = spool.key.pseudonym("study", study)
+            spool.audit.add("removed", study=pseudonym, files=len(files))
+        for file in files:
+            (spool.folder / "files" / file["file"]).unlink(missing_ok=True)
+        for job in jobs:
+            shutil.rmtree(spool.folder / "objects" / job["id"], ignore_errors=True)

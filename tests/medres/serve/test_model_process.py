@@ -1,0 +1,97 @@
+"""The process of a model: its answers, and what a crash or a hang costs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import raises_code
+from pydicom.dataset import Dataset
+
+import medres
+from medres.errors import ArtefactError, ServeError
+from medres.serve.instances import result_uid
+from medres.serve.model_process import ModelOptions, ModelProcess, run_model
+
+FAKE = """
+import json, os, sys, time
+facts = dict(sha256="s", preprocessing_sha256="p", signer=None, card={"domain": {}})
+if "refused" in sys.argv[1]:
+    print(json.dumps({"error": "no", "code": "not_finite"}), flush=True)
+    raise SystemExit
+print(json.dumps({"model": facts}), flush=True)
+for line in sys.stdin:
+    folder = json.loads(line)["folder"]
+    if folder == "hang":
+        time.sleep(60)
+    if folder == "die":
+        os._exit(1)
+    print(json.dumps({"result": [{"pid": os.getpid()}]}), flush=True)
+"""
+COMMAND = (sys.executable, "-S", "-c", FAKE)
+
+
+def process(path: str = "model.keras") -> ModelProcess:
+    return ModelProcess(ModelOptions(path), command=COMMAND)
+
+
+@pytest.mark.parametrize(("folder", "code"), [("die", "model_crashed"), ("hang", "time_limit")])
+def test_a_crash_or_a_hang_costs_one_answer(folder: str, code: str) -> None:
+    model = process()
+    (first,) = model.predict(Path("study"), 20)
+    with raises_code(ServeError, code):
+        model.predict(Path(folder), 0.2)
+    (second,) = model.predict(Path("study"), 20)
+    assert first["pid"] != second["pid"]
+    model.close()
+
+
+def test_a_refused_model_file_is_told_with_its_code() -> None:
+    with raises_code(ArtefactError, "not_finite"):
+        process("refused.keras")
+
+
+def mark(prediction: Any, datasets: list[Dataset], **identity: Any) -> list[Dataset]:
+    """A maker: one object per prediction."""
+    made = Dataset()
+    made.file_meta = datasets[0].file_meta
+    made.SOPClassUID = datasets[0].SOPClassUID
+    made.SOPInstanceUID = result_uid(identity["key"], "report")
+    made.StudyInstanceUID = datasets[0].StudyInstanceUID
+    made.TextValue = json.dumps([prediction.probabilities, identity["revision"], len(datasets)])
+    return [made]
+
+
+def test_the_process_answers_as_the_predictor_does(
+    tiny_work: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for number, image in enumerate((tiny_work.parent / "images").glob("TINY001*")):
+        shutil.copyfile(image, folder / f"{number}.dcm")
+    answers: list[Any] = []
+    order = {"folder": str(folder), "out": str(tmp_path / "out"), "key": "k", "revision": 3}
+    requests = [
+        {"verb": "predict", "folder": str(folder)},
+        {"verb": "make", **order, "predecessor": None},
+        {"verb": "predict", "folder": str(tmp_path / "nothing")},
+    ]
+    maker = f"{__name__}:mark"
+    sys.modules.setdefault(__name__, sys.modules[mark.__module__])
+    options = ModelOptions(str(tiny_run / "model.keras"), maker=maker)
+    run_model(options, map(json.dumps, requests), lambda value: answers.append(json.dumps(value)))
+    hello, predicted, made, refused = map(json.loads, answers)
+    with medres.load(tiny_run / "model.keras", isolate=False) as predictor:
+        expected = predictor.predict(folder)
+        assert hello["model"]["sha256"] == predictor.artefact.sha256
+        assert hello["model"]["preprocessing_sha256"] == predictor.card.preprocess.sha256
+    (prediction,) = predicted["result"]
+    assert prediction["probabilities"] == expected.probabilities
+    assert prediction["thresholds"] == expected.thresholds
+    assert made["result"] == [{"sop": result_uid("k", "report"), "file": "0000.dcm"}]
+    assert (tmp_path / "out" / "0000.dcm").stat().st_size > 0
+    assert refused["result"][0]["code"] == "unreadable"

@@ -1,0 +1,236 @@
+"""Jobs from state to state: each step once, again after a crash, and refusals as results."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medres.errors import ServeError
+from medres.serve.completion import close_due_studies
+from medres.serve.database import DEAD, MADE, READY, SENT
+from medres.serve.model_process import MadeObject, MakeOrder
+from medres.serve.results import result_document
+from medres.serve.routing import ServedModel, choose_model
+from medres.serve.scheduler import MAX_CRASHES, MAX_SENDINGS, Scheduler, remove_expired
+from medres.serve.spool import Capacity, Spool
+from medres.serve.telemetry import Telemetry
+
+from .test_spool import MODEL, codes, image, receive
+
+
+class Answers:
+    """A model that answers with the number of its files. errors: raised before that, in turn."""
+
+    def __init__(self, *errors: Exception, facts: ServedModel = MODEL) -> None:
+        self.errors, self.facts, self.calls, self.is_closed = list(errors), facts, 0, False
+
+    def predict(self, folder: Path, seconds: float) -> list[dict[str, Any]]:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        n_files = len(list(folder.iterdir()))
+        return [{"probabilities": {"n": n_files}, "refused": None, "code": None}]
+
+    def make(self, order: MakeOrder, seconds: float) -> list[MadeObject]:
+        out = Path(order["out"])
+        out.mkdir(exist_ok=True)
+        (out / "0.dcm").write_text(order["key"])
+        return [MadeObject(sop=f"9.{order['revision']}", file="0.dcm")]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path / "spool", Capacity(free_bytes=0))
+    yield spool
+    spool.close()
+
+
+def scheduler_of(spool: Spool, *models: Answers, **options: Any) -> Scheduler:
+    return Scheduler(spool, models, Telemetry(io.StringIO()), quiet_seconds=-1, **options)
+
+
+def job_of(spool: Spool, *files: bytes) -> str:
+    receive(spool, *(files or (image(1),)))
+    (job,) = close_due_studies(spool, [MODEL], -1)
+    return job
+
+
+def row(spool: Spool, job: str) -> Any:
+    return spool.database.row("SELECT * FROM job WHERE id = ?", job)
+
+
+def wait_for(spool: Spool, job: str, state: str) -> dict[str, Any]:
+    until = time.monotonic() + 20
+    while result_document(spool, job)["state"] != state:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    return result_document(spool, job)
+
+
+def test_a_job_goes_through_all_states_by_itself(spool: Spool) -> None:
+    sent: list[str] = []
+    scheduler = scheduler_of(
+        spool, Answers(), makes_objects=True, send=lambda path: sent.append(path.read_text())
+    )
+    scheduler.start()
+    job = job_of(spool, image(1), image(2))
+    scheduler.wake()
+    document = wait_for(spool, job, SENT)
+    scheduler.stop()
+    assert document["predictions"][0]["probabilities"] == {"n": 2}
+    assert document["model"]["banner"].startswith("UNSIGNED")
+    assert "Research use only" in document["research_use_only"]
+    assert sent == [document["result_key"]]
+    assert list((spool.folder / "work").iterdir()) == []
+    # a PACS that sends the object on is told that it is our own
+    assert spool.database.value("SELECT sop FROM made_object") == "9.1"
+
+
+def test_an_image_that_comes_while_the_model_reads_is_not_in_the_answer(spool: Spool) -> None:
+    job = job_of(spool, image(1))
+    receive(spool, image(2))
+    model = Answers()
+    scheduler_of(spool, model).answer(model, row(spool, job))
+    assert result_document(spool, job)["predictions"][0]["probabilities"] == {"n": 1}
+
+
+def test_a_crash_is_tried_again_and_then_refused(spool: Spool) -> None:
+    model = Answers(*[ServeError("x", code="model_crashed") for _ in range(MAX_CRASHES)])
+    scheduler, job = scheduler_of(spool, model), job_of(spool)
+    for _ in range(MAX_CRASHES - 1):
+        scheduler.answer(model, row(spool, job))
+        assert row(spool, job)["state"] == READY
+    scheduler.answer(model, row(spool, job))
+    document = result_document(spool, job)
+    assert (document["code"], model.calls) == ("model_crashed", MAX_CRASHES)
+    assert document["refused"]
+
+
+def test_the_time_limit_is_a_refusal_at_once(spool: Spool) -> None:
+    model, job = Answers(ServeError("x", code="time_limit")), job_of(spool)
+    scheduler_of(spool, model).answer(model, row(spool, job))
+    assert result_document(spool, job)["code"] == "time_limit"
+
+
+def test_a_destination_that_is_down_gets_everything_later_and_dead_letters_stay(
+    spool: Spool,
+) -> None:
+    model, down = Answers(), [True]
+
+    def send(path: Path) -> None:
+        if down[0]:
+            raise ConnectionError
+
+    scheduler, job = scheduler_of(spool, model, makes_objects=True, send=send), job_of(spool)
+    scheduler.answer(model, row(spool, job))
+    scheduler.make(model, row(spool, job))
+    waits = []
+    for attempt in range(1, MAX_SENDINGS):
+        assert scheduler.send_next()
+        assert (row(spool, job)["state"], row(spool, job)["attempts"]) == (MADE, attempt)
+        waits.append(round(row(spool, job)["next_try"] - time.time()))
+        assert not scheduler.send_next()  # not before its time
+        spool.database.execute("UPDATE job SET next_try = 0")
+    assert waits[:4] == [2, 4, 8, 16]
+    assert max(waits) == 600
+    scheduler.send_next()
+    assert row(spool, job)["state"] == DEAD
+    remove_expired(spool, -1)
+    assert (spool.folder / "objects" / job / "0.dcm").exists()
+    down[0] = False
+    spool.database.execute("UPDATE job SET state = ?, next_try = 0", MADE)
+    scheduler.send_next()
+    assert row(spool, job)["state"] == SENT
+
+
+def test_files_are_removed_after_sending_and_a_resent_image_is_known(spool: Spool) -> None:
+    model, job = Answers(), job_of(spool)
+    scheduler = scheduler_of(spool, model)
+    remove_expired(spool, -1)
+    assert len(list((spool.folder / "files").iterdir())) == 1  # not sent yet
+    scheduler.answer(model, row(spool, job))
+    assert row(spool, job)["state"] == SENT
+    remove_expired(spool, 3600)
+    assert len(list((spool.folder / "files").iterdir())) == 1
+    remove_expired(spool, -1)
+    assert list((spool.folder / "files").iterdir()) == []
+    assert result_document(spool, job)["predictions"][0]["probabilities"] == {"n": 1}
+    assert close_due_studies(spool, [MODEL], -1) == []
+    # A late image would be read without the others: refused until they are sent again.
+    receive(spool, image(2))
+    (late,) = close_due_studies(spool, [MODEL], -1)
+    scheduler.answer(model, row(spool, late))
+    assert result_document(spool, late)["code"] == "files_expired"
+    assert [r.is_new for r in receive(spool, image(1))] == [False]
+    assert len(list((spool.folder / "files").iterdir())) == 2
+
+
+def test_a_model_is_replaced_while_the_old_one_ends_its_jobs(spool: Spool) -> None:
+    old, new = Answers(), Answers(facts=ServedModel("n" * 64, "p" * 64, "SHA256:k", MODEL.card))
+    scheduler = scheduler_of(spool, old)
+    job = job_of(spool)
+    scheduler.start()
+    scheduler.replace_model(MODEL.sha256, new)
+    assert wait_for(spool, job, SENT)["model"]["sha256"] == MODEL.sha256
+    receive(spool, image(2, "1.2.9"), is_complete=True)
+    (later,) = close_due_studies(spool, scheduler.served, 60) or [
+        spool.database.value("SELECT id FROM job WHERE study = '1.2.9'")
+    ]
+    document = wait_for(spool, later, SENT)
+    scheduler.stop()
+    assert (document["model"]["sha256"], document["model"]["banner"]) == ("n" * 64, None)
+    assert (old.is_closed, old.calls, new.calls) == (True, 1, 1)
+
+
+def test_jobs_of_a_model_that_is_gone_get_a_revision_from_its_successor(spool: Spool) -> None:
+    job = job_of(spool)
+    new = Answers(facts=ServedModel("n" * 64, "p" * 64, None, MODEL.card))
+    scheduler = scheduler_of(spool, new)
+    scheduler.start()
+    first = wait_for(spool, job, SENT)
+    assert first["code"] == "model_gone"
+    until = time.monotonic() + 20
+    while (first := result_document(spool, job))["successor"] is None:
+        assert time.monotonic() < until
+    second = wait_for(spool, first["successor"], SENT)
+    scheduler.stop()
+    assert (second["revision"], second["predecessor"]) == (2, job)
+    assert second["refused"] is None
+
+
+def test_several_models_are_chosen_by_their_domain_and_ambiguity_is_refused() -> None:
+    def model(name: str, **domain: list[str]) -> ServedModel:
+        lists = {"modalities": {}, "body_parts": {}, "views": {}}
+        listed = {key: dict.fromkeys(values, 1) for key, values in domain.items()}
+        return ServedModel(name, "", None, {"domain": lists | listed})
+
+    chest = model("chest", modalities=["CR", "DX"], body_parts=["CHEST"])
+    hand = model("hand", modalities=["CR"], body_parts=["HAND"])
+    head = model("head", modalities=["CT"])
+
+    def chosen(*images: tuple[str, str]) -> Any:
+        rows = [{"modality": m, "body_part": b, "view": ""} for m, b in images]
+        choice = choose_model([chest, hand, head], rows)
+        return choice if isinstance(choice, str) else choice.sha256
+
+    assert chosen(("CR", "CHEST"), ("SR", "")) == "chest"
+    assert chosen(("CR", "HAND")) == "hand"
+    assert chosen(("CT", "ABDOMEN")) == "head"
+    assert chosen(("MR", "CHEST")) == "no_model"
+    assert chosen(("CR", "CHEST"), ("CR", "HAND")) == "several_models"
+
+
+def test_results_are_json_without_nan(spool: Spool) -> None:
+    model, job = Answers(), job_of(spool)
+    scheduler_of(spool, model).answer(model, row(spool, job))
+    assert json.loads(json.dumps(result_document(spool, job), allow_nan=False))["id"] == job
+    assert codes(receive(spool, image(1))) == [None]
