@@ -174,12 +174,18 @@ def _require_finite(model: keras.Model) -> None:
                 )
 
 
-def _require_input(model: keras.Model, spec: PreprocessSpec) -> None:
+def takes_images_of(model: keras.Model, spec: PreprocessSpec) -> bool:
+    """Whether the input of a model with one input has the shape of the images of a spec."""
     given, expected = tuple(model.inputs[0].shape), tuple(spec.shape)
-    fits = len(given) == 1 + len(expected) and all(
+    return len(given) == 1 + len(expected) and all(
         size in (None, wanted) for size, wanted in zip(given[1:], expected, strict=True)
     )
-    if not fits or "float" not in keras.backend.standardize_dtype(model.inputs[0].dtype):
+
+
+def _require_input(model: keras.Model, spec: PreprocessSpec) -> None:
+    given, expected = tuple(model.inputs[0].shape), tuple(spec.shape)
+    is_float = "float" in keras.backend.standardize_dtype(model.inputs[0].dtype)
+    if not (takes_images_of(model, spec) and is_float):
         raise ModelError(
             f"the model takes {model.inputs[0].dtype} images of shape {given}, and preset "
             f"{spec.name} gives float32 images of shape {(None, *expected)}: fit the model on "

@@ -16,6 +16,7 @@ from helpers import raises_code
 from keras import layers
 
 import medres
+from data_pipelines.preprocessing.spec import spec_from
 from medres.artefact.archive import load
 from medres.errors import ArtefactError, ModelError, TrainingError
 from medres.evaluate.metrics.calibration import expit
@@ -110,6 +111,26 @@ def test_score_and_report(saved: Path, tiny_work: Path, images: np.ndarray) -> N
     report = medres.evaluate.evaluate(scored)
     finding = json.loads(report.to_json())["findings"]["positive"]
     assert 0 <= finding["auc"]["estimate"] <= 1
+
+
+def test_a_model_that_was_not_saved_is_scored_as_its_file(
+    saved: Path, fitted: keras.Model, tiny_work: Path, tmp_path: Path, monkeypatch
+) -> None:
+    expected = medres.score(saved, tiny_work, "tune")
+    scored = medres.score(fitted, tiny_work, "tune", preset=PRESET)
+    np.testing.assert_allclose(scored.table["score"], expected.table["score"], atol=1e-6)
+    assert scored.thresholds == expected.thresholds
+    from medres.fitting.scoring import _cached_spec
+
+    assert _cached_spec(fitted, tiny_work).name == PRESET
+    two_caches = [spec_from(PRESET), spec_from({**spec_from(PRESET).model_dump(), "fit": "stretch"})]
+    monkeypatch.setattr("medres.fitting.scoring.cached_specs", lambda work: two_caches)
+    with raises_code(TrainingError, "which_preset", "(None, 32, 32, 1)", PRESET):
+        medres.score(fitted, tiny_work)
+    with raises_code(ModelError, "several_outputs"):
+        medres.score(two_outputs(), tiny_work, preset=PRESET)
+    with raises_code(TrainingError, "stated_by_file"):
+        medres.score(saved, tiny_work, preset=PRESET)
 
 
 def test_the_predictor_answers_for_a_file_and_refuses_a_strange_one(
