@@ -64,9 +64,7 @@ def logit_graph(
         several_outputs, custom_layer, weights_not_finite, input_mismatch, unclear_outputs,
         wrong_activation, wrong_outputs, and those of `flat_copy`).
     """
-    _require_functional(model)
-    _require_plain_layers(model)
-    _require_finite(model)
+    require_savable(model)
     _require_input(model, spec)
     end = _end_of(model)
     strip = _is_probability(end, given, task)
@@ -92,6 +90,13 @@ def logit_graph(
         return graph
     head = keras.layers.Identity(dtype="float32", name=HEAD)
     return functional(image, head(logits), model.name)
+
+
+def require_savable(model: keras.Model) -> None:
+    """Raise ModelError for what `logit_graph` refuses in any model, whatever its images are."""
+    _require_functional(model)
+    _require_plain_layers(model)
+    _require_finite(model)
 
 
 def _changes(layer: keras.Layer, end: End, strip: bool) -> dict[str, Any] | None:

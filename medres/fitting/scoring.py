@@ -12,7 +12,7 @@ from data_pipelines.cache.store import cached_specs
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.errors import TrainingError
 from medres.evaluate.scores.scored import Scored
-from medres.fitting.logit_graph import Outputs, takes_images_of
+from medres.fitting.logit_graph import Outputs, require_savable, takes_images_of
 from medres.fitting.saving import save
 from medres.inference.scoring import score as score_file
 from medres.progress import ProgressReporter
@@ -49,19 +49,16 @@ def score(
                 code="stated_by_file",
             )
         return score_file(model, work, split, progress=progress, check=check)
+    require_savable(model)
+    spec = _cached_spec(model, work) if preset is None else preset
     with tempfile.TemporaryDirectory(prefix="medres-score-") as folder:
         path = Path(folder) / "model.keras"
-        spec = preset or _cached_spec(model, work)
         save(model, work, preset=spec, out=path, outputs=outputs, progress=progress)
         return score_file(path, work, split, progress=progress, check=check)
 
 
-def _cached_spec(model: keras.Model, work: Path | str) -> PreprocessSpec | None:
-    """The only spec among the caches that gives images as this model takes them. None if `model` is
-    no model with one input, which `save` refuses.
-    """
-    if len(getattr(model, "inputs", None) or ()) != 1:
-        return None
+def _cached_spec(model: keras.Model, work: Path | str) -> PreprocessSpec:
+    """The only spec among the caches that gives images as this model takes them."""
     specs = {spec.sha256: spec for spec in cached_specs(work)}
     fitting = [spec for spec in specs.values() if takes_images_of(model, spec)]
     if len(fitting) != 1:

@@ -20,6 +20,7 @@ from data_pipelines.preprocessing.spec import spec_from
 from medres.artefact.archive import load
 from medres.errors import ArtefactError, ModelError, TrainingError
 from medres.evaluate.metrics.calibration import expit
+from medres.fitting.scoring import _cached_spec
 from medres.training.calibration.scaling import platt
 
 PRESET = "xray-32"
@@ -120,10 +121,11 @@ def test_a_model_that_was_not_saved_is_scored_as_its_file(
     scored = medres.score(fitted, tiny_work, "tune", preset=PRESET)
     np.testing.assert_allclose(scored.table["score"], expected.table["score"], atol=1e-6)
     assert scored.thresholds == expected.thresholds
-    from medres.fitting.scoring import _cached_spec
-
     assert _cached_spec(fitted, tiny_work).name == PRESET
-    two_caches = [spec_from(PRESET), spec_from({**spec_from(PRESET).model_dump(), "fit": "stretch"})]
+    two_caches = [
+        spec_from(PRESET),
+        spec_from({**spec_from(PRESET).model_dump(), "fit": "stretch"}),
+    ]
     monkeypatch.setattr("medres.fitting.scoring.cached_specs", lambda work: two_caches)
     with raises_code(TrainingError, "which_preset", "(None, 32, 32, 1)", PRESET):
         medres.score(fitted, tiny_work)
@@ -193,6 +195,21 @@ def test_a_refused_model_leaves_nothing_behind(
     with raises_code(kind, code):
         medres.save(make(), tiny_work, **{"preset": PRESET} | options | {"out": out})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("function", [medres.save, medres.score])
+def test_a_model_is_refused_before_any_image_is_decoded(
+    function, tiny_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Subclassed(keras.Model):
+        pass
+
+    monkeypatch.setattr("medres.fitting.saving.load_data", None)
+    options = {"preset": PRESET} | (
+        {"out": tmp_path / "m.keras"} if function is medres.save else {}
+    )
+    with raises_code(ModelError, "subclassed_model", "Subclassed"):
+        function(Subclassed(), tiny_work, **options)
 
 
 def test_a_refused_model_leaves_the_earlier_file(saved: Path, tiny_work: Path) -> None:
