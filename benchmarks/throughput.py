@@ -1,26 +1,26 @@
-"""Measure images per second over whole epochs: the training loop of medres on its cache, plain
-Keras fit, and a PyTorch loop.
+"""Measure images per second over whole epochs: Model.fit on medres.data and on arrays, the loop of
+medres.train, and a PyTorch loop.
 
     python benchmarks/throughput.py WORK OUT [--torch-python PYTHON] [--preset xray-128]
-        [--batch-size 32] [--epochs 3]
+        [--batch-size 32] [--epochs 3] [--turns 5] [--stem imagenet] [--width 64]
 
-ResNet-18, width 64, AdamW, with the same images, batches per step and steps. Without augmentation:
-medres in float32 against Model.fit on the same arrays in memory; both compile without XLA on a CPU
-and with XLA on a GPU. With augmentation (chest preset): medres in float32 and in bfloat16 against
-PyTorch in float32 and bfloat16, with transforms of the same kind from MONAI and from torchvision;
-see throughput_peer.py. The first epoch (tracing) is left out everywhere. The evaluation of the
-tuning split by medres is not counted, because the others have none. The parts take turns, twice, so
-that other work on the machine affects all of them; the best epoch of each counts.
+ResNet-18, AdamW, float32, with the same images, batches per step and steps. Without augmentation:
+Model.fit on arrays in memory, Model.fit on medres.data, and medres.train. With augmentation (the
+default of the kind): Model.fit on medres.data and medres.train, and with --torch-python also
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,14 +28,19 @@ import tensorflow as tf
 
 import medres
 from data_pipelines.cache.store import ensure_cache
-from data_pipelines.cache.tf_dataset import datasets
 from medres.progress import ProgressReporter
 
+ARRAYS, DATA, TRAIN = "Model.fit on arrays", "Model.fit on medres.data", "medres.train"
+DATA_AUGMENTED, TRAIN_AUGMENTED = f"{DATA}, augmented", f"{TRAIN}, augmented"
+RATIOS = ((DATA, ARRAYS), (DATA, TRAIN), (DATA_AUGMENTED, DATA), (DATA_AUGMENTED, TRAIN_AUGMENTED))
 
-def plain_fit(options: argparse.Namespace, images: np.ndarray, labels: np.ndarray) -> float:
-    """Return the seconds of the fastest epoch of Model.fit on arrays, without the first one."""
+
+def fit(options: argparse.Namespace, shape: tuple[int, ...], *data: Any, **more: Any) -> float:
+    """Return the seconds of the fastest epoch of Model.fit, without the first one. data: what fit
+    takes.
+    """
     keras.utils.set_random_seed(0)
-    model = medres.classifier("resnet18", images.shape[1:], 1, stem="imagenet")
+    model = medres.classifier("resnet18", shape, 1, stem=options.stem, width=options.width)
     model.compile(
         keras.optimizers.AdamW(1e-3, weight_decay=0.01),
         keras.losses.BinaryCrossentropy(from_logits=True),
@@ -46,24 +51,18 @@ def plain_fit(options: argparse.Namespace, images: np.ndarray, labels: np.ndarra
         on_epoch_begin=lambda epoch, logs: ends.append(-time.perf_counter()),
         on_epoch_end=lambda epoch, logs: ends.append(ends.pop() + time.perf_counter()),
     )
-    model.fit(
-        images,
-        labels,
-        batch_size=options.batch_size,
-        epochs=options.epochs,
-        verbose=0,
-        callbacks=[clock],
-    )
+    model.fit(*data, epochs=options.epochs, verbose=0, callbacks=[clock], **more)
     return min(ends[1:])
 
 
-def ours(options: argparse.Namespace, out: Path, augment: str, precision: str) -> float:
+def train(options: argparse.Namespace, out: Path, augment: str, precision: str) -> float:
     """Return the seconds of the fastest epoch of medres.train, without the first one."""
     run = medres.train(
         options.work,
         model="resnet18",
         preset=options.preset,
-        stem="imagenet",
+        stem=options.stem,
+        width=options.width,
         batch_size=options.batch_size,
         augment=augment,
         precision=precision,
@@ -90,6 +89,45 @@ def torch_loops(
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def parts(options: argparse.Namespace, turn: int) -> dict[str, Callable[[], float]]:
+    """What is timed, by name."""
+    sets = {
+        augment: medres.data(
+            options.work,
+            options.preset,
+            options.batch_size,
+            augment=augment,
+            progress=ProgressReporter(),
+        )
+        for augment in ("auto", None)
+    }
+    plain, augmented = sets[None], sets["auto"]
+    images, labels = arrays(options)
+    out = options.out / f"turn{turn}"
+    result = {
+        ARRAYS: lambda: fit(options, plain.shape, images, labels, batch_size=options.batch_size),
+        DATA: lambda: fit(options, plain.shape, plain.train, shuffle=False),
+        TRAIN: lambda: train(options, out / "plain", "none", "float32"),
+        DATA_AUGMENTED: lambda: fit(options, plain.shape, augmented.train, shuffle=False),
+        TRAIN_AUGMENTED: lambda: train(options, out / "augmented", "auto", "float32"),
+    }
+    if options.torch_python:
+        name = f"{TRAIN_AUGMENTED}, bfloat16"
+        result[name] = lambda: train(options, out / "bfloat16", "auto", "mixed_bfloat16")
+    return result
+
+
+def arrays(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels of the batches of one epoch."""
+    batches = medres.data(
+        options.work, options.preset, options.batch_size, augment=None, progress=ProgressReporter()
+    ).train
+    images, labels, _ = (
+        np.concatenate(part) for part in zip(*batches.as_numpy_iterator(), strict=True)
+    )
+    return images, labels
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -102,35 +140,28 @@ def main() -> None:
     parser.add_argument("--preset", default="xray-128")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--stem", default="imagenet")
+    parser.add_argument("--width", type=int, default=64)
     options = parser.parse_args()
     ensure_cache(options.work, options.preset)
-    batches = list(datasets(options.work, options.preset, options.batch_size, 0)[0])
-    images = np.concatenate([inputs["image"].numpy() for inputs, _, _ in batches])
-    labels = np.concatenate([label.numpy() for _, label, _ in batches])
-    plain, bare = "Keras fit, no augmentation, float32", "medres, no augmentation, float32"
-    found: dict[str, list[float]] = {}
-    for turn in range(2):
-        times = {
-            plain: plain_fit(options, images, labels),
-            bare: ours(options, options.out / f"bare-{turn}", "none", "float32"),
-            **{
-                f"medres, chest preset, {name}": ours(
-                    options, options.out / f"{name}-{turn}", "chest_xray", policy
-                )
-                for name, policy in (("float32", "float32"), ("bfloat16", "mixed_bfloat16"))
-            },
-            **torch_loops(options, images, labels),
-        }
-        for name, seconds in times.items():
-            found.setdefault(name, []).append(seconds)
-    best = {name: min(seconds) for name, seconds in found.items()}
-    for name, seconds in best.items():
-        print(f"{name}: {len(images) / seconds:.1f} images/s")
-    print(f"medres is {best[plain] / best[bare]:.3f} times plain fit")
-    for dtype in ("float32", "bfloat16"):
-        mine = best[f"medres, chest preset, {dtype}"]
-        for name in (name for name in best if name.startswith("torch") and name.endswith(dtype)):
-            print(f"medres is {best[name] / mine:.2f} times {name}")
+    images, labels = arrays(options)
+    seconds: dict[str, list[float]] = {}
+    for turn in range(options.turns):
+        times = {name: part() for name, part in parts(options, turn).items()}
+        times |= torch_loops(options, images, labels)
+        for name, value in times.items():
+            seconds.setdefault(name, []).append(value)
+        print(f"turn {turn + 1}, load {os.getloadavg()[0]:.1f}: {times}", flush=True)
+    for name, values in seconds.items():
+        print(f"{name}: {len(images) / statistics.median(values):.1f} images/s")
+    peers = [(TRAIN_AUGMENTED, name) for name in seconds if name.startswith("torch")]
+    for name, other in (*RATIOS, *peers):
+        ratios = [b / a for a, b in zip(seconds[name], seconds[other], strict=True)]
+        print(
+            f"{name} is {statistics.median(ratios):.3f} times as fast as {other} "
+            f"({min(ratios):.3f} to {max(ratios):.3f})"
+        )
 
 
 if __name__ == "__main__":
