@@ -7,6 +7,12 @@ medres.train, and a PyTorch loop.
 ResNet-18, AdamW, float32, with the same images, batches per step and steps. Without augmentation:
 Model.fit on arrays in memory, Model.fit on medres.data, and medres.train. With augmentation (the
 default of the kind): Model.fit on medres.data and medres.train, and with --torch-python also
+medres.train in bfloat16 and PyTorch in float32 and bfloat16, with transforms of the same kind from
+MONAI and from torchvision; see throughput_peer.py. Keras and medres compile without XLA on a CPU
+and with XLA on a GPU. The first epoch (tracing) is left out everywhere; the fastest other one
+counts. The evaluation of the tuning split by medres is not counted, because the others have none.
+The parts take turns, so that other work on the machine affects all of them. Ratios are medians over
+the turns of the ratio within a turn.
 """
 
 from __future__ import annotations
