@@ -16,6 +16,7 @@ from helpers import raises_code
 from keras import layers
 
 import medres
+from data_pipelines.cache.store import cached_specs
 from data_pipelines.preprocessing.spec import spec_from
 from medres.artefact.archive import load
 from medres.errors import ArtefactError, ModelError, TrainingError
@@ -121,6 +122,9 @@ def test_a_model_that_was_not_saved_is_scored_as_its_file(
     scored = medres.score(fitted, tiny_work, "tune", preset=PRESET)
     np.testing.assert_allclose(scored.table["score"], expected.table["score"], atol=1e-6)
     assert scored.thresholds == expected.thresholds
+    assert spec_from(PRESET) in cached_specs(tiny_work)
+    caches = [spec_from(PRESET), spec_from("xray-16")]
+    monkeypatch.setattr("medres.fitting.scoring.cached_specs", lambda work: caches)
     assert _cached_spec(fitted, tiny_work).name == PRESET
     two_caches = [
         spec_from(PRESET),
