@@ -72,7 +72,7 @@ JOBS = (
     Job(
         "throughput",
         12,
-        "{here}/throughput.py {out}/kermany/work {out}/throughput {torch}",
+        "{here}/throughput.py {out}/kermany/work {out}/throughput --turns 2 {torch}",
         long=True,
     ),
     Job(

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from medres.fitting.fit_data import Data, data
     from medres.fitting.history import plot_history
     from medres.fitting.saving import save
+    from medres.fitting.scoring import score
     from medres.fitting.worst_losses import worst
     from medres.inference.loading import load
     from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
-    from medres.inference.scoring import score
     from medres.models.classification import classifier
     from medres.models.segmentation import segmenter
     from medres.training.cross_validation.folds import CrossValidation, cross_validate
@@ -52,11 +52,11 @@ _exported, _get, _ = lazy_exports(
         "medres.fitting.fit_data": "Data data",
         "medres.fitting.history": "plot_history",
         "medres.fitting.saving": "save",
+        "medres.fitting.scoring": "score",
         "medres.fitting.worst_losses": "worst",
         "medres.inference.loading": "load",
         "medres.inference.prediction": "Prediction",
         "medres.inference.predictor": "Predictor",
-        "medres.inference.scoring": "score",
         "medres.models.classification": "classifier",
         "medres.models.segmentation": "segmenter",
         "medres.training.cross_validation.folds": "CrossValidation cross_validate",

@@ -161,6 +161,15 @@ def verify_caches(work: Path | str, *, stages: StageCallback | None = None) -> d
     return problems
 
 
+def cached_specs(work: Path | str) -> list[PreprocessSpec]:
+    """The specs of the caches that belong to the manifest of a work folder, in the order of their
+    names. Raises CacheError (code damaged) for an index that cannot be read.
+    """
+    manifest = Manifest.load(work)
+    indices = map(_read_index, sorted((Path(work) / "cache").glob("[!.]*")))
+    return [index.spec for index in indices if _is_current(index, manifest)]
+
+
 class _Index(NamedTuple):
     """The content of cache.json."""
 
@@ -199,7 +208,7 @@ def _problems(folder: Path, manifest: Manifest, progress: ProgressCallback) -> l
     stale = sorted(path.name for path in folder.iterdir() if path.name not in named)
     problems += [f"{name} of {folder.name} belongs to no index: delete it" for name in stale]
     try:
-        is_current = index.key == _key(eligible_rows(manifest.table, index.spec), index.spec)
+        is_current = _is_current(index, manifest)
     except CacheError as error:
         return [*problems, f"{folder.name}: {error}"]
     if not is_current:
@@ -207,6 +216,11 @@ def _problems(folder: Path, manifest: Manifest, progress: ProgressCallback) -> l
             f"{folder.name} was made for another manifest or by another version: delete the folder"
         )
     return problems
+
+
+def _is_current(index: _Index, manifest: Manifest) -> bool:
+    """Raises CacheError (code wrong_kind) if the manifest has no image of this kind."""
+    return index.key == _key(eligible_rows(manifest.table, index.spec), index.spec)
 
 
 def _damage(folder: Path, index: _Index, progress: ProgressCallback | None) -> Iterator[str]:

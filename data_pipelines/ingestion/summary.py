@@ -42,7 +42,8 @@ _BY_SUFFIX = {
 }
 _FIXES = {
     "symbolic link": "links that lead out of SOURCE are read with --follow-links",
-    "PNG, JPEG or .npz file": "declare with --units what the values of the image files are",
+    "PNG, JPEG or .npz file": "declare with --units what the values of the image files "
+    "are, or with --kind rgb that they are color pictures",
     "archive": "unpack archives of other kinds than .zip and .tar",
     "NIfTI or other volume file": "declare with --nifti-units what the values of .nii and .nii.gz "
     "files are; other volume files are not read",

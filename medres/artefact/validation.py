@@ -291,12 +291,13 @@ def _plain_keras_error(archive: zipfile.ZipFile) -> ArtefactError:
     if {"calibration", "probability"} <= names:
         return ArtefactError(
             f"a medres model that plain Keras saved again, which dropped {CARD} (classes, "
-            f"preprocessing, thresholds): use the file that medres train wrote",
+            f"preprocessing, thresholds): use the file that medres train or medres.save wrote",
             code="resaved_by_keras",
         )
     return ArtefactError(
-        f"a plain Keras file without {CARD}: medres opens only files that medres train wrote. Open "
-        f"it with keras.saving.load_model",
+        f"a plain Keras file without {CARD}: medres opens only files that medres train or "
+        f"medres.save wrote. Open it with keras.saving.load_model(path, compile=False), and make a "
+        f"medres file with medres.save(model, work, preset=..., out=...)",
         code="foreign_keras_file",
     )
 

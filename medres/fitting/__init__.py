@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medres.fitting.fit_data import Data, data
     from medres.fitting.history import HistoryPlot, plot_history
     from medres.fitting.saving import save
+    from medres.fitting.scoring import score
     from medres.fitting.worst_losses import WorstLosses, worst
 
 __all__, __getattr__, __dir__ = lazy_exports(
@@ -25,6 +26,7 @@ __all__, __getattr__, __dir__ = lazy_exports(
         "medres.fitting.fit_data": "Data data",
         "medres.fitting.history": "HistoryPlot plot_history",
         "medres.fitting.saving": "save",
+        "medres.fitting.scoring": "score",
         "medres.fitting.worst_losses": "WorstLosses worst",
     },
 )

@@ -20,6 +20,7 @@ from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.errors import TrainingError
 from medres.progress import Bars, ProgressReporter
 from medres.tasks import task_named
+from medres.training.checks import check_classes
 from medres.training.config.options import augment_spec, preprocessing
 from medres.training.config.recipe import recipe
 from medres.training.data import TrainingData, load_data, tuning_holdout
@@ -89,10 +90,12 @@ def data(
         conformal sets.
 
     Raises SpecError (codes batch_size, epoch, mixes_pairs, augment_crops, ...), LabelError,
-    TrainingError (codes bad_setting, unknown_finding, class_weight_number, empty_split).
+    TrainingError (codes bad_setting, unknown_finding, class_weight_number, empty_split,
+    class_without_image).
     """
     manifest = Manifest.load(work)
     spec = preprocessing(preset, manifest)
+    check_classes(manifest, spec.kind)
     loaded = load_data(work, spec, manifest, progress or Bars())
     for split in ("train", "tune"):
         if len(loaded.rows(split)) == 0:

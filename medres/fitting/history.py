@@ -12,7 +12,7 @@ import pandas as pd
 
 from data_pipelines.runtime.atomic_files import write_atomic
 from medres.errors import TrainingError
-from medres.training.loggers.html import STYLE, curves
+from medres.training.loggers.html import curves, embedded, figure_page
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class HistoryPlot:
 
     def save(self, path: Path | str) -> Path:
         """Write the page, and return its path."""
-        page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Fit</title>{self.html}'
-        write_atomic(Path(path), f"{page}</html>\n".encode())
+        write_atomic(Path(path), figure_page("Fit", self.html).encode())
         return Path(path)
 
     def __repr__(self) -> str:
@@ -58,7 +57,7 @@ def plot_history(history: Any, *, monitor: str = "val_loss", mode: str = "min") 
         if not (name.startswith("val_") and name[4:] in columns)
         and (lines := _lines(columns, name, count))
     ]
-    return HistoryPlot(f'<style>{STYLE}</style><div class="row">{"".join(figures)}</div>')
+    return HistoryPlot(embedded(f'<div class="row">{"".join(figures)}</div>'))
 
 
 def _lines(columns: Mapping[str, list[float]], name: str, count: int) -> dict[str, pd.Series]:

@@ -64,9 +64,7 @@ def logit_graph(
         several_outputs, custom_layer, weights_not_finite, input_mismatch, unclear_outputs,
         wrong_activation, wrong_outputs, and those of `flat_copy`).
     """
-    _require_functional(model)
-    _require_plain_layers(model)
-    _require_finite(model)
+    require_savable(model)
     _require_input(model, spec)
     end = _end_of(model)
     strip = _is_probability(end, given, task)
@@ -92,6 +90,13 @@ def logit_graph(
         return graph
     head = keras.layers.Identity(dtype="float32", name=HEAD)
     return functional(image, head(logits), model.name)
+
+
+def require_savable(model: keras.Model) -> None:
+    """Raise ModelError for what `logit_graph` refuses in any model, whatever its images are."""
+    _require_functional(model)
+    _require_plain_layers(model)
+    _require_finite(model)
 
 
 def _changes(layer: keras.Layer, end: End, strip: bool) -> dict[str, Any] | None:
@@ -174,12 +179,18 @@ def _require_finite(model: keras.Model) -> None:
                 )
 
 
-def _require_input(model: keras.Model, spec: PreprocessSpec) -> None:
+def takes_images_of(model: keras.Model, spec: PreprocessSpec) -> bool:
+    """Whether the input of a model with one input has the shape of the images of a spec."""
     given, expected = tuple(model.inputs[0].shape), tuple(spec.shape)
-    fits = len(given) == 1 + len(expected) and all(
+    return len(given) == 1 + len(expected) and all(
         size in (None, wanted) for size, wanted in zip(given[1:], expected, strict=True)
     )
-    if not fits or "float" not in keras.backend.standardize_dtype(model.inputs[0].dtype):
+
+
+def _require_input(model: keras.Model, spec: PreprocessSpec) -> None:
+    given, expected = tuple(model.inputs[0].shape), tuple(spec.shape)
+    is_float = "float" in keras.backend.standardize_dtype(model.inputs[0].dtype)
+    if not (takes_images_of(model, spec) and is_float):
         raise ModelError(
             f"the model takes {model.inputs[0].dtype} images of shape {given}, and preset "
             f"{spec.name} gives float32 images of shape {(None, *expected)}: fit the model on "

@@ -13,7 +13,7 @@ from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.artefact.archive import save as save_archive
 from medres.artefact.graph_check import checked_graph
 from medres.errors import ArtefactError, TrainingError
-from medres.fitting.logit_graph import Outputs, logit_graph
+from medres.fitting.logit_graph import Outputs, logit_graph, require_savable
 from medres.progress import Bars, ProgressReporter
 from medres.training.calibration.finalize import finalized
 from medres.training.checks import check_card_texts, check_classes, check_trainable
@@ -75,6 +75,7 @@ def save(
         "alpha": alpha,
         "views": views,
     }
+    require_savable(model)
     options, chosen = resolve_settings(None, after)
     manifest = Manifest.load(work)
     spec = preprocessing(preset, manifest)

@@ -17,7 +17,7 @@ from medres.errors import TrainingError
 from medres.inference.scoring import score_split
 from medres.progress import Bars, ProgressReporter
 from medres.training.data import TrainingData, load_data
-from medres.training.loggers.html import STYLE, WorstImage, gallery, thumbnail
+from medres.training.loggers.html import WorstImage, embedded, figure_page, gallery, thumbnail
 from medres.training.run import Run
 
 SMALLEST = 1e-7  # probability: a loss is at most 16.1
@@ -37,15 +37,14 @@ class WorstLosses:
     html: str
 
     def _repr_html_(self) -> str:
-        return f"<style>{STYLE}</style>{self.html}"
+        return embedded(self.html)
 
     def __repr__(self) -> str:
         return f"WorstLosses({len(self.table)} images; .table, .save(path))\n{self.table}"
 
     def save(self, path: Path | str) -> Path:
         """Write the page, which works offline, and return its path."""
-        head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Highest losses</title>'
-        write_atomic(Path(path), f"{head}{self._repr_html_()}</html>\n".encode())
+        write_atomic(Path(path), figure_page("Highest losses", self._repr_html_()).encode())
         return Path(path)
 
 

@@ -19,7 +19,7 @@ from medres.errors import TrainingError
 from medres.progress import Bars, ProgressReporter
 from medres.svg import Axes
 from medres.training.config.recipe import Recipe
-from medres.training.loggers.html import STYLE
+from medres.training.loggers.html import embedded, figure_page
 from medres.training.setup import Setup, set_up
 from medres.training.train_step import Batch, Trainer
 
@@ -46,12 +46,11 @@ class RateSearch:
         return f"RateSearch({len(self.rates)} batches, suggestion: {text})"
 
     def _repr_html_(self) -> str:
-        return f'<style>{STYLE}</style><div class="row">{self._figure()}</div>'
+        return embedded(f'<div class="row">{self._figure()}</div>')
 
     def save(self, path: Path | str) -> Path:
         """Write the curve as a page that works offline, and return its path."""
-        head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>Learning rate</title>'
-        write_atomic(Path(path), f"{head}{self._repr_html_()}</html>\n".encode())
+        write_atomic(Path(path), figure_page("Learning rate", self._repr_html_()).encode())
         return Path(path)
 
     def _figure(self) -> str:

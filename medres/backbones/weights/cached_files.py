@@ -42,7 +42,9 @@ def weights_file(weights: str | Path, variant: str) -> WeightsFile:
         path = Path(weights)
         if not path.is_file():
             raise WeightsError(
-                f"weights file {path} does not exist or is not a file", code="no_such_file"
+                f"weights {path}: there is no such file, and no weights of this name (medres "
+                f"weights lists the names, for instance imagenet)",
+                code="no_such_file",
             )
         return WeightsFile(path, path.name, file_sha256(path))
     row = named_weights(str(weights), variant)

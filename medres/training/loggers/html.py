@@ -32,19 +32,42 @@ THUMBNAIL_SIDE = 96  # px
 SPLIT_TITLES = {"train": "training", "tune": "tuning (validation)"}
 THUMBNAIL_WINDOW = "mediastinum"  # for images in HU
 COLORS = ("#0b62a4", "#d1495b", "#2e7d32", "#8e44ad", "#e08e0b", "#455a64")
-STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1060px;margin:2em auto;
-padding:0 1em;color:#1c2733;background:#fff}
+PAGE_STYLE = """
+body{max-width:1060px;margin:2em auto;padding:0 1em}
 h1{font-size:1.5em}h2{font-size:1.1em;margin-top:2em}
-.row{display:flex;flex-wrap:wrap;gap:1.2em}.plot{width:500px;max-width:100%;height:auto}
-.rule{stroke:#e3e8ee}.tick{font-size:11px;fill:#566}.axis{font-size:12px;fill:#344}
-polyline{fill:none;stroke-width:2}
-.band{fill:#0b62a4;opacity:.15}.kept{stroke:#98a;stroke-dasharray:4 3}
-figure{margin:0;width:130px;font-size:12px}
-figure img{width:128px;height:128px;object-fit:contain;background:#111;image-rendering:pixelated}
 pre{background:#f4f6f8;padding:1em;overflow-x:auto;font-size:12px}
 @media print{pre{white-space:pre-wrap}}
-""" + "".join(f".c{i}{{stroke:{color}}}.m{i}{{fill:{color}}}" for i, color in enumerate(COLORS))
+"""
+#: Rules by selector, of figures and galleries. They hold inside class medres only: a notebook that
+#: shows a figure keeps its own style.
+_RULES = {
+    "": "font:15px/1.5 system-ui,sans-serif;color:#1c2733;background:#fff",
+    ".row": "display:flex;flex-wrap:wrap;gap:1.2em",
+    ".plot": "width:500px;max-width:100%;height:auto",
+    ".rule": "stroke:#e3e8ee",
+    ".tick": "font-size:11px;fill:#566",
+    ".axis": "font-size:12px;fill:#344",
+    "polyline": "fill:none;stroke-width:2",
+    ".band": "fill:#0b62a4;opacity:.15",
+    ".kept": "stroke:#98a;stroke-dasharray:4 3",
+    "figure": "margin:0;width:130px;font-size:12px",
+    "figure img": "width:128px;height:128px;object-fit:contain;background:#111;"
+    "image-rendering:pixelated",
+    **{f".c{i}": f"stroke:{color}" for i, color in enumerate(COLORS)},
+    **{f".m{i}": f"fill:{color}" for i, color in enumerate(COLORS)},
+}
+FIGURE_STYLE = "".join(f".medres {selector}{{{rule}}}" for selector, rule in _RULES.items())
+
+
+def embedded(html: str) -> str:
+    """Figures with their style, for a notebook."""
+    return f'<div class="medres"><style>{FIGURE_STYLE}</style>{html}</div>'
+
+
+def figure_page(title: str, html: str) -> str:
+    """A page that holds `embedded` figures and works offline."""
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+    return f"{head}<style>{PAGE_STYLE}</style>{html}</html>\n"
 
 
 class WorstImage(NamedTuple):
@@ -102,7 +125,8 @@ def training_page(
 <title>Training: {escape(title)}</title>
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<style>{STYLE}</style></head><body><h1>Training: {escape(title)}</h1>
+<style>{PAGE_STYLE}{FIGURE_STYLE}</style></head><body class="medres">
+<h1>Training: {escape(title)}</h1>
 <p>{len(epochs)} epochs. The saved model has the weights of epoch {best_epoch}, which has the
 {escape(best)}; a dashed line marks it.
 Research use only; not a medical device.</p>

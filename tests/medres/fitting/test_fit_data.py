@@ -180,8 +180,8 @@ def test_classes_have_numbers_as_in_keras(tiny_work: Path, tmp_path: Path) -> No
     shutil.copytree(tiny_work, work)
     table = Manifest.load(work).table
     names = np.array(["round", "square", "other"])
-    patient = table["patient"].astype("category").cat.codes
-    table["class"] = names[patient % 3]
+    number = table.groupby("split")["patient"].transform(lambda p: p.astype("category").cat.codes)
+    table["class"] = names[number % 3]
     table = table.drop(columns="label:square")
     rewrite(work, table, task="multiclass", findings=[], classes=names.tolist())
     sets = data(work, "xray-32", 500, 3, augment=None, class_weight={1: 5.0})
@@ -243,3 +243,17 @@ def _loaded(work: Path):
     from medres.progress import ProgressReporter
 
     return load_data(work, spec_from("xray-32"), Manifest.load(work), ProgressReporter())
+
+
+def test_a_class_that_cannot_be_learned_is_refused_before_the_fit(
+    tiny_work: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_work, tmp_path / "work")
+    table = Manifest.load(tiny_work).table
+    classes = np.where(table["split"] == "train", "a", "b")
+    rewrite(
+        tmp_path / "work", table.assign(**{"class": classes}), task="multiclass", findings=[],
+        classes=["a", "b"],
+    )  # fmt: skip
+    with raises_code(TrainingError, "class_without_image", "a (tune)", "b (train)"):
+        data(tmp_path / "work", "xray-32")

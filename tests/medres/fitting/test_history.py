@@ -28,6 +28,7 @@ def test_one_figure_for_each_quantity_with_two_lines(tmp_path: Path) -> None:
     assert plot.html.count('class="kept"') == 3
     page = plot.save(tmp_path / "fit.html").read_text()
     assert plot._repr_html_() in page
+    assert "body{" not in plot.html  # a notebook keeps its own style
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
 
 

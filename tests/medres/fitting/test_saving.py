@@ -16,9 +16,12 @@ from helpers import raises_code
 from keras import layers
 
 import medres
+from data_pipelines.cache.store import cached_specs
+from data_pipelines.preprocessing.spec import spec_from
 from medres.artefact.archive import load
 from medres.errors import ArtefactError, ModelError, TrainingError
 from medres.evaluate.metrics.calibration import expit
+from medres.fitting.scoring import _cached_spec
 from medres.training.calibration.scaling import platt
 
 PRESET = "xray-32"
@@ -112,6 +115,30 @@ def test_score_and_report(saved: Path, tiny_work: Path, images: np.ndarray) -> N
     assert 0 <= finding["auc"]["estimate"] <= 1
 
 
+def test_a_model_that_was_not_saved_is_scored_as_its_file(
+    saved: Path, fitted: keras.Model, tiny_work: Path, tmp_path: Path, monkeypatch
+) -> None:
+    expected = medres.score(saved, tiny_work, "tune")
+    scored = medres.score(fitted, tiny_work, "tune", preset=PRESET)
+    np.testing.assert_allclose(scored.table["score"], expected.table["score"], atol=1e-6)
+    assert scored.thresholds == expected.thresholds
+    assert spec_from(PRESET) in cached_specs(tiny_work)
+    caches = [spec_from(PRESET), spec_from("xray-16")]
+    monkeypatch.setattr("medres.fitting.scoring.cached_specs", lambda work: caches)
+    assert _cached_spec(fitted, tiny_work).name == PRESET
+    two_caches = [
+        spec_from(PRESET),
+        spec_from({**spec_from(PRESET).model_dump(), "fit": "stretch"}),
+    ]
+    monkeypatch.setattr("medres.fitting.scoring.cached_specs", lambda work: two_caches)
+    with raises_code(TrainingError, "which_preset", "(None, 32, 32, 1)", PRESET):
+        medres.score(fitted, tiny_work)
+    with raises_code(ModelError, "several_outputs"):
+        medres.score(two_outputs(), tiny_work, preset=PRESET)
+    with raises_code(TrainingError, "stated_by_file"):
+        medres.score(saved, tiny_work, preset=PRESET)
+
+
 def test_the_predictor_answers_for_a_file_and_refuses_a_strange_one(
     saved: Path, tiny_work: Path
 ) -> None:
@@ -172,6 +199,21 @@ def test_a_refused_model_leaves_nothing_behind(
     with raises_code(kind, code):
         medres.save(make(), tiny_work, **{"preset": PRESET} | options | {"out": out})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("function", [medres.save, medres.score])
+def test_a_model_is_refused_before_any_image_is_decoded(
+    function, tiny_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Subclassed(keras.Model):
+        pass
+
+    monkeypatch.setattr("medres.fitting.saving.load_data", None)
+    options = {"preset": PRESET} | (
+        {"out": tmp_path / "m.keras"} if function is medres.save else {}
+    )
+    with raises_code(ModelError, "subclassed_model", "Subclassed"):
+        function(Subclassed(), tiny_work, **options)
 
 
 def test_a_refused_model_leaves_the_earlier_file(saved: Path, tiny_work: Path) -> None:

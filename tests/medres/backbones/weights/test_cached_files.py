@@ -21,13 +21,17 @@ from torch_files import as_torch, randomised, write_pth
 
 import medres
 from data_pipelines.runtime.atomic_files import file_sha256
+from medres.artefact.archive import load, save, with_probability
+from medres.artefact.card import Card
 from medres.backbones.build import resnet
 from medres.backbones.weights import table
 from medres.backbones.weights.cached_files import cached_path, weights_file
 from medres.backbones.weights.load import load_pretrained
 from medres.errors import TrainingError, WeightsError
 from medres.models.classification import classifier
+from medres.training.calibration.scaling import identity
 from medres.training.config.options import configuration, preprocessing, resolve_settings
+from medres.training.network import build_classifier
 
 MEAN, DEVIATION = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 Published = tuple[table.NamedWeights, keras.Model]
@@ -101,6 +105,52 @@ def test_a_backbone_receives_values_from_minus_one_to_one(published: Published) 
     model = resnet(18, (32, 32, 1), width=4, weights="imagenet")
     expected = stage4(published[1], as_torchvision_sees(pictures(1)))
     assert_same_features(stage4(model, 2 * pictures(1) - 1), expected)
+
+
+@pytest.mark.parametrize("scaling", [None, "imagenet"])  # of an image 0..1, and of the kind rgb
+def test_color_is_normalized_once(published: Published, scaling: str | None) -> None:
+    model = classifier(18, (32, 32, 3), 2, width=4, scaling=scaling, weights="imagenet")
+    images = pictures(3)
+    assert_same_features(stage4(model, images), stage4(published[1], as_torchvision_sees(images)))
+
+
+@pytest.mark.parametrize(
+    ("preset", "names"),
+    [
+        ("rgb-32", {"image_scaling": "imagenet"}),
+        ("xray-32", {"input_scaling": "imagenet"}),
+        ("mr-32", {"image_scaling": "none", "input_scaling": "imagenet"}),
+    ],
+)
+def test_a_run_normalizes_once_and_its_file_is_built_again_from_its_card(
+    published: Published,
+    preset: str,
+    names: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = {"model": "resnet18", "width": 4, "weights": "imagenet"}
+    options, recipe = resolve_settings(None, start)
+    spec = preprocessing(preset, None)
+    config = configuration(options, recipe, spec)
+    assert {k: v for k, v in config["model"].items() if k.endswith("scaling")} == names
+    model = build_classifier(config["model"], spec, ["a", "b"], "multilabel")
+    load_pretrained(model, weights_file("imagenet", "resnet18").path)
+    images = pictures(spec.shape[-1])
+    # One standard deviation of MR is white, its opposite black.
+    seen = (images + 1) / 2 if preset.startswith("mr") else images
+    assert_same_features(stage4(model, images), stage4(published[1], as_torchvision_sees(seen)))
+
+    served = with_probability(model, identity(2, "none"), "multilabel")
+    card = Card(
+        task="multilabel", names=["a", "b"], preprocess=spec, unit="image", pooling="max",
+        calibration=vars(identity(2, "none")), operating_points=[], versions={},
+        training={"config": config},
+    )  # fmt: skip
+    save(tmp_path / "model.keras", served, card)
+    monkeypatch.setattr(keras.saving, "load_model", None)
+    rebuilt = load(tmp_path / "model.keras").model
+    assert np.array_equal(rebuilt(images.astype("float32")), served(images.astype("float32")))
 
 
 def test_volumes_take_inflated_filters(published: Published) -> None:
