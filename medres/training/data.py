@@ -105,8 +105,8 @@ class ScoredImages:
 
 
 class CompiledModel:
-    """A model's forward pass, compiled once for all batch sizes. A model that was built in the scope
-    of a tf.distribute strategy runs on all its devices.
+    """A model's forward pass, compiled once for all batch sizes. A model that was built in the
+    scope of a tf.distribute strategy runs on all its devices.
     """
 
     def __init__(self, model: keras.Model) -> None:

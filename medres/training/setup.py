@@ -117,9 +117,9 @@ class Setup:
         )
 
     def _compute(self) -> ComputeSettings:
-        """The compute settings of this machine, where necessary from steps on an empty batch, shared
-        by the devices and compiled as in the run.
-        Reports a benchmark, and a batch size that was reduced.
+        """The compute settings of this machine, where necessary from steps on an empty batch that
+        is shared by the devices and compiled as in the run. Reports a benchmark, and a batch size
+        that was reduced.
         """
         data, recipe = self.data, self.recipe
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -68,7 +70,7 @@ def index_sources(
         for path, reason in walk.others
     ]
     files, unreadable = _with_members(_listed_files(walks, exclude, parts))
-    options = {
+    options: dict[str, Any] = {
         "for_processing": for_processing,
         "units": units,
         "nifti_units": nifti_units,
@@ -85,7 +87,10 @@ def index_sources(
         workers=workers,
         progress=progress,
     )
-    return _together(sorted(engine(compute, cuts)), [*rejected, *unreadable])
+    index = _together(sorted(engine(compute, cuts)), [*rejected, *unreadable])
+    if parts is not None and index.rows.empty:  # there will be no manifest: nothing to resume
+        shutil.rmtree(parts, ignore_errors=True)
+    return index
 
 
 def _listed_files(
@@ -106,9 +111,9 @@ def _listed_files(
 
 def _together(indexes: Sequence[PartIndex], rejected: Sequence[RejectedFile]) -> FileIndex:
     """One index of all parts, in their order; the other rejected files come first."""
-    tables = [part.index.rows for part in indexes if not part.index.rows.empty]
+    tables = [part.content.rows for part in indexes if not part.content.rows.empty]
     rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    of_parts = (file for part in indexes for file in part.index.rejected)
+    of_parts = (file for part in indexes for file in part.content.rejected)
     return FileIndex(rows, (*rejected, *of_parts))
 
 

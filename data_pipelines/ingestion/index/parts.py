@@ -60,7 +60,7 @@ class PartIndex(NamedTuple):
     """The index of the files of one part."""
 
     number: int
-    index: FileIndex
+    content: FileIndex
 
 
 def cut_into_parts(
