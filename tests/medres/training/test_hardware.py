@@ -113,6 +113,7 @@ for name, names in (("one", ["CPU:0"]), ("two", ["CPU:0", "CPU:1"])):
 """
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.long  # two training runs in a process of their own, which needs two virtual CPUs
 def test_two_devices_train_as_one(tiny_work: Path, tmp_path: Path) -> None:
     """After at most ten updates with group norm: the same losses and weights but for rounding. Each
@@ -128,7 +129,7 @@ def test_two_devices_train_as_one(tiny_work: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = (np.array(json.loads(line)) for line in done.stdout.splitlines())
-    assert two == pytest.approx(one, rel=1e-4)
+    assert two == pytest.approx(one, rel=1e-3)
     first, second = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
     assert {*first} == {*second}
     assert max(np.abs(first[name] - second[name]).max() for name in first) < 1e-5
