@@ -61,7 +61,7 @@ def work_in_process(patch: pytest.MonkeyPatch) -> None:
     for module in (
         "data_pipelines.annotations.joining",
         "data_pipelines.annotations.boxes.finding",
-        "data_pipelines.ingestion.index",
+        "data_pipelines.ingestion.index.parts",
         "data_pipelines.ingestion.decoder_agreement",
         "data_pipelines.cache.plan",
         "data_pipelines.cache.builder",

@@ -11,13 +11,14 @@
 The key is the SHA-256 of spec, code version and, for every image, its pseudonym, source hash, frame
 and split: a change of any of them leads to another folder, so outdated pixels are never read.
 Labels are not in the shards; they are joined by row number. A cache is built under another name and
-renamed when it is complete. Opening a cache checks every byte.
+renamed when it is complete. Opening a cache checks every byte of each file that changed since it
+was last checked (see verified.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +28,8 @@ import pandas as pd
 
 from data_pipelines.cache.builder import LogCallback, ShardEntry, build, load_checksummed
 from data_pipelines.cache.plan import sample_bytes
+from data_pipelines.cache.verified import NAME as VERIFIED
+from data_pipelines.cache.verified import VerifiedFiles
 from data_pipelines.errors import CacheError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
 from data_pipelines.ingestion.series_order import STANDARD_COLUMNS
@@ -128,10 +131,14 @@ def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
 def open_cache(folder: Path, *, progress: ProgressCallback | None = None) -> Cache:
     """Read and verify a cache folder. Raises CacheError (code damaged) naming the first file that
     is missing, cut or altered. progress: called with (done, total) files.
+
+    Files that were whole at an earlier opening, and have the same size, times and inode, are not
+    read again; `verify_caches` reads all.
     """
-    index = _read_index(folder)
-    for problem in _damage(folder, index, progress):
+    index, verified = _read_index(folder), VerifiedFiles(folder)
+    for problem in _damage(folder, index, progress, verified.has_digest):
         raise CacheError(f"{problem}: {_how_to_rebuild(folder)}", code="damaged")
+    verified.save()
     images = pd.read_parquet(folder / "images.parquet")
     if "slices.parquet" in index.tables:
         slices = pd.read_parquet(folder / "slices.parquet")
@@ -204,7 +211,7 @@ def _problems(folder: Path, manifest: Manifest, progress: ProgressCallback) -> l
     problems = [
         f"{problem}: {_how_to_rebuild(folder)}" for problem in _damage(folder, index, progress)
     ]
-    named = {"cache.json", *index.tables, *(shard["file"] for shard in index.shards)}
+    named = {"cache.json", VERIFIED, *index.tables, *(shard["file"] for shard in index.shards)}
     stale = sorted(path.name for path in folder.iterdir() if path.name not in named)
     problems += [f"{name} of {folder.name} belongs to no index: delete it" for name in stale]
     try:
@@ -223,7 +230,16 @@ def _is_current(index: _Index, manifest: Manifest) -> bool:
     return index.key == _key(eligible_rows(manifest.table, index.spec), index.spec)
 
 
-def _damage(folder: Path, index: _Index, progress: ProgressCallback | None) -> Iterator[str]:
+def _has_digest(path: Path, digest: str) -> bool:
+    return file_sha256(path) == digest
+
+
+def _damage(
+    folder: Path,
+    index: _Index,
+    progress: ProgressCallback | None,
+    has_digest: Callable[[Path, str], bool] = _has_digest,
+) -> Iterator[str]:
     """What is wrong with the files that an index names. progress: called with (done, total)
     files.
     """
@@ -234,7 +250,7 @@ def _damage(folder: Path, index: _Index, progress: ProgressCallback | None) -> I
         path = folder / name
         if not path.is_file():
             yield f"{kind} {name} of cache {folder.name} is missing"
-        elif size not in (None, path.stat().st_size) or file_sha256(path) != digest:
+        elif size not in (None, path.stat().st_size) or not has_digest(path, digest):
             yield f"{kind} {name} of cache {folder.name} is damaged"
         if progress is not None:
             progress(number, len(files))

@@ -103,8 +103,8 @@ def datasets(
         of an epoch.
     sampling: "shuffled" gives each training image once per epoch, "balanced" each class equally
         often (see `train_batches`).
-    context: from tf.distribute. batch_size is then the global batch size, and each input pipeline
-        gives an equal share of every batch.
+    context: from tf.distribute. batch_size is then the global batch size. Each element of a dataset
+        is the share of one replica, and each input pipeline gives those of its replicas.
     The order of training depends on (seed, epoch) alone, and the last, incomplete batch is dropped;
     tune and test keep the cache's order and all their images.
     Raises SpecError (codes batch_size, start, batch_share, unbalanced), LabelError, CacheError.
@@ -143,14 +143,14 @@ def train_batches(
     as many batches as a shuffled one. Raises SpecError (code unbalanced) for several findings,
     which no sampling can balance together, and if a class has no image.
     """
-    share = _per_pipeline_batch(batch_size, context)
+    share, shares = _share_of_replica(batch_size, context)
     if start < 0:
         raise SpecError(f"start must be 0 or more, received {start}", code="start")
     count = len(rows_of(cache, "train"))
-    if context is not None and context.num_input_pipelines > 1 and count < batch_size:
+    if share < batch_size and count < batch_size:
         raise SpecError(
             f"{count} training images do not fill one batch of {batch_size} that is shared by "
-            f"{context.num_input_pipelines} input pipelines: use a smaller batch_size",
+            f"{batch_size // share} replicas: use a smaller batch_size",
             code="batch_share",
         )
     steps, rng = training_steps(count, batch_size), np.random.default_rng([seed, epoch])
@@ -160,8 +160,10 @@ def train_batches(
         records = _shuffled(cache, rng)
     if context is not None:
         records = records.shard(context.num_input_pipelines, context.input_pipeline_id)
-    batches = records.batch(share, drop_remainder=count >= batch_size).skip(start)
-    return parsed(batches, max(0, steps - start), cache, targets, epoch_key(seed, epoch))
+    elements = max(0, steps - start) * shares
+    batches = records.batch(share, drop_remainder=count >= batch_size).skip(start * shares)
+    # A pipeline may have more images than the others: the batch that they lack is dropped.
+    return parsed(batches.take(elements), elements, cache, targets, epoch_key(seed, epoch))
 
 
 def eval_batches(
@@ -178,7 +180,7 @@ def eval_batches(
     unknown_split, batch_size, batch_share).
     """
     tf = require_tensorflow()
-    share = _per_pipeline_batch(batch_size, context)
+    share, _ = _share_of_replica(batch_size, context)
     if split not in SPLITS:
         raise SpecError(
             f"unknown split {split!r}: choose one of {', '.join(SPLITS)}", code="unknown_split"
@@ -313,15 +315,22 @@ def parsed(
     )
 
 
-def _per_pipeline_batch(batch_size: int, context: tf.distribute.InputContext | None) -> int:
-    """Images that one input pipeline gives to each batch."""
+def _share_of_replica(
+    batch_size: int, context: tf.distribute.InputContext | None
+) -> tuple[int, int]:
+    """Images that one replica gets of each batch, and the number of such shares that one input
+    pipeline gives to it.
+    """
     if batch_size < 1:
         raise SpecError(f"batch_size must be 1 or more, received {batch_size}", code="batch_size")
-    pipelines = 1 if context is None else context.num_input_pipelines
-    if batch_size % pipelines:
+    if context is None:
+        return batch_size, 1
+    pipelines = context.num_input_pipelines
+    replicas = max(pipelines, context.num_replicas_in_sync)
+    if batch_size % replicas:
         raise SpecError(
-            f"batch_size {batch_size} cannot be shared equally by {pipelines} input pipelines: use "
-            f"a multiple of {pipelines}",
+            f"batch_size {batch_size} cannot be shared equally by {replicas} replicas: use a "
+            f"multiple of {replicas}",
             code="batch_share",
         )
-    return batch_size // pipelines
+    return batch_size // replicas, replicas // pipelines

@@ -18,7 +18,7 @@ from data_pipelines.dicom.header import header_of
 from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import DecodeFailed, DicomError
 from data_pipelines.ingestion.file_inspection import columns_of_row
-from data_pipelines.ingestion.index import FileIndex, RejectedFile
+from data_pipelines.ingestion.index.entries import FileIndex, RejectedFile
 from data_pipelines.pixels.codestream import read_codestream
 from data_pipelines.pixels.decoders import CODEC_ERRORS, RLE, Decoder, PixelFormat, decoders_for
 from data_pipelines.pixels.encapsulation import encapsulated_frames

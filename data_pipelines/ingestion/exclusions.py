@@ -9,7 +9,7 @@ import pandas as pd
 
 from data_pipelines.errors import LabelError
 from data_pipelines.ingestion.file_inspection import blank_columns
-from data_pipelines.ingestion.index import RejectedFile
+from data_pipelines.ingestion.index.entries import RejectedFile
 from data_pipelines.labels.join import join_labels
 from data_pipelines.labels.table import Labels
 from data_pipelines.sources.acceptance import CONSTANT_SLICE

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,8 @@ from data_pipelines.errors import InputError, LabelError, ManifestError
 from data_pipelines.ingestion.decoder_agreement import cross_checked
 from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reasons, with_rejected
 from data_pipelines.ingestion.hierarchy_audit import identity_notes
-from data_pipelines.ingestion.index import FileIndex, RejectedFile, index_sources
+from data_pipelines.ingestion.index.entries import FileIndex, RejectedFile
+from data_pipelines.ingestion.index.files import index_sources
 from data_pipelines.ingestion.leakage_audit import audit, audit_warnings
 from data_pipelines.ingestion.manifest import (
     COLUMNS,
@@ -180,6 +182,10 @@ def ingest(
         returns a context manager with a progress callback for it. Without both, long steps show
         progress bars on a terminal, and lines with the time left in a notebook or a log.
 
+    The same call after a crash reads only the files that are not in a finished part of the index.
+    Parts are kept beside `out`, in .<out>.parts, until `out` is complete; they hold identifiers of
+    patients, and only their owner may read them.
+
     Where no image is left, patients are too few for the splits, or there is one class only (codes
     no_image_left, too_few_patients and one_class), `out` has ingest.json and quarantine.csv alone.
     Raises other subclasses of InputError before `out` is written: `out` is in use (output_exists),
@@ -236,6 +242,7 @@ def ingest(
             progress=progress or update,
             follow_links=follow_links,
             color=color,
+            parts=None if work is None else _parts_folder(work),
         )
     with stage(stages, "cross-check decoders") as update:
         index = cross_checked(index, workers, update)
@@ -269,7 +276,11 @@ def ingest(
             },
             stages=stages,
         )
-        return manifest if work is None else _written(manifest, work, key, scratch)
+        if work is None:
+            return manifest
+        manifest = _written(manifest, work, key, scratch)
+    shutil.rmtree(_parts_folder(work), ignore_errors=True)
+    return manifest
 
 
 def build(
@@ -621,6 +632,11 @@ def _annotators(
         not_images += found_boxes.paths()
         annotators["boxes"] = functools.partial(annotate_boxes, found=found_boxes, options=boxes)
     return not_images, annotators
+
+
+def _parts_folder(work: Path) -> Path:
+    """Beside the work folder: the finished parts of the index, until the manifest is written."""
+    return work.with_name(f".{work.name}.parts")
 
 
 @contextlib.contextmanager

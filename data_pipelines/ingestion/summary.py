@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from data_pipelines.errors import LabelError
-from data_pipelines.ingestion.index import RejectedFile
+from data_pipelines.ingestion.index.entries import RejectedFile
 from data_pipelines.ingestion.leakage_audit import counted
 from data_pipelines.kinds import has_patients
 from data_pipelines.labels.exclusion_bias import (

@@ -27,7 +27,7 @@ _PHASE_SEQUENCES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plane:
     """The plane of one slice: a file, or a frame of a file. Lengths are in mm, directions are
     cosines, both in the LPS axes of the patient.

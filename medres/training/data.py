@@ -105,24 +105,51 @@ class ScoredImages:
 
 
 class CompiledModel:
-    """A model's forward pass, compiled once for all batch sizes."""
+    """A model's forward pass, compiled once for all batch sizes. A model that was built in the
+    scope of a tf.distribute strategy runs on all its devices.
+    """
 
     def __init__(self, model: keras.Model) -> None:
-        self.model = model
+        self.model, strategy = model, _strategy_of(model)
         image = tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32)
-        self._forward = tf.function(
-            lambda image: model(image, training=False)
-        ).get_concrete_function(image)
+
+        def forward(image: tf.Tensor) -> tf.Tensor:
+            return model(image, training=False)
+
+        self._strategy, self._forward = strategy, tf.function(forward).get_concrete_function(image)
+        if strategy is not None:
+            self._shared_forward = tf.function(
+                lambda image: strategy.run(forward, args=(image,)), reduce_retracing=True
+            )
+
+    @property
+    def devices(self) -> int:
+        """The number of devices that share a batch."""
+        return 1 if self._strategy is None else self._strategy.num_replicas_in_sync
 
     def logits(self, image: tf.Tensor) -> np.ndarray:
         """The outputs, float32 (n, outputs), of images (n, ..., C) in model units."""
-        return self._forward(image).numpy()
+        if self._strategy is None or len(image) % self.devices:
+            return self._forward(image).numpy()
+        parts = tf.split(image, self.devices)
+        shared = self._strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group]
+        )
+        outputs = self._strategy.experimental_local_results(self._shared_forward(shared))
+        return np.concatenate([part.numpy() for part in outputs])
 
     def score(self, data: TrainingData, split: str, batch_size: int = 32) -> ScoredImages:
-        """The outputs for one split, in cache order."""
-        batches = eval_batches(data.cache, data.targets, batch_size, split)
+        """The outputs for one split, in cache order. batch_size: images on each device."""
+        batches = eval_batches(data.cache, data.targets, batch_size * self.devices, split)
         outputs = [self.logits(inputs["image"]) for inputs, _, _ in batches]
         return ScoredImages(np.concatenate(outputs), data.split_targets(split), data.table(split))
+
+
+def _strategy_of(model: keras.Model) -> tf.distribute.Strategy | None:
+    """The strategy whose devices share the weights of a model; None: it has one device."""
+    values = [getattr(weight.value, "distribute_strategy", None) for weight in model.weights[:1]]
+    several = [s for s in values if s is not None and s.num_replicas_in_sync > 1]
+    return several[0] if several else None
 
 
 def load_data(

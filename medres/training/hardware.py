@@ -41,6 +41,13 @@ def devices() -> list[str]:
     ] or ["CPU:0"]
 
 
+def uses_xla() -> bool:
+    """Whether steps are compiled: on a single GPU. A step of several devices is not, and on CPUs
+    TensorFlow's own kernels are faster.
+    """
+    return bool(tf.config.list_physical_devices("GPU")) and len(devices()) == 1
+
+
 def strategy_for(names: list[str]) -> tf.distribute.Strategy:
     """MirroredStrategy for several devices, TensorFlow's default for one."""
     return tf.distribute.MirroredStrategy(names) if len(names) > 1 else tf.distribute.get_strategy()
@@ -79,21 +86,19 @@ def compute(
     make_step(policy, recipe): a function that trains one batch and waits for the result.
     log: receives a line with the result of a benchmark.
 
-    XLA is used on a single GPU; on CPUs TensorFlow's own kernels are faster. Where a batch does not
+    XLA is used where `uses_xla` says so. Where a batch does not
     fit into the memory of the GPU, it is halved and the gradients of twice as many are accumulated.
     """
-    gpu = bool(tf.config.list_physical_devices("GPU"))
     policy, why = precision, "requested"
     if precision == "auto":
         policy, why = _fastest(recipe, steps * recipe.epochs, make_step, log)
-    count = len(devices())
-    if gpu and count == 1:
+    if uses_xla():
         recipe = largest_batch(recipe, lambda smaller: make_step(policy, smaller)())
     return {
         "precision": policy,
         "why": why,
-        "jit": gpu and count == 1,
-        "devices": count,
+        "jit": uses_xla(),
+        "devices": len(devices()),
         "batch_size": recipe.batch_size,
         "accumulate": recipe.accumulate,
     }
@@ -104,7 +109,7 @@ def _fastest(
 ) -> tuple[str, str]:
     """The dtype policy and the reason for it."""
     if not has_bfloat16():
-        return "float32", "this machine does not support bfloat16"
+        return "float32", "this machine does not support bfloat16, and float16 is never chosen"
     if batches < MIN_BATCHES:
         return "float32", "the run is too short to benchmark bfloat16"
     seconds = {policy: _seconds(make_step(policy, recipe)) for policy in ("float32", BF16)}

@@ -50,7 +50,7 @@ def with_input_statistics(
     for split in ("train", "tune"):
         pairs = [
             (feature_model.logits(images), thumbnails(images.numpy()))
-            for images in _image_batches(data, split)
+            for images in _image_batches(data, split, feature_model.devices)
         ]
         features[split], small[split] = (
             np.concatenate(parts) for parts in zip(*pairs, strict=True)
@@ -61,10 +61,10 @@ def with_input_statistics(
     return card.model_copy(update=update), novelty, orientation_model
 
 
-def _image_batches(data: TrainingData, split: str) -> tf.data.Dataset:
+def _image_batches(data: TrainingData, split: str, devices: int) -> tf.data.Dataset:
     """Batches of a split: all of them, or evenly spread ones with about 4096 images in total."""
     step = -(-len(data.rows(split)) // MAX_IMAGES)
-    batches = eval_batches(data.cache, data.targets, BATCH, split).map(
+    batches = eval_batches(data.cache, data.targets, BATCH * devices, split).map(
         lambda inputs, label, weight: inputs["image"]
     )
     return batches.shard(step, 0)

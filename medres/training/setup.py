@@ -36,7 +36,14 @@ from medres.training.config.options import (
 )
 from medres.training.config.recipe import Recipe
 from medres.training.data import TrainingData, load_data
-from medres.training.hardware import ComputeSettings, check_devices, compute, devices, strategy_for
+from medres.training.hardware import (
+    ComputeSettings,
+    check_devices,
+    compute,
+    devices,
+    strategy_for,
+    uses_xla,
+)
 from medres.training.losses import Loss
 from medres.training.network import (
     backbone_sha256,
@@ -80,9 +87,9 @@ class Setup:
         keras.utils.set_random_seed(self.options.seed)
         with self.strategy.scope():
             logit_model = self._build(self.settings["compute"]["precision"], self.recipe)
-        served_model = self._build(
-            "float32", self.recipe.model_copy(update={"stochastic_depth": 0.0})
-        )
+            served_model = self._build(
+                "float32", self.recipe.model_copy(update={"stochastic_depth": 0.0})
+            )
         copy_weights(logit_model, served_model)
         start = initial_weights(self.options, self.settings["model"].get("backbone_sha256"))
         if start is not None:
@@ -110,16 +117,18 @@ class Setup:
         )
 
     def _compute(self) -> ComputeSettings:
-        """The compute settings of this machine, where necessary from steps on an empty batch.
-        Reports a benchmark, and a batch size that was reduced.
+        """The compute settings of this machine, where necessary from steps on an empty batch that
+        is shared by the devices and compiled as in the run. Reports a benchmark, and a batch size
+        that was reduced.
         """
         data, recipe = self.data, self.recipe
 
         def make_step(policy: str, recipe: Recipe) -> Callable[[], object]:
-            jit = bool(tf.config.list_physical_devices("GPU"))
-            trainer = _trainer(self._build(policy, recipe), recipe, data, jit=jit)
+            with self.strategy.scope():
+                trainer = _trainer(self._build(policy, recipe), recipe, data, jit=uses_xla())
             trainer.begin_epoch(recipe.epochs)
-            batch = _empty_batch(data, recipe.batch_size)
+            whole = tf.data.Dataset.from_tensor_slices(_empty_batch(data, recipe.batch_size))
+            (batch,) = trainer.distribute(whole.batch(recipe.batch_size))
 
             def step() -> None:
                 trainer.step(batch, 0)

@@ -152,7 +152,7 @@ def worst_images(
     """
     worst: list[_Candidate] = []
     rows, start = data.rows(split), 0
-    for inputs, _, _ in eval_batches(data.cache, data.targets, 32, split):
+    for inputs, _, _ in eval_batches(data.cache, data.targets, 32 * model.devices, split):
         logits = model.logits(inputs["image"])
         batch_rows = rows[start : start + len(logits)]
         targets = data.targets.take(batch_rows)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,6 +192,39 @@ def test_input_pipelines_share_out_the_very_same_batches(tiny_work: Path, sampli
         train_batches(cache, targets, 7, 5, context=contexts[0])
     with raises_code(SpecError, "batch_share", "200"):
         train_batches(cache, targets, 200, 5, context=contexts[0])
+
+
+def test_a_pipeline_with_more_images_than_others_gives_no_batch_more(tiny_work: Path) -> None:
+    """The last batch that some pipelines lack is dropped by all."""
+    import tensorflow as tf
+
+    cache, targets = few_positives(tiny_work)
+    count = int((cache.images["split"] == "train").sum())
+    pipelines = next(p for p in range(2, 12) if count % p and count // p > 2)
+    share = -(-count // pipelines)  # only the first pipelines have so many images
+    contexts = [tf.distribute.InputContext(pipelines, i, pipelines) for i in range(pipelines)]
+    for size in (share - 1, 1):
+        lengths = {
+            len([*train_batches(cache, targets, size * pipelines, 5, context=context)])
+            for context in contexts
+        }
+        assert lengths == {count // (size * pipelines)}
+
+
+def test_two_devices_of_one_process_share_a_batch(tiny_work: Path) -> None:
+    """Each element of the dataset is the share of one replica; two of them make a batch."""
+    import tensorflow as tf
+
+    cache, targets = few_positives(tiny_work)
+
+    def keys(**options: Any) -> list[list[int]]:
+        batches = train_batches(cache, targets, 8, 5, **options)
+        return [inputs["key"][:, 1].numpy().tolist() for inputs, _, _ in batches]
+
+    one, shares = keys(), keys(context=tf.distribute.InputContext(1, 0, 2))
+    assert {len(share) for share in shares} == {4}
+    assert [a + b for a, b in zip(shares[::2], shares[1::2], strict=True)] == one
+    assert keys(start=2, context=tf.distribute.InputContext(1, 0, 2)) == shares[4:]
 
 
 def test_tf_distribute_takes_the_pipeline(tiny_work: Path) -> None:

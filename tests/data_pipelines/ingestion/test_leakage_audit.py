@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,9 +171,7 @@ def test_two_empty_slices_of_one_patient_are_no_finding(tmp_path: Path) -> None:
             {"source": "/s", "path": f"{n}", **row}
             for row in inspect_file(str(tmp_path / f"{n}.dcm"))
         ]
-        rows[-1]["plane"] = rows[0]["plane"].__class__(
-            **{**rows[0]["plane"].__dict__, "position": (0.0, 0.0, float(n))}
-        )
+        rows[-1]["plane"] = replace(rows[0]["plane"], position=(0.0, 0.0, float(n)))
     extra = [
         {**row, "path": f"more{k}", "pixel_sha256": f"{k}", "sop_uid": f"1.{k}"}
         for k, row in enumerate(rows)

@@ -431,13 +431,14 @@ def test_too_many_bad_files(index: FileIndex, cohort: Path, tmp_path: Path) -> N
             ingest(cohort, max_bad=value)
 
 
-def test_nothing_is_left_when_the_disk_fills(
+def test_only_finished_parts_are_left_when_the_disk_fills(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
     def full(handle: int) -> None:
-        calls.append(handle)
+        is_of_manifest = ".partial/" in str(Path(f"/proc/self/fd/{handle}").readlink())
+        calls.extend([handle] * is_of_manifest)
         if len(calls) == 3:
             raise OSError(28, "No space left on device")
 
@@ -445,10 +446,11 @@ def test_nothing_is_left_when_the_disk_fills(
     sources = [cohort / f"PHANTOM-{n:04d}" for n in (1, 2, 3)]
     with pytest.raises(OSError, match="No space left"):
         ingest(sources, out=tmp_path / "out", workers=1)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".out.parts"]
+    assert {path.suffix for path in (tmp_path / ".out.parts").iterdir()} == {".part"}
 
 
-def test_ctrl_c_leaves_nothing(cohort: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_only_finished_parts(cohort: Path, tmp_path: Path) -> None:
     script = f"""
 import signal, time
 # a shell's background jobs ignore it, and so do their children
@@ -475,7 +477,8 @@ ingest({str(cohort)!r}, out={str(tmp_path / "out")!r}, workers=2, progress=slow)
         time.sleep(0.05)
     else:
         pytest.fail("a worker is left")
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {".out.parts"}
+    assert {path.suffix for path in tmp_path.glob(".out.parts/*")} <= {".part"}
 
 
 # ---- patients without a name, with two issuers
