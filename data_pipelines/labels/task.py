@@ -9,7 +9,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-TaskName = Literal["binary", "multilabel", "multiclass"]
+TaskName = Literal["binary", "multilabel", "multiclass", "segmentation"]
+SEGMENTATION: TaskName = "segmentation"
+BACKGROUND = "background"  # the class of the label 0 of every label map
 
 
 @dataclass(frozen=True)
