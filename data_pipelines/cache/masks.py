@@ -58,17 +58,6 @@ def mask_source(work: Path | str, table: pd.DataFrame) -> MaskSource:
     return MaskSource(str(Path(work) / FOLDER), classes, tuple(refs))
 
 
-def mask_shape(spec: PreprocessSpec) -> tuple[int, ...]:
-    """The shape of a stored label map: (rows, columns), of a volume (slices, rows, columns).
-
-    >>> from data_pipelines.preprocessing import spec_from
-    >>> mask_shape(spec_from("ct25d-64")), mask_shape(spec_from("rgb-32"))
-    ((64, 64), (32, 32))
-    """
-    plane = (spec.rows, spec.cols)
-    return (spec.slices, *plane) if spec.layout == "volume" else plane
-
-
 def annotated_samples(
     samples: Sequence[SampleSlices], source: MaskSource, spec: PreprocessSpec
 ) -> tuple[list[SampleSlices], dict[str, int]]:
@@ -110,7 +99,7 @@ def prepare_with_masks(
     source: MaskSource,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The prepared integers of each sample (see `prepare_samples`) and its label map, uint8
-    `mask_shape(spec)`. Raises AnnotationError (overlapping_classes), ManifestError
+    `spec.mask_shape`. Raises AnnotationError (overlapping_classes), ManifestError
     (annotations_changed, annotations_unreadable).
     """
     aspects: dict[int, float] = {}

@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.masks import MaskSource, annotated_samples, mask_shape
+from data_pipelines.cache.masks import MaskSource, annotated_samples
 from data_pipelines.cache.worker import FileRef, read_planes
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.ingestion.manifest import SPLITS
@@ -106,7 +106,7 @@ def sample_bytes(spec: PreprocessSpec, *, masks: bool = False) -> int:
     map.
     """
     pixels = int(np.prod(spec.prepared_shape)) * spec.dtype.itemsize
-    return ROW_BYTES + pixels + (int(np.prod(mask_shape(spec))) if masks else 0)
+    return ROW_BYTES + pixels + (int(np.prod(spec.mask_shape)) if masks else 0)
 
 
 def with_masks(plan: CachePlan, masks: MaskSource) -> CachePlan:

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.cache.builder import LogCallback, ShardEntry, build, load_checksummed
-from data_pipelines.cache.masks import MaskSource, mask_shape, mask_source
+from data_pipelines.cache.masks import MaskSource, mask_source
 from data_pipelines.cache.plan import sample_bytes
 from data_pipelines.errors import CacheError, ManifestError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
@@ -69,7 +69,7 @@ class Cache:
     @property
     def mask_shape(self) -> tuple[int, ...] | None:
         """The shape of a stored label map; None in a cache without masks."""
-        return None if self.mask_classes is None else mask_shape(self.spec)
+        return None if self.mask_classes is None else self.spec.mask_shape
 
     def files(self, split: str) -> list[str]:
         """Paths of the shards of one split, in order."""
