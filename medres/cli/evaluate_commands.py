@@ -23,7 +23,10 @@ from medres.cli.mask_commands import (
     Spacing,
     Tolerance,
     check_mask_options,
+    check_segmenter_options,
     evaluate_mask_folders,
+    evaluate_segmenter_on,
+    is_segmenter,
     parse_spacing,
 )
 from medres.cli.reader_commands import (
@@ -208,9 +211,11 @@ def evaluate(
     Or give --readers TABLE alone: a reader study, which compares modalities (such as without and
     with a model) by what several readers say about the same cases.
 
-    Or give --masks FOLDER and --reference FOLDER: segmentations against reference masks.
+    Or give --masks FOLDER and --reference FOLDER: segmentations against reference masks. A model
+    that was trained with --task segmentation is evaluated so on the masks of WORK.
     """
-    check_mask_options(context, of_masks=masks is not None)
+    if masks is not None or model is None or not is_segmenter(model):
+        check_mask_options(context, of_masks=masks is not None)
     if masks is not None:
         evaluate_mask_folders(
             masks,
@@ -225,6 +230,23 @@ def evaluate(
             convention=convention,
             hit_iou=hit_iou,
             images=images,
+            design=design,
+            level=level,
+            title=title,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
+    if model is not None and work is not None and is_segmenter(model):
+        check_segmenter_options(context)
+        evaluate_segmenter_on(
+            model,
+            work,
+            split or "test",
+            out,
+            tolerance_mm=tolerance_mm,
+            convention=convention,
+            hit_iou=hit_iou,
             design=design,
             level=level,
             title=title,

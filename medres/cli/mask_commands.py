@@ -128,6 +128,54 @@ def evaluate_mask_folders(
     check_target(out, overwrite=overwrite)
     with Bars().task("evaluate") as update:
         found = evaluate_masks(masks, reference, progress=update, **options)
+    _print_masks_report(found, out, overwrite=overwrite, as_json=as_json)
+
+
+#: options of `medres evaluate MODEL WORK` for a segmenter, beside the model and its folder
+OF_SEGMENTER = frozenset(
+    {"model", "work", "split", "out", "tolerance_mm", "convention", "hit_iou", "design", "level"}
+) | {"title", "overwrite", "as_json", "debug"}
+
+
+def is_segmenter(model: Path) -> bool:
+    """Whether a model file is one, without TensorFlow. A file that cannot be read is none: opening
+    it says why.
+    """
+    from medres.artefact.archive import read_contents
+    from medres.errors import ArtefactError
+
+    try:
+        return read_contents(model).card.segmentation is not None
+    except (ArtefactError, OSError):
+        return False
+
+
+def check_segmenter_options(context: typer.Context) -> None:
+    """Refuses options that would have no effect, as wrong usage."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in OF_SEGMENTER:
+            option = "--" + name.replace("_", "-")
+            raise typer.BadParameter(f"{option} has no meaning for a segmentation model")
+
+
+def evaluate_segmenter_on(
+    model: Path, work: Path, split: str, out: Path, *, overwrite: bool, as_json: bool, **options: Any
+) -> None:
+    """Write the report of a segmenter on a split of its work folder."""
+    from medres.evaluate.reporting.save import check_target
+    from medres.inference.masks.scoring import evaluate_segmenter
+    from medres.progress import Bars
+
+    check_target(out, overwrite=overwrite)
+    given = {name: value for name, value in options.items() if value is not None}
+    found = evaluate_segmenter(model, work, split, progress=Bars(), **given)
+    _print_masks_report(found, out, overwrite=overwrite, as_json=as_json)
+
+
+def _print_masks_report(
+    found: SegmentationReport, out: Path, *, overwrite: bool, as_json: bool
+) -> None:
     found.save(out, overwrite=overwrite)
     findings = found.numbers["findings"]
     result = {

@@ -30,6 +30,27 @@ def train(
             help="resnet18 (default), resnet34, densenet121, ..., or a .keras file with a backbone."
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="classification (default), or segmentation of a work folder ingested with --masks."
+        ),
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Segmentation: unet (default), fpn, or in 2D deeplabv3+.")
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="Segmentation: dice_crossentropy (default), tversky or focal."),
+    ] = None,
+    patch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            help="Segmentation: what the network sees at a time, such as 48,96,96 or 256,256. "
+            "Default: whole images.",
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -110,7 +131,7 @@ def train(
     ] = None,
     monitor: Annotated[
         str | None,
-        typer.Option(help="Which epoch is saved: by loss (default) or auc on the tuning split."),
+        typer.Option(help="Which epoch is saved: by loss (default), auc or dice on the tuning split."),
     ] = None,
     time_budget: Annotated[
         str | None,
@@ -141,7 +162,7 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier and write model.keras into the run folder. The epoch with the best tuning
+    """Train a classifier, or a segmenter, and write model.keras into the run folder. The epoch with the best tuning
     (validation) loss is kept. Repeat the command to resume an interrupted run; a higher --epochs
     continues a finished one.
     """
@@ -150,6 +171,10 @@ def train(
 
     named: dict[str, Any] = {
         "model": model,
+        "task": task,
+        "decoder": decoder,
+        "loss": loss,
+        "patch": None if patch is None else _sizes(patch),
         "preset": preset,
         "recipe": recipe,
         "epochs": epochs,
@@ -369,6 +394,15 @@ def demo(
         f"report: {result['report']}",
     ]
     report(result, as_json, lines)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--patch takes whole numbers such as 48,96,96, received {text!r}"
+        ) from None
 
 
 def _window(text: str) -> str | list[float]:
