@@ -1,4 +1,5 @@
-"""An image and its label map, moved by one draw; and patches that hold foreground in a stated share.
+"""An image and its label map, moved by one draw; and patches that hold foreground in a stated
+share.
 
 Geometry moves both, the label map to the nearest value; degradations, gray values and cutout change
 the image alone. What comes from outside the image has the label IGNORED.

@@ -67,8 +67,8 @@ def build(
     is resumed.
 
     progress: called with (done, total): of the headers, where positions of slices are needed, then
-    of the samples. masks: the label maps of the rows of `table`, to be stored too. index: what cache.json holds besides the shards. log: receives one line of text
-    at a time.
+    of the samples. masks: the label maps of the rows of `table`, to be stored too. index: what
+    cache.json holds besides the shards. log: receives one line of text at a time.
     Raises CacheError if a source file changed since ingest (code source_changed), and, before the
     first byte is written, if the disk is too full (code no_space).
     """
@@ -211,7 +211,9 @@ def _with_progress(
         yield sample
 
 
-def _write_shard(building: Path, shard: Shard, samples: Iterator[tuple[np.ndarray, ...]]) -> ShardEntry:
+def _write_shard(
+    building: Path, shard: Shard, samples: Iterator[tuple[np.ndarray, ...]]
+) -> ShardEntry:
     tf = require_tensorflow()
     path = building / shard["file"]
     partial = path.with_suffix(".partial")
@@ -244,7 +246,9 @@ def _finish(
         path.unlink(missing_ok=True)
 
 
-def _prepared(plan: CachePlan, numbers: Sequence[int], workers: int | None) -> Iterator[tuple[np.ndarray, ...]]:
+def _prepared(
+    plan: CachePlan, numbers: Sequence[int], workers: int | None
+) -> Iterator[tuple[np.ndarray, ...]]:
     """Prepared integers, and label maps, of the samples with these numbers, in their order."""
     items = _work_items(plan, numbers)
     seconds = active_limits().seconds

@@ -6,12 +6,13 @@
         images.parquet           image, split: the row number is the number that each sample carries
         slices.parquet           record, slice, image: where each slice of a stack or a volume comes
                                  from
-        train-00000.tfrecord ... per sample: int32 row number, then the integers, little endian, then
-                             the uint8 label map in a cache with masks (<preset>-masks-<key>)
+        train-00000.tfrecord ... per sample: int32 row number, then the integers, little endian,
+                             then the uint8 label map in a cache with masks (<preset>-masks-<key>)
 
 The key is the SHA-256 of spec, code version and, for every image, its pseudonym, source hash, frame
-and split (and of the label maps): a change of any of them leads to another folder, so outdated pixels are never read.
-Labels are not in the shards; they are joined by row number. A cache is built under another name and
+and split (and of the label maps): a change of any of them leads to another folder, so outdated
+pixels are never read. Labels are not in the shards; they are joined by row number. A cache is built
+under another name and
 renamed when it is complete. Opening a cache checks every byte.
 """
 

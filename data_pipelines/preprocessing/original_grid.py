@@ -72,9 +72,7 @@ def original_grid(
     return OriginalGrid(tuple(axes), tuple(group.planes), affine, resampled)
 
 
-def volume_axes(
-    sizes: Sequence[int], affine: Affine, spec: PreprocessSpec
-) -> list[AxisResize]:
+def volume_axes(sizes: Sequence[int], affine: Affine, spec: PreprocessSpec) -> list[AxisResize]:
     """How a volume of these sizes is put onto the grid of a spec."""
     if spec.spacing_mm is not None:
         return at_spacing(sizes, spacing_of(affine), spec.prepared_shape, spec.spacing_mm)

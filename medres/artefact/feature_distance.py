@@ -49,7 +49,8 @@ class FeatureGaussian:
 def feature_tensors(model: Any) -> list[Any]:
     """Symbolic tensors (batch, features) before the head of a Keras model: the output of the layer
     `pooled`, for an ensemble those of `m1_pooled` and so on, else the input of the layer `logits`.
-    For a segmenter, the mean of its coarsest map. For a model with test-time augmentation, the features of the unchanged image.
+    For a segmenter, the mean of its coarsest map. For a model with test-time augmentation, the
+    features of the unchanged image.
     """
     import keras
 

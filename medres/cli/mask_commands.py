@@ -160,7 +160,14 @@ def check_segmenter_options(context: typer.Context) -> None:
 
 
 def evaluate_segmenter_on(
-    model: Path, work: Path, split: str, out: Path, *, overwrite: bool, as_json: bool, **options: Any
+    model: Path,
+    work: Path,
+    split: str,
+    out: Path,
+    *,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Write the report of a segmenter on a split of its work folder."""
     from medres.evaluate.reporting.save import check_target

@@ -131,7 +131,9 @@ def train(
     ] = None,
     monitor: Annotated[
         str | None,
-        typer.Option(help="Which epoch is saved: by loss (default), auc or dice on the tuning split."),
+        typer.Option(
+            help="Which epoch is saved: by loss (default), auc or dice on the tuning split."
+        ),
     ] = None,
     time_budget: Annotated[
         str | None,
@@ -162,8 +164,9 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier, or a segmenter, and write model.keras into the run folder. The epoch with the best tuning
-    (validation) loss is kept. Repeat the command to resume an interrupted run; a higher --epochs
+    """Train a classifier, or a segmenter, and write model.keras into the run folder. The epoch with
+    the best tuning (validation) loss is kept. Repeat the command to resume an interrupted run; a
+    higher --epochs
     continues a finished one.
     """
     require_tensorflow()

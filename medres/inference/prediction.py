@@ -43,8 +43,8 @@ class Prediction:
     thresholds: dict, finding -> float 0..1, the operating point `default` of the decisions; {} for
         exclusive classes.
     masks: of a segmenter, tuple of `StudyMask`, the label maps on the grid of the images: one for a
-        volume or a series of slices, else one for each image; () for a refusal and for a classifier.
-        A segmenter has no probabilities and no decisions.
+        volume or a series of slices, else one for each image; () for a refusal and for a
+        classifier. A segmenter has no probabilities and no decisions.
     """
 
     probabilities: dict[str, float]

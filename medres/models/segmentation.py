@@ -42,7 +42,8 @@ def segmenter(
     Input `image`: float32 (batch, *input_shape) in model units (HU, or display values 0 to 1).
     Output: float32 logits (batch, [D,] H, W, classes) at the size of the input.
 
-    variant, windows, scaling, backbone_options: as for `medres.classifier`, so any backbone of the package.
+    variant, windows, scaling, backbone_options: as for `medres.classifier`, so any backbone of the
+        package.
     input_shape: (H, W, C) or (D, H, W, C). An image whose sides are no multiples of the network's
         stride is padded with mid-gray on both sides in the graph, and the logits are cropped. A
         side of None is not padded: it takes multiples of the stride.

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.cache.plan import format_left_out
+from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.cache.tf_dataset import (
     Targets,
     eval_batches,

@@ -318,8 +318,8 @@ class StatusLine:
     updated: float = 0.0
 
     def note(self, wait: float) -> str:
-        """Mean loss, tuning AUC or Dice of the last epoch, images per second, share of the time that was
-        spent waiting for data, and memory. wait: seconds.
+        """Mean loss, tuning AUC or Dice of the last epoch, images per second, share of the time
+        that was spent waiting for data, and memory. wait: seconds.
         """
         now = time.perf_counter()
         if now - self.updated > 0.5:

@@ -73,8 +73,9 @@ def train(
     time_budget: float | str | None = None,
     **overrides: Any,
 ) -> Run:
-    """Train a classifier, or with task="segmentation" a segmenter, on an ingested work folder and write the run folder `out`: model.keras,
-    history.csv, config.json, checkpoints/, training.html (curves, and the images with the highest
+    """Train a classifier, or with task="segmentation" a segmenter, on an ingested work folder and
+    write the run folder `out`: model.keras, history.csv, config.json, checkpoints/, training.html
+    (curves, and the images with the highest
     loss) and logs/ (for TensorBoard).
 
     The model file has the weights of the epoch with the lowest tuning (validation) loss, or the
@@ -201,9 +202,7 @@ def _classification(start: Setup, metrics: Sequence[Any]) -> _Parts:
     def worst(model: CompiledModel) -> dict[str, list[WorstImage]]:
         return {split: worst_images(model, data, split) for split in ("train", "tune")}
 
-    return _Parts(
-        own.directions, BUILT_IN, own.settings, tune_mask, own, None, finalized, worst
-    )
+    return _Parts(own.directions, BUILT_IN, own.settings, tune_mask, own, None, finalized, worst)
 
 
 def _segmentation(start: Setup, metrics: Sequence[Any]) -> _Parts:

@@ -54,8 +54,9 @@ def evaluate_segmenter(
     """The report of a segmenter on one split of a work folder that was ingested with masks.
 
     Cases are volumes, series of slices, or images; prediction and reference are compared on the
-    grid of the original images. Samples without a usable mask, and series with gaps or a tilt, which
-    the model sees on a grid of its own, are not among the cases, and are counted in a line of text.
+    grid of the original images. Samples without a usable mask, and series with gaps or a tilt,
+    which the model sees on a grid of its own, are not among the cases, and are counted in a line of
+    text.
     Each access to the test split is logged in the work folder.
     options: of `medres.evaluate.evaluate_masks`, such as tolerance_mm.
 

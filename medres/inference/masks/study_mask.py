@@ -1,4 +1,5 @@
-"""`StudyMask`: a predicted label map on the grid of the images, with volumes. Loads no TensorFlow."""
+"""`StudyMask`: a predicted label map on the grid of the images, with volumes. Loads no
+TensorFlow."""
 
 from __future__ import annotations
 
@@ -66,7 +67,9 @@ class StudyMask:
             found[name] = {"ml": ml}
             if off is not None:
                 found[name] |= {
-                    "ml_low": max(0.0, ml * (1 - off)), "ml_high": ml * (1 + off), "alpha": alpha
+                    "ml_low": max(0.0, ml * (1 - off)),
+                    "ml_high": ml * (1 + off),
+                    "alpha": alpha,
                 }
         return found
 
@@ -93,8 +96,8 @@ def study_masks(
     """The label maps of the samples of a study on the grid of its images. Slices of one series that
     were predicted one by one, with a constant step, become one volume.
 
-    prepared: of each sample, on the grid of the preprocessing, after the post-processing. slices: of
-    each sample, as in `Study`. images: prepared ones, for the previews.
+    prepared: of each sample, on the grid of the preprocessing, after the post-processing. slices:
+    of each sample, as in `Study`. images: prepared ones, for the previews.
     """
     masks = []
     for n, (labels, grid) in enumerate(zip(prepared, grids, strict=True)):

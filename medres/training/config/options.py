@@ -33,7 +33,12 @@ from medres.training.config.suggestions import unknown_setting
 DEFAULT_WINDOWS = ["lung", "mediastinum", "bone"]
 SMALL_SIDE = 64  # px, up to which the stem is "small"
 MAX_DIFFERENCES = 6  # named in a message
-OPTIONAL = ("monitor", "metrics", "task", "segmentation")  # in config.json only where they are not the default
+OPTIONAL = (
+    "monitor",
+    "metrics",
+    "task",
+    "segmentation",
+)  # in config.json only where they are not the default
 
 
 class RunOptions(BaseModel):
@@ -57,8 +62,9 @@ class RunOptions(BaseModel):
         medres.evaluate.metrics.thresholds.
     alpha: error rate of the conformal sets; 0: no conformal sets.
     monitor: chooses the epoch that is saved, on the tuning (validation) split: "loss" (lowest),
-        "auc" (highest), "dice" (highest, of a segmenter), or the name of a metric of `metrics` in medres.train; NAME:min or NAME:max
-        gives the direction where it is not known. Early stopping counts by it too.
+        "auc" (highest), "dice" (highest, of a segmenter), or the name of a metric of `metrics` in
+        medres.train; NAME:min or NAME:max gives the direction where it is not known. Early stopping
+        counts by it too.
     views: 5 adds test-time augmentation with four shifted copies of the image to the saved model
         (see medres.models.test_time_augmentation).
     task: "classification", or "segmentation", which learns the label maps of a work folder that was
@@ -252,9 +258,7 @@ def _task_settings(options: RunOptions) -> dict[str, Any]:
     if dense:
         foreign = ["calibration", "operating_points", "views"]
     changed = [
-        name
-        for name in foreign
-        if getattr(options, name) != RunOptions.model_fields[name].default
+        name for name in foreign if getattr(options, name) != RunOptions.model_fields[name].default
     ]
     if changed:
         other = "classification" if dense else "segmentation"
@@ -265,7 +269,10 @@ def _task_settings(options: RunOptions) -> dict[str, Any]:
         )
     if not dense:
         return {}
-    return {"task": options.task, "segmentation": options.model_dump(include={"loss", "foreground"})}
+    return {
+        "task": options.task,
+        "segmentation": options.model_dump(include={"loss", "foreground"}),
+    }
 
 
 def initial_weights(options: RunOptions, backbone: str | None) -> WeightsFile | None:

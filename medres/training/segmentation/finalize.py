@@ -1,5 +1,5 @@
-"""After training, on the tuning (validation) split: which components of each class are kept, how far
-its volume may be off, and the card with both.
+"""After training, on the tuning (validation) split: which components of each class are kept, how
+far its volume may be off, and the card with both.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ def component_rules(model: CompiledModel, data: TrainingData, alpha: float) -> l
                 sizes[i, case] = _sizes(label == i + 1, predicted == i + 1, trials)
             case += 1
     patient = data.table("tune")["patient"].to_numpy()
-    return [
-        _best_rule(name, sizes[i], trials, patient, alpha) for i, name in enumerate(names)
-    ]
+    return [_best_rule(name, sizes[i], trials, patient, alpha) for i, name in enumerate(names)]
 
 
 def _sizes(truth: np.ndarray, answer: np.ndarray, trials: list[ComponentRule]) -> list[int]:
@@ -154,8 +152,10 @@ def _notes(rules: list[ComponentRule]) -> list[str]:
     for rule in rules:
         kept = "all components are kept"
         if not rule.keeps_all:
-            kept = "the largest component is kept" if rule.largest else (
-                f"components of at least {rule.min_voxels} voxels are kept"
+            kept = (
+                "the largest component is kept"
+                if rule.largest
+                else (f"components of at least {rule.min_voxels} voxels are kept")
             )
         dice = "" if rule.dice_after is None else f" (tuning Dice {rule.dice_after:.3f})"
         lines.append(f"{rule.name}: {kept}{dice}")

@@ -1,5 +1,5 @@
-"""The tuning (validation) split of a segmenter: the logits of every sample, one batch at a time, its
-loss, and Dice by patient with an interval.
+"""The tuning (validation) split of a segmenter: the logits of every sample, one batch at a time,
+its loss, and Dice by patient with an interval.
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ class DiceTable:
         """One sample. Labels below 0 are left out."""
         known = label >= 0
         self.rows.append(
-            [dice_of((label == c) & known, (predicted == c) & known) for c in range(1, self.classes)]
+            [
+                dice_of((label == c) & known, (predicted == c) & known)
+                for c in range(1, self.classes)
+            ]
         )
 
     @property

@@ -40,14 +40,17 @@ def test_gray_values_change_the_image_alone() -> None:
     assert np.abs(moved - image).max() > 0.1
 
 
-@pytest.mark.parametrize(("share", "low", "high"), [(1.0, 1.0, 1.0), (0.5, 0.45, 0.75), (0.0, 0, 0.3)])
+@pytest.mark.parametrize(
+    ("share", "low", "high"), [(1.0, 1.0, 1.0), (0.5, 0.45, 0.75), (0.0, 0, 0.3)]
+)
 def test_patches_hold_foreground_in_the_stated_share(share: float, low: float, high: float) -> None:
     mask = np.zeros((200, 32, 32), np.int32)
     mask[:, 20:23, 5:8] = 1
     image = mask[..., None].astype(np.float32)
     spec = AugmentSpec(crop=(8, 8))
     patches, labels = map(np.asarray, compiled_pair(spec, share)(image, mask, keys(200)))
-    assert patches.shape == (200, 8, 8, 1) and labels.shape == (200, 8, 8)
+    assert patches.shape == (200, 8, 8, 1)
+    assert labels.shape == (200, 8, 8)
     np.testing.assert_array_equal(patches[..., 0], labels)
     assert low <= np.mean((labels == 1).any(axis=(1, 2))) <= high
 
@@ -59,7 +62,9 @@ def test_a_patch_is_a_function_of_key_and_mask() -> None:
     first = np.asarray(aimed(mask, params, spec, 1.0)["crop"])
     alone = np.asarray(aimed(mask[2:3], draw(keys(6)[2:3], spec, 3), spec, 1.0)["crop"])
     np.testing.assert_array_equal(first[2:3], alone)
-    assert not np.array_equal(first, np.asarray(aimed(mask, draw(keys(6, 4), spec, 3), spec, 1.0)["crop"]))
+    assert not np.array_equal(
+        first, np.asarray(aimed(mask, draw(keys(6, 4), spec, 3), spec, 1.0)["crop"])
+    )
     empty = np.zeros_like(mask)
     np.testing.assert_array_equal(
         np.asarray(aimed(empty, params, spec, 1.0)["crop"]), np.asarray(params["crop"])

@@ -41,7 +41,8 @@ def test_each_image_comes_with_its_own_label_map(work: Path) -> None:
         ("train", "tune", "test"), datasets(work, spec, 4, 0, masks=True), strict=True
     ):
         for inputs, mask, weight in batches.as_numpy_iterator():
-            assert inputs["image"].shape[1:] == (24, 24, 1) and mask.dtype == np.int32
+            assert inputs["image"].shape[1:] == (24, 24, 1)
+            assert mask.dtype == np.int32
             assert (weight == 1).all()
             for row, image, labels in zip(inputs["key"][:, 1], inputs["image"], mask, strict=True):
                 line = cache.images.iloc[row]
@@ -52,11 +53,13 @@ def test_each_image_comes_with_its_own_label_map(work: Path) -> None:
                 assert image[labels == 1].mean() > image[labels == 0].mean() + 0.2
                 assert image[labels == 2].mean() < image[labels == 0].mean() - 0.2
                 seen += 1
-    assert seen >= 12 and len(cache.images) == 16
+    assert seen >= 12
+    assert len(cache.images) == 16
     assert cache.left_out == {"not_annotated": 1, "rejected": 1}
     assert format_left_out(cache.left_out) == "1 samples not_annotated, 1 samples rejected"
     assert cache.mask_classes == ("bright", "dark")
-    assert len(plain.images) == 18 and plain.mask_classes is None
+    assert len(plain.images) == 18
+    assert plain.mask_classes is None
     assert plain.sample_bytes + 24 * 24 == cache.sample_bytes
 
 
@@ -68,7 +71,8 @@ def test_verify_covers_the_label_maps(work: Path) -> None:
     data[-20] ^= 1  # in the label map of the last sample
     path.write_bytes(bytes(data))
     (problems,) = verify_caches(work).values()
-    assert len(problems) == 1 and path.name in problems[0]
+    assert len(problems) == 1
+    assert path.name in problems[0]
 
 
 def test_another_annotation_is_another_cache(work: Path) -> None:

@@ -31,4 +31,6 @@ def test_a_coarser_grid_keeps_the_area_of_a_disc() -> None:
 def test_what_was_cropped_away_is_background() -> None:
     axes = [AxisResize(8, 8, 4), AxisResize(4, 4, 4)]
     back = restored_labels(np.full((4, 4), 2, np.uint8), axes)
-    assert back[2:6].all() and not back[:2].any() and not back[6:].any()
+    assert back[2:6].all()
+    assert not back[:2].any()
+    assert not back[6:].any()
