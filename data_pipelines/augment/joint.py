@@ -57,7 +57,7 @@ def aimed(mask: Tensor, params: Parameters, spec: AugmentSpec, share: float) -> 
     count = below[:, -1]
     rank = ops.cast(u[:, 1] * ops.cast(count, "float32"), "int32")
     index = ops.sum(ops.cast(below <= rank[:, None], "int32"), axis=1)
-    point = []
+    point: list[Tensor] = []
     for side in reversed(shape):
         point.insert(0, ops.cast(index % side, "float32"))
         index = index // side

@@ -204,8 +204,10 @@ def _read_index(folder: Path) -> _Index:
     """Raises CacheError (code damaged) if cache.json is missing, altered or of another schema."""
     try:
         index = load_checksummed((folder / "cache.json").read_bytes())
-        fields = (index[name] for name in ("key", "shards", "tables", "left_out"))
-        return _Index(spec_from(index["spec"]), *fields, index.get("mask_classes"))
+        names = ("key", "shards", "tables", "left_out")
+        fields = {name: index[name] for name in names}
+        classes = index.get("mask_classes")
+        return _Index(spec=spec_from(index["spec"]), mask_classes=classes, **fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
         raise CacheError(
             f"the cache index of {folder.name} cannot be read ({type(error).__name__}): "

@@ -56,7 +56,7 @@ def segmented(
             code="out_of_distribution",
         )
         return StudyAnswer((), refusal, novelty)
-    masks = study_masks(labels, study.grids, study.slices, card.names, fields, study.pixels)
+    masks = study_masks(labels, study.grids, study.slices, card.names, fields, list(study.pixels))
     return StudyAnswer(masks, None, novelty)
 
 

@@ -135,7 +135,7 @@ class _SplitSamples:
         self.work, self.table, self.cache = work, table, cache
         self.spec = cache.spec
         self.slices = {
-            int(record): rows["image"].tolist()
+            int(str(record)): rows["image"].tolist()
             for record, rows in cache.slices.sort_values("slice").groupby("record", sort=False)
         }
 

@@ -47,6 +47,8 @@ def build_segmenter(
 
     network: as in config.json. names: of the classes, the background first.
     """
+    options: dict[str, Any] = network_options(network)
+    options |= {"stochastic_depth": stochastic_depth} if stochastic_depth else {}
     with dtype_policy(policy):
         return segmenter(
             network["variant"],
@@ -55,8 +57,7 @@ def build_segmenter(
             decoder=network["decoder"],
             windows=network["windows"],
             scaling=network.get("image_scaling"),
-            **({"stochastic_depth": stochastic_depth} if stochastic_depth else {}),
-            **network_options(network),
+            **options,
         )
 
 
