@@ -368,6 +368,9 @@ def demo(
             "without TensorFlow.",
         ),
     ] = False,
+    task: Annotated[
+        str, typer.Option(help="classification, or segmentation of lungs and nodules.")
+    ] = "classification",
     as_json: Json = False,
 ) -> None:
     """Run all steps on a synthetic DICOM cohort: ingest, cache, train, evaluate, predict. It takes
@@ -382,6 +385,13 @@ def demo(
         report(result, as_json, [*lines, f"report: {result['report']}"])
         return
     require_tensorflow()
+    from medres.tasks import is_dense
+
+    if is_dense(task):
+        _segmentation_demo(out, seed, as_json)
+        return
+    if task != "classification":
+        raise typer.BadParameter("--task takes classification or segmentation")
     from medres.artefact.archive import read_contents
     from medres.cli.demo import run
     from medres.progress import Bars
@@ -393,6 +403,23 @@ def demo(
         f"AUC {auc['estimate']:.3f} (95% CI {auc['ci_low']:.3f} to {auc['ci_high']:.3f}; "
         f"{auc['method']})",
         f"one test study from its DICOM files: {prediction_line(example, card)}",
+        f"model:  {result['model']}",
+        f"report: {result['report']}",
+    ]
+    report(result, as_json, lines)
+
+
+def _segmentation_demo(out: Path, seed: int, as_json: bool) -> None:
+    from medres.artefact.archive import read_contents
+    from medres.cli.mask_commands import class_lines
+    from medres.cli.segmentation_demo import run_segmentation
+    from medres.progress import Bars
+
+    result, found = run_segmentation(out, seed=seed, progress=Bars())
+    example = prediction_line(result["example"], read_contents(result["model"]).card)
+    lines = [
+        *class_lines(found),
+        f"one test study from its DICOM files: {example}",
         f"model:  {result['model']}",
         f"report: {result['report']}",
     ]
