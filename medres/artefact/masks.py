@@ -75,7 +75,7 @@ def class_colors(count: int) -> list[tuple[int, int, int]]:
     """Colors of the background (black) and of count - 1 classes, far apart in hue.
 
     >>> class_colors(3)
-    [(0, 0, 0), (230, 46, 46), (46, 141, 230)]
+    [(0, 0, 0), (230, 46, 46), (46, 152, 230)]
     """
     hues = [(0.57 * i) % 1.0 for i in range(count - 1)]
     colors = [colorsys.hsv_to_rgb(hue, 0.8, 0.9) for hue in hues]
