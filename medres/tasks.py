@@ -8,6 +8,9 @@ reads a field here. This module imports neither Keras nor TensorFlow.
 | binary     | one             | sigmoid    | probability >= threshold      | one, 0 or 1         |
 | multilabel | one per finding | sigmoid    | each probability >= threshold | one per finding     |
 | multiclass | one per class   | softmax    | the most probable class       | one, the class name |
+
+`segmentation` has one output per class for each pixel or voxel, with a softmax; its labels are
+label maps, and its first class is the background.
 """
 
 from __future__ import annotations
@@ -16,17 +19,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from data_pipelines.labels.task import LABEL_TASKS, LabelTask, TaskName
+from data_pipelines.labels.task import LABEL_TASKS, SEGMENTATION, LabelTask, TaskName
 from medres.errors import ModelError
 
 Activation = Literal["sigmoid", "softmax"]
-LossName = Literal["binary_crossentropy", "categorical_crossentropy"]
+LossName = Literal["binary_crossentropy", "categorical_crossentropy", "dice_crossentropy"]
+#: what `medres.train(task=...)` and `medres train --task` may be
+TaskOption = Literal["classification", "segmentation"]
 Pool = Literal["max", "mean"]
 
 
 @dataclass(frozen=True)
 class Task(LabelTask):
-    """One classification task. `name`, `exclusive` and `single` are those of `LabelTask`.
+    """One task. `name`, `exclusive` and `single` are those of `LabelTask`.
 
     activation: from logits to probabilities, in the saved model.
     loss: of training; cells without a label have weight 0. See medres.training.losses.
@@ -38,6 +43,7 @@ class Task(LabelTask):
         computed, frozen and reported; otherwise the most probable class is the decision.
     reports_confusion: whether the report has the confusion matrix with accuracy, kappa and
         Hand and Till's AUC (`multiclass` in report.json).
+    is_dense: whether each pixel has a class, so that the labels are label maps.
     """
 
     activation: Activation
@@ -48,6 +54,7 @@ class Task(LabelTask):
     has_uncertain_labels: bool
     has_thresholds: bool
     reports_confusion: bool
+    is_dense: bool = False
 
     def outputs(self, n_classes: int) -> int:
         """The number of logits of a model with this number of class names.
@@ -135,6 +142,20 @@ TASKS: dict[str, Task] = {
             classes=(2, None),
             decided_by_threshold=False,
         ),
+        Task(
+            name=SEGMENTATION,
+            exclusive=True,
+            single=False,
+            activation="softmax",
+            loss="dice_crossentropy",
+            pool="mean",
+            min_classes=2,
+            max_classes=None,
+            has_uncertain_labels=False,
+            has_thresholds=False,
+            reports_confusion=False,
+            is_dense=True,
+        ),
     )
 }
 
@@ -146,6 +167,15 @@ def task_named(name: str) -> Task:
             f"task {name!r} is unknown: choose one of {', '.join(TASKS)}", code="unknown_task"
         )
     return TASKS[name]
+
+
+def is_dense(option: str) -> bool:
+    """Whether the task of a run (`TaskOption`) classifies pixels.
+
+    >>> is_dense("segmentation"), is_dense("classification")
+    (True, False)
+    """
+    return option in TASKS and TASKS[option].is_dense
 
 
 def default_task(n_classes: int) -> Task:

@@ -135,6 +135,46 @@ def tiny_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "work"
 
 
+def make_mask_cohort(folder: Path, patients: int = 18, seed: int = 0) -> None:
+    """One image a patient with a bright square (label 1) and a dark one (label 2), and its label
+    map; patient 1 has no mask, and the mask of patient 2 has another size.
+    """
+    from mask_writers import write_png
+
+    rng = np.random.default_rng(seed)
+    for number in range(patients):
+        pixels = rng.integers(1800, 2200, (SIDE, SIDE))
+        labels = np.zeros((SIDE, SIDE), np.uint8)
+        for label, value in ((1, 1500), (2, -1500)):
+            top, left = rng.integers(2, SIDE - 12, 2)
+            labels[top : top + 10, left : left + 10] = label
+            pixels[top : top + 10, left : left + 10] = 2000 + value
+        write_cr(folder / "images" / f"m{number:02d}.dcm", pixels, patient=f"M{number}", study="1")
+        if number != 1:
+            size = SIDE - 1 if number == 2 else SIDE
+            write_png(folder / "masks" / f"m{number:02d}.png", labels[:size])
+
+
+@pytest.fixture(scope="session")
+def mask_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ingested work folder of 18 images with two classes, `bright` and `dark`; two images have
+    no usable mask. Read only.
+    """
+    from data_pipelines import ingest
+
+    folder = tmp_path_factory.mktemp("masks")
+    make_mask_cohort(folder)
+    ingest(
+        folder / "images",
+        None,
+        folder / "work",
+        masks=folder / "masks",
+        mask_classes={"1": "bright", "2": "dark"},
+        seed=2,
+    )
+    return folder / "work"
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tiny_work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder: a narrow ResNet-10 trained for six epochs on the tiny cohort. Read only."""

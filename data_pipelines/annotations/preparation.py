@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from data_pipelines.annotations.label_map import LabelMap, Layers
 from data_pipelines.errors import AnnotationError
-from data_pipelines.preprocessing.resize import AxisResize, at_spacing, fit_within, stretch
+from data_pipelines.preprocessing.original_grid import volume_axes
+from data_pipelines.preprocessing.resize import AxisResize, fit_within, stretch
 from data_pipelines.preprocessing.spec import PreprocessSpec
-from data_pipelines.volumes.resampling import Affine, spacing_of, to_regular_grid
+from data_pipelines.volumes.resampling import Affine, to_regular_grid
 from data_pipelines.volumes.series import Group
 from data_pipelines.volumes.volume import grid_of
 
@@ -51,7 +52,7 @@ def prepare_label_map(
         flat = plane_axes(labels.shape[1:], aspect, spec)
         return resize_labels(labels[len(labels) // 2], flat)
     labels, affine = _regular(labels, label_map.affine, group, spec)
-    return resize_labels(labels, _volume_axes(labels.shape, affine, spec))
+    return resize_labels(labels, volume_axes(labels.shape, affine, spec))
 
 
 def resize_labels(labels: Layers, axes: Sequence[AxisResize]) -> Layers:
@@ -108,14 +109,6 @@ def plane_axes(sizes: Sequence[int], aspect: float, spec: PreprocessSpec) -> lis
     if spec.fit == "stretch":
         return stretch(sizes, output_sizes)
     return fit_within(sizes, (aspect, 1.0), output_sizes)
-
-
-def _volume_axes(sizes: Sequence[int], affine: Affine, spec: PreprocessSpec) -> list[AxisResize]:
-    if spec.spacing_mm is not None:
-        return at_spacing(sizes, spacing_of(affine), spec.prepared_shape, spec.spacing_mm)
-    if spec.fit == "stretch":
-        return stretch(sizes, spec.prepared_shape)
-    return fit_within(sizes, spacing_of(affine), spec.prepared_shape)
 
 
 def _regular(

@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,59 @@ FOLDER = "annotations"
 _READ_ERRORS = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 #: states from the one that says most against training
 _WORST_FIRST: tuple[MaskState, ...] = ("rejected", "not_annotated", "annotated")
+
+
+class SliceRef(NamedTuple):
+    """Where the label map of one image lies: a slice of a file below `annotations/`, with the
+    SHA-256 of the file. state: see LabelMap; without a label map, `file` is ''.
+    """
+
+    image: str
+    file: str
+    slice: int
+    sha256: str
+    state: MaskState
+
+
+def slice_refs(work: Path | str, images: Sequence[str]) -> tuple[list[SliceRef], tuple[str, ...]]:
+    """Where the label map of each image lies, and the classes of the cohort. Raises ManifestError
+    (no_annotations, unknown_sample, annotations_unreadable).
+    """
+    index, classes = _opened(Path(work))
+    by_image = index.set_index("image", drop=False)
+    if not set(images) <= set(by_image.index):
+        raise ManifestError(
+            f"{work}: the annotations do not know all images of the manifest: run medres ingest "
+            f"again, into a new folder.",
+            code="unknown_sample",
+        )
+    return _refs(by_image.loc[list(images)]), classes
+
+
+def stacked(folder: Path, refs: Sequence[SliceRef], classes: tuple[str, ...]) -> LabelMap:
+    """The label map of some slices, all annotated, in their order. folder: `annotations/`. Does not
+    load pandas. Raises ManifestError (annotations_changed, annotations_unreadable).
+    """
+    digests = {ref.file: ref.sha256 for ref in refs}
+    maps = {name: _file(str(folder / name), digest) for name, digest in digests.items()}
+    maps = {name: label_map.renamed(classes) for name, label_map in maps.items()}
+    images = tuple(ref.image for ref in refs)
+    first = maps[refs[0].file]
+    if len(maps) == 1 and images == first.images:
+        return first
+    most = max(len(label_map.layers) for label_map in maps.values())
+    layers = np.zeros((most, len(refs), *first.shape[1:]), np.uint8)
+    for n, ref in enumerate(refs):
+        layers[: len(maps[ref.file].layers), n] = maps[ref.file].layers[:, ref.slice]
+    while len(layers) > 1 and not layers[-1].any():
+        layers = layers[:-1]
+    flags = dict.fromkeys(flag for label_map in maps.values() for flag in label_map.flags)
+    return LabelMap(layers, classes, None, images, flags=tuple(flags))
+
+
+def worst_state(states: Sequence[MaskState]) -> MaskState:
+    """The state of a sample from those of its slices."""
+    return next(state for state in _WORST_FIRST if state in states)
 
 
 def read_label_map(work: Path | str, key: str | Sequence[str]) -> LabelMap:
@@ -65,12 +118,12 @@ def read_label_map(work: Path | str, key: str | Sequence[str]) -> LabelMap:
         raise ManifestError(
             f"{work}: the images of the sample have {len(sizes)} sizes.", code="unknown_sample"
         )
-    state = next(state for state in _WORST_FIRST if (rows["state"] == state).any())
+    state = worst_state(rows["state"].tolist())
     shape = (len(rows), int(sizes["rows"].iloc[0]), int(sizes["cols"].iloc[0]))
     images = tuple(rows["image"])
     if state != "annotated":
         return LabelMap.empty(shape, classes).changed(images=images, state=state)
-    return _stacked(work, rows, classes)
+    return stacked(work / FOLDER, _refs(rows), classes)
 
 
 def write_index(folder: Path, index: pd.DataFrame, classes: Sequence[str]) -> None:
@@ -118,24 +171,9 @@ def parse_label_map(data: bytes) -> LabelMap:
         ) from None
 
 
-def _stacked(work: Path, rows: pd.DataFrame, classes: tuple[str, ...]) -> LabelMap:
-    """The slices of the rows, in their order."""
-    files = list(dict.fromkeys(rows["file"]))
-    digests = dict(zip(rows["file"], rows["sha256"], strict=True))
-    maps = {
-        name: _file(str(work / FOLDER / name), digests[name]).renamed(classes) for name in files
-    }
-    if len(files) == 1 and rows["image"].tolist() == list(maps[files[0]].images):
-        return maps[files[0]]
-    most = max(len(label_map.layers) for label_map in maps.values())
-    _, height, width = maps[files[0]].shape
-    layers = np.zeros((most, len(rows), height, width), np.uint8)
-    for n, (name, number) in enumerate(zip(rows["file"], rows["slice"], strict=True)):
-        layers[: len(maps[name].layers), n] = maps[name].layers[:, number]
-    while len(layers) > 1 and not layers[-1].any():
-        layers = layers[:-1]
-    flags = dict.fromkeys(flag for label_map in maps.values() for flag in label_map.flags)
-    return LabelMap(layers, classes, None, tuple(rows["image"]), flags=tuple(flags))
+def _refs(rows: pd.DataFrame) -> list[SliceRef]:
+    columns = (rows[name].tolist() for name in SliceRef._fields)
+    return [SliceRef(*values) for values in zip(*columns, strict=True)]
 
 
 @functools.lru_cache(maxsize=4)

@@ -107,8 +107,8 @@ def _boxes(u: Tensor, spec: AugmentSpec) -> Tensor:
 
 
 #: A rule for each parameter. The random numbers of a parameter depend on its stream alone, so
-#: stream numbers must never change. A new parameter takes the next free number: 26. Numbers 21 to
-#: 23 are those of `mixup`.
+#: stream numbers must never change. A new parameter takes the next free number: 27. Numbers 21 to
+#: 23 are those of `mixup`, 26 is that of `joint`.
 RULES: dict[str, Rule] = {
     "rotation": _symmetric(0, "rotation"),
     "tilt": _symmetric(1, "tilt", lambda spec, dims: 2),

@@ -21,7 +21,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.plan import CachePlan, Shard, file_refs, format_left_out, plan_samples
+from data_pipelines.cache.masks import MaskSource
+from data_pipelines.cache.plan import (
+    CachePlan,
+    Shard,
+    file_refs,
+    format_left_out,
+    plan_samples,
+    with_masks,
+)
 from data_pipelines.cache.worker import FileRef, WorkItem, prepare_files
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.preprocessing.samples import SampleSlices
@@ -50,6 +58,7 @@ def build(
     folder: Path,
     index: dict[str, Any],
     *,
+    masks: MaskSource | None = None,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
     log: LogCallback | None = None,
@@ -58,8 +67,8 @@ def build(
     is resumed.
 
     progress: called with (done, total): of the headers, where positions of slices are needed, then
-    of the samples. index: what cache.json holds besides the shards. log: receives one line of text
-    at a time.
+    of the samples. masks: the label maps of the rows of `table`, to be stored too. index: what
+    cache.json holds besides the shards. log: receives one line of text at a time.
     Raises CacheError if a source file changed since ingest (code source_changed), and, before the
     first byte is written, if the disk is too full (code no_space).
     """
@@ -69,6 +78,7 @@ def build(
         if folder.exists():
             return
         plan = plan_samples(table, spec, workers, progress)
+        plan = plan if masks is None else with_masks(plan, masks)
         building.mkdir(exist_ok=True)
         shards = plan.shards()
         finished = [_finished_shard(building, shard) for shard in shards]
@@ -190,24 +200,27 @@ def _write_missing(
 
 
 def _with_progress(
-    samples: Iterator[np.ndarray],
+    samples: Iterator[tuple[np.ndarray, ...]],
     numbers: Sequence[int],
     total: int,
     progress: ProgressCallback | None,
-) -> Iterator[np.ndarray]:
-    for done, pixels in enumerate(samples, start=total - len(numbers) + 1):
+) -> Iterator[tuple[np.ndarray, ...]]:
+    for done, sample in enumerate(samples, start=total - len(numbers) + 1):
         if progress is not None:
             progress(done, total)
-        yield pixels
+        yield sample
 
 
-def _write_shard(building: Path, shard: Shard, samples: Iterator[np.ndarray]) -> ShardEntry:
+def _write_shard(
+    building: Path, shard: Shard, samples: Iterator[tuple[np.ndarray, ...]]
+) -> ShardEntry:
     tf = require_tensorflow()
     path = building / shard["file"]
     partial = path.with_suffix(".partial")
     with tf.io.TFRecordWriter(str(partial)) as writer:
         for row in range(shard["first"], shard["first"] + shard["records"]):
-            writer.write(np.int32(row).tobytes() + next(samples).tobytes())
+            arrays = (np.int32(row), *next(samples))
+            writer.write(b"".join(array.tobytes() for array in arrays))
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
@@ -233,8 +246,10 @@ def _finish(
         path.unlink(missing_ok=True)
 
 
-def _prepared(plan: CachePlan, numbers: Sequence[int], workers: int | None) -> Iterator[np.ndarray]:
-    """Prepared integers of the samples with these numbers, in their order."""
+def _prepared(
+    plan: CachePlan, numbers: Sequence[int], workers: int | None
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Prepared integers, and label maps, of the samples with these numbers, in their order."""
     items = _work_items(plan, numbers)
     seconds = active_limits().seconds
 
@@ -270,14 +285,15 @@ def _work_items(plan: CachePlan, numbers: Sequence[int]) -> list[WorkItem]:
             runs[-1].append(sample)
         else:
             runs.append([sample])
-    return [_work_item(run, files, plan.spec) for run in runs]
+    return [_work_item(run, files, plan) for run in runs]
 
 
-def _work_item(run: list[SampleSlices], files: list[FileRef], spec: PreprocessSpec) -> WorkItem:
+def _work_item(run: list[SampleSlices], files: list[FileRef], plan: CachePlan) -> WorkItem:
     rows = sorted({n for sample in run for n in sample.slice_indices})
     index = {row: n for n, row in enumerate(rows)}
     samples = [replace(s, slice_indices=tuple(index[n] for n in s.slice_indices)) for s in run]
-    return WorkItem(tuple(files[row] for row in rows), tuple(samples), spec)
+    masks = None if plan.masks is None else plan.masks.at(rows)
+    return WorkItem(tuple(files[row] for row in rows), tuple(samples), plan.spec, masks)
 
 
 def _mib(size: int) -> str:

@@ -11,6 +11,7 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
+from data_pipelines.cache.masks import MaskSource, annotated_samples
 from data_pipelines.cache.worker import FileRef, read_planes
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.ingestion.manifest import SPLITS
@@ -38,18 +39,25 @@ class Shard(TypedDict):
 @dataclass(frozen=True)
 class CachePlan:
     """Every sample of a cache before it is built. The slice indices of `samples` are row numbers of
-    `table`; the samples of a split follow one another.
+    `table`; the samples of a split follow one another. masks: the label maps of the rows of
+    `table`, where they are stored too.
     """
 
     table: pd.DataFrame
     spec: PreprocessSpec
     samples: list[SampleSlices]
     left_out: dict[str, int]
+    masks: MaskSource | None = None
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of one stored sample without its framing."""
+        return sample_bytes(self.spec, masks=self.masks is not None)
 
     @property
     def size(self) -> int:
         """Bytes of all shards."""
-        return len(self.samples) * (sample_bytes(self.spec) + FRAMING_BYTES)
+        return len(self.samples) * (self.record_bytes + FRAMING_BYTES)
 
     @property
     def images(self) -> pd.DataFrame:
@@ -79,7 +87,7 @@ class CachePlan:
     def shards(self) -> list[Shard]:
         """The shards, split by split."""
         splits, shards = self.images["split"], []
-        per_shard = max(1, SHARD_BYTES // sample_bytes(self.spec))
+        per_shard = max(1, SHARD_BYTES // self.record_bytes)
         for split in SPLITS:
             rows = np.flatnonzero(splits == split)
             for number, start in enumerate(range(0, len(rows), per_shard)):
@@ -93,9 +101,20 @@ class CachePlan:
         return shards
 
 
-def sample_bytes(spec: PreprocessSpec) -> int:
-    """Bytes of one stored sample without its framing: the row number, then the integers."""
-    return ROW_BYTES + int(np.prod(spec.prepared_shape)) * spec.dtype.itemsize
+def sample_bytes(spec: PreprocessSpec, *, masks: bool = False) -> int:
+    """Bytes of one stored sample without its framing: the row number, the integers, and the label
+    map.
+    """
+    pixels = int(np.prod(spec.prepared_shape)) * spec.dtype.itemsize
+    return ROW_BYTES + pixels + (int(np.prod(spec.mask_shape)) if masks else 0)
+
+
+def with_masks(plan: CachePlan, masks: MaskSource) -> CachePlan:
+    """The plan of the samples that have a usable label map, with their label maps. Raises
+    CacheError (no_annotated_sample).
+    """
+    samples, left_out = annotated_samples(plan.samples, masks, plan.spec)
+    return replace(plan, samples=samples, left_out=plan.left_out | left_out, masks=masks)
 
 
 def plan_samples(
@@ -162,6 +181,9 @@ def standards_of_rows(table: pd.DataFrame) -> list[Standard | None]:
 
 
 def format_left_out(left_out: dict[str, int]) -> str:
-    """The series that were left out, for people: "2 series MISSING, 1 series SINGLE"."""
-    parts = [f"{count} series {verdict}" for verdict, count in left_out.items()]
+    """What was left out, for people: "2 series MISSING, 1 series SINGLE, 3 samples rejected"."""
+    parts = [
+        f"{count} series {reason}" if reason.isupper() else f"{count} samples {reason}"
+        for reason, count in left_out.items()
+    ]
     return ", ".join(parts) or "nothing left out"

@@ -6,13 +6,14 @@
         images.parquet           image, split: the row number is the number that each sample carries
         slices.parquet           record, slice, image: where each slice of a stack or a volume comes
                                  from
-        train-00000.tfrecord ... per sample: int32 row number, then the integers, little endian
+        train-00000.tfrecord ... per sample: int32 row number, then the integers, little endian,
+                             then the uint8 label map in a cache with masks (<preset>-masks-<key>)
 
 The key is the SHA-256 of spec, code version and, for every image, its pseudonym, source hash, frame
-and split: a change of any of them leads to another folder, so outdated pixels are never read.
-Labels are not in the shards; they are joined by row number. A cache is built under another name and
-renamed when it is complete. Opening a cache checks every byte of each file that changed since it
-was last checked (see verified.py).
+and split (and of the label maps): a change of any of them leads to another folder, so outdated
+pixels are never read. Labels are not in the shards; they are joined by row number. A cache is built
+under another name and renamed when it is complete. Opening a cache checks every byte of each file
+that changed since it was last checked (see verified.py).
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.cache.builder import LogCallback, ShardEntry, build, load_checksummed
+from data_pipelines.cache.masks import MaskSource, mask_source
 from data_pipelines.cache.plan import sample_bytes
 from data_pipelines.cache.verified import NAME as VERIFIED
 from data_pipelines.cache.verified import VerifiedFiles
-from data_pipelines.errors import CacheError, SpecError
+from data_pipelines.errors import CacheError, ManifestError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
 from data_pipelines.ingestion.series_order import STANDARD_COLUMNS
 from data_pipelines.kinds import FORMATS_WITH_POSITION
@@ -49,7 +51,9 @@ class Cache:
 
     For a stack or a volume, `image` is the middle slice; it represents the sample. `slices`
     (columns record, slice, image) names all slices; record is the number of the sample.
-    `left_out`: verdict -> number of series that made no volume.
+    `left_out`: verdict -> number of series that made no volume; in a cache with masks also the
+    state of the label map -> number of samples. `mask_classes`: the names of the labels 1, 2, ...;
+    None in a cache without masks.
     """
 
     folder: Path
@@ -58,11 +62,17 @@ class Cache:
     slices: pd.DataFrame
     shards: dict[str, list[str]]
     left_out: dict[str, int]
+    mask_classes: tuple[str, ...] | None = None
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one stored sample: the row number, then the integers."""
-        return sample_bytes(self.spec)
+        """Bytes of one stored sample: the row number, the integers, and the label map."""
+        return sample_bytes(self.spec, masks=self.mask_classes is not None)
+
+    @property
+    def mask_shape(self) -> tuple[int, ...] | None:
+        """The shape of a stored label map; None in a cache without masks."""
+        return None if self.mask_classes is None else self.spec.mask_shape
 
     def files(self, split: str) -> list[str]:
         """Paths of the shards of one split, in order."""
@@ -73,30 +83,46 @@ def ensure_cache(
     work: Path | str,
     preset: str | dict | PreprocessSpec,
     *,
+    masks: bool = False,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
     log: LogCallback | None = None,
 ) -> Cache:
     """Open the cache of `preset` for WORK's manifest; build it first if there is none.
 
+    masks: a cache of its own, with the label map of each sample; samples that are not annotated, or
+    whose mask was rejected, are not in it, and are counted in `left_out`.
     progress: called with (done, total), see build; without it, a long build shows a progress bar on
     a terminal, and lines with the time left in a notebook or a log. log: receives lines of text:
     before the first byte is written how large the cache will be, and how many series make no
     volume. A build that was killed is resumed after its last complete shard; a second process waits
     for the first.
     Raises CacheError with code damaged (an existing cache was altered), source_changed (a source
-    file changed since ingest), no_space (the disk is too full), no_volume, or wrong_kind (the
-    manifest holds no image of the preset's kind).
+    file changed since ingest), no_space (the disk is too full), no_volume, wrong_kind (the
+    manifest holds no image of the preset's kind), or with masks no_annotated_sample and
+    overlapping_classes; ManifestError (no_annotations) if WORK was ingested without masks.
     """
     manifest, spec = Manifest.load(work), spec_from(preset)
     table = eligible_rows(manifest.table, spec)
-    key = _key(table, spec)
-    folder = Path(work) / "cache" / f"{spec.name}-{key[:12]}"
+    source = mask_source(work, table) if masks else None
+    key = _key(table, spec, source)
+    name = f"{spec.name}-masks" if masks else spec.name
+    folder = Path(work) / "cache" / f"{name}-{key[:12]}"
     with stage(Bars().task if progress is None else None, f"cache {spec.name}") as update:
         progress = progress or update
         if not folder.exists():
             index = {"schema": SCHEMA, "spec": spec.model_dump(), "key": key}
-            build(table, spec, folder, index, workers=workers, progress=progress, log=log)
+            index |= {} if source is None else {"mask_classes": list(source.classes)}
+            build(
+                table,
+                spec,
+                folder,
+                index,
+                masks=source,
+                workers=workers,
+                progress=progress,
+                log=log,
+            )
         return open_cache(folder, progress=progress)
 
 
@@ -147,7 +173,8 @@ def open_cache(folder: Path, *, progress: ProgressCallback | None = None) -> Cac
             {"record": np.arange(len(images)), "slice": 0, "image": images["image"]}
         )
     files = {name: [s["file"] for s in index.shards if s["split"] == name] for name in SPLITS}
-    return Cache(folder, index.spec, images, slices, files, index.left_out)
+    classes = None if index.mask_classes is None else tuple(index.mask_classes)
+    return Cache(folder, index.spec, images, slices, files, index.left_out, classes)
 
 
 def verify_caches(work: Path | str, *, stages: StageCallback | None = None) -> dict[str, list[str]]:
@@ -164,7 +191,7 @@ def verify_caches(work: Path | str, *, stages: StageCallback | None = None) -> d
     problems = {}
     for folder in sorted(path for path in (Path(work) / "cache").glob("*") if path.is_dir()):
         with stages(f"check {folder.name}") as progress:
-            problems[folder.name] = _problems(folder, manifest, progress)
+            problems[folder.name] = _problems(folder, Path(work), manifest, progress)
     return problems
 
 
@@ -174,7 +201,7 @@ def cached_specs(work: Path | str) -> list[PreprocessSpec]:
     """
     manifest = Manifest.load(work)
     indices = map(_read_index, sorted((Path(work) / "cache").glob("[!.]*")))
-    return [index.spec for index in indices if _is_current(index, manifest)]
+    return [index.spec for index in indices if _is_current(index, manifest, Path(work))]
 
 
 class _Index(NamedTuple):
@@ -185,14 +212,17 @@ class _Index(NamedTuple):
     shards: list[ShardEntry]
     tables: dict[str, str]
     left_out: dict[str, int]
+    mask_classes: list[str] | None
 
 
 def _read_index(folder: Path) -> _Index:
     """Raises CacheError (code damaged) if cache.json is missing, altered or of another schema."""
     try:
         index = load_checksummed((folder / "cache.json").read_bytes())
-        fields = (index[name] for name in ("key", "shards", "tables", "left_out"))
-        return _Index(spec_from(index["spec"]), *fields)
+        names = ("key", "shards", "tables", "left_out")
+        fields = {name: index[name] for name in names}
+        classes = index.get("mask_classes")
+        return _Index(spec=spec_from(index["spec"]), mask_classes=classes, **fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
         raise CacheError(
             f"the cache index of {folder.name} cannot be read ({type(error).__name__}): "
@@ -201,7 +231,9 @@ def _read_index(folder: Path) -> _Index:
         ) from None
 
 
-def _problems(folder: Path, manifest: Manifest, progress: ProgressCallback) -> list[str]:
+def _problems(
+    folder: Path, work: Path, manifest: Manifest, progress: ProgressCallback
+) -> list[str]:
     if folder.name.startswith(".building-"):
         return ["it was never finished: repeat the command that builds it, or delete the folder"]
     try:
@@ -215,8 +247,8 @@ def _problems(folder: Path, manifest: Manifest, progress: ProgressCallback) -> l
     stale = sorted(path.name for path in folder.iterdir() if path.name not in named)
     problems += [f"{name} of {folder.name} belongs to no index: delete it" for name in stale]
     try:
-        is_current = _is_current(index, manifest)
-    except CacheError as error:
+        is_current = _is_current(index, manifest, work)
+    except (CacheError, ManifestError) as error:
         return [*problems, f"{folder.name}: {error}"]
     if not is_current:
         problems.append(
@@ -225,9 +257,13 @@ def _problems(folder: Path, manifest: Manifest, progress: ProgressCallback) -> l
     return problems
 
 
-def _is_current(index: _Index, manifest: Manifest) -> bool:
-    """Raises CacheError (code wrong_kind) if the manifest has no image of this kind."""
-    return index.key == _key(eligible_rows(manifest.table, index.spec), index.spec)
+def _is_current(index: _Index, manifest: Manifest, work: Path) -> bool:
+    """Raises CacheError (code wrong_kind) if the manifest has no image of this kind, and
+    ManifestError if it has no masks any more.
+    """
+    table = eligible_rows(manifest.table, index.spec)
+    source = None if index.mask_classes is None else mask_source(work, table)
+    return index.key == _key(table, index.spec, source)
 
 
 def _has_digest(path: Path, digest: str) -> bool:
@@ -256,12 +292,14 @@ def _damage(
             progress(number, len(files))
 
 
-def _key(table: pd.DataFrame, spec: PreprocessSpec) -> str:
+def _key(table: pd.DataFrame, spec: PreprocessSpec, masks: MaskSource | None = None) -> str:
     columns = ["image", "file_sha256", "frame", "split"]
     if spec.image_kind.is_standardized:
         columns += STANDARD_COLUMNS
     rows = table[columns].to_csv(index=False)
-    return hashlib.sha256(f"{CODE_VERSION}\n{spec.sha256}\n{rows}".encode()).hexdigest()
+    text = f"{CODE_VERSION}\n{spec.sha256}\n{rows}"
+    text += "" if masks is None else f"\nmasks {masks.digest}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _how_to_rebuild(folder: Path) -> str:

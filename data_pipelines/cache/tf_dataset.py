@@ -5,7 +5,7 @@ epoch).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from data_pipelines.cache.plan import ROW_BYTES, sample_bytes
 from data_pipelines.cache.record_labels import labels_per_sample
 from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.errors import LabelError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
-from data_pipelines.labels.task import LABEL_TASKS, TaskName
+from data_pipelines.labels.task import BACKGROUND, LABEL_TASKS, SEGMENTATION, TaskName
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.backend import require_tensorflow
 
@@ -36,6 +37,8 @@ class Targets:
     binary, multilabel: both float32 (rows, findings). If a label is missing or uncertain, its
         weight and its value are 0.
     multiclass: labels int32 (rows,), weights float32 (rows,).
+    segmentation: the labels are the label maps of the cache; `labels` is 0, weights float32
+        (rows,), both of all rows. names: of the labels 0 (background), 1, 2, ...
     """
 
     task: TaskName
@@ -82,6 +85,21 @@ def join_targets(manifest: Manifest, cache: Cache) -> tuple[Manifest, Targets]:
     return manifest, targets_of(manifest, cache.images["image"])
 
 
+def join_masks(manifest: Manifest, cache: Cache) -> tuple[Manifest, Targets]:
+    """The manifest by the samples of a cache with masks (the row of a volume is that of its middle
+    slice), and their targets: the label maps of the cache, each sample with the weight 1.
+    """
+    table = manifest.table.set_index("image").loc[cache.images["image"]].reset_index()
+    rows, classes = len(cache.images), cache.mask_classes or ()
+    targets = Targets(
+        SEGMENTATION,
+        (BACKGROUND, *classes),
+        np.zeros(rows, np.int32),
+        np.ones(rows, np.float32),
+    )
+    return replace(manifest, table=table[list(manifest.table.columns)]), targets
+
+
 def datasets(
     work: Path | str,
     preset: str | dict | PreprocessSpec,
@@ -91,6 +109,7 @@ def datasets(
     epoch: int = 0,
     start: int = 0,
     sampling: Sampling = "shuffled",
+    masks: bool = False,
     context: tf.distribute.InputContext | None = None,
 ) -> tuple[tf.data.Dataset, tf.data.Dataset, tf.data.Dataset]:
     """Train, tune (validation) and test batches of ({"image", "key"}, label, weight). A missing
@@ -101,6 +120,8 @@ def datasets(
         augmentation.
     label, weight: see Targets. start: number of training batches to skip, to resume in the middle
         of an epoch.
+    masks: label is the label map of each image, int32 (batch, [slices,] rows, columns), of the
+        samples that have one; see `ensure_cache`.
     sampling: "shuffled" gives each training image once per epoch, "balanced" each class equally
         often (see `train_batches`).
     context: from tf.distribute. batch_size is then the global batch size. Each element of a dataset
@@ -109,8 +130,8 @@ def datasets(
     tune and test keep the cache's order and all their images.
     Raises SpecError (codes batch_size, start, batch_share, unbalanced), LabelError, CacheError.
     """
-    cache = ensure_cache(work, preset)
-    _, targets = join_targets(Manifest.load(work), cache)
+    cache = ensure_cache(work, preset, masks=masks)
+    _, targets = (join_masks if masks else join_targets)(Manifest.load(work), cache)
     train = train_batches(
         cache,
         targets,
@@ -289,15 +310,20 @@ def parsed(
     tf = require_tensorflow()
     spec = cache.spec
     dtype = tf.as_dtype(spec.dtype.name)
+    image_bytes = sample_bytes(spec) - ROW_BYTES
     labels, weights = tf.constant(targets.labels), tf.constant(targets.weights)
 
     def parse(records: Any, key: Any = key) -> tuple:
         row = _row(tf, records)
-        pixels = tf.io.decode_raw(tf.strings.substr(records, 4, cache.sample_bytes - 4), dtype)
+        pixels = tf.io.decode_raw(tf.strings.substr(records, ROW_BYTES, image_bytes), dtype)
         image = tf.cast(tf.reshape(pixels, [-1, *spec.shape]), tf.float32)
         image = image if spec.scale == 1 else image * spec.scale
         inputs = {"image": image, "key": tf.stack([tf.fill(tf.shape(row), key), row], axis=1)}
-        return inputs, tf.gather(labels, row), tf.gather(weights, row)
+        if cache.mask_shape is None:
+            return inputs, tf.gather(labels, row), tf.gather(weights, row)
+        rest = tf.strings.substr(records, ROW_BYTES + image_bytes, cache.sample_bytes)
+        mask = tf.reshape(tf.io.decode_raw(rest, tf.uint8), [-1, *cache.mask_shape])
+        return inputs, tf.cast(mask, tf.int32), tf.gather(weights, row)
 
     # AutoGraph would look for Python control flow to convert, which takes 0.4 s and finds nothing.
     unconverted = tf.autograph.experimental.do_not_convert(parse)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from pydicom.dataset import Dataset
 
+from data_pipelines.cache.masks import MaskSource, prepare_with_masks
 from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import CacheError
@@ -44,11 +45,14 @@ class FileRef(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Samples that one worker prepares together; their slice indices are indices into `files`."""
+    """Samples that one worker prepares together; their slice indices are indices into `files`.
+    masks: the label maps of the files, where they are stored too.
+    """
 
     files: tuple[FileRef, ...]
     samples: tuple[SampleSlices, ...]
     spec: PreprocessSpec
+    masks: MaskSource | None = None
 
 
 def read_planes(path: str) -> list[Plane]:
@@ -59,14 +63,18 @@ def read_planes(path: str) -> list[Plane]:
     return planes_of(parsed.dataset, header_of(parsed), 0)
 
 
-def prepare_files(item: WorkItem) -> list[np.ndarray]:
-    """Prepared integers (*spec.prepared_shape) of each sample of one work item; a file is parsed
-    once for all its frames. Runs in a worker.
+def prepare_files(item: WorkItem) -> list[tuple[np.ndarray, ...]]:
+    """Prepared integers (*spec.prepared_shape) of each sample of one work item, followed by its
+    label map if the item has masks; a file is parsed once for all its frames. Runs in a worker.
 
-    Raises CacheError (code source_changed) if a file is not the one that was ingested.
+    Raises CacheError (code source_changed) if a file is not the one that was ingested, and the
+    errors of `prepare_with_masks`.
     """
     planes = planes_of_files(item.files) if item.spec.layout == "volume" else []
-    return list(prepare_samples(item.samples, planes, image_reader(item.files), item.spec))
+    read = image_reader(item.files)
+    if item.masks is not None:
+        return list(prepare_with_masks(item.samples, planes, read, item.spec, item.masks))
+    return [(pixels,) for pixels in prepare_samples(item.samples, planes, read, item.spec)]
 
 
 def planes_of_files(files: Sequence[FileRef]) -> list[Plane]:

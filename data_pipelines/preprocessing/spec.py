@@ -173,6 +173,16 @@ class PreprocessSpec(BaseModel):
         return self.prepared_shape if has_channels else (*self.prepared_shape, 1)
 
     @property
+    def mask_shape(self) -> tuple[int, ...]:
+        """Shape of a prepared label map: (rows, columns), of a volume (slices, rows, columns).
+
+        >>> spec_from("ct25d-64").mask_shape, spec_from("rgb-32").mask_shape
+        ((64, 64), (32, 32))
+        """
+        plane = (self.rows, self.cols)
+        return (self.slices, *plane) if self.layout == "volume" else plane
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of all fields, in hex: part of the key of a cache. How volumes are resampled is
         part of it for volumes only.

@@ -18,8 +18,9 @@ from data_pipelines.pixels.standardization import (
     standardized,
     standards_of_groups,
 )
+from data_pipelines.preprocessing.original_grid import OriginalGrid, original_grid
 from data_pipelines.preprocessing.preparation import prepare
-from data_pipelines.preprocessing.samples import prepare_samples, samples_of
+from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples, samples_of
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.sources.acceptance import CONSTANT_SLICE, HeaderCheck, accepted_images
 from data_pipelines.volumes.plane import Plane
@@ -34,11 +35,12 @@ class Study:
 
     pixels: prepared integers (samples, *spec.prepared_shape). slices: for each sample, the (SOP
         instance UID, frame) of each of its slices, in order, so that a prediction can be drawn on
-        them; those of a stack are its neighbors.
+        them; those of a stack are its neighbors. grids: where each sample comes from.
     """
 
     pixels: np.ndarray
     slices: tuple[tuple[tuple[str, int], ...], ...] = field(repr=False)
+    grids: tuple[OriginalGrid, ...] = field(default=(), repr=False)
 
 
 def prepared_study(
@@ -61,6 +63,7 @@ def prepared_study(
     """
     single = spec.layout == "image" and not spec.image_kind.is_standardized
     pixels: list[np.ndarray] = []
+    grids: list[OriginalGrid] = []
     slices: list[tuple[Image, Plane]] = []
     origins: list[tuple[str, int]] = []
     reason, varied = "the study has no image", False
@@ -90,6 +93,7 @@ def prepared_study(
             origins.append((image.header.identifiers.sop_instance_uid, image.frame))
             if single:
                 pixels.append(prepare(image, spec))
+                grids.append(original_grid(SampleSlices((0,)), [plane], image, spec))
             else:
                 slices.append((image, plane))
     if origins and not varied:
@@ -97,7 +101,7 @@ def prepared_study(
     if not origins:
         raise Ineligible(f"no image that this model can read: {reason}", code="no_image")
     if single:
-        return Study(np.stack(pixels), tuple((origin,) for origin in origins))
+        return Study(np.stack(pixels), tuple((origin,) for origin in origins), tuple(grids))
     return _of_series(slices, origins, spec)
 
 
@@ -127,6 +131,7 @@ def _of_series(
     return Study(
         pixels,
         tuple(tuple(origins[indices[n]] for n in sample.slice_indices) for sample in samples),
+        tuple(original_grid(sample, planes, images[sample.middle], spec) for sample in samples),
     )
 
 

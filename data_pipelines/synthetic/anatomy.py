@@ -77,6 +77,41 @@ def radiograph(
     return np.clip(0.04 + density + rng.normal(0, 0.015, x.shape), 0.0, 1.0)
 
 
+def radiograph_labels(
+    anatomy: Anatomy, rng: np.random.Generator, rows: int, cols: int, nodule: Nodule | None = None
+) -> np.ndarray:
+    """The label map of `radiograph` with an equal `rng`, uint8 (rows, cols): 1 lung outside of the
+    heart, 2 nodule.
+    """
+    x, y = _grid(rows, cols, rng.uniform(-0.05, 0.05), rng.uniform(-0.05, 0.05))
+    labels = np.zeros((rows, cols), np.uint8)
+    for side in (-1, 1):
+        cx, cy, wx, wy = _lung(anatomy, side)
+        labels[((x - cx) / wx) ** 2 + ((y - cy) / wy) ** 2 < 1] = 1
+    labels[((x - 0.10) / anatomy.heart) ** 2 + ((y - 0.28) / 0.30) ** 2 < 1] = 0
+    if nodule is not None:
+        cx, cy, wx, wy = _lung(anatomy, nodule.side)
+        d2 = (x - cx - nodule.u * wx) ** 2 + (y - cy - nodule.v * wy) ** 2
+        labels[d2 < nodule.radius**2] = 2
+    return labels
+
+
+def ct_labels(anatomy: Anatomy, size: int, z: float, nodule: Nodule | None = None) -> np.ndarray:
+    """The label map of `ct_slice`, uint8 (size, size): 1 lung, 2 nodule."""
+    x, y = _grid(size, size, 0.0, 0.0)
+    labels = np.zeros((size, size), np.uint8)
+    width = anatomy.lung * (1.0 - 0.35 * z**2)
+    for side in (-1, 1):
+        labels[((x - side * 0.42) / width) ** 2 + (y / (1.35 * width)) ** 2 < 1] = 1
+    labels[((x - 0.1) / anatomy.heart) ** 2 + ((y + 0.1) / 0.2) ** 2 < max(0.0, 0.9 - z)] = 0
+    labels[(x / 0.1) ** 2 + ((y - 0.42) / 0.1) ** 2 < 1] = 0
+    if nodule is not None:
+        center = nodule.side * 0.42 + 0.5 * nodule.u * width
+        d2 = (x - center) ** 2 + y**2 + (0.5 * (z - nodule.v)) ** 2
+        labels[d2 < nodule.radius**2] = 2
+    return labels
+
+
 def ct_slice(
     anatomy: Anatomy, rng: np.random.Generator, size: int, z: float, nodule: Nodule | None = None
 ) -> np.ndarray:

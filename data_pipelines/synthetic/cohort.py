@@ -8,12 +8,14 @@ an exact duplicate and a text file.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
 import numpy as np
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
@@ -30,8 +32,17 @@ from pydicom.uid import (
 from data_pipelines.dicom.writer import derived_uid, new_dataset, save, set_pixels
 from data_pipelines.errors import InputError
 from data_pipelines.kinds import CT, RADIOGRAPH, KindName, image_kind
+from data_pipelines.labels.task import SEGMENTATION, has_label_maps
 from data_pipelines.runtime.atomic_files import csv_bytes, staged_folder
-from data_pipelines.synthetic.anatomy import Anatomy, Nodule, ct_slice, draw_anatomy, radiograph
+from data_pipelines.synthetic.anatomy import (
+    Anatomy,
+    Nodule,
+    ct_labels,
+    ct_slice,
+    draw_anatomy,
+    radiograph,
+    radiograph_labels,
+)
 
 MAKERS = ("medres phantom A", "medres phantom B")
 NOTICE = "Synthetic image drawn by medres. Not a patient."
@@ -54,6 +65,7 @@ _CT_SYNTAXES = (
 _VISITS, _VIEWS = 3, ("PA", "AP")
 _SLICES, _SLICE_STEP_MM = 10, 12.0
 _LUT_BITS = 10
+TASKS = ("classification", SEGMENTATION)
 
 
 class LabelRow(TypedDict):
@@ -85,11 +97,18 @@ class _Patient:
 
 
 def make_cohort(
-    folder: Path | str, patients: int = 60, seed: int = 0, *, only: KindName | None = None
+    folder: Path | str,
+    patients: int = 60,
+    seed: int = 0,
+    *,
+    only: KindName | None = None,
+    task: str = "classification",
 ) -> Path:
     """Write a synthetic cohort to `folder`, which must be new or empty, and return its path.
 
-    patients: 6 or more. only: the kind of image of every patient; None mixes both kinds.
+    patients: 6 or more. only: the kind of image of every patient; None mixes both kinds. task:
+    "segmentation" adds a label map of each image, `folder/masks/PATH.png` (1 lung, 2 nodule), and
+    changes nothing else.
 
     `folder/labels.csv` has the columns path, nodule (0 or 1), age (years), sex and site. Equal
     arguments give equal bytes; after a failure nothing is left. Raises InputError: output_exists
@@ -99,6 +118,8 @@ def make_cohort(
         raise InputError(
             f"patients={patients}: a cohort needs at least 6 patients.", code="too_few_patients"
         )
+    if task not in TASKS:
+        raise InputError(f"task={task!r}: choose one of {', '.join(TASKS)}.", code="unknown_task")
     folder = Path(folder)
     with staged_folder(folder, what="the synthetic cohort") as stage:
         rows: list[LabelRow] = []
@@ -106,7 +127,8 @@ def make_cohort(
             patient = _draw_patient(number, seed)
             mixed_kind = CT if number % 6 == 0 else RADIOGRAPH
             kind = mixed_kind if only is None else image_kind(only)
-            rows += (_write_ct if kind.has_series else _write_radiographs)(stage, patient)
+            write = _write_ct if kind.has_series else _write_radiographs
+            rows += write(stage, patient, masks=has_label_maps(task))
         rows += _write_odd_files(stage, rows, seed)
         (stage / "labels.csv").write_bytes(csv_bytes(rows, list(rows[0])))
         (stage / "SYNTHETIC.txt").write_text(
@@ -137,7 +159,13 @@ def _draw_patient(number: int, seed: int) -> _Patient:
     )
 
 
-def _write_radiographs(folder: Path, patient: _Patient) -> Iterator[LabelRow]:
+def _save_mask(folder: Path, path: str, labels: np.ndarray) -> None:
+    file = (folder / "masks" / path).with_suffix(".png")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(labels).save(file)
+
+
+def _write_radiographs(folder: Path, patient: _Patient, *, masks: bool) -> Iterator[LabelRow]:
     """Two views at each of three visits. The nodule is there from one visit on, and its contrast
     varies between images.
     """
@@ -148,11 +176,14 @@ def _write_radiographs(folder: Path, patient: _Patient) -> Iterator[LabelRow]:
             nodule = patient.nodule if visit >= onset else None
             if nodule is not None:
                 nodule = replace(nodule, contrast=nodule.contrast * rng.uniform(0.6, 1.0))
-            values = radiograph(patient.anatomy, rng, (160, 144)[patient.maker], 144, nodule)
+            size, drawn = ((160, 144)[patient.maker], 144), copy.deepcopy(rng)
+            values = radiograph(patient.anatomy, rng, *size, nodule)
             syntax = _XRAY_SYNTAXES[(patient.number + 2 * visit + view_index) % len(_XRAY_SYNTAXES)]
             dataset = _radiograph_dataset(patient, values, visit, view, syntax)
             path = f"{patient.id}/visit{visit + 1}_{view}.dcm"
             save(dataset, folder / path)
+            if masks:
+                _save_mask(folder, path, radiograph_labels(patient.anatomy, drawn, *size, nodule))
             yield _row(path, nodule is not None, patient)
 
 
@@ -199,7 +230,7 @@ def _store_with_lut(dataset: Dataset, values: np.ndarray) -> None:
     )
 
 
-def _write_ct(folder: Path, patient: _Patient) -> Iterator[LabelRow]:
+def _write_ct(folder: Path, patient: _Patient, *, masks: bool) -> Iterator[LabelRow]:
     """One series, whose file names and instance numbers do not follow the slice positions."""
     rng = np.random.default_rng([patient.seed, patient.number, 2])
     names = rng.permutation(_SLICES)
@@ -210,6 +241,8 @@ def _write_ct(folder: Path, patient: _Patient) -> Iterator[LabelRow]:
         path = f"{patient.id}/ct_{names[index]:03d}.dcm"
         save(dataset, folder / path)
         nodule = patient.nodule
+        if masks:
+            _save_mask(folder, path, ct_labels(patient.anatomy, 128, z, nodule))
         yield _row(
             path, nodule is not None and abs(z - nodule.v) / 2 < 0.8 * nodule.radius, patient
         )

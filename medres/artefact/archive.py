@@ -58,7 +58,8 @@ if TYPE_CHECKING:
 class Artefact:
     """A loaded model file.
 
-    model: float32 images in model units (batch, *spec.shape) -> probabilities (batch, outputs).
+    model: float32 images in model units (batch, *card.input_shape) -> probabilities (batch,
+        *card.output_shape).
     sha256: of the file. novelty, orientation_model: distributions of the features and of the
     thumbnails of the training images, None if the file does not hold them.
     golden_difference: greatest difference between the reference outputs of the file and those that
@@ -112,7 +113,7 @@ def save(
         model.save(plain_file)
         with zipfile.ZipFile(plain_file) as archive:
             members = {name: archive.read(name) for name in KERAS_MEMBERS}
-        members[GOLDEN] = golden_vectors.golden_member(model, card.preprocess)
+        members[GOLDEN] = golden_vectors.golden_member(model, card)
         gaussians = {NOVELTY: novelty, UPRIGHT: orientation_model}
         members |= {
             name: dump_gaussian(gaussian)

@@ -39,6 +39,7 @@ from medres.artefact.card_fields import (
     require_bounded,
     require_names,
 )
+from medres.artefact.masks import SegmentationFields
 from medres.artefact.training_domain import Domain
 from medres.artefact.validation import CARD, SCHEMA, parse_json
 from medres.errors import ArtefactError
@@ -127,6 +128,7 @@ class Card(BaseModel):
     windows: (center, width) in HU of the windows inside the graph, None for radiographs.
     domain: what the model was trained on. novelty_threshold: the largest distance from the training
         images, in feature space, at which an image is still accepted.
+    segmentation: of a segmenter, whose first name is the background; None for other tasks.
     intended_use: a fixed text of medres, followed by a quoted statement of the author, if any.
 
     A field that this version does not know is an error: it could state a condition of use.
@@ -150,12 +152,14 @@ class Card(BaseModel):
     novelty_threshold: Distance | None = None
     versions: Annotated[dict[Name, Name], Field(max_length=64)]
     intended_use: Annotated[Text, AfterValidator(intended_use_text)] = INTENDED_USE
+    segmentation: SegmentationFields | None = None
     members: dict[Name, Sha256] = {}
 
     @model_validator(mode="after")
     def _check_fields_agree(self) -> Card:
         require_names(self.names, self.task)
         self._check_kind()
+        self._check_segmentation()
         for key in ("scale", "offset", "n", "n_positive"):
             if len(self.calibration.get(key, self.names)) != len(self.names):
                 raise ValueError(f"calibration.{key} does not have one value per name")
@@ -177,6 +181,38 @@ class Card(BaseModel):
             raise ValueError(f"a model of {kind.name} images has no windows")
         if self.input_units not in (None, kind.units.name):
             raise ValueError(f"input_units are not those of {kind.name} images")
+
+    def _check_segmentation(self) -> None:
+        if task_named(self.task).is_dense != (self.segmentation is not None):
+            raise ValueError("segmentation is stated for segmenters, and for them alone")
+        if self.segmentation is None:
+            return
+        self.segmentation.check_names(self.names)
+        shape = self.preprocess.mask_shape
+        sides = self.segmentation.patch or shape
+        if len(sides) != len(shape) or any(
+            side > whole for side, whole in zip(sides, shape, strict=True)
+        ):
+            raise ValueError("segmentation.patch does not fit into the prepared images")
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Of a segmenter: the sizes of what the network sees, without channels."""
+        patch = None if self.segmentation is None else self.segmentation.patch
+        return self.preprocess.mask_shape if patch is None else tuple(patch)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of an input of the network, with its channels."""
+        shape = self.preprocess.shape
+        return shape if self.segmentation is None else (*self.sides, shape[-1])
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of an output of the network: one value per name, for each pixel of a
+        segmenter.
+        """
+        return (len(self.names),) if self.segmentation is None else (*self.sides, len(self.names))
 
     @property
     def color(self) -> ColorRule:

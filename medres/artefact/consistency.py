@@ -11,6 +11,7 @@ import numpy as np
 
 from medres.artefact.card import Card
 from medres.artefact.feature_distance import FeatureGaussian, feature_tensors
+from medres.artefact.golden_vectors import check_golden_labels, golden_shape
 from medres.artefact.orientation import SIDE
 from medres.artefact.validation import CARD, GOLDEN, NOVELTY, UPRIGHT
 from medres.errors import ArtefactError
@@ -46,6 +47,8 @@ def check_contents(contents: ArtefactContents) -> None:
     card = contents.card
     _check_inputs(contents.inputs, card)
     _check_outputs(contents.outputs, len(contents.inputs), card)
+    if card.segmentation is not None:
+        check_golden_labels(contents.members[GOLDEN], contents.outputs, card.segmentation)
     orientation_model = contents.orientation_model
     if orientation_model is not None and len(orientation_model.mean) != SIDE * SIDE:
         raise ArtefactError(
@@ -66,11 +69,11 @@ def check_graph(model: keras.Model, contents: ArtefactContents) -> None:
     """
     card = contents.card
     shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
-    expected = [(None, *card.preprocess.shape), (None, len(card.names))]
+    expected = [(None, *card.input_shape), (None, *card.output_shape)]
     if shapes != expected:
         raise ArtefactError(
             f"the graph maps {_shown(shapes[:-1])} to {_shown(shapes[-1:])}, but {CARD} states "
-            f"images of shape {card.preprocess.shape} and {len(card.names)} outputs",
+            f"images of shape {card.input_shape} and outputs of shape {card.output_shape}",
             code="golden_shape",
         )
     if contents.novelty is None:
@@ -88,7 +91,7 @@ def check_graph(model: keras.Model, contents: ArtefactContents) -> None:
 
 def _check_inputs(inputs: np.ndarray, card: Card) -> None:
     spec = card.preprocess
-    if (inputs.shape[1:], inputs.dtype) != (spec.prepared_shape, spec.dtype):
+    if (inputs.shape[1:], inputs.dtype) != (golden_shape(card), spec.dtype):
         raise ArtefactError(
             f"{CARD} states the preprocessing {spec.name}, which does not match the shape or "
             f"dtype of the inputs in {GOLDEN}: one of them was altered",
@@ -102,7 +105,7 @@ def _check_inputs(inputs: np.ndarray, card: Card) -> None:
 
 
 def _check_outputs(outputs: np.ndarray, count: int, card: Card) -> None:
-    if (outputs.shape, outputs.dtype) != ((count, len(card.names)), np.dtype("<f4")):
+    if (outputs.shape, outputs.dtype) != ((count, *card.output_shape), np.dtype("<f4")):
         raise ArtefactError(
             f"{CARD} names {len(card.names)} outputs; {GOLDEN} holds outputs of shape "
             f"{outputs.shape} and dtype {outputs.dtype} for {count} images",
@@ -110,7 +113,7 @@ def _check_outputs(outputs: np.ndarray, count: int, card: Card) -> None:
         )
     is_probability = bool(((outputs >= 0) & (outputs <= 1)).all())  # False for NaN
     if is_probability and task_named(card.task).exclusive:
-        is_probability = bool(np.abs(outputs.sum(axis=1) - 1).max() <= 1e-3)
+        is_probability = bool(np.abs(outputs.sum(axis=-1) - 1).max() <= 1e-3)
     if not is_probability:
         raise ArtefactError(
             f"the outputs in {GOLDEN} are not the probabilities of a {card.task} model",

@@ -9,6 +9,7 @@ distance to its mean, per feature (Lee et al. 2018, without classes).
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,6 +19,7 @@ from medres.artefact.validation import NOVELTY, read_arrays
 from medres.errors import ArtefactError
 
 MAX_COMPONENTS = 64
+_STAGE = re.compile(r"stage\d+")
 DEVIATIONS = 5.0  # robust standard deviations between the median and the threshold
 
 
@@ -47,7 +49,8 @@ class FeatureGaussian:
 def feature_tensors(model: Any) -> list[Any]:
     """Symbolic tensors (batch, features) before the head of a Keras model: the output of the layer
     `pooled`, for an ensemble those of `m1_pooled` and so on, else the input of the layer `logits`.
-    For a model with test-time augmentation, the features of the unchanged image.
+    For a segmenter, the mean of its coarsest map. For a model with test-time augmentation, the
+    features of the unchanged image.
     """
     import keras
 
@@ -61,7 +64,17 @@ def feature_tensors(model: Any) -> list[Any]:
         for layer in model.layers
         if layer.name == "pooled" or layer.name.endswith("_pooled")
     ]
-    return pooled or [model.get_layer("logits").input]
+    features = pooled or [model.get_layer("logits").input]
+    return features if len(features[0].shape) == 2 else [_bottleneck(model)]
+
+
+def _bottleneck(model: Any) -> Any:
+    """The mean over all positions of the coarsest map of a segmenter's backbone."""
+    import keras
+
+    stages = [layer for layer in model.layers if _STAGE.fullmatch(layer.name)]
+    x = max(stages, key=lambda layer: int(layer.name.removeprefix("stage"))).output
+    return keras.ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)))
 
 
 def fit_novelty(features: np.ndarray) -> FeatureGaussian:

@@ -19,6 +19,8 @@ from data_pipelines.kinds import image_kind
 from data_pipelines.preprocessing.preparation import to_model_units
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.backend import require_tensorflow
+from medres.artefact.card import Card
+from medres.artefact.masks import SegmentationFields, postprocessed
 from medres.artefact.validation import GOLDEN, read_arrays
 from medres.errors import ArtefactError
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-5  # of a probability, on another type of processor; the same one differs by < 1e-6
 TIMEOUT_S = 600.0
 MAX_BYTES = 4 << 20
+MAX_OUTPUT_BYTES = 16 << 20  # of two reference outputs; above it there is one
 
 # What a user with Keras and without medres does. Run with -I: no PYTHONPATH, no user packages.
 # The limit of memory, argument 4 if given, counts from the moment at which TensorFlow is ready.
@@ -61,19 +64,50 @@ def golden_inputs(spec: PreprocessSpec) -> np.ndarray:
     return np.rint(low + unit * (high - low)).astype(spec.dtype)
 
 
-def golden_member(model: keras.Model, spec: PreprocessSpec) -> bytes:
-    """The bytes of golden.npz: `inputs` (prepared integers) and `outputs` (probabilities of this
-    model).
+def golden_shape(card: Card) -> tuple[int, ...]:
+    """The shape of one reference input: of a prepared image, or of a patch of it."""
+    sides, shape = card.sides, card.preprocess.prepared_shape
+    return shape if card.segmentation is None else (*sides, *shape[len(sides) :])
+
+
+def golden_member(model: keras.Model, card: Card) -> bytes:
+    """The bytes of golden.npz: `inputs` (prepared integers), `outputs` (probabilities of this
+    model), and of a segmenter `labels`, uint8 (n, *card.sides), after the post-processing.
     """
-    buffer, inputs = io.BytesIO(), golden_inputs(spec)
-    np.savez(buffer, inputs=inputs, outputs=outputs_of(model, inputs, spec))
+    spec, buffer = card.preprocess, io.BytesIO()
+    inputs = golden_inputs(spec)[(slice(None), *map(slice, golden_shape(card)))]
+    outputs = outputs_of(model, inputs, spec)
+    if outputs.nbytes > MAX_OUTPUT_BYTES:
+        inputs, outputs = inputs[-1:], outputs[-1:]
+    arrays = {"inputs": inputs, "outputs": outputs}
+    if card.segmentation is not None:
+        arrays["labels"] = _labels(outputs, card.segmentation)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def check_golden_labels(member: bytes, outputs: np.ndarray, fields: SegmentationFields) -> None:
+    """Raise ArtefactError (golden_shape) unless the label maps of golden.npz are those that the
+    post-processing makes of its outputs.
+    """
+    labels = read_arrays(member, GOLDEN).get("labels")
+    if labels is None or not np.array_equal(labels, _labels(outputs, fields)):
+        raise ArtefactError(
+            f"the label maps in {GOLDEN} are not those of its outputs after the post-processing "
+            f"on the card",
+            code="golden_shape",
+        )
+
+
+def _labels(outputs: np.ndarray, fields: SegmentationFields) -> np.ndarray:
+    labels = outputs.argmax(axis=-1).astype(np.uint8)
+    return np.stack([postprocessed(one, fields.postprocess) for one in labels])
 
 
 def read_golden(member: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and outputs of golden.npz. Raises ArtefactError (malformed_arrays, golden_shape)."""
     arrays = read_arrays(member, GOLDEN)
-    if {*arrays} != {"inputs", "outputs"} or arrays["inputs"].ndim == 0:
+    if {*arrays} - {"labels"} != {"inputs", "outputs"} or arrays["inputs"].ndim == 0:
         raise ArtefactError(f"{GOLDEN} does not hold inputs and outputs", code="golden_shape")
     return arrays["inputs"], arrays["outputs"]
 

@@ -57,7 +57,7 @@ def run(out: Path, *, seed: int = 0, progress: ProgressReporter | None = None) -
     report = evaluate(score(trained_run.artefact, out / "work"))
     report.save(out / "report")
     reporter.line("5/5 predict one test study from its DICOM files")
-    example = _example(manifest)
+    example = example_files(manifest)
     prediction = load(trained_run.artefact).predict(example)
     finding = next(iter(report.numbers["findings"].values()))
     result = {
@@ -70,7 +70,7 @@ def run(out: Path, *, seed: int = 0, progress: ProgressReporter | None = None) -
     return result
 
 
-def _example(manifest: Manifest) -> list[Path]:
+def example_files(manifest: Manifest) -> list[Path]:
     """The files of the first test study that is a radiograph."""
     table = manifest.table
     rows = table[(table["split"] == "test") & (table["kind"] == RADIOGRAPH.name)]

@@ -21,7 +21,14 @@ from medres.cli.box_commands import (
     parse_box_thresholds,
 )
 from medres.cli.console import Json, report
-from medres.cli.evaluate_modes import BOXES, MASKS, READERS, SCORES, check_options
+from medres.cli.evaluate_modes import (
+    BOXES,
+    MASKS,
+    READERS,
+    SCORES,
+    SEGMENTER,
+    check_options,
+)
 from medres.cli.mask_commands import (
     Classes,
     ConventionName,
@@ -33,6 +40,8 @@ from medres.cli.mask_commands import (
     Spacing,
     Tolerance,
     evaluate_mask_folders,
+    evaluate_segmenter_on,
+    is_segmenter,
     parse_spacing,
 )
 from medres.cli.reader_commands import (
@@ -221,7 +230,8 @@ def evaluate(
     with a model) by what several readers say about the same cases.
 
     Or give --masks FOLDER and --reference FOLDER: segmentations against reference masks. Or --boxes
-    FILE and --reference FILE: detections, as COCO results and annotations.
+    FILE and --reference FILE: detections, as COCO results and annotations. A model that was trained
+    with --task segmentation is evaluated on the masks of WORK.
     """
     if boxes is not None:
         check_options(context, BOXES)
@@ -260,6 +270,23 @@ def evaluate(
             convention=convention,
             hit_iou=hit_iou,
             images=images,
+            design=design,
+            level=level,
+            title=title,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
+    if model is not None and work is not None and is_segmenter(model):
+        check_options(context, SEGMENTER)
+        evaluate_segmenter_on(
+            model,
+            work,
+            split or "test",
+            out,
+            tolerance_mm=tolerance_mm,
+            convention=convention,
+            hit_iou=hit_iou,
             design=design,
             level=level,
             title=title,

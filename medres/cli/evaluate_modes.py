@@ -48,6 +48,12 @@ BOXES = Mode(
         {"reference", "patients", "images", "subgroup", "compare", "tune", "threshold", "unit"}
     ),
 )
+SEGMENTER = Mode(
+    "a segmentation model",
+    "MODEL and WORK",
+    frozenset(),
+    frozenset({"model", "work", "split", "tolerance_mm", "convention", "hit_iou", "design"}),
+)
 SCORES = Mode("scores or a model", "--scores, or MODEL and WORK", frozenset())
 MODES = (READERS, MASKS, BOXES)
 SHARED_BY_FOLDERS = (MASKS.takes & BOXES.takes) - {"subgroup", "compare"}

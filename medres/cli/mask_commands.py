@@ -101,6 +101,46 @@ def evaluate_mask_folders(
     check_target(out, overwrite=overwrite)
     with Bars().task("evaluate") as update:
         found = evaluate_masks(masks, reference, progress=update, **options)
+    _print_masks_report(found, out, overwrite=overwrite, as_json=as_json)
+
+
+def is_segmenter(model: Path) -> bool:
+    """Whether a model file is one, without TensorFlow. A file that cannot be read is none: opening
+    it says why.
+    """
+    from medres.artefact.archive import read_contents
+    from medres.errors import ArtefactError
+
+    try:
+        return read_contents(model).card.segmentation is not None
+    except (ArtefactError, OSError):
+        return False
+
+
+def evaluate_segmenter_on(
+    model: Path,
+    work: Path,
+    split: str,
+    out: Path,
+    *,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write the report of a segmenter on a split of its work folder."""
+    from medres.evaluate.reporting.save import check_target
+    from medres.inference.masks.scoring import evaluate_segmenter
+    from medres.progress import Bars
+
+    check_target(out, overwrite=overwrite)
+    given = {name: value for name, value in options.items() if value is not None}
+    found = evaluate_segmenter(model, work, split, progress=Bars(), **given)
+    _print_masks_report(found, out, overwrite=overwrite, as_json=as_json)
+
+
+def _print_masks_report(
+    found: SegmentationReport, out: Path, *, overwrite: bool, as_json: bool
+) -> None:
     found.save(out, overwrite=overwrite)
     findings = found.numbers["findings"]
     result = {

@@ -99,6 +99,11 @@ def predict(
     }
     opened = load(model, engine=engine)  # type: ignore[arg-type]
     with opened as predictor, limited(**parse_limits(limit or [])):
+        if predictor.card.segmentation is not None and saliency is not None:
+            raise typer.BadParameter("--saliency is for classifiers: a segmenter gives masks")
+        if out is not None and predictor.card.segmentation is not None:
+            _masks_into(predictor, path, out, as_json, allowed)
+            return
         if out is not None:
             _predict_into(predictor, path, out, as_json, allowed)
             return
@@ -121,6 +126,23 @@ def _predict_into(
         f"quarantined"
     )
     report(summary, as_json, [counts + (f" ({reasons})" if reasons else ""), f"tables: {out}"])
+
+
+def _masks_into(
+    predictor: Predictor, paths: list[Path], out: Path, as_json: bool, allowed: dict[str, bool]
+) -> None:
+    from medres.inference.masks.files import SUMMARY, write_masks
+    from medres.progress import Bars
+
+    predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
+    summary = write_masks(predictions, predictor.card, out)
+    lines = [prediction_line(study, predictor.card) for study in summary["studies"]]
+    reasons = ", ".join(f"{code} {count}" for code, count in summary["refused"].items())
+    lines.append(
+        f"{summary['given']} studies: {summary['answered']} with masks"
+        + (f", refused: {reasons}" if reasons else "")
+    )
+    report(summary, as_json, [*lines, f"masks: {out / SUMMARY}"])
 
 
 def _predicted(
@@ -229,6 +251,22 @@ def prediction_line(one: dict[str, Any], card: Card) -> str:
     """A prediction, in its JSON form, as one line of text."""
     if one["refused"] is not None:
         return f"{one['path']}: refused: {one['refused']}"
+    if "masks" in one:
+        return f"{one['path']}: {'; '.join(map(_mask_text, one['masks']))}"
     from medres.inference.decisions import describe
 
     return f"{one['path']}: {describe(one['probabilities'], card)}"
+
+
+def _mask_text(mask: dict[str, Any]) -> str:
+    """A label map in its JSON form: "tumor 12.3 ml (9.8 to 14.8)", or pixels without a spacing."""
+    parts = []
+    for name, voxels in mask["voxels"].items():
+        size = mask["volumes"].get(name, {})
+        if "ml" not in size:
+            amount = f"{size['mm2']:.1f} mm2" if "mm2" in size else f"{voxels} pixels"
+            parts.append(f"{name} {amount}")
+            continue
+        interval = f" ({size['ml_low']:.2f} to {size['ml_high']:.2f})" if "ml_low" in size else ""
+        parts.append(f"{name} {size['ml']:.2f} ml{interval}")
+    return ", ".join(parts)

@@ -30,6 +30,27 @@ def train(
             help="resnet18 (default), resnet34, densenet121, ..., or a .keras file with a backbone."
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="classification (default), or segmentation of a work folder ingested with --masks."
+        ),
+    ] = None,
+    decoder: Annotated[
+        str | None, typer.Option(help="Segmentation: unet (default), fpn, or in 2D deeplabv3+.")
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="Segmentation: dice_crossentropy (default), tversky or focal."),
+    ] = None,
+    patch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            help="Segmentation: what the network sees at a time, such as 48,96,96 or 256,256. "
+            "Default: whole images.",
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -110,7 +131,9 @@ def train(
     ] = None,
     monitor: Annotated[
         str | None,
-        typer.Option(help="Which epoch is saved: by loss (default) or auc on the tuning split."),
+        typer.Option(
+            help="Which epoch is saved: by loss (default), auc or dice on the tuning split."
+        ),
     ] = None,
     time_budget: Annotated[
         str | None,
@@ -141,8 +164,9 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier and write model.keras into the run folder. The epoch with the best tuning
-    (validation) loss is kept. Repeat the command to resume an interrupted run; a higher --epochs
+    """Train a classifier, or a segmenter, and write model.keras into the run folder. The epoch with
+    the best tuning (validation) loss is kept. Repeat the command to resume an interrupted run; a
+    higher --epochs
     continues a finished one.
     """
     require_tensorflow()
@@ -150,6 +174,10 @@ def train(
 
     named: dict[str, Any] = {
         "model": model,
+        "task": task,
+        "decoder": decoder,
+        "loss": loss,
+        "patch": None if patch is None else _sizes(patch),
         "preset": preset,
         "recipe": recipe,
         "epochs": epochs,
@@ -340,6 +368,9 @@ def demo(
             "without TensorFlow.",
         ),
     ] = False,
+    task: Annotated[
+        str, typer.Option(help="classification, or segmentation of lungs and nodules.")
+    ] = "classification",
     as_json: Json = False,
 ) -> None:
     """Run all steps on a synthetic DICOM cohort: ingest, cache, train, evaluate, predict. It takes
@@ -354,6 +385,13 @@ def demo(
         report(result, as_json, [*lines, f"report: {result['report']}"])
         return
     require_tensorflow()
+    from medres.tasks import is_dense
+
+    if is_dense(task):
+        _segmentation_demo(out, seed, as_json)
+        return
+    if task != "classification":
+        raise typer.BadParameter("--task takes classification or segmentation")
     from medres.artefact.archive import read_contents
     from medres.cli.demo import run
     from medres.progress import Bars
@@ -369,6 +407,32 @@ def demo(
         f"report: {result['report']}",
     ]
     report(result, as_json, lines)
+
+
+def _segmentation_demo(out: Path, seed: int, as_json: bool) -> None:
+    from medres.artefact.archive import read_contents
+    from medres.cli.mask_commands import class_lines
+    from medres.cli.segmentation_demo import run_segmentation
+    from medres.progress import Bars
+
+    result, found = run_segmentation(out, seed=seed, progress=Bars())
+    example = prediction_line(result["example"], read_contents(result["model"]).card)
+    lines = [
+        *class_lines(found),
+        f"one test study from its DICOM files: {example}",
+        f"model:  {result['model']}",
+        f"report: {result['report']}",
+    ]
+    report(result, as_json, lines)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"--patch takes whole numbers such as 48,96,96, received {text!r}"
+        ) from None
 
 
 def _window(text: str) -> str | list[float]:

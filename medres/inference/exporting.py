@@ -65,6 +65,18 @@ class Exported:
     folder: Path
 
 
+def require_whole_images(card: Card) -> None:
+    """Raise ExportError (patch_model) for a segmenter that sees patches: what moves it over an
+    image is not part of its graph.
+    """
+    if card.input_shape != tuple(card.preprocess.shape):
+        raise ExportError(
+            f"the model sees patches of {card.sides}, and what moves them over an image is not in "
+            f"its graph: use it with medres.load, or train without --patch",
+            code="patch_model",
+        )
+
+
 def export(
     artefact: Artefact, format: Format, out: Path | str, *, optimise: bool = False
 ) -> Exported:
@@ -78,10 +90,11 @@ def export(
 
     On 16 check images (see `check_inputs`) and all golden vectors the probabilities may differ by
     at most 1e-5, distances by a thousandth, and all decisions must be equal. Raises ExportError
-    (unknown_format, package_missing, export_shape, export_differs, decision_differs) and leaves
-    nothing behind; InputError (output_exists) if `out` exists.
+    (unknown_format, package_missing, patch_model, export_shape, export_differs, decision_differs)
+    and leaves nothing behind; InputError (output_exists) if `out` exists.
     """
     check_format(format, writing=True)
+    require_whole_images(artefact.card)
     out = Path(out)
     named = out if out.suffix == _SUFFIX.get(format) else None
     folder = out if named is None else out.with_suffix(".serving")

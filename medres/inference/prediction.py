@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from medres.errors import RefusedInput
+from medres.inference.masks.study_mask import StudyMask
 
 if TYPE_CHECKING:
     from medres.inference.study_saliency import Saliency
@@ -41,6 +42,9 @@ class Prediction:
     model_sha256: str, 64 hexadecimal digits, of the model file.
     thresholds: dict, finding -> float 0..1, the operating point `default` of the decisions; {} for
         exclusive classes.
+    masks: of a segmenter, tuple of `StudyMask`, the label maps on the grid of the images: one for a
+        volume or a series of slices, else one for each image; () for a refusal and for a
+        classifier. A segmenter has no probabilities and no decisions.
     """
 
     probabilities: dict[str, float]
@@ -59,7 +63,13 @@ class Prediction:
     sop_instance_uids: tuple[str, ...] = field(default=(), repr=False)
     model_sha256: str = ""
     thresholds: dict[str, float] = field(default_factory=dict)
+    masks: tuple[StudyMask, ...] = field(default=(), repr=False, compare=False)
     _explain: Callable[[str, str], Saliency] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def mask(self) -> StudyMask | None:
+        """The label map, if there is exactly one."""
+        return self.masks[0] if len(self.masks) == 1 else None
 
     @property
     def abstained(self) -> list[str]:
@@ -88,6 +98,7 @@ class Prediction:
             "n_images": self.n_images,
             "novelty": self.novelty,
             "model_sha256": self.model_sha256,
+            **({"masks": [mask.as_dict() for mask in self.masks]} if self.masks else {}),
         }
 
     def saliency(self, finding: str | None = None, *, method: str = "gradcam") -> Saliency:

@@ -13,6 +13,7 @@ import numpy as np
 from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.errors import CodedError, DicomError
 from data_pipelines.preprocessing.preparation import to_model_units
+from data_pipelines.preprocessing.study import Study
 from data_pipelines.runtime.backend import require_tensorflow
 from medres.artefact.archive import Artefact
 from medres.artefact.card import Card
@@ -27,6 +28,7 @@ from medres.inference.decisions import (
     prediction_sets,
 )
 from medres.inference.decoder import Decoder
+from medres.inference.masks.predicting import segmented
 from medres.inference.prediction import Prediction
 from medres.inference.request_files import files_below, files_of, paths_of
 from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
@@ -189,7 +191,7 @@ class Predictor:
     ) -> Prediction:
         """The prediction for a study that was read."""
         prediction = self.decide_reading(reading, path)
-        if prediction.refused is not None:
+        if prediction.refused is not None or self.card.segmentation is not None:
             return prediction
         explain = functools.partial(self._explain, tuple(files), rules, reading.sha256)
         return replace(prediction, _explain=explain)
@@ -212,13 +214,29 @@ class Predictor:
             error = reading.error or RefusedInput("the study was not read")
             prediction = self._refusal(error)
         else:
-            prediction = replace(self.decide(reading.study.pixels), slices=reading.study.slices)
+            prediction = replace(self.decide_study(reading.study), slices=reading.study.slices)
         return replace(
             prediction,
             path=path,
             study_uid=reading.study_uid,
             series_uids=reading.series_uids,
             sop_instance_uids=reading.sop_instance_uids,
+        )
+
+    def decide_study(self, study: Study) -> Prediction:
+        """The prediction for the samples of one study; of a segmenter with its label maps."""
+        if self.card.segmentation is None:
+            return self.decide(study.pixels)
+        rotated = self._count_rotated(to_model_units(study.pixels, self.card.preprocess))
+        if rotated:
+            return self._refuse_rotated(rotated, len(study.pixels))
+        units = functools.partial(to_model_units, spec=self.card.preprocess)
+        answer, count = segmented(study, units, self.card, self.scored), len(study.pixels)
+        if answer.error is not None:
+            return self._refusal(answer.error, n_images=count, novelty=answer.novelty)
+        sha256 = self.artefact.sha256
+        return Prediction(
+            {}, {}, masks=answer.masks, n_images=count, novelty=answer.novelty, model_sha256=sha256
         )
 
     def decide(self, images: np.ndarray) -> Prediction:
@@ -230,13 +248,7 @@ class Predictor:
         inputs = to_model_units(images, card.preprocess)
         rotated = self._count_rotated(inputs)
         if rotated:
-            error = RefusedInput(
-                "the image appears rotated or flipped"
-                if count == 1
-                else f"{rotated} of {count} images appear rotated or flipped",
-                code="rotated",
-            )
-            return self._refusal(error, n_images=count)
+            return self._refuse_rotated(rotated, count)
         scores, novelty = self.scored(inputs)
         if not np.isfinite(scores).all():
             error = RefusedInput("the model gives no number for this image", code="not_finite")
@@ -263,6 +275,15 @@ class Predictor:
             model_sha256=self.artefact.sha256,
             thresholds=self._thresholds,
         )
+
+    def _refuse_rotated(self, rotated: int, count: int) -> Prediction:
+        error = RefusedInput(
+            "the image appears rotated or flipped"
+            if count == 1
+            else f"{rotated} of {count} images appear rotated or flipped",
+            code="rotated",
+        )
+        return self._refusal(error, n_images=count)
 
     def _refusal(
         self, error: CodedError, *, n_images: int = 0, novelty: float | None = None

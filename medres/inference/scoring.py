@@ -44,8 +44,8 @@ def score_split(
     the provenance.
     check: called before anything is scored, with the same rows and equal scores. What it raises
         ends the call, and no access to the test split is logged.
-    Raises SpecError (unknown_split, empty_split); ArtefactError (other_labels) if the labels of the
-    work folder are not those of the model.
+    Raises SpecError (unknown_split, empty_split); ArtefactError (segmenter; other_labels) if the
+    labels of the work folder are not those of the model.
     """
     if split not in SPLITS:
         raise SpecError(
@@ -56,6 +56,12 @@ def score_split(
         load_artefact(model),
         progress or ProgressReporter(),
     )
+    if artefact.card.segmentation is not None:
+        raise ArtefactError(
+            "the model is a segmenter and has no scores: use medres evaluate MODEL WORK, or "
+            "medres.inference.masks.scoring.evaluate_segmenter",
+            code="segmenter",
+        )
     with reporter.task("cache") as update:
         cache = ensure_cache(work, artefact.card.preprocess, progress=update)
     manifest, targets = join_targets(manifest, cache)

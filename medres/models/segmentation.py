@@ -33,6 +33,7 @@ def segmenter(
     *,
     decoder: str = "unet",
     windows: Sequence[str | tuple[float, float]] | None = None,
+    scaling: str | None = None,
     deep_supervision: bool = False,
     **backbone_options: Any,
 ) -> keras.Model:
@@ -41,7 +42,8 @@ def segmenter(
     Input `image`: float32 (batch, *input_shape) in model units (HU, or display values 0 to 1).
     Output: float32 logits (batch, [D,] H, W, classes) at the size of the input.
 
-    variant, windows, backbone_options: as for `medres.classifier`, so any backbone of the package.
+    variant, windows, scaling, backbone_options: as for `medres.classifier`, so any backbone of the
+        package.
     input_shape: (H, W, C) or (D, H, W, C). An image whose sides are no multiples of the network's
         stride is padded with mid-gray on both sides in the graph, and the logits are cropped. A
         side of None is not padded: it takes multiples of the stride.
@@ -66,7 +68,7 @@ def segmenter(
     spec = _spec(variant, row, backbone_options)
     image = keras.Input(shape, name="image", dtype="float32")
     borders = [_borders(size, spec.total_stride) for size in shape[:-1]]
-    x = _bordered("ZeroPadding", borders, "pad")(scaled(image, windows))
+    x = _bordered("ZeroPadding", borders, "pad")(scaled(image, windows, scaling))
     net = LayerFactory(spec, len(borders), PREFIX)
     decoded = row.build(net, backbone_levels(spec, x, PREFIX))
     levels = [decoded.level, *(decoded.coarser[:MAX_SUPERVISED] if deep_supervision else [])]

@@ -64,7 +64,7 @@ def write_serving_file(
 
 def output_facts(artefact: Artefact) -> dict[str, Any]:
     """Output -> its shape, and where it refuses images the limit above which it does."""
-    outputs: dict[str, Any] = {PROBABILITY: {"shape": [None, len(artefact.card.names)]}}
+    outputs: dict[str, Any] = {PROBABILITY: {"shape": [None, *artefact.card.output_shape]}}
     if artefact.novelty is not None:
         limit = artefact.card.novelty_threshold
         outputs[NOVELTY] = {"shape": [None], "refused_above": limit}

@@ -13,8 +13,15 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from data_pipelines.cache.plan import format_left_out
 from data_pipelines.cache.store import Cache, ensure_cache
-from data_pipelines.cache.tf_dataset import Targets, eval_batches, join_targets, rows_of
+from data_pipelines.cache.tf_dataset import (
+    Targets,
+    eval_batches,
+    join_masks,
+    join_targets,
+    rows_of,
+)
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.splits.stratified import allocate, connected_groups, group_strata, row_strata
@@ -159,6 +166,20 @@ def load_data(
     with reporter.task(f"cache {spec.name}") as update:
         cache = ensure_cache(work, spec, progress=update)
     manifest, targets = join_targets(manifest, cache)
+    return TrainingData(cache, targets, manifest)
+
+
+def load_masks(
+    work: Path | str, spec: PreprocessSpec, manifest: Manifest, reporter: ProgressReporter
+) -> TrainingData:
+    """The cache of a work folder with label maps, built where it is missing. Reports the samples
+    that are left out, since they have no usable mask.
+    """
+    with reporter.task(f"cache {spec.name} with masks") as update:
+        cache = ensure_cache(work, spec, masks=True, progress=update)
+    if cache.left_out:
+        reporter.line(f"left out of segmentation: {format_left_out(cache.left_out)}")
+    manifest, targets = join_masks(manifest, cache)
     return TrainingData(cache, targets, manifest)
 
 

@@ -30,10 +30,11 @@ BATCH = 32
 
 def with_input_statistics(
     card: Card, served: keras.Model, data: TrainingData
-) -> tuple[Card, FeatureGaussian, FeatureGaussian | None]:
+) -> tuple[Card, FeatureGaussian | None, FeatureGaussian | None]:
     """The card with the domain of the training split and with the novelty threshold of the tuning
     split; and the Gaussians of features and of thumbnails that are saved beside the card (the
-    second is None where the orientation cannot be recognized).
+    second is None where the orientation cannot be recognized). Both are None for a segmenter that
+    sees patches, whose features do not describe a whole image.
 
     served: the model from images in model units to probabilities.
     """
@@ -43,9 +44,11 @@ def with_input_statistics(
         "input_units": image_kind(data.cache.spec.kind).units.name,
         "windows": windows and [WINDOWS[w] if isinstance(w, str) else tuple(w) for w in windows],
     }
-    feature_model = CompiledModel(
-        keras.Model(served.input, keras.ops.concatenate(feature_tensors(served), axis=1))
-    )
+    if tuple(served.inputs[0].shape[1:]) != tuple(data.cache.spec.shape):  # it sees patches
+        return card.model_copy(update=update), None, None
+    tensors = feature_tensors(served)
+    features_of = tensors[0] if len(tensors) == 1 else keras.ops.concatenate(tensors, axis=1)
+    feature_model = CompiledModel(keras.Model(served.input, features_of))
     features, small = {}, {}
     for split in ("train", "tune"):
         pairs = [

@@ -5,7 +5,7 @@ state of a run, so that training resumes from it bit for bit.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class Loop:
     earlier_runs: hashes of this run with fewer epochs, whose checkpoints it continues.
     callbacks: of Keras, checked. monitor: chooses the saved epoch. metrics: of the tuning split.
     time_budget: seconds after which no further epoch is begun; None: no limit.
+    tuned: the metrics of the tuning split for the evaluated model and an epoch, where they are not
+        those of a classifier.
     """
 
     trainer: Trainer
@@ -68,6 +70,7 @@ class Loop:
     monitor: Monitor = LOSS
     metrics: SplitMetrics | None = None
     time_budget: float | None = None
+    tuned: Callable[[CompiledModel, int], Row] | None = None
 
     def __post_init__(self) -> None:
         self.recipe = self.trainer.recipe
@@ -227,6 +230,8 @@ class Loop:
 
     def _tuning_metrics(self, epoch: int) -> dict[str, float | None]:
         copy_weights(self.trainer.model, self.evaluated.model, self.trainer.weights())
+        if self.tuned is not None:
+            return self.tuned(self.evaluated, epoch)
         logits = self.evaluated.score(self.data, "tune").take(self.tune_mask)
         if not np.isfinite(logits.scores).all():
             raise TrainingError(
@@ -313,16 +318,16 @@ class StatusLine:
     updated: float = 0.0
 
     def note(self, wait: float) -> str:
-        """Mean loss, tuning AUC of the last epoch, images per second, share of the time that was
-        spent waiting for data, and memory. wait: seconds.
+        """Mean loss, tuning AUC or Dice of the last epoch, images per second, share of the time
+        that was spent waiting for data, and memory. wait: seconds.
         """
         now = time.perf_counter()
         if now - self.updated > 0.5:
             self.updated, loop = now, self.loop
             elapsed = now - self.start
-            auc = loop.state["history"][-1]["tune_auc"] if loop.state["history"] else None
+            text = headline(loop.state["history"][-1]) if loop.state["history"] else ""
             speed = (loop.state["step"] - self.first_step) * loop.recipe.batch_size / elapsed
-            tuned = "" if auc is None else f"  tune AUC {auc:.3f}"
+            tuned = f"  {text}" if text else ""
             self.text = (
                 f"loss {loop.trainer.means()['loss']:.4f}{tuned}  {speed:.0f} images/s  "
                 f"data wait {wait / elapsed:.0%}  {memory_gib():.1f} GiB"
@@ -373,18 +378,28 @@ def eta_line(seconds: float, epochs: int, patience: int) -> str:
     )
 
 
+def headline(row: Row, *, limits: bool = False) -> str:
+    """The AUC or Dice of the tuning split in a row of history.csv, perhaps with the limits of its
+    interval; "" where it is undefined.
+
+    >>> headline({"tune_dice": 0.91234, "tune_dice_low": 0.9, "tune_dice_high": 0.92}, limits=True)
+    'tune Dice 0.912 (0.900 to 0.920)'
+    """
+    for name, title in (("auc", "AUC"), ("dice", "Dice")):
+        value, low, high = (row.get(f"tune_{name}{end}") for end in ("", "_low", "_high"))
+        if value is not None:
+            interval = f" ({low:.3f} to {high:.3f})" if limits and low is not None else ""
+            return f"tune {title} {value:.3f}{interval}"
+    return ""
+
+
 def epoch_line(row: Row) -> str:
-    """A row of history.csv as a line of text: epoch, losses, and the AUC of the tuning split with
-    its interval, as far as they exist.
+    """A row of history.csv as a line of text: epoch, losses, and the AUC or Dice of the tuning
+    split with its interval, as far as they exist.
     """
     parts = [f"epoch {row['epoch']:3d}  loss {row['loss']:.4f}  tune loss {row['tune_loss']:.4f}"]
-    if row["tune_auc"] is not None:
-        limits = (
-            ""
-            if row["tune_auc_low"] is None
-            else f" ({row['tune_auc_low']:.3f} to {row['tune_auc_high']:.3f})"
-        )
-        parts.append(f"tune AUC {row['tune_auc']:.3f}{limits}")
+    if text := headline(row, limits=True):
+        parts.append(text)
     parts.append(
         f"{row['images_per_second']:.0f} images/s  data wait {row['data_wait']:.0%}  "
         f"{row['seconds']:.1f} s"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.atomic_files import write_atomic
 from medres.artefact.archive import save, summary_hash
+from medres.artefact.card import Card
 from medres.errors import TrainingError
 from medres.progress import Bars, ProgressReporter
 from medres.training import checkpoint
@@ -29,14 +30,17 @@ from medres.training.config.options import (
 from medres.training.config.recipe import Recipe
 from medres.training.data import CompiledModel, ScoredImages, TrainingData, tuning_holdout
 from medres.training.input_statistics import with_input_statistics
-from medres.training.loggers.html import training_page, worst_images
+from medres.training.loggers.html import WorstImage, training_page, worst_images
 from medres.training.loggers.mlflow import MlflowLogger
 from medres.training.loop import Loop, should_stop
-from medres.training.monitoring.best_epoch import LOSS, Monitor, monitor_named
+from medres.training.monitoring.best_epoch import BUILT_IN, LOSS, Monitor, monitor_named
 from medres.training.monitoring.callback_hooks import check_callbacks
 from medres.training.monitoring.split_metrics import SplitMetrics
 from medres.training.network import copy_weights
-from medres.training.setup import set_up
+from medres.training.segmentation.finalize import finalized_segmenter
+from medres.training.segmentation.network import pixel_loss
+from medres.training.segmentation.tuning import tuning_dice_row
+from medres.training.setup import Setup, set_up
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,9 @@ def train(
     time_budget: float | str | None = None,
     **overrides: Any,
 ) -> Run:
-    """Train a classifier on an ingested work folder and write the run folder `out`: model.keras,
-    history.csv, config.json, checkpoints/, training.html (curves, and the images with the highest
+    """Train a classifier, or with task="segmentation" a segmenter, on an ingested work folder and
+    write the run folder `out`: model.keras, history.csv, config.json, checkpoints/, training.html
+    (curves, and the images with the highest
     loss) and logs/ (for TensorBoard).
 
     The model file has the weights of the epoch with the lowest tuning (validation) loss, or the
@@ -116,11 +121,10 @@ def train(
     settings, data, options = start.settings, start.data, start.options
     budget = None if time_budget is None else 60.0 * minutes(time_budget)
     check_callbacks(callbacks, start.recipe.schedule)
-    tune_mask = ~tuning_holdout(data, options.alpha)
-    split_metrics = _split_metrics(metrics, data, tune_mask, reporter)
-    monitor = monitor_named(options.monitor, split_metrics.directions)
+    parts = (_segmentation if data.task.is_dense else _classification)(start, metrics)
+    monitor = monitor_named(options.monitor, parts.directions, built_in=parts.built_in)
     settings |= {} if monitor == LOSS else {"monitor": monitor.setting}
-    settings |= {"metrics": split_metrics.settings} if split_metrics.metrics else {}
+    settings |= {"metrics": parts.settings} if parts.settings else {}
     existing = existing_config(out)
     start.choose_compute(existing.get("compute"))
     if raises_epochs(existing, settings):
@@ -133,7 +137,7 @@ def train(
         evaluated=CompiledModel(served_model),
         data=data,
         targets=start.targets,
-        tune_mask=tune_mask,
+        tune_mask=parts.tune_mask,
         seed=options.seed,
         run_hash=summary_hash(settings),
         out=out,
@@ -143,8 +147,9 @@ def train(
         earlier_runs=tuple(summary_hash(with_epochs(settings, count)) for count in earlier),
         callbacks=callbacks,
         monitor=monitor,
-        metrics=split_metrics,
+        metrics=parts.metrics,
         time_budget=budget,
+        tuned=parts.tuned,
     )
     history = loop.train()
     stopped = _stopped(loop.stopped, len(history), time_budget)
@@ -154,10 +159,10 @@ def train(
     weights, best = checkpoint.read(out / "checkpoints" / checkpoint.BEST)
     best_epoch = best["epoch"]
     copy_weights(logit_model, served_model, weights)
-    worst = {split: worst_images(loop.evaluated, data, split) for split in ("train", "tune")}
+    worst = parts.worst(loop.evaluated)
     page = training_page(history, settings, best_epoch, worst, best=monitor.phrase)
     write_atomic(out / "training.html", page.encode())
-    finished, card = finalized(served_model, data, settings, best_epoch)
+    finished, card = parts.finish(served_model, data, settings, best_epoch)
     save(out / "model.keras", finished, *with_input_statistics(card, finished, data))
     for note in card.training["notes"]:
         reporter.line(note)
@@ -167,6 +172,61 @@ def train(
         f"{out.name}/model.keras"
     )
     return Run(out, out / "model.keras", history, best_epoch)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What differs between the tasks of a run.
+
+    directions: "min", "max" or None of the metrics that a monitor may name; built_in: those that
+    every history has. settings: `metrics` of config.json. tune_mask, metrics, tuned: of the loop.
+    finish: from the logit model to the served model and its card. worst: the images of the training
+    page, by split.
+    """
+
+    directions: Mapping[str, str | None]
+    built_in: Mapping[str, str | None]
+    settings: dict[str, str]
+    tune_mask: np.ndarray
+    metrics: SplitMetrics | None
+    tuned: Callable[[CompiledModel, int], dict[str, Any]] | None
+    finish: Callable[..., tuple[keras.Model, Card]]
+    worst: Callable[[CompiledModel], Mapping[str, Sequence[WorstImage]]]
+
+
+def _classification(start: Setup, metrics: Sequence[Any]) -> _Parts:
+    data = start.data
+    tune_mask = ~tuning_holdout(data, start.options.alpha)
+    own = _split_metrics(metrics, data, tune_mask, start.reporter)
+
+    def worst(model: CompiledModel) -> dict[str, list[WorstImage]]:
+        return {split: worst_images(model, data, split) for split in ("train", "tune")}
+
+    return _Parts(own.directions, BUILT_IN, own.settings, tune_mask, own, None, finalized, worst)
+
+
+def _segmentation(start: Setup, metrics: Sequence[Any]) -> _Parts:
+    """Raises TrainingError (bad_metrics)."""
+    data, options = start.data, start.options
+    if len(metrics):
+        raise TrainingError(
+            "metrics: for segmentation, Dice of each class is computed after each epoch, and no "
+            "further metrics are",
+            code="bad_metrics",
+        )
+    names = data.targets.names
+    loss = pixel_loss(options.loss, start.recipe, names, batch=False)
+    by_class: dict[str, str | None] = {f"dice_{name}": "max" for name in names[1:]}
+    return _Parts(
+        directions=by_class,
+        built_in={"loss": "min", "dice": "max"},
+        settings={},
+        tune_mask=np.ones(len(data.rows("tune")), bool),
+        metrics=None,
+        tuned=lambda model, epoch: tuning_dice_row(model, data, loss, epoch),
+        finish=finalized_segmenter,
+        worst=lambda model: {},
+    )
 
 
 def _split_metrics(

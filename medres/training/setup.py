@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ import tensorflow as tf
 from data_pipelines.augment import Augment
 from data_pipelines.cache.tf_dataset import Targets, training_steps
 from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.artefact.archive import save, summary_hash, with_probability
 from medres.backbones import load_pretrained
 from medres.errors import ArtefactError, TrainingError
 from medres.progress import ProgressReporter
+from medres.tasks import is_dense
 from medres.training.calibration.finalize import Finalized, card_of
 from medres.training.calibration.scaling import identity
 from medres.training.checks import (
@@ -32,10 +35,11 @@ from medres.training.config.options import (
     configuration,
     initial_weights,
     preprocessing,
+    read_config,
     resolve_settings,
 )
 from medres.training.config.recipe import Recipe
-from medres.training.data import TrainingData, load_data
+from medres.training.data import TrainingData, load_data, load_masks
 from medres.training.hardware import (
     ComputeSettings,
     check_devices,
@@ -54,8 +58,12 @@ from medres.training.network import (
     require_backbone,
 )
 from medres.training.optimizers import optimizer
+from medres.training.segmentation.network import build_segmenter, check_segmentation, pixel_loss
+from medres.training.segmentation.pair_trainer import PairTrainer
 from medres.training.targets import class_order, training_targets
 from medres.training.train_step import Trainer
+
+MAX_BATCH_PIXELS = 1 << 19
 
 
 @dataclass
@@ -103,9 +111,18 @@ class Setup:
     def trainer(self, model: keras.Model) -> Trainer:
         """The trainer of the model, on the devices of the run."""
         with self.strategy.scope():
-            return _trainer(model, self.recipe, self.data, jit=self.settings["compute"]["jit"])
+            jit = self.settings["compute"]["jit"]
+            return _trainer(model, self.recipe, self.data, self.options, jit=jit)
 
     def _build(self, policy: str, recipe: Recipe) -> keras.Model:
+        if self.data.task.is_dense:
+            return build_segmenter(
+                self.settings["model"],
+                self.data.cache.spec,
+                list(self.data.targets.names),
+                policy=policy,
+                stochastic_depth=recipe.stochastic_depth,
+            )
         return build_classifier(
             self.settings["model"],
             self.data.cache.spec,
@@ -125,7 +142,8 @@ class Setup:
 
         def make_step(policy: str, recipe: Recipe) -> Callable[[], object]:
             with self.strategy.scope():
-                trainer = _trainer(self._build(policy, recipe), recipe, data, jit=uses_xla())
+                model = self._build(policy, recipe)
+                trainer = _trainer(model, recipe, data, self.options, jit=uses_xla())
             trainer.begin_epoch(recipe.epochs)
             whole = tf.data.Dataset.from_tensor_slices(_empty_batch(data, recipe.batch_size))
             (batch,) = trainer.distribute(whole.batch(recipe.batch_size))
@@ -164,17 +182,44 @@ def set_up(
         recipe = without_stochastic_depth(recipe, reporter)
     manifest = Manifest.load(work)
     spec = preprocessing(options.preset, manifest)
-    check_classes(manifest, spec.kind)
+    dense = is_dense(options.task)
+    if not dense:
+        check_classes(manifest, spec.kind)
+    elif "batch_size" not in {**read_config(config), **_given(settings)}:
+        recipe = recipe.model_copy(update={"batch_size": dense_batch(options, spec, recipe)})
+    if dense and backbone is not None:
+        raise TrainingError(
+            "segmentation needs a backbone of medres, such as resnet18, whose feature maps the "
+            "decoder knows; a backbone of your own is for classification",
+            code="other_task",
+        )
     sha256 = None if backbone is None else backbone_sha256(backbone)
     configured = configuration(options, recipe, spec, backbone=sha256)
     recipe = Recipe.model_validate(configured["recipe"])
-    data = load_data(work, spec, manifest, reporter)
-    check_trainable(data, recipe)
+    if dense:
+        data = load_masks(work, spec, manifest, reporter)
+        check_segmentation(data, recipe, options.patch)
+        targets = data.targets
+    else:
+        data = load_data(work, spec, manifest, reporter)
+        check_trainable(data, recipe)
+        targets = training_targets(data.targets, data.table(), data.rows("train"), recipe)
     check_card_texts(data.targets.names, configured)
-    targets = training_targets(data.targets, data.table(), data.rows("train"), recipe)
     configured["data_sha256"] = data_hash(data, targets)
     strategy = strategy_for(devices())
     return Setup(options, recipe, configured, data, targets, backbone, strategy, reporter)
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def dense_batch(options: RunOptions, spec: PreprocessSpec, recipe: Recipe) -> int:
+    """The batch size of a segmenter where none is given: that of the recipe, but at most 2^19
+    pixels or voxels, and at least 2 samples.
+    """
+    pixels = math.prod(options.patch or spec.mask_shape)
+    return min(recipe.batch_size, max(2, MAX_BATCH_PIXELS // pixels))
 
 
 def data_hash(data: TrainingData, training: Targets) -> str:
@@ -199,16 +244,31 @@ def _empty_batch(
         tf.zeros((size, *array.shape[1:]), array.dtype)
         for array in (data.targets.labels, data.targets.weights)
     )
+    if data.cache.mask_shape is not None:
+        label = tf.zeros((size, *data.cache.mask_shape), tf.int32)
     return inputs, label, weight
 
 
-def _trainer(model: keras.Model, recipe: Recipe, data: TrainingData, *, jit: bool) -> Trainer:
+def _trainer(
+    model: keras.Model, recipe: Recipe, data: TrainingData, options: RunOptions, *, jit: bool
+) -> Trainer:
     steps = training_steps(len(data.rows("train")), recipe.batch_size)
-    order = class_order(data.targets, recipe.ordinal)
     built = optimizer(
         recipe, steps, model.trainable_variables, rate_factors(model, recipe.layer_decay)
     )
     spec = augment_spec(recipe, data.cache.spec)
+    if data.task.is_dense:
+        return PairTrainer(
+            model,
+            spec.model_copy(update={"crop": options.patch}),
+            options.foreground,
+            pixel_loss(options.loss, recipe, data.targets.names),
+            built,
+            recipe,
+            shape=tuple(data.cache.spec.shape),
+            jit=jit,
+        )
+    order = class_order(data.targets, recipe.ordinal)
     return Trainer(
         model,
         Augment(spec.model_copy(update={"mixup": 0.0, "cutmix": 0.0}), name="augment"),

@@ -7,7 +7,7 @@ same state gives the same next state.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -17,10 +17,16 @@ from keras import ops
 from data_pipelines.augment import AugmentSpec, draw_pairs, mix
 from medres.backbones import fused_training_copy
 from medres.training.config.recipe import Recipe
-from medres.training.losses import Loss
 from medres.training.network import named_variables, set_trainable, stages
 
 Batch = tuple[dict[str, Any], Any, Any]
+
+
+class StepLoss(Protocol):
+    """The loss of a step, such as `medres.training.losses.Loss`."""
+
+    def mean(self, labels: Any, logits: Any, weights: Any, total: Any = None) -> Any:
+        """The weighted mean; total: of the weights of the whole batch."""
 
 
 class Trainer:
@@ -41,7 +47,7 @@ class Trainer:
         self,
         model: keras.Model,
         augment: Callable[..., Any],
-        loss: Loss,
+        loss: StepLoss,
         optimizer: Any,
         recipe: Recipe,
         *,
@@ -125,7 +131,7 @@ class Trainer:
         batch, for any number of devices.
         """
         inputs, label, weight = batch
-        image = self.augment(inputs["image"], inputs["key"], training=True)
+        image, label = self._augmented(inputs, label)
         variables = self.model.trainable_variables
         image, label, weight = self._mix_pairs(image, inputs["key"], label, weight)
         total = self._sum_over_devices(ops.sum(ops.cast(weight, "float32")))
@@ -143,6 +149,10 @@ class Trainer:
         self.optimizer.apply(gradients, variables)
         self._update_averages()
         self.sums.assign_add(ops.concatenate([ops.stack([1.0, loss]), norms]))
+
+    def _augmented(self, inputs: dict[str, Any], label: Any) -> tuple[Any, Any]:
+        """The augmented images and their labels."""
+        return self.augment(inputs["image"], inputs["key"], training=True), label
 
     def _mix_pairs(self, image: Any, key: Any, label: Any, weight: Any) -> Any:
         """Mixup or cutmix of neighbors in the batch; class indices become one-hot labels."""

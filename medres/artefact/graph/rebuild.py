@@ -46,10 +46,10 @@ def check_settings(card: Card, graph: dict[str, Any]) -> None:
     try:
         sizes = dict(_sizes(graph))
         outputs = task_named(card.task).outputs(len(card.names))
-        expected = [None, *card.preprocess.shape], outputs
+        expected = [None, *card.input_shape], outputs
         if (sizes.get("image"), sizes.get("logits")) != expected:
             raise ArtefactError(
-                f"the card states images of shape {card.preprocess.shape} and {outputs} outputs, "
+                f"the card states images of shape {card.input_shape} and {outputs} outputs, "
                 f"and the graph has others",
                 code="golden_shape",
             )
@@ -93,12 +93,22 @@ def logit_model(card: Card) -> keras.Model:
     """
     import keras
 
-    from medres.models import classifier, with_views
+    from medres.models import classifier, segmenter, with_views
 
     config, network = card.training["config"], card.training["config"]["model"]
     policy = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy("float32")
+        if card.segmentation is not None:
+            return segmenter(
+                network["variant"],
+                card.input_shape,
+                list(card.names),
+                decoder=network["decoder"],
+                windows=network["windows"],
+                scaling=network.get("image_scaling"),
+                **network_options(network),
+            )
         model = classifier(
             network["variant"],
             tuple(card.preprocess.shape),

@@ -25,6 +25,7 @@ from medres.backbones.weights.cached_files import WeightsFile, weights_file
 from medres.backbones.weights.table import is_named
 from medres.errors import EvaluationError, TrainingError
 from medres.evaluate.metrics.thresholds import criterion
+from medres.tasks import TaskOption, is_dense
 from medres.training.config.recipe import Recipe
 from medres.training.config.recipe import recipe as recipe_of
 from medres.training.config.suggestions import unknown_setting
@@ -32,7 +33,12 @@ from medres.training.config.suggestions import unknown_setting
 DEFAULT_WINDOWS = ["lung", "mediastinum", "bone"]
 SMALL_SIDE = 64  # px, up to which the stem is "small"
 MAX_DIFFERENCES = 6  # named in a message
-OPTIONAL = ("monitor", "metrics")  # in config.json only where they are not the default
+OPTIONAL = (
+    "monitor",
+    "metrics",
+    "task",
+    "segmentation",
+)  # in config.json only where they are not the default
 
 
 class RunOptions(BaseModel):
@@ -56,10 +62,18 @@ class RunOptions(BaseModel):
         medres.evaluate.metrics.thresholds.
     alpha: error rate of the conformal sets; 0: no conformal sets.
     monitor: chooses the epoch that is saved, on the tuning (validation) split: "loss" (lowest),
-        "auc" (highest), or the name of a metric of `metrics` in medres.train; NAME:min or NAME:max
-        gives the direction where it is not known. Early stopping counts by it too.
+        "auc" (highest), "dice" (highest, of a segmenter), or the name of a metric of `metrics` in
+        medres.train; NAME:min or NAME:max gives the direction where it is not known. Early stopping
+        counts by it too.
     views: 5 adds test-time augmentation with four shifted copies of the image to the saved model
         (see medres.models.test_time_augmentation).
+    task: "classification", or "segmentation", which learns the label maps of a work folder that was
+        ingested with masks. The next four settings are for segmentation.
+    decoder: "unet" (default), "fpn" or, in 2D, "deeplabv3+".
+    loss: "dice_crossentropy" (default), "tversky" or "focal"; see medres.losses.
+    patch: (rows, columns) or (slices, rows, columns), if the network is to see a part of each image
+        at a time; prediction then slides it over the image. None: whole images.
+    foreground: share of the patches that hold foreground; the others are anywhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -80,6 +94,11 @@ class RunOptions(BaseModel):
     alpha: float = Field(0.1, ge=0, lt=1)
     monitor: str = "loss"
     views: Literal[1, 5] = 1
+    task: TaskOption = "classification"
+    decoder: str = "unet"
+    loss: Literal["dice_crossentropy", "tversky", "focal"] = "dice_crossentropy"
+    patch: tuple[int, ...] | None = None
+    foreground: float = Field(1 / 3, ge=0, le=1)
 
 
 def resolve_settings(
@@ -207,6 +226,8 @@ def configuration(
         network["image_scaling"] = kind.input_scaling.name
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
+    if is_dense(options.task):
+        network |= {"decoder": options.decoder, "patch": options.patch and list(options.patch)}
     augment = spec.default_augmentation if chosen.augment == "auto" else chosen.augment
     augment_spec(chosen.model_copy(update={"augment": augment}), spec)
     start = initial_weights(options, backbone)
@@ -222,6 +243,35 @@ def configuration(
         **({} if start is None else {"weights_source": start.source}),
         "scaling": options.scaling,
         "after": options.model_dump(include={"calibration", "operating_points", "alpha", "views"}),
+        **_task_settings(options),
+    }
+
+
+#: options of a task, which are in config.json for this task alone
+DENSE_OPTIONS = ("decoder", "loss", "patch", "foreground")
+
+
+def _task_settings(options: RunOptions) -> dict[str, Any]:
+    """Raises TrainingError (code other_task) for a setting of the other task."""
+    dense = is_dense(options.task)
+    foreign = [] if dense else list(DENSE_OPTIONS)
+    if dense:
+        foreign = ["calibration", "operating_points", "views"]
+    changed = [
+        name for name in foreign if getattr(options, name) != RunOptions.model_fields[name].default
+    ]
+    if changed:
+        other = "classification" if dense else "segmentation"
+        raise TrainingError(
+            f"setting {changed[0]}: it is for {other}, and this run has the task {options.task}; "
+            f"remove the setting, or choose --task {other}",
+            code="other_task",
+        )
+    if not dense:
+        return {}
+    return {
+        "task": options.task,
+        "segmentation": options.model_dump(include={"loss", "foreground"}),
     }
 
 

@@ -26,7 +26,7 @@ from medres.tasks import task_named
 from medres.training.data import CompiledModel, TrainingData
 from medres.training.losses import image_losses
 
-AUC_COLUMN = re.compile(r"tune_auc(_low|_high)?$")
+AUC_COLUMN = re.compile(r"tune_(auc|dice)(_low|_high)?$")
 MAX_IMAGES = 12  # per split
 THUMBNAIL_SIDE = 96  # px
 SPLIT_TITLES = {"train": "training", "tune": "tuning (validation)"}
@@ -102,7 +102,7 @@ def training_page(
             {"training": history["loss"], "tuning (validation)": history["tune_loss"]},
             best_epoch,
         ),
-        _auc(history, best_epoch),
+        _headline(history, best_epoch),
         *_metrics(history, best_epoch),
         curves(
             "Learning rate at the start of the epoch",
@@ -230,20 +230,23 @@ def gallery(split: str, images: Sequence[WorstImage]) -> str:
     )
 
 
-def _auc(history: pd.DataFrame, best_epoch: int) -> str:
-    defined = history.dropna(subset=["tune_auc"])
+def _headline(history: pd.DataFrame, best_epoch: int) -> str:
+    """The AUC, or the Dice of a segmenter, with its interval."""
+    column = "tune_dice" if "tune_dice" in history else "tune_auc"
+    title = "Dice" if "tune_dice" in history else "AUC"
+    defined = history.dropna(subset=[column])
     if defined.empty:
         return ""
-    band = defined.dropna(subset=["tune_auc_low", "tune_auc_high"])
+    band = defined.dropna(subset=[f"{column}_low", f"{column}_high"])
     return curves(
-        "Tuning (validation) AUC with 95 % confidence interval, clustered by patient",
+        f"Tuning (validation) {title} with 95 % confidence interval, clustered by patient",
         defined["epoch"].tolist(),
-        {"AUC": defined["tune_auc"]},
+        {title: defined[column]},
         best_epoch,
         band=(
             band["epoch"].tolist(),
-            band["tune_auc_low"].tolist(),
-            band["tune_auc_high"].tolist(),
+            band[f"{column}_low"].tolist(),
+            band[f"{column}_high"].tolist(),
         ),
     )
 

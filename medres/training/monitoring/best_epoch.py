@@ -62,11 +62,17 @@ class Monitor:
 LOSS = Monitor("tune_loss", "min")
 
 
-def monitor_named(text: str, metrics: Mapping[str, str | None]) -> Monitor:
+def monitor_named(
+    text: str,
+    metrics: Mapping[str, str | None],
+    *,
+    built_in: Mapping[str, str | None] = BUILT_IN,
+) -> Monitor:
     """The monitor of a setting: "loss", "auc", or the name of a metric. Keras' names (val_loss) and
     the columns of history.csv (tune_loss) work too. NAME:min or NAME:max gives the direction.
 
-    metrics: "min", "max" or None (unknown) by name. Raises TrainingError (codes unknown_monitor,
+    metrics: "min", "max" or None (unknown) by name. built_in: of the task; for a segmenter "loss"
+        and "dice". Raises TrainingError (codes unknown_monitor,
         unknown_direction).
 
     >>> monitor_named("val_auc", {})
@@ -74,7 +80,7 @@ def monitor_named(text: str, metrics: Mapping[str, str | None]) -> Monitor:
     """
     name, _, direction = text.partition(":")
     name = name.removeprefix("val_").removeprefix("tune_")
-    known: dict[str, str | None] = {**BUILT_IN, **metrics}
+    known: dict[str, str | None] = {**built_in, **metrics}
     if name not in known:
         raise TrainingError(
             f"monitor={text!r}: there is no such quantity; choose one of {', '.join(known)}, or "
@@ -82,12 +88,12 @@ def monitor_named(text: str, metrics: Mapping[str, str | None]) -> Monitor:
             code="unknown_monitor",
         )
     chosen = direction or known[name]
-    if chosen not in DIRECTIONS or (name in BUILT_IN and chosen != BUILT_IN[name]):
+    if chosen not in DIRECTIONS or (name in built_in and chosen != built_in[name]):
         raise TrainingError(
             f"monitor={text!r}: "
             + (
-                f"the best value of {name} is its {BUILT_IN[name]}: write monitor={name!r}"
-                if name in BUILT_IN
+                f"the best value of {name} is its {built_in[name]}: write monitor={name!r}"
+                if name in built_in
                 else f"it is not known whether {name} should be low or high: write "
                 f"monitor='{name}:min' or monitor='{name}:max'"
             ),

@@ -210,3 +210,27 @@ def test_a_ct_nodule_is_seen_near_its_height_alone() -> None:
     ]
     assert differences[0] == 0 == differences[2]
     assert differences[1] > 700
+
+
+def test_masks_lie_beside_an_unchanged_cohort(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from data_pipelines.pixels.image import read_image
+
+    plain = make_cohort(tmp_path / "plain", patients=6, seed=3)
+    cohort = make_cohort(tmp_path / "masks", patients=6, seed=3, task="segmentation")
+    files = sorted(path.relative_to(plain) for path in plain.rglob("*") if path.is_file())
+    kept = [path.relative_to(cohort) for path in cohort.rglob("*") if path.is_file()]
+    assert sorted(path for path in kept if path.parts[0] != "masks") == files
+    assert all((plain / path).read_bytes() == (cohort / path).read_bytes() for path in files)
+    darker = 0
+    masks = sorted(cohort.glob("masks/*/visit*.png"))
+    for path in masks:
+        image = read_image(cohort / path.relative_to(cohort / "masks").with_suffix(".dcm")).pixels
+        labels = np.array(Image.open(path))
+        assert labels.shape == image.shape
+        darker += image[labels == 1].mean() < image[labels == 0].mean()
+    assert len(masks) == 30
+    assert darker == 30  # lungs are darker than the rest
+    with raises_code(InputError, "unknown_task"):
+        make_cohort(tmp_path / "other", patients=6, task="detection")

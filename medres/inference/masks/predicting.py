@@ -1,0 +1,81 @@
+"""The label map of one prepared sample, and why a sample is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipelines.preprocessing.study import Study
+from medres.artefact.card import Card
+from medres.artefact.masks import Labels, postprocessed
+from medres.errors import PredictionError, RefusedInput
+from medres.inference.masks.study_mask import StudyMask, study_masks
+from medres.inference.sliding_windows import sliding_window
+
+#: float32 images (n, *card.input_shape) -> probabilities (n, *card.output_shape), distances (n,)
+Scored = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+
+
+class StudyAnswer(NamedTuple):
+    """The label maps of a study, or why it is refused; and the greatest distance of a sample from
+    the training images.
+    """
+
+    masks: tuple[StudyMask, ...]
+    error: RefusedInput | None
+    novelty: float | None
+
+
+def segmented(
+    study: Study, inputs: Callable[[np.ndarray], np.ndarray], card: Card, scored: Scored
+) -> StudyAnswer:
+    """The label maps of a study, on the grid of its images. inputs: from prepared integers
+    (n, ...) to model units. Refused: out_of_distribution, not_finite.
+    """
+    fields = card.segmentation
+    if fields is None:
+        raise PredictionError("the model is no segmenter", code="no_masks")
+    labels, novelty = list[Labels](), None
+    for sample in study.pixels:
+        try:
+            found, distance = label_map(inputs(sample[np.newaxis])[0], card, scored)
+        except PredictionError as error:
+            if error.code != "non_finite":
+                raise
+            refusal = RefusedInput("the model gives no number for this image", code="not_finite")
+            return StudyAnswer((), refusal, novelty)
+        novelty = distance if novelty is None else max(novelty, distance or 0.0)
+        labels.append(found)
+    limit = card.novelty_threshold
+    if novelty is not None and limit is not None and not novelty <= limit:
+        refusal = RefusedInput(
+            f"an image is out of distribution: unlike the training images (distance "
+            f"{novelty:.3g}, limit {limit:.3g})",
+            code="out_of_distribution",
+        )
+        return StudyAnswer((), refusal, novelty)
+    masks = study_masks(labels, study.grids, study.slices, card.names, fields, list(study.pixels))
+    return StudyAnswer(masks, None, novelty)
+
+
+def label_map(image: np.ndarray, card: Card, scored: Scored) -> tuple[Labels, float | None]:
+    """The label map uint8 ([slices,] rows, columns) of one float32 image (*spec.shape) in model
+    units, after the post-processing, and its distance from the training images.
+
+    An image that is larger than the patch of the model is covered by overlapping windows, and has
+    no distance. Raises PredictionError (no_masks, non_finite).
+    """
+    fields, novelty = card.segmentation, None
+    if fields is None:
+        raise PredictionError("the model is no segmenter", code="no_masks")
+    if card.sides == image.shape[:-1]:
+        scores, distances = scored(image[np.newaxis])
+        if not np.isfinite(scores).all():
+            raise PredictionError("the outputs are not finite", code="non_finite")
+        labels = scores[0].argmax(axis=-1).astype(np.uint8)
+        novelty = None if distances is None else float(distances[0])
+    else:
+        labels = sliding_window(lambda x: scored(x)[0], image, card.sides, fields.overlap)
+    return postprocessed(labels, fields.postprocess), novelty
