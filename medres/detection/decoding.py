@@ -18,6 +18,7 @@ from medres.errors import ModelError
 
 Float32Array = NDArray[np.float32]
 Int64Array = NDArray[np.int64]
+BLOCK = 256  # boxes that are compared at once
 
 
 @dataclass(frozen=True)
@@ -123,28 +124,41 @@ def _probability(logits: Float32Array) -> Float32Array:
     return (0.5 * (1.0 + np.tanh(0.5 * logits))).astype(np.float32)
 
 
-def suppress(
-    corners: Float32Array, labels: Int64Array, iou: float, most: int
-) -> Int64Array:
+def suppress(corners: Float32Array, labels: Int64Array, iou: float, most: int) -> Int64Array:
     """The positions of the boxes that stay, `most` at most: non-maximum suppression.
 
     corners (n, 2 * rank): from the highest score down. A box is removed where its intersection over
     union with an earlier box of its class that stays is above `iou`.
+
+    The boxes are taken in blocks: first those that an earlier block removes, then within the block.
+    So all pairs are compared at once only where they are few, and no box after the last that stays.
     """
-    rank = corners.shape[1] // 2
-    # one row for each side: all operations run along contiguous memory
-    sides = np.ascontiguousarray(corners.T, np.float32)
-    volumes = np.prod(sides[rank:] - sides[:rank], axis=0)
-    rest = np.arange(len(corners))
-    keep = []
-    while rest.size and len(keep) < most:
-        best, rest = rest[0], rest[1:]
-        keep.append(best)
-        overlap = np.ones(rest.size, np.float32)
-        for axis in range(rank):
-            low = np.maximum(sides[axis, rest], sides[axis, best])
-            high = np.minimum(sides[rank + axis, rest], sides[rank + axis, best])
-            overlap *= np.maximum(high - low, 0)
-        union = volumes[rest] + volumes[best] - overlap
-        rest = rest[(overlap <= iou * union) | (labels[rest] != labels[best])]
-    return np.array(keep, np.int64)
+    sides = np.ascontiguousarray(corners.T, np.float32)  # one row for each side
+    keep = np.empty(0, np.int64)
+    for start in range(0, len(corners), BLOCK):
+        if len(keep) >= most:
+            break
+        block = np.arange(start, min(start + BLOCK, len(corners)))
+        block = block[~_rivals(sides, labels, keep, block, iou).any(axis=0)]
+        removes = _rivals(sides, labels, block, block, iou)
+        stays = np.ones(block.size, bool)
+        for i in range(block.size):
+            if stays[i]:
+                stays[i + 1 :] &= ~removes[i, i + 1 :]
+        keep = np.concatenate([keep, block[stays]])
+    return keep[:most]
+
+
+def _rivals(
+    sides: Float32Array, labels: Int64Array, first: Int64Array, second: Int64Array, iou: float
+) -> NDArray[np.bool_]:
+    """(first, second): whether two boxes have one class, and an overlap above `iou`."""
+    rank = len(sides) // 2
+    a, b = sides[:, first, None], sides[:, None, second]
+    shared = np.ones((first.size, second.size), np.float32)
+    for axis in range(rank):
+        high, low = (np.minimum(a[rank + axis], b[rank + axis]), np.maximum(a[axis], b[axis]))
+        shared *= np.maximum(high - low, 0)
+    volumes = [np.prod(box[rank:] - box[:rank], axis=0) for box in (a, b)]
+    is_above = shared > iou * (volumes[0] + volumes[1] - shared)
+    return np.asarray(is_above & (labels[first, None] == labels[None, second]))
