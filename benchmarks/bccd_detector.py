@@ -1,5 +1,5 @@
-"""Train a detector of blood cells from random weights with plain `Model.fit`, on the published split
-of BCCD: average precision of three classes as pycocotools computes it.
+"""Train a detector of blood cells from random weights with plain `Model.fit`, on the published
+split of BCCD: average precision of three classes as pycocotools computes it.
 
     python benchmarks/bccd_detector.py DATA/bccd [--epochs 12] [--height 192] [--width 24]
 

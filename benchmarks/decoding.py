@@ -4,7 +4,8 @@ Processor time of one core is independent of the load of the machine.
     python benchmarks/decoding.py [--repeats 50]
 
 Clusters: 1,000 objects with ten overlapping candidates each, as a detector gives them. Separate:
-no two candidates overlap, so that as many stay as `most` allows. One pile: nearly all lie on one object.
+no two candidates overlap, so that as many stay as `most` allows. One pile: nearly all lie on one
+object.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ def checked_graph(config: dict[str, Any]) -> Graph:
     Raises ArtefactError, with these codes:
     unsupported_layer, unsupported_activation, unsupported_option: a class, an activation or another
         option that is not on the allow-list, or that is not built into Keras.
-    graph_limits: more than 8192 layers, or calls of layers; more than 65536 units or filters; a kernel, stride, pool or
-        padding above 64; a feature map of more than 2^28 values.
+    graph_limits: more than 8192 layers, or calls of layers; more than 65536 units or filters; a
+        kernel, stride, pool or padding above 64; a feature map of more than 2^28 values.
     malformed_graph: a cycle; a missing layer; a layer that is called more than eight times, or on
         maps for which its weights would differ; a model that is called more than five times, on
         maps of different shapes, or within another model more than once; a shape that does not fit,

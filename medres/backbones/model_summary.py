@@ -136,9 +136,7 @@ def summary(model: keras.Model, input_shape: Sequence[int] | None = None) -> Sum
         if of_layer:
             part = _part(name, part)
             outputs = [id(call.output) for call in of_layer]
-            costs = _costs(
-                of_layer[0].layer, [shapes[key] for key in outputs], *seen[outputs[-1]]
-            )
+            costs = _costs(of_layer[0].layer, [shapes[key] for key in outputs], *seen[outputs[-1]])
             grouped.setdefault(part, []).append(costs)
     parts = tuple(_sum_of(name, accounts) for name, accounts in grouped.items())
     if len(parts) == 1:
@@ -204,9 +202,7 @@ def _last(size: int | Sequence[int]) -> int:
     return size if isinstance(size, int) else size[-1]
 
 
-def _costs(
-    layer: keras.Layer, shapes: Sequence[tuple[int, ...]], field: int, stride: int
-) -> Part:
+def _costs(layer: keras.Layer, shapes: Sequence[tuple[int, ...]], field: int, stride: int) -> Part:
     """shapes: of the outputs of its calls."""
     values = 0 if isinstance(layer, UNSTORED) else sum(map(math.prod, shapes))
     return Part(

@@ -110,9 +110,7 @@ def _candidates(
     threshold = np.float32(settings.score_threshold)
     # the centerness is at most 1: a class below the squared threshold has no chance
     position, label = np.nonzero(_probability(logits[:, 1:]) >= threshold**2)
-    score = np.sqrt(
-        _probability(logits[position, 1 + label]) * _probability(logits[position, 0])
-    )
+    score = np.sqrt(_probability(logits[position, 1 + label]) * _probability(logits[position, 0]))
     enough = score >= threshold
     position, label, score = position[enough], label[enough], score[enough]
     best = np.argsort(-score, kind="stable")[: settings.candidates]

@@ -207,9 +207,9 @@ class _Heads:
         )(shared)
         x = keras.layers.Add(dtype="float32", name=f"{name}_scaled")([shared, own])
         x = keras.layers.Activation("softplus", dtype="float32", name=f"{name}_above0")(x)
-        return keras.layers.Rescaling(
-            float(level.stride), dtype="float32", name=f"{name}_pixels"
-        )(x)
+        return keras.layers.Rescaling(float(level.stride), dtype="float32", name=f"{name}_pixels")(
+            x
+        )
 
     def _output(self, name: str, filters: int, bias: float) -> Callable[[Tensor], Tensor]:
         return self._of_rank("Conv")(

@@ -27,7 +27,12 @@ NETS: list[tuple[int | str, tuple[int, ...], Options, list[int]]] = [
     (10, (33, 70, 3), {"levels": (3, 4), "head_norm": "batch", "version": "2"}, [6 * 10, 3 * 5]),
     (10, (16, 24, 1), {"stem": "small", "levels": (4,), "head_depth": 0}, [4 * 6]),
     (10, (70, 90, 1), {"levels": (4, 5, 6, 7)}, [8 * 8, 4 * 4, 2 * 2, 1]),
-    ("densenet10", (18, 21, 1), {"stem": "cifar", "growth": 4, "levels": (2, 3)}, [18 * 22, 9 * 11]),
+    (
+        "densenet10",
+        (18, 21, 1),
+        {"stem": "cifar", "growth": 4, "levels": (2, 3)},
+        [18 * 22, 9 * 11],
+    ),
     (10, (10, 20, 30, 1), {"stem": "small", "levels": (4, 5)}, [4 * 6 * 8, 2 * 3 * 4]),
 ]
 
@@ -74,7 +79,9 @@ def test_a_net_starts_with_rare_objects_and_boxes_of_eight_strides() -> None:
 def test_levels_share_the_heads_but_not_the_scale() -> None:
     model = build(10, (64, 64, 1), {"levels": (3, 4)})
     names = [layer.name for layer in model.layers if layer.weights]
-    assert sum(name in ("logits", "decoder_distances", "decoder_class1_conv") for name in names) == 3
+    assert (
+        sum(name in ("logits", "decoder_distances", "decoder_class1_conv") for name in names) == 3
+    )
     assert len(model.get_layer("logits")._inbound_nodes) == 2
     image = np.random.default_rng(0).random((1, 64, 64, 1), np.float32)
     before = np.asarray(model(image))

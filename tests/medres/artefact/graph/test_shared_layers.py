@@ -95,9 +95,11 @@ def test_the_calls_are_bounded_as_the_layers_are(monkeypatch: pytest.MonkeyPatch
     checked_graph(config_of(pooled_twice()))
     with raises_code(ArtefactError, "graph_limits"):
         checked_graph(
-            changed(lambda layers: layers["shared"].update(
-                inbound_nodes=layers["shared"]["inbound_nodes"] * 2
-            ))
+            changed(
+                lambda layers: layers["shared"].update(
+                    inbound_nodes=layers["shared"]["inbound_nodes"] * 2
+                )
+            )
         )
 
 
