@@ -90,6 +90,4 @@ def positions(input_size: Sequence[int], strides: Sequence[int]) -> list[NDArray
 
 
 def _is_whole(value: object) -> bool:
-    return (
-        isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value > 0)
-    )
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value > 0)

@@ -31,7 +31,9 @@ def test_the_same_boxes_in_other_runtimes(runtime: str, tmp_path: Path) -> None:
         raw = session.run(None, {session.get_inputs()[0].name: image})[0]
     else:
         core = module.Core()
-        compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = core.compile_model(
+            core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
         raw = compiled(image)[0]
     settings = decoding_settings(model, nms_iou=0.5)
     for ours, theirs in zip(
