@@ -15,6 +15,7 @@ from data_pipelines.runtime.lazy_exports import lazy_exports, redirect_modules
 if TYPE_CHECKING:
     from medres import backbones, evaluate, experiments, losses, metrics
     from medres.backbones.model_summary import summary
+    from medres.detection.decoding import decode
     from medres.evaluate.scores.scored import Scored
     from medres.fitting.adaptation import adapt
     from medres.fitting.batch_picture import show_batch
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
     from medres.models.classification import classifier
+    from medres.models.detection import detector
     from medres.models.segmentation import segmenter
     from medres.training.cross_validation.folds import CrossValidation, cross_validate
     from medres.training.rate_finder import RateSearch, find_learning_rate
@@ -46,6 +48,7 @@ _exported, _get, _ = lazy_exports(
     __name__,
     {
         "medres.backbones.model_summary": "summary",
+        "medres.detection.decoding": "decode",
         "medres.evaluate.scores.scored": "Scored",
         "medres.fitting.adaptation": "adapt",
         "medres.fitting.batch_picture": "show_batch",
@@ -58,6 +61,7 @@ _exported, _get, _ = lazy_exports(
         "medres.inference.prediction": "Prediction",
         "medres.inference.predictor": "Predictor",
         "medres.models.classification": "classifier",
+        "medres.models.detection": "detector",
         "medres.models.segmentation": "segmenter",
         "medres.training.cross_validation.folds": "CrossValidation cross_validate",
         "medres.training.rate_finder": "RateSearch find_learning_rate",
@@ -70,6 +74,7 @@ _exported, _get, _ = lazy_exports(
         "cross_validate",
         "Data",
         "data",
+        "detector",
         "find_learning_rate",
         "plot_history",
         "RateSearch",

@@ -26,6 +26,7 @@ from medres.artefact.graph.shapes import Shape, layer_cost
 from medres.errors import ArtefactError
 
 MAX_LAYERS, MAX_ELEMENTS, MAX_VIEWS, MAX_DEPTH = 8192, 1 << 28, 5, 16
+MAX_CALLS = 8  # of one layer that several feature maps share, as the levels of a detector do
 MAX_ALIVE = 1 << 31  # values of all feature maps of the reference images: 8 GiB
 MAX_MULTIPLY_ADDS = 1 << 42  # for the reference images: about two minutes on a small machine
 _FAULTS = (
@@ -48,13 +49,15 @@ class Graph:
 
     weights: the shapes of its weights, with the number of times each occurs. alive: the values of
     the feature maps that exist at once for one image (Keras keeps those of a model until its last
-    layer has run). multiply_adds: for one image. layers: their number.
+    layer has run). multiply_adds: for one image. layers: their number. calls: of them, where a
+    layer that is shared counts as often as it is called.
     """
 
     weights: Counter[Shape] = field(default_factory=Counter)
     alive: int = 0
     multiply_adds: int = 0
     layers: int = 0
+    calls: int = 0
 
     @property
     def parameters(self) -> int:
@@ -67,11 +70,12 @@ def checked_graph(config: dict[str, Any]) -> Graph:
     Raises ArtefactError, with these codes:
     unsupported_layer, unsupported_activation, unsupported_option: a class, an activation or another
         option that is not on the allow-list, or that is not built into Keras.
-    graph_limits: more than 8192 layers; more than 65536 units or filters; a kernel, stride, pool or
-        padding above 64; a feature map of more than 2^28 values.
-    malformed_graph: a cycle; a missing layer; a layer that is called twice (a model within the
-        outermost model may be called up to five times); a shape that does not fit, or that differs
-        from the one that the file states.
+    graph_limits: more than 8192 layers, or calls of layers; more than 65536 units or filters; a
+        kernel, stride, pool or padding above 64; a feature map of more than 2^28 values.
+    malformed_graph: a cycle; a missing layer; a layer that is called more than eight times, or on
+        maps for which its weights would differ; a model that is called more than five times, on
+        maps of different shapes, or within another model more than once; a shape that does not fit,
+        or that differs from the one that the file states.
     """
     check_classes(config)
     if config.get("class_name") != "Functional":
@@ -149,7 +153,7 @@ def _functional(
     node: dict[str, Any], outer: Shape | None, graph: Graph, depth: int
 ) -> tuple[Shape, int]:
     config = node["config"]
-    shapes: dict[str, Shape] = {}
+    shapes: dict[str, list[Shape]] = {}  # of the outputs of each layer, by call
     inputs: list[str] = []
     alive = inner_alive = 0
     for layer in config["layers"]:
@@ -160,16 +164,16 @@ def _functional(
             )
         if layer["class_name"] == "InputLayer":
             inputs.append(name)
-            shape = _input_shape(layer, outer)
+            outputs = [_input_shape(layer, outer)]
         else:
-            shape, inside = _called(layer, shapes, graph, depth)
+            outputs, inside = _called(layer, shapes, graph, depth)
             inner_alive = max(inner_alive, inside)
-        shapes[name] = _bounded(shape)
-        alive += math.prod(shape) * max(1, len(layer["inbound_nodes"]))
+        shapes[name] = [_bounded(shape) for shape in outputs]
+        alive += sum(map(math.prod, outputs))
     if [_endpoint(config["input_layers"])] != inputs:
         raise ValueError
-    _check_build_shape(node, [shapes[inputs[0]]])
-    return shapes[_endpoint(config["output_layers"])], alive + inner_alive
+    _check_build_shape(node, shapes[inputs[0]])
+    return shapes[_endpoint(config["output_layers"])][0], alive + inner_alive
 
 
 def _chain(
@@ -186,7 +190,7 @@ def _chain(
     inner_alive = 0
     for layer in layers:
         _check_keys(layer, _LAYER_KEYS | _KERAS_KEYS)
-        shape, inside = _layer(layer, [shape], graph, depth, 1)
+        (shape,), inside = _layer(layer, [[shape]], graph, depth)
         _bounded(shape)
         alive += math.prod(shape)
         inner_alive = max(inner_alive, inside)
@@ -213,40 +217,60 @@ def _input_shape(layer: dict[str, Any], outer: Shape | None) -> Shape:
 
 
 def _called(
-    layer: dict[str, Any], shapes: dict[str, Shape], graph: Graph, depth: int
-) -> tuple[Shape, int]:
-    """A layer of a functional model, whose inputs are outputs of earlier layers."""
+    layer: dict[str, Any], shapes: dict[str, list[Shape]], graph: Graph, depth: int
+) -> tuple[list[Shape], int]:
+    """A layer of a functional model, whose inputs are outputs of earlier layers: the shape that
+    each of its calls gives, and the values alive inside it if it is a model.
+    """
     _check_keys(layer, _LAYER_KEYS | _KERAS_KEYS)
-    # A KeyError means that an input is not computed yet: a cycle, or a missing layer.
-    inputs, *others = [list(_inputs(node, shapes)) for node in layer["inbound_nodes"]]
-    # Only a model inside the outermost model may be called several times (test-time augmentation):
-    # shared models within shared models would run 2^depth times.
-    is_view = layer["class_name"] in MODELS and depth == 0 and len(others) < MAX_VIEWS
-    if others and not (is_view and all(other == inputs for other in others)):
-        raise ValueError
-    return _layer(layer, inputs, graph, depth, 1 + len(others))
+    # A KeyError or IndexError means that an input is not computed yet: a cycle, or a missing layer.
+    calls = [list(_inputs(node, shapes)) for node in layer["inbound_nodes"]]
+    graph.calls += len(calls)
+    if graph.calls > MAX_LAYERS:
+        raise ArtefactError(
+            f"the graph has more than {MAX_LAYERS} calls of layers", code="graph_limits"
+        )
+    return _layer(layer, calls, graph, depth)
 
 
 def _layer(
-    layer: dict[str, Any], inputs: Sequence[Shape], graph: Graph, depth: int, calls: int
-) -> tuple[Shape, int]:
-    """The output shape of a layer, and the values alive inside it if it is a model."""
+    layer: dict[str, Any], calls: Sequence[Sequence[Shape]], graph: Graph, depth: int
+) -> tuple[list[Shape], int]:
+    """The output shape of each call of a layer, and the values alive inside it if it is a model.
+    calls: the shapes of the inputs of each.
+    """
     class_name = layer["class_name"]
     if class_name in MODELS:
-        _check_unbuilt(layer)
-        before = graph.multiply_adds
-        (shape,) = inputs
-        output, alive = _model(layer, shape, graph, depth + 1)
-        graph.multiply_adds += (calls - 1) * (graph.multiply_adds - before)
-        return output, alive
-    if class_name not in LAYERS or "compile_config" in layer:
+        return _inner_model(layer, calls, graph, depth)
+    is_known = class_name in LAYERS and "compile_config" not in layer
+    if not (is_known and 0 < len(calls) <= MAX_CALLS):
         raise ValueError
     check_options(layer)
-    cost = layer_cost(class_name, layer["config"], inputs)
-    _check_build_shape(layer, inputs)
-    graph.weights.update(cost.weights)
-    graph.multiply_adds += cost.multiply_adds
-    return cost.shape, 0
+    costs = [layer_cost(class_name, layer["config"], inputs) for inputs in calls]
+    if any(cost.weights != costs[0].weights for cost in costs):
+        raise ValueError
+    _check_build_shape(layer, calls[0])
+    graph.weights.update(costs[0].weights)
+    graph.multiply_adds += sum(cost.multiply_adds for cost in costs)
+    return [cost.shape for cost in costs], 0
+
+
+def _inner_model(
+    layer: dict[str, Any], calls: Sequence[Sequence[Shape]], graph: Graph, depth: int
+) -> tuple[list[Shape], int]:
+    """A model within a model. Only one inside the outermost model may be called several times
+    (test-time augmentation): shared models within shared models would run 2^depth times.
+    """
+    inputs, *others = calls
+    is_view = depth == 0 and len(others) < MAX_VIEWS
+    if others and not (is_view and all(other == inputs for other in others)):
+        raise ValueError
+    _check_unbuilt(layer)
+    before = graph.multiply_adds
+    (shape,) = inputs
+    output, alive = _model(layer, shape, graph, depth + 1)
+    graph.multiply_adds += len(others) * (graph.multiply_adds - before)
+    return [output] * len(calls), alive
 
 
 def _bounded(shape: Shape) -> Shape:
@@ -305,7 +329,7 @@ def _endpoint(entry: Any) -> str:
     return layer
 
 
-def _inputs(node: dict[str, Any], shapes: dict[str, Shape]) -> Iterator[Shape]:
+def _inputs(node: dict[str, Any], shapes: dict[str, list[Shape]]) -> Iterator[Shape]:
     """The shapes of the tensors of one call of a layer."""
     (tensors,) = node["args"]
     flags = node["kwargs"]
@@ -320,9 +344,9 @@ def _inputs(node: dict[str, Any], shapes: dict[str, Shape]) -> Iterator[Shape]:
             or set(tensor["config"]) != {"shape", "dtype", "keras_history"}
             or tensor["config"]["dtype"] not in ("float32", "bfloat16", "float16")
             or type(call) is not int
-            or not 0 <= call < MAX_VIEWS
+            or call < 0
             or index != 0
-            or not _fits(tensor["config"]["shape"], [None, *shapes[source]])
+            or not _fits(tensor["config"]["shape"], [None, *shapes[source][call]])
         ):
             raise ValueError
-        yield shapes[source]
+        yield shapes[source][call]

@@ -64,34 +64,42 @@ class LayerFactory(Generic[Spec]):
             x = self._of_rank("ZeroPadding")((kernel - 1) // 2, name=f"{self.prefix}{name}_pad")(x)
         elif stride > 1 and x.shape[-1] < NARROW:
             x, stride = self.subsample(x, stride, f"{name}_pick"), 1
-        return self._of_rank("Conv")(
+        return self.conv_layer(
             filters,
             kernel,
+            name,
             strides=stride,
             padding="valid" if stride > 1 else "same",
             dilation_rate=dilation,
             groups=groups,
             use_bias=self.spec.conv_bias if bias is None else bias,
-            kernel_initializer=keras.initializers.VarianceScaling(
-                2.0, "fan_out", "untruncated_normal"
-            ),
-            name=self.prefix + name,
         )(x)
 
+    def conv_layer(self, filters: int, kernel: int, name: str, **options: Any) -> Any:
+        """A convolution that may be called on several maps. options: of the Keras layer."""
+        initializer = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+        return self._of_rank("Conv")(
+            filters, kernel, name=self.prefix + name, kernel_initializer=initializer, **options
+        )
+
     def norm(self, x: Tensor, name: str, *, gamma: str = "ones") -> Tensor:
+        return self.norm_layer(x.shape[-1], name, gamma=gamma)(x)
+
+    def norm_layer(self, channels: int, name: str, *, gamma: str = "ones") -> Any:
+        """A normalization that may be called on several maps of so many channels."""
         epsilon, name = self.spec.norm_epsilon, self.prefix + name
         if self.spec.norm == "group":
-            groups = next(n for n in range(GROUPS, 0, -1) if x.shape[-1] % n == 0)
+            groups = next(n for n in range(GROUPS, 0, -1) if channels % n == 0)
             return keras.layers.GroupNormalization(
                 groups, epsilon=epsilon, gamma_initializer=gamma, name=name
-            )(x)
+            )
         return keras.layers.BatchNormalization(
             momentum=0.9,
             epsilon=epsilon,
             gamma_initializer=gamma,
             synchronized=self.spec.norm == "sync",
             name=name,
-        )(x)
+        )
 
     def relu(self, x: Tensor, name: str) -> Tensor:
         return keras.layers.ReLU(name=self.prefix + name)(x)

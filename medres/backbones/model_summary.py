@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import keras
 
 from medres.backbones.build import functional
-from medres.backbones.layer_graph import parents
+from medres.backbones.layer_graph import LayerCall, layer_calls
 from medres.errors import ModelError
 
 UNSTORED = (keras.layers.InputLayer, keras.layers.Identity, keras.layers.Dropout)
@@ -100,7 +100,7 @@ class Summary:
 
 def summary(model: keras.Model, input_shape: Sequence[int] | None = None) -> Summary:
     """The costs of a functional model for one image of `input_shape` (without the batch axis; None:
-    the model's own shape).
+    the model's own shape). A layer that several feature maps share counts its parameters once.
 
     The parts are `input` (windows, scaling), `stem`, `stage1` ..., `decoder` and `head`; in a
     model without these names everything is `head`.
@@ -121,24 +121,33 @@ def summary(model: keras.Model, input_shape: Sequence[int] | None = None) -> Sum
         )
     if isinstance(model, keras.Sequential):
         model = functional(model.inputs[0], model.outputs[0], model.name)
-    shapes = _shapes(model, input_shape)
-    fields_at: dict[str, tuple[int, int]] = {}
-    grouped: dict[str, list[Part]] = {}
+    calls = layer_calls(model)
+    shapes = _shapes(model, calls, input_shape)
+    seen = {id(model.inputs[0]): (1, 1)}  # receptive field and stride of each tensor
+    by_layer: dict[str, list[LayerCall]] = {layer.name: [] for layer in model.layers}
+    for call in calls:
+        inputs = [seen[id(tensor)] for tensor in keras.tree.flatten(call.inputs)]
+        seen[id(call.output)] = _field(call.layer, inputs)
+        by_layer[call.layer.name].append(call)
+    image = model.inputs[0]
+    grouped = {"input": [_costs(model.layers[0], [shapes[id(image)]], 1, 1)]}
     part = "input"
-    for layer in model.layers:
-        part = _part(layer.name, part)
-        fields_at[layer.name] = _field(layer, [fields_at[name] for name in parents(layer)])
-        grouped.setdefault(part, []).append(
-            _costs(layer, shapes[layer.name], *fields_at[layer.name])
-        )
+    for name, of_layer in by_layer.items():
+        if of_layer:
+            part = _part(name, part)
+            outputs = [id(call.output) for call in of_layer]
+            costs = _costs(of_layer[0].layer, [shapes[key] for key in outputs], *seen[outputs[-1]])
+            grouped.setdefault(part, []).append(costs)
     parts = tuple(_sum_of(name, accounts) for name, accounts in grouped.items())
     if len(parts) == 1:
         parts = (_sum_of("head", list(parts)),)
     return Summary(parts, _sum_of("total", list(parts)))
 
 
-def _shapes(model: keras.Model, input_shape: Sequence[int] | None) -> dict[str, tuple[int, ...]]:
-    """The output shape of every layer, without batch."""
+def _shapes(
+    model: keras.Model, calls: Sequence[LayerCall], input_shape: Sequence[int] | None
+) -> dict[int, tuple[int, ...]]:
+    """The shape of every tensor by its identity, without batch."""
     model_shape = model.inputs[0].shape[1:]
     shape = tuple(model_shape if input_shape is None else input_shape)
     if len(shape) != len(model_shape) or not all(isinstance(n, int) and n > 0 for n in shape):
@@ -151,17 +160,18 @@ def _shapes(model: keras.Model, input_shape: Sequence[int] | None) -> dict[str, 
         raise ModelError(
             f"input_shape {shape}: the model takes {model_shape[-1]} channels", code="input_shape"
         )
-    specs = {model.layers[0].name: keras.KerasTensor((1, *shape), dtype=model.inputs[0].dtype)}
-    for layer in model.layers[1:]:
-        inputs = [specs[name] for name in parents(layer)]
+    image = model.inputs[0]
+    specs = {id(image): keras.KerasTensor((1, *shape), dtype=image.dtype)}
+    for call in calls:
+        inputs = keras.tree.map_structure(lambda tensor: specs[id(tensor)], call.inputs)
         try:
-            specs[layer.name] = layer.compute_output_spec(inputs if len(inputs) > 1 else inputs[0])
+            specs[id(call.output)] = call.layer.compute_output_spec(inputs)
         except ValueError as error:
             raise ModelError(
-                f"input_shape {shape} does not fit layer {layer.name!r}: {error}",
+                f"input_shape {shape} does not fit layer {call.layer.name!r}: {error}",
                 code="input_shape",
             ) from error
-    return {name: tuple(spec.shape[1:]) for name, spec in specs.items()}
+    return {key: tuple(spec.shape[1:]) for key, spec in specs.items()}
 
 
 def _part(name: str, part: str) -> str:
@@ -192,16 +202,16 @@ def _last(size: int | Sequence[int]) -> int:
     return size if isinstance(size, int) else size[-1]
 
 
-def _costs(layer: keras.Layer, shape: tuple[int, ...], field: int, stride: int) -> Part:
+def _costs(layer: keras.Layer, shapes: Sequence[tuple[int, ...]], field: int, stride: int) -> Part:
+    """shapes: of the outputs of its calls."""
+    values = 0 if isinstance(layer, UNSTORED) else sum(map(math.prod, shapes))
     return Part(
         name=layer.name,
-        output_shape=shape,
+        output_shape=shapes[-1],
         parameters=_size(v for v in layer.weights if v.name != "seed_generator_state"),
         trainable=_size(layer.trainable_weights),
-        multiply_adds=_multiply_adds(layer, shape),
-        activation_bytes=0
-        if isinstance(layer, UNSTORED)
-        else math.prod(shape) * _bytes(layer.compute_dtype),
+        multiply_adds=sum(_multiply_adds(layer, shape) for shape in shapes),
+        activation_bytes=values * _bytes(layer.compute_dtype),
         receptive_field=field,
         stride=stride,
     )

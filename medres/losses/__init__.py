@@ -1,9 +1,11 @@
-"""Keras losses for `Model.compile` that leave out missing labels: of images, and of pixels.
+"""Keras losses for `Model.compile` that leave out missing labels: of images, of pixels, and regions
+to ignore among boxes.
 
 Importing it loads TensorFlow and registers the losses, so that Keras opens models compiled with
-them. May import data_pipelines.runtime and errors.
+them. May import data_pipelines.runtime, detection and errors.
 """
 
+from medres.losses.boxes import DetectionLoss
 from medres.losses.missing_labels import (
     MaskedBinaryCrossentropy,
     label_mask,
@@ -12,6 +14,7 @@ from medres.losses.missing_labels import (
 from medres.losses.pixels import DiceCrossentropy, FocalCrossentropy, Tversky
 
 __all__ = [
+    "DetectionLoss",
     "DiceCrossentropy",
     "FocalCrossentropy",
     "MaskedBinaryCrossentropy",

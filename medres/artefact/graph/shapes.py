@@ -52,13 +52,23 @@ def _merged(class_name: str, config: Options, inputs: Sequence[Shape]) -> Shape:
     if len(inputs) < 2 or (class_name == "Subtract" and len(inputs) != 2):
         raise ValueError
     if class_name == "Concatenate":
-        if config["axis"] not in (-1, len(inputs[0])) or len({shape[:-1] for shape in inputs}) > 1:
-            raise ValueError
-        return (*inputs[0][:-1], sum(shape[-1] for shape in inputs))
+        return _concatenated(config["axis"], inputs)
     merged = tuple(max(sizes) for sizes in zip(*inputs, strict=True))
     if any(n not in (1, m) for shape in inputs for n, m in zip(shape, merged, strict=True)):
         raise ValueError
     return merged
+
+
+def _concatenated(axis: int, inputs: Sequence[Shape]) -> Shape:
+    """axis: counted with that of the batch, which cannot be concatenated."""
+    axis = len(inputs[0]) if axis == -1 else axis
+    if not 1 <= axis <= len(inputs[0]):
+        raise ValueError
+    if len({(*shape[: axis - 1], *shape[axis:]) for shape in inputs}) > 1:
+        raise ValueError
+    if len({len(shape) for shape in inputs}) > 1:
+        raise ValueError
+    return (*inputs[0][: axis - 1], sum(shape[axis - 1] for shape in inputs), *inputs[0][axis:])
 
 
 def _bias(config: Options, channels: int) -> tuple[Shape, ...]:
