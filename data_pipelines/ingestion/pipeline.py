@@ -26,7 +26,7 @@ from data_pipelines.annotations.joining import (
     annotate,
     find_masks,
 )
-from data_pipelines.errors import InputError, LabelError, ManifestError
+from data_pipelines.errors import CodedError, InputError, LabelError, ManifestError
 from data_pipelines.ingestion.decoder_agreement import cross_checked
 from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reasons, with_rejected
 from data_pipelines.ingestion.hierarchy_audit import identity_notes
@@ -226,61 +226,63 @@ def ingest(
     mask_options = _mask_options(masks, resample_masks, label_order, mask_classes)
     box_options = _box_options(boxes, box_classes, mask_objects)
     not_images, annotators = _annotators(mask_options, box_options, sources, workers, stages)
-    with stage(stages, "ingest") as update:
-        index = index_sources(
-            sources,
-            exclude=[
-                *label_files,
-                *not_images,
-                *([] if class_names is None else [Path(class_names)]),
-            ],
-            for_processing=for_processing,
-            units=units,
-            nifti_units=declared_nifti,
-            declared=kind,
-            workers=workers,
-            progress=progress or update,
-            follow_links=follow_links,
-            color=color,
-            parts=None if work is None else _parts_folder(work),
+    with _parts(work) as parts:
+        with stage(stages, "ingest") as update:
+            index = index_sources(
+                sources,
+                exclude=[
+                    *label_files,
+                    *not_images,
+                    *([] if class_names is None else [Path(class_names)]),
+                ],
+                for_processing=for_processing,
+                units=units,
+                nifti_units=declared_nifti,
+                declared=kind,
+                workers=workers,
+                progress=progress or update,
+                follow_links=follow_links,
+                color=color,
+                parts=parts,
+            )
+        with stage(stages, "cross-check decoders") as update:
+            index = cross_checked(index, workers, update)
+        more_tables = None
+        if not tables:
+            tables = _embedded_labels(index.rows, findings, class_folders=class_folders)
+            more_tables = _embedded_labels_of_all(
+                index, findings, tables, class_folders=class_folders
+            )
+            more_tables = tuple(
+                with_classes(with_class_names(t, names), drop_classes, merge_classes or {})
+                for t in more_tables
+            )
+        tables = tuple(
+            with_classes(with_class_names(table, names), drop_classes, merge_classes or {})
+            for table in tables
         )
-    with stage(stages, "cross-check decoders") as update:
-        index = cross_checked(index, workers, update)
-    more_tables = None
-    if not tables:
-        tables = _embedded_labels(index.rows, findings, class_folders=class_folders)
-        more_tables = _embedded_labels_of_all(index, findings, tables, class_folders=class_folders)
-        more_tables = tuple(
-            with_classes(with_class_names(t, names), drop_classes, merge_classes or {})
-            for t in more_tables
-        )
-    tables = tuple(
-        with_classes(with_class_names(table, names), drop_classes, merge_classes or {})
-        for table in tables
-    )
-    with _scratch(work) as scratch:
-        manifest = build(
-            index,
-            tables,
-            key,
-            rejected_tables=more_tables,
-            color=color,
-            kind=kind,
-            split_options=split_options,
-            max_bad=max_bad,
-            on_leak=on_leak,
-            leaks=None if work is None else work.with_name(f"{work.name}.leaks.csv"),
-            work=work,
-            annotators={
-                block: functools.partial(run, folder=scratch) for block, run in annotators.items()
-            },
-            stages=stages,
-        )
-        if work is None:
-            return manifest
-        manifest = _written(manifest, work, key, scratch)
-    shutil.rmtree(_parts_folder(work), ignore_errors=True)
-    return manifest
+        with _scratch(work) as scratch:
+            manifest = build(
+                index,
+                tables,
+                key,
+                rejected_tables=more_tables,
+                color=color,
+                kind=kind,
+                split_options=split_options,
+                max_bad=max_bad,
+                on_leak=on_leak,
+                leaks=None if work is None else work.with_name(f"{work.name}.leaks.csv"),
+                work=work,
+                annotators={
+                    block: functools.partial(run, folder=scratch)
+                    for block, run in annotators.items()
+                },
+                stages=stages,
+            )
+            if work is None:
+                return manifest
+            return _written(manifest, work, key, scratch)
 
 
 def build(
@@ -634,9 +636,22 @@ def _annotators(
     return not_images, annotators
 
 
-def _parts_folder(work: Path) -> Path:
-    """Beside the work folder: the finished parts of the index, until the manifest is written."""
-    return work.with_name(f".{work.name}.parts")
+@contextlib.contextmanager
+def _parts(work: Path | None) -> Iterator[Path | None]:
+    """The folder of the finished parts of the index, beside the work folder. It holds identifiers,
+    so it stays only where the same command can go on: after a crash, an interruption, or on a full
+    disk. It is removed when the manifest is written, and after a refusal.
+    """
+    if work is None:
+        yield None
+        return
+    folder = work.with_name(f".{work.name}.parts")
+    try:
+        yield folder
+    except CodedError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -60,8 +61,7 @@ def ct_planes(heights: list[float], affine: np.ndarray, shape: tuple[int, int]) 
     first = planes_on_grid(affine, (1, *shape))[0]
     origin = affine[:3, 3]
     return [
-        Plane(**{**vars(first), "frame": n, "position": tuple(origin + h * step)})
-        for n, h in enumerate(heights)
+        replace(first, frame=n, position=tuple(origin + h * step)) for n, h in enumerate(heights)
     ]
 
 
@@ -93,9 +93,7 @@ def test_a_bright_ball_stays_where_its_mask_is(heights: list[float], fields: dic
         lambda n: nifti_image(volume, n, "HU", digest=False),
         spec,
     )
-    group = classify_spacing(
-        [Plane(**{**vars(p), "source_index": n}) for n, p in enumerate(planes)]
-    )
+    group = classify_spacing([replace(p, source_index=n) for n, p in enumerate(planes)])
     labels = prepare_label_map(of(mask, group.affine), spec, group=group)
     bright = prepared >= 0
     assert labels.shape == prepared.shape

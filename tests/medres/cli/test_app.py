@@ -38,7 +38,7 @@ def test_verbs_stand_in_the_order_of_the_work() -> None:
     rows = re.findall(r"^\W*([a-z]+)  ", done.output.split("Commands")[1], re.MULTILINE)
     assert rows == [
         *("doctor", "ingest", "inspect", "cache", "plan", "weights", "train", "evaluate", "verify"),
-        *("predict", "export", "parity", "wrap", "demo", "study"),
+        *("predict", "export", "parity", "serve", "wrap", "demo", "study"),
     ]
 
 
