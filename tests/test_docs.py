@@ -25,12 +25,12 @@ SECRET = "yellow-feathers"
 SHORT = (
     "how-to/evaluate.md",
     "how-to/evaluate-boxes.md",
-    "how-to/augment.md",
     "how-to/reader-studies.md",
     "how-to/evaluate-masks.md",
     "explanation/residual-learning.md",
 )
 LONG = (
+    "how-to/augment.md",
     *("tutorial.md", "how-to/serve.md", "how-to/ct.md", "coming-from.md"),
     *("how-to/keras-fit.md", "how-to/train-in-python.md", "explanation/dense-connections.md"),
 )

@@ -85,6 +85,7 @@ def test_the_command_takes_an_engine(model: Path, studies: list[str], tmp_path: 
     assert medres_command("predict", model, studies[0], *drawn).exit_code == 2
 
 
+@pytest.mark.long
 def test_unlike_and_rotated_images_are_refused(model: Path, upright: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 2, (1, 32, 32)) * 65535
     for engine in ENGINES:
@@ -171,6 +172,7 @@ def test_an_export_with_other_numbers_is_refused(
         medres.load(model, engine="openvino", exported=made.folder)
 
 
+@pytest.mark.long
 def test_a_damaged_cached_export_is_made_again(
     model: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def test_extras_are_those_of_the_package() -> None:
     assert len(facts["cpu"]) == 1
 
 
+@pytest.mark.long
 def test_the_command_imports_no_tensorflow_itself() -> None:
     script = (
         "import sys\nfrom medres.inspection import environment\n"
