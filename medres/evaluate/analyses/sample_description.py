@@ -22,8 +22,17 @@ DOMINANT_SHARE = 0.2  # of all units; a patient with more makes the patient-weig
 
 def sample_size(table: Table, units: AnalysisUnits) -> SampleSize:
     """Patients, units of analysis, and different images (rows where no image is named)."""
-    images = int(table.columns["image"].nunique()) if "image" in table.columns else units.n_images
-    return SampleSize(units.n_patients, units.n_units, images)
+    return SampleSize(units.n_patients, units.n_units, _images(table, units))
+
+
+def _images(table: Table, units: AnalysisUnits) -> int:
+    """Without seeds no image repeats: the table was checked, and a second index of a million ids
+    would take a tenth of the memory of the report.
+    """
+    if "image" not in table.columns:
+        return units.n_images
+    repeats = "seed" in table.columns
+    return int(table.columns["image"].nunique()) if repeats else int(table.columns["image"].count())
 
 
 def headline_of(units: AnalysisUnits) -> tuple[Headline, float | None]:

@@ -51,9 +51,9 @@ def folded(text: str) -> str:
 
 def count_similar(ids: pd.Series) -> int:
     """How many distinct ids of a column differ from another one only in case or leading zeros."""
-    distinct = ids.drop_duplicates()
-    if _numbered(distinct):
+    if _numbered(ids):
         return 0
+    distinct = ids.drop_duplicates()
     parts = [
         pd.util.hash_array(np.array(_folded_all(part.tolist()), dtype=object), categorize=False)
         for part in (distinct[i : i + _AT_ONCE] for i in range(0, len(distinct), _AT_ONCE))
