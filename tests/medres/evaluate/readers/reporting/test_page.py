@@ -72,6 +72,22 @@ def test_tables_hold_the_numbers_of_the_json(report, tmp_path) -> None:
     curves = table("curves")
     assert set(curves["modality"]) == {WITH, WITHOUT, MODEL}
     assert table("variance_shares").iloc[0].sum() == pytest.approx(1)
+    assert table("overall")["f"].tolist() == [study["overall"]["f"]]
+    alone = table("standalone_model").iloc[0]
+    assert (alone["reader"], alone["estimate"]) == (
+        study["standalone"]["name"],
+        study["standalone"]["estimate"]["estimate"],
+    )
+    points = table("points")[["fpr", "tpr"]].to_numpy().tolist()
+    assert points == [curve["at"] for curve in study["curves"] if "at" in curve]
+    exploratory = table("model_at_readers")
+    expected = [
+        value["estimate"]
+        for item in study["model_at_readers"]
+        for value in item.values()
+        if isinstance(value, dict)
+    ]
+    assert exploratory["estimate"].tolist() == expected
 
 
 def test_froc_is_on_the_page_and_in_a_table(marked, tmp_path) -> None:
