@@ -122,3 +122,9 @@ def test_shares_of_the_variance_sum_to_one_and_are_said(rated) -> None:
     whole = (max(c.modality_reader, 0) + c.error - c.cov1 - excess) / 4 + excess
     assert shares.cases == pytest.approx(excess / whole)
     assert f"{shares.cases:.0%} becomes smaller with more cases only" in variance_words(study)
+
+
+def test_the_page_states_the_level_of_the_intervals(rated) -> None:
+    page = reader_study(rated(), level=0.9).to_html()
+    assert "<th>90% interval</th>" in page
+    assert "95%" not in page
