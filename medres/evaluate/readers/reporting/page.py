@@ -61,6 +61,7 @@ def study_tables(study: ReaderStudy) -> dict[str, list[Row]]:
             ]
     if study.froc is not None:
         tables["froc"] = _froc_rows(study.froc)
+        tables["froc_differences"] = _rows(study.froc.differences)
     if study.curves is not None:
         tables["curves"] = [
             {"modality": curve.modality, "reader": curve.reader, "fpr": x, "tpr": y}

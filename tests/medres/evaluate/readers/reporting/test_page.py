@@ -98,6 +98,11 @@ def test_froc_is_on_the_page_and_in_a_table(marked, tmp_path) -> None:
     assert "Hit rule: as the readers table says" in page
     report.save(tmp_path / "out")
     rows = pd.read_csv(tmp_path / "out/tables/froc.csv")
+    differences = pd.read_csv(tmp_path / "out/tables/froc_differences.csv")
+    assert differences["estimate"].tolist() == [
+        item["difference"]["estimate"]
+        for item in report.numbers["reader_study"]["froc"]["differences"]
+    ]
     assert len(rows) == 2 * 2 * 3 * 8
     values = report.report.reader_study.froc.values
     assert rows["estimate"].tolist()[7] == pytest.approx(values[0].froc_mean.estimate)
