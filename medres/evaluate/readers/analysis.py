@@ -28,6 +28,7 @@ from medres.evaluate.readers.variances.obuchowski_rockette import (
     Scatter,
     difference_scatter,
     mean_scatter,
+    standard_error,
     variance_components,
 )
 
@@ -139,7 +140,7 @@ class Analysis:
                 variance = (
                     self._block(a, a)[j, j] + self._block(b, b)[j, j] - 2 * self._block(a, b)[j, j]
                 )
-                scatter = Scatter(float(np.sqrt(max(variance, 0.0))), None)
+                scatter = Scatter(standard_error(float(variance)), None)
                 value = float(self.values[a, j] - self.values[b, j])
                 if not np.isfinite(value):
                     continue

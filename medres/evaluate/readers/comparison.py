@@ -43,7 +43,7 @@ def _by_variance_analysis(
 ) -> ReaderStudy:
     """Obuchowski-Rockette."""
     check_no_empty(people)
-    chosen = choose_covariance(options.covariance, figure, people)
+    chosen = choose_covariance(options.covariance, figure, people, model)
     pairs = pairs_of(people, options.pair)
     result = Analysis(
         people,

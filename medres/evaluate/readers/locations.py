@@ -29,8 +29,7 @@ def with_hits(table: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     axes = [axis for axis in AXES if axis in table.columns]
     if "y" not in axes:
         raise EvaluationError("the readers table has x and no y", code="missing_column")
-    rating = table["rating"]
-    marked = (rating.notna() & (rating.astype(str).str.strip() != "")).to_numpy(dtype=bool)
+    marked = _marked(table)
     place = np.stack([_numbers(table[axis]) for axis in axes], axis=1)
     refuse_rows(
         marked & ~np.isfinite(place).all(axis=1),
@@ -40,8 +39,8 @@ def with_hits(table: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
     )
     low, high, center, radius = _shapes(lesions, axes)
     case, of_case = id_texts(table["case"]).to_numpy(), id_texts(lesions["case"]).to_numpy()
-    _check_inside(table, lesions, axes, place, marked)
-    _check_lesions_inside(lesions, axes, np.where(np.isinf(low), center, low), high, center)
+    check_marks_inside(table, lesions)
+    _check_lesions_inside(lesions, table, axes, np.where(np.isinf(low), center, low), high, center)
     names = id_texts(lesions["lesion"]).to_numpy()
     hits = np.full(len(table), "", dtype=object)
     rows_of = pd.Series(np.arange(len(lesions))).groupby(of_case).indices
@@ -55,6 +54,21 @@ def with_hits(table: pd.DataFrame, lesions: pd.DataFrame) -> pd.DataFrame:
         if within.any():
             hits[row] = names[at[within][np.argmin(distance[within])]]
     return table.assign(lesion=hits)
+
+
+def check_marks_inside(table: pd.DataFrame, lesions: pd.DataFrame) -> None:
+    """Raises EvaluationError. Codes: location_outside, bad_location (for a size)."""
+    outside = np.zeros(len(table), dtype=bool)
+    for axis, size in zip(AXES, SIZES, strict=True):
+        if axis in table.columns:
+            place = _numbers(table[axis])
+            outside |= (place < 0) | (place > _sizes(table, lesions, size, "readers", "lesions"))
+    refuse_rows(
+        _marked(table) & outside,
+        "have a mark outside the image",
+        "location_outside",
+        table="readers",
+    )
 
 
 def hit_rule_of(lesions: pd.DataFrame) -> str:
@@ -92,38 +106,54 @@ def _shapes(
     return low, high, center, radius
 
 
-def _check_inside(
-    table: pd.DataFrame,
-    lesions: pd.DataFrame,
-    axes: list[str],
-    place: FloatArray,
-    marked: BoolArray,
-) -> None:
-    outside = (place < 0).any(axis=1)
-    for number, size in enumerate(SIZES[: len(axes)]):
-        if size in table.columns:
-            limit = _numbers(table[size])
-        elif size in lesions.columns:
-            known = dict(zip(id_texts(lesions["case"]), _numbers(lesions[size]), strict=True))
-            limit = id_texts(table["case"]).map(known).to_numpy(dtype=float)
-        else:
-            continue
-        outside |= place[:, number] > limit
-    refuse_rows(
-        marked & outside, "have a mark outside the image", "location_outside", table="readers"
-    )
-
-
 def _check_lesions_inside(
-    lesions: pd.DataFrame, axes: list[str], low: FloatArray, high: FloatArray, center: FloatArray
+    lesions: pd.DataFrame,
+    table: pd.DataFrame,
+    axes: list[str],
+    low: FloatArray,
+    high: FloatArray,
+    center: FloatArray,
 ) -> None:
     """Boxes from edge to edge, else centers."""
     high = np.where(np.isinf(high), center, high)
     outside = (low < 0).any(axis=1)
     for number, size in enumerate(SIZES[: len(axes)]):
-        if size in lesions.columns:
-            outside |= high[:, number] > _numbers(lesions[size])
+        outside |= high[:, number] > _sizes(lesions, table, size, "lesions", "readers")
     refuse_rows(outside, "have a place outside the image", "location_outside", table="lesions")
+
+
+def _marked(table: pd.DataFrame) -> BoolArray:
+    rating = table["rating"]
+    return (rating.notna() & (rating.astype(str).str.strip() != "")).to_numpy(dtype=bool)
+
+
+def _sizes(
+    table: pd.DataFrame, other: pd.DataFrame, size: str, name: str, name_of_other: str
+) -> FloatArray:
+    """(rows,) the size of the image of each row of a table, from either table; infinite where
+    neither has it.
+    """
+    own = np.full(len(table), np.nan)
+    if size in table.columns:
+        own = _size_numbers(table[size], size, name)
+    if size in other.columns:
+        sizes = pd.Series(_size_numbers(other[size], size, name_of_other))
+        by_case = sizes.groupby(id_texts(other["case"]).to_numpy()).min()
+        of_other = id_texts(table["case"]).map(by_case).to_numpy(dtype=float)
+        own = np.fmin(own, of_other)
+    return np.where(np.isnan(own), np.inf, own)
+
+
+def _size_numbers(column: pd.Series, size: str, name: str) -> FloatArray:
+    numbers = _numbers(column)
+    empty = column.isna() | (column.astype(str).str.strip() == "")
+    refuse_rows(
+        ~empty.to_numpy(dtype=bool) & ~(numbers > 0),
+        f"have a {size} of the image that is no number above 0",
+        "bad_location",
+        table=name,
+    )
+    return numbers
 
 
 def _numbers(column: pd.Series) -> FloatArray:

@@ -23,7 +23,11 @@ from medres.evaluate.readers.variances.inference import (
     two_sided_p,
     with_holm,
 )
-from medres.evaluate.readers.variances.obuchowski_rockette import Scatter, mean_scatter
+from medres.evaluate.readers.variances.obuchowski_rockette import (
+    Scatter,
+    mean_scatter,
+    standard_error,
+)
 
 
 def split_off(ratings: Ratings, name: str) -> tuple[Ratings, Ratings]:
@@ -113,7 +117,7 @@ def _per_reader(
 
 
 def _normal(variance: float) -> Scatter:
-    return Scatter(float(np.sqrt(max(variance, 0.0))), None)
+    return Scatter(standard_error(variance), None)
 
 
 def _minus_last(values: FloatArray, sigma: FloatArray) -> tuple[FloatArray, FloatArray]:

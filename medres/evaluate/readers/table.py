@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from medres.errors import EvaluationError
-from medres.evaluate.readers.locations import hit_rule_of, with_hits
+from medres.evaluate.readers.locations import check_marks_inside, hit_rule_of, with_hits
 from medres.evaluate.readers.marks import AS_STATED, has_marks, lesion_arrays
 from medres.evaluate.readers.ratings import IntArray, Ratings
 from medres.evaluate.readers.readings import readings_of
@@ -35,18 +35,22 @@ def load_ratings(
     `rating`. The lesions table then holds every true lesion: `case`, `lesion`, and `weight` if
     wanted. Instead of `lesion` the readers table may give the place of each mark (`with_hits`).
 
-    Raises EvaluationError. Codes: missing_column, no_rows, missing_id, several_findings,
-    unknown_finding, bad_truth, truth_differs, patient_differs, bad_rating, duplicate_rating,
-    one_class, no_lesions_table, unused_lesions_table, and those of `lesion_arrays`, `with_hits` and
-    `readings_of`.
+    Raises EvaluationError. Codes: missing_column, duplicate_column, no_rows, missing_id,
+    several_findings, unknown_finding, bad_truth, truth_differs, patient_differs, bad_rating,
+    duplicate_rating, one_class, no_lesions_table, unused_lesions_table, and those of
+    `lesion_arrays`, `with_hits` and `readings_of`.
     """
-    table = _one_finding(_read(source, "readers", COLUMNS), finding)
+    table, selected = _one_finding(_read(source, "readers", COLUMNS), finding)
     table = table.reset_index(drop=True)
     known = None if lesions is None else _read(lesions, "lesions", ("case", "lesion"))
+    if known is not None and selected is not None and "finding" in known.columns:
+        known = known[id_texts(known["finding"]) == selected].reset_index(drop=True)
     hit_rule = AS_STATED
     if known is not None and "lesion" not in table.columns and "x" in table.columns:
         table = with_hits(table, known)
         hit_rule = hit_rule_of(known)
+    elif known is not None and {"x", "y"} <= set(table.columns):
+        check_marks_inside(table, known)
     for column in ("reader", "modality", "case"):
         table[column] = _ids(table[column], column, "readers")
     table["truth"] = _truth(table["truth"])
@@ -97,6 +101,12 @@ def source_of(source: Source) -> dict[str, object]:
 
 def _read(source: Source, what: str, needed: tuple[str, ...]) -> pd.DataFrame:
     table = source.copy() if isinstance(source, pd.DataFrame) else read_table(Path(source), what)
+    if table.columns.has_duplicates:
+        repeated = table.columns[table.columns.duplicated()][0]
+        raise EvaluationError(
+            f"the {what} table has the column {repeated!r} more than once: keep one of them",
+            code="duplicate_column",
+        )
     missing = [column for column in needed if column not in table.columns]
     if missing:
         raise EvaluationError(
@@ -108,16 +118,19 @@ def _read(source: Source, what: str, needed: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def _one_finding(table: pd.DataFrame, finding: str | None) -> pd.DataFrame:
+def _one_finding(table: pd.DataFrame, finding: str | None) -> tuple[pd.DataFrame, str | None]:
+    """The rows of one finding, and its name; None if the table names no findings."""
     if "finding" not in table.columns:
         if finding is not None:
             raise EvaluationError(
                 f"the readers table has no column 'finding', so {finding!r} cannot be selected",
                 code="unknown_finding",
             )
-        return table
-    names = table["finding"].astype(str).str.strip()
+        return table, None
+    names = id_texts(table["finding"])
     known = sorted(names.unique())
+    if len(known) > 1:
+        names = _ids(table["finding"], "finding", "readers")
     if finding is None and len(known) > 1:
         raise EvaluationError(
             f"the readers table has several findings ({', '.join(known)}): say which one to "
@@ -129,7 +142,8 @@ def _one_finding(table: pd.DataFrame, finding: str | None) -> pd.DataFrame:
             f"the readers table has no finding {finding!r}; it has {', '.join(known)}",
             code="unknown_finding",
         )
-    return table if finding is None else table[names == finding]
+    selected = known[0] if finding is None else finding
+    return table[names == selected], selected or None
 
 
 def _ids(column: pd.Series, name: str, what: str) -> pd.Series:
@@ -208,8 +222,8 @@ def _check_classes(ratings: Ratings) -> None:
             if count < MIN_PER_CLASS:
                 modality, reader = divmod(cell_number, len(ratings.readers))
                 raise EvaluationError(
-                    f"reader {ratings.readers[reader]!r} read {count or 'no'} {name} "
-                    f"case{'' if count == 1 else 's'} in modality "
+                    f"reader {ratings.readers[reader]!r} read {name} cases of {count or 'no'} "
+                    f"patient{'' if count == 1 else 's'} in modality "
                     f"{ratings.modalities[modality]!r}: at least {MIN_PER_CLASS} patients of each "
                     "class are needed",
                     code="one_class",

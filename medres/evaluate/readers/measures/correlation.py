@@ -20,6 +20,7 @@ NO_SPREAD = "the ratings do not differ between cases"
 NO_ERROR = "the readers agree without error, so there is no interval"
 MCGRAW_WONG = "McGraw and Wong (F distribution), over cases"
 JACKKNIFE = "jackknife over patients, t"
+MAX_EXPONENT = 100  # of ratings: their squares are finite
 
 
 def icc_agreement(ratings: FloatArray, patient: IntArray, level: float) -> Estimate:
@@ -36,6 +37,9 @@ def _icc(ratings: FloatArray, patient: IntArray, level: float, *, absolute: bool
     n = ratings.shape[1]
     if np.unique(patient).size < MIN_CASES:
         return undefined(FEW_CASES, n=n)
+    largest = float(np.abs(ratings).max())
+    if largest > 0.0 and abs(np.log10(largest)) > MAX_EXPONENT:
+        ratings = ratings / largest  # the scale does not matter to an ICC
     value = _value(ratings, absolute)
     if value is None:
         return undefined(NO_SPREAD, n=n)

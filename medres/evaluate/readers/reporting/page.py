@@ -25,7 +25,11 @@ MAIN_TABLES = ("values", "modalities", "contrasts", "per_reader")
 
 def study_tables(study: ReaderStudy) -> dict[str, list[Row]]:
     """Rows by table, for each part that the study has."""
-    one_row = {"components": study.components, "variance_shares": study.variance_shares}
+    one_row = {
+        "overall": study.overall,
+        "components": study.components,
+        "variance_shares": study.variance_shares,
+    }
     rows: dict[str, Iterable[object]] = {
         "values": study.values,
         "modalities": study.modalities,
@@ -35,6 +39,11 @@ def study_tables(study: ReaderStudy) -> dict[str, list[Row]]:
         **_parts_beside(study),
     }
     tables = {name: _rows(items) for name, items in rows.items()}
+    if study.standalone is not None:
+        model = study.standalone
+        tables["standalone_model"] = [{"reader": model.name, **to_plain(model.estimate)}]
+    if study.model_at_readers is not None:
+        tables["model_at_readers"] = _long_rows(study.model_at_readers)
     if study.agreement is not None:
         tables["agreement"] = _long_rows([*study.agreement.modalities, *study.agreement.pairs])
     if study.rates is not None:
@@ -52,11 +61,18 @@ def study_tables(study: ReaderStudy) -> dict[str, list[Row]]:
             ]
     if study.froc is not None:
         tables["froc"] = _froc_rows(study.froc)
+        tables["froc_differences"] = _rows(study.froc.differences)
     if study.curves is not None:
         tables["curves"] = [
             {"modality": curve.modality, "reader": curve.reader, "fpr": x, "tpr": y}
             for curve in study.curves
             for x, y in zip(curve.fpr, curve.tpr, strict=True)
+        ]
+        tables["points"] = [
+            {"modality": curve.modality, "reader": curve.reader, "fpr": x, "tpr": y}
+            for curve in study.curves
+            if curve.at is not None
+            for x, y in [curve.at]
         ]
     return {name: table for name, table in tables.items() if table or name in MAIN_TABLES}
 

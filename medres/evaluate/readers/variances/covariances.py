@@ -18,15 +18,19 @@ METHODS = ("delong", "jackknife", "unbiased")
 KERNEL_CELLS = 8_000_000  # numbers of all kernels held at a time
 
 
-def choose_covariance(name: str | None, figure: Figure, ratings: Ratings) -> str:
+def choose_covariance(
+    name: str | None, figure: Figure, ratings: Ratings, model: Ratings | None = None
+) -> str:
     """The name that was asked for, checked; else DeLong's for the AUC of cases of one patient each,
-    and the jackknife for everything else.
+    and the jackknife for everything else. model: stands alone, and is compared with the readers
+    of the same cases.
 
     Raises EvaluationError. Codes: unknown_covariance, covariance_not_for_figure,
     covariance_not_for_clusters, covariance_needs_crossed.
     """
+    crossed = ratings.crossed and (model is None or model.crossed)
     if name is None:
-        simple = figure.name == "auc" and ratings.crossed and not ratings.clustered
+        simple = figure.name == "auc" and crossed and not ratings.clustered
         return "delong" if simple else "jackknife"
     if name not in METHODS:
         raise EvaluationError(
@@ -45,10 +49,10 @@ def choose_covariance(name: str | None, figure: Figure, ratings: Ratings) -> str
             "choose jackknife, which leaves out whole patients",
             code="covariance_not_for_clusters",
         )
-    if name == "delong" and not ratings.crossed:
+    if name == "delong" and not crossed:
         raise EvaluationError(
-            "the covariance 'delong' needs every reader to have read every case in every modality: "
-            "choose jackknife or unbiased",
+            "the covariance 'delong' needs every reader (and the model) to have read every case "
+            "in every modality: choose jackknife or unbiased",
             code="covariance_needs_crossed",
         )
     return name

@@ -14,6 +14,8 @@ import numpy as np
 
 from medres.evaluate.readers.ratings import FloatArray
 
+ROUNDING = 1e-16  # of variances of numbers near 1: what is smaller is not told from zero
+
 
 @dataclass(frozen=True)
 class Components:
@@ -113,11 +115,11 @@ def difference_scatter(analysis: str, c: Components, t: int, r: int) -> Scatter:
     """
     excess = max(c.cov2 - c.cov3, 0.0)
     if analysis == "frrc":
-        return Scatter(_root(2.0 / r * (c.error - c.cov1 + (r - 1) * excess)), None)
+        return Scatter(standard_error(2.0 / r * (c.error - c.cov1 + (r - 1) * excess)), None)
     mean_square = _known(c.ms_modality_reader)
     df = float((t - 1) * (r - 1))
     if analysis == "rrfc":
-        return Scatter(_root(2.0 / r * mean_square), df)
+        return Scatter(standard_error(2.0 / r * mean_square), df)
     return _hillis(mean_square, r * excess, df, 2.0 / r)
 
 
@@ -127,19 +129,19 @@ def mean_scatter(analysis: str, values: FloatArray, covariance: FloatArray) -> S
     c = variance_components(values[None, :], covariance)
     cov2 = max(c.cov2, 0.0)
     if analysis == "frrc":
-        return Scatter(_root((c.error + (r - 1) * cov2) / r), None)
+        return Scatter(standard_error((c.error + (r - 1) * cov2) / r), None)
     mean_square = _known(c.ms_reader)
     if analysis == "rrfc":
-        return Scatter(_root(mean_square / r), float(r - 1))
+        return Scatter(standard_error(mean_square / r), float(r - 1))
     return _hillis(mean_square, r * cov2, float(r - 1), 1.0 / r)
 
 
 def _hillis(mean_square: float, excess: float, df: float, factor: float) -> Scatter:
     """Satterthwaite's degrees of freedom; infinite where the readers do not differ at all."""
-    if mean_square <= 0.0:
-        return Scatter(_root(factor * excess), None)
+    if mean_square <= ROUNDING:
+        return Scatter(standard_error(factor * excess), None)
     denominator = mean_square + excess
-    return Scatter(_root(factor * denominator), denominator**2 / (mean_square**2 / df))
+    return Scatter(standard_error(factor * denominator), denominator**2 / (mean_square**2 / df))
 
 
 def _known(mean_square: float | None) -> float:
@@ -148,5 +150,6 @@ def _known(mean_square: float | None) -> float:
     return mean_square
 
 
-def _root(variance: float) -> float:
-    return float(np.sqrt(max(variance, 0.0)))
+def standard_error(variance: float) -> float:
+    """Zero where the variance is not above the rounding of its sums."""
+    return float(np.sqrt(variance)) if variance > ROUNDING else 0.0

@@ -18,7 +18,7 @@ from medres.evaluate.readers.outcome import ModalityContrast, ModalityMean
 from medres.evaluate.readers.ratings import FloatArray, IntArray, Ratings
 from medres.evaluate.readers.variances.covariances import Moments, pair_moments
 from medres.evaluate.readers.variances.inference import Scale, contrast, interval, with_holm
-from medres.evaluate.readers.variances.obuchowski_rockette import Scatter
+from medres.evaluate.readers.variances.obuchowski_rockette import ROUNDING, Scatter
 
 METHOD = "U-statistics (Gallas), t with Satterthwaite df; readers and cases random"
 NORMAL_FROM = 50  # degrees of freedom above which the normal distribution is used
@@ -142,7 +142,7 @@ def _ratio(sums: FloatArray, counts: FloatArray) -> FloatArray:
 
 def _scatter(variance: float, effects: FloatArray, df: FloatArray) -> Scatter:
     """Satterthwaite's degrees of freedom over the main effects, at least those of the smallest."""
-    if variance <= 0.0:
+    if variance <= ROUNDING:
         return Scatter(0.0, None)
     spread = float(np.sum(effects**2 / df**3))
     found = max(variance**2 / spread if spread > 0 else math.inf, float(df.min()))

@@ -7,6 +7,7 @@ from helpers import raises_code
 from medres.errors import EvaluationError
 from medres.evaluate import reader_study
 from medres.evaluate.readers.locations import with_hits
+from medres.evaluate.readers.table import load_ratings
 
 LESIONS = pd.DataFrame(
     {
@@ -90,3 +91,24 @@ def test_a_study_by_places_is_the_study_by_ids(marked) -> None:
     assert found["froc"].pop("hit_rule") == "the mark lies within the radius"
     assert expected["froc"].pop("hit_rule") == "as the readers table says"
     assert found == expected
+
+
+def test_sizes_in_the_readers_table_limit_lesions_too() -> None:
+    table = marks(("a", 1, 3), ("b", 1, 3)).assign(width=12, height=64)
+    with raises_code(EvaluationError, "location_outside", "1 row"):
+        with_hits(table, LESIONS)
+    assert with_hits(table.assign(width=["", 64]), LESIONS)["lesion"].tolist() == ["", ""]
+
+
+def test_a_size_that_is_no_number_is_refused() -> None:
+    for size in ("wide", 0):
+        with raises_code(EvaluationError, "bad_location", "width"):
+            with_hits(marks(("a", 1, 3)).assign(width=size), LESIONS)
+
+
+def test_marks_with_stated_lesions_must_be_inside_too(marked) -> None:
+    table, lesions = marked()
+    table = table.assign(x=70, y=2, width=64, height=64)
+    with raises_code(EvaluationError, "location_outside"):
+        load_ratings(table, lesions)
+    assert load_ratings(table.assign(x=64), lesions).crossed

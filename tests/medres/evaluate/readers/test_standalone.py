@@ -101,3 +101,19 @@ def test_marks_of_a_model(marked) -> None:
     alone = reader_study(table, lesions=lesions).report.reader_study
     assert found.standalone.estimate.estimate == alone.values[0].estimate.estimate
     assert [item.a for item in found.standalone.contrasts] == ["A", "B"]
+
+
+def test_a_model_that_read_fewer_cases_than_the_readers(with_model) -> None:
+    """The default covariance is then the jackknife; DeLong's is refused by name."""
+    table = with_model[(with_model.reader != "AI") | (with_model.case > 3)]
+    found = reader_study(table, standalone="AI", positive=1).report.reader_study
+    assert found.covariance == "jackknife"
+    alone = found.standalone
+    own = table[table.reader == "AI"]
+    pairs = np.subtract.outer(
+        own.rating[own.truth == 1].to_numpy(), own.rating[own.truth == 0].to_numpy()
+    )
+    assert alone.estimate.estimate == pytest.approx(np.mean((pairs > 0) + 0.5 * (pairs == 0)))
+    assert all(item.difference.bounds for item in alone.per_reader)
+    with raises_code(EvaluationError, "covariance_needs_crossed"):
+        reader_study(table, standalone="AI", covariance="delong")

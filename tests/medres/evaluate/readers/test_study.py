@@ -223,7 +223,7 @@ def test_a_report_on_disk(rated, tmp_path) -> None:
         f"{name}.csv"
         for name in (
             *("values", "modalities", "contrasts", "per_reader", "components"),
-            *("variance_shares", "agreement", "curves"),
+            *("variance_shares", "agreement", "curves", "overall"),
         )
     }
     values = pd.read_csv(tmp_path / "out/tables/values.csv")

@@ -140,3 +140,35 @@ def test_marks_that_do_not_fit_are_refused(marked, code: str, spoil) -> None:
 
 def _none(table: pd.DataFrame) -> pd.DataFrame:
     return table.head(1).assign(lesion="", rating="")
+
+
+def test_the_lesions_of_another_finding_are_left_out(marked) -> None:
+    table, lesions = marked()
+    other = lesions.assign(case=lesions.case - 1, finding="b")  # in cases that are normal here
+    both = pd.concat([lesions.assign(finding="a"), other], ignore_index=True)
+    expected = load_ratings(table, lesions).lesions
+    more = table.assign(truth=1 - table.truth, lesion="", rating="", finding="b")
+    more = more.drop_duplicates(["reader", "modality", "case"])
+    findings = pd.concat([table.assign(finding="a"), more], ignore_index=True)
+    alone = load_ratings(table.assign(finding="a"), both).lesions
+    chosen = load_ratings(findings, both, finding="a").lesions
+    for found in (alone, chosen):
+        np.testing.assert_array_equal(found.rating, expected.rating)
+        np.testing.assert_array_equal(found.weight, expected.weight)
+
+
+def test_findings_are_ids(rated) -> None:
+    assert load_ratings(rated().assign(finding=1.0), finding="1").readers == (
+        "R1",
+        "R2",
+        "R3",
+        "R4",
+    )
+    assert load_ratings(rated().assign(finding="")).crossed
+    with raises_code(EvaluationError, "missing_id"):
+        load_ratings(change("finding", np.nan)(rated().assign(finding="a")))
+
+
+def test_a_repeated_column_is_refused(rated) -> None:
+    with raises_code(EvaluationError, "duplicate_column", "rating"):
+        load_ratings(pd.concat([rated(), rated()[["rating"]]], axis=1))

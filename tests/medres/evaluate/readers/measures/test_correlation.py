@@ -45,3 +45,11 @@ def test_what_is_undefined_says_why() -> None:
     assert icc_agreement(same[:, :1], each[:1], LEVEL).estimate is None
     copies = icc_agreement(same[:, [0, 0, 5]], np.array([0, 0, 1]), LEVEL)
     assert copies.bounds is None
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_the_scale_of_the_ratings_does_not_matter(scale: float) -> None:
+    for icc in (icc_agreement, icc_consistency):
+        plain, scaled = (icc(JUDGES * factor, np.arange(6), LEVEL) for factor in (1.0, scale))
+        assert scaled.estimate == pytest.approx(plain.estimate)
+        assert scaled.bounds == pytest.approx(plain.bounds)

@@ -72,6 +72,22 @@ def test_tables_hold_the_numbers_of_the_json(report, tmp_path) -> None:
     curves = table("curves")
     assert set(curves["modality"]) == {WITH, WITHOUT, MODEL}
     assert table("variance_shares").iloc[0].sum() == pytest.approx(1)
+    assert table("overall")["f"].tolist() == [study["overall"]["f"]]
+    alone = table("standalone_model").iloc[0]
+    assert (alone["reader"], alone["estimate"]) == (
+        study["standalone"]["name"],
+        study["standalone"]["estimate"]["estimate"],
+    )
+    points = table("points")[["fpr", "tpr"]].to_numpy().tolist()
+    assert points == [curve["at"] for curve in study["curves"] if "at" in curve]
+    exploratory = table("model_at_readers")
+    expected = [
+        value["estimate"]
+        for item in study["model_at_readers"]
+        for value in item.values()
+        if isinstance(value, dict)
+    ]
+    assert exploratory["estimate"].tolist() == expected
 
 
 def test_froc_is_on_the_page_and_in_a_table(marked, tmp_path) -> None:
@@ -82,6 +98,11 @@ def test_froc_is_on_the_page_and_in_a_table(marked, tmp_path) -> None:
     assert "Hit rule: as the readers table says" in page
     report.save(tmp_path / "out")
     rows = pd.read_csv(tmp_path / "out/tables/froc.csv")
+    differences = pd.read_csv(tmp_path / "out/tables/froc_differences.csv")
+    assert differences["estimate"].tolist() == [
+        item["difference"]["estimate"]
+        for item in report.numbers["reader_study"]["froc"]["differences"]
+    ]
     assert len(rows) == 2 * 2 * 3 * 8
     values = report.report.reader_study.froc.values
     assert rows["estimate"].tolist()[7] == pytest.approx(values[0].froc_mean.estimate)
@@ -106,3 +127,9 @@ def test_shares_of_the_variance_sum_to_one_and_are_said(rated) -> None:
     whole = (max(c.modality_reader, 0) + c.error - c.cov1 - excess) / 4 + excess
     assert shares.cases == pytest.approx(excess / whole)
     assert f"{shares.cases:.0%} becomes smaller with more cases only" in variance_words(study)
+
+
+def test_the_page_states_the_level_of_the_intervals(rated) -> None:
+    page = reader_study(rated(), level=0.9).to_html()
+    assert "<th>90% interval</th>" in page
+    assert "95%" not in page

@@ -8,6 +8,7 @@ from medres.evaluate.readers.figures import PAIRS
 from medres.evaluate.readers.table import load_ratings
 from medres.evaluate.readers.variances.covariances import figure_covariance, figure_values
 from medres.evaluate.readers.variances.obuchowski_rockette import (
+    Components,
     difference_scatter,
     mean_scatter,
     mean_squares,
@@ -108,3 +109,13 @@ def test_the_mean_of_one_modality(analysis: str) -> None:
     }[analysis]
     assert found.standard_error**2 == pytest.approx(expected[0])
     assert found.df == (None if expected[1] is None else pytest.approx(expected[1]))
+
+
+def test_what_is_below_rounding_is_zero() -> None:
+    """Readers who agree leave a mean square of 1e-33, and equal arms a variance of 1e-17."""
+    agreeing = Components(0.1, 0.1, 1e-33, 0.0, 0.0, 4e-3, 2e-3, 4e-3, 2e-3, False)
+    found = difference_scatter("rrrc", agreeing, 2, 3)
+    assert found.df is None
+    assert found.standard_error == pytest.approx((2 * 2e-3) ** 0.5)
+    equal = Components(0.0, 0.1, 0.0, 0.0, 0.0, 4e-3 + 1e-17, 4e-3, 2e-3, 2e-3, False)
+    assert difference_scatter("frrc", equal, 2, 3).standard_error == 0.0
