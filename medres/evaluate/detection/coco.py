@@ -346,10 +346,7 @@ def _numbers(values: list[Any], where: str, shape: tuple[int, int]) -> Float64Ar
 
 
 def _scores(values: list[Any], where: str) -> Float64Array:
-    try:
-        score = np.array([float(value) for value in values], dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        score = np.full(len(values), np.nan)
+    score = np.array([_number(value) for value in values], dtype=np.float64)
     if np.isnan(score).any():
         raise EvaluationError(
             f"{int(np.isnan(score).sum())} of {score.size} {where} have a score that is not a "
@@ -357,6 +354,14 @@ def _scores(values: list[Any], where: str) -> Float64Array:
             code="bad_score",
         )
     return score
+
+
+def _number(value: Any) -> float:
+    """NaN if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
 
 
 def _inside(boxes: Boxes, images: Images, where: str) -> Boxes:

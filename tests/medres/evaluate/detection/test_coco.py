@@ -149,3 +149,9 @@ def test_file_names_that_do_not_tell_images_apart() -> None:
     table = pd.DataFrame({"case": ["x"], "patient": ["A"]})
     with raises_code(EvaluationError, "repeated_id", "image_id"):
         with_patients(read_reference(reference).images, table)
+
+
+def test_only_the_scores_that_are_no_numbers_are_counted() -> None:
+    entries = [PREDICTIONS[0], PREDICTIONS[0] | {"score": "high"}]
+    with raises_code(EvaluationError, "bad_score", "1 of 2"):
+        read_predictions(entries, read_reference(REFERENCE))
