@@ -69,6 +69,18 @@ class Images:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, index: Int64Array) -> Images:
+        """The images at these positions; patients are counted anew."""
+        at = index.tolist()
+        return Images(
+            [self.ids[i] for i in at],
+            [self.names[i] for i in at],
+            self.width[index],
+            self.height[index],
+            np.unique(self.patient[index], return_inverse=True)[1].astype(np.int64),
+            self.clustered,
+        )
+
 
 def per_image(
     predicted: Boxes, reference: Boxes, n: int

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from medres.errors import EvaluationError
-from medres.evaluate.detection.boxes import Boxes, Images
+from medres.evaluate.detection.boxes import BoolArray, Boxes, Images
 from medres.evaluate.scores.ids import id_texts
 from medres.evaluate.scores.io import read_table
 from medres.evaluate.scores.sample import Float64Array, Int64Array
+from medres.evaluate.scores.table import STATUSES
 
 KEYS_OF_IMAGES = ("image_id", "file_name", "case")
 TO_IGNORE = ("iscrowd", "ignore")
@@ -29,20 +30,37 @@ Source = str | Path | Mapping[str, Any] | Sequence[Any]
 @dataclass(frozen=True)
 class Reference:
     """images: all that were assessed; one without boxes is a true negative. classes: names by
-    category id.
+    category id. left_out: ids of images for which the detector gave no answer.
     """
 
     images: Images
     classes: dict[int, str]
     boxes: Boxes
+    left_out: frozenset[str] = frozenset()
+
+    def without(self, images: BoolArray) -> Reference:
+        """Without these images (n,) and what is in them; predictions in them will be skipped."""
+        kept = np.flatnonzero(~images)
+        if not kept.size:
+            raise EvaluationError(
+                "every image has the status refused or failed: nothing is left", code="no_images"
+            )
+        boxes = self.boxes.take(~images[self.boxes.image])
+        return Reference(
+            self.images.take(kept),
+            self.classes,
+            replace(boxes, image=np.searchsorted(kept, boxes.image)),
+            frozenset(str(self.images.ids[i]) for i in np.flatnonzero(images)),
+        )
 
 
 def read_reference(source: Source) -> Reference:
     """COCO annotations: `images` (id, file_name, width, height), `categories` (id, name) and
-    `annotations` (image_id, category_id, bbox = x, y, width, height; iscrowd).
+    `annotations` (image_id, category_id, bbox = x, y, width, height; iscrowd). The images are put
+    in the order of their ids, as pycocotools does: it decides between equal scores.
 
-    Raises EvaluationError. Codes: unreadable, not_coco, no_images, repeated_id, unknown_image,
-    unknown_class, bad_box.
+    Raises EvaluationError. Codes: unreadable, not_coco, no_images, no_classes, repeated_id,
+    unknown_image, unknown_class, bad_box.
     """
     content = _load(source, "reference")
     if not isinstance(content, Mapping) or not {"images", "annotations", "categories"} <= set(
@@ -53,25 +71,31 @@ def read_reference(source: Source) -> Reference:
             "and categories",
             code="not_coco",
         )
-    entries = list(content["images"])
+    entries = _entries(content, "images")
+    _unique([_field(entry, "id", "images", i) for i, entry in enumerate(entries)], "images")
+    entries.sort(key=lambda entry: _id_order(entry["id"]))
     images = Images(
-        _unique([_field(e, "id", "images", i) for i, e in enumerate(entries)], "images"),
-        [str(entry.get("file_name", "")) for entry in entries],
-        np.array([int(entry.get("width") or 0) for entry in entries], dtype=np.int64),
-        np.array([int(entry.get("height") or 0) for entry in entries], dtype=np.int64),
+        [entry["id"] for entry in entries],
+        [str(entry.get("file_name") or "") for entry in entries],
+        _sides_of_images(entries, "width"),
+        _sides_of_images(entries, "height"),
         np.arange(len(entries)),
     )
     if not len(images):
         raise EvaluationError("the reference lists no image", code="no_images")
-    categories = list(content["categories"])
+    categories = _entries(content, "categories")
+    if not categories:
+        raise EvaluationError("the reference lists no category", code="no_classes")
     ids = _unique(
         [_field(c, "id", "categories", i) for i, c in enumerate(categories)], "categories"
     )
     names = [
-        str(category.get("name", number)) for category, number in zip(categories, ids, strict=True)
+        str(number if category.get("name") is None else category["name"])
+        for category, number in zip(categories, ids, strict=True)
     ]
     classes = dict(zip(ids, _unique(names, "categories (by name)"), strict=True))
-    boxes = _boxes(list(content["annotations"]), images, classes, "annotations", scored=False)
+    annotations = _entries(content, "annotations")
+    boxes = _boxes(annotations, images, classes, "annotations", scored=False)
     return Reference(images, classes, _inside(boxes, images, "annotations"))
 
 
@@ -81,13 +105,16 @@ def read_predictions(source: Source, reference: Reference) -> Boxes:
     Raises EvaluationError. Codes: those of `read_reference`, and bad_score.
     """
     content = _load(source, "predictions")
-    if isinstance(content, Mapping):
+    if isinstance(content, Mapping | str) or not isinstance(content, Sequence):
         raise EvaluationError(
             "the predictions are not a COCO results file: it is a list of objects with image_id, "
             "category_id, bbox and score",
             code="not_coco",
         )
-    return _boxes(list(content), reference.images, reference.classes, "predictions", scored=True)
+    entries = list(content)
+    image = [_field(entry, "image_id", "predictions", i) for i, entry in enumerate(entries)]
+    entries = [e for e, i in zip(entries, image, strict=True) if str(i) not in reference.left_out]
+    return _boxes(entries, reference.images, reference.classes, "predictions", scored=True)
 
 
 def with_patients(
@@ -97,11 +124,10 @@ def with_patients(
 
     The table has one row an image: `image_id`, `file_name` (or `case`), and `patient`.
 
-    Raises EvaluationError. Codes: missing_column, missing_id, repeated_id, unmatched_images.
+    Raises EvaluationError. Codes: duplicate_column, missing_column, missing_id, repeated_id,
+    unmatched_images.
     """
-    table = (
-        source.copy() if isinstance(source, pd.DataFrame) else read_table(Path(source), "patients")
-    )
+    table = read_patients(source)
     key = next((name for name in KEYS_OF_IMAGES if name in table.columns), None)
     absent = [name for name in ("patient", *columns) if name not in table.columns]
     if key is None or absent:
@@ -124,6 +150,12 @@ def with_patients(
             code="repeated_id",
         )
     wanted = _texts_of(images, key)
+    if len(set(wanted)) < len(wanted):
+        raise EvaluationError(
+            f"images of the reference have the same {key}, so the patients table cannot tell them "
+            "apart: give it the column image_id",
+            code="repeated_id",
+        )
     at = pd.Index(keys).get_indexer(pd.Index(wanted))
     if (at < 0).any():
         raise EvaluationError(
@@ -136,6 +168,32 @@ def with_patients(
         replace(images, patient=codes.astype(np.int64), clustered=True),
         table.iloc[at].reset_index(drop=True)[list(columns)],
     )
+
+
+def read_patients(source: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """The table of the patients. Raises EvaluationError (duplicate_column, and the codes of
+    `read_table`)."""
+    table = (
+        source.copy() if isinstance(source, pd.DataFrame) else read_table(Path(source), "patients")
+    )
+    if not table.columns.is_unique:
+        raise EvaluationError(
+            "the patients table has two columns of the same name: keep one of them",
+            code="duplicate_column",
+        )
+    return table
+
+
+def no_answer(status: pd.Series) -> BoolArray:
+    """Where the detector gave no answer (refused, failed). Raises EvaluationError (bad_status)."""
+    invalid = ~status.isin(STATUSES)
+    if invalid.any():
+        raise EvaluationError(
+            f"column 'status' of the patients table: {int(invalid.sum())} rows with something "
+            "other than scored, refused or failed",
+            code="bad_status",
+        )
+    return np.asarray(status != "scored")
 
 
 def describe_source(source: Source) -> dict[str, object]:
@@ -167,6 +225,30 @@ def _load(source: Source, what: str) -> Any:
         ) from error
 
 
+def _entries(content: Mapping[str, Any], key: str) -> list[Any]:
+    value = content[key]
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise EvaluationError(f"{key} of the reference is not a list", code="not_coco")
+    return list(value)
+
+
+def _id_order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by value, then texts."""
+    is_number = isinstance(value, int | float)
+    return not is_number, float(value) if is_number else 0.0, str(value)
+
+
+def _sides_of_images(entries: Sequence[Mapping[str, Any]], side: str) -> Int64Array:
+    """(n,) whole pixels, 0 where the size is not given."""
+    try:
+        values = np.array([float(entry.get(side) or 0.0) for entry in entries], dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        values = np.array([np.nan])
+    if not ((values >= 0.0) & (values < 2.0**31)).all():
+        raise EvaluationError(f"images have a {side} that is not in pixels", code="not_coco")
+    return values.astype(np.int64)
+
+
 def _field(entry: Any, key: str, where: str, position: int) -> Any:
     if not isinstance(entry, Mapping) or key not in entry:
         raise EvaluationError(f"entry {position} of {where} has no {key!r}", code="not_coco")
@@ -174,6 +256,8 @@ def _field(entry: Any, key: str, where: str, position: int) -> Any:
 
 
 def _unique(values: list[Any], where: str) -> list[Any]:
+    if not all(isinstance(value, Hashable) for value in values):
+        raise EvaluationError(f"an id of {where} is no number or text", code="not_coco")
     repeated = len(values) - len(set(map(str, values)))
     if repeated:
         raise EvaluationError(
@@ -196,16 +280,26 @@ def _boxes(
     score = _scores(column("score"), where) if scored else np.zeros(n)
     area = sides[:, 2] * sides[:, 3]
     if not scored:
-        stated = [entry.get("area") for entry in entries]
-        area = np.array(
-            [own if a is None else float(a) for a, own in zip(stated, area, strict=True)]
-        )
-    ignore = np.array(
-        [not scored and any(bool(entry.get(key)) for key in TO_IGNORE) for entry in entries],
-        dtype=bool,
-    )
+        area = _stated(entries, "area", area)
+        flags = [_stated(entries, key, np.zeros(n)) for key in TO_IGNORE]
+    ignore = np.zeros(n, dtype=bool) if scored else np.any(flags, axis=0)
     corners = np.concatenate([sides[:, :2], sides[:, :2] + sides[:, 2:]], axis=1)
     return Boxes(image, category, corners, score, area.astype(np.float64), ignore)
+
+
+def _stated(entries: list[Any], key: str, otherwise: Float64Array) -> Float64Array:
+    """(n,) a number of each annotation, from 0 up; `otherwise` where there is none."""
+    stated = [entry.get(key) for entry in entries]
+    try:
+        values = [own if a is None else float(a) for a, own in zip(stated, otherwise, strict=True)]
+    except (TypeError, ValueError, OverflowError):
+        values = [np.nan]
+    out = np.array(values, dtype=np.float64)
+    if not (np.isfinite(out) & (out >= 0.0)).all():
+        raise EvaluationError(
+            f"annotations have {key!r} that is not a number from 0 up", code="bad_box"
+        )
+    return out
 
 
 def _positions(values: list[Any], among: list[Any], where: str, what: str, code: str) -> Int64Array:
@@ -252,10 +346,7 @@ def _numbers(values: list[Any], where: str, shape: tuple[int, int]) -> Float64Ar
 
 
 def _scores(values: list[Any], where: str) -> Float64Array:
-    try:
-        score = np.array([float(value) for value in values], dtype=np.float64)
-    except (TypeError, ValueError):
-        score = np.full(len(values), np.nan)
+    score = np.array([_number(value) for value in values], dtype=np.float64)
     if np.isnan(score).any():
         raise EvaluationError(
             f"{int(np.isnan(score).sum())} of {score.size} {where} have a score that is not a "
@@ -263,6 +354,14 @@ def _scores(values: list[Any], where: str) -> Float64Array:
             code="bad_score",
         )
     return score
+
+
+def _number(value: Any) -> float:
+    """NaN if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
 
 
 def _inside(boxes: Boxes, images: Images, where: str) -> Boxes:

@@ -176,8 +176,10 @@ def _case_auc(matched: MatchedClass, unit: str, level: float, n_positive: int) -
         return undefined("no case holds this class", n=len(images))
     if n_positive == len(images):
         return undefined("every case holds this class", n=len(images))
-    score = np.full(len(images), -np.inf)
-    np.maximum.at(score, matched.predicted.image, matched.predicted.score)
+    marks = matched.marks  # those in regions to ignore are not among them
+    score = np.zeros(len(images))
+    ranks = np.unique(marks.score, return_inverse=True)[1] + 1.0
+    np.maximum.at(score, marks.image, ranks)
     label = matched.marks.lesions > 0
     patient = images.patient
     if unit == "patient":
@@ -213,7 +215,7 @@ def _operating_point(
         sensitivity=proportion_estimate(hits, patient[marks.lesion_image], level),
         precision=proportion_estimate(called, owner, level),
         fp_per_image=bca_estimate(rates, 0, level, n=len(matched.images)),
-        why=None if finite else "above every score",
+        why=None if finite else f"{'above' if threshold.value > 0.0 else 'below'} every score",
     )
 
 

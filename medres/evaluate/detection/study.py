@@ -19,6 +19,8 @@ from medres.evaluate.detection.coco import (
     Source,
     count_copies,
     describe_source,
+    no_answer,
+    read_patients,
     read_predictions,
     read_reference,
     with_patients,
@@ -115,16 +117,18 @@ def evaluate_boxes(
     cases on the page. level: of confidence. replicates: of the bootstrap.
 
     Raises EvaluationError; its codes are those of `read_reference`, `read_predictions` and
-    `with_patients`, and unknown_hit_rule, unknown_unit, no_patients, unknown_class, out_of_range.
+    `with_patients`, and unknown_hit_rule, unknown_unit, no_patients, bad_status, unknown_class,
+    out_of_range.
     """
     check_level_and_margin(level, None, figure="AP")
     _check_choice(hit, tuple(HIT_RULES), "hit", "unknown_hit_rule")
     _check_choice(unit, ("image", "patient"), "unit", "unknown_unit")
-    known = read_reference(reference)
+    known, refused = read_reference(reference), 0
     groups = pd.DataFrame(index=range(len(known.images)))
     if patients is not None:
-        grouped, groups = with_patients(known.images, patients, subgroups)
-        known = replace(known, images=grouped)
+        every = known
+        known, groups = _grouped(every, patients, list(dict.fromkeys(subgroups)))
+        refused = len(every.boxes) - len(known.boxes)
     elif subgroups or unit == "patient":
         raise EvaluationError(
             "subgroups and the unit patient need a patients table (patients=, --patients): "
@@ -152,12 +156,30 @@ def evaluate_boxes(
         findings=findings,
         macro=_macro(draws, level),
         comparisons=comparisons,
-        warnings=_warnings(known, predicted, by_class),
+        warnings=[
+            *_warnings(known, predicted, by_class),
+            *_refused(len(known.left_out), refused),
+            *([] if tune is None else _leak(known, tune[1])),
+        ],
         worst=worst_images(by_class, points, images),
         provenance=_provenance(predictions, reference, tune, compare or {}, level, n),
         methods="",
     )
     return DetectionResult(replace(report, methods=detection_methods(report)))
+
+
+def _grouped(
+    known: Reference, patients: pd.DataFrame | str | Path, subgroups: list[str]
+) -> tuple[Reference, pd.DataFrame]:
+    """With patients, and without the images that were refused; and the columns of subgroups."""
+    table = read_patients(patients)
+    columns = list(dict.fromkeys([*subgroups, *{"status"}.intersection(table.columns)]))
+    images, groups = with_patients(known.images, table, columns)
+    known = replace(known, images=images)
+    if "status" in columns:
+        left_out = no_answer(groups["status"])
+        known, groups = known.without(left_out), groups[~left_out].reset_index(drop=True)
+    return known, groups[subgroups]
 
 
 def _check_choice(value: str, among: tuple[str, ...], option: str, code: str) -> None:
@@ -181,11 +203,13 @@ def _thresholds(
     rate: float,
 ) -> dict[str, list[Threshold]]:
     """By class: declared ones, the one frozen on the tuning split, or else an exploratory one."""
-    if not rate > 0.0:
+    if not 0.0 < rate < np.inf:
         raise EvaluationError(f"fp_per_image is {rate:g}: it must be above 0", code="out_of_range")
     stated: dict[str | None, float | None] = (
         dict(declared) if isinstance(declared, Mapping) else {None: declared}
     )
+    if not all(value is None or np.isfinite(value) for value in stated.values()):
+        raise EvaluationError("a threshold is not a finite number", code="out_of_range")
     unknown = [name for name in stated if name is not None and name not in by_class]
     if unknown:
         raise EvaluationError(
@@ -266,6 +290,7 @@ def _counts(known: Reference, predicted: Any) -> dict[str, int]:
         "boxes": len(known.boxes),
         "ignored_regions": int(known.boxes.ignore.sum()),
         "predictions": len(predicted),
+        "images_refused": len(known.left_out),
     }
 
 
@@ -285,6 +310,26 @@ def _warnings(known: Reference, predicted: Any, by_class: Mapping[str, MatchedCl
     if len(predicted) == 0:
         out.append("The predictions hold no box at all.")
     return out
+
+
+def _refused(images: int, boxes: int) -> list[str]:
+    if not images:
+        return []
+    return [
+        f"The detector gave no answer for {images} images (status refused or failed), which hold "
+        f"{boxes} reference boxes: they are in no figure."
+    ]
+
+
+def _leak(known: Reference, tuning: Source) -> list[str]:
+    names = {*known.images.names, ""}
+    shared = sum(name in names for name in read_reference(tuning).images.names if name)
+    if not shared:
+        return []
+    return [
+        f"{shared} images of the tuning reference have the file name of an image here: if they are "
+        "the same, the threshold was chosen on the test images, and its figures are too good."
+    ]
 
 
 def _provenance(

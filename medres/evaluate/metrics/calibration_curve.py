@@ -16,8 +16,15 @@ import numpy as np
 from medres.evaluate.metrics.calibration import clipped_logit, expit, logistic
 from medres.evaluate.metrics.roc import by_group
 from medres.evaluate.results import FlexibleCurve
-from medres.evaluate.scores.sample import Float64Array, Int64Array, Sample, compact_codes
+from medres.evaluate.scores.sample import (
+    Float64Array,
+    Int64Array,
+    Sample,
+    compact_codes,
+    effective_number,
+)
 from medres.evaluate.statistics.bootstrap import LARGE
+from medres.evaluate.statistics.clusters import few_effective
 from medres.evaluate.statistics.estimate import Estimate, undefined
 
 KNOTS = (0.05, 0.35, 0.65, 0.95)
@@ -73,7 +80,9 @@ def ici_estimate(sample: Sample, level: float) -> Estimate:
         )
     high = max(value, float(np.quantile(defined, (1.0 + level) / 2.0)))
     method = "spline of four knots; upper bound by bootstrap of patients"
-    return estimate(0.0, high, level, "one", method, n_clusters=sample.n_patients)
+    patients = effective_number(np.bincount(sample.patient)) if sample.clustered else None
+    flag = None if patients is None else few_effective(patients)
+    return estimate(0.0, high, level, "one", method, n_clusters=sample.n_patients, flag=flag)
 
 
 def flexible_curve(sample: Sample) -> FlexibleCurve | None:

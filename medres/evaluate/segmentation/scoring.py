@@ -50,6 +50,11 @@ class ScoredCases:
                 code="mixed_axes",
             )
         labels = truth.labels()
+        if min(labels, default=0) < 0:
+            raise EvaluationError(
+                f"the reference of {where} has a label below 0: classes are whole numbers above 0",
+                code="unknown_label",
+            )
         if self.named is not None:
             check_labels(labels, self.named, f"reference of {where}")
         self.in_reference |= labels

@@ -38,6 +38,7 @@ def test_equal_to_pycocotools(seed: int) -> None:
     from pycocotools.cocoeval import COCOeval
 
     reference, predictions = made_boxes(seed, ties=seed % 2 == 1)
+    np.random.default_rng(seed).shuffle(reference["images"])  # their order decides nothing
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = reference

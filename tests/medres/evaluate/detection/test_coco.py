@@ -47,6 +47,15 @@ def changed(change: Callable[[Any], Any]) -> Any:
         (lambda r: r["annotations"][0].update(bbox=[20, 20, -10, 4]), "bad_box"),
         (lambda r: r["annotations"][0].update(bbox=[20, 20, 0, 4]), "bad_box"),
         (lambda r: r["images"][0].update(width=10, height=10), "bad_box"),
+        (lambda r: r["images"][0].update(width="wide"), "not_coco"),
+        (lambda r: r["images"][0].update(height=float("nan")), "not_coco"),
+        (lambda r: r["images"][0].update(id=[1]), "not_coco"),
+        (lambda r: r.update(images=None), "not_coco"),
+        (lambda r: r.update(annotations={}), "not_coco"),
+        (lambda r: r.update(categories=[], annotations=[]), "no_classes"),
+        (lambda r: r["annotations"][0].update(area="large"), "bad_box"),
+        (lambda r: r["annotations"][0].update(area=float("nan")), "bad_box"),
+        (lambda r: r["annotations"][0].update(iscrowd="no"), "bad_box"),
     ],
 )
 def test_a_reference_that_does_not_fit(change: Callable[[Any], Any], code: str) -> None:
@@ -122,8 +131,27 @@ def test_patients_are_matched_by_id_and_not_by_order() -> None:
         (patients(patient=["B", None, "B"]), "missing_id"),
         (patients(image_id=[1, 1, 2]), "repeated_id"),
         (patients(image_id=[1, 2, 7]), "unmatched_images"),
+        (pd.concat([patients(), patients()[["patient"]]], axis=1), "duplicate_column"),
     ],
 )
 def test_a_patients_table_that_does_not_fit(table: pd.DataFrame, code: str) -> None:
     with raises_code(EvaluationError, code):
         with_patients(read_reference(REFERENCE).images, table)
+
+
+def test_a_flag_that_is_the_text_0_is_no_crowd() -> None:
+    known = read_reference(changed(lambda r: r["annotations"][0].update(iscrowd="0")))
+    assert not known.boxes.ignore.any()
+
+
+def test_file_names_that_do_not_tell_images_apart() -> None:
+    reference = changed(lambda r: [image.update(file_name="a/x.png") for image in r["images"]])
+    table = pd.DataFrame({"case": ["x"], "patient": ["A"]})
+    with raises_code(EvaluationError, "repeated_id", "image_id"):
+        with_patients(read_reference(reference).images, table)
+
+
+def test_only_the_scores_that_are_no_numbers_are_counted() -> None:
+    entries = [PREDICTIONS[0], PREDICTIONS[0] | {"score": "high"}]
+    with raises_code(EvaluationError, "bad_score", "1 of 2"):
+        read_predictions(entries, read_reference(REFERENCE))

@@ -186,3 +186,65 @@ def test_pictures_stay_within_their_folder(tmp_path: Path) -> None:
     report = evaluate_boxes([], reference, images=tmp_path / "images", replicates=10).report
     pictures = [worst.picture for worst in report.worst]
     assert sorted(picture is None for picture in pictures) == [False, True]
+
+
+def hit_in_each(images: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A reference box in each image but the last two, and a prediction on each of those."""
+    boxes = [one_class([[0, 0, 10, 10]], image)[0] for image in range(1, images - 1)]
+    return reference_of(boxes, images), [box | {"score": 0.5} for box in boxes]
+
+
+def test_images_that_were_refused_are_counted_and_in_no_figure() -> None:
+    reference, predictions = hit_in_each(8)
+    table = pd.DataFrame(
+        {"image_id": range(1, 9), "patient": list("ABCDEFGH"), "status": ["scored"] * 8}
+    )
+    table.loc[[0, 1], "status"] = ["refused", "failed"]
+    result = evaluate_boxes(predictions[1:], reference, patients=table, replicates=20)
+    numbers = result.numbers
+    assert (numbers["n"]["images"], numbers["n"]["images_refused"]) == (6, 2)
+    found = numbers["findings"]["nodule"]
+    assert (found["n_lesions"], found["n_patients"], found["n_predictions"]) == (4, 6, 4)
+    assert found["froc_mean"]["estimate"] == 1.0
+    assert "2 images (status refused or failed), which hold 2 " in numbers["warnings"][0]
+    with raises_code(EvaluationError, "bad_status"):
+        evaluate_boxes(predictions, reference, patients=table.assign(status="done"))
+    with raises_code(EvaluationError, "no_images"):
+        evaluate_boxes(predictions, reference, patients=table.assign(status="failed"))
+
+
+def test_marks_in_a_region_to_ignore_do_not_count_for_the_case() -> None:
+    """Image 8 has no lesion, but a region to ignore with the highest score of all."""
+    reference, predictions = hit_in_each(8)
+    crowd = one_class([[50, 50, 20, 20]], 8)[0]
+    reference["annotations"].append(crowd | {"id": 99, "iscrowd": 1})
+    predictions.append(crowd | {"score": 0.9})
+    found = evaluate_boxes(predictions, reference, replicates=20).report.findings["nodule"]
+    assert found.case_auc.estimate == 1.0
+
+
+def test_a_score_of_minus_infinity_is_above_no_box_at_all() -> None:
+    reference, predictions = hit_in_each(8)
+    for entry in predictions:
+        entry["score"] = float("-inf")
+    result = evaluate_boxes(predictions, reference, replicates=20)
+    found = result.report.findings["nodule"]
+    assert found.case_auc.estimate == 1.0
+    point = found.operating_points[0]
+    assert (point.threshold, point.tp, point.why) == (None, 6, "below every score")
+    assert "Infinity" not in result.to_json()
+
+
+def test_a_tuning_split_with_the_files_of_the_test_is_said() -> None:
+    reference, predictions = hit_in_each(8)
+    for image in reference["images"]:
+        image["file_name"] = f"{image['id']}.png"
+    same = evaluate_boxes(predictions, reference, tune=(predictions, reference), replicates=20)
+    assert any(w.startswith("8 images of the tuning reference") for w in same.report.warnings)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_thresholds_must_be_finite(value: float) -> None:
+    reference, predictions = hit_in_each(8)
+    with raises_code(EvaluationError, "out_of_range"):
+        evaluate_boxes(predictions, reference, thresholds=value)

@@ -176,3 +176,13 @@ def test_a_missing_curve_has_its_reason() -> None:
     assert curve_or_why(sample_of(score > 0.5, score)) == SEPARATED
     label = np.arange(1000) % 2 == 0
     assert curve_or_why(sample_of(label, np.where(score < 0.5, 0.2, 0.8))) == TOO_FEW_VALUES
+
+
+def test_a_bound_from_few_effective_patients_is_flagged() -> None:
+    rng = np.random.default_rng(0)
+    score = rng.random(90)
+    one_with_most = np.maximum(np.arange(90) - 60, 0)  # 61 + 29 units: Kish's n is 2.2
+    flagged = ici_estimate(sample_of(rng.random(90) < score, score, one_with_most), 0.95)
+    assert flagged.flag == "fewer than 10 effective patients"
+    pairs = ici_estimate(sample_of(rng.random(90) < score, score, np.arange(90) // 2), 0.95)
+    assert pairs.flag is None

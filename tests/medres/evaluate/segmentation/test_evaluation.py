@@ -237,3 +237,9 @@ def test_all_cases_empty_in_a_named_class(save_png) -> None:
     assert (found["n_false_alarm"], found["n_empty_both"]) == (1, 1)
     assert found["lesion_sensitivity"]["estimate"] is None
     assert "lesion" in report.to_html()
+
+
+def test_a_label_below_0_is_no_class(save_nifti) -> None:
+    below = save_nifti("below", a=np.full((4, 4, 4), -1, np.int16))
+    with raises_code(EvaluationError, "unknown_label", "below 0"):
+        evaluate_masks(below, below)
