@@ -134,7 +134,7 @@ class RateComparison:
     contrasts: list[ModalityContrast]
     per_reader: list[ReaderContrast]
     threshold: float | None = field(default=None, metadata=ABSENT)
-    standalone: StandaloneModel | None = field(default=None, metadata=ABSENT)
+    standalone: StandaloneModel | None = None
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,8 @@ class ReaderStudy:
     """All results. figure: of merit. analysis: rrrc, frrc or rrfc. covariance: delong, jackknife or
     unbiased. method: or (Obuchowski-Rockette) or ustat (U-statistics, without `components`).
     design: crossed, readers_nested_in_modalities, cases_nested_in_readers,
-    cases_nested_in_modalities or unbalanced.
+    cases_nested_in_modalities or unbalanced. sample_size: None unless a difference that matters was
+    stated; standalone: None without a model; agreement: None where it is not defined.
     """
 
     figure: str
@@ -216,13 +217,13 @@ class ReaderStudy:
     components: Components | None
     variance_shares: VarianceShares | None = field(default=None, metadata=ABSENT)
     rates: list[RateComparison] | None = field(default=None, metadata=ABSENT)
-    agreement: Agreement | None = field(default=None, metadata=ABSENT)
+    agreement: Agreement | None = None
     reading_time: ReadingTimes | None = field(default=None, metadata=ABSENT)
     curves: list[ReaderCurve] | None = field(default=None, metadata=ABSENT)
     froc: Froc | None = field(default=None, metadata=ABSENT)
-    standalone: StandaloneModel | None = field(default=None, metadata=ABSENT)
+    standalone: StandaloneModel | None = None
     model_at_readers: list[ModelAtReader] | None = field(default=None, metadata=ABSENT)
-    sample_size: SampleSizes | None = field(default=None, metadata=ABSENT)
+    sample_size: SampleSizes | None = None
     notes: list[str]
 
 
