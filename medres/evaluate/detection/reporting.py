@@ -4,20 +4,15 @@ Nothing is computed here.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from html import escape
-from importlib import resources
 from math import log2
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from medres.evaluate.detection.froc import HIT_RULES, RATES
 from medres.evaluate.detection.outcome import BoxFinding, DetectionReport, WorstImage
 from medres.evaluate.reporting.csv_tables import Row
-from medres.evaluate.reporting.html import format_number
-from medres.evaluate.reporting.narrative import interval, limits
+from medres.evaluate.reporting.static_page import static_page
 from medres.evaluate.serialization import to_plain
 from medres.evaluate.statistics.bca import METHOD
 from medres.evaluate.statistics.estimate import Estimate
@@ -129,26 +124,18 @@ def detection_tables(report: DetectionReport) -> dict[str, list[Row]]:
 
 def detection_page(report: DetectionReport) -> str:
     """A self-contained HTML page that requests nothing from the network."""
-    css = _asset("page.css")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "num": format_number,
-        "ci": limits,
-        "interval": interval,
-        "froc": lambda f, name: Markup(froc_figure(name, f)),
-        "pr": lambda f, name: Markup(precision_recall_figure(name, f)),
-        "drawing": lambda w: Markup(error_drawing(w)),
-    }
-    return environment.from_string(_asset("detection.html.j2")).render(
+    return static_page(
+        "detection.html.j2",
+        {
+            "froc": lambda f, name: Markup(froc_figure(name, f)),
+            "pr": lambda f, name: Markup(precision_recall_figure(name, f)),
+            "drawing": lambda w: Markup(error_drawing(w)),
+        },
+        has_images=True,
         r=report,
         figures=FIGURES,
         hit=HIT_RULES[report.hit_rule],
         provenance=to_plain(report.provenance),
-        css=Markup(css),
-        policy=f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'",
     )
 
 
@@ -249,8 +236,3 @@ def _headline(estimate: Estimate, name: str) -> str:
 
 def _estimate(estimate: Estimate) -> Row:
     return dict(estimate.to_dict())
-
-
-def _asset(name: str) -> str:
-    folder = resources.files("medres.evaluate.reporting") / "templates"
-    return (folder / name).read_text(encoding="utf-8")

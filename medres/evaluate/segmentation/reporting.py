@@ -4,21 +4,18 @@ the checklists. Nothing is computed here.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from medres.evaluate.analyses.worst_errors import hashed
 from medres.evaluate.reporting.checklists import GUIDELINES, items, stated_answer
 from medres.evaluate.reporting.csv_tables import Cell, Row
-from medres.evaluate.reporting.html import format_number, format_percent_limits
-from medres.evaluate.reporting.narrative import interval, limits, percent
+from medres.evaluate.reporting.html import format_percent_limits
+from medres.evaluate.reporting.narrative import percent
+from medres.evaluate.reporting.static_page import static_page
 from medres.evaluate.schema import Checklist, ChecklistItem
 from medres.evaluate.segmentation.aggregation import ClassScores
 from medres.evaluate.segmentation.case_scores import MM3_PER_ML, CaseScore, Rules
@@ -155,19 +152,10 @@ def masks_page(
     result: SegmentationResult, cases: list[Row], pictures: Mapping[tuple[str, str], str]
 ) -> str:
     """A self-contained HTML page that requests nothing from the network."""
-    css = _asset("page.css")
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "num": format_number,
-        "ci": limits,
-        "interval": interval,
-        "pct": percent,
-        "ci_pct": format_percent_limits,
-    }
-    return environment.from_string(_asset("segmentation.html.j2")).render(
+    return static_page(
+        "segmentation.html.j2",
+        {"pct": percent, "ci_pct": format_percent_limits},
+        has_images=True,
         r=result,
         figures=FIGURES,
         convention=CONVENTIONS[result.convention].words,
@@ -176,8 +164,6 @@ def masks_page(
         pictures=pictures,
         enough=ENOUGH_PATIENTS,
         provenance=result.provenance,
-        css=Markup(css),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:",
     )
 
 
@@ -269,8 +255,3 @@ def _checked(
     parts = [stated_answer(item, answers), here.get(item["section"])]
     answer = " ".join(part for part in parts if part) or None
     return ChecklistItem(item["item"], item["about"], answer, item["design"] or None)
-
-
-def _asset(name: str) -> str:
-    folder = resources.files("medres.evaluate.reporting") / "templates"
-    return (folder / name).read_text(encoding="utf-8")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable
 from dataclasses import is_dataclass
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from medres.evaluate.readers.measures.froc import Froc
@@ -16,8 +12,7 @@ from medres.evaluate.readers.outcome import ReaderStudy, ReaderStudyResult
 from medres.evaluate.readers.reporting import figures
 from medres.evaluate.readers.reporting.methods import claims, figure_words, variance_words
 from medres.evaluate.reporting.csv_tables import Cell, Row
-from medres.evaluate.reporting.html import format_number, format_p
-from medres.evaluate.reporting.narrative import limits
+from medres.evaluate.reporting.static_page import static_page
 from medres.evaluate.serialization import to_plain
 
 MAIN_TABLES = ("values", "modalities", "contrasts", "per_reader")
@@ -116,13 +111,11 @@ def _froc_rows(found: Froc) -> list[Row]:
 
 def study_page(result: ReaderStudyResult) -> str:
     """A self-contained HTML page that requests nothing from the network."""
-    css, study = _asset("page.css"), result.reader_study
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"num": format_number, "p": format_p, "ci": limits}
-    return environment.from_string(_asset("reader_study.html.j2")).render(
+    study = result.reader_study
+    return static_page(
+        "reader_study.html.j2",
+        {},
+        has_images=False,
         r=result,
         s=study,
         figure=figure_words(study),
@@ -130,8 +123,6 @@ def study_page(result: ReaderStudyResult) -> str:
         variance=variance_words(study),
         plots=_plots(study),
         provenance=to_plain(result.provenance),
-        css=Markup(css),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'",
     )
 
 
@@ -159,8 +150,3 @@ def _row(members: dict[str, Cell | dict[str, Cell]]) -> Row:
     for key, value in members.items():
         row |= value if isinstance(value, dict) else {key: value}
     return row
-
-
-def _asset(name: str) -> str:
-    folder = resources.files("medres.evaluate.reporting") / "templates"
-    return (folder / name).read_text(encoding="utf-8")
