@@ -11,8 +11,8 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
+from medres.results.identity import result_key
 from medres.serve.database import READY, SCORED
-from medres.serve.instances import result_key
 from medres.serve.results import refusal_of, stored_result
 from medres.serve.routing import ServedModel, choose_model
 from medres.serve.spool import Spool

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from data_pipelines.dicom.header import read_header
-from data_pipelines.dicom.writer import derived_uid
 from data_pipelines.pseudonyms import patient_key
 from data_pipelines.runtime.limits import limited
 from medres.errors import ServeError
+from medres.results.identity import MANUFACTURER
 
-#: the Manufacturer of the objects that medres writes; they are never taken in again
-MANUFACTURER = "medres"
 MAX_HEADER = 64 << 20  # bytes of a deflated data set that are inflated to read its header
 _MAX_UID = 64  # characters (PS3.5 section 9.1)
 _META_START = 144  # bytes: preamble, DICM, and the element with the length of the meta header
@@ -94,24 +90,3 @@ def _dataset_offset(file: BinaryIO) -> int:
     end = _META_START + int.from_bytes(head[140:_META_START], "little")
     file.seek(end)
     return 0 if file.read(2) in (b"", b"\x02\x00") else end
-
-
-def result_key(
-    model_sha256: str, preprocessing_sha256: str, contents: Iterable[tuple[str, str]]
-) -> str:
-    """The identity of a result, 64 hexadecimal digits. contents: (SOP Instance UID, SHA-256) of
-    each image, in any order.
-
-    >>> images = [("1", "a"), ("2", "b")]
-    >>> result_key("m", "p", images) == result_key("m", "p", images[::-1])
-    True
-    """
-    parts = [model_sha256, preprocessing_sha256, sorted(contents)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def result_uid(key: str, role: str) -> str:
-    """The UID of a DICOM object of the result `key`: the same input gives the same object. role:
-    'report', 'overlay' ... or 'series'.
-    """
-    return str(derived_uid("medres.serve", key, role))

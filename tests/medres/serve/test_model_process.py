@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 import medres
 from medres.errors import ArtefactError, ServeError
-from medres.serve.instances import result_uid
+from medres.results.identity import result_uid
 from medres.serve.model_process import ModelOptions, ModelProcess, run_model
 
 FAKE = """

@@ -13,10 +13,10 @@ from helpers import raises_code
 from pydicom.dataset import Dataset
 
 from medres.errors import ServeError
+from medres.results.identity import result_key
 from medres.serve import spool as spool_module
 from medres.serve.completion import close_due_studies
 from medres.serve.database import SCORED
-from medres.serve.instances import result_key
 from medres.serve.results import result_document
 from medres.serve.routing import ServedModel
 from medres.serve.spool import Capacity, Receipt, Spool
