@@ -63,6 +63,10 @@ def serve(
     keep_hours: Annotated[
         float, typer.Option(min=0, help="Received files are removed so long after sending.")
     ] = 24.0,
+    objects: Annotated[
+        bool,
+        typer.Option(help="Make DICOM objects of each result: report, overlay, segmentation."),
+    ] = True,
     max_spool: Annotated[
         str, typer.Option(help="Bytes of received files that are held, such as 20GiB.")
     ] = "20GiB",
@@ -79,6 +83,7 @@ def serve(
     """
     _require_packages()
     from data_pipelines.runtime.limits import parse_limits
+    from medres.serve.parts import MAKER
     from medres.serve.server import Server
     from medres.serve.settings import Settings, parse_address, parse_peer, read_token
     from medres.serve.spool import Capacity
@@ -99,6 +104,7 @@ def serve(
         public_key=public_key,
         allow_unsigned=unsigned,
         keep_hours=keep_hours,
+        maker=MAKER if objects else None,
         capacity=Capacity(queue, int(parse_limits([f"bytes={max_spool}"])["bytes"])),
     )
     server = Server(settings)
