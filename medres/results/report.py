@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 MAX_IMAGES = 20  # that have a group of their own
 ONE = ("1", "UCUM", "no units")
+#: unit of a size -> what is measured, and the unit
+_SIZES = {
+    "ml": (("118565006", "SCT", "Volume"), ("ml", "UCUM", "ml")),
+    "mm2": (("42798000", "SCT", "Area"), ("mm2", "UCUM", "mm2")),
+    "pixels": (("pixels", SCHEME, "Number of pixels"), ("{pixels}", "UCUM", "pixels")),
+}
 _LABELS = {0: ("260385009", "SCT", "Negative"), 1: ("10828004", "SCT", "Positive")}
 _REPORT_CLASS = "1.2.840.10008.5.1.4.1.1.88.34"
 Group = Any  # a measurement group of highdicom
@@ -38,8 +44,9 @@ def structured_report(result: Result) -> Dataset:
     """The report as a DICOM data set, ready to be written.
 
     Measurement groups: one per finding or class (tracking identifier: its name) with probability
-    and threshold, decision and conformal set; for exclusive classes one more (`class`); one per
-    image where there are several (`image N`, at most 20); one per box (`box N`) with its region.
+    and threshold, decision and conformal set, or with the size of its mask; for exclusive classes
+    one more (`class`); one per image where there are several (`image N`, at most 20); one per box
+    (`box N`) with its region.
     Of a refused study one group (`refusal`) with the code.
 
     Raises ResultError: no_highdicom, not_made, unknown_image, bad_box.
@@ -127,6 +134,8 @@ def _groups(result: Result, boxes: Sequence[BoxLike]) -> Iterable[Group]:
         yield _study_group(
             result, name, finding=name, numbers=numbers, evaluations=_answers(result, name)
         )
+    for name, (value, unit) in result.sizes.items():
+        yield _study_group(result, name, finding=name, numbers=[_size(value, unit)])
     if CLASS in prediction.decisions:
         yield _study_group(result, CLASS, evaluations=_answers(result, CLASS))
     slices = prediction.slices or [()] * len(prediction.images)
@@ -292,12 +301,19 @@ def _number(name: str, value: float) -> Measurement:
     return _measurement(code(name, _CONCEPTS[name]), value)
 
 
-def _measurement(name: CodedConcept, value: float) -> Measurement:
-    """A number without a unit: as text of at most 16 characters, and exactly as a double."""
+def _size(value: float, unit: str) -> Measurement:
+    from highdicom.sr.coding import CodedConcept
+
+    what, ucum = _SIZES[unit]
+    return _measurement(CodedConcept(*what), value, ucum)
+
+
+def _measurement(name: CodedConcept, value: float, unit: tuple[str, str, str] = ONE) -> Measurement:
+    """A number: as text of at most 16 characters, and exactly as a double."""
     from highdicom.sr import Measurement
     from highdicom.sr.coding import CodedConcept
 
-    measurement = Measurement(name, float(value), CodedConcept(*ONE))
+    measurement = Measurement(name, float(value), CodedConcept(*unit))
     measurement[0].MeasuredValueSequence[0].FloatingPointValue = float(value)
     return measurement
 

@@ -112,7 +112,8 @@ class Result:
     key: see `result_key`. created: when the result was made; the same result with the same time
         gives the same bytes. boxes: of a detector. notes: further sentences for people, such as
         that the model is unsigned. predecessor: the key of the result that this one replaces,
-        since the study has grown; '' for the first.
+        since the study has grown; '' for the first. sizes: of the classes of masks: name ->
+        (value, unit), the unit ml, mm2 or pixels.
     """
 
     key: str
@@ -123,6 +124,7 @@ class Result:
     boxes: tuple[BoxLike, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
     predecessor: str = ""
+    sizes: Mapping[str, tuple[float, str]] = field(default_factory=dict)
 
     def uid(self, role: str) -> str:
         """The UID of a part of this result; see `result_uid`."""
@@ -192,6 +194,7 @@ def summary_lines(result: Result) -> list[str]:
         lines.append(f"{name}: p = {probability:.3f}{limit}{': ' if decision else ''}{decision}")
     if len(ranked) > MAX_LINES:
         lines.append(f"and {len(ranked) - MAX_LINES} less probable ones")
+    lines += [f"{name}: {value:.6g} {unit}" for name, (value, unit) in result.sizes.items()]
     if CLASS in prediction.decisions:
         lines.append(f"class: {decision_text(prediction, CLASS)}")
     return lines

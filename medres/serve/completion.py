@@ -1,7 +1,8 @@
 """When a study is complete, the jobs that follow from it, and the files of a job.
 
-DICOM has no "complete" study. It is complete after a quiet time without a new image, or when a
-client says so. An image that comes later makes a new revision that names its predecessor.
+DICOM has no "complete" study. It is complete after a quiet time without a new image, when a
+client says so, or when it has as many images as a client said. An image that comes later makes a
+new revision that names its predecessor.
 """
 
 from __future__ import annotations
@@ -29,10 +30,27 @@ def close_due_studies(
 ) -> list[str]:
     """Make a job of every open study that is complete. Returns the ids of the new jobs."""
     due = spool.database.rows(
-        "SELECT uid FROM study WHERE is_open AND (is_asked OR touched <= ?)",
+        "SELECT uid FROM study WHERE is_open AND (is_asked OR touched <= ? OR expected <="
+        " (SELECT count(*) FROM instance WHERE study = study.uid))",
         time.time() - quiet_seconds,
     )
     return [close_study(spool, models, row["uid"]) for row in due]
+
+
+def announce_count(spool: Spool, study: str, images: int | None) -> bool:
+    """Note how many images an open study will have. Whether all are held; None: they are."""
+    database = spool.database
+    with database.transaction():
+        held = database.value("SELECT count(*) FROM instance WHERE study = ?", study)
+        if images is None or held >= images:
+            return True
+        database.execute(
+            "UPDATE study SET expected = ?, is_open = 1, touched = ? WHERE uid = ?",
+            images,
+            time.time(),
+            study,
+        )
+    return False
 
 
 def close_study(spool: Spool, models: Sequence[ServedModel], study: str) -> str:
@@ -46,7 +64,9 @@ def close_study(spool: Spool, models: Sequence[ServedModel], study: str) -> str:
         )
         key = result_key(sha256, preprocessing, [(row["sop"], row["sha256"]) for row in images])
         job = spool.key.pseudonym("result", key, study)
-        database.execute("UPDATE study SET is_open = 0, is_asked = 0 WHERE uid = ?", study)
+        database.execute(
+            "UPDATE study SET is_open = 0, is_asked = 0, expected = NULL WHERE uid = ?", study
+        )
         if database.row("SELECT 1 FROM job WHERE id = ?", job):
             return job
         last = latest_job(spool, study)

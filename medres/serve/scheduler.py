@@ -5,6 +5,7 @@ result again.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import threading
@@ -19,8 +20,9 @@ from medres.errors import ServeError
 from medres.serve.completion import close_due_studies, work_folder
 from medres.serve.database import MADE, READY, SCORED, SENT
 from medres.serve.delivery.outbox import Outbox, Send, bury, objects_folder
-from medres.serve.model_process import CRASHED, TIME_LIMIT, MadeObject, MakeOrder
+from medres.serve.model_process import CRASHED, SPOOL_FULL, TIME_LIMIT, MadeObject, MakeOrder
 from medres.serve.page.drawing import Drawing
+from medres.serve.parts import EarlierResult
 from medres.serve.results import FILES_EXPIRED, MODEL_GONE, refusal_of, stored_result
 from medres.serve.routing import ServedModel
 from medres.serve.spool import Spool
@@ -28,6 +30,7 @@ from medres.serve.telemetry import Telemetry
 
 TICK_SECONDS = 0.5  # how often quiet times, retries and retention are looked at
 MAX_CRASHES, MAX_STARTS = 3, 20
+FULL_SECONDS = 5.0  # between two attempts to write objects to a full disk
 FINAL = frozenset({TIME_LIMIT, FILES_EXPIRED})  # another attempt would end in the same way
 
 
@@ -135,9 +138,10 @@ class Scheduler:
     def _next_job(self, model: str, *states: str) -> sqlite3.Row | None:
         return self.spool.database.row(
             f"SELECT * FROM job WHERE model = ? AND state IN ({', '.join('?' * len(states))})"
-            " ORDER BY created LIMIT 1",
+            " ORDER BY state = ? DESC, created LIMIT 1",  # answers first, then their objects
             model,
             *states,
+            READY,
         )
 
     def _answer_all(self, model: Model) -> None:
@@ -177,8 +181,9 @@ class Scheduler:
         codes = [one["code"] for one in predictions if one["code"]]
         code = codes[0] if codes else None
         with database.transaction():
-            # without objects there is nothing to send
-            state = SCORED if self._makes_objects else SENT
+            # without objects there is nothing to send, and none are made of files that are gone
+            makes_objects = self._makes_objects and code != FILES_EXPIRED
+            state = SCORED if makes_objects else SENT
             result = stored_result(predictions, model.facts)
             database.move(job["id"], state, attempts=0, result=result)
             self.spool.audit.add("answered", job=job["id"], model=model.facts.sha256, code=code)
@@ -197,31 +202,55 @@ class Scheduler:
 
     def make(self, model: Model, job: sqlite3.Row) -> None:
         """scored -> made: the DICOM objects of the result."""
-        database = self.spool.database
         try:
             with work_folder(self.spool, job) as folder:
-                order = MakeOrder(
-                    folder=str(folder),
-                    out=str(objects_folder(self.spool, job["id"])),
-                    key=job["result_key"],
-                    revision=job["revision"],
-                    predecessor=job["predecessor"],
-                )
-                made = model.make(order, self._predict_seconds)
+                made = model.make(self._order(job, folder), self._predict_seconds)
         except CodedError as error:
-            if not self._may_retry(job, error):
+            if error.code == SPOOL_FULL:
+                self.telemetry.log("not_made", job=job["id"], code=error.code)
+                self._pause(FULL_SECONDS)
+            elif not self._may_retry(job, error):
                 bury(self.spool, job["id"], error.code)
             return
+        database = self.spool.database
         with database.transaction():
             for one in made:
                 database.execute(
-                    "INSERT OR REPLACE INTO made_object (sop, job, file) VALUES (?, ?, ?)",
+                    "INSERT OR REPLACE INTO made_object (sop, job, file, role) VALUES (?, ?, ?, ?)",
                     one["sop"],
                     job["id"],
                     one["file"],
+                    one["role"],
                 )
             database.move(job["id"], MADE, attempts=0)
+            self.spool.audit.add("made", job=job["id"], objects=len(made))
+        self._failures.pop(job["id"], None)
         self.wake()
+
+    def _order(self, job: sqlite3.Row, folder: Path) -> MakeOrder:
+        predictions = json.loads(job["result"])["predictions"]
+        by_server = [one for one in predictions if "probabilities" not in one]
+        return MakeOrder(
+            folder=str(folder),
+            out=str(objects_folder(self.spool, job["id"])),
+            key=job["result_key"],
+            revision=job["revision"],
+            predecessor=self._earlier(job),
+            created=job["changed"],
+            refusal=(by_server[0]["refused"], by_server[0]["code"]) if by_server else None,
+        )
+
+    def _earlier(self, job: sqlite3.Row) -> EarlierResult | None:
+        """The revision before, if it has objects."""
+        row = self.spool.database.row(
+            "SELECT result_key, result FROM job WHERE id = ? AND EXISTS"
+            " (SELECT 1 FROM made_object WHERE job = job.id)",
+            job["predecessor"],
+        )
+        if row is None:
+            return None
+        predictions = json.loads(row["result"])["predictions"]
+        return EarlierResult(row["result_key"], [one.get("series_uids", []) for one in predictions])
 
     def send_next(self) -> bool:
         """made -> sent: one job. Whether there was one."""

@@ -8,7 +8,8 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import uvicorn
 
 from data_pipelines.errors import CodedError, InputError
 from medres.errors import ServeError
+from medres.serve.delivery.c_store import StoreSender
+from medres.serve.delivery.outbox import Send
+from medres.serve.delivery.stow import StowSender
 from medres.serve.intake.access import Access, TokenCheck
 from medres.serve.intake.dimse import DicomDoor
 from medres.serve.intake.folders import WatchedFolder
@@ -42,7 +46,7 @@ class Server:
         settings: Settings,
         *,
         models: Sequence[Model] | None = None,
-        send: Callable[[Path], None] | None = None,
+        send: Send | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         """Raises ServeError (spool_in_use, needs_signature, same_model ...), ArtefactError,
@@ -71,7 +75,7 @@ class Server:
                 predict_seconds=settings.predict_seconds,
                 keep_hours=settings.keep_hours,
                 makes_objects=settings.maker is not None,
-                send=send,
+                send=send or sender_of(settings),
             )
         except BaseException:
             self._close()
@@ -170,7 +174,14 @@ class Server:
         settings = self.settings
         if settings.dicom is not None:
             self._doors.append(
-                DicomDoor(settings.dicom, settings.aet, settings.peers, self.spool, self.telemetry)
+                DicomDoor(
+                    settings.dicom,
+                    settings.aet,
+                    settings.peers,
+                    self.spool,
+                    self.telemetry,
+                    tls=settings.dimse_tls(),
+                )
             )
         if settings.watch is not None:
             self._doors.append(WatchedFolder(settings.watch, self.spool, self.telemetry))
@@ -219,9 +230,24 @@ class Server:
         self.spool.close()
 
 
+def sender_of(settings: Settings) -> Send | None:
+    """What sends objects to the PACS of the settings; None without one. Raises InputError
+    (bad_endpoint, bad_certificate).
+    """
+    context = settings.pacs_tls()
+    if settings.pacs_dicomweb is not None:
+        return StowSender(
+            settings.pacs_dicomweb, authorization=settings.pacs_authorization, context=context
+        )
+    if settings.pacs is not None:
+        return StoreSender(settings.pacs, settings.aet, context=context)
+    return None
+
+
 def silence_libraries() -> None:
     """Their messages and tracebacks could hold a patient's data."""
-    for name in ("uvicorn", "uvicorn.error", "pynetdicom", "asyncio"):
+    warnings.filterwarnings("ignore", module="pydicom|pynetdicom")
+    for name in ("uvicorn", "uvicorn.error", "pydicom", "pynetdicom", "asyncio"):
         logger = logging.getLogger(name)
         logger.propagate = False
         logger.handlers = [logging.NullHandler()]

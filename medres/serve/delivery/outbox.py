@@ -44,7 +44,8 @@ class Outbox:
     def send_next(self) -> bool:
         """made -> sent: one job. Whether there was one."""
         job = self._spool.database.row(
-            "SELECT * FROM job WHERE state = ? AND next_try <= ? ORDER BY next_try, created LIMIT 1",
+            "SELECT * FROM job WHERE state = ? AND next_try <= ?"
+            " ORDER BY next_try, created LIMIT 1",
             MADE,
             time.time(),
         )

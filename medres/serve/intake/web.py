@@ -23,6 +23,7 @@ from medres.errors import ServeError
 from medres.serve.completion import close_study
 from medres.serve.database import READY
 from medres.serve.intake.access import error_response
+from medres.serve.intake.control import control_routes
 from medres.serve.intake.folders import copy_below_roots
 from medres.serve.intake.statuses import RETRY_SECONDS, status_of, worst
 from medres.serve.intake.uploads import RELATED, counted, received_files
@@ -52,6 +53,7 @@ def application(
             Route("/v1/studies", api.post_study, methods=["POST"]),
             Route("/v1/results/{job}", api.result, methods=["GET"]),
             Route("/dicom-web/studies", api.store, methods=["POST"]),
+            *control_routes(scheduler),
             *more,
         ],
         exception_handlers={

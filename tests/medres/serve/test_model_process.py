@@ -98,7 +98,7 @@ def test_the_process_answers_as_the_predictor_does(
     (prediction,) = predicted["result"]
     assert prediction["probabilities"] == expected.probabilities
     assert prediction["thresholds"] == expected.thresholds
-    assert made["result"] == [{"sop": result_uid("k", "report"), "file": "0000.dcm"}]
+    assert made["result"] == [{"sop": result_uid("k", "report"), "file": "0000.dcm", "role": ""}]
     assert (tmp_path / "out" / "0000.dcm").stat().st_size > 0
     assert refused["result"][0]["code"] == "unreadable"
     (drawing,) = drawn["result"]

@@ -42,7 +42,7 @@ class Answers:
         out = Path(order["out"])
         out.mkdir(exist_ok=True)
         (out / "0.dcm").write_text(order["key"])
-        return [MadeObject(sop=f"9.{order['revision']}", file="0.dcm")]
+        return [MadeObject(sop=f"9.{order['revision']}", file="0.dcm", role="report")]
 
     def close(self) -> None:
         self.is_closed = True
