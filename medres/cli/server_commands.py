@@ -177,6 +177,11 @@ def _greeting(server: Server, settings: Settings) -> list[str]:
         *([] if server.is_signed else [UNSIGNED]),
         *(f"model {one.facts.sha256[:16]}" for one in server.scheduler.models),
         *(f"listening on {a}" for a in (server.http_address, server.dicom_address) if a),
+        *(
+            [f"page for people: open {server.http_address}/ in a browser"]
+            if server.http_address
+            else []
+        ),
         *([f"watching {settings.watch}"] if settings.watch else []),
         *(f"results go to {pacs}" for pacs in (settings.pacs_dicomweb, settings.pacs) if pacs),
         f"spool {settings.spool}",

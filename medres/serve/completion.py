@@ -1,4 +1,4 @@
-"""When a study is complete, and the jobs that follow from it.
+"""When a study is complete, the jobs that follow from it, and the files of a job.
 
 DICOM has no "complete" study. It is complete after a quiet time without a new image, when a
 client says so, or when it has as many images as a client said. An image that comes later makes a
@@ -7,14 +7,20 @@ new revision that names its predecessor.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import sqlite3
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from medres.errors import ServeError
 from medres.results.identity import result_key
 from medres.serve.database import READY, SCORED
-from medres.serve.results import refusal_of, stored_result
+from medres.serve.results import FILES_EXPIRED, refusal_of, stored_result
 from medres.serve.routing import ServedModel, choose_model
 from medres.serve.spool import Spool
 
@@ -95,3 +101,25 @@ def latest_job(spool: Spool, study: str) -> sqlite3.Row | None:
     return spool.database.row(
         "SELECT * FROM job WHERE study = ? ORDER BY revision DESC LIMIT 1", study
     )
+
+
+@contextlib.contextmanager
+def work_folder(spool: Spool, job: sqlite3.Row) -> Iterator[Path]:
+    """The files of a job under names without identifiers, while the block runs; images that come
+    meanwhile are not among them. Raises ServeError (files_expired).
+    """
+    sops = {*json.loads(job["instances"])}
+    rows = spool.database.rows(
+        "SELECT sop, file FROM instance WHERE study = ? ORDER BY received, sop", job["study"]
+    )
+    files = [row["file"] for row in rows if row["sop"] in sops]
+    if not all(files):
+        raise ServeError("files of this study were removed", code=FILES_EXPIRED)
+    folder = spool.folder / "work" / uuid.uuid4().hex
+    folder.mkdir(mode=0o700)
+    try:
+        for number, name in enumerate(files):
+            os.link(spool.folder / "files" / name, folder / f"{number:06d}.dcm")
+        yield folder
+    finally:
+        shutil.rmtree(folder)

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from data_pipelines.errors import CodedError
 from medres.errors import ArtefactError, ServeError
+from medres.serve.page.drawing import Drawing, drawings
 from medres.serve.parts import ROLES, EarlierResult, part_key, predecessor_key
 from medres.serve.routing import ServedModel
 
@@ -101,6 +102,12 @@ class ModelProcess:
     def make(self, order: MakeOrder, seconds: float) -> list[MadeObject]:
         """Write the DICOM objects of a result to a folder. Raises as `predict`."""
         return self._ask({"verb": "make", **order}, seconds)
+
+    def draw(self, folder: Path, seconds: float) -> list[Drawing]:
+        """Pictures of what the model says about the studies below the folder; see
+        `medres.serve.page.drawing`. Raises as `predict`.
+        """
+        return self._ask({"verb": "draw", "folder": str(folder)}, seconds)
 
     def close(self) -> None:
         """End the process and its workers."""
@@ -206,8 +213,11 @@ def _facts(predictor: Predictor) -> ServedModel:
 def _outcome(predictor: Predictor, options: ModelOptions, request: dict[str, Any]) -> Any:
     """The result, or the code of an error; its text could hold a patient's data."""
     try:
-        if request.pop("verb") == "make":
+        verb = request.pop("verb")
+        if verb == "make":
             return {"result": _make(predictor, options, cast(MakeOrder, request))}
+        if verb == "draw":
+            return {"result": drawings(predictor, request["folder"])}
         predictions = predictor.predict_many(request["folder"])
         return {"result": [prediction.as_dict() for prediction in predictions]}
     except CodedError as error:

@@ -5,25 +5,23 @@ result again.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import sqlite3
 import threading
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from data_pipelines.errors import CodedError
 from medres.errors import ServeError
-from medres.serve.completion import close_due_studies
+from medres.serve.completion import close_due_studies, work_folder
 from medres.serve.database import MADE, READY, SCORED, SENT
 from medres.serve.delivery.outbox import Outbox, Send, bury, objects_folder
 from medres.serve.model_process import CRASHED, SPOOL_FULL, TIME_LIMIT, MadeObject, MakeOrder
+from medres.serve.page.drawing import Drawing
 from medres.serve.parts import EarlierResult
 from medres.serve.results import FILES_EXPIRED, MODEL_GONE, refusal_of, stored_result
 from medres.serve.routing import ServedModel
@@ -45,6 +43,8 @@ class Model(Protocol):
     def predict(self, folder: Path, seconds: float) -> list[dict[str, Any]]: ...
 
     def make(self, order: MakeOrder, seconds: float) -> list[MadeObject]: ...
+
+    def draw(self, folder: Path, seconds: float) -> list[Drawing]: ...
 
     def close(self) -> None: ...
 
@@ -172,7 +172,7 @@ class Scheduler:
         try:
             if job["attempts"] >= MAX_STARTS:
                 raise ServeError("the study was begun too often", code=CRASHED)
-            with self._work_folder(job) as folder:
+            with work_folder(self.spool, job) as folder:
                 predictions = model.predict(folder, self._predict_seconds)
         except CodedError as error:
             if self._may_retry(job, error):
@@ -203,7 +203,7 @@ class Scheduler:
     def make(self, model: Model, job: sqlite3.Row) -> None:
         """scored -> made: the DICOM objects of the result."""
         try:
-            with self._work_folder(job) as folder:
+            with work_folder(self.spool, job) as folder:
                 made = model.make(self._order(job, folder), self._predict_seconds)
         except CodedError as error:
             if error.code == SPOOL_FULL:
@@ -274,27 +274,6 @@ class Scheduler:
             while job := self._next_job("", SCORED):
                 self.spool.database.move(job["id"], SENT)
         remove_expired(self.spool, self._keep_seconds)
-
-    @contextlib.contextmanager
-    def _work_folder(self, job: sqlite3.Row) -> Iterator[Path]:
-        """The files of the job under names without identifiers; images that come meanwhile are not
-        among them. Raises ServeError (files_expired).
-        """
-        sops = {*json.loads(job["instances"])}
-        rows = self.spool.database.rows(
-            "SELECT sop, file FROM instance WHERE study = ? ORDER BY received, sop", job["study"]
-        )
-        files = [row["file"] for row in rows if row["sop"] in sops]
-        if not all(files):
-            raise ServeError("files of this study were removed", code=FILES_EXPIRED)
-        folder = self.spool.folder / "work" / uuid.uuid4().hex
-        folder.mkdir(mode=0o700)
-        try:
-            for number, name in enumerate(files):
-                os.link(self.spool.folder / "files" / name, folder / f"{number:06d}.dcm")
-            yield folder
-        finally:
-            shutil.rmtree(folder)
 
 
 def give_back_unserved(spool: Spool, served: Sequence[ServedModel]) -> None:

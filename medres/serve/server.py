@@ -20,11 +20,12 @@ from medres.errors import ServeError
 from medres.serve.delivery.c_store import StoreSender
 from medres.serve.delivery.outbox import Send
 from medres.serve.delivery.stow import StowSender
-from medres.serve.intake.access import Access
+from medres.serve.intake.access import Access, TokenCheck
 from medres.serve.intake.dimse import DicomDoor
 from medres.serve.intake.folders import WatchedFolder
 from medres.serve.intake.web import application
 from medres.serve.model_process import ModelOptions, ModelProcess
+from medres.serve.page.routes import Page
 from medres.serve.scheduler import Model, Scheduler
 from medres.serve.settings import Address, Settings
 from medres.serve.spool import Spool
@@ -58,6 +59,7 @@ class Server:
         self._doors: list[DicomDoor | WatchedFolder] = []
         self._models: list[Model] = []
         self._socket: socket.socket | None = None
+        self._page: Page | None = None
         self._stopped, self._reloading = threading.Event(), threading.Lock()
         try:
             self._open_doors()
@@ -189,13 +191,14 @@ class Server:
 
     def _http_config(self, tls: Any) -> uvicorn.Config:
         http = self.settings.http
+        token = TokenCheck(self.settings.token, self.spool.audit)
+        self._page = Page(self.scheduler, self.settings, token)
         app = Access(
-            application(self.scheduler, self.settings),
-            token=self.settings.token,
+            application(self.scheduler, self.settings, self._page.routes()),
+            token=token,
             hosts=(*LOOPBACK_NAMES, http.host) if http and http.is_loopback else (),
             requests_per_second=self.settings.requests_per_second,
             telemetry=self.telemetry,
-            audit=self.spool.audit,
         )
         config = uvicorn.Config(
             app,
@@ -222,6 +225,8 @@ class Server:
             models |= {*self.scheduler.models}
         for model in models:
             model.close()
+        if self._page is not None:
+            self._page.close()
         self.spool.close()
 
 
