@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -101,7 +102,10 @@ def foreign(names: list[str]) -> list[str]:
 
 
 def find_python(version: str) -> str | None:
-    """The path of an interpreter of this version, or None. uv looks at PATH and at pyenv."""
+    """An interpreter of this version, of pyenv or where uv looks; None if there is none."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for python in sorted((pyenv / "versions").glob(f"{version}.*/bin/python"), reverse=True):
+        return str(python)
     try:
         return run(*UV, "python", "find", "--no-python-downloads", version).strip()
     except CommandError:
