@@ -41,7 +41,8 @@ def structured_report(result: Result) -> Dataset:
     and threshold, decision and conformal set; for exclusive classes one more (`class`); one per
     image where there are several (`image N`, at most 20); one per box (`box N`) with its region;
     one per label map and class (the name of the class; `mask N NAME` where there are several label
-    maps, at most 20) with its volume in ml, its interval and alpha, or its area in mm2.
+    maps, at most 20) with its volume in ml, its interval and alpha, or its area in mm2, or
+    without a spacing its number of pixels.
     Of a refused study one group (`refusal`) with the code.
 
     Raises ResultError: no_highdicom, not_made, unknown_image, bad_box.
@@ -144,7 +145,8 @@ def _mask_groups(result: Result) -> Iterable[Group]:
     masks = result.prediction.masks
     ranked = sorted(range(len(masks)), key=lambda n: -sum(masks[n].counts.values()))
     for n in sorted(ranked[:MAX_IMAGES]):
-        for name, size in masks[n].volumes.items():
+        for name, voxels in masks[n].counts.items():
+            size = masks[n].volumes.get(name) or {"voxels": voxels}
             identifier = name if len(masks) == 1 else f"mask {n + 1} {name}"
             yield _mask_group(result, identifier, name, size, masks[n].slices)
 
@@ -175,7 +177,7 @@ def _mask_group(
 
 
 _UNITS = dict.fromkeys(("ml", "ml_low", "ml_high"), ("ml", "UCUM", "milliliter"))
-_UNITS["mm2"] = ("mm2", "UCUM", "square millimeter")
+_UNITS |= {"mm2": ("mm2", "UCUM", "square millimeter"), "voxels": ("{pixels}", "UCUM", "pixels")}
 _SIZES = {"ml": ("118565006", "SCT", "Volume"), "mm2": ("42798000", "SCT", "Area")}
 
 
@@ -336,6 +338,7 @@ _CONCEPTS = {
     "probability": "Probability given by the model",
     "refusal": "Reason code of the refusal",
     "threshold": "Threshold of the decision",
+    "voxels": "Number of pixels or voxels",
 }
 
 

@@ -107,6 +107,17 @@ def test_two_films_have_a_segmentation_each_and_areas(tmp_path: Path) -> None:
     assert _numbers(report)["mask 2 tumor"]["Area"] == pytest.approx(600 * 0.7 * 0.8)
 
 
+def test_without_a_spacing_pixels_are_counted(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom", reason="the extra medres[results] is not installed")
+    image = radiograph()
+    files = [file_bytes(image)]
+    mask = predicted(np.ones((20, 30), np.uint8), [str(image.SOPInstanceUID)])
+    write_objects(prediction([replace(mask, spacing_mm=None)], files), files, CARD, tmp_path, HERE)
+    (report,) = tmp_path.glob("*_report.dcm")
+    assert validation_errors(report) == []
+    assert _numbers(report)["organ"] == {"Number of pixels or voxels": 600}
+
+
 def test_what_has_no_objects_is_named_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
