@@ -93,7 +93,7 @@ def _volume(facts: MaskFingerprint) -> Rows:
     patch = patch_size(median, limit // MIN_BATCH)
     fits = math.prod(largest) <= limit // MIN_BATCH
     seen = largest if fits else patch
-    preset = {"kind": facts.kind, "form": "volume"}
+    preset: dict[str, Any] = {"kind": facts.kind, "form": "volume"}
     preset |= dict(zip(("slices", "rows", "cols"), largest, strict=True))
     preset |= {"spacing_mm": list(spacing)}
     rows: Rows = [
