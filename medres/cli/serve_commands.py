@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from medres.cli.console import Json, Limit, Work, report
 
 if TYPE_CHECKING:
     from medres.artefact.card import Card
+    from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
 
 Model = Annotated[Path, typer.Argument(help="Model file: model.keras of a run.")]
@@ -46,8 +48,19 @@ def predict(
     path: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of studies.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the tables of many studies. Repeat the command to resume."),
+        typer.Option(
+            help="Folder for predictions.json and, by task, tables, masks (NIfTI, PNG) and DICOM "
+            "objects. Of a classifier: repeat the command to resume."
+        ),
     ] = None,
+    dicom: Annotated[
+        bool,
+        typer.Option(
+            "--dicom/--no-dicom",
+            help="With --out: also write DICOM objects (report, segmentation) and FHIR. Needs: "
+            'pip install "medres[results]".',
+        ),
+    ] = True,
     saliency: Annotated[
         Path | None, typer.Option(help="New folder for saliency maps of the predictions.")
     ] = None,
@@ -102,10 +115,10 @@ def predict(
         if predictor.card.segmentation is not None and saliency is not None:
             raise typer.BadParameter("--saliency is for classifiers: a segmenter gives masks")
         if out is not None and predictor.card.segmentation is not None:
-            _masks_into(predictor, path, out, as_json, allowed)
+            _masks_into(predictor, path, out, as_json, allowed, dicom=dicom)
             return
         if out is not None:
-            _predict_into(predictor, path, out, as_json, allowed)
+            _predict_into(predictor, path, out, as_json, allowed, dicom=dicom)
             return
         if saliency is not None:
             require_new(saliency, what="the overlays")
@@ -114,34 +127,55 @@ def predict(
 
 
 def _predict_into(
-    predictor: Predictor, paths: list[Path], out: Path, as_json: bool, allowed: dict[str, bool]
+    predictor: Predictor,
+    paths: list[Path],
+    out: Path,
+    as_json: bool,
+    allowed: dict[str, bool],
+    *,
+    dicom: bool,
 ) -> None:
-    from medres.inference.batch import predict_all
+    from medres.inference.batch import DOCUMENT, predict_all
+    from medres.inference.objects.study_objects import object_lines
     from medres.progress import Bars
 
-    summary = predict_all(predictor, paths, out, progress=Bars(), **allowed)
+    summary = predict_all(predictor, paths, out, objects=dicom, progress=Bars(), **allowed)
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items())
     counts = (
         f"{summary['given']} studies: {summary['answered']} predicted, {summary['quarantined']} "
         f"quarantined"
     )
-    report(summary, as_json, [counts + (f" ({reasons})" if reasons else ""), f"tables: {out}"])
+    lines = [counts + (f" ({reasons})" if reasons else "")]
+    lines += object_lines(json.loads((out / DOCUMENT).read_text())["studies"])
+    report(summary, as_json, [*lines, f"tables: {out}"])
 
 
 def _masks_into(
-    predictor: Predictor, paths: list[Path], out: Path, as_json: bool, allowed: dict[str, bool]
+    predictor: Predictor,
+    paths: list[Path],
+    out: Path,
+    as_json: bool,
+    allowed: dict[str, bool],
+    *,
+    dicom: bool,
 ) -> None:
     from medres.inference.masks.files import SUMMARY, write_masks
+    from medres.inference.objects.study_objects import object_lines, write_objects
     from medres.progress import Bars
 
+    def objects(prediction: Prediction) -> dict[str, Any]:
+        card, decoder = predictor.card, predictor.decoder
+        return write_objects(prediction, prediction.files, card, out, decoder).as_dict()
+
     predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
-    summary = write_masks(predictions, predictor.card, out)
+    summary = write_masks(predictions, predictor.card, out, objects=objects if dicom else None)
     lines = [prediction_line(study, predictor.card) for study in summary["studies"]]
     reasons = ", ".join(f"{code} {count}" for code, count in summary["refused"].items())
     lines.append(
         f"{summary['given']} studies: {summary['answered']} with masks"
         + (f", refused: {reasons}" if reasons else "")
     )
+    lines += object_lines(summary["studies"])
     report(summary, as_json, [*lines, f"masks: {out / SUMMARY}"])
 
 

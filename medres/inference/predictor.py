@@ -190,7 +190,7 @@ class Predictor:
         reading: StudyReading,
     ) -> Prediction:
         """The prediction for a study that was read."""
-        prediction = self.decide_reading(reading, path)
+        prediction = replace(self.decide_reading(reading, path), files=tuple(files))
         if prediction.refused is not None or self.card.segmentation is not None:
             return prediction
         explain = functools.partial(self._explain, tuple(files), rules, reading.sha256)

@@ -1,13 +1,12 @@
-"""The label maps of many studies as files: NIfTI or PNG, a picture of each, and predictions.json.
-
-DICOM SEG objects are written by `medres.results`, from `StudyMask.labels` and `StudyMask.slices`.
+"""The label maps of many studies as files: NIfTI or PNG, a picture of each, predictions.json, and
+beside them the objects of `medres.inference.objects`.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,19 @@ SUMMARY = "predictions.json"
 OPACITY = 0.45  # of the colors in a picture
 
 
-def write_masks(predictions: Iterable[Prediction], card: Card, out: Path | str) -> dict[str, Any]:
+def write_masks(
+    predictions: Iterable[Prediction],
+    card: Card,
+    out: Path | str,
+    *,
+    objects: Callable[[Prediction], Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Write the label maps of studies into the new folder `out`; returns the content of
     predictions.json.
 
     A volume becomes NUMBER.nii.gz, an image NUMBER.png (the label is the pixel value); both have
-    NUMBER_overlay.png. Raises InputError (output_exists).
+    NUMBER_overlay.png. objects: writes the DICOM objects of a study into `out`, and returns
+    further fields of its entry. Raises InputError (output_exists).
     """
     out = Path(out)
     require_new(out, what="the predictions")
@@ -43,7 +49,8 @@ def write_masks(predictions: Iterable[Prediction], card: Card, out: Path | str) 
             for n, mask in enumerate(prediction.masks)
             for written in _write_mask(mask, card, out, _name(number, n, len(prediction.masks)))
         ]
-        studies.append({**prediction.as_dict(), "files": files})
+        made = {} if objects is None else objects(prediction)
+        studies.append({**prediction.as_dict(), "files": files, **made})
     refused = [study for study in studies if study["refused"] is not None]
     summary = {
         "task": task_named(card.task).name,
