@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-TaskName = Literal["binary", "multilabel", "multiclass", "segmentation"]
+TaskName = Literal["binary", "multilabel", "multiclass", "segmentation", "detection"]
 SEGMENTATION: TaskName = "segmentation"
+DETECTION: TaskName = "detection"
 BACKGROUND = "background"  # the class of the label 0 of every label map
 
 

@@ -385,13 +385,14 @@ def demo(
         report(result, as_json, [*lines, f"report: {result['report']}"])
         return
     require_tensorflow()
-    from medres.tasks import is_dense
+    from medres.tasks import annotated_task
 
-    if is_dense(task):
-        _segmentation_demo(out, seed, as_json)
+    row = annotated_task(task)
+    if row is not None:
+        (_detection_demo if row.finds_boxes else _segmentation_demo)(out, seed, as_json)
         return
     if task != "classification":
-        raise typer.BadParameter("--task takes classification or segmentation")
+        raise typer.BadParameter("--task takes classification, segmentation or detection")
     from medres.artefact.archive import read_contents
     from medres.cli.demo import run
     from medres.progress import Bars

@@ -93,12 +93,23 @@ def logit_model(card: Card) -> keras.Model:
     """
     import keras
 
-    from medres.models import classifier, segmenter, with_views
+    from medres.models import classifier, detector, segmenter, with_views
+    from medres.models.detection import head_options
 
     config, network = card.training["config"], card.training["config"]["model"]
     policy = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy("float32")
+        if card.detection is not None:
+            return detector(
+                network["variant"],
+                card.input_shape,
+                list(card.names),
+                windows=network["windows"],
+                scaling=network.get("image_scaling"),
+                **head_options(network),
+                **network_options(network),
+            )
         if card.segmentation is not None:
             return segmenter(
                 network["variant"],
