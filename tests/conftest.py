@@ -186,8 +186,8 @@ def make_box_cohort(folder: Path, patients: int = 18, seed: int = 0) -> None:
         pixels = rng.integers(1800, 2200, (SIDE, SIDE))
         path = f"b{number:02d}.dcm"
         drawn = [("bright", 1500), ("dark", -1500)][: number % 6 and 2]
-        for name, value in drawn:
-            top, left = rng.integers(2, SIDE - 14, 2)
+        for half, (name, value) in enumerate(drawn):
+            top, left = rng.integers(2, 7) + 20 * half, rng.integers(2, SIDE - 12)
             pixels[top : top + 12, left : left + 10] = 2000 + value
             corners = [left, top, left + 10, top + 12]
             if number == 2:

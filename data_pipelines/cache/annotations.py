@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -40,8 +40,8 @@ class AnnotationSource(Protocol):
     in the name of a cache's folder.
     """
 
-    noun: str
-    name: str
+    noun: ClassVar[str]
+    name: ClassVar[str]
 
     @property
     def digest(self) -> str:

@@ -52,7 +52,8 @@ class CachePlan:
     @property
     def record_bytes(self) -> int:
         """Bytes of one stored sample without its framing."""
-        return sample_bytes(self.spec, self.annotations and self.annotations.stored(self.spec))
+        source = self.annotations
+        return sample_bytes(self.spec, None if source is None else source.stored(self.spec))
 
     @property
     def size(self) -> int:

@@ -27,9 +27,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.builder import LogCallback, ShardEntry, build, load_checksummed
 from data_pipelines.cache.annotations import AnnotationSource, StoredArray
 from data_pipelines.cache.boxes import box_source, stored_boxes
+from data_pipelines.cache.builder import LogCallback, ShardEntry, build, load_checksummed
 from data_pipelines.cache.masks import mask_source, stored_masks
 from data_pipelines.cache.plan import sample_bytes
 from data_pipelines.cache.verified import NAME as VERIFIED
@@ -336,9 +336,7 @@ def _damage(
             progress(number, len(files))
 
 
-def _key(
-    table: pd.DataFrame, spec: PreprocessSpec, source: AnnotationSource | None = None
-) -> str:
+def _key(table: pd.DataFrame, spec: PreprocessSpec, source: AnnotationSource | None = None) -> str:
     columns = ["image", "file_sha256", "frame", "split"]
     if spec.image_kind.is_standardized:
         columns += STANDARD_COLUMNS

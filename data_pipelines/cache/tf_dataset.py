@@ -96,7 +96,9 @@ def join_masks(manifest: Manifest, cache: Cache) -> tuple[Manifest, Targets]:
     """The manifest by the samples of a cache with masks (the row of a volume is that of its middle
     slice), and their targets: the label maps of the cache, each sample with the weight 1.
     """
-    return _join_annotations(manifest, cache, SEGMENTATION, (BACKGROUND, *(cache.mask_classes or ())))
+    return _join_annotations(
+        manifest, cache, SEGMENTATION, (BACKGROUND, *(cache.mask_classes or ()))
+    )
 
 
 def join_boxes(manifest: Manifest, cache: Cache) -> tuple[Manifest, Targets]:

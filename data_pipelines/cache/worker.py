@@ -73,9 +73,7 @@ def prepare_files(item: WorkItem) -> list[tuple[np.ndarray, ...]]:
     planes = planes_of_files(item.files) if item.spec.layout == "volume" else []
     read = image_reader(item.files)
     if item.annotations is not None:
-        return list(
-            prepare_annotated(item.samples, planes, read, item.spec, item.annotations)
-        )
+        return list(prepare_annotated(item.samples, planes, read, item.spec, item.annotations))
     return [(pixels,) for pixels in prepare_samples(item.samples, planes, read, item.spec)]
 
 

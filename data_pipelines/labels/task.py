@@ -50,15 +50,6 @@ def label_task(n_findings: int, *, classes: bool = False) -> LabelTask:
     return LABEL_TASKS["binary" if n_findings == 1 else "multilabel"]
 
 
-def has_label_maps(task: str) -> bool:
-    """Whether the labels of a task are label maps.
-
-    >>> has_label_maps("segmentation"), has_label_maps("binary")
-    (True, False)
-    """
-    return task == SEGMENTATION
-
-
 #: splits in which every class needs an image: a model learns from one, and is tuned on the other
 TRAINING_SPLITS = ("train", "tune")
 CLASS_WITHOUT_IMAGE = "class_without_image"

@@ -225,6 +225,11 @@ class Card(BaseModel):
         return self.detection.settings(self.preprocess.mask_shape)
 
     @property
+    def box_thresholds(self) -> dict[str, float]:
+        """Of a detector: class -> the score from which a box is positive."""
+        return {name: self.threshold(name, unit=BOX) for name in self.names}
+
+    @property
     def sides(self) -> tuple[int, ...]:
         """Of a segmenter: the sizes of what the network sees, without channels."""
         patch = None if self.segmentation is None else self.segmentation.patch

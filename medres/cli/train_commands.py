@@ -13,6 +13,7 @@ from medres.cli.console import Json, Work, report
 from medres.cli.serve_commands import prediction_line
 
 if TYPE_CHECKING:
+    from medres.tasks import Task
     from medres.training.config.planner import TrainingProposal
 
 
@@ -33,7 +34,8 @@ def train(
     task: Annotated[
         str | None,
         typer.Option(
-            help="classification (default), or segmentation of a work folder ingested with --masks."
+            help="classification (default), segmentation of a work folder ingested with --masks, "
+            "or detection with --boxes."
         ),
     ] = None,
     decoder: Annotated[
@@ -51,6 +53,14 @@ def train(
             "Default: whole images.",
         ),
     ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Detection: levels of the pyramid, such as 3,4,5. Small objects need 2. Default: "
+            "2,3,4,5.",
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +69,7 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="default, paper, modern, finetune or small.")
+        str | None, typer.Option(help="default, paper, modern, finetune, small or detection.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Number of epochs. Default: from the recipe.")
@@ -132,7 +142,8 @@ def train(
     monitor: Annotated[
         str | None,
         typer.Option(
-            help="Which epoch is saved: by loss (default), auc or dice on the tuning split."
+            help="Which epoch is saved: by loss (default), auc, dice, ap50 (default of detection) "
+            "or froc on the tuning split."
         ),
     ] = None,
     time_budget: Annotated[
@@ -164,10 +175,9 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier, or a segmenter, and write model.keras into the run folder. The epoch with
-    the best tuning (validation) loss is kept. Repeat the command to resume an interrupted run; a
-    higher --epochs
-    continues a finished one.
+    """Train a classifier, a segmenter or a detector, and write model.keras into the run folder. The
+    epoch with the best tuning (validation) loss is kept, of a detector that with the best AP50.
+    Repeat the command to resume an interrupted run; a higher --epochs continues a finished one.
     """
     require_tensorflow()
     from medres.progress import Bars
@@ -178,6 +188,7 @@ def train(
         "decoder": decoder,
         "loss": loss,
         "patch": None if patch is None else _sizes(patch),
+        "levels": None if levels is None else _sizes(levels, "--levels"),
         "preset": preset,
         "recipe": recipe,
         "epochs": epochs,
@@ -369,7 +380,10 @@ def demo(
         ),
     ] = False,
     task: Annotated[
-        str, typer.Option(help="classification, or segmentation of lungs and nodules.")
+        str,
+        typer.Option(
+            help="classification, segmentation of lungs and nodules, or detection of nodules."
+        ),
     ] = "classification",
     as_json: Json = False,
 ) -> None:
@@ -389,7 +403,7 @@ def demo(
 
     row = annotated_task(task)
     if row is not None:
-        (_detection_demo if row.finds_boxes else _segmentation_demo)(out, seed, as_json)
+        _annotated_demo(row, out, seed, as_json)
         return
     if task != "classification":
         raise typer.BadParameter("--task takes classification, segmentation or detection")
@@ -410,13 +424,14 @@ def demo(
     report(result, as_json, lines)
 
 
-def _segmentation_demo(out: Path, seed: int, as_json: bool) -> None:
+def _annotated_demo(task: Task, out: Path, seed: int, as_json: bool) -> None:
     from medres.artefact.archive import read_contents
-    from medres.cli.mask_commands import class_lines
-    from medres.cli.segmentation_demo import run_segmentation
+    from medres.cli import box_commands, mask_commands
+    from medres.cli.annotated_demo import run_annotated
     from medres.progress import Bars
 
-    result, found = run_segmentation(out, seed=seed, progress=Bars())
+    result, found = run_annotated(task.name, out, seed=seed, progress=Bars())
+    class_lines = (box_commands if task.finds_boxes else mask_commands).class_lines
     example = prediction_line(result["example"], read_contents(result["model"]).card)
     lines = [
         *class_lines(found),
@@ -427,12 +442,12 @@ def _segmentation_demo(out: Path, seed: int, as_json: bool) -> None:
     report(result, as_json, lines)
 
 
-def _sizes(text: str) -> list[int]:
+def _sizes(text: str, option: str = "--patch") -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(
-            f"--patch takes whole numbers such as 48,96,96, received {text!r}"
+            f"{option} takes whole numbers such as 48,96,96, received {text!r}"
         ) from None
 
 

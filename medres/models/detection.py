@@ -63,7 +63,8 @@ def detector(
     logit for each class. `medres.decode(raw, decoding_settings(model))` makes boxes of it;
     `medres.losses.DetectionLoss` trains it.
 
-    variant, windows, scaling, backbone_options: as for `medres.classifier`, so any backbone of the package.
+    variant, windows, scaling, backbone_options: as for `medres.classifier`, so any backbone of the
+        package.
     input_shape: (H, W, C). An image whose sides are no multiples of the coarsest stride is padded
         with mid-gray behind its last rows and columns. A side of None is not padded: it takes
         multiples of the stride. The code also builds (D, H, W, C), with 6 distances for each

@@ -379,8 +379,8 @@ def eta_line(seconds: float, epochs: int, patience: int) -> str:
 
 
 def headline(row: Row, *, limits: bool = False) -> str:
-    """The AUC, Dice or AP50 of the tuning split in a row of history.csv, perhaps with the limits of its
-    interval; "" where it is undefined.
+    """The AUC, Dice or AP50 of the tuning split in a row of history.csv, perhaps with the limits of
+    its interval; "" where it is undefined.
 
     >>> headline({"tune_dice": 0.91234, "tune_dice_low": 0.9, "tune_dice_high": 0.92}, limits=True)
     'tune Dice 0.912 (0.900 to 0.920)'

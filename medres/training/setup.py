@@ -15,7 +15,6 @@ from data_pipelines.augment import Augment
 from data_pipelines.cache.tf_dataset import Targets, training_steps
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.labels.task import DETECTION, SEGMENTATION
-from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.artefact.archive import save, summary_hash, with_probability
 from medres.backbones import load_pretrained
 from medres.errors import ArtefactError, TrainingError

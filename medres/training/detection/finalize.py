@@ -75,9 +75,7 @@ def box_thresholds(boxes: SplitBoxes, rate: float) -> tuple[list[OperatingPoint]
                 split="tune",
                 n_patients=patients,
                 sha256=hashlib.sha256(values.tobytes()).hexdigest(),
-                n_class_patients=len(
-                    np.unique(boxes.patient[reference.image[~reference.ignore]])
-                ),
+                n_class_patients=len(np.unique(boxes.patient[reference.image[~reference.ignore]])),
             )
         )
         hits = marks.hits(threshold)

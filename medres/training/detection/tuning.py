@@ -48,9 +48,9 @@ class SplitBoxes:
             np.column_stack([number, found.labels, found.corners, found.scores]).astype(float)
         )
         lines = lines[(lines[:, 4] >= 0) | (lines[:, 4] == IGNORED)]
-        zeros, number = np.zeros(len(lines)), np.full(len(lines), image)
+        numbers, zeros = np.full(len(lines), image), np.zeros(len(lines))
         self.reference.append(
-            np.column_stack([number, lines[:, 4], lines[:, :4], zeros]).astype(float)
+            np.column_stack([numbers, lines[:, 4], lines[:, :4], zeros]).astype(float)
         )
 
     def of_class(self, label: int) -> tuple[Boxes, Boxes]:

@@ -261,7 +261,9 @@ def _metrics(history: pd.DataFrame, best_epoch: int) -> list[str]:
     own = [
         column
         for column in map(str, history)
-        if column.startswith("tune_") and column != "tune_loss" and not HEADLINE_COLUMN.match(column)
+        if column.startswith("tune_")
+        and column != "tune_loss"
+        and not HEADLINE_COLUMN.match(column)
     ]
     return [
         curves(

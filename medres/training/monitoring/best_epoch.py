@@ -75,8 +75,8 @@ def monitor_named(
     the columns of history.csv (tune_loss) work too. NAME:min or NAME:max gives the direction.
 
     metrics: "min", "max" or None (unknown) by name. built_in: of the task; for a segmenter "loss"
-        and "dice", for a detector "loss", "ap50" and "froc". Raises TrainingError (codes unknown_monitor,
-        unknown_direction).
+        and "dice", for a detector "loss", "ap50" and "froc". Raises TrainingError (codes
+        unknown_monitor, unknown_direction).
 
     >>> monitor_named("val_auc", {})
     Monitor(column='tune_auc', direction='max')
