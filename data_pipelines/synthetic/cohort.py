@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -175,12 +175,14 @@ def _draw_patient(number: int, seed: int) -> _Patient:
     )
 
 
-@dataclass
 class _NoAnnotations:
     """What is written beside the images: nothing. folder: of the cohort."""
 
-    folder: Path
-    needs_labels: ClassVar[bool] = False
+    needs_labels = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[BoxRow] = []
 
     def add(self, path: str, labels: np.ndarray) -> None:
         """An image, by its path, with its label map."""
@@ -200,9 +202,6 @@ class _Masks(_NoAnnotations):
 
 class _Boxes(_NoAnnotations):
     needs_labels = True
-
-    def __post_init__(self) -> None:
-        self.rows: list[BoxRow] = []
 
     def add(self, path: str, labels: np.ndarray) -> None:
         y, x = np.nonzero(labels == _NODULE)
