@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,6 +106,7 @@ def predict(
         raise typer.BadParameter("--saliency needs --engine tensorflow")
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.inference.loading import load
+    from medres.tasks import task_named
 
     allowed = {
         "allow_name_mismatch": allow_name_mismatch,
@@ -112,10 +114,14 @@ def predict(
     }
     opened = load(model, engine=engine)  # type: ignore[arg-type]
     with opened as predictor, limited(**parse_limits(limit or [])):
-        if predictor.card.segmentation is not None and saliency is not None:
-            raise typer.BadParameter("--saliency is for classifiers: a segmenter gives masks")
-        if out is not None and predictor.card.segmentation is not None:
-            _masks_into(predictor, path, out, as_json, allowed, dicom=dicom)
+        task = task_named(predictor.card.task)
+        if task.is_annotated and saliency is not None:
+            raise typer.BadParameter(
+                "--saliency is for classifiers: other models show masks or boxes"
+            )
+        if out is not None and task.is_annotated:
+            write = _boxes_into if task.finds_boxes else _masks_into
+            write(predictor, path, out, as_json, allowed, dicom=dicom)
             return
         if out is not None:
             _predict_into(predictor, path, out, as_json, allowed, dicom=dicom)
@@ -160,23 +166,54 @@ def _masks_into(
     dicom: bool,
 ) -> None:
     from medres.inference.masks.files import SUMMARY, write_masks
-    from medres.inference.objects.study_objects import object_lines, write_objects
     from medres.progress import Bars
 
-    def objects(prediction: Prediction) -> dict[str, Any]:
+    predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
+    summary = write_masks(predictions, predictor.card, out, objects=_objects(predictor, out, dicom))
+    lines = _summary_lines(summary, predictor, "with masks")
+    report(summary, as_json, [*lines, f"masks: {out / SUMMARY}"])
+
+
+def _boxes_into(
+    predictor: Predictor,
+    paths: list[Path],
+    out: Path,
+    as_json: bool,
+    allowed: dict[str, bool],
+    *,
+    dicom: bool,
+) -> None:
+    from medres.inference.boxes.files import COCO, write_boxes
+    from medres.progress import Bars
+
+    predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
+    summary = write_boxes(predictions, predictor.card, out, objects=_objects(predictor, out, dicom))
+    lines = _summary_lines(summary, predictor, "looked at")
+    report(summary, as_json, [*lines, f"boxes: {out / COCO}"])
+
+
+def _objects(
+    predictor: Predictor, out: Path, dicom: bool
+) -> Callable[[Prediction], dict[str, Any]] | None:
+    """Writes the objects of a prediction into `out`; None where none are wanted."""
+    from medres.inference.objects.study_objects import write_objects
+
+    def write(prediction: Prediction) -> dict[str, Any]:
         card, decoder = predictor.card, predictor.decoder
         return write_objects(prediction, prediction.files, card, out, decoder).as_dict()
 
-    predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
-    summary = write_masks(predictions, predictor.card, out, objects=objects if dicom else None)
+    return write if dicom else None
+
+
+def _summary_lines(summary: dict[str, Any], predictor: Predictor, answered: str) -> list[str]:
+    """A line for each study, one that counts them, and those of the objects."""
+    from medres.inference.objects.study_objects import object_lines
+
     lines = [prediction_line(study, predictor.card) for study in summary["studies"]]
     reasons = ", ".join(f"{code} {count}" for code, count in summary["refused"].items())
-    lines.append(
-        f"{summary['given']} studies: {summary['answered']} with masks"
-        + (f", refused: {reasons}" if reasons else "")
-    )
-    lines += object_lines(summary["studies"])
-    report(summary, as_json, [*lines, f"masks: {out / SUMMARY}"])
+    counts = f"{summary['given']} studies: {summary['answered']} {answered}"
+    lines.append(counts + (f", refused: {reasons}" if reasons else ""))
+    return lines + object_lines(summary["studies"])
 
 
 def _predicted(
@@ -287,9 +324,22 @@ def prediction_line(one: dict[str, Any], card: Card) -> str:
         return f"{one['path']}: refused: {one['refused']}"
     if "masks" in one:
         return f"{one['path']}: {'; '.join(map(_mask_text, one['masks']))}"
+    if "boxes" in one:
+        return f"{one['path']}: {_boxes_text(one, card)}"
     from medres.inference.decisions import describe
 
     return f"{one['path']}: {describe(one['probabilities'], card)}"
+
+
+def _boxes_text(one: dict[str, Any], card: Card) -> str:
+    """The boxes that reach the threshold of their class: "nodule 2 (highest score 0.91)"."""
+    parts = []
+    for name in card.names:
+        own = [box["score"] for box in one["boxes"] if box["label"] == name]
+        positive = sum(score >= one["thresholds"][name] for score in own)
+        highest = f" (highest score {max(own):.2f})" if own else ""
+        parts.append(f"{name} {positive}{highest}")
+    return ", ".join(parts)
 
 
 def _mask_text(mask: dict[str, Any]) -> str:
