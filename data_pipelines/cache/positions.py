@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class RecordReader:
     def __init__(self, files: Sequence[str], record_bytes: int) -> None:
         self.files, self.record_bytes = list(files), record_bytes
         self.frame = HEADER + record_bytes + FOOTER
-        sizes = [os.stat(file).st_size for file in self.files]
+        sizes = [Path(file).stat().st_size for file in self.files]
         for file, size in zip(self.files, sizes, strict=True):
             if size % self.frame:
                 raise _damaged(file)

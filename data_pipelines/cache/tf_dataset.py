@@ -177,15 +177,15 @@ def train_batches(
             code="batch_share",
         )
     steps, rng = training_steps(count, batch_size), np.random.default_rng([seed, epoch])
-    several = context is not None and context.num_input_pipelines > 1
+    several = context if context is not None and context.num_input_pipelines > 1 else None
     if sampling == "balanced":
-        records = _balanced(cache, targets, rng, steps * batch_size, positions=several)
+        records = _balanced(cache, targets, rng, steps * batch_size, positions=several is not None)
     else:
-        records = _shuffled(cache, rng, positions=several)
+        records = _shuffled(cache, rng, positions=several is not None)
     elements = max(0, steps - start) * shares
-    if several:
+    if several is not None:
         batches = records.batch(batch_size, drop_remainder=True).skip(start)
-        first = context.input_pipeline_id * shares * share
+        first = several.input_pipeline_id * shares * share
         batches = records_at(shares_of_batches(batches, first, share, shares), _reader(cache))
     else:
         batches = records.batch(share, drop_remainder=count >= batch_size).skip(start * shares)
