@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -146,3 +147,32 @@ def test_a_tensor_server_answers_as_the_predictor_does(
     # an image unlike the training images is refused here too
     serving["outputs"]["novelty"]["refused_above"] = 0.0
     assert client.answer(image, serving) == {"refused": "novelty"}
+
+
+def test_the_unit_and_the_image_start_the_command_that_exists() -> None:
+    from typer.main import get_command
+
+    from medres.cli.app import app
+
+    serve = get_command(app).commands["serve"]
+    folder = EXAMPLES / "serve"
+    unit = (folder / "medres.service").read_text()
+    image = (folder / "Containerfile").read_text()
+    (started,) = re.findall(r"^ExecStart=\S*/medres serve (.*)$", unit, re.MULTILINE)
+    (entry,) = re.findall(r"^ENTRYPOINT (.*)$", image, re.MULTILINE)
+    options = {one for parameter in serve.params for one in parameter.opts}
+    options |= {
+        one
+        for verb in serve.commands.values()
+        for parameter in verb.params
+        for one in parameter.opts
+    }
+    for words in (started.split(), json.loads(entry)):
+        used = [word for word in words if word.startswith("--")]
+        assert used == ["--spool"]
+        assert {*used} <= options
+    for line in ("NoNewPrivileges=true", "StateDirectoryMode=0700", "ProtectSystem=strict"):
+        assert line in unit.splitlines()
+    assert "USER medres" in image.splitlines()
+    assert "Not a medical device" in unit
+    assert "Not a medical device" in image
