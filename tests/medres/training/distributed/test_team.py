@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed_ports import free_ports
 
 from medres.errors import TrainingError
 from medres.training.distributed import meeting
@@ -20,14 +21,6 @@ from medres.training.distributed.cluster import Cluster
 from medres.training.distributed.meeting import meet
 from medres.training.distributed.team import Team, Workers, described
 from medres.training.distributed.worker_log import WorkerLog
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def in_threads(jobs: list[Callable[[], Any]]) -> list[Any]:
