@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.cache.plan import ROW_BYTES, sample_bytes
+from data_pipelines.cache.positions import RecordReader, records_at, shares_of_batches
 from data_pipelines.cache.record_labels import labels_per_sample
 from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.errors import LabelError, SpecError
@@ -145,7 +146,8 @@ def datasets(
     sampling: "shuffled" gives each training image once per epoch, "balanced" each class equally
         often (see `train_batches`).
     context: from tf.distribute. batch_size is then the global batch size. Each element of a dataset
-        is the share of one replica, and each input pipeline gives those of its replicas.
+        is the share of one replica, and each input pipeline gives those of its replicas. Of several
+        pipelines, each reads its own share of the files only.
     The order of training depends on (seed, epoch) alone, and the last, incomplete batch is dropped;
     tune and test keep the cache's order and all their images.
     Raises SpecError (codes batch_size, start, batch_share, unbalanced), LabelError, CacheError.
@@ -196,15 +198,18 @@ def train_batches(
             code="batch_share",
         )
     steps, rng = training_steps(count, batch_size), np.random.default_rng([seed, epoch])
+    several = context if context is not None and context.num_input_pipelines > 1 else None
     if sampling == "balanced":
-        records = _balanced(cache, targets, rng, steps * batch_size)
+        records = _balanced(cache, targets, rng, steps * batch_size, positions=several is not None)
     else:
-        records = _shuffled(cache, rng)
-    if context is not None:
-        records = records.shard(context.num_input_pipelines, context.input_pipeline_id)
+        records = _shuffled(cache, rng, positions=several is not None)
     elements = max(0, steps - start) * shares
-    batches = records.batch(share, drop_remainder=count >= batch_size).skip(start * shares)
-    # A pipeline may have more images than the others: the batch that they lack is dropped.
+    if several is not None:
+        batches = records.batch(batch_size, drop_remainder=True).skip(start)
+        first = several.input_pipeline_id * shares * share
+        batches = records_at(shares_of_batches(batches, first, share, shares), _reader(cache))
+    else:
+        batches = records.batch(share, drop_remainder=count >= batch_size).skip(start * shares)
     return parsed(batches.take(elements), elements, cache, targets, epoch_key(seed, epoch))
 
 
@@ -227,11 +232,15 @@ def eval_batches(
         raise SpecError(
             f"unknown split {split!r}: choose one of {', '.join(SPLITS)}", code="unknown_split"
         )
-    count, records = len(rows_of(cache, split)), tf.data.TFRecordDataset(cache.files(split))
-    if context is not None:
-        records = records.shard(context.num_input_pipelines, context.input_pipeline_id)
-        count = len(range(context.input_pipeline_id, count, context.num_input_pipelines))
-    return parsed(records.batch(share), -(-count // share), cache, targets, 0)
+    count = len(rows_of(cache, split))
+    if context is None or context.num_input_pipelines == 1:
+        batches = tf.data.TFRecordDataset(cache.files(split)).batch(share)
+    else:
+        own = np.arange(context.input_pipeline_id, count, context.num_input_pipelines)
+        count = len(own)
+        positions = tf.data.Dataset.from_tensor_slices(own).batch(share)
+        batches = records_at(positions, _reader(cache, split))
+    return parsed(batches, -(-count // share), cache, targets, 0)
 
 
 def training_steps(images: int, batch_size: int) -> int:
@@ -258,16 +267,22 @@ def epoch_key(seed: int, epoch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:4], "little") >> 1
 
 
-def _shuffled(cache: Cache, rng: np.random.Generator) -> tf.data.Dataset:
+def _reader(cache: Cache, split: str = "train") -> RecordReader:
+    return RecordReader(cache.files(split), cache.sample_bytes)
+
+
+def _shuffled(cache: Cache, rng: np.random.Generator, *, positions: bool) -> tf.data.Dataset:
     """Each training record once: shards in random order, then a shuffle over SHUFFLE_BYTES of
-    records.
+    records. positions: the positions of the records in this order, instead of their bytes.
     """
     tf = require_tensorflow()
     files = cache.files("train")
     order, shuffle_seed = shuffling(len(files), rng)
-    return tf.data.TFRecordDataset([files[i] for i in order]).shuffle(
-        shuffle_buffer(cache), seed=shuffle_seed, reshuffle_each_iteration=False
-    )
+    if positions:
+        records = tf.data.Dataset.from_tensor_slices(_reader(cache).by_shards(order))
+    else:
+        records = tf.data.TFRecordDataset([files[i] for i in order])
+    return records.shuffle(shuffle_buffer(cache), seed=shuffle_seed, reshuffle_each_iteration=False)
 
 
 def shuffling(files: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -281,9 +296,11 @@ def shuffle_buffer(cache: Cache) -> int:
 
 
 def _balanced(
-    cache: Cache, targets: Targets, rng: np.random.Generator, count: int
+    cache: Cache, targets: Targets, rng: np.random.Generator, count: int, *, positions: bool
 ) -> tf.data.Dataset:
-    """`count` training records, each class in turn; shuffled and repeated within a class."""
+    """`count` training records, each class in turn; shuffled and repeated within a class.
+    positions: see `_shuffled`.
+    """
     tf = require_tensorflow()
     if targets.labels.ndim == 2 and targets.labels.shape[1] > 1:
         raise SpecError(
@@ -306,9 +323,13 @@ def _balanced(
     buffer = max(1, SHUFFLE_BYTES // cache.sample_bytes // len(sizes))
 
     def stream(label: int, size: int) -> Any:
-        records = tf.data.TFRecordDataset(files).filter(
-            lambda record: tf.gather(class_of_row, _row(tf, record))[0] == label
-        )
+        if positions:
+            own = np.flatnonzero(train_classes == label)
+            records = tf.data.Dataset.from_tensor_slices(own)
+        else:
+            records = tf.data.TFRecordDataset(files).filter(
+                lambda record: tf.gather(class_of_row, _row(tf, record))[0] == label
+            )
         return records.shuffle(min(size, buffer), seed=int(rng.integers(2**31))).repeat()
 
     rounds = np.tile(np.arange(len(sizes)), (-(-count // len(sizes)), 1))
@@ -319,7 +340,17 @@ def _balanced(
 
 def _row(tf: ModuleType, records: Any) -> Any:
     """Row numbers of serialized records, int32 (records,)."""
-    return tf.reshape(tf.io.decode_raw(tf.strings.substr(records, 0, 4), tf.int32), [-1])
+    return tf.reshape(_numbers(tf, records, 0, ROW_BYTES, tf.int32), [-1])
+
+
+def _numbers(tf: ModuleType, records: Any, first: int, size: int, dtype: Any) -> Any:
+    """The numbers in `size` bytes of serialized records (texts, or uint8 (records, bytes))."""
+    if records.dtype == tf.string:
+        return tf.io.decode_raw(tf.strings.substr(records, first, size), dtype)
+    part = records[:, first : first + size]
+    if dtype.size == 1:
+        return tf.bitcast(part, dtype)
+    return tf.bitcast(tf.reshape(part, [-1, size // dtype.size, dtype.size]), dtype)
 
 
 def parsed(
@@ -337,14 +368,14 @@ def parsed(
 
     def parse(records: Any, key: Any = key) -> tuple:
         row = _row(tf, records)
-        pixels = tf.io.decode_raw(tf.strings.substr(records, ROW_BYTES, image_bytes), dtype)
+        pixels = _numbers(tf, records, ROW_BYTES, image_bytes, dtype)
         image = tf.cast(tf.reshape(pixels, [-1, *spec.shape]), tf.float32)
         image = image if spec.scale == 1 else image * spec.scale
         inputs = {"image": image, "key": tf.stack([tf.fill(tf.shape(row), key), row], axis=1)}
         if stored is None:
             return inputs, tf.gather(labels, row), tf.gather(weights, row)
-        rest = tf.strings.substr(records, ROW_BYTES + image_bytes, cache.sample_bytes)
-        values = tf.io.decode_raw(rest, tf.as_dtype(stored.dtype))
+        size = cache.sample_bytes - ROW_BYTES - image_bytes
+        values = _numbers(tf, records, ROW_BYTES + image_bytes, size, tf.as_dtype(stored.dtype))
         label = tf.reshape(values, [-1, *stored.shape])
         label = tf.cast(label, tf.int32) if label.dtype.is_integer else label
         return inputs, label, tf.gather(weights, row)

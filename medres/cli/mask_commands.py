@@ -19,7 +19,8 @@ Masks = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Segmentation: predicted label maps (.nii.gz, .png), named as those of --reference.",
+        help="Segmentation: predicted label maps (.nii.gz, .png, DICOM SEG as .dcm), named as "
+        "those of --reference.",
     ),
 ]
 Reference = Annotated[

@@ -13,6 +13,7 @@ from medres.cli.console import Json, Work, report
 from medres.cli.serve_commands import prediction_line
 
 if TYPE_CHECKING:
+    from data_pipelines.ingestion.manifest import Manifest
     from medres.tasks import Task
     from medres.training.config.planner import TrainingProposal
 
@@ -302,15 +303,31 @@ def plan(
         str | None,
         typer.Option(help="Plan for this model, such as densenet121. Default: by the data."),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="classification or segmentation. Default: segmentation of a folder with masks "
+            "and without labels."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Propose preset, model, recipe, batch size and epochs for a work folder, with reasons."""
+    """Propose preset, model, recipe, batch size and epochs for a work folder, with reasons. For
+    masks: spacing, size, patch and 2D or 3D by the rules of nnU-Net.
+    """
     require_tensorflow()
     from data_pipelines.ingestion.manifest import Manifest
     from data_pipelines.runtime.atomic_files import require_new, write_atomic
+    from medres.training.config.mask_planner import plan_masks
     from medres.training.config.planner import plan as propose
 
-    proposal = propose(Manifest.load(work), kind=kind, model=model)
+    manifest = Manifest.load(work)
+    if _plans_masks(manifest, task):
+        if model is not None or find_learning_rate:
+            raise typer.BadParameter("--model and --find-learning-rate are for classifiers")
+        proposal = plan_masks(work, kind=kind)
+    else:
+        proposal = propose(manifest, kind=kind, model=model)
     if find_learning_rate:
         _propose_rate(work, proposal)
     if out is not None:
@@ -328,6 +345,17 @@ def plan(
     )
     saved = [f"settings: {out}"] if out else []
     report(result, as_json, [head, *str(proposal).split("\n"), *saved])
+
+
+def _plans_masks(manifest: Manifest, task: str | None) -> bool:
+    from medres.tasks import TASKS, annotated_task
+
+    if task not in (None, "classification", "segmentation"):
+        raise typer.BadParameter("--task takes classification or segmentation")
+    if task is None:
+        return "annotations" in manifest.summary and manifest.summary["task"] not in TASKS
+    annotated = annotated_task(task)
+    return annotated is not None and annotated.is_dense
 
 
 def _propose_rate(work: Path, proposal: TrainingProposal) -> None:

@@ -11,6 +11,7 @@ from medres.inference.boxes.box import Box, BoxPreview
 from medres.inference.masks.study_mask import StudyMask
 
 if TYPE_CHECKING:
+    from data_pipelines.dicom.reader import DicomSource
     from medres.inference.study_saliency import Saliency
 
 
@@ -63,6 +64,7 @@ class Prediction:
     masks: of a segmenter, tuple of `StudyMask`, the label maps on the grid of the images: one for a
         volume or a series of slices, else one for each image; () for a refusal and for a
         classifier. A segmenter has no probabilities and no decisions.
+    files: tuple of what was read: paths, bytes or data sets; () without files.
     """
 
     probabilities: dict[str, float]
@@ -82,6 +84,7 @@ class Prediction:
     model_sha256: str = ""
     thresholds: dict[str, float] = field(default_factory=dict)
     masks: tuple[StudyMask, ...] = field(default=(), repr=False, compare=False)
+    files: tuple[DicomSource, ...] = field(default=(), repr=False, compare=False)
     boxes: list[Box] = field(default_factory=list, repr=False)
     previews: tuple[BoxPreview, ...] = field(default=(), repr=False, compare=False)
     _explain: Callable[[str, str], Saliency] | None = field(default=None, repr=False, compare=False)

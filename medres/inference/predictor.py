@@ -191,7 +191,7 @@ class Predictor:
         reading: StudyReading,
     ) -> Prediction:
         """The prediction for a study that was read."""
-        prediction = self.decide_reading(reading, path)
+        prediction = replace(self.decide_reading(reading, path), files=tuple(files))
         if prediction.refused is not None or task_named(self.card.task).is_annotated:
             return prediction
         explain = functools.partial(self._explain, tuple(files), rules, reading.sha256)

@@ -132,8 +132,8 @@ class CompiledModel:
 
     @property
     def devices(self) -> int:
-        """The number of devices that share a batch."""
-        return 1 if self._strategy is None else self._strategy.num_replicas_in_sync
+        """The number of devices of this process, which share a batch."""
+        return 1 if self._strategy is None else len(self._strategy.extended.worker_devices)
 
     def logits(self, image: tf.Tensor) -> np.ndarray:
         """The outputs, float32 (n, outputs), of images (n, ..., C) in model units."""
@@ -141,7 +141,7 @@ class CompiledModel:
             return self._forward(image).numpy()
         parts = tf.split(image, self.devices)
         shared = self._strategy.experimental_distribute_values_from_function(
-            lambda context: parts[context.replica_id_in_sync_group]
+            lambda context: parts[context.replica_id_in_sync_group % self.devices]
         )
         outputs = self._strategy.experimental_local_results(self._shared_forward(shared))
         return np.concatenate([part.numpy() for part in outputs])
@@ -154,9 +154,11 @@ class CompiledModel:
 
 
 def _strategy_of(model: keras.Model) -> tf.distribute.Strategy | None:
-    """The strategy whose devices share the weights of a model; None: it has one device."""
+    """The strategy whose devices share the weights of a model; None: it has one device in this
+    process.
+    """
     values = [getattr(weight.value, "distribute_strategy", None) for weight in model.weights[:1]]
-    several = [s for s in values if s is not None and s.num_replicas_in_sync > 1]
+    several = [s for s in values if s is not None and len(s.extended.worker_devices) > 1]
     return several[0] if several else None
 
 

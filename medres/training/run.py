@@ -19,6 +19,7 @@ from medres.progress import Bars, ProgressReporter
 from medres.training import checkpoint
 from medres.training.calibration.finalize import finalized
 from medres.training.config.options import (
+    before_later_field,
     claim_run_folder,
     existing_config,
     minutes,
@@ -28,6 +29,9 @@ from medres.training.config.options import (
 )
 from medres.training.config.recipe import Recipe
 from medres.training.data import CompiledModel, ScoredImages, TrainingData, tuning_holdout
+from medres.training.distributed.agreement import require_agreement
+from medres.training.distributed.joining import Membership, membership
+from medres.training.distributed.worker_log import WorkerLog
 from medres.training.input_statistics import with_input_statistics
 from medres.training.loggers.html import WorstImage, training_page, worst_images
 from medres.training.loggers.mlflow import MlflowLogger
@@ -107,14 +111,43 @@ def train(
     swap_ema_weights, restore_best_weights, schedule_not_constant; bad_metrics, metric_failed,
     metric_missing_labels, unknown_monitor, unknown_direction; bad_setting.
     """
-    reporter, out = progress or Bars(), Path(out)
-    start = set_up(
-        work,
-        model,
-        config,
-        {"preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed, **overrides},
-        reporter,
-    )
+    settings = {"preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed, **overrides}
+    with membership() as member:
+        return _train(
+            member,
+            work,
+            Path(out),
+            model,
+            config,
+            settings,
+            progress or (Bars() if member.team.is_chief else ProgressReporter()),
+            checkpoint_steps=checkpoint_steps,
+            mlflow=mlflow,
+            callbacks=callbacks,
+            metrics=metrics,
+            time_budget=time_budget,
+        )
+
+
+def _train(
+    member: Membership,
+    work: Path | str,
+    out: Path,
+    model: str | Path | keras.Model | None,
+    config: Path | str | Mapping[str, Any] | None,
+    given: dict[str, Any],
+    progress: ProgressReporter,
+    *,
+    checkpoint_steps: int | None,
+    mlflow: str | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    metrics: Sequence[keras.metrics.Metric | str],
+    time_budget: float | str | None,
+) -> Run:
+    """See `train`. Of several workers, the chief decides and writes; the others follow it."""
+    team = member.team
+    reporter = WorkerLog(team.rank, progress) if team.size > 1 else progress
+    start = set_up(work, model, config, given, reporter, member)
     settings, data, options = start.settings, start.data, start.options
     budget = None if time_budget is None else 60.0 * minutes(time_budget)
     check_callbacks(callbacks, start.recipe.schedule)
@@ -122,13 +155,17 @@ def train(
     monitor = monitor_named(options.monitor, parts.directions, built_in=parts.built_in)
     settings |= {} if monitor == LOSS else {"monitor": monitor.setting}
     settings |= {"metrics": parts.settings} if parts.settings else {}
-    existing = existing_config(out)
+    require_agreement(team, settings)
+    existing = team.share(existing_config(out) if team.is_chief else {})
     start.choose_compute(existing.get("compute"))
-    if raises_epochs(existing, settings):
+    if raises_epochs(existing, settings) and team.is_chief:
         reporter.line(continuation_line(out, existing, start.recipe, monitor))
     logit_model, served_model = start.models()
-    claim_run_folder(out, settings)
-    earlier = existing_config(out).get("continued", [])
+    if team.is_chief:
+        claim_run_folder(out, settings)
+    earlier = team.share(existing_config(out).get("continued", []) if team.is_chief else [])
+    if isinstance(reporter, WorkerLog):
+        reporter.open(out)
     loop = Loop(
         trainer=start.trainer(logit_model),
         evaluated=CompiledModel(served_model),
@@ -140,15 +177,18 @@ def train(
         out=out,
         reporter=reporter,
         checkpoint_steps=checkpoint_steps,
-        mlflow=MlflowLogger(mlflow, out, settings) if mlflow else None,
-        earlier_runs=tuple(summary_hash(with_epochs(settings, count)) for count in earlier),
-        callbacks=callbacks,
+        mlflow=MlflowLogger(mlflow, out, settings) if mlflow and team.is_chief else None,
+        earlier_runs=_earlier_runs(settings, earlier),
+        callbacks=callbacks if team.is_chief else (),
         monitor=monitor,
         metrics=parts.metrics,
         time_budget=budget,
         tuned=parts.tuned,
+        team=team,
     )
     history = loop.train()
+    if not team.is_chief:
+        return Run(out, out / "model.keras", history, team.share(0))
     stopped = _stopped(loop.stopped, len(history), time_budget)
     record_end(out, stopped)
     settings |= {"continued": earlier} if earlier else {}
@@ -168,7 +208,16 @@ def train(
         f"best epoch {best_epoch}, with the {monitor.phrase} {value:.3f}, saved to "
         f"{out.name}/model.keras"
     )
+    team.share(best_epoch)
     return Run(out, out / "model.keras", history, best_epoch)
+
+
+def _earlier_runs(settings: dict[str, Any], counts: Sequence[int]) -> tuple[str, ...]:
+    """The hashes of this run with fewer epochs, and as earlier versions of medres wrote them."""
+    configs = [settings, *(with_epochs(settings, count) for count in counts)]
+    return tuple(
+        summary_hash(config) for each in configs for config in (each, before_later_field(each))
+    )
 
 
 def _parts(start: Setup, metrics: Sequence[Any]) -> RunParts:

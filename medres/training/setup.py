@@ -40,6 +40,8 @@ from medres.training.config.options import (
 from medres.training.config.recipe import Recipe
 from medres.training.data import TrainingData, load_data
 from medres.training.detection.row import DETECTION_TRAINING
+from medres.training.distributed.joining import ALONE, Membership
+from medres.training.distributed.team import Team
 from medres.training.hardware import (
     ComputeSettings,
     check_devices,
@@ -85,6 +87,7 @@ class Setup:
     backbone: keras.Model | None
     strategy: tf.distribute.Strategy
     reporter: ProgressReporter
+    team: Team
 
     @property
     def task_training(self) -> TaskTraining | None:
@@ -147,15 +150,17 @@ class Setup:
         is shared by the devices and compiled as in the run. Reports a benchmark, and a batch size
         that was reduced.
         """
-        data, recipe = self.data, self.recipe
+        data, recipe, team = self.data, self.recipe, self.team
+        replicas = self.strategy.num_replicas_in_sync
 
         def make_step(policy: str, recipe: Recipe) -> Callable[[], object]:
             with self.strategy.scope():
                 model = self._build(policy, recipe)
-                trainer = _trainer(model, recipe, data, self.options, jit=uses_xla())
+                trainer = _trainer(model, recipe, data, self.options, jit=uses_xla(replicas))
             trainer.begin_epoch(recipe.epochs)
-            whole = tf.data.Dataset.from_tensor_slices(_empty_batch(data, recipe.batch_size))
-            (batch,) = trainer.distribute(whole.batch(recipe.batch_size))
+            (batch,) = trainer.distribute(
+                lambda context: _empty_batches(data, recipe.batch_size, context)
+            )
 
             def step() -> None:
                 trainer.step(batch, 0)
@@ -164,7 +169,16 @@ class Setup:
             return step
 
         steps = training_steps(len(data.rows("train")), recipe.batch_size)
-        result = compute(self.options.precision, recipe, steps, make_step, self.reporter.line)
+        result = compute(
+            self.options.precision,
+            recipe,
+            steps,
+            make_step,
+            self.reporter.line,
+            replicas=replicas,
+            vote=lambda supported: all(team.gather(supported)),
+            decide=team.share,
+        )
         if result["batch_size"] != recipe.batch_size:
             self.reporter.line(
                 f"batch size {result['batch_size']} with gradients accumulated over "
@@ -179,8 +193,11 @@ def set_up(
     config: Path | str | Mapping[str, Any] | None,
     settings: Mapping[str, Any],
     reporter: ProgressReporter,
+    member: Membership = ALONE,
 ) -> Setup:
-    """Resolve the settings (None: not given), read the data and check both."""
+    """Resolve the settings (None: not given), read the data and check both. member: of the workers
+    of the run, if it has several.
+    """
     backbone = model if isinstance(model, keras.Model) else None
     name = None if model is None or backbone is not None else str(model)
     options, recipe = resolve_settings(config, {"model": name, **settings})
@@ -217,8 +234,10 @@ def set_up(
         targets = training_targets(data.targets, data.table(), data.rows("train"), recipe)
     check_card_texts(data.targets.names, configured)
     configured["data_sha256"] = data_hash(data, targets)
-    strategy = strategy_for(devices())
-    return Setup(options, recipe, configured, data, targets, backbone, strategy, reporter)
+    strategy = member.strategy or strategy_for(devices())
+    return Setup(
+        options, recipe, configured, data, targets, backbone, strategy, reporter, member.team
+    )
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,6 +252,16 @@ def data_hash(data: TrainingData, training: Targets) -> str:
         for array in (targets.labels, targets.weights)
     ]
     return summary_hash([data.cache.folder.name, *arrays])
+
+
+def _empty_batches(
+    data: TrainingData, size: int, context: tf.distribute.InputContext | None
+) -> tf.data.Dataset:
+    """One empty batch, or the shares of it that one input pipeline gives to its replicas."""
+    shares = 1 if context is None else context.num_replicas_in_sync
+    pipelines = 1 if context is None else context.num_input_pipelines
+    part = tf.data.Dataset.from_tensor_slices(_empty_batch(data, size // pipelines))
+    return part.batch(size // shares)
 
 
 def _empty_batch(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _STAGE = re.compile(r"stage(\d+)(?:_|$)")
 _FAULTS = (MedresError, SpecError, KeyError, TypeError, ValueError, AttributeError)
-#: Keys that Keras versions write or omit without a meaning, and the name of the outer model.
+#: Keys that Keras versions write or omit without a meaning.
 _SILENT = {SHARED, "build_config", "compile_config"}
 
 
@@ -160,9 +160,11 @@ def check_equal(built: dict[str, Any], stated: dict[str, Any]) -> None:
     """Raise ArtefactError (graph_mismatch) unless two configurations (config.json) say the same.
 
     Identities of objects in memory, shapes for which a layer was built (compared with its inputs by
-    the graph check) and options without a value do not count.
+    the graph check), options without a value, and the names of models (in 0.1 they did not have the
+    width) do not count.
     """
-    built, stated = _plain(built), _plain(stated)
+    built = _plain(built, _model_names(built))
+    stated = _plain(stated, _model_names(stated))
     if built == stated:
         return
     by_name = {layer["name"]: layer for layer in stated["config"]["layers"]}
@@ -172,14 +174,23 @@ def check_equal(built: dict[str, Any], stated: dict[str, Any]) -> None:
     raise _mismatch("it has further layers or another order")
 
 
-def _plain(value: Any) -> Any:
+def _model_names(graph: dict[str, Any]) -> dict[str, str]:
+    """The name of the model and of each model inside it -> one that tells only its position."""
+    inner = [layer for layer in graph["config"]["layers"] if "layers" in layer["config"]]
+    models = [graph["config"], *(layer["config"] for layer in inner)]
+    return {model.get("name", ""): f"model {number}" for number, model in enumerate(models)}
+
+
+def _plain(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, dict):
         return {
-            key: _plain(item)
+            key: _plain(item, names)
             for key, item in value.items()
             if item is not None and key not in _SILENT
         }
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_plain(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def _mismatch(fault: str) -> ArtefactError:

@@ -1,12 +1,12 @@
 """The boxes of many studies as files: COCO results, a picture of each image, and predictions.json.
 
-DICOM objects are written by `medres.results`, from `Prediction.positive_boxes`.
+The DICOM objects beside them, from `Prediction.positive_boxes`: `medres.inference.objects`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,20 @@ COCO = "coco_results.json"
 MIN_SIDE = 384  # of a picture: smaller prepared images are enlarged by whole numbers
 
 
-def write_boxes(predictions: Iterable[Prediction], card: Card, out: Path | str) -> dict[str, Any]:
+def write_boxes(
+    predictions: Iterable[Prediction],
+    card: Card,
+    out: Path | str,
+    *,
+    objects: Callable[[Prediction], Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Write the boxes of studies into the new folder `out`; returns the content of
     predictions.json.
 
     coco_results.json holds all boxes, as `medres evaluate --boxes` and pycocotools read them;
     `images` of predictions.json gives for each image_id its path and UID. NUMBER_overlay.png shows
-    the boxes that reach the threshold of their class. Raises InputError (output_exists).
+    the boxes that reach the threshold of their class. objects: see `write_masks`.
+    Raises InputError (output_exists).
     """
     categories = {name: number for number, name in enumerate(card.names, start=1)}
     images: list[dict[str, Any]] = []
@@ -55,7 +62,7 @@ def write_boxes(predictions: Iterable[Prediction], card: Card, out: Path | str) 
         return names
 
     facts = {"thresholds": card.box_thresholds, "categories": categories, "images": images}
-    summary = write_studies(predictions, card, out, files_of, facts)
+    summary = write_studies(predictions, card, out, files_of, facts, objects=objects)
     write_atomic(Path(out) / COCO, json.dumps(results, indent=1, allow_nan=False).encode())
     return summary
 

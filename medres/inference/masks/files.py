@@ -1,6 +1,5 @@
-"""The label maps of many studies as files: NIfTI or PNG, a picture of each, and predictions.json.
-
-DICOM SEG objects are written by `medres.results`, from `StudyMask.labels` and `StudyMask.slices`.
+"""The label maps of many studies as files: NIfTI or PNG, a picture of each, predictions.json, and
+beside them the objects of `medres.inference.objects`.
 """
 
 from __future__ import annotations
@@ -26,12 +25,19 @@ SUMMARY = "predictions.json"
 OPACITY = 0.45  # of the colors in a picture
 
 
-def write_masks(predictions: Iterable[Prediction], card: Card, out: Path | str) -> dict[str, Any]:
+def write_masks(
+    predictions: Iterable[Prediction],
+    card: Card,
+    out: Path | str,
+    *,
+    objects: Callable[[Prediction], Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Write the label maps of studies into the new folder `out`; returns the content of
     predictions.json.
 
     A volume becomes NUMBER.nii.gz, an image NUMBER.png (the label is the pixel value); both have
-    NUMBER_overlay.png. Raises InputError (output_exists).
+    NUMBER_overlay.png. objects: writes the DICOM objects of a study into `out`, and returns
+    further fields of its entry. Raises InputError (output_exists).
     """
 
     def files_of(prediction: Prediction, number: int, folder: Path) -> list[str]:
@@ -42,7 +48,7 @@ def write_masks(predictions: Iterable[Prediction], card: Card, out: Path | str) 
             for written in _write_mask(mask, card, folder, part_name(number, n, parts))
         ]
 
-    return write_studies(predictions, card, out, files_of)
+    return write_studies(predictions, card, out, files_of, objects=objects)
 
 
 def write_studies(
@@ -51,17 +57,21 @@ def write_studies(
     out: Path | str,
     files_of: Callable[[Prediction, int, Path], list[str]],
     facts: Mapping[str, Any] | None = None,
+    *,
+    objects: Callable[[Prediction], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Write predictions.json, and what `files_of` writes for a prediction with its number (from 1)
-    into the new folder `out`. facts: further entries. Raises InputError (output_exists).
+    into the new folder `out`. facts: further entries. objects: see `write_masks`. Raises
+    InputError (output_exists).
     """
     out = Path(out)
     require_new(out, what="the predictions")
     out.mkdir(parents=True, exist_ok=True)
-    studies = [
-        {**prediction.as_dict(), "files": files_of(prediction, number, out)}
-        for number, prediction in enumerate(predictions, start=1)
-    ]
+    studies = []
+    for number, prediction in enumerate(predictions, start=1):
+        made = {} if objects is None else objects(prediction)
+        files = files_of(prediction, number, out)
+        studies.append({**prediction.as_dict(), "files": files, **made})
     refused = [study for study in studies if study["refused"] is not None]
     summary = {
         "task": task_named(card.task).name,

@@ -32,6 +32,7 @@ from medres.training.config.suggestions import unknown_setting
 
 DEFAULT_WINDOWS = ["lung", "mediastinum", "bone"]
 SMALL_SIDE = 64  # px, up to which the stem is "small"
+LATER_FIELD = "norm"  # of recipes; earlier runs have its default
 MAX_DIFFERENCES = 6  # named in a message
 OPTIONAL = (
     "monitor",
@@ -237,6 +238,8 @@ def configuration(
     )
     if kind.input_scaling is not SIGNED:
         network["image_scaling"] = kind.input_scaling.name
+    if chosen.norm != Recipe.model_fields["norm"].default:
+        network["norm"] = _own_norm(chosen.norm, backbone)
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
     task = annotated_task(options.task)
@@ -259,6 +262,17 @@ def configuration(
         "after": options.model_dump(include={"calibration", "operating_points", "alpha", "views"}),
         **_task_settings(options, task),
     }
+
+
+def _own_norm(norm: str, backbone: str | None) -> str:
+    """Raises TrainingError (code bad_setting) where the user's backbone has its own norms."""
+    if backbone is not None:
+        raise TrainingError(
+            f"recipe, field norm: {norm!r} is for networks that medres builds, and this run has a "
+            f"backbone of its own with its own normalization; remove the field",
+            code="bad_setting",
+        )
+    return norm
 
 
 #: options of annotated tasks that are part of the network, with `model` of config.json
@@ -328,7 +342,16 @@ def augment_spec(chosen: Recipe, spec: PreprocessSpec) -> AugmentSpec:
 def existing_config(out: Path) -> dict[str, Any]:
     """The configuration of the run in `out`, or {}."""
     file = out / "config.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    config = json.loads(file.read_text()) if file.is_file() else {}
+    if "recipe" in config:
+        config["recipe"].setdefault(LATER_FIELD, Recipe.model_fields[LATER_FIELD].default)
+    return config
+
+
+def before_later_field(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as it was written before recipes had the field norm."""
+    recipe = {name: value for name, value in config["recipe"].items() if name != LATER_FIELD}
+    return {**config, "recipe": recipe}
 
 
 def claim_run_folder(out: Path, config: dict[str, Any]) -> None:
