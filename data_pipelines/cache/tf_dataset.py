@@ -19,7 +19,13 @@ from data_pipelines.cache.record_labels import labels_per_sample
 from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.errors import LabelError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
-from data_pipelines.labels.task import BACKGROUND, LABEL_TASKS, SEGMENTATION, TaskName
+from data_pipelines.labels.task import (
+    BACKGROUND,
+    DETECTION,
+    LABEL_TASKS,
+    SEGMENTATION,
+    TaskName,
+)
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.backend import require_tensorflow
 
@@ -40,6 +46,7 @@ class Targets:
     multiclass: labels int32 (rows,), weights float32 (rows,).
     segmentation: the labels are the label maps of the cache; `labels` is 0, weights float32
         (rows,), both of all rows. names: of the labels 0 (background), 1, 2, ...
+    detection: in the same way, with the boxes of the cache. names: of the classes 0, 1, ...
     """
 
     task: TaskName
@@ -90,14 +97,24 @@ def join_masks(manifest: Manifest, cache: Cache) -> tuple[Manifest, Targets]:
     """The manifest by the samples of a cache with masks (the row of a volume is that of its middle
     slice), and their targets: the label maps of the cache, each sample with the weight 1.
     """
-    table = manifest.table.set_index("image").loc[cache.images["image"]].reset_index()
-    rows, classes = len(cache.images), cache.mask_classes or ()
-    targets = Targets(
-        SEGMENTATION,
-        (BACKGROUND, *classes),
-        np.zeros(rows, np.int32),
-        np.ones(rows, np.float32),
+    return _join_annotations(
+        manifest, cache, SEGMENTATION, (BACKGROUND, *(cache.mask_classes or ()))
     )
+
+
+def join_boxes(manifest: Manifest, cache: Cache) -> tuple[Manifest, Targets]:
+    """The manifest by the samples of a cache with boxes, and their targets: the boxes of the cache,
+    each sample with the weight 1.
+    """
+    return _join_annotations(manifest, cache, DETECTION, cache.box_classes or ())
+
+
+def _join_annotations(
+    manifest: Manifest, cache: Cache, task: TaskName, names: tuple[str, ...]
+) -> tuple[Manifest, Targets]:
+    table = manifest.table.set_index("image").loc[cache.images["image"]].reset_index()
+    rows = len(cache.images)
+    targets = Targets(task, names, np.zeros(rows, np.int32), np.ones(rows, np.float32))
     return replace(manifest, table=table[list(manifest.table.columns)]), targets
 
 
@@ -111,6 +128,7 @@ def datasets(
     start: int = 0,
     sampling: Sampling = "shuffled",
     masks: bool = False,
+    boxes: bool = False,
     context: tf.distribute.InputContext | None = None,
 ) -> tuple[tf.data.Dataset, tf.data.Dataset, tf.data.Dataset]:
     """Train, tune (validation) and test batches of ({"image", "key"}, label, weight). A missing
@@ -123,6 +141,8 @@ def datasets(
         of an epoch.
     masks: label is the label map of each image, int32 (batch, [slices,] rows, columns), of the
         samples that have one; see `ensure_cache`.
+    boxes: label is float32 (batch, lines, 5): x_min, y_min, x_max, y_max in pixels of the prepared
+        image (edges), and the class; class -1 is a line without a box, -2 a region to ignore.
     sampling: "shuffled" gives each training image once per epoch, "balanced" each class equally
         often (see `train_batches`).
     context: from tf.distribute. batch_size is then the global batch size. Each element of a dataset
@@ -132,8 +152,9 @@ def datasets(
     tune and test keep the cache's order and all their images.
     Raises SpecError (codes batch_size, start, batch_share, unbalanced), LabelError, CacheError.
     """
-    cache = ensure_cache(work, preset, masks=masks)
-    _, targets = (join_masks if masks else join_targets)(Manifest.load(work), cache)
+    cache = ensure_cache(work, preset, masks=masks, boxes=boxes)
+    join = join_boxes if boxes else join_masks if masks else join_targets
+    _, targets = join(Manifest.load(work), cache)
     train = train_batches(
         cache,
         targets,
@@ -343,6 +364,7 @@ def parsed(
     dtype = tf.as_dtype(spec.dtype.name)
     image_bytes = sample_bytes(spec) - ROW_BYTES
     labels, weights = tf.constant(targets.labels), tf.constant(targets.weights)
+    stored = cache.stored
 
     def parse(records: Any, key: Any = key) -> tuple:
         row = _row(tf, records)
@@ -350,12 +372,13 @@ def parsed(
         image = tf.cast(tf.reshape(pixels, [-1, *spec.shape]), tf.float32)
         image = image if spec.scale == 1 else image * spec.scale
         inputs = {"image": image, "key": tf.stack([tf.fill(tf.shape(row), key), row], axis=1)}
-        if cache.mask_shape is None:
+        if stored is None:
             return inputs, tf.gather(labels, row), tf.gather(weights, row)
-        rest = cache.sample_bytes - ROW_BYTES - image_bytes
-        labels_of_pixels = _numbers(tf, records, ROW_BYTES + image_bytes, rest, tf.uint8)
-        mask = tf.reshape(labels_of_pixels, [-1, *cache.mask_shape])
-        return inputs, tf.cast(mask, tf.int32), tf.gather(weights, row)
+        size = cache.sample_bytes - ROW_BYTES - image_bytes
+        values = _numbers(tf, records, ROW_BYTES + image_bytes, size, tf.as_dtype(stored.dtype))
+        label = tf.reshape(values, [-1, *stored.shape])
+        label = tf.cast(label, tf.int32) if label.dtype.is_integer else label
+        return inputs, label, tf.gather(weights, row)
 
     # AutoGraph would look for Python control flow to convert, which takes 0.4 s and finds nothing.
     unconverted = tf.autograph.experimental.do_not_convert(parse)

@@ -33,15 +33,15 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         super().__init__(
             momentum=norm.momentum, epsilon=norm.epsilon, name=norm.name, dtype=norm.dtype_policy
         )
-        self._source = lambda: norm  # an attribute would be tracked by Keras as a sublayer
+        self.source = lambda: norm  # an attribute would be tracked by Keras as a sublayer
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        norm = self._source()
+        norm = self.source()
         self.gamma, self.beta = norm.gamma, norm.beta
         self.moving_mean, self.moving_variance = norm.moving_mean, norm.moving_variance
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        updates_statistics = bool(training and self.trainable and self._source().trainable)
+        updates_statistics = bool(training and self.trainable and self.source().trainable)
         if updates_statistics and _replicas() > 1:
             return self._synchronized(inputs)
         x = _four_axes(inputs)
@@ -91,8 +91,9 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def get_config(self) -> dict[str, Any]:
         raise ModelError(
-            f"layer {self.name!r} belongs to a fused training copy, which cannot be saved: save "
-            f"the original model, which shares its variables",
+            f"layer {self.name!r} belongs to a fused training copy, which Keras cannot save: "
+            f"medres.save takes it, model.save takes the original model, which shares its "
+            f"variables, and a ModelCheckpoint needs save_weights_only=True",
             code="training_copy",
         )
 
@@ -116,8 +117,9 @@ def fused_training_copy(model: keras.Model) -> keras.Model:
 
     Where several devices share a batch (tf.distribute), the statistics are of the whole batch.
 
-    Train the copy (compile, fit); save and export `model`, which holds the same variables in the
-    same order and has built-in layers only. Outputs, gradients and moving statistics agree to
+    Train the copy (compile, fit). `medres.save` and `medres.score` take either of the two. Keras
+    saves and exports `model`, which holds the same variables in the same order and has built-in
+    layers only. Outputs, gradients and moving statistics agree to
     rounding, in training and in inference; mixed policies keep their statistics in float32. Layers
     keep their names; a layer that is frozen in `model`, before or after, is frozen in the copy. A
     layer that the kernel cannot compute (synchronized, float64, renorm, another axis, no gamma or
@@ -126,6 +128,17 @@ def fused_training_copy(model: keras.Model) -> keras.Model:
     """
     return _rebuild(
         model, lambda layer: FusedBatchNormalization(layer) if _fusible(layer) else layer
+    )
+
+
+def built_in_twin(model: keras.Model) -> keras.Model:
+    """The model of which `model` is a `fused_training_copy`, with the same variables; any other
+    model as it is.
+    """
+    if not any(isinstance(layer, FusedBatchNormalization) for layer in model.layers):
+        return model
+    return _rebuild(
+        model, lambda layer: layer.source() if isinstance(layer, FusedBatchNormalization) else layer
     )
 
 

@@ -179,7 +179,7 @@ def _checked(folder: Path, engine: Format, contents: ArtefactContents, sha256: s
 def _golden_difference(run: GraphRunner, contents: ArtefactContents) -> float:
     images = to_model_units(contents.inputs, contents.card.preprocess)
     outputs = np.concatenate([run(image[np.newaxis])[PROBABILITY] for image in images])
-    return golden_vectors.compare(outputs, contents.outputs)
+    return golden_vectors.compare(outputs, contents.outputs, contents.card)
 
 
 def _one_by_one(run: GraphRunner) -> Scorer:

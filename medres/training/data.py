@@ -18,6 +18,7 @@ from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.cache.tf_dataset import (
     Targets,
     eval_batches,
+    join_boxes,
     join_masks,
     join_targets,
     rows_of,
@@ -182,6 +183,20 @@ def load_masks(
     if cache.left_out:
         reporter.line(f"left out of segmentation: {format_left_out(cache.left_out)}")
     manifest, targets = join_masks(manifest, cache)
+    return TrainingData(cache, targets, manifest)
+
+
+def load_boxes(
+    work: Path | str, spec: PreprocessSpec, manifest: Manifest, reporter: ProgressReporter
+) -> TrainingData:
+    """The cache of a work folder with boxes, built where it is missing. Reports the samples that
+    are left out, since nobody annotated them or their boxes cannot be used.
+    """
+    with reporter.task(f"cache {spec.name} with boxes") as update:
+        cache = ensure_cache(work, spec, boxes=True, progress=update)
+    if cache.left_out:
+        reporter.line(f"left out of detection: {format_left_out(cache.left_out)}")
+    manifest, targets = join_boxes(manifest, cache)
     return TrainingData(cache, targets, manifest)
 
 

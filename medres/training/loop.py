@@ -25,7 +25,7 @@ from medres.training.distributed.scoring import score_together
 from medres.training.distributed.team import Team
 from medres.training.loggers.mlflow import MlflowLogger
 from medres.training.loggers.tensorboard import TensorBoardLogger
-from medres.training.monitoring.best_epoch import BUILT_IN, LOSS, Monitor
+from medres.training.monitoring.best_epoch import BUILT_IN, HEADLINES, LOSS, Monitor
 from medres.training.monitoring.callback_hooks import CallbackHooks
 from medres.training.monitoring.split_metrics import SplitMetrics
 from medres.training.network import copy_weights
@@ -417,13 +417,13 @@ def eta_line(seconds: float, epochs: int, patience: int) -> str:
 
 
 def headline(row: Row, *, limits: bool = False) -> str:
-    """The AUC or Dice of the tuning split in a row of history.csv, perhaps with the limits of its
-    interval; "" where it is undefined.
+    """The AUC, Dice or AP50 of the tuning split in a row of history.csv, perhaps with the limits of
+    its interval; "" where it is undefined.
 
     >>> headline({"tune_dice": 0.91234, "tune_dice_low": 0.9, "tune_dice_high": 0.92}, limits=True)
     'tune Dice 0.912 (0.900 to 0.920)'
     """
-    for name, title in (("auc", "AUC"), ("dice", "Dice")):
+    for name, title in HEADLINES.items():
         value, low, high = (row.get(f"tune_{name}{end}") for end in ("", "_low", "_high"))
         if value is not None:
             interval = f" ({low:.3f} to {high:.3f})" if limits and low is not None else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import pandas as pd
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.atomic_files import write_atomic
 from medres.artefact.archive import save, summary_hash
-from medres.artefact.card import Card
 from medres.errors import TrainingError
 from medres.progress import Bars, ProgressReporter
 from medres.training import checkpoint
@@ -41,10 +40,8 @@ from medres.training.monitoring.best_epoch import BUILT_IN, LOSS, Monitor, monit
 from medres.training.monitoring.callback_hooks import check_callbacks
 from medres.training.monitoring.split_metrics import SplitMetrics
 from medres.training.network import copy_weights
-from medres.training.segmentation.finalize import finalized_segmenter
-from medres.training.segmentation.network import pixel_loss
-from medres.training.segmentation.tuning import tuning_dice_row
 from medres.training.setup import Setup, set_up
+from medres.training.tasks.row import RunParts
 
 
 @dataclass(frozen=True)
@@ -77,10 +74,10 @@ def train(
     time_budget: float | str | None = None,
     **overrides: Any,
 ) -> Run:
-    """Train a classifier, or with task="segmentation" a segmenter, on an ingested work folder and
-    write the run folder `out`: model.keras, history.csv, config.json, checkpoints/, training.html
-    (curves, and the images with the highest
-    loss) and logs/ (for TensorBoard).
+    """Train a classifier, with task="segmentation" a segmenter, or with task="detection" a
+    detector, on an ingested work folder and write the run folder `out`: model.keras, history.csv,
+    config.json, checkpoints/, training.html (curves, and the images with the highest loss) and
+    logs/ (for TensorBoard).
 
     The model file has the weights of the epoch with the lowest tuning (validation) loss, or the
     best value of another `monitor`. It is
@@ -154,7 +151,7 @@ def _train(
     settings, data, options = start.settings, start.data, start.options
     budget = None if time_budget is None else 60.0 * minutes(time_budget)
     check_callbacks(callbacks, start.recipe.schedule)
-    parts = (_segmentation if data.task.is_dense else _classification)(start, metrics)
+    parts = _parts(start, metrics)
     monitor = monitor_named(options.monitor, parts.directions, built_in=parts.built_in)
     settings |= {} if monitor == LOSS else {"monitor": monitor.setting}
     settings |= {"metrics": parts.settings} if parts.settings else {}
@@ -223,27 +220,21 @@ def _earlier_runs(settings: dict[str, Any], counts: Sequence[int]) -> tuple[str,
     )
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """What differs between the tasks of a run.
-
-    directions: "min", "max" or None of the metrics that a monitor may name; built_in: those that
-    every history has. settings: `metrics` of config.json. tune_mask, metrics, tuned: of the loop.
-    finish: from the logit model to the served model and its card. worst: the images of the training
-    page, by split.
-    """
-
-    directions: Mapping[str, str | None]
-    built_in: Mapping[str, str | None]
-    settings: dict[str, str]
-    tune_mask: np.ndarray
-    metrics: SplitMetrics | None
-    tuned: Callable[[CompiledModel, int], dict[str, Any]] | None
-    finish: Callable[..., tuple[keras.Model, Card]]
-    worst: Callable[[CompiledModel], Mapping[str, Sequence[WorstImage]]]
+def _parts(start: Setup, metrics: Sequence[Any]) -> RunParts:
+    """Raises TrainingError (bad_metrics)."""
+    training = start.task_training
+    if training is None:
+        return _classification(start, metrics)
+    if len(metrics):
+        raise TrainingError(
+            f"metrics: for {start.options.task}, its own figures are computed after each epoch, "
+            f"and no further metrics are",
+            code="bad_metrics",
+        )
+    return training.parts(start.data, start.recipe, start.options)
 
 
-def _classification(start: Setup, metrics: Sequence[Any]) -> _Parts:
+def _classification(start: Setup, metrics: Sequence[Any]) -> RunParts:
     data = start.data
     tune_mask = ~tuning_holdout(data, start.options.alpha)
     own = _split_metrics(metrics, data, tune_mask, start.reporter)
@@ -251,30 +242,8 @@ def _classification(start: Setup, metrics: Sequence[Any]) -> _Parts:
     def worst(model: CompiledModel) -> dict[str, list[WorstImage]]:
         return {split: worst_images(model, data, split) for split in ("train", "tune")}
 
-    return _Parts(own.directions, BUILT_IN, own.settings, tune_mask, own, None, finalized, worst)
-
-
-def _segmentation(start: Setup, metrics: Sequence[Any]) -> _Parts:
-    """Raises TrainingError (bad_metrics)."""
-    data, options = start.data, start.options
-    if len(metrics):
-        raise TrainingError(
-            "metrics: for segmentation, Dice of each class is computed after each epoch, and no "
-            "further metrics are",
-            code="bad_metrics",
-        )
-    names = data.targets.names
-    loss = pixel_loss(options.loss, start.recipe, names, batch=False)
-    by_class: dict[str, str | None] = {f"dice_{name}": "max" for name in names[1:]}
-    return _Parts(
-        directions=by_class,
-        built_in={"loss": "min", "dice": "max"},
-        settings={},
-        tune_mask=np.ones(len(data.rows("tune")), bool),
-        metrics=None,
-        tuned=lambda model, epoch: tuning_dice_row(model, data, loss, epoch),
-        finish=finalized_segmenter,
-        worst=lambda model: {},
+    return RunParts(
+        own.directions, BUILT_IN, tune_mask, finalized, worst, metrics=own, settings=own.settings
     )
 
 

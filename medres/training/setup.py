@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ import tensorflow as tf
 from data_pipelines.augment import Augment
 from data_pipelines.cache.tf_dataset import Targets, training_steps
 from data_pipelines.ingestion.manifest import Manifest
-from data_pipelines.preprocessing.spec import PreprocessSpec
+from data_pipelines.labels.task import DETECTION, SEGMENTATION
 from medres.artefact.archive import save, summary_hash, with_probability
 from medres.backbones import load_pretrained
 from medres.errors import ArtefactError, TrainingError
 from medres.progress import ProgressReporter
-from medres.tasks import is_dense
+from medres.tasks import annotated_task
 from medres.training.calibration.finalize import Finalized, card_of
 from medres.training.calibration.scaling import identity
 from medres.training.checks import (
@@ -39,7 +38,8 @@ from medres.training.config.options import (
     resolve_settings,
 )
 from medres.training.config.recipe import Recipe
-from medres.training.data import TrainingData, load_data, load_masks
+from medres.training.data import TrainingData, load_data
+from medres.training.detection.row import DETECTION_TRAINING
 from medres.training.distributed.joining import ALONE, Membership
 from medres.training.distributed.team import Team
 from medres.training.hardware import (
@@ -60,12 +60,16 @@ from medres.training.network import (
     require_backbone,
 )
 from medres.training.optimizers import optimizer
-from medres.training.segmentation.network import build_segmenter, check_segmentation, pixel_loss
-from medres.training.segmentation.pair_trainer import PairTrainer
+from medres.training.segmentation.row import SEGMENTATION_TRAINING
 from medres.training.targets import class_order, training_targets
+from medres.training.tasks.row import TaskTraining
 from medres.training.train_step import Trainer
 
-MAX_BATCH_PIXELS = 1 << 19
+#: of the tasks that learn masks or boxes, by their names
+TRAININGS: dict[str, TaskTraining] = {
+    SEGMENTATION: SEGMENTATION_TRAINING,
+    DETECTION: DETECTION_TRAINING,
+}
 
 
 @dataclass
@@ -84,6 +88,11 @@ class Setup:
     strategy: tf.distribute.Strategy
     reporter: ProgressReporter
     team: Team
+
+    @property
+    def task_training(self) -> TaskTraining | None:
+        """How the task is trained, if it learns masks or boxes."""
+        return TRAININGS.get(self.data.task.name)
 
     def choose_compute(self, previous: ComputeSettings | None) -> None:
         """Choose precision and batch size of this machine, or take those of the run to resume."""
@@ -118,8 +127,8 @@ class Setup:
             return _trainer(model, self.recipe, self.data, self.options, jit=jit)
 
     def _build(self, policy: str, recipe: Recipe) -> keras.Model:
-        if self.data.task.is_dense:
-            return build_segmenter(
+        if (training := self.task_training) is not None:
+            return training.build(
                 self.settings["model"],
                 self.data.cache.spec,
                 list(self.data.targets.names),
@@ -199,23 +208,25 @@ def set_up(
         recipe = without_stochastic_depth(recipe, reporter)
     manifest = Manifest.load(work)
     spec = preprocessing(options.preset, manifest)
-    dense = is_dense(options.task)
-    if not dense:
+    task = annotated_task(options.task)
+    training = None if task is None else TRAININGS[task.name]
+    if training is None:
         check_classes(manifest, spec.kind)
     elif "batch_size" not in {**read_config(config), **_given(settings)}:
-        recipe = recipe.model_copy(update={"batch_size": dense_batch(options, spec, recipe)})
-    if dense and backbone is not None:
+        size = training.batch_size(options, spec, recipe)
+        recipe = recipe.model_copy(update={"batch_size": size})
+    if training is not None and backbone is not None:
         raise TrainingError(
-            "segmentation needs a backbone of medres, such as resnet18, whose feature maps the "
-            "decoder knows; a backbone of your own is for classification",
+            f"{options.task} needs a backbone of medres, such as resnet18, whose feature maps are "
+            f"known; a backbone of your own is for classification",
             code="other_task",
         )
     sha256 = None if backbone is None else backbone_sha256(backbone)
     configured = configuration(options, recipe, spec, backbone=sha256)
     recipe = Recipe.model_validate(configured["recipe"])
-    if dense:
-        data = load_masks(work, spec, manifest, reporter)
-        check_segmentation(data, recipe, options.patch)
+    if training is not None:
+        data = training.load(work, spec, manifest, reporter)
+        training.check(data, recipe, options)
         targets = data.targets
     else:
         data = load_data(work, spec, manifest, reporter)
@@ -231,14 +242,6 @@ def set_up(
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
-
-
-def dense_batch(options: RunOptions, spec: PreprocessSpec, recipe: Recipe) -> int:
-    """The batch size of a segmenter where none is given: that of the recipe, but at most 2^19
-    pixels or voxels, and at least 2 samples.
-    """
-    pixels = math.prod(options.patch or spec.mask_shape)
-    return min(recipe.batch_size, max(2, MAX_BATCH_PIXELS // pixels))
 
 
 def data_hash(data: TrainingData, training: Targets) -> str:
@@ -273,8 +276,9 @@ def _empty_batch(
         tf.zeros((size, *array.shape[1:]), array.dtype)
         for array in (data.targets.labels, data.targets.weights)
     )
-    if data.cache.mask_shape is not None:
-        label = tf.zeros((size, *data.cache.mask_shape), tf.int32)
+    if (stored := data.cache.stored) is not None:
+        dtype = tf.as_dtype(stored.dtype)
+        label = tf.zeros((size, *stored.shape), tf.int32 if dtype.is_integer else dtype)
     return inputs, label, weight
 
 
@@ -285,18 +289,9 @@ def _trainer(
     built = optimizer(
         recipe, steps, model.trainable_variables, rate_factors(model, recipe.layer_decay)
     )
+    if (training := TRAININGS.get(data.task.name)) is not None:
+        return training.trainer(model, built, recipe, data, options, jit=jit)
     spec = augment_spec(recipe, data.cache.spec)
-    if data.task.is_dense:
-        return PairTrainer(
-            model,
-            spec.model_copy(update={"crop": options.patch}),
-            options.foreground,
-            pixel_loss(options.loss, recipe, data.targets.names),
-            built,
-            recipe,
-            shape=tuple(data.cache.spec.shape),
-            jit=jit,
-        )
     order = class_order(data.targets, recipe.ordinal)
     return Trainer(
         model,

@@ -170,6 +170,16 @@ RECIPES: dict[str, Recipe] = {
         layer_decay=0.7,
         unfreeze=2,
     ),
+    # Detectors: a clipped gradient, since the first batches have few positions that answer for a
+    # box (Tian et al. 2019 warm up for the same reason).
+    "detection": Recipe(
+        name="detection",
+        learning_rate=2e-3,
+        weight_decay=1e-4,
+        batch_size=8,
+        clip=5.0,
+        epochs=24,
+    ),
     # For a few hundred images: strong weight decay, many short epochs, early stopping.
     "small": Recipe(
         name="small",
