@@ -343,14 +343,14 @@ def _boxes_text(one: dict[str, Any], card: Card) -> str:
 
 
 def _mask_text(mask: dict[str, Any]) -> str:
-    """A label map in its JSON form: "tumor 12.3 ml (9.8 to 14.8)", or pixels without a spacing."""
+    """A label map in its JSON form: "tumor: 12.3 ml (9.8 to 14.8)", or pixels without a spacing."""
     parts = []
     for name, voxels in mask["voxels"].items():
         size = mask["volumes"].get(name, {})
         if "ml" not in size:
             amount = f"{size['mm2']:.1f} mm2" if "mm2" in size else f"{voxels} pixels"
-            parts.append(f"{name} {amount}")
+            parts.append(f"{name}: {amount}")
             continue
         interval = f" ({size['ml_low']:.2f} to {size['ml_high']:.2f})" if "ml_low" in size else ""
-        parts.append(f"{name} {size['ml']:.2f} ml{interval}")
+        parts.append(f"{name}: {size['ml']:.2f} ml{interval}")
     return ", ".join(parts)

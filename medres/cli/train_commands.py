@@ -306,26 +306,29 @@ def plan(
     task: Annotated[
         str | None,
         typer.Option(
-            help="classification or segmentation. Default: segmentation of a folder with masks "
-            "and without labels."
+            help="classification, segmentation or detection. Default: of a folder without labels, "
+            "what it has: masks or boxes."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Propose preset, model, recipe, batch size and epochs for a work folder, with reasons. For
-    masks: spacing, size, patch and 2D or 3D by the rules of nnU-Net.
+    masks: spacing, size, patch and 2D or 3D by the rules of nnU-Net. For boxes: the size of the
+    image and the levels by the smallest objects.
     """
     require_tensorflow()
     from data_pipelines.ingestion.manifest import Manifest
     from data_pipelines.runtime.atomic_files import require_new, write_atomic
+    from medres.training.config.box_planner import plan_boxes
     from medres.training.config.mask_planner import plan_masks
     from medres.training.config.planner import plan as propose
 
     manifest = Manifest.load(work)
-    if _plans_masks(manifest, task):
+    annotated = _planned_task(manifest, task)
+    if annotated is not None:
         if model is not None or find_learning_rate:
             raise typer.BadParameter("--model and --find-learning-rate are for classifiers")
-        proposal = plan_masks(work, kind=kind)
+        proposal = (plan_boxes if annotated.finds_boxes else plan_masks)(work, kind=kind)
     else:
         proposal = propose(manifest, kind=kind, model=model)
     if find_learning_rate:
@@ -347,15 +350,18 @@ def plan(
     report(result, as_json, [head, *str(proposal).split("\n"), *saved])
 
 
-def _plans_masks(manifest: Manifest, task: str | None) -> bool:
+def _planned_task(manifest: Manifest, option: str | None) -> Task | None:
+    """The task of masks or boxes that is planned for; None for classification."""
     from medres.tasks import TASKS, annotated_task
 
-    if task not in (None, "classification", "segmentation"):
-        raise typer.BadParameter("--task takes classification or segmentation")
-    if task is None:
-        return "annotations" in manifest.summary and manifest.summary["task"] not in TASKS
-    annotated = annotated_task(task)
-    return annotated is not None and annotated.is_dense
+    annotated = [task for task in TASKS.values() if task.is_annotated]
+    if option not in (None, "classification", *(task.name for task in annotated)):
+        raise typer.BadParameter("--task takes classification, segmentation or detection")
+    if option is not None:
+        return annotated_task(option)
+    if manifest.summary["task"] in TASKS:
+        return None
+    return next((task for task in annotated if task.block in manifest.summary), None)
 
 
 def _propose_rate(work: Path, proposal: TrainingProposal) -> None:
