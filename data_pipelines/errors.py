@@ -18,6 +18,8 @@
     ├── AnnotationError         annotation          a mask or box that cannot be used; the
     │                                               raise names the reason (wrong_size, ...)
     ├── BackendError            backend             TensorFlow is missing, or installed twice
+    ├── NetworkError            network             a server that does not answer (unreachable) or
+    │                                               says no (refused, not_authorized, bad_answer)
     └── InputError              input
         ├── LabelError          labels
         ├── SplitError          split
@@ -159,6 +161,12 @@ class BackendError(DicomError):
     """TensorFlow is not installed, or two of its packages are installed together."""
 
     code = "backend"
+
+
+class NetworkError(DicomError):
+    """A server of images does not answer, or refuses what was asked."""
+
+    code = "network"
 
 
 class InputError(DicomError):

@@ -42,6 +42,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         updates_statistics = bool(training and self.trainable and self.source().trainable)
+        if updates_statistics and _replicas() > 1:
+            return self._synchronized(inputs)
         x = _four_axes(inputs)
         statistics = (
             [tf.zeros(0)] * 2
@@ -65,6 +67,25 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             )  # the kernel divides by count - 1, Keras by count
         return y if x is inputs else tf.reshape(y, tf.shape(inputs))
 
+    def _synchronized(self, inputs: Tensor) -> Tensor:
+        """With the statistics of the whole batch, which several devices share: their means and
+        mean squares are summed as one vector.
+        """
+        x = tf.cast(inputs, tf.float32)
+        axes = list(range(len(x.shape) - 1))
+        local_mean, local_variance = tf.nn.moments(x, axes)
+        packed = tf.stack([local_mean, local_variance + tf.square(local_mean)])
+        context = tf.distribute.get_replica_context()
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)
+        mean, mean_square = tf.unstack(total / _replicas())
+        variance = tf.maximum(mean_square - tf.square(mean), 0.0)
+        self._update(self.moving_mean, mean)
+        self._update(self.moving_variance, variance)
+        y = tf.nn.batch_normalization(
+            x, mean, variance, self.beta.value, self.gamma.value, self.epsilon
+        )
+        return tf.cast(y, inputs.dtype)
+
     def _update(self, moving: keras.Variable, batch: Tensor) -> None:
         moving.assign(moving.value * self.momentum + batch * (1 - self.momentum))
 
@@ -77,6 +98,12 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         )
 
 
+def _replicas() -> int:
+    """The number of devices that share the batch of this step; 1 outside a step of several."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
 def _four_axes(x: Tensor) -> Tensor:
     """The kernel takes (batch, height, width, channels). A reshape does not change the statistics
     per channel.
@@ -87,6 +114,8 @@ def _four_axes(x: Tensor) -> Tensor:
 def fused_training_copy(model: keras.Model) -> keras.Model:
     """A copy of the functional `model` whose BatchNormalization layers use TensorFlow's fused
     kernel. It shares every variable with `model`.
+
+    Where several devices share a batch (tf.distribute), the statistics are of the whole batch.
 
     Train the copy (compile, fit). `medres.save` and `medres.score` take either of the two. Keras
     saves and exports `model`, which holds the same variables in the same order and has built-in
