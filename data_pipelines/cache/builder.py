@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.masks import MaskSource
+from data_pipelines.cache.annotations import AnnotationSource
 from data_pipelines.cache.plan import (
     CachePlan,
     Shard,
     file_refs,
     format_left_out,
     plan_samples,
-    with_masks,
+    with_annotations,
 )
 from data_pipelines.cache.worker import FileRef, WorkItem, prepare_files
 from data_pipelines.errors import CacheError, DicomError
@@ -58,7 +58,7 @@ def build(
     folder: Path,
     index: dict[str, Any],
     *,
-    masks: MaskSource | None = None,
+    annotations: AnnotationSource | None = None,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
     log: LogCallback | None = None,
@@ -67,8 +67,8 @@ def build(
     is resumed.
 
     progress: called with (done, total): of the headers, where positions of slices are needed, then
-    of the samples. masks: the label maps of the rows of `table`, to be stored too. index: what
-    cache.json holds besides the shards. log: receives one line of text at a time.
+    of the samples. annotations: label maps or boxes of the rows of `table`, to be stored too.
+    index: what cache.json holds besides the shards. log: receives one line of text at a time.
     Raises CacheError if a source file changed since ingest (code source_changed), and, before the
     first byte is written, if the disk is too full (code no_space).
     """
@@ -78,7 +78,7 @@ def build(
         if folder.exists():
             return
         plan = plan_samples(table, spec, workers, progress)
-        plan = plan if masks is None else with_masks(plan, masks)
+        plan = plan if annotations is None else with_annotations(plan, annotations)
         building.mkdir(exist_ok=True)
         shards = plan.shards()
         finished = [_finished_shard(building, shard) for shard in shards]
@@ -249,7 +249,7 @@ def _finish(
 def _prepared(
     plan: CachePlan, numbers: Sequence[int], workers: int | None
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Prepared integers, and label maps, of the samples with these numbers, in their order."""
+    """Prepared integers, and annotations, of the samples with these numbers, in their order."""
     items = _work_items(plan, numbers)
     seconds = active_limits().seconds
 
@@ -292,8 +292,8 @@ def _work_item(run: list[SampleSlices], files: list[FileRef], plan: CachePlan) -
     rows = sorted({n for sample in run for n in sample.slice_indices})
     index = {row: n for n, row in enumerate(rows)}
     samples = [replace(s, slice_indices=tuple(index[n] for n in s.slice_indices)) for s in run]
-    masks = None if plan.masks is None else plan.masks.at(rows)
-    return WorkItem(tuple(files[row] for row in rows), tuple(samples), plan.spec, masks)
+    source = None if plan.annotations is None else plan.annotations.at(rows)
+    return WorkItem(tuple(files[row] for row in rows), tuple(samples), plan.spec, source)
 
 
 def _mib(size: int) -> str:

@@ -7,6 +7,8 @@ OUT/predictions.csv     the same as a table, written at the end
 OUT/quarantine.csv      path, reason, code and message of every study without a prediction; the
                         reason of a refusal that is no fault of a file is `refused`
 OUT/predict.json        SHA-256 of the model, and the counts: given = answered + quarantined
+OUT/predictions.json    both in one object, with the task, written at the end
+OUT/KEY_*               with `objects`: DICOM report, FHIR and JSON of each study that was answered
 """
 
 from __future__ import annotations
@@ -28,13 +30,15 @@ from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import Walk, walk_files
 from data_pipelines.runtime.worker_pool import map_isolated
 from medres.errors import RefusedInput
+from medres.inference.objects.study_objects import write_objects
 from medres.inference.predictor import Predictor
 from medres.inference.request_files import NOT_OPENED, paths_of
 from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
 from medres.inference.study_reader import ReadRequest, StudyReading, read_request, request_of
 from medres.progress import ProgressReporter
+from medres.tasks import task_named
 
-LINES, SUMMARY = "predictions.jsonl", "predict.json"
+LINES, SUMMARY, DOCUMENT = "predictions.jsonl", "predict.json", "predictions.json"
 QUARANTINE = ("path", "reason", "code", "message")
 
 
@@ -45,15 +49,17 @@ def predict_all(
     *,
     allow_name_mismatch: bool = False,
     allow_unknown_patient: bool = False,
+    objects: bool = False,
     progress: ProgressReporter | None = None,
 ) -> dict[str, Any]:
     """Predict every study below `paths` into the folder `out`; returns the content of predict.json.
 
     out: a new folder, or that of an interrupted call with the same model; studies whose files have
-        not changed are not predicted again. A file that crashes or
-        blocks its decoder ends one worker, not the run. allow_name_mismatch, allow_unknown_patient:
-        as for `Predictor.predict`. Raises InputError if `out` holds anything else (output_exists)
-        or a path does not exist.
+        not changed are not predicted again. A file that crashes or blocks its decoder ends one
+        worker, not the run. allow_name_mismatch, allow_unknown_patient: as for `Predictor.predict`.
+    objects: also write the objects of `medres.results` of each study, or note in its record why
+        there are none.
+    Raises InputError if `out` holds anything else (output_exists) or a path does not exist.
     """
     out, reporter = Path(out), progress or ProgressReporter()
     records = _claim_folder(out, predictor.artefact.sha256)
@@ -66,7 +72,7 @@ def predict_all(
     keys = [_key(study, rules) for study in studies]
     pending = {key: study for key, study in zip(keys, studies, strict=True) if key not in records}
     with (out / LINES).open("a", encoding="utf-8") as lines, reporter.task("predict") as update:
-        predictions = _predictions(predictor, pending, rules)
+        predictions = _predictions(predictor, pending, rules, out if objects else None)
         for count, record in enumerate(predictions, start=1):
             records[record["key"]] = record
             lines.write(json.dumps(record, allow_nan=False) + "\n")
@@ -120,10 +126,14 @@ def _studies(
 
 
 def _predictions(
-    predictor: Predictor, studies: Mapping[str, StudyFiles], rules: IdentityRules
+    predictor: Predictor,
+    studies: Mapping[str, StudyFiles],
+    rules: IdentityRules,
+    objects_in: Path | None,
 ) -> Iterator[dict[str, Any]]:
     """One line of predictions.jsonl per study, by its key. Its reason is the code of a DicomError,
-    or `refused` for any other refusal; `code` names each.
+    or `refused` for any other refusal; `code` names each. objects_in: folder for the objects of the
+    studies; None: none are made.
     """
     items = [request_of(study.files, predictor.card, rules) for study in studies.values()]
     seconds = active_limits().seconds
@@ -137,11 +147,16 @@ def _predictions(
         prediction = predictor.decide_reading(reading, study.path)
         is_file_error = isinstance(reading.error, DicomError)
         reason = prediction.code if is_file_error else RefusedInput.code
+        made = {}
+        if objects_in is not None:
+            decoder, card = predictor.decoder, predictor.card
+            made = write_objects(prediction, study.files, card, objects_in, decoder).as_dict()
         yield {
             "key": key,
             "files": len(study.files),
             "reason": None if prediction.refused is None else reason,
             **prediction.as_dict(),
+            **made,
         }
 
 
@@ -197,6 +212,9 @@ def _write_tables(
         "files": sum(r["files"] for r in records),
     }
     write_atomic(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False).encode())
+    task = task_named(predictor.card.task).name
+    document = {"task": task, **summary, "studies": records}
+    write_atomic(out / DOCUMENT, json.dumps(document, indent=1, allow_nan=False).encode())
     return summary
 
 

@@ -64,7 +64,6 @@ def make_objects(
         boxes=_boxes(prediction),
         notes=_notes(artefact.signer, revision),
         predecessor=predecessor,
-        sizes=_sizes(prediction.masks),
     )
     made = [structured_report(result)]
     if prediction.refused is not None:
@@ -92,7 +91,7 @@ def _notes(signer: str | None, revision: int) -> tuple[str, ...]:
 
 
 def _boxes(prediction: Prediction) -> tuple[BoxLike, ...]:
-    return tuple(getattr(prediction, "boxes", None) or ())
+    return tuple(prediction.positive_boxes)
 
 
 def _score_overlay(
@@ -179,21 +178,6 @@ def _segmentations(result: Result, masks: Sequence[StudyMask]) -> list[Dataset]:
             if error.code not in NO_SEGMENTATION:
                 raise
     return made
-
-
-def _sizes(masks: Sequence[StudyMask]) -> dict[str, tuple[float, str]]:
-    """Of each class over all label maps: its volume, else its area, else its pixels."""
-    sizes: dict[str, tuple[float, str]] = {}
-    units = [unit for unit in ("ml", "mm2") if all(_has_unit(mask, unit) for mask in masks)]
-    for mask in masks:
-        for name, count in mask.counts.items():
-            value = float(mask.volumes[name][units[0]] or 0.0) if units else float(count)
-            sizes[name] = (sizes.get(name, (0.0, ""))[0] + value, units[0] if units else "pixels")
-    return sizes
-
-
-def _has_unit(mask: StudyMask, unit: str) -> bool:
-    return bool(mask.volumes) and all(unit in size for size in mask.volumes.values())
 
 
 def _colors(mask: StudyMask) -> list[tuple[str, tuple[int, int, int]]]:
