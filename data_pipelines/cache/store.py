@@ -38,6 +38,8 @@ from data_pipelines.ingestion.series_order import STANDARD_COLUMNS
 from data_pipelines.kinds import FORMATS_WITH_POSITION
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from data_pipelines.runtime.atomic_files import file_sha256
+from data_pipelines.runtime.engines.engine import LOCAL, Engine
+from data_pipelines.runtime.object_stores import require_local
 from data_pipelines.runtime.progress import Bars
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
 
@@ -85,6 +87,7 @@ def ensure_cache(
     *,
     masks: bool = False,
     workers: int | None = None,
+    engine: Engine = LOCAL,
     progress: ProgressCallback | None = None,
     log: LogCallback | None = None,
 ) -> Cache:
@@ -92,9 +95,10 @@ def ensure_cache(
 
     masks: a cache of its own, with the label map of each sample; samples that are not annotated, or
     whose mask was rejected, are not in it, and are counted in `left_out`.
-    progress: called with (done, total), see build; without it, a long build shows a progress bar on
-    a terminal, and lines with the time left in a notebook or a log. log: receives lines of text:
-    before the first byte is written how large the cache will be, and how many series make no
+    engine: where headers are read and shards are written, see `opened_engine`; the cache is the
+    same. progress: called with (done, total), see build; without it, a long build shows a progress
+    bar on a terminal, and lines with the time left in a notebook or a log. log: receives lines of
+    text: before the first byte is written how large the cache will be, and how many series make no
     volume. A build that was killed is resumed after its last complete shard; a second process waits
     for the first.
     Raises CacheError with code damaged (an existing cache was altered), source_changed (a source
@@ -102,6 +106,7 @@ def ensure_cache(
     manifest holds no image of the preset's kind), or with masks no_annotated_sample and
     overlapping_classes; ManifestError (no_annotations) if WORK was ingested without masks.
     """
+    require_local(work, "the work folder")
     manifest, spec = Manifest.load(work), spec_from(preset)
     table = eligible_rows(manifest.table, spec)
     source = mask_source(work, table) if masks else None
@@ -120,6 +125,7 @@ def ensure_cache(
                 index,
                 masks=source,
                 workers=workers,
+                engine=engine,
                 progress=progress,
                 log=log,
             )

@@ -10,17 +10,17 @@ import typer
 
 from data_pipelines.kinds import ColorRule, DeclaredUnitName, KindName, NiftiUnitName
 from data_pipelines.labels.task import LABEL_TASKS
-from medres.cli.console import Json, Limit, Work, report
+from medres.cli.console import Address, EngineOption, Json, Limit, Work, Workers, report
 
 _RECORDS = {"image": "images", "stack": "stacks of slices", "volume": "volumes"}
 
 
 def ingest(
     source: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            help="Folders or files: DICOM; with --units also PNG, JPEG and .npz, with "
-            "--nifti-units also NIfTI."
+            help="Folders, files or URLs (s3://, gs://): DICOM; with --units also PNG, JPEG and "
+            ".npz, with --nifti-units also NIfTI."
         ),
     ],
     out: Annotated[Path, typer.Option(help="New work folder.")],
@@ -198,15 +198,19 @@ def ingest(
             "from train, then from tune."
         ),
     ] = "error",
+    engine: EngineOption = "local",
+    address: Address = None,
+    workers: Workers = None,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Index, check and group images, and split them by patient, into a new work folder."""
     from data_pipelines.ingestion.pipeline import ingest as run
+    from data_pipelines.runtime.engines.opening import opened_engine
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.progress import Bars
 
-    with limited(**parse_limits(limit or [])):
+    with limited(**parse_limits(limit or [])), opened_engine(engine, address) as opened:
         manifest = run(
             source,
             labels,
@@ -241,6 +245,8 @@ def ingest(
             boxes=boxes,
             box_classes=_class_names(box_classes, "--box-classes"),
             mask_objects=mask_objects,
+            engine=opened,
+            workers=workers,
             stages=Bars().task,
         )
     report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
@@ -366,6 +372,9 @@ def cache(
             "--verify", help="Check every byte of the existing caches of WORK; build nothing."
         ),
     ] = False,
+    engine: EngineOption = "local",
+    address: Address = None,
+    workers: Workers = None,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
@@ -377,12 +386,19 @@ def cache(
         return
     from data_pipelines.cache.store import ensure_cache
     from data_pipelines.preprocessing.spec import spec_from
+    from data_pipelines.runtime.engines.opening import opened_engine
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.progress import Bars
 
     chosen, bars = spec_from(preset if preset is not None else _read_json(spec)), Bars()
-    with limited(**parse_limits(limit or [])), bars.task(f"cache {chosen.name}") as update:
-        made = ensure_cache(work, chosen, progress=update, log=bars.line)
+    with (
+        limited(**parse_limits(limit or [])),
+        opened_engine(engine, address) as opened,
+        bars.task(f"cache {chosen.name}") as update,
+    ):
+        made = ensure_cache(
+            work, chosen, engine=opened, workers=workers, progress=update, log=bars.line
+        )
     counts = {name: int((made.images["split"] == name).sum()) for name in made.shards}
     result = {
         "cache": str(made.folder),
