@@ -63,7 +63,9 @@ def reconcile(
             votes = _Votes(several["key"], several[name])
             disagreements[name] = votes.disagreements
             values = votes.combined(policy, missing).reindex(first)
-            combined.loc[first.index, name] = values.fillna(missing).astype(rows[name].dtype).to_numpy()
+            combined.loc[first.index, name] = (
+                values.fillna(missing).astype(rows[name].dtype).to_numpy()
+            )
         elif name != "key":
             differs = _differing(several, name)
             combined.loc[first.index[first.isin(differs)], name] = ""

@@ -20,6 +20,8 @@ def connected(address: str | None = None) -> Iterator[RayCluster]:
     """A connection to a cluster for the time of the block; that of the caller is kept, if there is
     one. address: see `opened_engine`. Raises EngineError (no_ray, unreachable, other_version).
     """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    _require_listener(address)
     try:
         import ray
     except ImportError:
@@ -29,8 +31,6 @@ def connected(address: str | None = None) -> Iterator[RayCluster]:
     if ray.is_initialized():
         yield RayCluster()
         return
-    address = address or os.environ.get("RAY_ADDRESS") or None
-    _require_listener(address)
     try:
         _start(address)
     except (ConnectionError, TimeoutError, ValueError, OSError) as error:
