@@ -19,6 +19,8 @@
     │                                               raise names the reason (wrong_size, ...)
     ├── BackendError            backend             TensorFlow is missing, or installed twice
     ├── EngineError             engine              a cluster, or a machine of it, cannot be used
+    ├── NetworkError            network             a server that does not answer (unreachable) or
+    │                                               says no (refused, not_authorized, bad_answer)
     └── InputError              input
         ├── LabelError          labels
         ├── SplitError          split
@@ -167,6 +169,12 @@ class EngineError(DicomError):
     code (other_version), or files that it does not see (source_not_shared, work_not_shared)."""
 
     code = "engine"
+
+
+class NetworkError(DicomError):
+    """A server of images does not answer, or refuses what was asked."""
+
+    code = "network"
 
 
 class InputError(DicomError):

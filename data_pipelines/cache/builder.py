@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.masks import MaskSource
+from data_pipelines.cache.annotations import AnnotationSource
 from data_pipelines.cache.plan import (
     CachePlan,
     Shard,
     file_refs,
     format_left_out,
     plan_samples,
-    with_masks,
+    with_annotations,
 )
 from data_pipelines.cache.worker import FileRef, WorkItem, prepare_files
 from data_pipelines.errors import CacheError, DicomError
@@ -39,7 +39,7 @@ from data_pipelines.runtime.archives import archive_or_file
 from data_pipelines.runtime.atomic_files import file_sha256, sync_folder, write_atomic
 from data_pipelines.runtime.backend import require_tensorflow
 from data_pipelines.runtime.engines.engine import LOCAL, Engine
-from data_pipelines.runtime.engines.shared import require_files, require_marker, shared_marker
+from data_pipelines.runtime.engines.shared import require_files, require_marker, shared_unless
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.object_stores import joined
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
@@ -63,7 +63,7 @@ def build(
     folder: Path,
     index: dict[str, Any],
     *,
-    masks: MaskSource | None = None,
+    annotations: AnnotationSource | None = None,
     workers: int | None = None,
     engine: Engine = LOCAL,
     progress: ProgressCallback | None = None,
@@ -73,9 +73,9 @@ def build(
     is resumed.
 
     progress: called with (done, total): of the headers, where positions of slices are needed, then
-    of the samples. engine: where the shards are written. masks: the label maps of the rows of
-    `table`, to be stored too. index: what cache.json holds besides the shards. log: receives one
-    line of text at a time.
+    of the samples. engine: where the shards are written. annotations: label maps or boxes of the
+    rows of `table`, to be stored too. index: what cache.json holds besides the shards. log:
+    receives one line of text at a time.
     Raises CacheError if a source file changed since ingest (code source_changed), and, before the
     first byte is written, if the disk is too full (code no_space).
     """
@@ -85,7 +85,7 @@ def build(
         if folder.exists():
             return
         plan = plan_samples(table, spec, workers, progress, engine)
-        plan = plan if masks is None else with_masks(plan, masks)
+        plan = plan if annotations is None else with_annotations(plan, annotations)
         building.mkdir(exist_ok=True)
         shards = plan.shards()
         finished = [_finished_shard(building, shard) for shard in shards]
@@ -212,7 +212,7 @@ def _write_missing(
         if progress is not None:
             progress(total - count + done, total)
 
-    with contextlib.nullcontext() if engine.is_local else shared_marker(building) as marker:
+    with shared_unless(engine.is_local, building) as marker:
         written = engine.run(
             functools.partial(write_shards, building=building),
             parts,
@@ -303,7 +303,7 @@ def _finish(
 
 
 def _prepared(items: Sequence[WorkItem], workers: int | None) -> Iterator[tuple[np.ndarray, ...]]:
-    """Prepared integers, and label maps, of the samples of the items, in their order."""
+    """Prepared integers, and annotations, of the samples of the items, in their order."""
     seconds = active_limits().seconds
 
     def limit(item: WorkItem) -> float:
@@ -346,8 +346,8 @@ def _work_item(run: list[SampleSlices], files: Sequence[FileRef], plan: CachePla
     rows = sorted({n for sample in run for n in sample.slice_indices})
     index = {row: n for n, row in enumerate(rows)}
     samples = [replace(s, slice_indices=tuple(index[n] for n in s.slice_indices)) for s in run]
-    masks = None if plan.masks is None else plan.masks.at(rows)
-    return WorkItem(tuple(files[row] for row in rows), tuple(samples), plan.spec, masks)
+    source = None if plan.annotations is None else plan.annotations.at(rows)
+    return WorkItem(tuple(files[row] for row in rows), tuple(samples), plan.spec, source)
 
 
 def _mib(size: int) -> str:

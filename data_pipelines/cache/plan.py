@@ -10,7 +10,7 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.masks import MaskSource, annotated_samples
+from data_pipelines.cache.annotations import AnnotationSource, StoredArray, annotated_samples
 from data_pipelines.cache.worker import FileRef, read_planes
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.ingestion.manifest import SPLITS
@@ -41,20 +41,21 @@ class Shard(TypedDict):
 @dataclass(frozen=True)
 class CachePlan:
     """Every sample of a cache before it is built. The slice indices of `samples` are row numbers of
-    `table`; the samples of a split follow one another. masks: the label maps of the rows of
-    `table`, where they are stored too.
+    `table`; the samples of a split follow one another. annotations: label maps or boxes of the
+    rows of `table`, where they are stored too.
     """
 
     table: pd.DataFrame
     spec: PreprocessSpec
     samples: list[SampleSlices]
     left_out: dict[str, int]
-    masks: MaskSource | None = None
+    annotations: AnnotationSource | None = None
 
     @property
     def record_bytes(self) -> int:
         """Bytes of one stored sample without its framing."""
-        return sample_bytes(self.spec, masks=self.masks is not None)
+        source = self.annotations
+        return sample_bytes(self.spec, None if source is None else source.stored(self.spec))
 
     @property
     def size(self) -> int:
@@ -103,20 +104,21 @@ class CachePlan:
         return shards
 
 
-def sample_bytes(spec: PreprocessSpec, *, masks: bool = False) -> int:
-    """Bytes of one stored sample without its framing: the row number, the integers, and the label
-    map.
+def sample_bytes(spec: PreprocessSpec, stored: StoredArray | None = None) -> int:
+    """Bytes of one stored sample without its framing: the row number, the integers, and the
+    annotation.
     """
     pixels = int(np.prod(spec.prepared_shape)) * spec.dtype.itemsize
-    return ROW_BYTES + pixels + (int(np.prod(spec.mask_shape)) if masks else 0)
+    return ROW_BYTES + pixels + (0 if stored is None else stored.bytes)
 
 
-def with_masks(plan: CachePlan, masks: MaskSource) -> CachePlan:
-    """The plan of the samples that have a usable label map, with their label maps. Raises
+def with_annotations(plan: CachePlan, source: AnnotationSource) -> CachePlan:
+    """The plan of the samples that have a usable label map or usable boxes, with these. Raises
     CacheError (no_annotated_sample).
     """
-    samples, left_out = annotated_samples(plan.samples, masks, plan.spec)
-    return replace(plan, samples=samples, left_out=plan.left_out | left_out, masks=masks)
+    samples, left_out = annotated_samples(plan.samples, source, plan.spec)
+    left_out = plan.left_out | left_out
+    return replace(plan, samples=samples, left_out=left_out, annotations=source)
 
 
 def plan_samples(

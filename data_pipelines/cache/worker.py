@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from pydicom.dataset import Dataset
 
-from data_pipelines.cache.masks import MaskSource, prepare_with_masks
+from data_pipelines.cache.annotations import AnnotationSource, prepare_annotated
 from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import CacheError
@@ -46,13 +46,13 @@ class FileRef(NamedTuple):
 @dataclass(frozen=True)
 class WorkItem:
     """Samples that one worker prepares together; their slice indices are indices into `files`.
-    masks: the label maps of the files, where they are stored too.
+    annotations: label maps or boxes of the files, where they are stored too.
     """
 
     files: tuple[FileRef, ...]
     samples: tuple[SampleSlices, ...]
     spec: PreprocessSpec
-    masks: MaskSource | None = None
+    annotations: AnnotationSource | None = None
 
 
 def read_planes(path: str) -> list[Plane]:
@@ -65,15 +65,15 @@ def read_planes(path: str) -> list[Plane]:
 
 def prepare_files(item: WorkItem) -> list[tuple[np.ndarray, ...]]:
     """Prepared integers (*spec.prepared_shape) of each sample of one work item, followed by its
-    label map if the item has masks; a file is parsed once for all its frames. Runs in a worker.
+    annotation if the item has any; a file is parsed once for all its frames. Runs in a worker.
 
     Raises CacheError (code source_changed) if a file is not the one that was ingested, and the
-    errors of `prepare_with_masks`.
+    errors of `prepare_annotated`.
     """
     planes = planes_of_files(item.files) if item.spec.layout == "volume" else []
     read = image_reader(item.files)
-    if item.masks is not None:
-        return list(prepare_with_masks(item.samples, planes, read, item.spec, item.masks))
+    if item.annotations is not None:
+        return list(prepare_annotated(item.samples, planes, read, item.spec, item.annotations))
     return [(pixels,) for pixels in prepare_samples(item.samples, planes, read, item.spec)]
 
 

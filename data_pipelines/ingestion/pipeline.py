@@ -28,7 +28,12 @@ from data_pipelines.annotations.joining import (
 )
 from data_pipelines.errors import CodedError, InputError, LabelError, ManifestError
 from data_pipelines.ingestion.decoder_agreement import cross_checked
-from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reasons, with_rejected
+from data_pipelines.ingestion.exclusions import (
+    copies_of_kept,
+    excluded_files,
+    exclusion_reasons,
+    with_rejected,
+)
 from data_pipelines.ingestion.hierarchy_audit import identity_notes
 from data_pipelines.ingestion.index.entries import FileIndex, RejectedFile
 from data_pipelines.ingestion.index.files import index_sources
@@ -386,6 +391,8 @@ def build(
     }
     if split_record["splits_assigned"] == "after_exclusion":
         content["warnings"].append(AFTER_EXCLUSION)
+    if annotators:
+        images = images.assign(copies=copies_of_kept(rows).reindex(images.index))
     for block, run in (annotators or {}).items():
         annotations = run(images)
         images = images.join(annotations.columns)

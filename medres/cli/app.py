@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import medres
 from medres.cli import (
@@ -23,13 +24,34 @@ from medres.cli import (
 )
 from medres.cli.console import DEBUG, verb
 
+
+class _Verbs(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of the work; typer would put the groups of verbs last."""
+        names = [name for name in super().list_commands(ctx) if name != "serve"]
+        at = names.index("parity") + 1
+        return [*names[:at], "serve", *names[at:]]
+
+
 app = typer.Typer(
+    cls=_Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Residual networks for medical images: from DICOM files to a diagnostic report. Research "
     "use only; not a medical device.",
 )
 study = typer.Typer(no_args_is_help=True)
+
+
+class _Serve(TyperGroup):
+    """`medres serve MODEL...` is `medres serve run MODEL...`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        is_named = args and args[0] in self.commands
+        return super().parse_args(ctx, args if is_named else ["run", *args])
+
+
+server = typer.Typer(cls=_Serve)
 
 
 def _print_version(wanted: bool) -> None:
@@ -52,6 +74,11 @@ def options(
         os.environ[DEBUG] = "1"
 
 
+@server.callback()
+def serve() -> None:
+    """Serve models beside a PACS; with audit, doctor, pull and retry."""
+
+
 @study.callback()
 def experiments() -> None:
     """Experiments on your own images: why residual connections work."""
@@ -71,13 +98,17 @@ VERBS: tuple[Callable[..., None], ...] = (
     serve_commands.predict,
     serve_commands.export,
     serve_commands.parity,
-    server_commands.serve,
     server_commands.serve_audit,
     data_commands.wrap,
     train_commands.demo,
 )
 for function in VERBS:
     app.command()(verb(function))
+app.add_typer(server, name="serve")
+server.command("run")(verb(server_commands.serve))
+server.command("audit")(verb(server_commands.serve_audit))
+server.command()(verb(server_commands.pull))
+server.command()(verb(server_commands.retry))
 app.add_typer(study, name="study")
 study.command()(verb(experiments_commands.depth))
 study.command()(verb(experiments_commands.gradients))

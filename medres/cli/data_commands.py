@@ -20,10 +20,18 @@ def ingest(
         list[str],
         typer.Argument(
             help="Folders, files or URLs (s3://, gs://): DICOM; with --units also PNG, JPEG and "
-            ".npz, with --nifti-units also NIfTI."
+            ".npz, with --nifti-units also NIfTI. Or a DICOMweb server: "
+            "dicomweb://HOST/PATH?ATTRIBUTE=VALUE."
         ),
     ],
     out: Annotated[Path, typer.Option(help="New work folder.")],
+    download: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the files of DICOMweb servers, which are kept. Default: OUT-dicom. "
+            "Repeat the command to resume."
+        ),
+    ] = None,
     labels: Annotated[
         list[Path] | None,
         typer.Option(help="CSV file with the labels. Repeatable: several tables are joined."),
@@ -210,9 +218,10 @@ def ingest(
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.progress import Bars
 
+    folder = download or out.with_name(f"{out.name}-dicom")
     with limited(**parse_limits(limit or [])), opened_engine(engine, address) as opened:
         manifest = run(
-            source,
+            _downloaded(source, folder),
             labels,
             out,
             findings=tuple(finding or ()),
@@ -250,6 +259,29 @@ def ingest(
             stages=Bars().task,
         )
     report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
+
+
+def _downloaded(sources: list[str], folder: Path) -> list[Path | str]:
+    """The sources as paths or URLs; what DICOMweb servers give is below the folder."""
+    from data_pipelines.dicomweb.download import download, is_address
+    from data_pipelines.runtime.object_stores import is_url
+    from medres.progress import Bars
+
+    paths: list[Path | str] = []
+    for source in sources:
+        if not is_address(source):
+            paths.append(source if is_url(source) else Path(source))
+            continue
+        with Bars().task("download") as update:
+            files = download(source, folder, progress=update)
+        typer.echo(
+            f"{files.studies} studies: {files.new} files downloaded to {folder}, "
+            f"{files.known} were there",
+            err=True,
+        )
+        if folder not in paths:
+            paths.append(folder)
+    return paths
 
 
 def _fractions(text: str) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from medres.cli.console import Address, Json, Limit, Work, Workers, report
 if TYPE_CHECKING:
     from data_pipelines.runtime.engines.opening import EngineName
     from medres.artefact.card import Card
+    from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
 
 Model = Annotated[Path, typer.Argument(help="Model file: model.keras of a run.")]
@@ -49,8 +51,19 @@ def predict(
     path: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of studies.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the tables of many studies. Repeat the command to resume."),
+        typer.Option(
+            help="Folder for predictions.json and, by task, tables, masks (NIfTI, PNG) and DICOM "
+            "objects. Of a classifier: repeat the command to resume."
+        ),
     ] = None,
+    dicom: Annotated[
+        bool,
+        typer.Option(
+            "--dicom/--no-dicom",
+            help="With --out: also write DICOM objects (report, segmentation) and FHIR. Needs: "
+            'pip install "medres[results]".',
+        ),
+    ] = True,
     saliency: Annotated[
         Path | None, typer.Option(help="New folder for saliency maps of the predictions.")
     ] = None,
@@ -103,6 +116,7 @@ def predict(
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.inference.batch import predict_all
     from medres.inference.loading import load
+    from medres.tasks import task_named
 
     allowed = {
         "allow_name_mismatch": allow_name_mismatch,
@@ -114,15 +128,21 @@ def predict(
         limited(**parse_limits(limit or [])),
         opened_engine(where, address) as cluster,
     ):
-        if predictor.card.segmentation is not None and saliency is not None:
-            raise typer.BadParameter("--saliency is for classifiers: a segmenter gives masks")
-        if out is not None and predictor.card.segmentation is not None:
-            if where != "local":
-                raise typer.BadParameter("--engine ray is for classifiers: a segmenter gives masks")
-            _masks_into(predictor, path, out, as_json, allowed)
+        task = task_named(predictor.card.task)
+        if task.is_annotated and saliency is not None:
+            raise typer.BadParameter(
+                "--saliency is for classifiers: other models show masks or boxes"
+            )
+        if task.is_annotated and where != "local":
+            raise typer.BadParameter("--engine ray is for classifiers")
+        if out is not None and task.is_annotated:
+            write = _boxes_into if task.finds_boxes else _masks_into
+            write(predictor, path, out, as_json, allowed, dicom=dicom)
             return
         if out is not None:
-            run = functools.partial(predict_all, engine=cluster, reopen=reopen, workers=workers)
+            run = functools.partial(
+                predict_all, engine=cluster, reopen=reopen, workers=workers, objects=dicom
+            )
             _predict_into(run, predictor, path, out, as_json, allowed)
             return
         if saliency is not None:
@@ -152,6 +172,8 @@ def _predict_into(
     allowed: dict[str, bool],
 ) -> None:
     """run: `predict_all` with its options."""
+    from medres.inference.batch import DOCUMENT
+    from medres.inference.objects.study_objects import object_lines
     from medres.progress import Bars
 
     summary = run(predictor, paths, out, progress=Bars(), **allowed)
@@ -160,24 +182,69 @@ def _predict_into(
         f"{summary['given']} studies: {summary['answered']} predicted, {summary['quarantined']} "
         f"quarantined"
     )
-    report(summary, as_json, [counts + (f" ({reasons})" if reasons else ""), f"tables: {out}"])
+    lines = [counts + (f" ({reasons})" if reasons else "")]
+    lines += object_lines(json.loads((out / DOCUMENT).read_text())["studies"])
+    report(summary, as_json, [*lines, f"tables: {out}"])
 
 
 def _masks_into(
-    predictor: Predictor, paths: list[Path], out: Path, as_json: bool, allowed: dict[str, bool]
+    predictor: Predictor,
+    paths: list[Path],
+    out: Path,
+    as_json: bool,
+    allowed: dict[str, bool],
+    *,
+    dicom: bool,
 ) -> None:
     from medres.inference.masks.files import SUMMARY, write_masks
     from medres.progress import Bars
 
     predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
-    summary = write_masks(predictions, predictor.card, out)
+    summary = write_masks(predictions, predictor.card, out, objects=_objects(predictor, out, dicom))
+    lines = _summary_lines(summary, predictor, "with masks")
+    report(summary, as_json, [*lines, f"masks: {out / SUMMARY}"])
+
+
+def _boxes_into(
+    predictor: Predictor,
+    paths: list[Path],
+    out: Path,
+    as_json: bool,
+    allowed: dict[str, bool],
+    *,
+    dicom: bool,
+) -> None:
+    from medres.inference.boxes.files import COCO, write_boxes
+    from medres.progress import Bars
+
+    predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
+    summary = write_boxes(predictions, predictor.card, out, objects=_objects(predictor, out, dicom))
+    lines = _summary_lines(summary, predictor, "looked at")
+    report(summary, as_json, [*lines, f"boxes: {out / COCO}"])
+
+
+def _objects(
+    predictor: Predictor, out: Path, dicom: bool
+) -> Callable[[Prediction], dict[str, Any]] | None:
+    """Writes the objects of a prediction into `out`; None where none are wanted."""
+    from medres.inference.objects.study_objects import write_objects
+
+    def write(prediction: Prediction) -> dict[str, Any]:
+        card, decoder = predictor.card, predictor.decoder
+        return write_objects(prediction, prediction.files, card, out, decoder).as_dict()
+
+    return write if dicom else None
+
+
+def _summary_lines(summary: dict[str, Any], predictor: Predictor, answered: str) -> list[str]:
+    """A line for each study, one that counts them, and those of the objects."""
+    from medres.inference.objects.study_objects import object_lines
+
     lines = [prediction_line(study, predictor.card) for study in summary["studies"]]
     reasons = ", ".join(f"{code} {count}" for code, count in summary["refused"].items())
-    lines.append(
-        f"{summary['given']} studies: {summary['answered']} with masks"
-        + (f", refused: {reasons}" if reasons else "")
-    )
-    report(summary, as_json, [*lines, f"masks: {out / SUMMARY}"])
+    counts = f"{summary['given']} studies: {summary['answered']} {answered}"
+    lines.append(counts + (f", refused: {reasons}" if reasons else ""))
+    return lines + object_lines(summary["studies"])
 
 
 def _predicted(
@@ -288,20 +355,33 @@ def prediction_line(one: dict[str, Any], card: Card) -> str:
         return f"{one['path']}: refused: {one['refused']}"
     if "masks" in one:
         return f"{one['path']}: {'; '.join(map(_mask_text, one['masks']))}"
+    if "boxes" in one:
+        return f"{one['path']}: {_boxes_text(one, card)}"
     from medres.inference.decisions import describe
 
     return f"{one['path']}: {describe(one['probabilities'], card)}"
 
 
+def _boxes_text(one: dict[str, Any], card: Card) -> str:
+    """The boxes that reach the threshold of their class: "nodule 2 (highest score 0.91)"."""
+    parts = []
+    for name in card.names:
+        own = [box["score"] for box in one["boxes"] if box["label"] == name]
+        positive = sum(score >= one["thresholds"][name] for score in own)
+        highest = f" (highest score {max(own):.2f})" if own else ""
+        parts.append(f"{name} {positive}{highest}")
+    return ", ".join(parts)
+
+
 def _mask_text(mask: dict[str, Any]) -> str:
-    """A label map in its JSON form: "tumor 12.3 ml (9.8 to 14.8)", or pixels without a spacing."""
+    """A label map in its JSON form: "tumor: 12.3 ml (9.8 to 14.8)", or pixels without a spacing."""
     parts = []
     for name, voxels in mask["voxels"].items():
         size = mask["volumes"].get(name, {})
         if "ml" not in size:
             amount = f"{size['mm2']:.1f} mm2" if "mm2" in size else f"{voxels} pixels"
-            parts.append(f"{name} {amount}")
+            parts.append(f"{name}: {amount}")
             continue
         interval = f" ({size['ml_low']:.2f} to {size['ml_high']:.2f})" if "ml_low" in size else ""
-        parts.append(f"{name} {size['ml']:.2f} ml{interval}")
+        parts.append(f"{name}: {size['ml']:.2f} ml{interval}")
     return ", ".join(parts)

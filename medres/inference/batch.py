@@ -7,6 +7,8 @@ OUT/predictions.csv     the same as a table, written at the end
 OUT/quarantine.csv      path, reason, code and message of every study without a prediction; the
                         reason of a refusal that is no fault of a file is `refused`
 OUT/predict.json        SHA-256 of the model, and the counts: given = answered + quarantined
+OUT/predictions.json    both in one object, with the task, written at the end
+OUT/KEY_*               with `objects`: DICOM report, FHIR and JSON of each study that was answered
 """
 
 from __future__ import annotations
@@ -26,19 +28,26 @@ from data_pipelines.runtime.archives import archive_or_file
 from data_pipelines.runtime.atomic_files import csv_bytes, require_new, write_atomic
 from data_pipelines.runtime.csv_cells import escape_formula
 from data_pipelines.runtime.engines.engine import LOCAL, Engine, map_files
-from data_pipelines.runtime.engines.shared import require_files, this_machine
+from data_pipelines.runtime.engines.shared import (
+    require_files,
+    require_marker,
+    shared_unless,
+    this_machine,
+)
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.object_stores import require_local
 from data_pipelines.runtime.walk import Walk, walk_files
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 from medres.errors import ArtefactError, RefusedInput
+from medres.inference.objects.study_objects import write_objects
 from medres.inference.predictor import Predictor
 from medres.inference.request_files import NOT_OPENED, paths_of
 from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
 from medres.inference.study_reader import ReadRequest, StudyReading, read_request, request_of
 from medres.progress import ProgressReporter
+from medres.tasks import task_named
 
-LINES, SUMMARY = "predictions.jsonl", "predict.json"
+LINES, SUMMARY, DOCUMENT = "predictions.jsonl", "predict.json", "predictions.json"
 QUARANTINE = ("path", "reason", "code", "message")
 
 
@@ -52,18 +61,21 @@ def predict_all(
     engine: Engine = LOCAL,
     reopen: Callable[[], Predictor] | None = None,
     workers: int | None = None,
+    objects: bool = False,
     progress: ProgressReporter | None = None,
 ) -> dict[str, Any]:
     """Predict every study below `paths` into the folder `out`; returns the content of predict.json.
 
     out: a new folder, or that of an interrupted call with the same model; studies whose files have
-        not changed are not predicted again. A file that crashes or
-        blocks its decoder ends one worker, not the run. allow_name_mismatch, allow_unknown_patient:
-        as for `Predictor.predict`. engine: where studies are read and predicted, see
-        `opened_engine`. reopen: for an engine of several machines, a function importable by name
-        that opens the same model there. workers: decode workers, or tasks at the same time.
+        not changed are not predicted again. A file that crashes or blocks its decoder ends one
+        worker, not the run. allow_name_mismatch, allow_unknown_patient: as for `Predictor.predict`.
+    objects: also write the objects of `medres.results` of each study, or note in its record why
+        there are none.
+    engine: where studies are read and predicted, see `opened_engine`. reopen: for an engine of
+        several machines, a function importable by name that opens the same model there. workers:
+        decode workers, or tasks at the same time.
     Raises InputError if `out` holds anything else (output_exists) or a path does not exist;
-    EngineError (no_reopen) without `reopen`, and that of `predict_studies`.
+    EngineError (no_reopen) without `reopen`, and those of `predict_studies`.
     """
     require_local(out, "the folder of the results")
     out, reporter = Path(out), progress or ProgressReporter()
@@ -77,12 +89,17 @@ def predict_all(
     rules = IdentityRules(allow_name_mismatch, allow_unknown_patient)
     keys = [_key(study, rules) for study in studies]
     pending = {key: study for key, study in zip(keys, studies, strict=True) if key not in records}
-    with (out / LINES).open("a", encoding="utf-8") as lines, reporter.task("predict") as update:
+    objects_in = out if objects else None
+    with (
+        (out / LINES).open("a", encoding="utf-8") as lines,
+        reporter.task("predict") as update,
+        shared_unless(objects_in is None or engine.is_local, out) as marker,
+    ):
         predictions = engine.run(
-            functools.partial(predict_studies, opened=opened, rules=rules),
+            functools.partial(predict_studies, opened=opened, rules=rules, objects_in=objects_in),
             list(pending.items()),
             sizes=[len(study.files) for study in pending.values()],
-            check=_check_study,
+            check=functools.partial(_check_study, marker=marker),
             workers=workers,
         )
         for count, record in enumerate(predictions, start=1):
@@ -153,12 +170,14 @@ def predict_studies(
     *,
     opened: Callable[[], Predictor],
     rules: IdentityRules,
+    objects_in: Path | None,
     workers: int | None,
     progress: ProgressCallback | None,
 ) -> Iterator[dict[str, Any]]:
     """One line of predictions.jsonl per study, by its key. Its reason is the code of a DicomError,
-    or `refused` for any other refusal; `code` names each. Raises EngineError (model_not_shared,
-    model_differs) on a machine that does not see the model file.
+    or `refused` for any other refusal; `code` names each. objects_in: folder for the objects of the
+    studies; None: none are made. Raises EngineError (model_not_shared, model_differs) on a machine
+    that does not see the model file.
     """
     predictor = opened()
     items = [request_of(study.files, predictor.card, rules) for _, study in parts]
@@ -173,11 +192,16 @@ def predict_studies(
         prediction = predictor.decide_reading(reading, study.path)
         is_file_error = isinstance(reading.error, DicomError)
         reason = prediction.code if is_file_error else RefusedInput.code
+        made = {}
+        if objects_in is not None:
+            decoder, card = predictor.decoder, predictor.card
+            made = write_objects(prediction, study.files, card, objects_in, decoder).as_dict()
         yield {
             "key": key,
             "files": len(study.files),
             "reason": None if prediction.refused is None else reason,
             **prediction.as_dict(),
+            **made,
         }
 
 
@@ -223,7 +247,9 @@ def _reopened(reopen: Callable[[], Predictor], sha256: str) -> Predictor:
     return predictor
 
 
-def _check_study(part: tuple[str, StudyFiles]) -> None:
+def _check_study(part: tuple[str, StudyFiles], marker: str | None) -> None:
+    if marker is not None:
+        require_marker(marker)
     require_files([str(file) for file in part[1].files])
 
 
@@ -279,6 +305,9 @@ def _write_tables(
         "files": sum(r["files"] for r in records),
     }
     write_atomic(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False).encode())
+    task = task_named(predictor.card.task).name
+    document = {"task": task, **summary, "studies": records}
+    write_atomic(out / DOCUMENT, json.dumps(document, indent=1, allow_nan=False).encode())
     return summary
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.dicom.reader import DicomSource
 from data_pipelines.kinds import UNITS
-from data_pipelines.pixels.image import read_image
+from data_pipelines.pixels.image import Image, read_image
 from medres.results.result import RESEARCH_USE, BoxLike
 
 Rgb = tuple[int, int, int]
@@ -57,7 +57,11 @@ def display_picture(
 
     Raises DicomError as `read_image` does.
     """
-    image = read_image(source, frame=frame, color="luminance")
+    return displayed(read_image(source, frame=frame, color="luminance"), window)
+
+
+def displayed(image: Image, window: tuple[float, float] = SOFT_TISSUE) -> NDArray[np.float32]:
+    """As `display_picture`, for an image that was read."""
     units, pixels = UNITS[image.units], image.pixels
     if units.bounds is not None:
         return pixels
@@ -80,9 +84,10 @@ def draw_overlay(overlay: Overlay, lines: Sequence[str]) -> NDArray[np.uint8]:
     """RGB picture (height, width, 3): a banner RESEARCH USE ONLY, the lines, and below them the
     image pixel for pixel in the left corner. Nothing in the image is covered by text of the banner.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image as Pillow
+    from PIL import ImageDraw, ImageFont
 
-    image = Image.fromarray(_blended(overlay))
+    image = Pillow.fromarray(_blended(overlay))
     size = max(_MIN_FONT, image.width // _COLUMNS_PER_POINT)
     font = ImageFont.load_default(size)
     names = [*overlay.masks, *sorted({box.label for box in overlay.boxes} - {*overlay.masks})]
@@ -98,7 +103,7 @@ def draw_overlay(overlay: Overlay, lines: Sequence[str]) -> NDArray[np.uint8]:
     texts = [RESEARCH_USE, *lines]
     width = max(image.width, *(int(font.getlength(text)) + 2 * _MARGIN for text in texts))
     strip = height * len(texts)
-    canvas = Image.new("RGB", (width, strip + image.height), _GROUND)
+    canvas = Pillow.new("RGB", (width, strip + image.height), _GROUND)
     canvas.paste(image, (0, strip))
     pen = ImageDraw.Draw(canvas)
     pen.rectangle((0, 0, width, height - 1), fill=_BANNER)

@@ -29,6 +29,10 @@ def fhir_bundle(result: Result, *, subject: Mapping[str, Any] | None = None) -> 
         _entry(result, f"observation {name}", _observation(result, name, subject))
         for name in _names(result)
     ]
+    observations += [
+        _entry(result, f"observation size {name}", _size(result, name, subject))
+        for name in _sized(result)
+    ]
     report = _report(result, subject)
     report["result"] = [{"reference": entry["fullUrl"]} for entry in observations]
     return {
@@ -44,6 +48,32 @@ def _names(result: Result) -> list[str]:
     if prediction.refused is not None:
         return [""]
     return [*prediction.probabilities, *([CLASS] if CLASS in prediction.decisions else [])]
+
+
+def _sized(result: Result) -> list[str]:
+    """The classes of which the size is known, in a study with one label map."""
+    masks = result.prediction.masks
+    return list(masks[0].volumes) if len(masks) == 1 else []
+
+
+def _size(result: Result, name: str, subject: Mapping[str, Any] | None) -> Resource:
+    """The volume (or area) of a class, with its conformal interval."""
+    size = result.prediction.masks[0].volumes[name]
+    unit, code = ("mL", "ml") if "ml" in size else ("mm2", "mm2")
+    bounds = [
+        _component(text, valueQuantity=_quantity(value, *measure))
+        for text, value, measure in (
+            ("lower bound of the volume", size.get("ml_low"), ("mL", "mL")),
+            ("upper bound of the volume", size.get("ml_high"), ("mL", "mL")),
+            ("conformal error rate alpha", size.get("alpha"), ("1", "1")),
+        )
+        if value is not None
+    ]
+    return {
+        **_frame(result, f"{name}: {'volume' if code == 'ml' else 'area'}", subject),
+        "valueQuantity": _quantity(float(size[code] or 0.0), unit, unit),
+        **({"component": bounds} if bounds else {}),
+    }
 
 
 def _report(result: Result, subject: Mapping[str, Any] | None) -> Resource:
@@ -68,17 +98,24 @@ def _report(result: Result, subject: Mapping[str, Any] | None) -> Resource:
 def _observation(result: Result, name: str, subject: Mapping[str, Any] | None) -> Resource:
     """name: of a finding or class, `class` for the chosen class, '' for a refusal."""
     return {
+        **_frame(result, name or "Prediction of a model", subject),
+        **_value(result, name),
+        **_components(result, name),
+    }
+
+
+def _frame(result: Result, text: str, subject: Mapping[str, Any] | None) -> Resource:
+    """What all observations share. text: what was observed."""
+    return {
         "resourceType": "Observation",
         "status": "preliminary",
         "category": [_coded(_CATEGORY, "imaging", "Imaging")],
-        "code": {"text": name or "Prediction of a model"},
+        "code": {"text": text},
         **_subject(subject),
         "issued": _instant(result),
-        **_value(result, name),
         "note": [{"text": text} for text in (NOTICE, *result.notes)],
         "device": _device(result),
         "derivedFrom": [_study(result)],
-        **_components(result, name),
     }
 
 
@@ -120,8 +157,8 @@ def _component(name: str, **value: Any) -> Resource:
     return {"code": {"text": name}, **value}
 
 
-def _quantity(value: float) -> Resource:
-    return {"value": float(value), "unit": "1", "system": _UCUM, "code": "1"}
+def _quantity(value: float, unit: str = "1", code: str = "1") -> Resource:
+    return {"value": float(value), "unit": unit, "system": _UCUM, "code": code}
 
 
 def _coded(system: str, code: str, display: str) -> Resource:

@@ -4,7 +4,7 @@ study, of each image and of each region, on which images, by which model. UNVERI
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,10 @@ def structured_report(result: Result) -> Dataset:
 
     Measurement groups: one per finding or class (tracking identifier: its name) with probability
     and threshold, decision and conformal set; for exclusive classes one more (`class`); one per
-    image where there are several (`image N`, at most 20); one per box (`box N`) with its region.
+    image where there are several (`image N`, at most 20); one per box (`box N`) with its region;
+    one per label map and class (the name of the class; `mask N NAME` where there are several label
+    maps, at most 20) with its volume in ml, its interval and alpha, or its area in mm2, or
+    without a spacing its number of pixels.
     Of a refused study one group (`refusal`) with the code.
 
     Raises ResultError: no_highdicom, not_made, unknown_image, bad_box.
@@ -134,6 +137,54 @@ def _groups(result: Result, boxes: Sequence[BoxLike]) -> Iterable[Group]:
         yield _image_group(result, n + 1, prediction.images[n], slices[n])
     for n, box in enumerate(boxes, start=1):
         yield _box_group(result, n, box)
+    yield from _mask_groups(result)
+
+
+def _mask_groups(result: Result) -> Iterable[Group]:
+    """The size of each class in each label map; of many label maps those with most voxels."""
+    masks = result.prediction.masks
+    ranked = sorted(range(len(masks)), key=lambda n: -sum(masks[n].counts.values()))
+    for n in sorted(ranked[:MAX_IMAGES]):
+        for name, voxels in masks[n].counts.items():
+            size = masks[n].volumes.get(name) or {"voxels": voxels}
+            identifier = name if len(masks) == 1 else f"mask {n + 1} {name}"
+            yield _mask_group(result, identifier, name, size, masks[n].slices)
+
+
+def _mask_group(
+    result: Result,
+    identifier: str,
+    name: str,
+    size: Mapping[str, float | None],
+    slices: Sequence[tuple[str, int]],
+) -> Group:
+    from highdicom.sr import MeasurementsAndQualitativeEvaluations, SourceImageForMeasurementGroup
+
+    images = slices or [(h.SOPInstanceUID, 0) for h in result.sources.headers]
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(result, f"mask {identifier}", identifier),
+        finding_type=name_code(name),
+        algorithm_id=_algorithm(result),
+        measurements=[
+            _measurement(_size_concept(key), value, _UNITS.get(key, ONE))
+            for key, value in size.items()
+            if value is not None
+        ],
+        source_images=[
+            SourceImageForMeasurementGroup(*_reference(result, uid, frame)) for uid, frame in images
+        ],
+    )
+
+
+_UNITS = dict.fromkeys(("ml", "ml_low", "ml_high"), ("ml", "UCUM", "milliliter"))
+_UNITS |= {"mm2": ("mm2", "UCUM", "square millimeter"), "voxels": ("{pixels}", "UCUM", "pixels")}
+_SIZES = {"ml": ("118565006", "SCT", "Volume"), "mm2": ("42798000", "SCT", "Area")}
+
+
+def _size_concept(name: str) -> CodedConcept:
+    from highdicom.sr.coding import CodedConcept
+
+    return CodedConcept(*_SIZES[name]) if name in _SIZES else code(name, _CONCEPTS[name])
 
 
 def _listed_images(result: Result) -> list[int]:
@@ -281,10 +332,13 @@ _CONCEPTS = {
     "certainty": "Certainty by the conformal prediction set",
     "conformal_set": "Label in the conformal prediction set",
     "decision": "Decision at the threshold",
+    "ml_high": "Upper bound of the volume by the conformal error",
+    "ml_low": "Lower bound of the volume by the conformal error",
     "novelty": "Distance from the training images",
     "probability": "Probability given by the model",
     "refusal": "Reason code of the refusal",
     "threshold": "Threshold of the decision",
+    "voxels": "Number of pixels or voxels",
 }
 
 
@@ -292,12 +346,12 @@ def _number(name: str, value: float) -> Measurement:
     return _measurement(code(name, _CONCEPTS[name]), value)
 
 
-def _measurement(name: CodedConcept, value: float) -> Measurement:
-    """A number without a unit: as text of at most 16 characters, and exactly as a double."""
+def _measurement(name: CodedConcept, value: float, unit: tuple[str, str, str] = ONE) -> Measurement:
+    """A number: as text of at most 16 characters, and exactly as a double."""
     from highdicom.sr import Measurement
     from highdicom.sr.coding import CodedConcept
 
-    measurement = Measurement(name, float(value), CodedConcept(*ONE))
+    measurement = Measurement(name, float(value), CodedConcept(*unit))
     measurement[0].MeasuredValueSequence[0].FloatingPointValue = float(value)
     return measurement
 

@@ -49,6 +49,22 @@ class PredictionLike(Protocol):
     def images(self) -> Sequence[Mapping[str, float]]: ...
     @property
     def slices(self) -> Sequence[Sequence[tuple[str, int]]]: ...
+    @property
+    def masks(self) -> Sequence[MaskLike]: ...
+
+
+class MaskLike(Protocol):
+    """What is read of a predicted label map; `StudyMask` has it. volumes: class -> `ml`, with
+    `ml_low`, `ml_high` and `alpha` where there is an interval; of one image `mm2`; {} without a
+    spacing. counts: class -> voxels. slices: (SOP Instance UID, frame from 0 on) of each slice.
+    """
+
+    @property
+    def volumes(self) -> Mapping[str, Mapping[str, float | None]]: ...
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+    @property
+    def slices(self) -> Sequence[tuple[str, int]]: ...
 
 
 class BoxLike(Protocol):
@@ -194,4 +210,19 @@ def summary_lines(result: Result) -> list[str]:
         lines.append(f"and {len(ranked) - MAX_LINES} less probable ones")
     if CLASS in prediction.decisions:
         lines.append(f"class: {decision_text(prediction, CLASS)}")
+    for mask in prediction.masks[:1] if len(prediction.masks) == 1 else ():
+        lines += [size_text(mask, name) for name in list(mask.counts)[:MAX_LINES]]
     return lines
+
+
+def size_text(mask: MaskLike, name: str) -> str:
+    """How large a class is: "tumor: 12.30 ml (9.80 to 14.80)", in mm2 of one image, or in voxels
+    without a spacing.
+    """
+    size = mask.volumes.get(name, {})
+    if "mm2" in size:
+        return f"{name}: {size['mm2']:.1f} mm2"
+    if "ml" not in size:
+        return f"{name}: {mask.counts[name]} voxels"
+    interval = f" ({size['ml_low']:.2f} to {size['ml_high']:.2f})" if "ml_low" in size else ""
+    return f"{name}: {size['ml']:.2f} ml{interval}"

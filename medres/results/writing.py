@@ -128,6 +128,14 @@ def result_document(
         "novelty": prediction.novelty,
         "images": [dict(image) for image in prediction.images],
         "slices": [[list(position) for position in image] for image in prediction.slices],
+        "masks": [
+            {
+                "voxels": dict(mask.counts),
+                "volumes": {name: dict(size) for name, size in mask.volumes.items()},
+                "slices": [list(position) for position in mask.slices],
+            }
+            for mask in prediction.masks
+        ],
         "boxes": [
             {
                 "label": box.label,

@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,8 @@ CREATE TABLE IF NOT EXISTS study (
     patient TEXT NOT NULL,          -- keyed pseudonym of issuer and PatientID
     touched REAL NOT NULL,          -- when the last new image came, seconds since 1970
     is_open INTEGER NOT NULL,
-    is_asked INTEGER NOT NULL       -- somebody said that it is complete
+    is_asked INTEGER NOT NULL,      -- somebody said that it is complete
+    expected INTEGER                -- images that it has when it is complete, if somebody said so
 );
 CREATE TABLE IF NOT EXISTS instance (
     sop TEXT PRIMARY KEY,
@@ -52,6 +54,7 @@ CREATE TABLE IF NOT EXISTS job (
     next_try REAL NOT NULL DEFAULT 0,
     created REAL NOT NULL,
     changed REAL NOT NULL,
+    failure TEXT,                   -- code of the last attempt to make or send objects that failed
     UNIQUE (study, revision)
 );
 CREATE INDEX IF NOT EXISTS job_state ON job (state, next_try);
@@ -59,7 +62,8 @@ CREATE TABLE IF NOT EXISTS made_object (
     sop TEXT PRIMARY KEY,
     job TEXT NOT NULL REFERENCES job (id),
     file TEXT NOT NULL,             -- name in objects/<job>/
-    is_sent INTEGER NOT NULL DEFAULT 0
+    is_sent INTEGER NOT NULL DEFAULT 0,
+    role TEXT NOT NULL DEFAULT ''   -- report, overlay or segmentation
 );
 CREATE TABLE IF NOT EXISTS audit (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -69,6 +73,13 @@ CREATE TABLE IF NOT EXISTS audit (
     hash TEXT NOT NULL              -- HMAC of the hash before and of this row
 );
 """
+
+#: columns that databases of earlier versions do not have yet
+_ADDED: Final = (
+    ("study", "expected", "INTEGER"),
+    ("job", "failure", "TEXT"),
+    ("made_object", "role", "TEXT NOT NULL DEFAULT ''"),
+)
 
 
 class Database:
@@ -83,6 +94,10 @@ class Database:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.executescript(_SCHEMA)
+        for table, column, definition in _ADDED:
+            columns = {row["name"] for row in self.rows(f"PRAGMA table_info({table})")}
+            if column not in columns:
+                self.execute(f"ALTER TABLE {table} ADD COLUMN {column} {definition}")
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -117,6 +132,17 @@ class Database:
         """The only value of the only row."""
         row = self.row(query, *values)
         return None if row is None else row[0]
+
+    def move(self, job: str, state: str, **columns: str | float | None) -> None:
+        """Give a job another state, and new values in other columns."""
+        names = "".join(f", {name} = ?" for name in columns)
+        self.execute(
+            f"UPDATE job SET state = ?, changed = ?{names} WHERE id = ?",
+            state,
+            time.time(),
+            *columns.values(),
+            job,
+        )
 
     def close(self) -> None:
         with self._lock:

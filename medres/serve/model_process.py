@@ -8,6 +8,7 @@ does not outlive a killed server. Its decode workers are processes of their own 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -18,26 +19,30 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypedDict, cast
+from typing import IO, TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from data_pipelines.errors import CodedError
 from medres.errors import ArtefactError, ServeError
+from medres.serve.page.drawing import Drawing, drawings
+from medres.serve.parts import ROLES, EarlierResult, part_key, predecessor_key
 from medres.serve.routing import ServedModel
 
 if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+    from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
 
 START_SECONDS = 300.0  # loading TensorFlow, and the reference outputs of the model
 COMMAND = (sys.executable, "-m", "medres.serve.model_process")
-TIME_LIMIT, CRASHED = "time_limit", "model_crashed"
+TIME_LIMIT, CRASHED, SPOOL_FULL = "time_limit", "model_crashed", "spool_full"
 
 
 @dataclass(frozen=True)
 class ModelOptions:
     """What a model process is started with. signature, public_key: paths, to verify the file.
-    maker: 'module:function' that makes DICOM objects of a prediction:
-    `make(prediction, datasets, *, key, revision, predecessor) -> list[Dataset]`, where datasets
-    are the headers of the study's files; None makes none.
+    maker: 'module:function' that makes DICOM objects of a prediction, called as
+    `medres.serve.objects.make_objects`; None makes none.
     """
 
     path: str
@@ -47,20 +52,29 @@ class ModelOptions:
 
 
 class MakeOrder(TypedDict):
-    """What objects are made for: the files of the study, where they go, and the result."""
+    """What objects are made for. folder: with the files of the study. out: where objects go. key:
+    of the result. predecessor: the result of the revision before. created: when the result was
+    made, seconds since 1970. refusal: the reason and its code, where the server refused the study
+    itself, which the model then is not asked about.
+    """
 
     folder: str
     out: str
     key: str
     revision: int
-    predecessor: str | None
+    predecessor: EarlierResult | None
+    created: NotRequired[float]
+    refusal: NotRequired[tuple[str, str] | None]
 
 
 class MadeObject(TypedDict):
-    """sop: SOP Instance UID. file: its name in the folder."""
+    """sop: SOP Instance UID. file: its name in the folder. role: report, overlay, segmentation or
+    ''.
+    """
 
     sop: str
     file: str
+    role: str
 
 
 class ModelProcess:
@@ -88,6 +102,12 @@ class ModelProcess:
     def make(self, order: MakeOrder, seconds: float) -> list[MadeObject]:
         """Write the DICOM objects of a result to a folder. Raises as `predict`."""
         return self._ask({"verb": "make", **order}, seconds)
+
+    def draw(self, folder: Path, seconds: float) -> list[Drawing]:
+        """Pictures of what the model says about the studies below the folder; see
+        `medres.serve.page.drawing`. Raises as `predict`.
+        """
+        return self._ask({"verb": "draw", "folder": str(folder)}, seconds)
 
     def close(self) -> None:
         """End the process and its workers."""
@@ -193,19 +213,23 @@ def _facts(predictor: Predictor) -> ServedModel:
 def _outcome(predictor: Predictor, options: ModelOptions, request: dict[str, Any]) -> Any:
     """The result, or the code of an error; its text could hold a patient's data."""
     try:
-        if request.pop("verb") == "make":
+        verb = request.pop("verb")
+        if verb == "make":
             return {"result": _make(predictor, options, cast(MakeOrder, request))}
+        if verb == "draw":
+            return {"result": drawings(predictor, request["folder"])}
         predictions = predictor.predict_many(request["folder"])
         return {"result": [prediction.as_dict() for prediction in predictions]}
     except CodedError as error:
         return {"error": str(error), "code": error.code}
+    except OSError as error:
+        code = SPOOL_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else "internal"
+        return {"error": f"internal error ({type(error).__name__})", "code": code}
     except Exception as error:  # noqa: BLE001  one study fails, not the model
         return {"error": f"internal error ({type(error).__name__})", "code": "internal"}
 
 
 def _make(predictor: Predictor, options: ModelOptions, order: MakeOrder) -> list[MadeObject]:
-    from pydicom import dcmread
-
     from data_pipelines.dicom.reader import silence_pydicom
     from data_pipelines.runtime.atomic_files import sync_folder
 
@@ -215,21 +239,60 @@ def _make(predictor: Predictor, options: ModelOptions, order: MakeOrder) -> list
     made: list[MadeObject] = []
     out.mkdir(mode=0o700, exist_ok=True)
     with silence_pydicom():
-        headers = [
-            dcmread(path, stop_before_pixels=True, force=True)
-            for path in sorted(Path(order["folder"]).iterdir())
-        ]
-        identity = {name: order[name] for name in ("key", "revision", "predecessor")}
-        for prediction in predictor.predict_many(order["folder"]):
-            for dataset in make(prediction, headers, **identity):
-                file = f"{len(made):04d}.dcm"
-                with (out / file).open("wb") as opened:
-                    dataset.save_as(opened, enforce_file_format=True)
-                    opened.flush()
-                    os.fsync(opened.fileno())
-                made.append(MadeObject(sop=str(dataset.SOPInstanceUID), file=file))
+        headers = _headers(Path(order["folder"]))
+        earlier = order["predecessor"]
+        for number, prediction in enumerate(_predictions(predictor, order)):
+            objects = make(
+                prediction,
+                [*headers.values()],
+                key=part_key(order["key"], number),
+                revision=order["revision"],
+                predecessor=predecessor_key(
+                    None if earlier is None else EarlierResult(*earlier), prediction.series_uids
+                ),
+                created=order.get("created", 0.0),
+                predictor=predictor,
+                files={str(h.get("SOPInstanceUID", "")): path for path, h in headers.items()},
+            )
+            made += [
+                _written(one, out, f"{len(made) + n:04d}.dcm") for n, one in enumerate(objects)
+            ]
     sync_folder(out)
+    sync_folder(out.parent)
     return made
+
+
+def _headers(folder: Path) -> dict[Path, Dataset]:
+    from pydicom import dcmread
+
+    return {
+        path: dcmread(path, stop_before_pixels=True, force=True)
+        for path in sorted(folder.iterdir())
+    }
+
+
+def _predictions(predictor: Predictor, order: MakeOrder) -> Iterable[Prediction]:
+    """Of the study, as they were answered: the refusal of the server, else what the model says."""
+    from medres.inference.prediction import Prediction
+
+    refusal = order.get("refusal")
+    if not refusal:
+        return predictor.predict_many(order["folder"])
+    return [
+        Prediction(
+            {}, {}, refused=refusal[0], code=refusal[1], model_sha256=predictor.artefact.sha256
+        )
+    ]
+
+
+def _written(dataset: Dataset, out: Path, file: str) -> MadeObject:
+    """Write one object, and wait until it is on the disk."""
+    with (out / file).open("wb") as opened:
+        dataset.save_as(opened, enforce_file_format=True)
+        opened.flush()
+        os.fsync(opened.fileno())
+    role = ROLES.get(str(dataset.SOPClassUID), "")
+    return MadeObject(sop=str(dataset.SOPInstanceUID), file=file, role=role)
 
 
 def _main() -> None:

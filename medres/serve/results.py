@@ -54,7 +54,8 @@ def result_document(spool: Spool, job: str) -> dict[str, Any] | None:
     """The JSON object of `GET /v1/results/<id>`; None for an unknown id.
 
     predictions: as `medres predict --json`, null until the study was read. refused, code: the
-    reason, if no image of the study was answered.
+    reason, if no image of the study was answered. objects: the DICOM objects made of the result.
+    failure: why they were not made or not sent at the last attempt, a code.
     """
     row = spool.database.row("SELECT * FROM job WHERE id = ?", job)
     return None if row is None else _document(spool, row)
@@ -78,10 +79,20 @@ def _document(spool: Spool, row: sqlite3.Row) -> dict[str, Any]:
         "predecessor": row["predecessor"],
         "successor": successor,
         "result_key": row["result_key"],
+        "objects": _objects(spool, row["id"]),
+        "failure": row["failure"],
         "refused": refusal.get("refused"),
         "code": refusal.get("code"),
         **result,
     }
+
+
+def _objects(spool: Spool, job: str) -> list[dict[str, Any]]:
+    rows = spool.database.rows("SELECT * FROM made_object WHERE job = ? ORDER BY file", job)
+    return [
+        {"role": row["role"], "sop_instance_uid": row["sop"], "is_sent": bool(row["is_sent"])}
+        for row in rows
+    ]
 
 
 def document_bytes(value: Any) -> bytes:

@@ -5,33 +5,33 @@ result again.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import sqlite3
 import threading
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from data_pipelines.errors import CodedError
 from medres.errors import ServeError
-from medres.serve.completion import close_due_studies
-from medres.serve.database import DEAD, MADE, READY, SCORED, SENT
-from medres.serve.model_process import CRASHED, TIME_LIMIT, MadeObject, MakeOrder
+from medres.serve.completion import close_due_studies, work_folder
+from medres.serve.database import MADE, READY, SCORED, SENT
+from medres.serve.delivery.outbox import Outbox, Send, bury, objects_folder
+from medres.serve.model_process import CRASHED, SPOOL_FULL, TIME_LIMIT, MadeObject, MakeOrder
+from medres.serve.page.drawing import Drawing
+from medres.serve.parts import EarlierResult
 from medres.serve.results import FILES_EXPIRED, MODEL_GONE, refusal_of, stored_result
 from medres.serve.routing import ServedModel
 from medres.serve.spool import Spool
 from medres.serve.telemetry import Telemetry
 
 TICK_SECONDS = 0.5  # how often quiet times, retries and retention are looked at
-MAX_CRASHES, MAX_STARTS, MAX_SENDINGS = 3, 20, 12
+MAX_CRASHES, MAX_STARTS = 3, 20
+FULL_SECONDS = 5.0  # between two attempts to write objects to a full disk
 FINAL = frozenset({TIME_LIMIT, FILES_EXPIRED})  # another attempt would end in the same way
-FIRST_WAIT, LONGEST_WAIT = 2.0, 600.0  # seconds between two attempts to send; doubled each time
 
 
 class Model(Protocol):
@@ -44,14 +44,15 @@ class Model(Protocol):
 
     def make(self, order: MakeOrder, seconds: float) -> list[MadeObject]: ...
 
+    def draw(self, folder: Path, seconds: float) -> list[Drawing]: ...
+
     def close(self) -> None: ...
 
 
 class Scheduler:
     """One thread per model, one for the clock, one for the outbox.
 
-    makes_objects: whether the models make DICOM objects. send: delivers the file of one object, and
-    raises if it cannot; None: nowhere to send.
+    makes_objects: whether the models make DICOM objects. send: see `Outbox`.
     """
 
     def __init__(
@@ -64,13 +65,14 @@ class Scheduler:
         predict_seconds: float = 600.0,
         keep_hours: float = 24.0,
         makes_objects: bool = False,
-        send: Callable[[Path], None] | None = None,
+        send: Send | None = None,
     ) -> None:
         self.spool, self.telemetry = spool, telemetry
         self._models = {model.facts.sha256: model for model in models}
         self._quiet_seconds, self._predict_seconds = quiet_seconds, predict_seconds
         self._keep_seconds = keep_hours * 3600
-        self._makes_objects, self._send = makes_objects, send
+        self._makes_objects = makes_objects
+        self._outbox = Outbox(spool, telemetry, send)
         self._news, self._stopping = threading.Condition(), False
         self.listeners: list[Callable[[str], None]] = []  # are told the id of each answered job
         self._threads: list[threading.Thread] = []
@@ -136,9 +138,10 @@ class Scheduler:
     def _next_job(self, model: str, *states: str) -> sqlite3.Row | None:
         return self.spool.database.row(
             f"SELECT * FROM job WHERE model = ? AND state IN ({', '.join('?' * len(states))})"
-            " ORDER BY created LIMIT 1",
+            " ORDER BY state = ? DESC, created LIMIT 1",  # answers first, then their objects
             model,
             *states,
+            READY,
         )
 
     def _answer_all(self, model: Model) -> None:
@@ -169,7 +172,7 @@ class Scheduler:
         try:
             if job["attempts"] >= MAX_STARTS:
                 raise ServeError("the study was begun too often", code=CRASHED)
-            with self._work_folder(job) as folder:
+            with work_folder(self.spool, job) as folder:
                 predictions = model.predict(folder, self._predict_seconds)
         except CodedError as error:
             if self._may_retry(job, error):
@@ -178,10 +181,11 @@ class Scheduler:
         codes = [one["code"] for one in predictions if one["code"]]
         code = codes[0] if codes else None
         with database.transaction():
-            # without objects there is nothing to send
-            state = SCORED if self._makes_objects else SENT
+            # without objects there is nothing to send, and none are made of files that are gone
+            makes_objects = self._makes_objects and code != FILES_EXPIRED
+            state = SCORED if makes_objects else SENT
             result = stored_result(predictions, model.facts)
-            self._move(job, state, "attempts = 0, result = ?", result)
+            database.move(job["id"], state, attempts=0, result=result)
             self.spool.audit.add("answered", job=job["id"], model=model.facts.sha256, code=code)
         self.telemetry.answered(code, time.monotonic() - since, job["id"])
         for listener in self.listeners:
@@ -198,77 +202,59 @@ class Scheduler:
 
     def make(self, model: Model, job: sqlite3.Row) -> None:
         """scored -> made: the DICOM objects of the result."""
-        database = self.spool.database
         try:
-            with self._work_folder(job) as folder:
-                order = MakeOrder(
-                    folder=str(folder),
-                    out=str(self._objects(job["id"])),
-                    key=job["result_key"],
-                    revision=job["revision"],
-                    predecessor=job["predecessor"],
-                )
-                made = model.make(order, self._predict_seconds)
+            with work_folder(self.spool, job) as folder:
+                made = model.make(self._order(job, folder), self._predict_seconds)
         except CodedError as error:
-            if not self._may_retry(job, error):
-                self._bury(job)
+            if error.code == SPOOL_FULL:
+                self.telemetry.log("not_made", job=job["id"], code=error.code)
+                self._pause(FULL_SECONDS)
+            elif not self._may_retry(job, error):
+                bury(self.spool, job["id"], error.code)
             return
+        database = self.spool.database
         with database.transaction():
             for one in made:
                 database.execute(
-                    "INSERT OR REPLACE INTO made_object (sop, job, file) VALUES (?, ?, ?)",
+                    "INSERT OR REPLACE INTO made_object (sop, job, file, role) VALUES (?, ?, ?, ?)",
                     one["sop"],
                     job["id"],
                     one["file"],
+                    one["role"],
                 )
-            self._move(job, MADE, "attempts = 0")
+            database.move(job["id"], MADE, attempts=0)
+            self.spool.audit.add("made", job=job["id"], objects=len(made))
+        self._failures.pop(job["id"], None)
         self.wake()
+
+    def _order(self, job: sqlite3.Row, folder: Path) -> MakeOrder:
+        predictions = json.loads(job["result"])["predictions"]
+        by_server = [one for one in predictions if "probabilities" not in one]
+        return MakeOrder(
+            folder=str(folder),
+            out=str(objects_folder(self.spool, job["id"])),
+            key=job["result_key"],
+            revision=job["revision"],
+            predecessor=self._earlier(job),
+            created=job["changed"],
+            refusal=(by_server[0]["refused"], by_server[0]["code"]) if by_server else None,
+        )
+
+    def _earlier(self, job: sqlite3.Row) -> EarlierResult | None:
+        """The revision before, if it has objects."""
+        row = self.spool.database.row(
+            "SELECT result_key, result FROM job WHERE id = ? AND EXISTS"
+            " (SELECT 1 FROM made_object WHERE job = job.id)",
+            job["predecessor"],
+        )
+        if row is None:
+            return None
+        predictions = json.loads(row["result"])["predictions"]
+        return EarlierResult(row["result_key"], [one.get("series_uids", []) for one in predictions])
 
     def send_next(self) -> bool:
         """made -> sent: one job. Whether there was one."""
-        job = self.spool.database.row(
-            "SELECT * FROM job WHERE state = ? AND next_try <= ? ORDER BY next_try LIMIT 1",
-            MADE,
-            time.time(),
-        )
-        if job is None:
-            return False
-        try:
-            self._send_objects(job)
-        except Exception as error:  # noqa: BLE001  whatever the network does
-            self._send_later(job, type(error).__name__)
-            return True
-        with self.spool.database.transaction():
-            self._move(job, SENT)
-            self.spool.audit.add("sent", job=job["id"])
-        return True
-
-    def _send_objects(self, job: sqlite3.Row) -> None:
-        if self._send is None:
-            return
-        objects = self.spool.database.rows(
-            "SELECT sop, file FROM made_object WHERE job = ? AND NOT is_sent ORDER BY file",
-            job["id"],
-        )
-        for one in objects:
-            self._send(self._objects(job["id"]) / one["file"])
-            self.spool.database.execute(
-                "UPDATE made_object SET is_sent = 1 WHERE sop = ?", one["sop"]
-            )
-
-    def _send_later(self, job: sqlite3.Row, kind: str) -> None:
-        attempts = job["attempts"] + 1
-        wait = min(FIRST_WAIT * 2 ** (attempts - 1), LONGEST_WAIT)
-        if attempts >= MAX_SENDINGS:
-            self._bury(job)
-        else:
-            self._move(job, MADE, "attempts = ?, next_try = ?", attempts, time.time() + wait)
-        self.telemetry.log("not_sent", job=job["id"], kind=kind, attempts=attempts)
-
-    def _bury(self, job: sqlite3.Row) -> None:
-        with self.spool.database.transaction():
-            self._move(job, DEAD)
-            self.spool.audit.add("dead", job=job["id"])
+        return self._outbox.send_next()
 
     def _send_all(self) -> None:
         while not self._stopping:
@@ -286,41 +272,8 @@ class Scheduler:
             self.wake()
         with self.spool.database.transaction():
             while job := self._next_job("", SCORED):
-                self._move(job, SENT)
+                self.spool.database.move(job["id"], SENT)
         remove_expired(self.spool, self._keep_seconds)
-
-    def _move(self, job: sqlite3.Row, state: str, more: str = "", *values: Any) -> None:
-        self.spool.database.execute(
-            f"UPDATE job SET state = ?, changed = ?{', ' if more else ''}{more} WHERE id = ?",
-            state,
-            time.time(),
-            *values,
-            job["id"],
-        )
-
-    def _objects(self, job: str) -> Path:
-        return self.spool.folder / "objects" / job
-
-    @contextlib.contextmanager
-    def _work_folder(self, job: sqlite3.Row) -> Iterator[Path]:
-        """The files of the job under names without identifiers; images that come meanwhile are not
-        among them. Raises ServeError (files_expired).
-        """
-        sops = {*json.loads(job["instances"])}
-        rows = self.spool.database.rows(
-            "SELECT sop, file FROM instance WHERE study = ? ORDER BY received, sop", job["study"]
-        )
-        files = [row["file"] for row in rows if row["sop"] in sops]
-        if not all(files):
-            raise ServeError("files of this study were removed", code=FILES_EXPIRED)
-        folder = self.spool.folder / "work" / uuid.uuid4().hex
-        folder.mkdir(mode=0o700)
-        try:
-            for number, name in enumerate(files):
-                os.link(self.spool.folder / "files" / name, folder / f"{number:06d}.dcm")
-            yield folder
-        finally:
-            shutil.rmtree(folder)
 
 
 def give_back_unserved(spool: Spool, served: Sequence[ServedModel]) -> None:
@@ -333,7 +286,7 @@ def give_back_unserved(spool: Spool, served: Sequence[ServedModel]) -> None:
             if job["model"] in known or not job["model"]:
                 continue
             if job["state"] == SCORED:  # its objects can no longer be made
-                spool.audit.add("dead", job=job["id"])
+                bury(spool, job["id"], MODEL_GONE)
             else:
                 result = stored_result([refusal_of(MODEL_GONE)], None)
                 database.execute("UPDATE job SET result = ? WHERE id = ?", result, job["id"])
@@ -341,8 +294,7 @@ def give_back_unserved(spool: Spool, served: Sequence[ServedModel]) -> None:
                     "UPDATE study SET is_open = 1, is_asked = 1 WHERE uid = ?", job["study"]
                 )
                 spool.audit.add("answered", job=job["id"], model=job["model"], code=MODEL_GONE)
-            state = DEAD if job["state"] == SCORED else SENT
-            database.execute("UPDATE job SET state = ? WHERE id = ?", state, job["id"])
+                database.execute("UPDATE job SET state = ? WHERE id = ?", SENT, job["id"])
 
 
 def remove_expired(spool: Spool, keep_seconds: float) -> None:
@@ -369,4 +321,4 @@ def remove_expired(spool: Spool, keep_seconds: float) -> None:
         for file in files:
             (spool.folder / "files" / file["file"]).unlink(missing_ok=True)
         for job in jobs:
-            shutil.rmtree(spool.folder / "objects" / job["id"], ignore_errors=True)
+            shutil.rmtree(objects_folder(spool, job["id"]), ignore_errors=True)

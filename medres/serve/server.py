@@ -8,7 +8,8 @@ import shutil
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ import uvicorn
 
 from data_pipelines.errors import CodedError, InputError
 from medres.errors import ServeError
-from medres.serve.intake.access import Access
+from medres.serve.delivery.c_store import StoreSender
+from medres.serve.delivery.outbox import Send
+from medres.serve.delivery.stow import StowSender
+from medres.serve.intake.access import Access, TokenCheck
 from medres.serve.intake.dimse import DicomDoor
 from medres.serve.intake.folders import WatchedFolder
 from medres.serve.intake.web import application
 from medres.serve.model_process import ModelOptions, ModelProcess
+from medres.serve.page.routes import Page
 from medres.serve.scheduler import Model, Scheduler
 from medres.serve.settings import Address, Settings
 from medres.serve.spool import Spool
@@ -41,7 +46,7 @@ class Server:
         settings: Settings,
         *,
         models: Sequence[Model] | None = None,
-        send: Callable[[Path], None] | None = None,
+        send: Send | None = None,
         telemetry: Telemetry | None = None,
     ) -> None:
         """Raises ServeError (spool_in_use, needs_signature, same_model ...), ArtefactError,
@@ -54,6 +59,7 @@ class Server:
         self._doors: list[DicomDoor | WatchedFolder] = []
         self._models: list[Model] = []
         self._socket: socket.socket | None = None
+        self._page: Page | None = None
         self._stopped, self._reloading = threading.Event(), threading.Lock()
         try:
             self._open_doors()
@@ -69,7 +75,7 @@ class Server:
                 predict_seconds=settings.predict_seconds,
                 keep_hours=settings.keep_hours,
                 makes_objects=settings.maker is not None,
-                send=send,
+                send=send or sender_of(settings),
             )
         except BaseException:
             self._close()
@@ -168,7 +174,14 @@ class Server:
         settings = self.settings
         if settings.dicom is not None:
             self._doors.append(
-                DicomDoor(settings.dicom, settings.aet, settings.peers, self.spool, self.telemetry)
+                DicomDoor(
+                    settings.dicom,
+                    settings.aet,
+                    settings.peers,
+                    self.spool,
+                    self.telemetry,
+                    tls=settings.dimse_tls(),
+                )
             )
         if settings.watch is not None:
             self._doors.append(WatchedFolder(settings.watch, self.spool, self.telemetry))
@@ -178,13 +191,14 @@ class Server:
 
     def _http_config(self, tls: Any) -> uvicorn.Config:
         http = self.settings.http
+        token = TokenCheck(self.settings.token, self.spool.audit)
+        self._page = Page(self.scheduler, self.settings, token)
         app = Access(
-            application(self.scheduler, self.settings),
-            token=self.settings.token,
+            application(self.scheduler, self.settings, self._page.routes()),
+            token=token,
             hosts=(*LOOPBACK_NAMES, http.host) if http and http.is_loopback else (),
             requests_per_second=self.settings.requests_per_second,
             telemetry=self.telemetry,
-            audit=self.spool.audit,
         )
         config = uvicorn.Config(
             app,
@@ -211,12 +225,29 @@ class Server:
             models |= {*self.scheduler.models}
         for model in models:
             model.close()
+        if self._page is not None:
+            self._page.close()
         self.spool.close()
+
+
+def sender_of(settings: Settings) -> Send | None:
+    """What sends objects to the PACS of the settings; None without one. Raises InputError
+    (bad_endpoint, bad_certificate).
+    """
+    context = settings.pacs_tls()
+    if settings.pacs_dicomweb is not None:
+        return StowSender(
+            settings.pacs_dicomweb, authorization=settings.pacs_authorization, context=context
+        )
+    if settings.pacs is not None:
+        return StoreSender(settings.pacs, settings.aet, context=context)
+    return None
 
 
 def silence_libraries() -> None:
     """Their messages and tracebacks could hold a patient's data."""
-    for name in ("uvicorn", "uvicorn.error", "pynetdicom", "asyncio"):
+    warnings.filterwarnings("ignore", module="pydicom|pynetdicom")
+    for name in ("uvicorn", "uvicorn.error", "pydicom", "pynetdicom", "asyncio"):
         logger = logging.getLogger(name)
         logger.propagate = False
         logger.handlers = [logging.NullHandler()]

@@ -43,6 +43,14 @@ class Peer(NamedTuple):
     ip: str
 
 
+class Pacs(NamedTuple):
+    """A PACS that takes objects by C-STORE."""
+
+    host: str
+    port: int
+    aet: str
+
+
 DEFAULT_HTTP, DEFAULT_CAPACITY = Address("127.0.0.1", 8080), Capacity()
 
 
@@ -50,7 +58,12 @@ DEFAULT_HTTP, DEFAULT_CAPACITY = Address("127.0.0.1", 8080), Capacity()
 class Settings:
     """models: model files; a signature lies beside each as NAME.sig. http, dicom: addresses; None
     = not served. peers: who may send by DICOM. roots: folders below which a client may name a path.
-    max_upload: bytes of one request. requests_per_second: of one client address.
+    max_upload: bytes of one request. requests_per_second: of one client address. maker: see
+    `ModelOptions`. pacs, pacs_dicomweb: where objects are sent, at most one of them.
+    pacs_authorization: value of the header Authorization. pacs_ca: PEM file with the authority of
+    the certificate of the PACS; with `pacs` it asks for TLS. dicom_tls: DICOM over TLS with the
+    certificate of HTTP. dicom_ca: PEM file with the authority of the certificates that peers must
+    show.
     """
 
     models: tuple[Path, ...]
@@ -73,9 +86,17 @@ class Settings:
     keep_hours: float = 24.0
     requests_per_second: float = 200.0
     maker: str | None = None
+    pacs: Pacs | None = None
+    pacs_dicomweb: str | None = None
+    pacs_authorization: str | None = field(default=None, repr=False)
+    pacs_ca: Path | None = None
+    dicom_tls: bool = False
+    dicom_ca: Path | None = None
 
     def __post_init__(self) -> None:
-        """Raises InputError: no_intake, needs_tls_and_token, needs_peers, bad_aet."""
+        """Raises InputError: no_intake, needs_tls_and_token, needs_peers, bad_aet, two_pacs,
+        bad_certificate.
+        """
         if not (self.http or self.dicom or self.watch):
             raise InputError("nothing to serve: give --http, --dicom or --watch", code="no_intake")
         has_tls = self.tls_certificate is not None and self.tls_key is not None
@@ -86,9 +107,16 @@ class Settings:
                 code="needs_tls_and_token",
             )
         self._check_dicom()
+        if self.pacs is not None and self.pacs_dicomweb is not None:
+            raise InputError(
+                "give --pacs or --pacs-dicomweb: results are sent to one PACS", code="two_pacs"
+            )
+        if self.dicom_tls and not has_tls:
+            raise InputError("--dicom-tls needs --tls-cert and --tls-key", code="bad_certificate")
 
     def _check_dicom(self) -> None:
-        for title in (self.aet, *(peer.aet for peer in self.peers)):
+        pacs = [self.pacs.aet] if self.pacs else []
+        for title in (self.aet, *pacs, *(peer.aet for peer in self.peers)):
             if not 0 < len(title) <= MAX_AET or not title.isascii() or "\\" in title:
                 raise InputError(
                     f"AE title {title!r}: use 1 to 16 characters of ASCII", code="bad_aet"
@@ -114,16 +142,44 @@ class Settings:
 
     def tls(self) -> ssl.SSLContext | None:
         """The TLS of HTTP, version 1.2 or later. Raises InputError (bad_certificate)."""
+        return self._server_tls(None)
+
+    def dimse_tls(self) -> ssl.SSLContext | None:
+        """The TLS of the DICOM side (PS3.15 Annex B); None for plain TCP. Raises InputError
+        (bad_certificate).
+        """
+        return self._server_tls(self.dicom_ca) if self.dicom_tls else None
+
+    def pacs_tls(self) -> ssl.SSLContext | None:
+        """The TLS towards the PACS, None without `pacs_ca`. This server shows its certificate, if
+        it has one. Raises InputError (bad_certificate).
+        """
+        if self.pacs_ca is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return self._loaded(context, self.pacs_ca)
+
+    def _server_tls(self, authority: Path | None) -> ssl.SSLContext | None:
         if self.tls_certificate is None or self.tls_key is None:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if authority is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return self._loaded(context, authority)
+
+    def _loaded(self, context: ssl.SSLContext, authority: Path | None) -> ssl.SSLContext:
         try:
-            context.load_cert_chain(self.tls_certificate, self.tls_key)
+            if self.tls_certificate is not None and self.tls_key is not None:
+                context.load_cert_chain(self.tls_certificate, self.tls_key)
+            if authority is not None:
+                context.load_verify_locations(authority)
         except (OSError, ssl.SSLError):
+            files = [f for f in (self.tls_certificate, self.tls_key, authority) if f]
             raise InputError(
-                f"{self.tls_certificate} and {self.tls_key} are no certificate with its key in PEM "
-                f"form",
+                f"{', '.join(map(str, files))}: this is no certificate with its key, and the "
+                f"authority, in PEM form",
                 code="bad_certificate",
             ) from None
         return context
@@ -144,6 +200,18 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
+def parse_pacs(text: str) -> Pacs:
+    """HOST:PORT:AET. Raises InputError (code bad_address).
+
+    >>> parse_pacs("127.0.0.1:4242:ORTHANC")
+    Pacs(host='127.0.0.1', port=4242, aet='ORTHANC')
+    """
+    address, _, aet = text.rpartition(":")
+    if not aet or ":" not in address:
+        raise InputError(f"PACS {text!r}: write HOST:PORT:AET", code="bad_address")
+    return Pacs(*parse_address(address), aet)
+
+
 def parse_peer(text: str) -> Peer:
     """AET or AET@IP. Raises InputError (code bad_address).
 
@@ -161,6 +229,20 @@ def read_token(path: Path) -> str:
     """The token of a file that only its owner can read. Raises InputError: token_unreadable,
     token_open_to_others, token_too_short.
     """
+    token = read_secret(path)
+    if len(token) < MIN_TOKEN or not token.isascii():
+        raise InputError(
+            f"the token in {path} has {len(token)} characters; use at least {MIN_TOKEN} of ASCII: "
+            f"python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+            code="token_too_short",
+        )
+    return token
+
+
+def read_secret(path: Path) -> str:
+    """The text of a file that only its owner can read. Raises InputError: token_unreadable,
+    token_open_to_others.
+    """
     try:
         mode, token = path.stat().st_mode, path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -172,11 +254,5 @@ def read_token(path: Path) -> str:
         raise InputError(
             f"the token file {path} can be read by other users: run chmod 600 {path}",
             code="token_open_to_others",
-        )
-    if len(token) < MIN_TOKEN or not token.isascii():
-        raise InputError(
-            f"the token in {path} has {len(token)} characters; use at least {MIN_TOKEN} of ASCII: "
-            f"python -c 'import secrets; print(secrets.token_urlsafe(32))'",
-            code="token_too_short",
         )
     return token

@@ -214,7 +214,7 @@ class Spool:
     def _insert(self, instance: Instance, name: str) -> None:
         now = time.time()
         self.database.execute(
-            "INSERT INTO study VALUES (?, ?, ?, 1, 0)"
+            "INSERT INTO study (uid, patient, touched, is_open, is_asked) VALUES (?, ?, ?, 1, 0)"
             " ON CONFLICT (uid) DO UPDATE SET touched = excluded.touched, is_open = 1",
             instance.study,
             self.patient(instance),

@@ -31,6 +31,9 @@ class Telemetry:
         )
         self._requests = Counter("medres_http_requests", "Requests", ["status"], registry=registry)
         self._answers = Counter("medres_answers", "Answered jobs", ["code"], registry=registry)
+        self._deliveries = Counter(
+            "medres_deliveries", "Objects sent to the PACS", ["outcome"], registry=registry
+        )
         self._seconds = Histogram(
             "medres_predict_seconds", "Seconds per prediction", registry=registry
         )
@@ -55,6 +58,10 @@ class Telemetry:
         self._answers.labels(code or "").inc()
         self._seconds.observe(seconds)
         self.log("answered", job=job, code=code, seconds=round(seconds, 3))
+
+    def delivered(self, outcome: str) -> None:
+        """outcome: delivered, or the code of a failure."""
+        self._deliveries.labels(outcome).inc()
 
     def requested(self, status: int) -> None:
         self._requests.labels(str(status)).inc()

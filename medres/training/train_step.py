@@ -117,11 +117,15 @@ class Trainer:
         names = ["loss", *(f"grad_{name}" for name in self.groups)]
         return dict(zip(names, (sums[1:] / max(1.0, sums[0])).tolist(), strict=True))
 
-    def distribute(self, batches: tf.data.Dataset) -> Any:
-        """The batches, each divided among the devices."""
+    def distribute(
+        self, batches: Callable[[tf.distribute.InputContext | None], tf.data.Dataset]
+    ) -> Any:
+        """The batches, each divided among the devices. batches: makes the part of one input
+        pipeline (see `data_pipelines.datasets`), or with None whole batches.
+        """
         if self.replicas == 1:
-            return batches
-        return self.strategy.experimental_distribute_dataset(batches)
+            return batches(None)
+        return self.strategy.distribute_datasets_from_function(batches)
 
     def _distributed_step(self, batch: Batch, number: Any) -> None:
         self.strategy.run(self._replica_step, args=(batch, number))

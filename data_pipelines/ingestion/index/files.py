@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import os
@@ -26,7 +25,7 @@ from data_pipelines.ingestion.index.parts import (
 from data_pipelines.kinds import ColorRule, KindName, UnitName
 from data_pipelines.runtime.archives import MARK, is_archive, members_of
 from data_pipelines.runtime.engines.engine import LOCAL, Engine
-from data_pipelines.runtime.engines.shared import shared_marker
+from data_pipelines.runtime.engines.shared import shared_unless
 from data_pipelines.runtime.object_stores import is_url, joined, list_url, local_path
 from data_pipelines.runtime.walk import walk_files
 from data_pipelines.runtime.worker_pool import ProgressCallback
@@ -75,14 +74,13 @@ def index_sources(
         "color": color,
         "declared": declared,
     }
-    distributed = not engine.is_local
-    cuts = cut_into_parts(files, options, named=parts is not None or distributed)
+    cuts = cut_into_parts(files, options, named=parts is not None or not engine.is_local)
     if parts is not None:
         remove_other_parts(cuts, parts)
     compute = functools.partial(
         compute_parts, inspect=functools.partial(inspect_path, **options), folder=parts
     )
-    with _marker(parts if distributed else None) as marker:
+    with shared_unless(engine.is_local, parts) as marker:
         results = engine.run(
             compute,
             cuts,
@@ -95,10 +93,6 @@ def index_sources(
     if parts is not None and index.rows.empty:  # there will be no manifest: nothing to resume
         shutil.rmtree(parts, ignore_errors=True)
     return index
-
-
-def _marker(folder: Path | None) -> contextlib.AbstractContextManager[str | None]:
-    return contextlib.nullcontext() if folder is None else shared_marker(folder)
 
 
 class _Walk(NamedTuple):

@@ -91,6 +91,13 @@ def shared_marker(folder: Path) -> Iterator[str]:
         marker.unlink(missing_ok=True)
 
 
+def shared_unless(
+    needless: bool, folder: Path | None
+) -> contextlib.AbstractContextManager[str | None]:
+    """As `shared_marker`, None where no marker is needed, or there is no folder."""
+    return contextlib.nullcontext() if needless or folder is None else shared_marker(folder)
+
+
 def require_marker(marker: str) -> None:
     """Raise EngineError (work_not_shared) unless the file of `shared_marker` is seen here."""
     if not Path(marker).exists():

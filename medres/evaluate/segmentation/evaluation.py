@@ -20,7 +20,6 @@ from medres.evaluate.reporting.save import save_report
 from medres.evaluate.segmentation.aggregation import ClassScores, class_result, compare_models
 from medres.evaluate.segmentation.case_scores import Rules
 from medres.evaluate.segmentation.cases import Case, Classes, find_cases, read_classes
-from medres.evaluate.segmentation.label_maps import read_label_map
 from medres.evaluate.segmentation.lesions import HIT_IOU
 from medres.evaluate.segmentation.outcome import MaskComparison, SegmentationResult
 from medres.evaluate.segmentation.overlays import image_reader, overlay
@@ -106,9 +105,10 @@ def evaluate_masks(
     """Compare predicted masks with reference masks: overlap, distances, volumes and lesions of each
     class, with intervals over patients.
 
-    masks, reference: folders of label maps (.nii.gz, .nii, .png), matched by file name, or two
-    files. compare: folders of other models' masks. patients: a table with `case` (the file
-    name without suffix), `patient` and subgroup columns; default patients.csv in `reference`.
+    masks, reference: folders of label maps (.nii.gz, .nii, .png, DICOM SEG as .dcm), matched by
+    file name, or two files; the forms may differ, the grids may not. compare: folders of other
+    models' masks. patients: a table with `case` (the file name without suffix), `patient` and
+    subgroup columns; default patients.csv in `reference`.
     classes: names by value, or "1=liver,2=tumor", or a file; default the values in the reference.
     spacing: in mm along each axis (slices, rows, columns), for files without one. tolerance_mm: of
     NSD. convention: surface (pieces of the surface weighted by area) or boundary (boundary voxels).
@@ -158,7 +158,7 @@ def evaluate_masks(
         for (value, name), scores in zip(names.items(), by_class[0], strict=True)
         for row in case_table(name, value, scores, [case.patient for case in cases])
     ]
-    pictures = _pictures(result, cases, None if images is None else Path(images), steps)
+    pictures = _pictures(result, cases, None if images is None else Path(images), scored)
     return SegmentationReport(result, rows, pictures)
 
 
@@ -229,7 +229,7 @@ def _pictures(
     result: SegmentationResult,
     cases: Sequence[Case],
     images: Path | None,
-    spacing: tuple[float, ...] | None,
+    scored: ScoredCases,
 ) -> Pictures:
     """Of the worst cases, up to a size of the page; the masks are read once more."""
     read = image_reader(images)
@@ -239,8 +239,7 @@ def _pictures(
     for name, found in result.findings.items():
         for worst in found.worst_cases:
             case = by_hash[worst.case]
-            truth = read_label_map(case.reference).with_spacing(spacing)
-            answer = read_label_map(case.predictions[0]).with_spacing(spacing)
+            truth, answer = scored.pair(case, 0)
             image = read(case.name, truth.values.shape)
             picture = overlay(truth, answer, found.value, image)
             left -= len(picture)

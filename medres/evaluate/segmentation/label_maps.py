@@ -1,13 +1,14 @@
 """Reads label maps: one array of class numbers per case, with its grid.
 
 NIfTI is turned to the axes of a DICOM series, so two files that differ only in the order or the
-direction of their axes are on one grid. A further format is a row of `READERS`.
+direction of their axes are on one grid. A DICOM segmentation may leave out slices, and names its
+classes: `on_one_grid` and `with_values` prepare it. A further format is a row of `READERS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +19,15 @@ from PIL import Image, UnidentifiedImageError
 from data_pipelines.errors import DicomError
 from data_pipelines.sources.nifti import read_nifti
 from medres.errors import EvaluationError
+from medres.evaluate.segmentation.dicom_label_maps import (
+    StoredMasks,
+    joint_grid,
+    mask_in,
+    placed,
+    read_stored_masks,
+    renumbered,
+    spacing_of,
+)
 from medres.evaluate.segmentation.surface_elements import FloatArray
 from medres.evaluate.segmentation.surfaces import Mask
 
@@ -30,20 +40,38 @@ MAX_PIXELS = 1 << 29  # of a PNG
 class LabelMap:
     """values: (slices, rows, columns) or (rows, columns) integers. spacing: between neighbors along
     each axis in mm, None where the file has none. affine: 4 x 4 to LPS mm, None where the file has
-    none.
+    none. stored: of a DICOM segmentation, its layers and names; `values` is the first layer, and
+    classes may overlap.
     """
 
     values: NDArray[np.integer]
     spacing: tuple[float, ...] | None = None
     affine: FloatArray | None = None
+    stored: StoredMasks | None = None
 
     def mask(self, value: int) -> Mask:
         """Where a class is."""
+        if self.stored is not None:
+            return mask_in(self.stored.layers, value).reshape(self.values.shape)
         return np.asarray(self.values == value)
 
     def labels(self) -> set[int]:
         """The values that occur, without 0, the background."""
-        return {int(value) for value in np.unique(self.values)} - {0}
+        values = self.values if self.stored is None else self.stored.layers
+        return {int(value) for value in np.unique(values)} - {0}
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Label by value, where the file names its classes."""
+        return {} if self.stored is None else self.stored.segments.names
+
+    def with_values(self, values: Mapping[int, int]) -> LabelMap:
+        """A DICOM segmentation with other values for its segments. values: new by old value."""
+        if self.stored is None:
+            return self
+        layers = renumbered(self.stored.layers, values)
+        stored = replace(self.stored, layers=layers)
+        return replace(self, values=layers[0].reshape(self.values.shape), stored=stored)
 
     def with_spacing(self, spacing: tuple[float, ...] | None) -> LabelMap:
         """With a spacing that is stated for files without one. Raises EvaluationError
@@ -62,7 +90,7 @@ class LabelMap:
                 f"{_mm(self.spacing)}: leave out --spacing",
                 code="spacing_conflict",
             )
-        return LabelMap(self.values, spacing, self.affine)
+        return replace(self, spacing=spacing)
 
 
 def read_label_map(path: Path) -> LabelMap:
@@ -87,6 +115,42 @@ def suffix_of(path: Path) -> str:
     """
     name = path.name.lower()
     return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
+
+
+def on_one_grid(a: LabelMap, b: LabelMap) -> tuple[LabelMap, LabelMap]:
+    """Both maps with the slices of both, where one is a DICOM segmentation that leaves out slices.
+    Maps on different grids stay as they are; `same_grid` says why.
+    """
+    if a.stored is None and b.stored is None:
+        return a, b
+    if a.stored is not None and b.stored is not None:
+        joint = joint_grid(a.stored, b.stored)
+        if joint is None:
+            return a, b
+        both = [_placed_on(each, *joint) for each in (a, b)]
+        return (a, b) if both[0] is None or both[1] is None else (both[0], both[1])
+    if b.stored is None:
+        other, own = on_one_grid(b, a)
+        return own, other
+    if a.affine is None:
+        return a, b
+    shape = (1,) * (3 - a.values.ndim) + a.values.shape
+    placed_map = _placed_on(b, a.affine, shape)
+    if placed_map is None:
+        return a, b
+    return a, replace(
+        placed_map, values=placed_map.values.reshape(a.values.shape), spacing=a.spacing
+    )
+
+
+def _placed_on(label_map: LabelMap, affine: FloatArray, shape: tuple[int, ...]) -> LabelMap | None:
+    if label_map.stored is None:
+        return None
+    layers = placed(label_map.stored, affine, shape)
+    if layers is None:
+        return None
+    stored = StoredMasks(layers, label_map.stored.segments, affine)
+    return LabelMap(layers[0], spacing_of(affine), affine, stored)
 
 
 def same_grid(a: LabelMap, b: LabelMap) -> str | None:
@@ -138,10 +202,24 @@ def _read_png(path: Path) -> LabelMap:
     return LabelMap(values.astype(np.uint8) if values.dtype == np.bool_ else values)
 
 
+def _read_dicom(path: Path) -> LabelMap:
+    stored = read_stored_masks(path)
+    values = stored.layers[0]
+    if stored.affine is not None:
+        return LabelMap(values, spacing_of(stored.affine), stored.affine, stored)
+    grid = stored.segments.grid
+    if len(values) > 1:
+        return LabelMap(values, None, None, stored)
+    steps = None if grid is None else (grid.row_step, grid.column_step)
+    spacing = None if steps is None else tuple(float(np.linalg.norm(step)) for step in steps)
+    return LabelMap(values[0], spacing, None, stored)
+
+
 READERS: dict[str, Callable[[Path], LabelMap]] = {
     ".nii": _read_nifti,
     ".nii.gz": _read_nifti,
     ".png": _read_png,
+    ".dcm": _read_dicom,
 }
 
 

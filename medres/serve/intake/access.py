@@ -18,7 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from medres.serve.audit import AuditLog
 from medres.serve.telemetry import Telemetry
 
-OPEN_PATHS = frozenset({"/livez", "/readyz"})  # what a supervisor asks without a token
+#: what a supervisor asks without a token, and what sends a browser to the page
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/", "/favicon.ico"})
+PAGE = "/page"  # asks people to log in by itself
 MAX_CLIENTS = 10_000  # whose rates are remembered
 FAILURES_PER_SECOND, FAILURES_AT_ONCE = 0.1, 5  # wrong tokens of one client
 _HEADERS = {
@@ -50,8 +52,40 @@ class RateLimit:
         return missing / self._rate
 
 
+class TokenCheck:
+    """Compares what clients send with the token, in constant time. token: None asks for none."""
+
+    def __init__(self, token: str | None, audit: AuditLog) -> None:
+        self._token, self._audit = token, audit
+        self._failures = RateLimit(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
+
+    @property
+    def is_needed(self) -> bool:
+        return self._token is not None
+
+    def refusal(self, given: str, client: str) -> JSONResponse | None:
+        """None if the token is right. Whoever has guessed too often waits, even with the right
+        one.
+        """
+        wait = self._failures.wait_seconds(client, cost=0.0)
+        if wait:
+            return error_response(429, "rate_limit", "too many wrong tokens", wait)
+        if hmac.compare_digest(given.strip().encode(), (self._token or "").encode()):
+            return None
+        self._failures.wait_seconds(client)
+        self._audit.add("wrong_token")
+        response = error_response(401, "wrong_token", "send the token: Authorization: Bearer ...")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+
+def is_page(path: str) -> bool:
+    """Whether a path belongs to the page for people."""
+    return path == PAGE or path.startswith(f"{PAGE}/")
+
+
 class Access:
-    """ASGI middleware. token: None asks for none. hosts: the names under which a loopback server
+    """ASGI middleware. hosts: the names under which a loopback server
     may be addressed; empty allows any.
     """
 
@@ -59,16 +93,14 @@ class Access:
         self,
         app: ASGIApp,
         *,
-        token: str | None,
+        token: TokenCheck,
         hosts: Collection[str],
         requests_per_second: float,
         telemetry: Telemetry,
-        audit: AuditLog,
     ) -> None:
         self._app, self._token, self._hosts = app, token, frozenset(hosts)
         self._requests = RateLimit(requests_per_second, 2 * requests_per_second)
-        self._failures = RateLimit(FAILURES_PER_SECOND, FAILURES_AT_ONCE)
-        self._telemetry, self._audit = telemetry, audit
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,7 +111,7 @@ class Access:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
-                    headers[name] = value
+                    headers.setdefault(name, value)
                 self._telemetry.requested(message["status"])
             await send(message)
 
@@ -98,24 +130,11 @@ class Access:
         origin = headers.get("origin")
         if origin and urlsplit(origin).netloc != headers.get("host"):
             return error_response(403, "other_origin", "requests of other web pages are refused")
-        if self._token is None or scope["path"] in OPEN_PATHS:
+        path = scope["path"]
+        if not self._token.is_needed or path in OPEN_PATHS or is_page(path):
             return None
-        return self._check_token(headers, client)
-
-    def _check_token(self, headers: Headers, client: str) -> JSONResponse | None:
-        """Whoever has guessed too often waits, even with the right token."""
-        wait = self._failures.wait_seconds(client, cost=0.0)
-        if wait:
-            return error_response(429, "rate_limit", "too many wrong tokens", wait)
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        expected = (self._token or "").encode()
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), expected):
-            return None
-        self._failures.wait_seconds(client)
-        self._audit.add("wrong_token")
-        response = error_response(401, "wrong_token", "send the token: Authorization: Bearer ...")
-        response.headers["WWW-Authenticate"] = "Bearer"
-        return response
+        return self._token.refusal(given if scheme.lower() == "bearer" else "", client)
 
 
 def error_response(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from typing import Any
 
 from pydicom.uid import (
@@ -60,8 +61,10 @@ class DicomDoor:
         peers: tuple[Peer, ...],
         spool: Spool,
         telemetry: Telemetry,
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Raises OSError if the address cannot be used."""
+        """tls: None for plain TCP. Raises OSError if the address cannot be used."""
         logging.getLogger("pynetdicom").propagate = False  # it would print what files hold
         logging.getLogger("pynetdicom").addHandler(logging.NullHandler())
         self._peers, self._spool, self._telemetry = peers, spool, telemetry
@@ -80,7 +83,7 @@ class DicomDoor:
             (evt.EVT_C_ECHO, lambda event: SUCCESS),
         ]
         server: Any = entity.start_server(
-            (address.host, address.port), block=False, evt_handlers=handlers
+            (address.host, address.port), block=False, evt_handlers=handlers, ssl_context=tls
         )
         self._server = server
         self.address = Address(address.host, server.socket.getsockname()[1])

@@ -31,6 +31,7 @@ _STATUSES = {
     "limit_exceeded": Status(413, 0xA700),
     "other_type": Status(415, 0xC000),
     "too_slow": Status(408, 0xC000),
+    "unknown_study": Status(404, 0x0112),
     "not_allowed": Status(403, 0x0124),
 }
 

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from data_pipelines.errors import CodedError
 from medres.artefact.card import INTENDED_USE
@@ -23,6 +23,7 @@ from medres.errors import ServeError
 from medres.serve.completion import close_study
 from medres.serve.database import READY
 from medres.serve.intake.access import error_response
+from medres.serve.intake.control import control_routes
 from medres.serve.intake.folders import copy_below_roots
 from medres.serve.intake.statuses import RETRY_SECONDS, status_of, worst
 from medres.serve.intake.uploads import RELATED, counted, received_files
@@ -38,8 +39,10 @@ JSON_TYPE, DICOM_JSON = "application/json", "application/dicom+json"
 SOURCE = "http"
 
 
-def application(scheduler: Scheduler, settings: Settings) -> Starlette:
-    """The routes, without the layer of `intake.access`."""
+def application(
+    scheduler: Scheduler, settings: Settings, more: Sequence[BaseRoute] = ()
+) -> Starlette:
+    """The routes, without the layer of `intake.access`. more: further ones."""
     api = _Api(scheduler, settings)
     return Starlette(
         routes=[
@@ -50,6 +53,8 @@ def application(scheduler: Scheduler, settings: Settings) -> Starlette:
             Route("/v1/studies", api.post_study, methods=["POST"]),
             Route("/v1/results/{job}", api.result, methods=["GET"]),
             Route("/dicom-web/studies", api.store, methods=["POST"]),
+            *control_routes(scheduler),
+            *more,
         ],
         exception_handlers={
             CodedError: _coded_error,

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 import yaml
@@ -224,11 +224,24 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+class Facts(Protocol):
+    """What every fingerprint has; see `Fingerprint`."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def images(self) -> int: ...
+    @property
+    def patients(self) -> int: ...
+    @property
+    def tune_patients(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class TrainingProposal:
     """Settings for `medres train --config`, and a reason for each of them."""
 
-    fingerprint: Fingerprint
+    fingerprint: Facts
     settings: dict[str, Any]
     reasons: dict[str, str]
 

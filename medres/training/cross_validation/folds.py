@@ -41,7 +41,7 @@ from medres.evaluate.scores.table import load as load_scores
 from medres.evaluate.scores.units import AnalysisUnits, to_units
 from medres.inference.scoring import score_split
 from medres.progress import Bars, ProgressReporter
-from medres.tasks import is_dense, task_named
+from medres.tasks import annotated_task, task_named
 from medres.training.config.options import existing_config, read_config, resolve_settings
 from medres.training.cross_validation.ensemble import save_ensemble
 from medres.training.monitoring.best_epoch import saved_monitor
@@ -99,7 +99,7 @@ def cross_validate(
             code="single_run",
         )
     options, _ = resolve_settings(config, overrides)
-    if is_dense(options.task):
+    if annotated_task(options.task) is not None:
         raise TrainingError(
             "cross-validation is for classifiers: train a segmenter without folds and seeds",
             code="other_task",

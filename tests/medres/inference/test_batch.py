@@ -57,6 +57,8 @@ def test_many_studies_are_answered_as_one_by_one_and_every_file_is_accounted_for
         "truncated_pixels": 1,
     }
     assert json.loads((tmp_path / "out" / "predict.json").read_text()) == summary
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert (document["task"], len(document["studies"])) == ("binary", 6)
     with (tmp_path / "out" / "predictions.csv").open() as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     one_by_one = {p.path: p for p in predictor.predict_many([folder]) if p.refused is None}
@@ -221,3 +223,19 @@ def test_a_folder_of_something_else_is_left_alone(predictor, folder: Path, tmp_p
     (tmp_path / "mine" / batch.LINES).write_text("nonsense\n")
     with raises_code(InputError, "output_exists", batch.LINES):
         batch.predict_all(predictor, [folder], tmp_path / "mine")
+
+
+def test_each_study_has_its_objects_beside_the_tables(
+    predictor, folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom", reason="the extra medres[results] is not installed")
+    batch.predict_all(predictor, [folder], tmp_path / "out", objects=True)
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    reports = 0
+    for study in document["studies"]:
+        assert study["refused_objects"] == []
+        assert len(study["objects"]) == (0 if study["refused"] else 3)
+        for name in study["objects"]:
+            reports += name.endswith("_report.dcm")
+            assert (tmp_path / "out" / name).is_file()
+    assert reports == 3

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from medres.serve.instances import result_uid
+from medres.results.identity import result_uid
 from medres.serve.model_process import MadeObject, MakeOrder
 from medres.serve.routing import ServedModel
 from medres.serve.server import Server
@@ -34,7 +34,7 @@ class SlowModel:
         out, sop = Path(order["out"]), result_uid(order["key"], "report")
         out.mkdir(exist_ok=True)
         (out / "0.dcm").write_text(f"{sop} {order['revision']}")
-        return [MadeObject(sop=sop, file="0.dcm")]
+        return [MadeObject(sop=sop, file="0.dcm", role="report")]
 
     def close(self) -> None:
         pass

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import raises_code
+from PIL import Image
 from pydicom.dataset import Dataset
 
 import medres
@@ -79,19 +83,27 @@ def test_the_process_answers_as_the_predictor_does(
         {"verb": "predict", "folder": str(folder)},
         {"verb": "make", **order, "predecessor": None},
         {"verb": "predict", "folder": str(tmp_path / "nothing")},
+        {"verb": "draw", "folder": str(folder)},
     ]
     maker = f"{__name__}:mark"
     sys.modules.setdefault(__name__, sys.modules[mark.__module__])
     options = ModelOptions(str(tiny_run / "model.keras"), maker=maker)
     run_model(options, map(json.dumps, requests), lambda value: answers.append(json.dumps(value)))
-    hello, predicted, made, refused = map(json.loads, answers)
+    hello, predicted, made, refused, drawn = map(json.loads, answers)
     with medres.load(tiny_run / "model.keras", isolate=False) as predictor:
         expected = predictor.predict(folder)
+        saliency = expected.saliency()
         assert hello["model"]["sha256"] == predictor.artefact.sha256
         assert hello["model"]["preprocessing_sha256"] == predictor.card.preprocess.sha256
     (prediction,) = predicted["result"]
     assert prediction["probabilities"] == expected.probabilities
     assert prediction["thresholds"] == expected.thresholds
-    assert made["result"] == [{"sop": result_uid("k", "report"), "file": "0000.dcm"}]
+    assert made["result"] == [{"sop": result_uid("k", "report"), "file": "0000.dcm", "role": ""}]
     assert (tmp_path / "out" / "0000.dcm").stat().st_size > 0
     assert refused["result"][0]["code"] == "unreadable"
+    (drawing,) = drawn["result"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawing["png"]))), int)
+    plain = np.rint(255 * saliency.picture)[..., np.newaxis]
+    assert (pixels != plain).any(axis=2).sum() > 0
+    np.testing.assert_array_equal((pixels != plain).any(axis=2)[saliency.values <= 0], False)
+    assert (drawing["prediction"], drawing["part"]) == (0, 0)

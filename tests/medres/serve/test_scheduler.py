@@ -14,10 +14,11 @@ import pytest
 from medres.errors import ServeError
 from medres.serve.completion import close_due_studies
 from medres.serve.database import DEAD, MADE, READY, SENT
+from medres.serve.delivery.outbox import MAX_SENDINGS, Outbox, dead_letters, retry_dead_letter
 from medres.serve.model_process import MadeObject, MakeOrder
 from medres.serve.results import result_document
 from medres.serve.routing import ServedModel, choose_model
-from medres.serve.scheduler import MAX_CRASHES, MAX_SENDINGS, Scheduler, remove_expired
+from medres.serve.scheduler import MAX_CRASHES, Scheduler, remove_expired
 from medres.serve.spool import Capacity, Spool
 from medres.serve.telemetry import Telemetry
 
@@ -41,7 +42,7 @@ class Answers:
         out = Path(order["out"])
         out.mkdir(exist_ok=True)
         (out / "0.dcm").write_text(order["key"])
-        return [MadeObject(sop=f"9.{order['revision']}", file="0.dcm")]
+        return [MadeObject(sop=f"9.{order['revision']}", file="0.dcm", role="report")]
 
     def close(self) -> None:
         self.is_closed = True
@@ -131,6 +132,7 @@ def test_a_destination_that_is_down_gets_everything_later_and_dead_letters_stay(
             raise ConnectionError
 
     scheduler, job = scheduler_of(spool, model, makes_objects=True, send=send), job_of(spool)
+    scheduler._outbox = Outbox(spool, scheduler.telemetry, send, jitter=lambda: 1.0)
     scheduler.answer(model, row(spool, job))
     scheduler.make(model, row(spool, job))
     waits = []
@@ -146,8 +148,11 @@ def test_a_destination_that_is_down_gets_everything_later_and_dead_letters_stay(
     assert row(spool, job)["state"] == DEAD
     remove_expired(spool, -1)
     assert (spool.folder / "objects" / job / "0.dcm").exists()
+    (letter,) = dead_letters(spool)
+    assert (letter["id"], letter["failure"], letter["n_objects"]) == (job, "unreachable", 1)
     down[0] = False
-    spool.database.execute("UPDATE job SET state = ?, next_try = 0", MADE)
+    assert retry_dead_letter(spool, job)
+    assert not retry_dead_letter(spool, job)
     scheduler.send_next()
     assert row(spool, job)["state"] == SENT
 

@@ -50,8 +50,8 @@ class Reply(NamedTuple):
 class Running:
     """A server in threads of this process, with a model that counts files."""
 
-    def __init__(self, folder: Path, **options: Any) -> None:
-        self.log, self.model = io.StringIO(), Answers()
+    def __init__(self, folder: Path, *, model: Answers | None = None, **options: Any) -> None:
+        self.log, self.model = io.StringIO(), model or Answers()
         settings = {"http": LOOPBACK, "capacity": Capacity(free_bytes=0), "quiet_seconds": 60.0}
         self.server = Server(
             Settings(models=(), spool=folder / "spool", **settings | options),

@@ -68,6 +68,37 @@ def test_equal_configurations_may_differ_in_what_means_nothing() -> None:
         rebuild.check_equal(graph, same)
 
 
+def test_models_may_have_another_name_and_layers_may_not() -> None:
+    def graph(outer: str, inner: str, relu: str = "relu") -> dict:
+        net = {"name": inner, "layers": [{"name": relu, "class_name": "ReLU", "config": {}}]}
+        layers = [
+            {"name": inner, "class_name": "Functional", "config": net},
+            {"name": "mean", "config": {"name": "mean"}, "inbound_nodes": [[inner, 0, 0]]},
+        ]
+        return {"config": {"name": outer, "layers": layers}}
+
+    built = graph("resnet10_width8_views", "resnet10_width8")
+    rebuild.check_equal(built, graph("resnet10_views", "resnet10"))
+    for other in (
+        graph("resnet10_views", "resnet10", relu="relu2"),
+        graph("resnet10", "resnet10"),
+        graph("mean", "resnet10"),
+        graph("relu", "resnet10"),
+    ):
+        with raises_code(ArtefactError, "graph_mismatch"):
+            rebuild.check_equal(built, other)
+
+
+def test_the_views_of_an_image_may_have_the_names_of_version_0_1(members, tmp_path: Path) -> None:
+    card = archive.read_contents(write(tmp_path / "model.keras", members)).card
+    settings = {**card.training["config"], "after": {"views": 5}}
+    card = card.model_copy(update={"training": {**card.training, "config": settings}})
+    built = json.loads(rebuild.logit_model(card).to_json())
+    old = json.loads(json.dumps(built).replace("resnet10_small_width8", "resnet10_small"))
+    assert old != built
+    rebuild.check_equal(built, old)
+
+
 @pytest.fixture
 def other(members, tmp_path: Path) -> Path:
     """The same file as one with a backbone of somebody's own."""

@@ -15,10 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import Lines, raises_code, work_in_process
+from helpers import medres as medres_command
 from PIL import Image
 
 import medres
 from data_pipelines.annotations import read_label_map
+from data_pipelines.annotations.dicom_seg import read_segmentation
+from data_pipelines.annotations.label_map import ClassNames
 from data_pipelines.cache.store import ensure_cache
 from data_pipelines.ingestion.manifest import Manifest
 from medres.artefact.archive import load, read_contents
@@ -134,6 +137,29 @@ def test_a_prediction_lies_on_the_grid_of_the_image(
     assert np.array(Image.open(out / "00001_overlay.png")).shape == (32, 32, 3)
     written = json.loads((out / "predictions.json").read_text())
     assert written["studies"][0]["masks"][0]["voxels"] == mask.counts
+
+
+def test_the_command_writes_a_segmentation_that_equals_the_mask(
+    run: Path, mask_work: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom", reason="the extra medres[results] is not installed")
+    table = Manifest.load(mask_work).table
+    row = table[table["mask_state"] == "annotated"].iloc[0]
+    image, out = Path(row["source"]) / row["path"], tmp_path / "out"
+    done = medres_command("predict", run / "model.keras", image, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "DICOM and FHIR objects: 4 files" in done.stdout
+    written = json.loads((out / "predictions.json").read_text())
+    assert written["task"] == "segmentation"
+    (path,) = out.glob("*_segmentation_1.dcm")
+    assert path.name in written["studies"][0]["objects"]
+    raw = read_segmentation(path, ClassNames()).label_map
+    labels = np.array(Image.open(out / "00001.png"))
+    for value, name in enumerate(("bright", "dark"), start=1):
+        stored = raw.plane(name)[0] if name in raw.classes and len(raw.layers[0]) else labels < 0
+        np.testing.assert_array_equal(stored, labels == value)
+    done = medres_command("predict", run / "model.keras", image, "--no-dicom", "--out", out / "no")
+    assert sorted(each.suffix for each in (out / "no").iterdir()) == [".json", ".png", ".png"]
 
 
 def test_training_and_serving_see_the_same_pixels(run: Path, mask_work: Path) -> None:
