@@ -272,6 +272,7 @@ class Page:
             job=job["id"],
             state_text=STATES[job["state"]],
             failure=job["failure"],
+            objects=study.objects_text(document["objects"], has_pacs=self._has_pacs),
             when=clock(job["created"]),
             kind=kind_of(self._spool, job["study"]),
             shown=study.shown_predictions(predictions, report),
@@ -288,6 +289,10 @@ class Page:
             problem=problem,
             refresh=REFRESH_SECONDS if job["state"] == READY else 0,
         )
+
+    @property
+    def _has_pacs(self) -> bool:
+        return bool(self._settings.pacs or self._settings.pacs_dicomweb)
 
     def _served(self, sha256: str) -> Any:
         """The served model with this hash, None if it is no longer served."""

@@ -14,6 +14,7 @@ from medres.inference.masks.files import overlay
 from medres.inference.masks.study_mask import StudyMask
 from medres.serve.page.drawing import LONGEST_SIDE, drawings, png_bytes
 from medres.serve.page.reports import Figure
+from medres.serve.page.study import objects_text
 from medres.serve.page.words import advice, figure, size
 
 
@@ -52,6 +53,13 @@ def test_each_mask_of_an_answered_study_is_drawn() -> None:
 def test_large_pictures_are_made_smaller_and_pixels_keep_their_shape() -> None:
     assert pixels(png_bytes(np.zeros((2000, 1000), np.uint8))).shape == (LONGEST_SIDE, 512)
     assert pixels(png_bytes(np.zeros((10, 20), np.uint8), aspect=2.0)).shape == (20, 20)
+
+
+def test_what_became_of_the_objects() -> None:
+    objects = [{"role": "report", "is_sent": True}, {"role": "overlay", "is_sent": False}]
+    assert "report, overlay: 1 of 2" in objects_text(objects, has_pacs=True)
+    assert "sent nowhere" in objects_text(objects, has_pacs=False)
+    assert objects_text([], has_pacs=True) == "none"
 
 
 def test_words_for_people() -> None:

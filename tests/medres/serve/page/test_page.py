@@ -137,6 +137,7 @@ def test_an_upload_is_complete_at_once_and_its_page_has_the_answer(person: Perso
     assert not [one for one in page.all("meta") if one.get("http-equiv")]
     row = person.see("/page/").text
     assert "positive: nodule" in row
+    assert "DICOM objects None." in page.text
     document = person.ask("GET", f"{address}/result.json").body
     assert document["predictions"][0]["probabilities"] == {"nodule": 0.8125}
 
