@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -44,6 +44,9 @@ from medres.artefact.training_domain import Domain
 from medres.artefact.validation import CARD, SCHEMA, parse_json
 from medres.errors import ArtefactError
 from medres.tasks import task_named
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SERVED = "study"  # the unit for which `Predictor` gives one prediction
 INTENDED_USE = (
@@ -206,6 +209,12 @@ class Card(BaseModel):
         """The shape of an input of the network, with its channels."""
         shape = self.preprocess.shape
         return shape if self.segmentation is None else (*self.sides, shape[-1])
+
+    def first_patch(self, images: np.ndarray) -> np.ndarray:
+        """Images (n, *spec.shape), of a network that sees patches their part from the first pixel
+        on: (n, *input_shape).
+        """
+        return images[(slice(None), *map(slice, self.input_shape))]
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -56,6 +56,7 @@ from medres.training.network import (
     load_backbone,
     rate_factors,
     require_backbone,
+    weights_of,
 )
 from medres.training.optimizers import optimizer
 from medres.training.segmentation.network import build_segmenter, check_segmentation, pixel_loss
@@ -94,7 +95,7 @@ class Setup:
         """The model that trains and its float32 copy, both with the initial weights of the run."""
         keras.utils.set_random_seed(self.options.seed)
         with self.strategy.scope():
-            logit_model = self._build(self.settings["compute"]["precision"], self.recipe)
+            logit_model = self._build_trained(self.settings["compute"]["precision"], self.recipe)
             served_model = self._build(
                 "float32", self.recipe.model_copy(update={"stochastic_depth": 0.0})
             )
@@ -103,7 +104,8 @@ class Setup:
         if start is not None:
             report = load_pretrained(served_model, start.path, scaling=self.options.scaling)
             self.reporter.line(str(report))
-            copy_weights(served_model, logit_model)
+            heads = weights_of(logit_model)  # of deep supervision, which are not served
+            copy_weights(served_model, logit_model, heads | weights_of(served_model))
         if self.backbone is not None:
             _check_servable(served_model, self.data, self.settings)
         return logit_model, served_model
@@ -114,7 +116,10 @@ class Setup:
             jit = self.settings["compute"]["jit"]
             return _trainer(model, self.recipe, self.data, self.options, jit=jit)
 
-    def _build(self, policy: str, recipe: Recipe) -> keras.Model:
+    def _build_trained(self, policy: str, recipe: Recipe) -> keras.Model:
+        return self._build(policy, recipe, deep_supervision=self.options.deep_supervision)
+
+    def _build(self, policy: str, recipe: Recipe, *, deep_supervision: bool = False) -> keras.Model:
         if self.data.task.is_dense:
             return build_segmenter(
                 self.settings["model"],
@@ -122,6 +127,7 @@ class Setup:
                 list(self.data.targets.names),
                 policy=policy,
                 stochastic_depth=recipe.stochastic_depth,
+                deep_supervision=deep_supervision,
             )
         return build_classifier(
             self.settings["model"],
@@ -142,7 +148,7 @@ class Setup:
 
         def make_step(policy: str, recipe: Recipe) -> Callable[[], object]:
             with self.strategy.scope():
-                model = self._build(policy, recipe)
+                model = self._build_trained(policy, recipe)
                 trainer = _trainer(model, recipe, data, self.options, jit=uses_xla())
             trainer.begin_epoch(recipe.epochs)
             whole = tf.data.Dataset.from_tensor_slices(_empty_batch(data, recipe.batch_size))

@@ -74,6 +74,8 @@ class RunOptions(BaseModel):
     patch: (rows, columns) or (slices, rows, columns), if the network is to see a part of each image
         at a time; prediction then slides it over the image. None: whole images.
     foreground: share of the patches that hold foreground; the others are anywhere.
+    deep_supervision: the loss also counts at coarser maps, in training alone; the saved model has
+        one output. For segmentation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -99,6 +101,7 @@ class RunOptions(BaseModel):
     loss: Literal["dice_crossentropy", "tversky", "focal"] = "dice_crossentropy"
     patch: tuple[int, ...] | None = None
     foreground: float = Field(1 / 3, ge=0, le=1)
+    deep_supervision: bool = False
 
 
 def resolve_settings(
@@ -248,7 +251,7 @@ def configuration(
 
 
 #: options of a task, which are in config.json for this task alone
-DENSE_OPTIONS = ("decoder", "loss", "patch", "foreground")
+DENSE_OPTIONS = ("decoder", "loss", "patch", "foreground", "deep_supervision")
 
 
 def _task_settings(options: RunOptions) -> dict[str, Any]:
@@ -269,9 +272,10 @@ def _task_settings(options: RunOptions) -> dict[str, Any]:
         )
     if not dense:
         return {}
+    deep = {"deep_supervision": True} if options.deep_supervision else {}
     return {
         "task": options.task,
-        "segmentation": options.model_dump(include={"loss", "foreground"}),
+        "segmentation": options.model_dump(include={"loss", "foreground"}) | deep,
     }
 
 
