@@ -44,6 +44,7 @@ from medres.progress import Bars, ProgressReporter
 from medres.tasks import annotated_task, task_named
 from medres.training.config.options import existing_config, read_config, resolve_settings
 from medres.training.cross_validation.ensemble import save_ensemble
+from medres.training.distributed.joining import refuse_workers
 from medres.training.monitoring.best_epoch import saved_monitor
 from medres.training.tuning_metrics import units_auc
 
@@ -98,6 +99,7 @@ def cross_validate(
             f"single run use medres train",
             code="single_run",
         )
+    refuse_workers("a cross-validation")
     options, _ = resolve_settings(config, overrides)
     if annotated_task(options.task) is not None:
         raise TrainingError(

@@ -108,10 +108,25 @@ def _as_chief(cluster: Cluster, listener: socket.socket, deadline: float) -> Wor
             send(line, VALUE, b"{}")
         return Workers(0, cluster.size, lines)
     content = json.dumps({"rank": None, **problem}).encode()
-    for line in [*lines.values(), *strangers]:
+    for line in [*lines.values(), *strangers, *_late(listener)]:
         with contextlib.suppress(OSError), line:
             send(line, ERROR, content)
     raise reported_error(content)
+
+
+def _late(listener: socket.socket) -> Iterator[socket.socket]:
+    """Workers that come just after the chief has found a problem."""
+    deadline = time.monotonic() + TWIN_SECONDS
+    while True:
+        listener.settimeout(max(0.0, deadline - time.monotonic()))
+        try:
+            line, _ = listener.accept()
+        except (TimeoutError, BlockingIOError):
+            return
+        if _greeting_of(line) is None:
+            line.close()
+        else:
+            yield line
 
 
 def _greeting_of(line: socket.socket) -> dict[str, Any] | None:
