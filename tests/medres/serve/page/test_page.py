@@ -400,9 +400,11 @@ def test_no_identifier_in_addresses_and_file_names_of_an_upload_stay_private(
 def test_text_of_files_and_models_is_escaped(person: Person) -> None:
     dataset = dcmread(io.BytesIO(image(18, "3.18")))
     dataset.PatientName = "<script>alert(1)</script>"
+    dataset.StudyDate = "20260131"
     person.model.answers = [prediction(probabilities={"<img src=x onerror=alert(1)>": 0.5})]
     page = person.see(person.study(dicom(dataset)))
     assert "<script>alert(1)</script>" in page.text
+    assert "Study date 2026-01-31" in page.text
     assert "<img src=x onerror=alert(1)>" in page.text
 
 
