@@ -229,10 +229,12 @@ def train(
             mlflow=mlflow,
             **settings,
         )
+        summary = result_of_folds.summary
+        ensemble = [f"model: {result_of_folds.artefact}"] if result_of_folds.artefact else []
         report(
-            {"model": str(result_of_folds.artefact), **result_of_folds.summary},
+            {"model": result_of_folds.artefact and str(result_of_folds.artefact), **summary},
             as_json,
-            [*_fold_lines(result_of_folds.summary), f"model: {result_of_folds.artefact}"],
+            [*_fold_lines(summary), *ensemble],
         )
         return
     from medres.training.run import train as run
@@ -272,6 +274,13 @@ def tune_lines(epoch: Mapping[Any, Any]) -> list[str]:
 def _fold_lines(summary: dict[str, Any]) -> list[str]:
     from medres.evaluate.reporting.narrative import against_chance
 
+    if summary.get("ap50") is not None:
+        return [
+            f"held-out patients: AP50 {summary['ap50']:.3f}, mean FROC sensitivity "
+            f"{summary['froc_mean']:.3f}, means over {len(summary['folds'])} runs (standard "
+            f"deviation between them {summary['ap50_fold_sd']:.3f} and "
+            f"{summary['froc_mean_fold_sd']:.3f})"
+        ]
     if summary.get("auc") is None:
         return []
     lines = [

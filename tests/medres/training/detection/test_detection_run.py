@@ -257,3 +257,21 @@ def test_it_learns_the_squares(box_work: Path, tmp_path: Path) -> None:
     options = OPTIONS | {"width": 8, "epochs": 60, "learning_rate": 0.005, "preset": "xray-40"}
     run = medres.train(box_work, **options, out=tmp_path / "run", progress=Lines())
     assert run.history["tune_ap50"].max() > 0.6
+
+
+@pytest.mark.long  # two runs in processes of their own
+def test_folds_have_a_report_of_their_held_out_patients(box_work: Path, tmp_path: Path) -> None:
+    from medres.training.cross_validation.folds import cross_validate
+
+    with raises_code(TrainingError, "no_ensemble"):
+        cross_validate(box_work, out=tmp_path / "seeds", seeds=2, **OPTIONS)
+    options = OPTIONS | {"epochs": 1}
+    found = cross_validate(box_work, out=tmp_path / "folds", folds=2, progress=Lines(), **options)
+    assert found.artefact is None
+    assert found.summary["ap50"] is not None
+    first, second = (Manifest.load(run.work).table for run in found.runs)
+    held_out = [set(table.loc[table["split"] == "test", "patient"]) for table in (first, second)]
+    assert not held_out[0] & held_out[1]
+    assert {"tune_ap50", "tune_froc", "tune_loss"} <= {*found.summary["runs"][0]}
+    for run in found.runs:
+        assert (run.out / "report" / "report.html").is_file()
