@@ -3,9 +3,9 @@ the manifest that of one machine?
 
     python benchmarks/ray_files.py [--files 50000] [--out FOLDER]
 
-FOLDER (a temporary one by default) gets ray_files.json. One file in a thousand is damaged, one is no
-image. The first worker that works after a quarter of the files is killed with SIGKILL. Exit code 1
-if a row is missing, twice or different.
+FOLDER (a temporary one by default) gets ray_files.json. One file in a thousand is damaged, one is
+no image. The first worker that works after a quarter of the files is killed with SIGKILL. Exit code
+1 if a row is missing, twice or different.
 """
 
 from __future__ import annotations
