@@ -204,12 +204,14 @@ def train(
         "windows": [_window(text) for text in window] if window else None,
         "weights": weights,
         "monitor": monitor,
-        "uncertain": _pairs([t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain")
+        "uncertain": name_value_pairs(
+            [t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain"
+        )
         or None,
         "operating_points": dict(_pair(text, "--operating-point") for text in operating_point or ())
         or None,
     }
-    settings = _pairs(setting, "--set") | {
+    settings = name_value_pairs(setting, "--set") | {
         key: value for key, value in named.items() if value is not None
     }
     if folds * seeds > 1:
@@ -388,7 +390,7 @@ def _propose_rate(work: Path, proposal: TrainingProposal) -> None:
     )
 
 
-def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
+def name_value_pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
     """NAME=VALUE texts as a dict; the values are read as YAML (numbers, lists, true)."""
     import yaml
 

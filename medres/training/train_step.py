@@ -57,6 +57,8 @@ class Trainer:
         self.model, self.augment, self.loss, self.optimizer = model, augment, loss, optimizer
         self.recipe, self.jit, self.pairs = recipe, jit, pairs
         self.forward = fused_training_copy(model)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            share_statistics(self.forward)
         self.groups = {
             name: [layer.name for layer in layers] for name, layers in stages(model).items()
         }
@@ -195,3 +197,12 @@ class Trainer:
             self.averages, named_variables(self.model).values(), strict=True
         ):
             average.assign_add((ops.cast(variable, "float32") - average) * (1.0 - momentum))
+
+
+def share_statistics(forward: keras.Model) -> None:
+    """Batch normalizations that Keras computes take the statistics of the whole batch where several
+    devices share it, as those of `fused_training_copy` do by themselves.
+    """
+    for layer in forward.layers:
+        if type(layer) is keras.layers.BatchNormalization:
+            layer.synchronized = True

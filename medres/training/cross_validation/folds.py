@@ -54,6 +54,7 @@ from medres.training.cross_validation.detectors import (
     summary_of_folds,
 )
 from medres.training.cross_validation.ensemble import save_ensemble
+from medres.training.distributed.joining import refuse_workers
 from medres.training.monitoring.best_epoch import HEADLINES, saved_monitor
 from medres.training.tuning_metrics import units_auc
 
@@ -109,6 +110,7 @@ def cross_validate(
             f"single run use medres train",
             code="single_run",
         )
+    refuse_workers("a cross-validation")
     options, _ = resolve_settings(config, overrides)
     task = annotated_task(options.task)
     if task is not None and not task.finds_boxes:

@@ -23,6 +23,11 @@ from medres.training.distributed.team import Team, Workers, described
 from medres.training.distributed.worker_log import WorkerLog
 
 
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "TWIN_SECONDS", 0.3)
+
+
 def in_threads(jobs: list[Callable[[], Any]]) -> list[Any]:
     """The results of jobs that run at once; of a TrainingError its code."""
 
@@ -139,8 +144,9 @@ def test_workers_that_do_not_fit_together_all_end_with_the_same_code(
     assert in_threads(jobs) == ["bad_cluster"] * 2
 
 
-def test_two_processes_with_the_same_rank_are_refused() -> None:
+def test_two_processes_with_the_same_rank_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker 2 of three was started as worker 1; or two are the chief."""
+    monkeypatch.setattr(meeting, "TWIN_SECONDS", 2.0)
     addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(3))
     for ranks in ([0, 1, 1], [0, 0, 1]):
         jobs = [lambda r=r: meet(Cluster(addresses, r), 8) for r in ranks]
