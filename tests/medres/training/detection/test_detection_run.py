@@ -20,6 +20,7 @@ from PIL import Image
 import medres
 from data_pipelines.annotations.boxes import read_boxes
 from data_pipelines.ingestion.manifest import Manifest
+from medres.artefact import summary
 from medres.artefact.archive import load, read_contents
 from medres.artefact.boxes import boxes_of_outputs
 from medres.errors import ArtefactError, RefusedInput, TrainingError
@@ -90,6 +91,10 @@ def test_the_file_opens_in_plain_keras_and_has_golden_boxes(run: Path, tmp_path:
     images = np.random.default_rng(0).random((2, 20, 20, 1)).astype("float32")
     raw = np.asarray(plain(images))
     np.testing.assert_array_equal(np.asarray(artefact.model(images)), raw)
+    shown = "\n".join(summary.lines(artefact))
+    assert "boxes in each image" in shown
+    assert f"bright >= {artefact.card.box_thresholds['bright']:.4g} per box" in shown
+    assert "pooling" not in shown
     first, second = medres.decode(raw, artefact.card.decoding)
     assert len(first) + len(second) == len(boxes_of_outputs(raw, artefact.card.decoding))
     contents = read_contents(run / "model.keras")
