@@ -81,6 +81,8 @@ class RunOptions(BaseModel):
     levels, channels, head_depth: of `medres.detector`; None: its defaults.
     fp_per_image: false positives per image of the tuning split at the threshold of each class that
         is frozen in the card.
+    deep_supervision: the loss also counts at coarser maps, in training alone; the saved model has
+        one output. For segmentation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -110,6 +112,7 @@ class RunOptions(BaseModel):
     channels: int | None = Field(None, ge=1)
     head_depth: int | None = Field(None, ge=0)
     fp_per_image: float = Field(1.0, gt=0, allow_inf_nan=False)
+    deep_supervision: bool = False
 
 
 def resolve_settings(
@@ -301,7 +304,10 @@ def _task_settings(options: RunOptions, task: Task | None) -> dict[str, Any]:
     if task is None:
         return {}
     own = [name for name in task.options if name not in _OF_NETWORK]
-    return {"task": options.task, task.name: options.model_dump(include=set(own))}
+    values = options.model_dump(include=set(own))
+    if not options.deep_supervision:  # runs that are older than this setting go on
+        values.pop("deep_supervision", None)
+    return {"task": options.task, task.name: values}
 
 
 def initial_weights(options: RunOptions, backbone: str | None) -> WeightsFile | None:
