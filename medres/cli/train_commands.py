@@ -216,11 +216,11 @@ def train(
             mlflow=mlflow,
             **settings,
         )
-        report(
-            {"model": str(result_of_folds.artefact), **result_of_folds.summary},
-            as_json,
-            [*_fold_lines(result_of_folds.summary), f"model: {result_of_folds.artefact}"],
-        )
+        ensemble = result_of_folds.artefact
+        lines = _fold_lines(result_of_folds.summary)
+        lines.append(f"runs: {out}" if ensemble is None else f"model: {ensemble}")
+        joined = None if ensemble is None else str(ensemble)
+        report({"model": joined, **result_of_folds.summary}, as_json, lines)
         return
     from medres.training.run import train as run
 
@@ -259,6 +259,10 @@ def tune_lines(epoch: Mapping[Any, Any]) -> list[str]:
 def _fold_lines(summary: dict[str, Any]) -> list[str]:
     from medres.evaluate.reporting.narrative import against_chance
 
+    if "dice_by_class" in summary:
+        from medres.training.cross_validation.mask_folds import fold_lines
+
+        return fold_lines(summary)
     if summary.get("auc") is None:
         return []
     lines = [

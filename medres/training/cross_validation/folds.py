@@ -6,9 +6,10 @@ scores, one ensemble.
     OUT/fold-0/work/             the work folder with the splits of this fold (the held-out patients
                                  are its test split)
     OUT/fold-0/seed-0/           a run, as `medres train` writes it; without folds OUT/seed-0/
-    OUT/scores.csv               out-of-fold scores, with the columns fold and seed
-    OUT/summary.json             AUC by seed, spread between seeds and sampling error
-    OUT/model.keras              the ensemble
+    OUT/scores.csv               out-of-fold scores, with the columns fold and seed; of segmenters
+                                 a row for each case and class
+    OUT/summary.json             AUC (of segmenters Dice) by seed, its spread and sampling error
+    OUT/model.keras              the ensemble; segmenters are not joined
 
 The test split of the original work folder is not used: it remains for the ensemble.
 """
@@ -44,6 +45,11 @@ from medres.progress import Bars, ProgressReporter
 from medres.tasks import is_dense, task_named
 from medres.training.config.options import existing_config, read_config, resolve_settings
 from medres.training.cross_validation.ensemble import save_ensemble
+from medres.training.cross_validation.mask_folds import (
+    copy_masks,
+    held_out_cases,
+    out_of_fold_dice,
+)
 from medres.training.monitoring.best_epoch import saved_monitor
 from medres.training.tuning_metrics import units_auc
 
@@ -64,14 +70,14 @@ class FoldRun:
 @dataclass(frozen=True)
 class CrossValidation:
     """A finished cross-validation: its folder, its runs, the out-of-fold scores (None without
-    folds), the content of summary.json, and the file of the ensemble.
+    folds), the content of summary.json, and the file of the ensemble (None of segmenters).
     """
 
     out: Path
     runs: list[FoldRun]
     scores: pd.DataFrame | None
     summary: dict[str, Any]
-    artefact: Path
+    artefact: Path | None
 
 
 def cross_validate(
@@ -99,29 +105,33 @@ def cross_validate(
             code="single_run",
         )
     options, _ = resolve_settings(config, overrides)
-    if is_dense(options.task):
-        raise TrainingError(
-            "cross-validation is for classifiers: train a segmenter without folds and seeds",
-            code="other_task",
-        )
     settings = read_config(config) | {
         key: value for key, value in overrides.items() if value is not None
     }
     work, out, reporter = Path(work), Path(out), progress or Bars()
     _claim_folder(out, settings, folds, seeds)
     seed_range = range(options.seed, options.seed + seeds)
+    dense = is_dense(options.task)
     runs = _fold_runs(Manifest.load(work), work, out, folds, seed_range)
+    for fold_run in runs if dense and folds > 1 else ():
+        copy_masks(work, fold_run.work)
     for number, fold_run in enumerate(runs, start=1):
         _run(fold_run, out / "settings.yaml", mlflow, f"run {number} of {len(runs)}", reporter)
     scores, summary = None, seed_summary(runs)
     if folds > 1:
-        scores = pd.concat([_test_scores(fold_run) for fold_run in runs], ignore_index=True)
+        scores_of = _test_cases if dense else _test_scores
+        scores = pd.concat([scores_of(fold_run) for fold_run in runs], ignore_index=True)
         write_atomic(out / "scores.csv", scores.to_csv(index=False).encode())
-        summary |= out_of_fold(scores, Manifest.load(work).summary["label_level"])
-    models = [(fold_run.out / "model.keras", fold_run.work) for fold_run in runs]
-    save_ensemble(out / "model.keras", models, folded=folds > 1)
+        if dense:
+            summary |= out_of_fold_dice(scores)
+        else:
+            summary |= out_of_fold(scores, Manifest.load(work).summary["label_level"])
+    artefact = None if dense else out / "model.keras"
+    if artefact is not None:
+        models = [(fold_run.out / "model.keras", fold_run.work) for fold_run in runs]
+        save_ensemble(artefact, models, folded=folds > 1)
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
-    return CrossValidation(out, runs, scores, summary, out / "model.keras")
+    return CrossValidation(out, runs, scores, summary, artefact)
 
 
 def fold_manifest(manifest: Manifest, folds: np.ndarray, fold: int, seed: int) -> Manifest:
@@ -187,22 +197,22 @@ def standard_error(units: AnalysisUnits) -> float | None:
 
 
 def seed_summary(runs: list[FoldRun]) -> dict[str, Any]:
-    """The tuning loss and AUC of the saved epoch of every run: a part of summary.json. The epoch
-    was selected by such values, so they are too optimistic for a report.
+    """The tuning loss and AUC (of segmenters Dice) of the saved epoch of every run: a part of
+    summary.json. The epoch was selected by such values, so they are too optimistic for a report.
     """
     rows = []
     for fold_run in runs:
         rows_of_run = pd.read_csv(fold_run.out / "history.csv").to_dict("records")
         monitor = saved_monitor(existing_config(fold_run.out))
         best = rows_of_run[monitor.first_best(rows_of_run)]
-        auc = best["tune_auc"]
+        figure = "tune_dice" if "tune_dice" in best else "tune_auc"
         rows.append(
             {
                 "fold": fold_run.fold,
                 "seed": fold_run.seed,
                 "epoch": int(best["epoch"]),
                 "tune_loss": float(best["tune_loss"]),
-                "tune_auc": None if pd.isna(auc) else float(auc),
+                figure: None if pd.isna(best[figure]) else float(best[figure]),
             }
         )
     return {"runs": rows}
@@ -211,6 +221,11 @@ def seed_summary(runs: list[FoldRun]) -> dict[str, Any]:
 def _test_scores(fold_run: FoldRun) -> pd.DataFrame:
     scores, _ = score_split(fold_run.out / "model.keras", fold_run.work, "test")
     return scores.assign(fold=fold_run.fold, seed=fold_run.seed)
+
+
+def _test_cases(fold_run: FoldRun) -> pd.DataFrame:
+    cases = held_out_cases(fold_run.out / "model.keras", fold_run.work)
+    return cases.assign(fold=fold_run.fold, seed=fold_run.seed)
 
 
 def _units(scores: pd.DataFrame, unit: str) -> AnalysisUnits:
