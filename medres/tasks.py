@@ -10,7 +10,8 @@ reads a field here. This module imports neither Keras nor TensorFlow.
 | multiclass | one per class   | softmax    | the most probable class       | one, the class name |
 
 `segmentation` has one output per class for each pixel or voxel, with a softmax; its labels are
-label maps, and its first class is the background.
+label maps, and its first class is the background. `detection` has raw maps, of which
+`medres.decode` makes boxes; its labels are boxes, and each class has a threshold.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from data_pipelines.labels.task import LABEL_TASKS, SEGMENTATION, LabelTask, TaskName
+from data_pipelines.labels.task import DETECTION, LABEL_TASKS, SEGMENTATION, LabelTask, TaskName
 from medres.errors import ModelError
 
 Activation = Literal["sigmoid", "softmax"]
-LossName = Literal["binary_crossentropy", "categorical_crossentropy", "dice_crossentropy"]
+LossName = Literal[
+    "binary_crossentropy", "categorical_crossentropy", "dice_crossentropy", "detection"
+]
 #: what `medres.train(task=...)` and `medres train --task` may be
-TaskOption = Literal["classification", "segmentation"]
+TaskOption = Literal["classification", "segmentation", "detection"]
 Pool = Literal["max", "mean"]
 
 
@@ -44,6 +47,10 @@ class Task(LabelTask):
     reports_confusion: whether the report has the confusion matrix with accuracy, kappa and
         Hand and Till's AUC (`multiclass` in report.json).
     is_dense: whether each pixel has a class, so that the labels are label maps.
+    finds_boxes: whether the labels are boxes, and the outputs raw maps.
+    block: of ingest.json, which a work folder with such annotations has; '' for labels.
+    options: settings of a run (`RunOptions`) that are for this task alone.
+    monitor, recipe, augmentation: defaults of a run; without an augmentation, that of the preset.
     """
 
     activation: Activation
@@ -55,6 +62,17 @@ class Task(LabelTask):
     has_thresholds: bool
     reports_confusion: bool
     is_dense: bool = False
+    finds_boxes: bool = False
+    block: str = ""
+    options: tuple[str, ...] = ("calibration", "operating_points", "views")
+    monitor: str = "loss"
+    recipe: str = "default"
+    augmentation: str | None = None
+
+    @property
+    def is_annotated(self) -> bool:
+        """Whether the labels are masks or boxes, and not columns of a table."""
+        return self.is_dense or self.finds_boxes
 
     def outputs(self, n_classes: int) -> int:
         """The number of logits of a model with this number of class names.
@@ -155,6 +173,27 @@ TASKS: dict[str, Task] = {
             has_thresholds=False,
             reports_confusion=False,
             is_dense=True,
+            block="annotations",
+            options=("decoder", "loss", "patch", "foreground", "deep_supervision"),
+        ),
+        Task(
+            name=DETECTION,
+            exclusive=False,
+            single=False,
+            activation="sigmoid",
+            loss="detection",
+            pool="max",
+            min_classes=1,
+            max_classes=None,
+            has_uncertain_labels=False,
+            has_thresholds=True,
+            reports_confusion=False,
+            finds_boxes=True,
+            block="boxes",
+            options=("levels", "channels", "head_depth", "fp_per_image"),
+            monitor="ap50",
+            recipe="detection",
+            augmentation="detection",
         ),
     )
 }
@@ -169,13 +208,14 @@ def task_named(name: str) -> Task:
     return TASKS[name]
 
 
-def is_dense(option: str) -> bool:
-    """Whether the task of a run (`TaskOption`) classifies pixels.
+def annotated_task(option: str) -> Task | None:
+    """The task of a run (`TaskOption`) that learns masks or boxes; None for a classifier.
 
-    >>> is_dense("segmentation"), is_dense("classification")
-    (True, False)
+    >>> annotated_task("classification") is None
+    True
     """
-    return option in TASKS and TASKS[option].is_dense
+    task = TASKS.get(option)
+    return task if task is not None and task.is_annotated else None
 
 
 def default_task(n_classes: int) -> Task:

@@ -175,6 +175,44 @@ def mask_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "work"
 
 
+def make_box_cohort(folder: Path, patients: int = 18, seed: int = 0) -> None:
+    """One image a patient with one bright square or more (class `bright`) and perhaps a dark one
+    (class `dark`), and boxes.csv; in every sixth image is nothing, patient 1 is not listed, and a
+    box of patient 2 has reversed corners.
+    """
+    rng = np.random.default_rng(seed)
+    lines = ["path,x_min,y_min,x_max,y_max,class"]
+    for number in range(patients):
+        pixels = rng.integers(1800, 2200, (SIDE, SIDE))
+        path = f"b{number:02d}.dcm"
+        drawn = [("bright", 1500), ("dark", -1500)][: number % 6 and 2]
+        for half, (name, value) in enumerate(drawn):
+            top, left = rng.integers(2, 7) + 20 * half, rng.integers(2, SIDE - 12)
+            pixels[top : top + 12, left : left + 10] = 2000 + value
+            corners = [left, top, left + 10, top + 12]
+            if number == 2:
+                corners = corners[::-1]
+            if number != 1:
+                lines.append(f"{path},{','.join(map(str, corners))},{name}")
+        if not drawn:
+            lines.append(f"{path},,,,,")
+        write_cr(folder / "images" / path, pixels, patient=f"B{number}", study="1")
+    (folder / "boxes.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="session")
+def box_work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ingested work folder of 18 images with boxes of the classes `bright` and `dark`; two
+    images have no usable boxes, three have none at all. Read only.
+    """
+    from data_pipelines import ingest
+
+    folder = tmp_path_factory.mktemp("boxes")
+    make_box_cohort(folder)
+    ingest(folder / "images", None, folder / "work", boxes=folder / "boxes.csv", seed=2)
+    return folder / "work"
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tiny_work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder: a narrow ResNet-10 trained for six epochs on the tiny cohort. Read only."""

@@ -5,8 +5,10 @@ help.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +136,79 @@ def test_commands_in_the_docs_exist() -> None:
             assert name in verbs, f"{page.name}: medres {name}"
 
 
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted(DOCS.rglob("*.md")),
+]
+FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The words of each command of medres in the blocks of a page, continued lines joined."""
+    lines = re.sub(r"\\\n\s*", " ", "\n".join(FENCED.findall(text))).splitlines()
+    lines = [line.removeprefix("$ ").strip() for line in lines]
+    # A table of commands has its explanations two spaces apart.
+    lines = [line.partition("   ")[0] for line in lines if re.match(r"medres [a-z]", line)]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def unknown_options(words: list[str]) -> list[str]:
+    """The verb of a command or its options, where they do not exist."""
+    from typer.main import get_command
+
+    from medres.cli.app import app
+
+    command = get_command(app)
+    while hasattr(command, "commands") and words:
+        if words[0] not in command.commands and command.name == "serve":
+            words = ["run", *words]  # its default
+        if words[0] not in command.commands:
+            return words[:1]
+        command, words = command.commands[words[0]], words[1:]
+    options = {text for one in command.params for text in (*one.opts, *one.secondary_opts)}
+    used = [
+        word.partition("=")[0].strip("[](),") for word in words if word.startswith(("--", "[--"))
+    ]
+    return [word for word in used if word not in options | {"--help"}]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_options_of_commands_in_blocks_exist(page: Path) -> None:
+    """Blocks with placeholders (SOURCE, WORK) cannot run; what they write exists all the same."""
+    wrong = [
+        (words, bad) for words in commands_of(page.read_text()) if (bad := unknown_options(words))
+    ]
+    assert wrong == []
+
+
+def test_a_wrong_option_is_found() -> None:
+    page = "```text\nmedres ingest A \\\n  --label b.csv  # no such option\nmedres melt A\n```\n"
+    assert [unknown_options(words) for words in commands_of(page)] == [["--label"], ["melt"]]
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, made as mkdocs makes them, and those that it names."""
+    text = FENCED.sub("", page.read_text())
+    heads = re.findall(r"^#+ (.+?)(?: \{#(\w+)\})?$", text, re.MULTILINE)
+    words = [(re.sub(r"[^\w\s-]", "", head).strip().lower(), given) for head, given in heads]
+    return {given or re.sub(r"[-\s]+", "-", head) for head, given in words}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_a_file_and_to_a_heading(page: Path) -> None:
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", page.read_text())):
+        path, _, anchor = target.partition("#")
+        other = page.parent / path if path else page
+        if target.startswith("http"):
+            continue
+        if not other.exists() or (
+            anchor and other.suffix == ".md" and anchor not in anchors_of(other)
+        ):
+            wrong.append(target)
+    assert wrong == []
+
+
 def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -162,8 +237,33 @@ def test_the_site_builds_and_its_links_hold(tmp_path: Path) -> None:
     assert all(
         option in commands for option in ("--splits-from", "--operating-point", "--pool-label")
     )
+    assert options_without_a_row(commands) == []
+    index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text())
+    found = {entry["location"].partition("#")[0] for entry in index["docs"]}
+    assert {"", "how-to/upgrade/", "capabilities/", "reference/commands/"} <= found
     page = (tmp_path / "site" / "troubleshooting" / "index.html").read_text()
     assert [anchor for anchor in EXPLAINED.values() if f'id="{anchor}"' not in page] == []
+
+
+def options_without_a_row(page: str) -> list[str]:
+    """Commands without a heading on the page of commands, and their options without a row there."""
+    from typer.main import get_command
+
+    from medres.cli.app import app
+
+    lacking = []
+    waiting = list(get_command(app).commands.items())
+    while waiting:
+        name, command = waiting.pop()
+        if hasattr(command, "commands"):
+            waiting += [(f"{name} {inner}", one) for inner, one in command.commands.items()]
+            continue
+        _, heading, rest = page.partition(f">medres {name}<")
+        section = rest.partition("<h2")[0]
+        options = {text for one in command.params for text in one.opts if text.startswith("--")}
+        lacking += [name] if not heading else []
+        lacking += [f"{name} {text}" for text in options - {"--help"} if f">{text}<" not in section]
+    return lacking
 
 
 def test_every_explained_code_has_a_heading() -> None:

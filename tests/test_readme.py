@@ -23,14 +23,6 @@ def test_the_example_runs_as_it_is_printed(
         assert (tmp_path / name).exists()
 
 
-def test_links_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            assert target.startswith("http") or (page.parent / target).exists(), (
-                f"{page.name}: {target}"
-            )
-
-
 def test_its_commands_exist() -> None:
     from typer.main import get_command
 

@@ -1,5 +1,5 @@
-"""An image and its label map, moved by one draw; and patches that hold foreground in a stated
-share.
+"""An image and its label map or its boxes, moved by one draw; and patches that hold foreground in a
+stated share.
 
 Geometry moves both, the label map to the nearest value; degradations, gray values and cutout change
 the image alone. What comes from outside the image has the label IGNORED.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
@@ -17,11 +18,18 @@ from keras import ops
 from data_pipelines.augment.layer import apply
 from data_pipelines.augment.parameters import draw
 from data_pipelines.augment.philox import uniforms
-from data_pipelines.augment.spatial import Spacing, move_points, warp_mask
+from data_pipelines.augment.spatial import (
+    Spacing,
+    has_geometry,
+    move_edge_boxes,
+    move_points,
+    warp_mask,
+)
 from data_pipelines.augment.spec import AugmentSpec
 from data_pipelines.augment.tensors import Parameters, Tensor
 
 IGNORED = -1  # a label that losses and metrics leave out
+IGNORED_BOX, NO_BOX = -2, -1  # classes of a region to ignore, and of a line without a box
 AIM_STREAM = 26  # of the random numbers of `aimed`; see `data_pipelines.augment.parameters.RULES`
 
 
@@ -37,6 +45,33 @@ def apply_to_pair(
     """
     moved = warp_mask(ops.expand_dims(mask, -1), params, spec, spacing, fill=IGNORED)
     return apply(image, params, spec, spacing), moved[..., 0]
+
+
+def apply_to_boxes(
+    image: Tensor,
+    boxes: Tensor,
+    params: Parameters,
+    spec: AugmentSpec,
+    *,
+    min_visible: float = 0.25,
+) -> tuple[Tensor, Tensor]:
+    """The image as `apply` gives it, and its boxes moved by the same parameters and clipped to it.
+
+    boxes: float32 (batch, lines, 5), x_min, y_min, x_max, y_max (edges in pixels) and the class;
+        there may be no line. An object of which less than `min_visible` of its area is left becomes
+        a region to ignore (IGNORED_BOX): it is neither an object nor background. One of which
+        nothing is left becomes a line without a box (NO_BOX).
+    """
+    moved_image = apply(image, params, spec)
+    if not has_geometry(params):
+        return moved_image, boxes
+    shape = tuple(image.shape[1:-1])
+    by_axis = ops.take(boxes, [1, 0, 3, 2], axis=-1)
+    by_axis, visible = move_edge_boxes(by_axis, params, spec, shape, min_visible=min_visible)
+    is_box = (boxes[..., 4] != NO_BOX) & (ops.prod(by_axis[..., 2:] - by_axis[..., :2], -1) > 0)
+    label = ops.where(visible, boxes[..., 4], float(IGNORED_BOX))
+    moved = ops.concatenate([ops.take(by_axis, [1, 0, 3, 2], axis=-1), label[..., None]], axis=-1)
+    return moved_image, ops.where(is_box[..., None], moved, float(NO_BOX))
 
 
 def aimed(mask: Tensor, params: Parameters, spec: AugmentSpec, share: float) -> Parameters:
@@ -86,6 +121,22 @@ def compiled_pair(
         params = draw(key, spec, len(image.shape) - 2)
         return apply_to_pair(image, mask, aimed(mask, params, spec, share), spec, spacing)
 
+    return _compiled(augmented)
+
+
+@functools.lru_cache(maxsize=32)
+def compiled_boxes(spec: AugmentSpec) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A function (image, boxes, key) -> (image, boxes) that draws and applies (`apply_to_boxes`),
+    compiled by XLA by itself.
+    """
+
+    def augmented(image: Tensor, boxes: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return apply_to_boxes(image, boxes, draw(key, spec, len(image.shape) - 2), spec)
+
+    return _compiled(augmented)
+
+
+def _compiled(augmented: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Any]:
     if keras.backend.backend() != "tensorflow":
         return augmented
     import tensorflow as tf

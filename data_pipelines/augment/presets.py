@@ -96,6 +96,10 @@ _STRONG_MR = _STRONG | {"scale": 0.2, "gamma": 0.4, "noise": 0.2, "bias": 0.5}
 _STRONG_NATURAL = _STRONG | {"contrast": 0.4, "offset": 0.2, "saturation": 0.5}
 _STRONG_CT = _STRONG | {"offset": 20.0, "window_width": 0.15, "noise": 40.0, "bias": 20.0}
 
+# A turned, sheared or bent box becomes the larger box around it, and boxes of many sizes are to be
+# found: objects are scaled and shifted further, and not turned.
+_OF_BOXES = {"rotation": 0.0, "shear": 0.0, "zoom": 0.25, "shift": 0.1}
+
 #: Name -> units -> ranges.
 PRESETS: dict[str, dict[UnitName, AugmentSpec]] = {
     "none": {
@@ -109,6 +113,10 @@ PRESETS: dict[str, dict[UnitName, AugmentSpec]] = {
     "cifar": {"rgb": _CIFAR},
     "mr_slice": {"zscore": _MR_SLICE},
     "mr_volume": {"zscore": _MR_VOLUME},
+    "detection": {
+        spec.units: spec.model_copy(update=_OF_BOXES)
+        for spec in (_CHEST_XRAY, _CT_SLICE, _NATURAL, _MR_SLICE)
+    },
     "strong": {
         "display": _CHEST_XRAY.model_copy(update=_STRONG_CHEST_XRAY),
         "HU": _CT_SLICE.model_copy(update=_STRONG_CT),
@@ -122,7 +130,8 @@ def augmentation(value: str | dict | AugmentSpec, units: UnitName | None = None)
     """A spec from a preset's name, a mapping of fields, or a spec itself.
 
     units: of the data, for instance "HU" or "display" (see `data_pipelines.kinds`). Required for
-        `none` and `strong`, which exist for all; for the other presets they are only checked.
+        `none`, `detection` and `strong`, which exist for all; for the other presets they are only
+        checked.
 
     - chest_xray (display values). rotation 7 degrees, zoom 10 %, shift 6 % of the side: patients
       stand freely and collimation follows the body, but a film turned further would be taken again
@@ -145,6 +154,9 @@ def augmentation(value: str | dict | AugmentSpec, units: UnitName | None = None)
       torchvision's ColorJitter recipes.
     - cifar (rgb). The augmentation of He et al. 2016, section 4.2: four pixels of padding, a random
       crop of the size of the image, and a mirror image for half of them.
+    - detection (all): chest_xray, ct_slice, mr_slice or natural for images with boxes. A turned
+      box becomes the larger box around it, so nothing is turned or sheared; zoom 25 % and shift
+      10 %, since objects come in many sizes, at all places.
     - strong (all), for small data sets: about half of nnU-Net's ranges (Isensee 2021: scale 0.7 to
       1.4, low resolution down to 0.5, gamma 0.7 to 1.5, blur up to 1 pixel), whose segmentations
       have more pixels to learn from, with elastic deformation and cutout.

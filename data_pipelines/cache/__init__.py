@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         datasets,
         epoch_key,
         eval_batches,
+        join_boxes,
         join_masks,
         join_targets,
         rows_of,
@@ -30,8 +31,8 @@ __all__, __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "data_pipelines.cache.store": "Cache eligible_rows ensure_cache verify_caches",
-        "data_pipelines.cache.tf_dataset": "Targets datasets epoch_key eval_batches join_masks "
-        "join_targets rows_of train_batches training_steps",
+        "data_pipelines.cache.tf_dataset": "Targets datasets epoch_key eval_batches join_boxes "
+        "join_masks join_targets rows_of train_batches training_steps",
         "data_pipelines.cache.worker": "prepare_files",
     },
 )

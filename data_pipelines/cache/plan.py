@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
@@ -11,7 +10,7 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from data_pipelines.cache.masks import MaskSource, annotated_samples
+from data_pipelines.cache.annotations import AnnotationSource, StoredArray, annotated_samples
 from data_pipelines.cache.worker import FileRef, read_planes
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.ingestion.manifest import SPLITS
@@ -19,7 +18,10 @@ from data_pipelines.ingestion.series_order import STANDARD_COLUMNS
 from data_pipelines.pixels.standardization import Standard
 from data_pipelines.preprocessing.samples import SampleSlices, samples_of
 from data_pipelines.preprocessing.spec import PreprocessSpec
-from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
+from data_pipelines.runtime.archives import archive_or_file
+from data_pipelines.runtime.engines.engine import LOCAL, Engine, map_files
+from data_pipelines.runtime.object_stores import joined
+from data_pipelines.runtime.worker_pool import ProgressCallback
 from data_pipelines.volumes.plane import Plane
 
 SHARD_BYTES = 64 << 20
@@ -39,20 +41,21 @@ class Shard(TypedDict):
 @dataclass(frozen=True)
 class CachePlan:
     """Every sample of a cache before it is built. The slice indices of `samples` are row numbers of
-    `table`; the samples of a split follow one another. masks: the label maps of the rows of
-    `table`, where they are stored too.
+    `table`; the samples of a split follow one another. annotations: label maps or boxes of the
+    rows of `table`, where they are stored too.
     """
 
     table: pd.DataFrame
     spec: PreprocessSpec
     samples: list[SampleSlices]
     left_out: dict[str, int]
-    masks: MaskSource | None = None
+    annotations: AnnotationSource | None = None
 
     @property
     def record_bytes(self) -> int:
         """Bytes of one stored sample without its framing."""
-        return sample_bytes(self.spec, masks=self.masks is not None)
+        source = self.annotations
+        return sample_bytes(self.spec, None if source is None else source.stored(self.spec))
 
     @property
     def size(self) -> int:
@@ -101,20 +104,21 @@ class CachePlan:
         return shards
 
 
-def sample_bytes(spec: PreprocessSpec, *, masks: bool = False) -> int:
-    """Bytes of one stored sample without its framing: the row number, the integers, and the label
-    map.
+def sample_bytes(spec: PreprocessSpec, stored: StoredArray | None = None) -> int:
+    """Bytes of one stored sample without its framing: the row number, the integers, and the
+    annotation.
     """
     pixels = int(np.prod(spec.prepared_shape)) * spec.dtype.itemsize
-    return ROW_BYTES + pixels + (int(np.prod(spec.mask_shape)) if masks else 0)
+    return ROW_BYTES + pixels + (0 if stored is None else stored.bytes)
 
 
-def with_masks(plan: CachePlan, masks: MaskSource) -> CachePlan:
-    """The plan of the samples that have a usable label map, with their label maps. Raises
+def with_annotations(plan: CachePlan, source: AnnotationSource) -> CachePlan:
+    """The plan of the samples that have a usable label map or usable boxes, with these. Raises
     CacheError (no_annotated_sample).
     """
-    samples, left_out = annotated_samples(plan.samples, masks, plan.spec)
-    return replace(plan, samples=samples, left_out=plan.left_out | left_out, masks=masks)
+    samples, left_out = annotated_samples(plan.samples, source, plan.spec)
+    left_out = plan.left_out | left_out
+    return replace(plan, samples=samples, left_out=left_out, annotations=source)
 
 
 def plan_samples(
@@ -122,26 +126,32 @@ def plan_samples(
     spec: PreprocessSpec,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
+    engine: Engine = LOCAL,
 ) -> CachePlan:
     """The samples of the eligible rows. Stacks and volumes need the position of every slice, which
     is read from the headers.
 
-    progress: called with (done, total) files. Raises CacheError if a header can no longer be read
-    (code: that of the reader's error), or if no series makes a volume (code no_volume).
+    progress: called with (done, total) files. engine: where headers are read. Raises CacheError if
+    a header can no longer be read (code: that of the reader's error), or if no series makes a
+    volume (code no_volume).
     """
     if spec.layout == "image":
         return CachePlan(table, spec, [SampleSlices((n,)) for n in range(len(table))], {})
     paths: pd.Series = pd.Series(
-        [
-            os.path.join(source, path)  # noqa: PTH118  a Path per file is slow in large tables
-            for source, path in zip(table["source"], table["path"], strict=True)
-        ]
+        [joined(source, path) for source, path in zip(table["source"], table["path"], strict=True)]
     )
     planes: dict[int, Plane] = {}
     rows_of_file = {
         str(path): rows for path, rows in paths.groupby(paths, sort=False).indices.items()
     }
-    answers = map_isolated(read_planes, list(rows_of_file), workers=workers, progress=progress)
+    answers = map_files(
+        engine,
+        read_planes,
+        list(rows_of_file),
+        paths=archive_or_file,
+        workers=workers,
+        progress=progress,
+    )
     for rows, (_, answer) in zip(rows_of_file.values(), answers, strict=True):
         if isinstance(answer, DicomError):
             raise CacheError(f"{table['path'].iloc[rows[0]]}: {answer}", code=answer.code)

@@ -27,8 +27,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from data_pipelines.cache.annotations import AnnotationSource, StoredArray
+from data_pipelines.cache.boxes import box_source, stored_boxes
 from data_pipelines.cache.builder import LogCallback, ShardEntry, build, load_checksummed
-from data_pipelines.cache.masks import MaskSource, mask_source
+from data_pipelines.cache.masks import mask_source, stored_masks
 from data_pipelines.cache.plan import sample_bytes
 from data_pipelines.cache.verified import NAME as VERIFIED
 from data_pipelines.cache.verified import VerifiedFiles
@@ -38,6 +40,8 @@ from data_pipelines.ingestion.series_order import STANDARD_COLUMNS
 from data_pipelines.kinds import FORMATS_WITH_POSITION
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from data_pipelines.runtime.atomic_files import file_sha256
+from data_pipelines.runtime.engines.engine import LOCAL, Engine
+from data_pipelines.runtime.object_stores import require_local
 from data_pipelines.runtime.progress import Bars
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
 
@@ -51,9 +55,10 @@ class Cache:
 
     For a stack or a volume, `image` is the middle slice; it represents the sample. `slices`
     (columns record, slice, image) names all slices; record is the number of the sample.
-    `left_out`: verdict -> number of series that made no volume; in a cache with masks also the
-    state of the label map -> number of samples. `mask_classes`: the names of the labels 1, 2, ...;
-    None in a cache without masks.
+    `left_out`: verdict -> number of series that made no volume; in a cache with masks or boxes also
+    the state of the annotation -> number of samples. `mask_classes`: the names of the labels 1, 2,
+    ...; None in a cache without masks. `box_classes`: the names of the classes 0, 1, ...; None in a
+    cache without boxes. `most_boxes`: lines of boxes of each sample.
     """
 
     folder: Path
@@ -63,11 +68,20 @@ class Cache:
     shards: dict[str, list[str]]
     left_out: dict[str, int]
     mask_classes: tuple[str, ...] | None = None
+    box_classes: tuple[str, ...] | None = None
+    most_boxes: int = 0
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one stored sample: the row number, the integers, and the label map."""
-        return sample_bytes(self.spec, masks=self.mask_classes is not None)
+        """Bytes of one stored sample: the row number, the integers, and the annotation."""
+        return sample_bytes(self.spec, self.stored)
+
+    @property
+    def stored(self) -> StoredArray | None:
+        """What is stored behind each image; None in a cache of images alone."""
+        if self.box_classes is not None:
+            return stored_boxes(self.most_boxes)
+        return None if self.mask_classes is None else stored_masks(self.spec)
 
     @property
     def mask_shape(self) -> tuple[int, ...] | None:
@@ -84,46 +98,65 @@ def ensure_cache(
     preset: str | dict | PreprocessSpec,
     *,
     masks: bool = False,
+    boxes: bool = False,
     workers: int | None = None,
+    engine: Engine = LOCAL,
     progress: ProgressCallback | None = None,
     log: LogCallback | None = None,
 ) -> Cache:
     """Open the cache of `preset` for WORK's manifest; build it first if there is none.
 
-    masks: a cache of its own, with the label map of each sample; samples that are not annotated, or
-    whose mask was rejected, are not in it, and are counted in `left_out`.
-    progress: called with (done, total), see build; without it, a long build shows a progress bar on
-    a terminal, and lines with the time left in a notebook or a log. log: receives lines of text:
-    before the first byte is written how large the cache will be, and how many series make no
+    masks, boxes: a cache of its own, with the label map or the boxes of each sample; samples that
+    are not annotated, or whose annotation was rejected, are not in it, and are counted in
+    `left_out`. At most one of the two.
+    engine: where headers are read and shards are written, see `opened_engine`; the cache is the
+    same. progress: called with (done, total), see build; without it, a long build shows a progress
+    bar on a terminal, and lines with the time left in a notebook or a log. log: receives lines of
+    text: before the first byte is written how large the cache will be, and how many series make no
     volume. A build that was killed is resumed after its last complete shard; a second process waits
     for the first.
     Raises CacheError with code damaged (an existing cache was altered), source_changed (a source
     file changed since ingest), no_space (the disk is too full), no_volume, wrong_kind (the
-    manifest holds no image of the preset's kind), or with masks no_annotated_sample and
-    overlapping_classes; ManifestError (no_annotations) if WORK was ingested without masks.
+    manifest holds no image of the preset's kind), or with annotations no_annotated_sample and
+    overlapping_classes; ManifestError (no_annotations, no_boxes) if WORK was ingested without them;
+    SpecError (several_annotations, volume_boxes).
     """
+    require_local(work, "the work folder")
     manifest, spec = Manifest.load(work), spec_from(preset)
     table = eligible_rows(manifest.table, spec)
-    source = mask_source(work, table) if masks else None
+    source = _source(work, table, spec, masks=masks, boxes=boxes)
     key = _key(table, spec, source)
-    name = f"{spec.name}-masks" if masks else spec.name
+    name = spec.name if source is None else f"{spec.name}-{source.name}"
     folder = Path(work) / "cache" / f"{name}-{key[:12]}"
     with stage(Bars().task if progress is None else None, f"cache {spec.name}") as update:
         progress = progress or update
         if not folder.exists():
             index = {"schema": SCHEMA, "spec": spec.model_dump(), "key": key}
-            index |= {} if source is None else {"mask_classes": list(source.classes)}
+            index |= {} if source is None else source.index
             build(
                 table,
                 spec,
                 folder,
                 index,
-                masks=source,
+                annotations=source,
                 workers=workers,
+                engine=engine,
                 progress=progress,
                 log=log,
             )
         return open_cache(folder, progress=progress)
+
+
+def _source(
+    work: Path | str, table: pd.DataFrame, spec: PreprocessSpec, *, masks: bool, boxes: bool
+) -> AnnotationSource | None:
+    if masks and boxes:
+        raise SpecError(
+            "a cache holds masks or boxes, not both: choose one", code="several_annotations"
+        )
+    if boxes:
+        return box_source(work, table, spec)
+    return mask_source(work, table) if masks else None
 
 
 def eligible_rows(table: pd.DataFrame, spec: PreprocessSpec) -> pd.DataFrame:
@@ -173,8 +206,17 @@ def open_cache(folder: Path, *, progress: ProgressCallback | None = None) -> Cac
             {"record": np.arange(len(images)), "slice": 0, "image": images["image"]}
         )
     files = {name: [s["file"] for s in index.shards if s["split"] == name] for name in SPLITS}
-    classes = None if index.mask_classes is None else tuple(index.mask_classes)
-    return Cache(folder, index.spec, images, slices, files, index.left_out, classes)
+    return Cache(
+        folder,
+        index.spec,
+        images,
+        slices,
+        files,
+        index.left_out,
+        None if index.mask_classes is None else tuple(index.mask_classes),
+        None if index.box_classes is None else tuple(index.box_classes),
+        index.most_boxes,
+    )
 
 
 def verify_caches(work: Path | str, *, stages: StageCallback | None = None) -> dict[str, list[str]]:
@@ -213,6 +255,8 @@ class _Index(NamedTuple):
     tables: dict[str, str]
     left_out: dict[str, int]
     mask_classes: list[str] | None
+    box_classes: list[str] | None
+    most_boxes: int
 
 
 def _read_index(folder: Path) -> _Index:
@@ -221,8 +265,13 @@ def _read_index(folder: Path) -> _Index:
         index = load_checksummed((folder / "cache.json").read_bytes())
         names = ("key", "shards", "tables", "left_out")
         fields = {name: index[name] for name in names}
-        classes = index.get("mask_classes")
-        return _Index(spec=spec_from(index["spec"]), mask_classes=classes, **fields)
+        return _Index(
+            spec=spec_from(index["spec"]),
+            mask_classes=index.get("mask_classes"),
+            box_classes=index.get("box_classes"),
+            most_boxes=int(index.get("most_boxes", 0)),
+            **fields,
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
         raise CacheError(
             f"the cache index of {folder.name} cannot be read ({type(error).__name__}): "
@@ -259,10 +308,11 @@ def _problems(
 
 def _is_current(index: _Index, manifest: Manifest, work: Path) -> bool:
     """Raises CacheError (code wrong_kind) if the manifest has no image of this kind, and
-    ManifestError if it has no masks any more.
+    ManifestError if it has no masks or boxes any more.
     """
     table = eligible_rows(manifest.table, index.spec)
-    source = None if index.mask_classes is None else mask_source(work, table)
+    masks, boxes = index.mask_classes is not None, index.box_classes is not None
+    source = _source(work, table, index.spec, masks=masks, boxes=boxes)
     return index.key == _key(table, index.spec, source)
 
 
@@ -292,13 +342,13 @@ def _damage(
             progress(number, len(files))
 
 
-def _key(table: pd.DataFrame, spec: PreprocessSpec, masks: MaskSource | None = None) -> str:
+def _key(table: pd.DataFrame, spec: PreprocessSpec, source: AnnotationSource | None = None) -> str:
     columns = ["image", "file_sha256", "frame", "split"]
     if spec.image_kind.is_standardized:
         columns += STANDARD_COLUMNS
     rows = table[columns].to_csv(index=False)
     text = f"{CODE_VERSION}\n{spec.sha256}\n{rows}"
-    text += "" if masks is None else f"\nmasks {masks.digest}"
+    text += "" if source is None else f"\n{source.name} {source.digest}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

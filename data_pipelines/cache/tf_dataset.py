@@ -14,11 +14,18 @@ import numpy as np
 import pandas as pd
 
 from data_pipelines.cache.plan import ROW_BYTES, sample_bytes
+from data_pipelines.cache.positions import RecordReader, records_at, shares_of_batches
 from data_pipelines.cache.record_labels import labels_per_sample
 from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.errors import LabelError, SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
-from data_pipelines.labels.task import BACKGROUND, LABEL_TASKS, SEGMENTATION, TaskName
+from data_pipelines.labels.task import (
+    BACKGROUND,
+    DETECTION,
+    LABEL_TASKS,
+    SEGMENTATION,
+    TaskName,
+)
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.backend import require_tensorflow
 
@@ -39,6 +46,7 @@ class Targets:
     multiclass: labels int32 (rows,), weights float32 (rows,).
     segmentation: the labels are the label maps of the cache; `labels` is 0, weights float32
         (rows,), both of all rows. names: of the labels 0 (background), 1, 2, ...
+    detection: in the same way, with the boxes of the cache. names: of the classes 0, 1, ...
     """
 
     task: TaskName
@@ -89,14 +97,24 @@ def join_masks(manifest: Manifest, cache: Cache) -> tuple[Manifest, Targets]:
     """The manifest by the samples of a cache with masks (the row of a volume is that of its middle
     slice), and their targets: the label maps of the cache, each sample with the weight 1.
     """
-    table = manifest.table.set_index("image").loc[cache.images["image"]].reset_index()
-    rows, classes = len(cache.images), cache.mask_classes or ()
-    targets = Targets(
-        SEGMENTATION,
-        (BACKGROUND, *classes),
-        np.zeros(rows, np.int32),
-        np.ones(rows, np.float32),
+    return _join_annotations(
+        manifest, cache, SEGMENTATION, (BACKGROUND, *(cache.mask_classes or ()))
     )
+
+
+def join_boxes(manifest: Manifest, cache: Cache) -> tuple[Manifest, Targets]:
+    """The manifest by the samples of a cache with boxes, and their targets: the boxes of the cache,
+    each sample with the weight 1.
+    """
+    return _join_annotations(manifest, cache, DETECTION, cache.box_classes or ())
+
+
+def _join_annotations(
+    manifest: Manifest, cache: Cache, task: TaskName, names: tuple[str, ...]
+) -> tuple[Manifest, Targets]:
+    table = manifest.table.set_index("image").loc[cache.images["image"]].reset_index()
+    rows = len(cache.images)
+    targets = Targets(task, names, np.zeros(rows, np.int32), np.ones(rows, np.float32))
     return replace(manifest, table=table[list(manifest.table.columns)]), targets
 
 
@@ -110,6 +128,7 @@ def datasets(
     start: int = 0,
     sampling: Sampling = "shuffled",
     masks: bool = False,
+    boxes: bool = False,
     context: tf.distribute.InputContext | None = None,
 ) -> tuple[tf.data.Dataset, tf.data.Dataset, tf.data.Dataset]:
     """Train, tune (validation) and test batches of ({"image", "key"}, label, weight). A missing
@@ -122,16 +141,20 @@ def datasets(
         of an epoch.
     masks: label is the label map of each image, int32 (batch, [slices,] rows, columns), of the
         samples that have one; see `ensure_cache`.
+    boxes: label is float32 (batch, lines, 5): x_min, y_min, x_max, y_max in pixels of the prepared
+        image (edges), and the class; class -1 is a line without a box, -2 a region to ignore.
     sampling: "shuffled" gives each training image once per epoch, "balanced" each class equally
         often (see `train_batches`).
     context: from tf.distribute. batch_size is then the global batch size. Each element of a dataset
-        is the share of one replica, and each input pipeline gives those of its replicas.
+        is the share of one replica, and each input pipeline gives those of its replicas. Of several
+        pipelines, each reads its own share of the files only.
     The order of training depends on (seed, epoch) alone, and the last, incomplete batch is dropped;
     tune and test keep the cache's order and all their images.
     Raises SpecError (codes batch_size, start, batch_share, unbalanced), LabelError, CacheError.
     """
-    cache = ensure_cache(work, preset, masks=masks)
-    _, targets = (join_masks if masks else join_targets)(Manifest.load(work), cache)
+    cache = ensure_cache(work, preset, masks=masks, boxes=boxes)
+    join = join_boxes if boxes else join_masks if masks else join_targets
+    _, targets = join(Manifest.load(work), cache)
     train = train_batches(
         cache,
         targets,
@@ -175,15 +198,18 @@ def train_batches(
             code="batch_share",
         )
     steps, rng = training_steps(count, batch_size), np.random.default_rng([seed, epoch])
+    several = context if context is not None and context.num_input_pipelines > 1 else None
     if sampling == "balanced":
-        records = _balanced(cache, targets, rng, steps * batch_size)
+        records = _balanced(cache, targets, rng, steps * batch_size, positions=several is not None)
     else:
-        records = _shuffled(cache, rng)
-    if context is not None:
-        records = records.shard(context.num_input_pipelines, context.input_pipeline_id)
+        records = _shuffled(cache, rng, positions=several is not None)
     elements = max(0, steps - start) * shares
-    batches = records.batch(share, drop_remainder=count >= batch_size).skip(start * shares)
-    # A pipeline may have more images than the others: the batch that they lack is dropped.
+    if several is not None:
+        batches = records.batch(batch_size, drop_remainder=True).skip(start)
+        first = several.input_pipeline_id * shares * share
+        batches = records_at(shares_of_batches(batches, first, share, shares), _reader(cache))
+    else:
+        batches = records.batch(share, drop_remainder=count >= batch_size).skip(start * shares)
     return parsed(batches.take(elements), elements, cache, targets, epoch_key(seed, epoch))
 
 
@@ -206,11 +232,15 @@ def eval_batches(
         raise SpecError(
             f"unknown split {split!r}: choose one of {', '.join(SPLITS)}", code="unknown_split"
         )
-    count, records = len(rows_of(cache, split)), tf.data.TFRecordDataset(cache.files(split))
-    if context is not None:
-        records = records.shard(context.num_input_pipelines, context.input_pipeline_id)
-        count = len(range(context.input_pipeline_id, count, context.num_input_pipelines))
-    return parsed(records.batch(share), -(-count // share), cache, targets, 0)
+    count = len(rows_of(cache, split))
+    if context is None or context.num_input_pipelines == 1:
+        batches = tf.data.TFRecordDataset(cache.files(split)).batch(share)
+    else:
+        own = np.arange(context.input_pipeline_id, count, context.num_input_pipelines)
+        count = len(own)
+        positions = tf.data.Dataset.from_tensor_slices(own).batch(share)
+        batches = records_at(positions, _reader(cache, split))
+    return parsed(batches, -(-count // share), cache, targets, 0)
 
 
 def training_steps(images: int, batch_size: int) -> int:
@@ -237,16 +267,22 @@ def epoch_key(seed: int, epoch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:4], "little") >> 1
 
 
-def _shuffled(cache: Cache, rng: np.random.Generator) -> tf.data.Dataset:
+def _reader(cache: Cache, split: str = "train") -> RecordReader:
+    return RecordReader(cache.files(split), cache.sample_bytes)
+
+
+def _shuffled(cache: Cache, rng: np.random.Generator, *, positions: bool) -> tf.data.Dataset:
     """Each training record once: shards in random order, then a shuffle over SHUFFLE_BYTES of
-    records.
+    records. positions: the positions of the records in this order, instead of their bytes.
     """
     tf = require_tensorflow()
     files = cache.files("train")
     order, shuffle_seed = shuffling(len(files), rng)
-    return tf.data.TFRecordDataset([files[i] for i in order]).shuffle(
-        shuffle_buffer(cache), seed=shuffle_seed, reshuffle_each_iteration=False
-    )
+    if positions:
+        records = tf.data.Dataset.from_tensor_slices(_reader(cache).by_shards(order))
+    else:
+        records = tf.data.TFRecordDataset([files[i] for i in order])
+    return records.shuffle(shuffle_buffer(cache), seed=shuffle_seed, reshuffle_each_iteration=False)
 
 
 def shuffling(files: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -260,9 +296,11 @@ def shuffle_buffer(cache: Cache) -> int:
 
 
 def _balanced(
-    cache: Cache, targets: Targets, rng: np.random.Generator, count: int
+    cache: Cache, targets: Targets, rng: np.random.Generator, count: int, *, positions: bool
 ) -> tf.data.Dataset:
-    """`count` training records, each class in turn; shuffled and repeated within a class."""
+    """`count` training records, each class in turn; shuffled and repeated within a class.
+    positions: see `_shuffled`.
+    """
     tf = require_tensorflow()
     if targets.labels.ndim == 2 and targets.labels.shape[1] > 1:
         raise SpecError(
@@ -285,9 +323,13 @@ def _balanced(
     buffer = max(1, SHUFFLE_BYTES // cache.sample_bytes // len(sizes))
 
     def stream(label: int, size: int) -> Any:
-        records = tf.data.TFRecordDataset(files).filter(
-            lambda record: tf.gather(class_of_row, _row(tf, record))[0] == label
-        )
+        if positions:
+            own = np.flatnonzero(train_classes == label)
+            records = tf.data.Dataset.from_tensor_slices(own)
+        else:
+            records = tf.data.TFRecordDataset(files).filter(
+                lambda record: tf.gather(class_of_row, _row(tf, record))[0] == label
+            )
         return records.shuffle(min(size, buffer), seed=int(rng.integers(2**31))).repeat()
 
     rounds = np.tile(np.arange(len(sizes)), (-(-count // len(sizes)), 1))
@@ -298,7 +340,17 @@ def _balanced(
 
 def _row(tf: ModuleType, records: Any) -> Any:
     """Row numbers of serialized records, int32 (records,)."""
-    return tf.reshape(tf.io.decode_raw(tf.strings.substr(records, 0, 4), tf.int32), [-1])
+    return tf.reshape(_numbers(tf, records, 0, ROW_BYTES, tf.int32), [-1])
+
+
+def _numbers(tf: ModuleType, records: Any, first: int, size: int, dtype: Any) -> Any:
+    """The numbers in `size` bytes of serialized records (texts, or uint8 (records, bytes))."""
+    if records.dtype == tf.string:
+        return tf.io.decode_raw(tf.strings.substr(records, first, size), dtype)
+    part = records[:, first : first + size]
+    if dtype.size == 1:
+        return tf.bitcast(part, dtype)
+    return tf.bitcast(tf.reshape(part, [-1, size // dtype.size, dtype.size]), dtype)
 
 
 def parsed(
@@ -312,18 +364,21 @@ def parsed(
     dtype = tf.as_dtype(spec.dtype.name)
     image_bytes = sample_bytes(spec) - ROW_BYTES
     labels, weights = tf.constant(targets.labels), tf.constant(targets.weights)
+    stored = cache.stored
 
     def parse(records: Any, key: Any = key) -> tuple:
         row = _row(tf, records)
-        pixels = tf.io.decode_raw(tf.strings.substr(records, ROW_BYTES, image_bytes), dtype)
+        pixels = _numbers(tf, records, ROW_BYTES, image_bytes, dtype)
         image = tf.cast(tf.reshape(pixels, [-1, *spec.shape]), tf.float32)
         image = image if spec.scale == 1 else image * spec.scale
         inputs = {"image": image, "key": tf.stack([tf.fill(tf.shape(row), key), row], axis=1)}
-        if cache.mask_shape is None:
+        if stored is None:
             return inputs, tf.gather(labels, row), tf.gather(weights, row)
-        rest = tf.strings.substr(records, ROW_BYTES + image_bytes, cache.sample_bytes)
-        mask = tf.reshape(tf.io.decode_raw(rest, tf.uint8), [-1, *cache.mask_shape])
-        return inputs, tf.cast(mask, tf.int32), tf.gather(weights, row)
+        size = cache.sample_bytes - ROW_BYTES - image_bytes
+        values = _numbers(tf, records, ROW_BYTES + image_bytes, size, tf.as_dtype(stored.dtype))
+        label = tf.reshape(values, [-1, *stored.shape])
+        label = tf.cast(label, tf.int32) if label.dtype.is_integer else label
+        return inputs, label, tf.gather(weights, row)
 
     # AutoGraph would look for Python control flow to convert, which takes 0.4 s and finds nothing.
     unconverted = tf.autograph.experimental.do_not_convert(parse)

@@ -8,13 +8,12 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from data_pipelines.cache.masks import MaskSource, prepare_with_masks
+from data_pipelines.cache.annotations import AnnotationSource, prepare_annotated
 from data_pipelines.dicom.header import Header, header_of
 from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import CacheError
@@ -22,6 +21,7 @@ from data_pipelines.pixels.image import Image, image_of
 from data_pipelines.pixels.standardization import Standard, standardized
 from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples
 from data_pipelines.preprocessing.spec import PreprocessSpec
+from data_pipelines.runtime.object_stores import joined
 from data_pipelines.runtime.storage import read_file
 from data_pipelines.sources.image_source import file_format_of, read_row
 from data_pipelines.sources.nifti import nifti_planes
@@ -46,13 +46,13 @@ class FileRef(NamedTuple):
 @dataclass(frozen=True)
 class WorkItem:
     """Samples that one worker prepares together; their slice indices are indices into `files`.
-    masks: the label maps of the files, where they are stored too.
+    annotations: label maps or boxes of the files, where they are stored too.
     """
 
     files: tuple[FileRef, ...]
     samples: tuple[SampleSlices, ...]
     spec: PreprocessSpec
-    masks: MaskSource | None = None
+    annotations: AnnotationSource | None = None
 
 
 def read_planes(path: str) -> list[Plane]:
@@ -65,22 +65,22 @@ def read_planes(path: str) -> list[Plane]:
 
 def prepare_files(item: WorkItem) -> list[tuple[np.ndarray, ...]]:
     """Prepared integers (*spec.prepared_shape) of each sample of one work item, followed by its
-    label map if the item has masks; a file is parsed once for all its frames. Runs in a worker.
+    annotation if the item has any; a file is parsed once for all its frames. Runs in a worker.
 
     Raises CacheError (code source_changed) if a file is not the one that was ingested, and the
-    errors of `prepare_with_masks`.
+    errors of `prepare_annotated`.
     """
     planes = planes_of_files(item.files) if item.spec.layout == "volume" else []
     read = image_reader(item.files)
-    if item.masks is not None:
-        return list(prepare_with_masks(item.samples, planes, read, item.spec, item.masks))
+    if item.annotations is not None:
+        return list(prepare_annotated(item.samples, planes, read, item.spec, item.annotations))
     return [(pixels,) for pixels in prepare_samples(item.samples, planes, read, item.spec)]
 
 
 def planes_of_files(files: Sequence[FileRef]) -> list[Plane]:
     """The plane of each image, from the headers. Raises DicomError if a header cannot be read."""
     planes_of_file = lru_cache(maxsize=1)(read_planes)
-    return [planes_of_file(str(Path(f.source) / f.path))[f.frame] for f in files]
+    return [planes_of_file(joined(f.source, f.path))[f.frame] for f in files]
 
 
 def image_reader(files: Sequence[FileRef]) -> Callable[[int], Image]:
@@ -93,7 +93,7 @@ def image_reader(files: Sequence[FileRef]) -> Callable[[int], Image]:
     def read(index: int) -> Image:
         file = files[index]
         if file.file_format == "dicom":
-            dataset, header = opened(Path(file.source) / file.path, file.sha256)
+            dataset, header = opened(joined(file.source, file.path), file.sha256)
             image = image_of(dataset, header, file.frame, digest=False, color="luminance")
             return image if file.standard is None else standardized(image, file.standard)
         return read_row(
@@ -109,7 +109,7 @@ def image_reader(files: Sequence[FileRef]) -> Callable[[int], Image]:
     return read
 
 
-def _opened(path: Path, digest: str) -> tuple[Dataset, Header]:
+def _opened(path: str, digest: str) -> tuple[Dataset, Header]:
     data = read_file(path)
     if hashlib.sha256(data).hexdigest() != digest:
         raise CacheError(

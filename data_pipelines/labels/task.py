@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-TaskName = Literal["binary", "multilabel", "multiclass", "segmentation"]
+TaskName = Literal["binary", "multilabel", "multiclass", "segmentation", "detection"]
 SEGMENTATION: TaskName = "segmentation"
+DETECTION: TaskName = "detection"
 BACKGROUND = "background"  # the class of the label 0 of every label map
 
 
@@ -47,15 +48,6 @@ def label_task(n_findings: int, *, classes: bool = False) -> LabelTask:
     if classes:
         return LABEL_TASKS["multiclass"]
     return LABEL_TASKS["binary" if n_findings == 1 else "multilabel"]
-
-
-def has_label_maps(task: str) -> bool:
-    """Whether the labels of a task are label maps.
-
-    >>> has_label_maps("segmentation"), has_label_maps("binary")
-    (True, False)
-    """
-    return task == SEGMENTATION
 
 
 #: splits in which every class needs an image: a model learns from one, and is tuned on the other

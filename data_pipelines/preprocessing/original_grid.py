@@ -32,13 +32,17 @@ class OriginalGrid:
     axes: how the rows and columns, before them the slices of a volume, were resized. planes: of the
     slices of the label map, in order: of an image or the middle of a stack one. affine: of a
     volume, (slice, row, column, 1) to LPS mm. is_resampled: the series has gaps or a tilt, so its
-    label map lies on the regular grid of `read_volume(policy="resample")` instead.
+    label map lies on the regular grid of `read_volume(policy="resample")` instead. spacing_mm:
+    distance of rows and of columns in the image, None where it is not known. at_detector: whether
+    it is that at the detector of a radiograph, where everything is larger than in the patient.
     """
 
     axes: tuple[AxisResize, ...]
     planes: tuple[Plane, ...]
     affine: Affine | None = None
     is_resampled: bool = False
+    spacing_mm: tuple[float, float] | None = None
+    at_detector: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,7 +57,13 @@ def original_grid(
     middle slice.
     """
     if spec.layout != "volume":
-        return OriginalGrid(tuple(resize_axes(middle, spec)), (planes[sample.middle],))
+        spacing, at_detector = spacing_of_image(middle)
+        return OriginalGrid(
+            tuple(resize_axes(middle, spec)),
+            (planes[sample.middle],),
+            spacing_mm=spacing,
+            at_detector=at_detector,
+        )
     group = classify_spacing([replace(planes[n], source_index=n) for n in sample.slice_indices])
     first, affine = group.planes[0], group.affine
     shape = (len(group.planes), *middle.pixels.shape[:2])
@@ -70,6 +80,17 @@ def original_grid(
         shape = regular.shape
     axes = volume_axes(shape, affine, spec)
     return OriginalGrid(tuple(axes), tuple(group.planes), affine, resampled)
+
+
+def spacing_of_image(image: Image) -> tuple[tuple[float, float] | None, bool]:
+    """Distance of rows and of columns in mm, and whether it is that at the detector (PS3.3
+    10.7.1.3): ImagerPixelSpacing, also where PixelSpacing repeats it without a calibration.
+    """
+    header, spacing = image.header, image.spacing_mm
+    detector = header.imager_pixel_spacing
+    if spacing is None:
+        return detector, detector is not None
+    return spacing, spacing == detector and not header.spacing_calibration
 
 
 def volume_axes(sizes: Sequence[int], affine: Affine, spec: PreprocessSpec) -> list[AxisResize]:

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -32,7 +32,7 @@ from pydicom.uid import (
 from data_pipelines.dicom.writer import derived_uid, new_dataset, save, set_pixels
 from data_pipelines.errors import InputError
 from data_pipelines.kinds import CT, RADIOGRAPH, KindName, image_kind
-from data_pipelines.labels.task import SEGMENTATION, has_label_maps
+from data_pipelines.labels.task import DETECTION, SEGMENTATION
 from data_pipelines.runtime.atomic_files import csv_bytes, staged_folder
 from data_pipelines.synthetic.anatomy import (
     Anatomy,
@@ -65,7 +65,20 @@ _CT_SYNTAXES = (
 _VISITS, _VIEWS = 3, ("PA", "AP")
 _SLICES, _SLICE_STEP_MM = 10, 12.0
 _LUT_BITS = 10
-TASKS = ("classification", SEGMENTATION)
+TASKS = ("classification", SEGMENTATION, DETECTION)
+_NODULE = 2  # in the label maps
+
+
+class BoxRow(NamedTuple):
+    """A row of boxes.csv: edges in pixels; all empty where an image has no nodule."""
+
+    path: str
+    x_min: int | str
+    y_min: int | str
+    x_max: int | str
+    y_max: int | str
+    # the name of the column is a keyword of Python
+    class_: str
 
 
 class LabelRow(TypedDict):
@@ -108,7 +121,8 @@ def make_cohort(
 
     patients: 6 or more. only: the kind of image of every patient; None mixes both kinds. task:
     "segmentation" adds a label map of each image, `folder/masks/PATH.png` (1 lung, 2 nodule), and
-    changes nothing else.
+    "detection" the box of each nodule in `folder/boxes.csv`, with an empty row for an image without
+    one; nothing else changes.
 
     `folder/labels.csv` has the columns path, nodule (0 or 1), age (years), sex and site. Equal
     arguments give equal bytes; after a failure nothing is left. Raises InputError: output_exists
@@ -123,13 +137,15 @@ def make_cohort(
     folder = Path(folder)
     with staged_folder(folder, what="the synthetic cohort") as stage:
         rows: list[LabelRow] = []
+        annotate = _ANNOTATORS[task](stage)
         for number in range(1, patients + 1):
             patient = _draw_patient(number, seed)
             mixed_kind = CT if number % 6 == 0 else RADIOGRAPH
             kind = mixed_kind if only is None else image_kind(only)
             write = _write_ct if kind.has_series else _write_radiographs
-            rows += write(stage, patient, masks=has_label_maps(task))
+            rows += write(stage, patient, annotate)
         rows += _write_odd_files(stage, rows, seed)
+        annotate.finish()
         (stage / "labels.csv").write_bytes(csv_bytes(rows, list(rows[0])))
         (stage / "SYNTHETIC.txt").write_text(
             f"{NOTICE} Seed {seed}, {patients} made-up patients.\n", encoding="ascii"
@@ -159,13 +175,56 @@ def _draw_patient(number: int, seed: int) -> _Patient:
     )
 
 
-def _save_mask(folder: Path, path: str, labels: np.ndarray) -> None:
-    file = (folder / "masks" / path).with_suffix(".png")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(labels).save(file)
+class _NoAnnotations:
+    """What is written beside the images: nothing. folder: of the cohort."""
+
+    needs_labels = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[BoxRow] = []
+
+    def add(self, path: str, labels: np.ndarray) -> None:
+        """An image, by its path, with its label map."""
+
+    def finish(self) -> None:
+        """After the last image."""
 
 
-def _write_radiographs(folder: Path, patient: _Patient, *, masks: bool) -> Iterator[LabelRow]:
+class _Masks(_NoAnnotations):
+    needs_labels = True
+
+    def add(self, path: str, labels: np.ndarray) -> None:
+        file = (self.folder / "masks" / path).with_suffix(".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(labels).save(file)
+
+
+class _Boxes(_NoAnnotations):
+    needs_labels = True
+
+    def add(self, path: str, labels: np.ndarray) -> None:
+        y, x = np.nonzero(labels == _NODULE)
+        if not len(x):
+            self.rows.append(BoxRow(path, "", "", "", "", ""))
+            return
+        low, high = (int(x.min()), int(y.min())), (int(x.max()) + 1, int(y.max()) + 1)
+        self.rows.append(BoxRow(path, *low, *high, "nodule"))
+
+    def finish(self) -> None:
+        names = [name.rstrip("_") for name in BoxRow._fields]
+        rows = [dict(zip(names, row, strict=True)) for row in self.rows]
+        (self.folder / "boxes.csv").write_bytes(csv_bytes(rows, names))
+
+
+_ANNOTATORS: dict[str, type[_NoAnnotations]] = dict(
+    zip(TASKS, (_NoAnnotations, _Masks, _Boxes), strict=True)
+)
+
+
+def _write_radiographs(
+    folder: Path, patient: _Patient, annotate: _NoAnnotations
+) -> Iterator[LabelRow]:
     """Two views at each of three visits. The nodule is there from one visit on, and its contrast
     varies between images.
     """
@@ -182,8 +241,8 @@ def _write_radiographs(folder: Path, patient: _Patient, *, masks: bool) -> Itera
             dataset = _radiograph_dataset(patient, values, visit, view, syntax)
             path = f"{patient.id}/visit{visit + 1}_{view}.dcm"
             save(dataset, folder / path)
-            if masks:
-                _save_mask(folder, path, radiograph_labels(patient.anatomy, drawn, *size, nodule))
+            if annotate.needs_labels:
+                annotate.add(path, radiograph_labels(patient.anatomy, drawn, *size, nodule))
             yield _row(path, nodule is not None, patient)
 
 
@@ -230,7 +289,7 @@ def _store_with_lut(dataset: Dataset, values: np.ndarray) -> None:
     )
 
 
-def _write_ct(folder: Path, patient: _Patient, *, masks: bool) -> Iterator[LabelRow]:
+def _write_ct(folder: Path, patient: _Patient, annotate: _NoAnnotations) -> Iterator[LabelRow]:
     """One series, whose file names and instance numbers do not follow the slice positions."""
     rng = np.random.default_rng([patient.seed, patient.number, 2])
     names = rng.permutation(_SLICES)
@@ -241,8 +300,8 @@ def _write_ct(folder: Path, patient: _Patient, *, masks: bool) -> Iterator[Label
         path = f"{patient.id}/ct_{names[index]:03d}.dcm"
         save(dataset, folder / path)
         nodule = patient.nodule
-        if masks:
-            _save_mask(folder, path, ct_labels(patient.anatomy, 128, z, nodule))
+        if annotate.needs_labels:
+            annotate.add(path, ct_labels(patient.anatomy, 128, z, nodule))
         yield _row(
             path, nodule is not None and abs(z - nodule.v) / 2 < 0.8 * nodule.radius, patient
         )

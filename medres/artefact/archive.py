@@ -78,10 +78,12 @@ class Artefact:
 
 def with_probability(logit_model: keras.Model, calibration: Calibration, task: str) -> keras.Model:
     """The served model: `logit_model` followed by its calibration and the sigmoid or softmax of the
-    task, as built-in layers.
+    task, as built-in layers. A detector is served as it is: with raw maps.
     """
     import keras
 
+    if task_named(task).finds_boxes:
+        return logit_model
     x = logit_model.output
     x = keras.layers.Rescaling(
         calibration.scale, calibration.offset, dtype="float32", name="calibration"
@@ -129,7 +131,9 @@ def save(
         read_contents(complete_file)
         inputs, outputs = golden_vectors.read_golden(members[GOLDEN])
         golden_vectors.compare(
-            golden_vectors.outputs_in_plain_keras(complete_file, inputs, card.preprocess), outputs
+            golden_vectors.outputs_in_plain_keras(complete_file, inputs, card.preprocess),
+            outputs,
+            card,
         )
         first_load.remember(file_sha256(complete_file))
         load(complete_file)
@@ -196,6 +200,7 @@ def open_file(file: ModelFile, *, signer: str | None = None) -> Artefact:
         difference = golden_vectors.compare(
             golden_vectors.outputs_of(model, contents.inputs, contents.card.preprocess),
             contents.outputs,
+            contents.card,
         )
     return Artefact(
         model=model,

@@ -22,6 +22,7 @@ from data_pipelines.kinds import ColorRule, ModelUnitName
 from data_pipelines.labels.task import TaskName
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.plain_text import escaped
+from medres.artefact.boxes import BOX, DetectionFields
 from medres.artefact.card_fields import (
     MAX_NAMES,
     Alpha,
@@ -42,12 +43,14 @@ from medres.artefact.card_fields import (
 from medres.artefact.masks import SegmentationFields
 from medres.artefact.training_domain import Domain
 from medres.artefact.validation import CARD, SCHEMA, parse_json
-from medres.errors import ArtefactError
+from medres.detection import DecodingSettings
+from medres.errors import ArtefactError, ModelError
 from medres.tasks import task_named
 
 if TYPE_CHECKING:
     import numpy as np
 
+MAX_POSITIONS = 1 << 20
 SERVED = "study"  # the unit for which `Predictor` gives one prediction
 INTENDED_USE = (
     "Research use only. Not a medical device; not for diagnosis or treatment of patients."
@@ -132,6 +135,7 @@ class Card(BaseModel):
     domain: what the model was trained on. novelty_threshold: the largest distance from the training
         images, in feature space, at which an image is still accepted.
     segmentation: of a segmenter, whose first name is the background; None for other tasks.
+    detection: of a detector, whose operating points are thresholds of boxes; None for other tasks.
     intended_use: a fixed text of medres, followed by a quoted statement of the author, if any.
 
     A field that this version does not know is an error: it could state a condition of use.
@@ -156,6 +160,7 @@ class Card(BaseModel):
     versions: Annotated[dict[Name, Name], Field(max_length=64)]
     intended_use: Annotated[Text, AfterValidator(intended_use_text)] = INTENDED_USE
     segmentation: SegmentationFields | None = None
+    detection: DetectionFields | None = None
     members: dict[Name, Sha256] = {}
 
     @model_validator(mode="after")
@@ -163,6 +168,7 @@ class Card(BaseModel):
         require_names(self.names, self.task)
         self._check_kind()
         self._check_segmentation()
+        self._check_detection()
         for key in ("scale", "offset", "n", "n_positive"):
             if len(self.calibration.get(key, self.names)) != len(self.names):
                 raise ValueError(f"calibration.{key} does not have one value per name")
@@ -198,6 +204,34 @@ class Card(BaseModel):
         ):
             raise ValueError("segmentation.patch does not fit into the prepared images")
 
+    def _check_detection(self) -> None:
+        if task_named(self.task).finds_boxes != (self.detection is not None):
+            raise ValueError("detection is stated for detectors, and for them alone")
+        if self.detection is None:
+            return
+        if self.preprocess.layout == "volume":
+            raise ValueError("a detector has no volumes")
+        try:
+            decoding = self.decoding
+        except ModelError as error:
+            raise ValueError(f"detection: {error}") from None
+        if decoding.n_positions > MAX_POSITIONS:
+            raise ValueError("detection.strides give too many positions")
+        if {point.finding for point in self.operating_points if point.unit == BOX} != {*self.names}:
+            raise ValueError("a class of a detector has no threshold of its boxes")
+
+    @property
+    def decoding(self) -> DecodingSettings:
+        """Of a detector: how its raw maps become boxes. Raises ArtefactError (no_detector)."""
+        if self.detection is None:
+            raise ArtefactError("the model is no detector and has no boxes", code="no_detector")
+        return self.detection.settings(self.preprocess.mask_shape)
+
+    @property
+    def box_thresholds(self) -> dict[str, float]:
+        """Of a detector: class -> the score from which a box is positive."""
+        return {name: self.threshold(name, unit=BOX) for name in self.names}
+
     @property
     def sides(self) -> tuple[int, ...]:
         """Of a segmenter: the sizes of what the network sees, without channels."""
@@ -219,8 +253,10 @@ class Card(BaseModel):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of an output of the network: one value per name, for each pixel of a
-        segmenter.
+        segmenter; of a detector raw maps.
         """
+        if self.detection is not None:
+            return (self.decoding.n_positions, 2 * self.decoding.rank + 1 + len(self.names))
         return (len(self.names),) if self.segmentation is None else (*self.sides, len(self.names))
 
     @property

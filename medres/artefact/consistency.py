@@ -11,7 +11,7 @@ import numpy as np
 
 from medres.artefact.card import Card
 from medres.artefact.feature_distance import FeatureGaussian, feature_tensors
-from medres.artefact.golden_vectors import check_golden_labels, golden_shape
+from medres.artefact.golden_vectors import check_derived, golden_shape
 from medres.artefact.orientation import SIDE
 from medres.artefact.validation import CARD, GOLDEN, NOVELTY, UPRIGHT
 from medres.errors import ArtefactError
@@ -47,8 +47,7 @@ def check_contents(contents: ArtefactContents) -> None:
     card = contents.card
     _check_inputs(contents.inputs, card)
     _check_outputs(contents.outputs, len(contents.inputs), card)
-    if card.segmentation is not None:
-        check_golden_labels(contents.members[GOLDEN], contents.outputs, card.segmentation)
+    check_derived(contents.members[GOLDEN], contents.outputs, card)
     orientation_model = contents.orientation_model
     if orientation_model is not None and len(orientation_model.mean) != SIDE * SIDE:
         raise ArtefactError(
@@ -111,6 +110,10 @@ def _check_outputs(outputs: np.ndarray, count: int, card: Card) -> None:
             f"{outputs.shape} and dtype {outputs.dtype} for {count} images",
             code="golden_shape",
         )
+    if card.detection is not None:
+        if not np.isfinite(outputs).all():
+            raise ArtefactError(f"the raw maps in {GOLDEN} are not finite", code="golden_shape")
+        return
     is_probability = bool(((outputs >= 0) & (outputs <= 1)).all())  # False for NaN
     if is_probability and task_named(card.task).exclusive:
         is_probability = bool(np.abs(outputs.sum(axis=-1) - 1).max() <= 1e-3)

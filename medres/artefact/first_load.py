@@ -30,7 +30,7 @@ def require_pass(file: ModelFile, contents: ArtefactContents, graph: Graph) -> N
     outputs = golden_vectors.outputs_in_plain_keras(
         file.path, inputs, contents.card.preprocess, limits_of(graph, len(inputs))
     )
-    golden_vectors.compare(outputs, contents.outputs)
+    golden_vectors.compare(outputs, contents.outputs, contents.card)
     remember(file.sha256)
 
 

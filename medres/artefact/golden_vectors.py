@@ -19,6 +19,7 @@ from data_pipelines.kinds import image_kind
 from data_pipelines.preprocessing.preparation import to_model_units
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.backend import require_tensorflow
+from medres.artefact.boxes import boxes_of_outputs, comparable
 from medres.artefact.card import Card
 from medres.artefact.masks import SegmentationFields, postprocessed
 from medres.artefact.validation import GOLDEN, read_arrays
@@ -72,31 +73,38 @@ def golden_shape(card: Card) -> tuple[int, ...]:
 
 def golden_member(model: keras.Model, card: Card) -> bytes:
     """The bytes of golden.npz: `inputs` (prepared integers), `outputs` (probabilities of this
-    model), and of a segmenter `labels`, uint8 (n, *card.sides), after the post-processing.
+    model), and of a segmenter `labels`, uint8 (n, *card.sides), after the post-processing; of a
+    detector raw maps as `outputs` and `boxes` (see `boxes_of_outputs`).
     """
     spec, buffer = card.preprocess, io.BytesIO()
     inputs = golden_inputs(spec)[(slice(None), *map(slice, golden_shape(card)))]
     outputs = outputs_of(model, inputs, spec)
     if outputs.nbytes > MAX_OUTPUT_BYTES:
         inputs, outputs = inputs[-1:], outputs[-1:]
-    arrays = {"inputs": inputs, "outputs": outputs}
-    if card.segmentation is not None:
-        arrays["labels"] = _labels(outputs, card.segmentation)
+    arrays = {"inputs": inputs, "outputs": outputs} | _derived(outputs, card)
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def check_golden_labels(member: bytes, outputs: np.ndarray, fields: SegmentationFields) -> None:
-    """Raise ArtefactError (golden_shape) unless the label maps of golden.npz are those that the
-    post-processing makes of its outputs.
+def check_derived(member: bytes, outputs: np.ndarray, card: Card) -> None:
+    """Raise ArtefactError (golden_shape) unless the label maps or boxes of golden.npz are those
+    that the post-processing or the decoding on the card makes of its outputs.
     """
-    labels = read_arrays(member, GOLDEN).get("labels")
-    if labels is None or not np.array_equal(labels, _labels(outputs, fields)):
-        raise ArtefactError(
-            f"the label maps in {GOLDEN} are not those of its outputs after the post-processing "
-            f"on the card",
-            code="golden_shape",
-        )
+    arrays = read_arrays(member, GOLDEN)
+    for name, expected in _derived(outputs, card).items():
+        if name not in arrays or not np.array_equal(arrays[name], expected):
+            raise ArtefactError(
+                f"the {name} in {GOLDEN} are not those that the settings on the card make of its "
+                f"outputs",
+                code="golden_shape",
+            )
+
+
+def _derived(outputs: np.ndarray, card: Card) -> dict[str, np.ndarray]:
+    """What is made of the outputs of a segmenter or a detector: by the names in golden.npz."""
+    if card.segmentation is not None:
+        return {"labels": _labels(outputs, card.segmentation)}
+    return {} if card.detection is None else {"boxes": boxes_of_outputs(outputs, card.decoding)}
 
 
 def _labels(outputs: np.ndarray, fields: SegmentationFields) -> np.ndarray:
@@ -107,7 +115,7 @@ def _labels(outputs: np.ndarray, fields: SegmentationFields) -> np.ndarray:
 def read_golden(member: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and outputs of golden.npz. Raises ArtefactError (malformed_arrays, golden_shape)."""
     arrays = read_arrays(member, GOLDEN)
-    if {*arrays} - {"labels"} != {"inputs", "outputs"} or arrays["inputs"].ndim == 0:
+    if {*arrays} - {"labels", "boxes"} != {"inputs", "outputs"} or arrays["inputs"].ndim == 0:
         raise ArtefactError(f"{GOLDEN} does not hold inputs and outputs", code="golden_shape")
     return arrays["inputs"], arrays["outputs"]
 
@@ -173,15 +181,18 @@ def outputs_in_plain_keras(
         return np.load(outputs)
 
 
-def compare(outputs: np.ndarray, golden: np.ndarray) -> float:
-    """The greatest difference between probabilities and the reference outputs, both (n, outputs).
-    Raises ArtefactError (golden_shape, outputs_differ) if it is NaN or above 1e-5.
+def compare(outputs: np.ndarray, golden: np.ndarray, card: Card | None = None) -> float:
+    """The greatest difference between probabilities and the reference outputs, both (n, outputs);
+    of a detector as `comparable` makes them. Raises ArtefactError (golden_shape, outputs_differ) if
+    it is NaN or above 1e-5.
     """
     if outputs.shape != golden.shape:
         raise ArtefactError(
             f"the model gives outputs of shape {outputs.shape}, {GOLDEN} holds {golden.shape}",
             code="golden_shape",
         )
+    if card is not None and card.detection is not None:
+        outputs, golden = (comparable(values, card.decoding) for values in (outputs, golden))
     difference = float(np.abs(outputs - golden).max())
     if not difference <= TOLERANCE:
         raise ArtefactError(

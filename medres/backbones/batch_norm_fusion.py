@@ -33,15 +33,17 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         super().__init__(
             momentum=norm.momentum, epsilon=norm.epsilon, name=norm.name, dtype=norm.dtype_policy
         )
-        self._source = lambda: norm  # an attribute would be tracked by Keras as a sublayer
+        self.source = lambda: norm  # an attribute would be tracked by Keras as a sublayer
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        norm = self._source()
+        norm = self.source()
         self.gamma, self.beta = norm.gamma, norm.beta
         self.moving_mean, self.moving_variance = norm.moving_mean, norm.moving_variance
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        updates_statistics = bool(training and self.trainable and self._source().trainable)
+        updates_statistics = bool(training and self.trainable and self.source().trainable)
+        if updates_statistics and _replicas() > 1:
+            return self._synchronized(inputs)
         x = _four_axes(inputs)
         statistics = (
             [tf.zeros(0)] * 2
@@ -65,15 +67,41 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
             )  # the kernel divides by count - 1, Keras by count
         return y if x is inputs else tf.reshape(y, tf.shape(inputs))
 
+    def _synchronized(self, inputs: Tensor) -> Tensor:
+        """With the statistics of the whole batch, which several devices share: their means and
+        mean squares are summed as one vector.
+        """
+        x = tf.cast(inputs, tf.float32)
+        axes = list(range(len(x.shape) - 1))
+        local_mean, local_variance = tf.nn.moments(x, axes)
+        packed = tf.stack([local_mean, local_variance + tf.square(local_mean)])
+        context = tf.distribute.get_replica_context()
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)
+        mean, mean_square = tf.unstack(total / _replicas())
+        variance = tf.maximum(mean_square - tf.square(mean), 0.0)
+        self._update(self.moving_mean, mean)
+        self._update(self.moving_variance, variance)
+        y = tf.nn.batch_normalization(
+            x, mean, variance, self.beta.value, self.gamma.value, self.epsilon
+        )
+        return tf.cast(y, inputs.dtype)
+
     def _update(self, moving: keras.Variable, batch: Tensor) -> None:
         moving.assign(moving.value * self.momentum + batch * (1 - self.momentum))
 
     def get_config(self) -> dict[str, Any]:
         raise ModelError(
-            f"layer {self.name!r} belongs to a fused training copy, which cannot be saved: save "
-            f"the original model, which shares its variables",
+            f"layer {self.name!r} belongs to a fused training copy, which Keras cannot save: "
+            f"medres.save takes it, model.save takes the original model, which shares its "
+            f"variables, and a ModelCheckpoint needs save_weights_only=True",
             code="training_copy",
         )
+
+
+def _replicas() -> int:
+    """The number of devices that share the batch of this step; 1 outside a step of several."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
 
 
 def _four_axes(x: Tensor) -> Tensor:
@@ -87,8 +115,11 @@ def fused_training_copy(model: keras.Model) -> keras.Model:
     """A copy of the functional `model` whose BatchNormalization layers use TensorFlow's fused
     kernel. It shares every variable with `model`.
 
-    Train the copy (compile, fit); save and export `model`, which holds the same variables in the
-    same order and has built-in layers only. Outputs, gradients and moving statistics agree to
+    Where several devices share a batch (tf.distribute), the statistics are of the whole batch.
+
+    Train the copy (compile, fit). `medres.save` and `medres.score` take either of the two. Keras
+    saves and exports `model`, which holds the same variables in the same order and has built-in
+    layers only. Outputs, gradients and moving statistics agree to
     rounding, in training and in inference; mixed policies keep their statistics in float32. Layers
     keep their names; a layer that is frozen in `model`, before or after, is frozen in the copy. A
     layer that the kernel cannot compute (synchronized, float64, renorm, another axis, no gamma or
@@ -97,6 +128,17 @@ def fused_training_copy(model: keras.Model) -> keras.Model:
     """
     return _rebuild(
         model, lambda layer: FusedBatchNormalization(layer) if _fusible(layer) else layer
+    )
+
+
+def built_in_twin(model: keras.Model) -> keras.Model:
+    """The model of which `model` is a `fused_training_copy`, with the same variables; any other
+    model as it is.
+    """
+    if not any(isinstance(layer, FusedBatchNormalization) for layer in model.layers):
+        return model
+    return _rebuild(
+        model, lambda layer: layer.source() if isinstance(layer, FusedBatchNormalization) else layer
     )
 
 

@@ -98,9 +98,10 @@ def variant_name(variant: int | str) -> str:
 
 def network_options(network: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `network_spec` in the network of a config.json. Only the networks of runs that
-    began from weights with an input scaling have that field.
+    began from weights with an input scaling, or that have another norm than the default, have these
+    fields.
     """
-    optional = [key for key in ("input_scaling",) if key in network]
+    optional = [key for key in ("input_scaling", "norm") if key in network]
     return {key: network[key] for key in ["version", "stem", "width", *optional]}
 
 

@@ -83,6 +83,33 @@ def evaluate_box_files(
     check_target(out, overwrite=overwrite)
     pair = None if tune is None or tune_reference is None else (tune, tune_reference)
     result = evaluate_boxes(boxes, reference, tune=pair, **options)
+    _print_boxes_report(result, out, overwrite=overwrite, as_json=as_json)
+
+
+def evaluate_detector_on(
+    model: Path,
+    work: Path,
+    split: str,
+    out: Path,
+    *,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write the report of a detector on a split of its work folder."""
+    from medres.evaluate.reporting.save import check_target
+    from medres.inference.boxes.scoring import evaluate_detector
+    from medres.progress import Bars
+
+    check_target(out, overwrite=overwrite)
+    given = {name: value for name, value in options.items() if value is not None}
+    result = evaluate_detector(model, work, split, progress=Bars(), **given)
+    _print_boxes_report(result, out, overwrite=overwrite, as_json=as_json)
+
+
+def _print_boxes_report(
+    result: DetectionResult, out: Path, *, overwrite: bool, as_json: bool
+) -> None:
     result.save(out, overwrite=overwrite)
     numbers = result.numbers
     shown = {

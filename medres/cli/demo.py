@@ -35,12 +35,7 @@ def run(out: Path, *, seed: int = 0, progress: ProgressReporter | None = None) -
 
     An earlier demo in `out` is replaced; any other content is an error.
     """
-    out, reporter = Path(out), progress or ProgressReporter()
-    if (out / RESULT_FILE).exists():
-        shutil.rmtree(out)
-    require_new(out, what="the demo")
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / RESULT_FILE, b"{}")
+    out, reporter = claim_folder(out), progress or ProgressReporter()
     reporter.line("1/5 make a cohort of synthetic DICOM files")
     make_cohort(out / "dicom", patients=PATIENTS, seed=seed)
     reporter.line("2/5 ingest: index, check, group, split by patient")
@@ -68,6 +63,19 @@ def run(out: Path, *, seed: int = 0, progress: ProgressReporter | None = None) -
     }
     write_atomic(out / RESULT_FILE, json.dumps(result, indent=1).encode())
     return result
+
+
+def claim_folder(out: Path | str) -> Path:
+    """The folder of a demo, empty but for its mark. An earlier demo there is removed; any other
+    content is an error (InputError, output_exists).
+    """
+    out = Path(out)
+    if (out / RESULT_FILE).exists():
+        shutil.rmtree(out)
+    require_new(out, what="the demo")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / RESULT_FILE, b"{}")
+    return out
 
 
 def example_files(manifest: Manifest) -> list[Path]:

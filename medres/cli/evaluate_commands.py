@@ -18,11 +18,13 @@ from medres.cli.box_commands import (
     TuneReference,
     compared_files,
     evaluate_box_files,
+    evaluate_detector_on,
     parse_box_thresholds,
 )
 from medres.cli.console import Json, report
 from medres.cli.evaluate_modes import (
     BOXES,
+    DETECTOR,
     MASKS,
     READERS,
     SCORES,
@@ -41,8 +43,8 @@ from medres.cli.mask_commands import (
     Tolerance,
     evaluate_mask_folders,
     evaluate_segmenter_on,
-    is_segmenter,
     parse_spacing,
+    task_of_model,
 )
 from medres.cli.reader_commands import (
     Analysis,
@@ -231,7 +233,7 @@ def evaluate(
 
     Or give --masks FOLDER and --reference FOLDER: segmentations against reference masks. Or --boxes
     FILE and --reference FILE: detections, as COCO results and annotations. A model that was trained
-    with --task segmentation is evaluated on the masks of WORK.
+    with --task segmentation or detection is evaluated on the masks or boxes of WORK.
     """
     if boxes is not None:
         check_options(context, BOXES)
@@ -277,7 +279,24 @@ def evaluate(
             as_json=as_json,
         )
         return
-    if model is not None and work is not None and is_segmenter(model):
+    task = None if model is None or work is None else task_of_model(model)
+    if model is not None and work is not None and task is not None and task.finds_boxes:
+        check_options(context, DETECTOR)
+        evaluate_detector_on(
+            model,
+            work,
+            split or "test",
+            out,
+            subgroups=subgroup or (),
+            hit=hit,
+            unit=unit,
+            level=level,
+            title=title,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
+    if model is not None and work is not None and task is not None and task.is_dense:
         check_options(context, SEGMENTER)
         evaluate_segmenter_on(
             model,

@@ -54,6 +54,12 @@ SEGMENTER = Mode(
     frozenset(),
     frozenset({"model", "work", "split", "tolerance_mm", "convention", "hit_iou", "design"}),
 )
+DETECTOR = Mode(
+    "a detection model",
+    "MODEL and WORK",
+    frozenset(),
+    frozenset({"model", "work", "split", "hit", "unit", "subgroup"}),
+)
 SCORES = Mode("scores or a model", "--scores, or MODEL and WORK", frozenset())
 MODES = (READERS, MASKS, BOXES)
 SHARED_BY_FOLDERS = (MASKS.takes & BOXES.takes) - {"subgroup", "compare"}

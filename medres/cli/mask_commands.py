@@ -13,6 +13,7 @@ from medres.cli.console import report
 
 if TYPE_CHECKING:
     from medres.evaluate import SegmentationReport
+    from medres.tasks import Task
 
 Masks = Annotated[
     Path | None,
@@ -105,17 +106,18 @@ def evaluate_mask_folders(
     _print_masks_report(found, out, overwrite=overwrite, as_json=as_json)
 
 
-def is_segmenter(model: Path) -> bool:
-    """Whether a model file is one, without TensorFlow. A file that cannot be read is none: opening
-    it says why.
+def task_of_model(model: Path) -> Task | None:
+    """The task of a model file, without TensorFlow; None where it cannot be read: opening it says
+    why.
     """
     from medres.artefact.archive import read_contents
     from medres.errors import ArtefactError
+    from medres.tasks import task_named
 
     try:
-        return read_contents(model).card.segmentation is not None
+        return task_named(read_contents(model).card.task)
     except (ArtefactError, OSError):
-        return False
+        return None
 
 
 def evaluate_segmenter_on(

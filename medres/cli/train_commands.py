@@ -14,6 +14,7 @@ from medres.cli.serve_commands import prediction_line
 
 if TYPE_CHECKING:
     from data_pipelines.ingestion.manifest import Manifest
+    from medres.tasks import Task
     from medres.training.config.planner import TrainingProposal
 
 
@@ -34,7 +35,8 @@ def train(
     task: Annotated[
         str | None,
         typer.Option(
-            help="classification (default), or segmentation of a work folder ingested with --masks."
+            help="classification (default), segmentation of a work folder ingested with --masks, "
+            "or detection with --boxes."
         ),
     ] = None,
     decoder: Annotated[
@@ -52,6 +54,14 @@ def train(
             "Default: whole images.",
         ),
     ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Detection: levels of the pyramid, such as 3,4,5. Small objects need 2. Default: "
+            "2,3,4,5.",
+        ),
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -60,7 +70,7 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="default, paper, modern, finetune or small.")
+        str | None, typer.Option(help="default, paper, modern, finetune, small or detection.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Number of epochs. Default: from the recipe.")
@@ -133,7 +143,8 @@ def train(
     monitor: Annotated[
         str | None,
         typer.Option(
-            help="Which epoch is saved: by loss (default), auc or dice on the tuning split."
+            help="Which epoch is saved: by loss (default), auc, dice, ap50 (default of detection) "
+            "or froc on the tuning split."
         ),
     ] = None,
     time_budget: Annotated[
@@ -165,10 +176,9 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier, or a segmenter, and write model.keras into the run folder. The epoch with
-    the best tuning (validation) loss is kept. Repeat the command to resume an interrupted run; a
-    higher --epochs
-    continues a finished one.
+    """Train a classifier, a segmenter or a detector, and write model.keras into the run folder. The
+    epoch with the best tuning (validation) loss is kept, of a detector that with the best AP50.
+    Repeat the command to resume an interrupted run; a higher --epochs continues a finished one.
     """
     require_tensorflow()
     from medres.progress import Bars
@@ -179,6 +189,7 @@ def train(
         "decoder": decoder,
         "loss": loss,
         "patch": None if patch is None else _sizes(patch),
+        "levels": None if levels is None else _sizes(levels, "--levels"),
         "preset": preset,
         "recipe": recipe,
         "epochs": epochs,
@@ -193,12 +204,14 @@ def train(
         "windows": [_window(text) for text in window] if window else None,
         "weights": weights,
         "monitor": monitor,
-        "uncertain": _pairs([t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain")
+        "uncertain": name_value_pairs(
+            [t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain"
+        )
         or None,
         "operating_points": dict(_pair(text, "--operating-point") for text in operating_point or ())
         or None,
     }
-    settings = _pairs(setting, "--set") | {
+    settings = name_value_pairs(setting, "--set") | {
         key: value for key, value in named.items() if value is not None
     }
     if folds * seeds > 1:
@@ -216,11 +229,13 @@ def train(
             mlflow=mlflow,
             **settings,
         )
-        ensemble = result_of_folds.artefact
-        lines = _fold_lines(result_of_folds.summary)
-        lines.append(f"runs: {out}" if ensemble is None else f"model: {ensemble}")
-        joined = None if ensemble is None else str(ensemble)
-        report({"model": joined, **result_of_folds.summary}, as_json, lines)
+        summary = result_of_folds.summary
+        ensemble = [f"model: {result_of_folds.artefact}"] if result_of_folds.artefact else []
+        report(
+            {"model": result_of_folds.artefact and str(result_of_folds.artefact), **summary},
+            as_json,
+            [*_fold_lines(summary), *ensemble],
+        )
         return
     from medres.training.run import train as run
 
@@ -263,6 +278,13 @@ def _fold_lines(summary: dict[str, Any]) -> list[str]:
         from medres.training.cross_validation.mask_folds import fold_lines
 
         return fold_lines(summary)
+    if summary.get("ap50") is not None:
+        return [
+            f"held-out patients: AP50 {summary['ap50']:.3f}, mean FROC sensitivity "
+            f"{summary['froc_mean']:.3f}, means over {len(summary['folds'])} runs (standard "
+            f"deviation between them {summary['ap50_fold_sd']:.3f} and "
+            f"{summary['froc_mean_fold_sd']:.3f})"
+        ]
     if summary.get("auc") is None:
         return []
     lines = [
@@ -299,26 +321,29 @@ def plan(
     task: Annotated[
         str | None,
         typer.Option(
-            help="classification or segmentation. Default: segmentation of a folder with masks "
-            "and without labels."
+            help="classification, segmentation or detection. Default: of a folder without labels, "
+            "what it has: masks or boxes."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Propose preset, model, recipe, batch size and epochs for a work folder, with reasons. For
-    masks: spacing, size, patch and 2D or 3D by the rules of nnU-Net.
+    masks: spacing, size, patch and 2D or 3D by the rules of nnU-Net. For boxes: the size of the
+    image and the levels by the smallest objects.
     """
     require_tensorflow()
     from data_pipelines.ingestion.manifest import Manifest
     from data_pipelines.runtime.atomic_files import require_new, write_atomic
+    from medres.training.config.box_planner import plan_boxes
     from medres.training.config.mask_planner import plan_masks
     from medres.training.config.planner import plan as propose
 
     manifest = Manifest.load(work)
-    if _plans_masks(manifest, task):
+    annotated = _planned_task(manifest, task)
+    if annotated is not None:
         if model is not None or find_learning_rate:
             raise typer.BadParameter("--model and --find-learning-rate are for classifiers")
-        proposal = plan_masks(work, kind=kind)
+        proposal = (plan_boxes if annotated.finds_boxes else plan_masks)(work, kind=kind)
     else:
         proposal = propose(manifest, kind=kind, model=model)
     if find_learning_rate:
@@ -340,14 +365,18 @@ def plan(
     report(result, as_json, [head, *str(proposal).split("\n"), *saved])
 
 
-def _plans_masks(manifest: Manifest, task: str | None) -> bool:
-    from medres.tasks import TASKS, is_dense
+def _planned_task(manifest: Manifest, option: str | None) -> Task | None:
+    """The task of masks or boxes that is planned for; None for classification."""
+    from medres.tasks import TASKS, annotated_task
 
-    if task not in (None, "classification", "segmentation"):
-        raise typer.BadParameter("--task takes classification or segmentation")
-    if task is None:
-        return "annotations" in manifest.summary and manifest.summary["task"] not in TASKS
-    return is_dense(task)
+    annotated = [task for task in TASKS.values() if task.is_annotated]
+    if option not in (None, "classification", *(task.name for task in annotated)):
+        raise typer.BadParameter("--task takes classification, segmentation or detection")
+    if option is not None:
+        return annotated_task(option)
+    if manifest.summary["task"] in TASKS:
+        return None
+    return next((task for task in annotated if task.block in manifest.summary), None)
 
 
 def _propose_rate(work: Path, proposal: TrainingProposal) -> None:
@@ -365,7 +394,7 @@ def _propose_rate(work: Path, proposal: TrainingProposal) -> None:
     )
 
 
-def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
+def name_value_pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
     """NAME=VALUE texts as a dict; the values are read as YAML (numbers, lists, true)."""
     import yaml
 
@@ -400,7 +429,10 @@ def demo(
         ),
     ] = False,
     task: Annotated[
-        str, typer.Option(help="classification, or segmentation of lungs and nodules.")
+        str,
+        typer.Option(
+            help="classification, segmentation of lungs and nodules, or detection of nodules."
+        ),
     ] = "classification",
     as_json: Json = False,
 ) -> None:
@@ -416,13 +448,14 @@ def demo(
         report(result, as_json, [*lines, f"report: {result['report']}"])
         return
     require_tensorflow()
-    from medres.tasks import is_dense
+    from medres.tasks import annotated_task
 
-    if is_dense(task):
-        _segmentation_demo(out, seed, as_json)
+    row = annotated_task(task)
+    if row is not None:
+        _annotated_demo(row, out, seed, as_json)
         return
     if task != "classification":
-        raise typer.BadParameter("--task takes classification or segmentation")
+        raise typer.BadParameter("--task takes classification, segmentation or detection")
     from medres.artefact.archive import read_contents
     from medres.cli.demo import run
     from medres.progress import Bars
@@ -440,13 +473,14 @@ def demo(
     report(result, as_json, lines)
 
 
-def _segmentation_demo(out: Path, seed: int, as_json: bool) -> None:
+def _annotated_demo(task: Task, out: Path, seed: int, as_json: bool) -> None:
     from medres.artefact.archive import read_contents
-    from medres.cli.mask_commands import class_lines
-    from medres.cli.segmentation_demo import run_segmentation
+    from medres.cli import box_commands, mask_commands
+    from medres.cli.annotated_demo import run_annotated
     from medres.progress import Bars
 
-    result, found = run_segmentation(out, seed=seed, progress=Bars())
+    result, found = run_annotated(task.name, out, seed=seed, progress=Bars())
+    class_lines = (box_commands if task.finds_boxes else mask_commands).class_lines
     example = prediction_line(result["example"], read_contents(result["model"]).card)
     lines = [
         *class_lines(found),
@@ -457,12 +491,12 @@ def _segmentation_demo(out: Path, seed: int, as_json: bool) -> None:
     report(result, as_json, lines)
 
 
-def _sizes(text: str) -> list[int]:
+def _sizes(text: str, option: str = "--patch") -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise typer.BadParameter(
-            f"--patch takes whole numbers such as 48,96,96, received {text!r}"
+            f"{option} takes whole numbers such as 48,96,96, received {text!r}"
         ) from None
 
 

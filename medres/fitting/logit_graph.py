@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.artefact.graph.options import MODULES
+from medres.backbones.batch_norm_fusion import built_in_twin
 from medres.backbones.build import functional
 from medres.backbones.inlining import flat_copy
 from medres.errors import ModelError
@@ -64,7 +65,7 @@ def logit_graph(
         several_outputs, custom_layer, weights_not_finite, input_mismatch, unclear_outputs,
         wrong_activation, wrong_outputs, and those of `flat_copy`).
     """
-    require_savable(model)
+    model = savable_model(model)
     _require_input(model, spec)
     end = _end_of(model)
     strip = _is_probability(end, given, task)
@@ -92,11 +93,15 @@ def logit_graph(
     return functional(image, head(logits), model.name)
 
 
-def require_savable(model: keras.Model) -> None:
-    """Raise ModelError for what `logit_graph` refuses in any model, whatever its images are."""
+def savable_model(model: keras.Model) -> keras.Model:
+    """The model, or that of which it is a `fused_training_copy`. Raises ModelError for what
+    `logit_graph` refuses in any model, whatever its images are.
+    """
     _require_functional(model)
+    model = built_in_twin(model)
     _require_plain_layers(model)
     _require_finite(model)
+    return model
 
 
 def _changes(layer: keras.Layer, end: End, strip: bool) -> dict[str, Any] | None:

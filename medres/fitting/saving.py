@@ -13,7 +13,7 @@ from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.artefact.archive import save as save_archive
 from medres.artefact.graph_check import checked_graph
 from medres.errors import ArtefactError, TrainingError
-from medres.fitting.logit_graph import Outputs, logit_graph, require_savable
+from medres.fitting.logit_graph import Outputs, logit_graph, savable_model
 from medres.progress import Bars, ProgressReporter
 from medres.training.calibration.finalize import finalized
 from medres.training.checks import check_card_texts, check_classes, check_trainable
@@ -43,8 +43,9 @@ def save(
 
     model: functional or Sequential, trained anywhere, from images as `medres.data` gives them
         (float32, model units) to logits or probabilities. `medres.classifier` and `medres.adapt`
-        build such models. It stays as it is; the file holds a float32 copy without a final sigmoid
-        or softmax (see `medres.fitting.logit_graph`).
+        build such models; a `fused_training_copy` of one is taken as the original. It stays as it
+        is; the file holds a float32 copy without a final sigmoid or softmax (see
+        `medres.fitting.logit_graph`).
     preset: with which it was fitted. out: path of the file, ends in .keras.
     split: thresholds come from the tuning split: no other value is allowed.
     outputs: "logits" or "probabilities", where the end of the model does not say so.
@@ -75,7 +76,7 @@ def save(
         "alpha": alpha,
         "views": views,
     }
-    require_savable(model)
+    savable_model(model)
     options, chosen = resolve_settings(None, after)
     manifest = Manifest.load(work)
     spec = preprocessing(preset, manifest)

@@ -12,7 +12,7 @@ from data_pipelines.cache.store import cached_specs
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from medres.errors import TrainingError
 from medres.evaluate.scores.scored import Scored
-from medres.fitting.logit_graph import Outputs, require_savable, takes_images_of
+from medres.fitting.logit_graph import Outputs, savable_model, takes_images_of
 from medres.fitting.saving import save
 from medres.inference.scoring import score as score_file
 from medres.progress import ProgressReporter
@@ -49,7 +49,7 @@ def score(
                 code="stated_by_file",
             )
         return score_file(model, work, split, progress=progress, check=check)
-    require_savable(model)
+    savable_model(model)
     spec = _cached_spec(model, work) if preset is None else preset
     with tempfile.TemporaryDirectory(prefix="medres-score-") as folder:
         path = Path(folder) / "model.keras"

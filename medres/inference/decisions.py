@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medres.artefact.card import SERVED, Card
+from medres.errors import RefusedInput
 from medres.tasks import task_named
 
 CLASS = "class"  # the key of the decision and the set of a model of exclusive classes
@@ -74,6 +75,19 @@ def conformal_answer(probabilities: dict[str, float], card: Card) -> dict[str, A
         "uncertain": [name for name, labels in sets.items() if len(labels) > 1],
         "atypical": [name for name, labels in sets.items() if not labels],
     }
+
+
+def unlike_training(distance: float | None, limit: float | None) -> RefusedInput | None:
+    """The refusal (out_of_distribution) of a study whose greatest distance from the training images
+    is above the limit of the card; None where it is not, or cannot be told.
+    """
+    if distance is None or limit is None or distance <= limit:
+        return None
+    return RefusedInput(
+        f"an image is out of distribution: unlike the training images (distance {distance:.3g}, "
+        f"limit {limit:.3g})",
+        code="out_of_distribution",
+    )
 
 
 def describe(probabilities: dict[str, float], card: Card) -> str:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medres.errors import RefusedInput
+from medres.inference.boxes.box import Box, BoxPreview
 from medres.inference.masks.study_mask import StudyMask
 
 if TYPE_CHECKING:
     from data_pipelines.dicom.reader import DicomSource
     from medres.inference.study_saliency import Saliency
+
+
+class StudyAnswer(NamedTuple):
+    """The label maps or the boxes of a study, or why it is refused; and the greatest distance of an
+    image from the training images.
+    """
+
+    error: RefusedInput | None
+    novelty: float | None
+    masks: tuple[StudyMask, ...] = ()
+    boxes: Sequence[Box] = ()
+    previews: tuple[BoxPreview, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,11 @@ class Prediction:
     model_sha256: str, 64 hexadecimal digits, of the model file.
     thresholds: dict, finding -> float 0..1, the operating point `default` of the decisions; {} for
         exclusive classes.
+    boxes: of a detector, list of `Box` in the pixels of the original images, also those below the
+        threshold of their class (`positive_boxes` has the others); [] where nothing was found, for
+        a refusal and for other models. A detector has no probabilities; its decision for a class is
+        whether any box reaches the threshold.
+    previews: of a detector, the prepared images with their boxes, for pictures.
     masks: of a segmenter, tuple of `StudyMask`, the label maps on the grid of the images: one for a
         volume or a series of slices, else one for each image; () for a refusal and for a
         classifier. A segmenter has no probabilities and no decisions.
@@ -67,12 +85,19 @@ class Prediction:
     thresholds: dict[str, float] = field(default_factory=dict)
     masks: tuple[StudyMask, ...] = field(default=(), repr=False, compare=False)
     files: tuple[DicomSource, ...] = field(default=(), repr=False, compare=False)
+    boxes: list[Box] = field(default_factory=list, repr=False)
+    previews: tuple[BoxPreview, ...] = field(default=(), repr=False, compare=False)
     _explain: Callable[[str, str], Saliency] | None = field(default=None, repr=False, compare=False)
 
     @property
     def mask(self) -> StudyMask | None:
         """The label map, if there is exactly one."""
         return self.masks[0] if len(self.masks) == 1 else None
+
+    @property
+    def positive_boxes(self) -> list[Box]:
+        """The boxes whose score reaches the frozen threshold of their class."""
+        return [box for box in self.boxes if box.is_positive]
 
     @property
     def abstained(self) -> list[str]:
@@ -101,6 +126,7 @@ class Prediction:
             "n_images": self.n_images,
             "novelty": self.novelty,
             "model_sha256": self.model_sha256,
+            **({"boxes": [box.as_dict() for box in self.boxes]} if self.previews else {}),
             **({"masks": [mask.as_dict() for mask in self.masks]} if self.masks else {}),
         }
 

@@ -20,6 +20,7 @@ from medres.artefact.card import Card
 from medres.artefact.feature_distance import feature_tensors
 from medres.artefact.orientation import MAX_RATIO, orientation_ratios, thumbnails
 from medres.errors import ExportError, RefusedInput
+from medres.inference.boxes.predicting import detected
 from medres.inference.decisions import (
     conformal_answer,
     decisions,
@@ -191,7 +192,7 @@ class Predictor:
     ) -> Prediction:
         """The prediction for a study that was read."""
         prediction = replace(self.decide_reading(reading, path), files=tuple(files))
-        if prediction.refused is not None or self.card.segmentation is not None:
+        if prediction.refused is not None or task_named(self.card.task).is_annotated:
             return prediction
         explain = functools.partial(self._explain, tuple(files), rules, reading.sha256)
         return replace(prediction, _explain=explain)
@@ -224,19 +225,31 @@ class Predictor:
         )
 
     def decide_study(self, study: Study) -> Prediction:
-        """The prediction for the samples of one study; of a segmenter with its label maps."""
-        if self.card.segmentation is None:
+        """The prediction for the samples of one study; of a segmenter with its label maps, of a
+        detector with its boxes.
+        """
+        task = task_named(self.card.task)
+        if not task.is_annotated:
             return self.decide(study.pixels)
         rotated = self._count_rotated(to_model_units(study.pixels, self.card.preprocess))
         if rotated:
             return self._refuse_rotated(rotated, len(study.pixels))
         units = functools.partial(to_model_units, spec=self.card.preprocess)
-        answer, count = segmented(study, units, self.card, self.scored), len(study.pixels)
+        answered = detected if task.finds_boxes else segmented
+        answer, count = answered(study, units, self.card, self.scored), len(study.pixels)
         if answer.error is not None:
             return self._refusal(answer.error, n_images=count, novelty=answer.novelty)
-        sha256 = self.artefact.sha256
+        positive = {box.label for box in answer.boxes if box.is_positive}
         return Prediction(
-            {}, {}, masks=answer.masks, n_images=count, novelty=answer.novelty, model_sha256=sha256
+            {},
+            {name: name in positive for name in self._thresholds},
+            masks=answer.masks,
+            boxes=list(answer.boxes),
+            previews=answer.previews,
+            n_images=count,
+            novelty=answer.novelty,
+            model_sha256=self.artefact.sha256,
+            thresholds=self._thresholds,
         )
 
     def decide(self, images: np.ndarray) -> Prediction:
@@ -301,6 +314,8 @@ class Predictor:
 
     @property
     def _thresholds(self) -> dict[str, float]:
+        if self.card.detection is not None:
+            return self.card.box_thresholds
         return {} if task_named(self.card.task).exclusive else default_thresholds(self.card)
 
     def _count_rotated(self, inputs: np.ndarray) -> int:

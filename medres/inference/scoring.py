@@ -44,8 +44,8 @@ def score_split(
     the provenance.
     check: called before anything is scored, with the same rows and equal scores. What it raises
         ends the call, and no access to the test split is logged.
-    Raises SpecError (unknown_split, empty_split); ArtefactError (segmenter; other_labels) if the
-    labels of the work folder are not those of the model.
+    Raises SpecError (unknown_split, empty_split); ArtefactError: segmenter, detector; other_labels
+    if the labels of the work folder are not those of the model.
     """
     if split not in SPLITS:
         raise SpecError(
@@ -56,11 +56,17 @@ def score_split(
         load_artefact(model),
         progress or ProgressReporter(),
     )
-    if artefact.card.segmentation is not None:
+    if task_named(artefact.card.task).is_annotated:
+        is_segmenter = artefact.card.segmentation is not None
+        function = (
+            "masks.scoring.evaluate_segmenter"
+            if is_segmenter
+            else ("boxes.scoring.evaluate_detector")
+        )
         raise ArtefactError(
-            "the model is a segmenter and has no scores: use medres evaluate MODEL WORK, or "
-            "medres.inference.masks.scoring.evaluate_segmenter",
-            code="segmenter",
+            f"the model is for {artefact.card.task} and has no table of scores: use medres "
+            f"evaluate MODEL WORK, or medres.inference.{function}",
+            code="segmenter" if is_segmenter else "detector",
         )
     with reporter.task("cache") as update:
         cache = ensure_cache(work, artefact.card.preprocess, progress=update)

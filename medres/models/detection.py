@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from data_pipelines.runtime.backend import require_tensorflow
@@ -52,6 +52,7 @@ def detector(
     head_depth: int = 4,
     head_norm: str = "group",
     windows: Sequence[str | tuple[float, float]] | None = None,
+    scaling: str | None = None,
     **backbone_options: Any,
 ) -> keras.Model:
     """A functional Keras model of built-in layers that finds objects (FCOS, without anchors).
@@ -62,7 +63,8 @@ def detector(
     logit for each class. `medres.decode(raw, decoding_settings(model))` makes boxes of it;
     `medres.losses.DetectionLoss` trains it.
 
-    variant, windows, backbone_options: as for `medres.classifier`, so any backbone of the package.
+    variant, windows, scaling, backbone_options: as for `medres.classifier`, so any backbone of the
+        package.
     input_shape: (H, W, C). An image whose sides are no multiples of the coarsest stride is padded
         with mid-gray behind its last rows and columns. A side of None is not padded: it takes
         multiples of the stride. The code also builds (D, H, W, C), with 6 distances for each
@@ -91,13 +93,24 @@ def detector(
         channels = 4 * channels_at(spec, STEM_STRIDE[spec.stem])
     whole_number("channels", channels, 1)
     image = keras.Input(shape, name="image", dtype="float32")
-    x = _padded(scaled(image, windows), strides[-1])
+    x = _padded(scaled(image, windows, scaling), strides[-1])
     net = LayerFactory(spec, len(shape) - 1, PREFIX)
     maps = _pyramid(net, backbone_levels(spec, x, PREFIX), strides, channels)
     heads = _Heads(net, channels, head_depth, head_norm, n_classes)
     raw = [heads(level) for level in maps]
     y = keras.layers.Concatenate(axis=1, dtype="float32", name="raw")(raw) if raw[1:] else raw[0]
     return functional(image, y, name or f"{model_name(spec)}_fcos")
+
+
+def head_options(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `detector` in the part `model` of config.json; those that are not set are left
+    out.
+
+    >>> head_options({"variant": "resnet18", "levels": [3, 4], "channels": None})
+    {'levels': [3, 4]}
+    """
+    names = ("levels", "channels", "head_depth")
+    return {name: network[name] for name in names if network.get(name) is not None}
 
 
 def decoding_settings(model: keras.Model, **options: Any) -> DecodingSettings:

@@ -21,7 +21,7 @@ from data_pipelines.preprocessing.study import prepared_study
 from data_pipelines.synthetic.golden_files import GoldenStudy, golden_studies
 from medres.artefact.archive import Artefact
 from medres.errors import ExportError
-from medres.runtimes.served_graph import PROBABILITY, Outputs, reference_outputs
+from medres.runtimes.served_graph import MAIN, Outputs, reference_outputs
 
 GOLDEN = "golden"
 SCHEMA = "medres.golden/1"
@@ -125,6 +125,6 @@ def _read(folder: Path, entry: dict[str, Any], spec: PreprocessSpec) -> tuple[np
         for name, values in entry.items()
         if name not in ("name", "rule", "files", "prepared")
     }
-    if PROBABILITY not in outputs:
+    if not any(name in outputs for name in MAIN):
         raise ValueError("no probability")
     return prepared, outputs

@@ -12,10 +12,11 @@ from typing import Any
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.atomic_files import file_sha256
 from medres.artefact.archive import Artefact
+from medres.artefact.boxes import BOX
 from medres.artefact.card import SERVED, Card
 from medres.artefact.orientation import MAX_RATIO
 from medres.errors import ExportError
-from medres.runtimes.served_graph import INPUT, NOVELTY, ORIENTATION, PROBABILITY
+from medres.runtimes.served_graph import INPUT, NOVELTY, ORIENTATION, main_output
 
 SERVING = "serving.json"
 SCHEMA = "medres.serving/1"
@@ -51,8 +52,9 @@ def write_serving_file(
         "thresholds": {
             point.finding: point.threshold
             for point in card.operating_points
-            if (point.name, point.unit) == ("default", SERVED)
+            if (point.name, point.unit) == ("default", SERVED if card.detection is None else BOX)
         },
+        **({} if card.detection is None else {"detection": card.detection.model_dump()}),
         "operating_points": [point.model_dump(mode="json") for point in card.operating_points],
         "conformal": [quantile.model_dump(mode="json") for quantile in card.conformal],
         **segmentation_facts(card),
@@ -65,9 +67,10 @@ def write_serving_file(
 
 def output_facts(artefact: Artefact) -> dict[str, Any]:
     """Output -> its shape, and where it refuses images the limit above which it does."""
-    outputs: dict[str, Any] = {PROBABILITY: {"shape": [None, *artefact.card.output_shape]}}
+    card = artefact.card
+    outputs: dict[str, Any] = {main_output(card): {"shape": [None, *card.output_shape]}}
     if artefact.novelty is not None:
-        limit = artefact.card.novelty_threshold
+        limit = card.novelty_threshold
         outputs[NOVELTY] = {"shape": [None], "refused_above": limit}
     if artefact.orientation_model is not None:
         outputs[ORIENTATION] = {"shape": [None], "refused_above": MAX_RATIO}

@@ -91,7 +91,7 @@ def _notes(signer: str | None, revision: int) -> tuple[str, ...]:
 
 
 def _boxes(prediction: Prediction) -> tuple[BoxLike, ...]:
-    return tuple(getattr(prediction, "boxes", None) or ())
+    return tuple(prediction.positive_boxes)
 
 
 def _score_overlay(

@@ -18,6 +18,7 @@ from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.cache.tf_dataset import (
     Targets,
     eval_batches,
+    join_boxes,
     join_masks,
     join_targets,
     rows_of,
@@ -131,8 +132,8 @@ class CompiledModel:
 
     @property
     def devices(self) -> int:
-        """The number of devices that share a batch."""
-        return 1 if self._strategy is None else self._strategy.num_replicas_in_sync
+        """The number of devices of this process, which share a batch."""
+        return 1 if self._strategy is None else len(self._strategy.extended.worker_devices)
 
     def logits(self, image: tf.Tensor) -> np.ndarray:
         """The outputs, float32 (n, outputs), of images (n, ..., C) in model units."""
@@ -140,7 +141,7 @@ class CompiledModel:
             return self._forward(image).numpy()
         parts = tf.split(image, self.devices)
         shared = self._strategy.experimental_distribute_values_from_function(
-            lambda context: parts[context.replica_id_in_sync_group]
+            lambda context: parts[context.replica_id_in_sync_group % self.devices]
         )
         outputs = self._strategy.experimental_local_results(self._shared_forward(shared))
         return np.concatenate([part.numpy() for part in outputs])
@@ -153,9 +154,11 @@ class CompiledModel:
 
 
 def _strategy_of(model: keras.Model) -> tf.distribute.Strategy | None:
-    """The strategy whose devices share the weights of a model; None: it has one device."""
+    """The strategy whose devices share the weights of a model; None: it has one device in this
+    process.
+    """
     values = [getattr(weight.value, "distribute_strategy", None) for weight in model.weights[:1]]
-    several = [s for s in values if s is not None and s.num_replicas_in_sync > 1]
+    several = [s for s in values if s is not None and len(s.extended.worker_devices) > 1]
     return several[0] if several else None
 
 
@@ -180,6 +183,20 @@ def load_masks(
     if cache.left_out:
         reporter.line(f"left out of segmentation: {format_left_out(cache.left_out)}")
     manifest, targets = join_masks(manifest, cache)
+    return TrainingData(cache, targets, manifest)
+
+
+def load_boxes(
+    work: Path | str, spec: PreprocessSpec, manifest: Manifest, reporter: ProgressReporter
+) -> TrainingData:
+    """The cache of a work folder with boxes, built where it is missing. Reports the samples that
+    are left out, since nobody annotated them or their boxes cannot be used.
+    """
+    with reporter.task(f"cache {spec.name} with boxes") as update:
+        cache = ensure_cache(work, spec, boxes=True, progress=update)
+    if cache.left_out:
+        reporter.line(f"left out of detection: {format_left_out(cache.left_out)}")
+    manifest, targets = join_boxes(manifest, cache)
     return TrainingData(cache, targets, manifest)
 
 

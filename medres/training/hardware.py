@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import tensorflow as tf
 
@@ -21,6 +21,7 @@ REPEATS = 3
 
 Step = Callable[[], object]
 Log = Callable[[str], None]
+Choice = tuple[str, str]  # a dtype policy, and why
 
 
 class ComputeSettings(TypedDict):
@@ -41,11 +42,11 @@ def devices() -> list[str]:
     ] or ["CPU:0"]
 
 
-def uses_xla() -> bool:
+def uses_xla(replicas: int) -> bool:
     """Whether steps are compiled: on a single GPU. A step of several devices is not, and on CPUs
     TensorFlow's own kernels are faster.
     """
-    return bool(tf.config.list_physical_devices("GPU")) and len(devices()) == 1
+    return bool(tf.config.list_physical_devices("GPU")) and replicas == 1
 
 
 def strategy_for(names: list[str]) -> tf.distribute.Strategy:
@@ -78,37 +79,49 @@ def compute(
     steps: int,
     make_step: Callable[[str, Recipe], Step],
     log: Log | None = None,
+    *,
+    replicas: int | None = None,
+    vote: Callable[[bool], bool] = bool,
+    decide: Callable[[Choice], Any] = tuple,
 ) -> ComputeSettings:
     """The compute settings of a run with `steps` batches per epoch on this machine.
 
     precision: a dtype policy, or "auto": mixed_bfloat16 where the machine supports it, the run is
         long, and three timed batches are at least 15 % faster with it.
     make_step(policy, recipe): a function that trains one batch and waits for the result.
-    log: receives a line with the result of a benchmark.
+    log: receives a line with the result of a benchmark. replicas: devices that share a batch; None:
+        those of this machine. vote: of several workers, whether it is true on all; decide: what the
+        chief has chosen.
 
     XLA is used where `uses_xla` says so. Where a batch does not
     fit into the memory of the GPU, it is halved and the gradients of twice as many are accumulated.
     """
+    replicas = len(devices()) if replicas is None else replicas
     policy, why = precision, "requested"
     if precision == "auto":
-        policy, why = _fastest(recipe, steps * recipe.epochs, make_step, log)
-    if uses_xla():
+        supported = vote(has_bfloat16())
+        policy, why = decide(_fastest(recipe, steps * recipe.epochs, make_step, log, supported))
+    if uses_xla(replicas):
         recipe = largest_batch(recipe, lambda smaller: make_step(policy, smaller)())
     return {
         "precision": policy,
         "why": why,
-        "jit": uses_xla(),
-        "devices": len(devices()),
+        "jit": uses_xla(replicas),
+        "devices": replicas,
         "batch_size": recipe.batch_size,
         "accumulate": recipe.accumulate,
     }
 
 
 def _fastest(
-    recipe: Recipe, batches: int, make_step: Callable[[str, Recipe], Step], log: Log | None
-) -> tuple[str, str]:
-    """The dtype policy and the reason for it."""
-    if not has_bfloat16():
+    recipe: Recipe,
+    batches: int,
+    make_step: Callable[[str, Recipe], Step],
+    log: Log | None,
+    supported: bool,
+) -> Choice:
+    """The dtype policy and the reason for it. supported: bfloat16, by the machine."""
+    if not supported:
         return "float32", "this machine does not support bfloat16, and float16 is never chosen"
     if batches < MIN_BATCHES:
         return "float32", "the run is too short to benchmark bfloat16"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from medres.errors import TrainingError
 from medres.progress import ProgressReporter
 from medres.training import checkpoint
 from medres.training.data import CompiledModel, TrainingData
+from medres.training.distributed.scoring import score_together
+from medres.training.distributed.team import Team
 from medres.training.loggers.mlflow import MlflowLogger
 from medres.training.loggers.tensorboard import TensorBoardLogger
-from medres.training.monitoring.best_epoch import BUILT_IN, LOSS, Monitor
+from medres.training.monitoring.best_epoch import BUILT_IN, HEADLINES, LOSS, Monitor
 from medres.training.monitoring.callback_hooks import CallbackHooks
 from medres.training.monitoring.split_metrics import SplitMetrics
 from medres.training.network import copy_weights
@@ -52,6 +54,7 @@ class Loop:
     time_budget: seconds after which no further epoch is begun; None: no limit.
     tuned: the metrics of the tuning split for the evaluated model and an epoch, where they are not
         those of a classifier.
+    team: the workers that train together; the chief decides and writes.
     """
 
     trainer: Trainer
@@ -71,6 +74,7 @@ class Loop:
     metrics: SplitMetrics | None = None
     time_budget: float | None = None
     tuned: Callable[[CompiledModel, int], Row] | None = None
+    team: Team = field(default_factory=Team)
 
     def __post_init__(self) -> None:
         self.recipe = self.trainer.recipe
@@ -92,9 +96,9 @@ class Loop:
         """
         start = time.monotonic()
         resumed = self._resume()
-        self.loggers: list[TensorBoardLogger | MlflowLogger] = [
-            TensorBoardLogger(self.out / "logs")
-        ]
+        self.loggers: list[TensorBoardLogger | MlflowLogger] = []
+        if self.team.is_chief:
+            self.loggers.append(TensorBoardLogger(self.out / "logs"))
         if self.mlflow:
             self.loggers.append(self.mlflow)
         self.stopped: str | None = self.state.get("stopped")
@@ -103,7 +107,9 @@ class Loop:
             while self._unfinished():
                 begun = time.monotonic()
                 self._train_epoch()
-                self._check_budget(start, begun)
+                if self.team.is_chief:
+                    self._check_budget(start, begun)
+                self.stopped = self.team.share(self.stopped)
             self.hooks.end()
         for logger in self.loggers:
             logger.close()
@@ -134,12 +140,13 @@ class Loop:
 
     def _resume(self) -> bool:
         """Load the newest checkpoint. Returns whether there is one."""
-        newest = checkpoint.latest(self.folder)
-        if newest is None:
-            return False
-        self.state = checkpoint.restore(
-            newest, self.trainer.variables(), self.run_hash, *self.earlier_runs
-        )
+        newest = checkpoint.latest(self.folder) if self.team.is_chief else None
+        with self.team.copy_of(newest) as file:
+            if file is None:
+                return False
+            self.state = checkpoint.restore(
+                file, self.trainer.variables(), self.run_hash, *self.earlier_runs
+            )
         if self.state["run"] != self.run_hash:
             self.state.pop("stopped", None)  # a callback ended the shorter run
         self.state["run"] = self.run_hash
@@ -148,12 +155,14 @@ class Loop:
         return True
 
     def _begin_callbacks(self, resumed: bool) -> None:
+        self.follows_each_batch = self.team.share(self.hooks.has_batch_hooks)
         copy_weights(self.trainer.model, self.evaluated.model, self.trainer.weights())
         within = self.state["epoch"] if self.state["step"] else None
-        saved = self.state.get("callbacks", []) if resumed else None
+        saved = self.state.get("callbacks", []) if resumed and self.team.is_chief else None
         self.hooks.begin(saved, within, self.reporter)
         if "rate" in self.state:
             self.trainer.optimizer.learning_rate = self.state["rate"]
+        self._follow_chief()
 
     def _train_epoch(self) -> None:
         epoch, first_step = self.state["epoch"], self.state["step"]
@@ -161,6 +170,7 @@ class Loop:
         if first_step == 0:
             self.trainer.reset_means()
             self.hooks.epoch_begin(epoch)
+            self._follow_chief()
         learning_rate = float(self.trainer.optimizer.schedule(epoch * self.steps))
         start = time.perf_counter()
         wait = self._train_batches(epoch)
@@ -175,11 +185,14 @@ class Loop:
             "images_per_second": round(images / seconds, 1),
             "data_wait": round(wait / seconds, 3),
         }
-        self._finish_epoch(epoch, row)
+        self._finish_epoch(epoch, self.team.share(row))
 
     def _train_batches(self, epoch: int) -> float:
         """Train on the rest of an epoch. Returns the seconds that it waited for data."""
-        batches = iter(self.trainer.distribute(self._batches(epoch, self.state["step"])))
+        first = self.state["step"]
+        batches = iter(
+            self.trainer.distribute(lambda context: self._batches(epoch, first, context))
+        )
         wait, saved = 0.0, time.monotonic()
         status = StatusLine(self, time.perf_counter(), self.state["step"])
         with self.reporter.task(f"epoch {epoch + 1}") as update:
@@ -190,6 +203,8 @@ class Loop:
                 self.hooks.batch_begin(number)
                 self.trainer.step(batch, number)
                 self.hooks.batch_end(number, self.trainer.means)
+                if self.follows_each_batch:
+                    self._follow_chief()
                 self.state["step"] = number + 1
                 if self.hooks.wants_stop:
                     break
@@ -202,7 +217,21 @@ class Loop:
         self._require_finite(epoch)
         return wait
 
-    def _batches(self, epoch: int, start: int) -> tf.data.Dataset:
+    def _follow_chief(self) -> None:
+        """What the callbacks of the chief have set: the end of training, and the learning rate."""
+        if self.team.size == 1:
+            return
+        optimizer = self.trainer.optimizer
+        constant = self.recipe.schedule == "constant"
+        rate = float(optimizer.learning_rate.numpy()) if constant else None
+        stops, rate = self.team.share([self.hooks.wants_stop, rate])
+        self.hooks.model.stop_training = stops
+        if constant:
+            optimizer.learning_rate = rate
+
+    def _batches(
+        self, epoch: int, start: int, context: tf.distribute.InputContext | None = None
+    ) -> tf.data.Dataset:
         return train_batches(
             self.data.cache,
             self.targets,
@@ -210,6 +239,7 @@ class Loop:
             self.seed,
             epoch=epoch,
             start=start,
+            context=context,
         )
 
     def _due(self, step: int, saved: float) -> bool:
@@ -220,6 +250,8 @@ class Loop:
 
     def _save(self, epoch: int) -> None:
         self._require_finite(epoch)
+        if not self.team.is_chief:
+            return
         if self.callbacks:
             self.state["callbacks"] = self.hooks.states()
             if self.recipe.schedule == "constant":
@@ -231,8 +263,11 @@ class Loop:
     def _tuning_metrics(self, epoch: int) -> dict[str, float | None]:
         copy_weights(self.trainer.model, self.evaluated.model, self.trainer.weights())
         if self.tuned is not None:
-            return self.tuned(self.evaluated, epoch)
-        logits = self.evaluated.score(self.data, "tune").take(self.tune_mask)
+            return self.tuned(self.evaluated, epoch) if self.team.is_chief else {}
+        scored = score_together(self.team, self.evaluated, self.data, "tune")
+        if scored is None:
+            return {}
+        logits = scored.take(self.tune_mask)
         if not np.isfinite(logits.scores).all():
             raise TrainingError(
                 f"epoch {epoch + 1}: the logits of the tuning split are not finite. Earlier "
@@ -247,12 +282,13 @@ class Loop:
         refers to them.
         """
         self.hooks.epoch_end(epoch, row)
+        self._follow_chief()
         if self.hooks.wants_stop:
             self.stopped = self.state["stopped"] = "callback"
             self.reporter.line(f"a callback stopped the training after epoch {epoch + 1}")
         history = [*self.state["history"], row]
         self.state |= {"epoch": epoch + 1, "step": 0, "history": history}
-        if self.monitor.last_is_best(history):
+        if self.monitor.last_is_best(history) and self.team.is_chief:
             checkpoint.write(
                 self.folder / checkpoint.BEST,
                 self.trainer.weights(),
@@ -269,6 +305,8 @@ class Loop:
             self.reporter.line(text)
 
     def _write_history(self) -> None:
+        if not self.team.is_chief:
+            return
         write_atomic(
             self.out / "history.csv",
             pd.DataFrame(self.state["history"]).to_csv(index=False).encode(),
@@ -379,13 +417,13 @@ def eta_line(seconds: float, epochs: int, patience: int) -> str:
 
 
 def headline(row: Row, *, limits: bool = False) -> str:
-    """The AUC or Dice of the tuning split in a row of history.csv, perhaps with the limits of its
-    interval; "" where it is undefined.
+    """The AUC, Dice or AP50 of the tuning split in a row of history.csv, perhaps with the limits of
+    its interval; "" where it is undefined.
 
     >>> headline({"tune_dice": 0.91234, "tune_dice_low": 0.9, "tune_dice_high": 0.92}, limits=True)
     'tune Dice 0.912 (0.900 to 0.920)'
     """
-    for name, title in (("auc", "AUC"), ("dice", "Dice")):
+    for name, title in HEADLINES.items():
         value, low, high = (row.get(f"tune_{name}{end}") for end in ("", "_low", "_high"))
         if value is not None:
             interval = f" ({low:.3f} to {high:.3f})" if limits and low is not None else ""

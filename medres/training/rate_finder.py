@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from data_pipelines.cache.tf_dataset import train_batches
 from data_pipelines.preprocessing.spec import PreprocessSpec
@@ -166,13 +167,18 @@ def _loss(trainer: Trainer, batch: Batch, rate: float) -> float:
 def _batches(start: Setup, trainer: Trainer) -> Iterator[Batch]:
     """The batches of the run, epoch after epoch."""
     for epoch in itertools.count():
-        yield from trainer.distribute(
-            train_batches(
+
+        def batches(
+            context: tf.distribute.InputContext | None, epoch: int = epoch
+        ) -> tf.data.Dataset:
+            recipe, seed = start.recipe, start.options.seed
+            return train_batches(
                 start.data.cache,
                 start.targets,
-                start.recipe.batch_size,
-                start.options.seed,
+                recipe.batch_size,
+                seed,
                 epoch=epoch,
-                start=0,
+                context=context,
             )
-        )
+
+        yield from trainer.distribute(batches)

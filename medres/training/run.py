@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ import pandas as pd
 from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.atomic_files import write_atomic
 from medres.artefact.archive import save, summary_hash
-from medres.artefact.card import Card
 from medres.errors import TrainingError
 from medres.progress import Bars, ProgressReporter
 from medres.training import checkpoint
 from medres.training.calibration.finalize import finalized
 from medres.training.config.options import (
+    before_later_field,
     claim_run_folder,
     existing_config,
     minutes,
@@ -29,6 +29,9 @@ from medres.training.config.options import (
 )
 from medres.training.config.recipe import Recipe
 from medres.training.data import CompiledModel, ScoredImages, TrainingData, tuning_holdout
+from medres.training.distributed.agreement import require_agreement
+from medres.training.distributed.joining import Membership, membership
+from medres.training.distributed.worker_log import WorkerLog
 from medres.training.input_statistics import with_input_statistics
 from medres.training.loggers.html import WorstImage, training_page, worst_images
 from medres.training.loggers.mlflow import MlflowLogger
@@ -37,10 +40,8 @@ from medres.training.monitoring.best_epoch import BUILT_IN, LOSS, Monitor, monit
 from medres.training.monitoring.callback_hooks import check_callbacks
 from medres.training.monitoring.split_metrics import SplitMetrics
 from medres.training.network import copy_weights
-from medres.training.segmentation.finalize import finalized_segmenter
-from medres.training.segmentation.network import pixel_loss
-from medres.training.segmentation.tuning import tuning_dice_row
 from medres.training.setup import Setup, set_up
+from medres.training.tasks.row import RunParts
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,19 @@ def train(
     time_budget: float | str | None = None,
     **overrides: Any,
 ) -> Run:
-    """Train a classifier, or with task="segmentation" a segmenter, on an ingested work folder and
-    write the run folder `out`: model.keras, history.csv, config.json, checkpoints/, training.html
-    (curves, and the images with the highest
-    loss) and logs/ (for TensorBoard).
+    """Train a classifier, with task="segmentation" a segmenter, or with task="detection" a
+    detector, on an ingested work folder and write the run folder `out`: model.keras, history.csv,
+    config.json, checkpoints/, training.html (curves, and the images with the highest loss) and
+    logs/ (for TensorBoard).
 
     The model file has the weights of the epoch with the lowest tuning (validation) loss, or the
     best value of another `monitor`. It is
     calibrated, with operating points and conformal quantiles from the tuning split. Where `out` has
     an unfinished run with the same configuration, training resumes there, and the result is
     bit-equal to that of an uninterrupted run. A higher number of epochs continues a run.
+
+    Where TF_CONFIG or srun name several processes, and each makes the same call, they share each
+    batch; the first of them (the chief) decides and writes. An error of one is raised by all.
 
     model: a variant ("resnet18"), a .keras file, or a functional Keras model of your own:
         (batch, H, W, C) in -1..1 -> feature map or vector.
@@ -108,30 +112,65 @@ def train(
     Raises TrainingError, before the first step, where the settings are not allowed or the data
     cannot be trained on. Codes of the last three arguments: bad_callbacks, backup_and_restore,
     swap_ema_weights, restore_best_weights, schedule_not_constant; bad_metrics, metric_failed,
-    metric_missing_labels, unknown_monitor, unknown_direction; bad_setting.
+    metric_missing_labels, unknown_monitor, unknown_direction; bad_setting. Codes of several
+    processes: bad_cluster, missing_worker, duplicate_rank, port_in_use, other_version, other_data,
+    other_settings, strategy_too_late, and while it trains worker_lost, worker_failed.
     """
-    reporter, out = progress or Bars(), Path(out)
-    start = set_up(
-        work,
-        model,
-        config,
-        {"preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed, **overrides},
-        reporter,
-    )
+    settings = {"preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed, **overrides}
+    with membership() as member:
+        return _train(
+            member,
+            work,
+            Path(out),
+            model,
+            config,
+            settings,
+            progress or (Bars() if member.team.is_chief else ProgressReporter()),
+            checkpoint_steps=checkpoint_steps,
+            mlflow=mlflow,
+            callbacks=callbacks,
+            metrics=metrics,
+            time_budget=time_budget,
+        )
+
+
+def _train(
+    member: Membership,
+    work: Path | str,
+    out: Path,
+    model: str | Path | keras.Model | None,
+    config: Path | str | Mapping[str, Any] | None,
+    given: dict[str, Any],
+    progress: ProgressReporter,
+    *,
+    checkpoint_steps: int | None,
+    mlflow: str | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    metrics: Sequence[keras.metrics.Metric | str],
+    time_budget: float | str | None,
+) -> Run:
+    """See `train`. Of several workers, the chief decides and writes; the others follow it."""
+    team = member.team
+    reporter = WorkerLog(team.rank, progress) if team.size > 1 else progress
+    start = set_up(work, model, config, given, reporter, member)
     settings, data, options = start.settings, start.data, start.options
     budget = None if time_budget is None else 60.0 * minutes(time_budget)
     check_callbacks(callbacks, start.recipe.schedule)
-    parts = (_segmentation if data.task.is_dense else _classification)(start, metrics)
+    parts = _parts(start, metrics)
     monitor = monitor_named(options.monitor, parts.directions, built_in=parts.built_in)
     settings |= {} if monitor == LOSS else {"monitor": monitor.setting}
     settings |= {"metrics": parts.settings} if parts.settings else {}
-    existing = existing_config(out)
+    require_agreement(team, settings)
+    existing = team.share(existing_config(out) if team.is_chief else {})
     start.choose_compute(existing.get("compute"))
-    if raises_epochs(existing, settings):
+    if raises_epochs(existing, settings) and team.is_chief:
         reporter.line(continuation_line(out, existing, start.recipe, monitor))
     logit_model, served_model = start.models()
-    claim_run_folder(out, settings)
-    earlier = existing_config(out).get("continued", [])
+    if team.is_chief:
+        claim_run_folder(out, settings)
+    earlier = team.share(existing_config(out).get("continued", []) if team.is_chief else [])
+    if isinstance(reporter, WorkerLog):
+        reporter.open(out)
     loop = Loop(
         trainer=start.trainer(logit_model),
         evaluated=CompiledModel(served_model),
@@ -143,15 +182,18 @@ def train(
         out=out,
         reporter=reporter,
         checkpoint_steps=checkpoint_steps,
-        mlflow=MlflowLogger(mlflow, out, settings) if mlflow else None,
-        earlier_runs=tuple(summary_hash(with_epochs(settings, count)) for count in earlier),
-        callbacks=callbacks,
+        mlflow=MlflowLogger(mlflow, out, settings) if mlflow and team.is_chief else None,
+        earlier_runs=_earlier_runs(settings, earlier),
+        callbacks=callbacks if team.is_chief else (),
         monitor=monitor,
         metrics=parts.metrics,
         time_budget=budget,
         tuned=parts.tuned,
+        team=team,
     )
     history = loop.train()
+    if not team.is_chief:
+        return Run(out, out / "model.keras", history, team.share(0))
     stopped = _stopped(loop.stopped, len(history), time_budget)
     record_end(out, stopped)
     settings |= {"continued": earlier} if earlier else {}
@@ -171,30 +213,33 @@ def train(
         f"best epoch {best_epoch}, with the {monitor.phrase} {value:.3f}, saved to "
         f"{out.name}/model.keras"
     )
+    team.share(best_epoch)
     return Run(out, out / "model.keras", history, best_epoch)
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """What differs between the tasks of a run.
-
-    directions: "min", "max" or None of the metrics that a monitor may name; built_in: those that
-    every history has. settings: `metrics` of config.json. tune_mask, metrics, tuned: of the loop.
-    finish: from the logit model to the served model and its card. worst: the images of the training
-    page, by split.
-    """
-
-    directions: Mapping[str, str | None]
-    built_in: Mapping[str, str | None]
-    settings: dict[str, str]
-    tune_mask: np.ndarray
-    metrics: SplitMetrics | None
-    tuned: Callable[[CompiledModel, int], dict[str, Any]] | None
-    finish: Callable[..., tuple[keras.Model, Card]]
-    worst: Callable[[CompiledModel], Mapping[str, Sequence[WorstImage]]]
+def _earlier_runs(settings: dict[str, Any], counts: Sequence[int]) -> tuple[str, ...]:
+    """The hashes of this run with fewer epochs, and as earlier versions of medres wrote them."""
+    configs = [settings, *(with_epochs(settings, count) for count in counts)]
+    return tuple(
+        summary_hash(config) for each in configs for config in (each, before_later_field(each))
+    )
 
 
-def _classification(start: Setup, metrics: Sequence[Any]) -> _Parts:
+def _parts(start: Setup, metrics: Sequence[Any]) -> RunParts:
+    """Raises TrainingError (bad_metrics)."""
+    training = start.task_training
+    if training is None:
+        return _classification(start, metrics)
+    if len(metrics):
+        raise TrainingError(
+            f"metrics: for {start.options.task}, its own figures are computed after each epoch, "
+            f"and no further metrics are",
+            code="bad_metrics",
+        )
+    return training.parts(start.data, start.recipe, start.options)
+
+
+def _classification(start: Setup, metrics: Sequence[Any]) -> RunParts:
     data = start.data
     tune_mask = ~tuning_holdout(data, start.options.alpha)
     own = _split_metrics(metrics, data, tune_mask, start.reporter)
@@ -202,30 +247,8 @@ def _classification(start: Setup, metrics: Sequence[Any]) -> _Parts:
     def worst(model: CompiledModel) -> dict[str, list[WorstImage]]:
         return {split: worst_images(model, data, split) for split in ("train", "tune")}
 
-    return _Parts(own.directions, BUILT_IN, own.settings, tune_mask, own, None, finalized, worst)
-
-
-def _segmentation(start: Setup, metrics: Sequence[Any]) -> _Parts:
-    """Raises TrainingError (bad_metrics)."""
-    data, options = start.data, start.options
-    if len(metrics):
-        raise TrainingError(
-            "metrics: for segmentation, Dice of each class is computed after each epoch, and no "
-            "further metrics are",
-            code="bad_metrics",
-        )
-    names = data.targets.names
-    loss = pixel_loss(options.loss, start.recipe, names, batch=False)
-    by_class: dict[str, str | None] = {f"dice_{name}": "max" for name in names[1:]}
-    return _Parts(
-        directions=by_class,
-        built_in={"loss": "min", "dice": "max"},
-        settings={},
-        tune_mask=np.ones(len(data.rows("tune")), bool),
-        metrics=None,
-        tuned=lambda model, epoch: tuning_dice_row(model, data, loss, epoch),
-        finish=finalized_segmenter,
-        worst=lambda model: {},
+    return RunParts(
+        own.directions, BUILT_IN, tune_mask, finalized, worst, metrics=own, settings=own.settings
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ import tensorflow as tf
 from data_pipelines.augment import Augment
 from data_pipelines.cache.tf_dataset import Targets, training_steps
 from data_pipelines.ingestion.manifest import Manifest
-from data_pipelines.preprocessing.spec import PreprocessSpec
+from data_pipelines.labels.task import DETECTION, SEGMENTATION
 from medres.artefact.archive import save, summary_hash, with_probability
 from medres.backbones import load_pretrained
 from medres.errors import ArtefactError, TrainingError
 from medres.progress import ProgressReporter
-from medres.tasks import is_dense
+from medres.tasks import annotated_task
 from medres.training.calibration.finalize import Finalized, card_of
 from medres.training.calibration.scaling import identity
 from medres.training.checks import (
@@ -39,7 +38,10 @@ from medres.training.config.options import (
     resolve_settings,
 )
 from medres.training.config.recipe import Recipe
-from medres.training.data import TrainingData, load_data, load_masks
+from medres.training.data import TrainingData, load_data
+from medres.training.detection.row import DETECTION_TRAINING
+from medres.training.distributed.joining import ALONE, Membership
+from medres.training.distributed.team import Team
 from medres.training.hardware import (
     ComputeSettings,
     check_devices,
@@ -59,12 +61,16 @@ from medres.training.network import (
     weights_of,
 )
 from medres.training.optimizers import optimizer
-from medres.training.segmentation.network import build_segmenter, check_segmentation, pixel_loss
-from medres.training.segmentation.pair_trainer import PairTrainer
+from medres.training.segmentation.row import SEGMENTATION_TRAINING
 from medres.training.targets import class_order, training_targets
+from medres.training.tasks.row import TaskTraining
 from medres.training.train_step import Trainer
 
-MAX_BATCH_PIXELS = 1 << 19
+#: of the tasks that learn masks or boxes, by their names
+TRAININGS: dict[str, TaskTraining] = {
+    SEGMENTATION: SEGMENTATION_TRAINING,
+    DETECTION: DETECTION_TRAINING,
+}
 
 
 @dataclass
@@ -82,6 +88,12 @@ class Setup:
     backbone: keras.Model | None
     strategy: tf.distribute.Strategy
     reporter: ProgressReporter
+    team: Team
+
+    @property
+    def task_training(self) -> TaskTraining | None:
+        """How the task is trained, if it learns masks or boxes."""
+        return TRAININGS.get(self.data.task.name)
 
     def choose_compute(self, previous: ComputeSettings | None) -> None:
         """Choose precision and batch size of this machine, or take those of the run to resume."""
@@ -117,17 +129,18 @@ class Setup:
             return _trainer(model, self.recipe, self.data, self.options, jit=jit)
 
     def _build_trained(self, policy: str, recipe: Recipe) -> keras.Model:
-        return self._build(policy, recipe, deep_supervision=self.options.deep_supervision)
+        """The model that trains, with the outputs of deep supervision."""
+        return self._build(policy, recipe, deep=self.options.deep_supervision)
 
-    def _build(self, policy: str, recipe: Recipe, *, deep_supervision: bool = False) -> keras.Model:
-        if self.data.task.is_dense:
-            return build_segmenter(
+    def _build(self, policy: str, recipe: Recipe, *, deep: bool = False) -> keras.Model:
+        if (training := self.task_training) is not None:
+            return training.build(
                 self.settings["model"],
                 self.data.cache.spec,
                 list(self.data.targets.names),
                 policy=policy,
                 stochastic_depth=recipe.stochastic_depth,
-                deep_supervision=deep_supervision,
+                **({"deep_supervision": True} if deep else {}),
             )
         return build_classifier(
             self.settings["model"],
@@ -144,15 +157,17 @@ class Setup:
         is shared by the devices and compiled as in the run. Reports a benchmark, and a batch size
         that was reduced.
         """
-        data, recipe = self.data, self.recipe
+        data, recipe, team = self.data, self.recipe, self.team
+        replicas = self.strategy.num_replicas_in_sync
 
         def make_step(policy: str, recipe: Recipe) -> Callable[[], object]:
             with self.strategy.scope():
                 model = self._build_trained(policy, recipe)
-                trainer = _trainer(model, recipe, data, self.options, jit=uses_xla())
+                trainer = _trainer(model, recipe, data, self.options, jit=uses_xla(replicas))
             trainer.begin_epoch(recipe.epochs)
-            whole = tf.data.Dataset.from_tensor_slices(_empty_batch(data, recipe.batch_size))
-            (batch,) = trainer.distribute(whole.batch(recipe.batch_size))
+            (batch,) = trainer.distribute(
+                lambda context: _empty_batches(data, recipe.batch_size, context)
+            )
 
             def step() -> None:
                 trainer.step(batch, 0)
@@ -161,7 +176,16 @@ class Setup:
             return step
 
         steps = training_steps(len(data.rows("train")), recipe.batch_size)
-        result = compute(self.options.precision, recipe, steps, make_step, self.reporter.line)
+        result = compute(
+            self.options.precision,
+            recipe,
+            steps,
+            make_step,
+            self.reporter.line,
+            replicas=replicas,
+            vote=lambda supported: all(team.gather(supported)),
+            decide=team.share,
+        )
         if result["batch_size"] != recipe.batch_size:
             self.reporter.line(
                 f"batch size {result['batch_size']} with gradients accumulated over "
@@ -176,8 +200,11 @@ def set_up(
     config: Path | str | Mapping[str, Any] | None,
     settings: Mapping[str, Any],
     reporter: ProgressReporter,
+    member: Membership = ALONE,
 ) -> Setup:
-    """Resolve the settings (None: not given), read the data and check both."""
+    """Resolve the settings (None: not given), read the data and check both. member: of the workers
+    of the run, if it has several.
+    """
     backbone = model if isinstance(model, keras.Model) else None
     name = None if model is None or backbone is not None else str(model)
     options, recipe = resolve_settings(config, {"model": name, **settings})
@@ -188,23 +215,25 @@ def set_up(
         recipe = without_stochastic_depth(recipe, reporter)
     manifest = Manifest.load(work)
     spec = preprocessing(options.preset, manifest)
-    dense = is_dense(options.task)
-    if not dense:
+    task = annotated_task(options.task)
+    training = None if task is None else TRAININGS[task.name]
+    if training is None:
         check_classes(manifest, spec.kind)
     elif "batch_size" not in {**read_config(config), **_given(settings)}:
-        recipe = recipe.model_copy(update={"batch_size": dense_batch(options, spec, recipe)})
-    if dense and backbone is not None:
+        size = training.batch_size(options, spec, recipe)
+        recipe = recipe.model_copy(update={"batch_size": size})
+    if training is not None and backbone is not None:
         raise TrainingError(
-            "segmentation needs a backbone of medres, such as resnet18, whose feature maps the "
-            "decoder knows; a backbone of your own is for classification",
+            f"{options.task} needs a backbone of medres, such as resnet18, whose feature maps are "
+            f"known; a backbone of your own is for classification",
             code="other_task",
         )
     sha256 = None if backbone is None else backbone_sha256(backbone)
     configured = configuration(options, recipe, spec, backbone=sha256)
     recipe = Recipe.model_validate(configured["recipe"])
-    if dense:
-        data = load_masks(work, spec, manifest, reporter)
-        check_segmentation(data, recipe, options.patch)
+    if training is not None:
+        data = training.load(work, spec, manifest, reporter)
+        training.check(data, recipe, options)
         targets = data.targets
     else:
         data = load_data(work, spec, manifest, reporter)
@@ -212,20 +241,14 @@ def set_up(
         targets = training_targets(data.targets, data.table(), data.rows("train"), recipe)
     check_card_texts(data.targets.names, configured)
     configured["data_sha256"] = data_hash(data, targets)
-    strategy = strategy_for(devices())
-    return Setup(options, recipe, configured, data, targets, backbone, strategy, reporter)
+    strategy = member.strategy or strategy_for(devices())
+    return Setup(
+        options, recipe, configured, data, targets, backbone, strategy, reporter, member.team
+    )
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
-
-
-def dense_batch(options: RunOptions, spec: PreprocessSpec, recipe: Recipe) -> int:
-    """The batch size of a segmenter where none is given: that of the recipe, but at most 2^19
-    pixels or voxels, and at least 2 samples.
-    """
-    pixels = math.prod(options.patch or spec.mask_shape)
-    return min(recipe.batch_size, max(2, MAX_BATCH_PIXELS // pixels))
 
 
 def data_hash(data: TrainingData, training: Targets) -> str:
@@ -236,6 +259,16 @@ def data_hash(data: TrainingData, training: Targets) -> str:
         for array in (targets.labels, targets.weights)
     ]
     return summary_hash([data.cache.folder.name, *arrays])
+
+
+def _empty_batches(
+    data: TrainingData, size: int, context: tf.distribute.InputContext | None
+) -> tf.data.Dataset:
+    """One empty batch, or the shares of it that one input pipeline gives to its replicas."""
+    shares = 1 if context is None else context.num_replicas_in_sync
+    pipelines = 1 if context is None else context.num_input_pipelines
+    part = tf.data.Dataset.from_tensor_slices(_empty_batch(data, size // pipelines))
+    return part.batch(size // shares)
 
 
 def _empty_batch(
@@ -250,8 +283,9 @@ def _empty_batch(
         tf.zeros((size, *array.shape[1:]), array.dtype)
         for array in (data.targets.labels, data.targets.weights)
     )
-    if data.cache.mask_shape is not None:
-        label = tf.zeros((size, *data.cache.mask_shape), tf.int32)
+    if (stored := data.cache.stored) is not None:
+        dtype = tf.as_dtype(stored.dtype)
+        label = tf.zeros((size, *stored.shape), tf.int32 if dtype.is_integer else dtype)
     return inputs, label, weight
 
 
@@ -262,18 +296,9 @@ def _trainer(
     built = optimizer(
         recipe, steps, model.trainable_variables, rate_factors(model, recipe.layer_decay)
     )
+    if (training := TRAININGS.get(data.task.name)) is not None:
+        return training.trainer(model, built, recipe, data, options, jit=jit)
     spec = augment_spec(recipe, data.cache.spec)
-    if data.task.is_dense:
-        return PairTrainer(
-            model,
-            spec.model_copy(update={"crop": options.patch}),
-            options.foreground,
-            pixel_loss(options.loss, recipe, data.targets.names),
-            built,
-            recipe,
-            shape=tuple(data.cache.spec.shape),
-            jit=jit,
-        )
     order = class_order(data.targets, recipe.ordinal)
     return Trainer(
         model,

@@ -57,6 +57,8 @@ class Trainer:
         self.model, self.augment, self.loss, self.optimizer = model, augment, loss, optimizer
         self.recipe, self.jit, self.pairs = recipe, jit, pairs
         self.forward = fused_training_copy(model)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            share_statistics(self.forward)
         self.groups = {
             name: [layer.name for layer in layers] for name, layers in stages(model).items()
         }
@@ -117,11 +119,15 @@ class Trainer:
         names = ["loss", *(f"grad_{name}" for name in self.groups)]
         return dict(zip(names, (sums[1:] / max(1.0, sums[0])).tolist(), strict=True))
 
-    def distribute(self, batches: tf.data.Dataset) -> Any:
-        """The batches, each divided among the devices."""
+    def distribute(
+        self, batches: Callable[[tf.distribute.InputContext | None], tf.data.Dataset]
+    ) -> Any:
+        """The batches, each divided among the devices. batches: makes the part of one input
+        pipeline (see `data_pipelines.datasets`), or with None whole batches.
+        """
         if self.replicas == 1:
-            return batches
-        return self.strategy.experimental_distribute_dataset(batches)
+            return batches(None)
+        return self.strategy.distribute_datasets_from_function(batches)
 
     def _distributed_step(self, batch: Batch, number: Any) -> None:
         self.strategy.run(self._replica_step, args=(batch, number))
@@ -191,3 +197,12 @@ class Trainer:
             self.averages, named_variables(self.model).values(), strict=True
         ):
             average.assign_add((ops.cast(variable, "float32") - average) * (1.0 - momentum))
+
+
+def share_statistics(forward: keras.Model) -> None:
+    """Batch normalizations that Keras computes take the statistics of the whole batch where several
+    devices share it, as those of `fused_training_copy` do by themselves.
+    """
+    for layer in forward.layers:
+        if type(layer) is keras.layers.BatchNormalization:
+            layer.synchronized = True

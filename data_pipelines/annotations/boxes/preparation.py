@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.annotations.boxes.edge_boxes import EdgeBoxes
 from data_pipelines.annotations.preparation import plane_axes
 from data_pipelines.errors import AnnotationError, SpecError
+from data_pipelines.preprocessing.resize import AxisResize
 from data_pipelines.preprocessing.spec import PreprocessSpec
 
 
@@ -27,7 +30,8 @@ def prepare_boxes(
             f"The image is {boxes.state.replace('_', ' ')}: where it has no box, nothing is known.",
             code="not_annotated",
         )
-    scale, shift = _map(boxes.size, spec, aspect)
+    require_planes(spec)
+    scale, shift = _map(plane_axes(boxes.size, aspect, spec))
     moved = boxes.changed(edges=boxes.edges * scale + shift)
     limits = np.array([spec.cols, spec.rows] * 2, np.float64)
     clipped = moved.changed(edges=np.clip(moved.edges, 0.0, limits), size=(spec.rows, spec.cols))
@@ -40,18 +44,28 @@ def boxes_to_original(
     """Edges (boxes, 4) in the prepared image as edges in the original one, clipped to it. size:
     (rows, columns) of the original image.
     """
-    scale, shift = _map(size, spec, aspect)
-    limits = np.array([size[1], size[0]] * 2, np.float64)
+    require_planes(spec)
+    return restored_edges(edges, plane_axes(size, aspect, spec))
+
+
+def restored_edges(edges: NDArray, axes: Sequence[AxisResize]) -> NDArray[np.float64]:
+    """Edges (boxes, 4) in the prepared image as edges in the original one, clipped to it. axes: how
+    its rows and its columns were resized.
+    """
+    scale, shift = _map(axes)
+    limits = np.array([axes[1].size, axes[0].size] * 2, np.float64)
     return np.clip((np.asarray(edges, np.float64) - shift) / scale, 0.0, limits)
 
 
-def _map(
-    size: tuple[int, int], spec: PreprocessSpec, aspect: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What x_min, y_min, x_max and y_max are multiplied by, and what is then added."""
+def require_planes(spec: PreprocessSpec) -> None:
+    """Raise SpecError (volume_boxes) for a preset of volumes."""
     if spec.layout == "volume":
         raise SpecError("Detection is 2D: choose a preset of images.", code="volume_boxes")
-    rows, columns = plane_axes(size, aspect, spec)
+
+
+def _map(axes: Sequence[AxisResize]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What x_min, y_min, x_max and y_max are multiplied by, and what is then added."""
+    rows, columns = axes
     axes = (columns, rows)
     scale = [axis.inner / axis.size for axis in axes]
     shift = [-((axis.inner - axis.out) // 2) for axis in axes]

@@ -41,23 +41,35 @@ def read_boxes(work: Path | str, image: str) -> EdgeBoxes:
     Raises ManifestError: no_boxes (WORK was ingested without boxes), unknown_sample,
     boxes_changed (a file is not the one that classes.json describes), boxes_unreadable.
     """
+    return _boxes_of(_opened(Path(work)), work, image)
+
+
+def boxes_of_images(
+    work: Path | str, images: Sequence[str]
+) -> tuple[list[EdgeBoxes], tuple[str, ...]]:
+    """The boxes of each image, as `read_boxes` gives them, and the classes of the cohort."""
     content = _opened(Path(work))
+    return [_boxes_of(content, work, image) for image in images], content.classes
+
+
+def _boxes_of(content: _Content, work: Path | str, image: str) -> EdgeBoxes:
     if image not in content.images:
         raise ManifestError(f"{work} has no image of this name.", code="unknown_sample")
     state, rows, columns = content.images[image]
-    table = content.boxes.iloc[content.positions.get(image, [])]
-    labels = [content.classes.index(name) for name in table["class"]]
+    at, columns_of = content.positions.get(image, []), content.columns
     return EdgeBoxes.of(
-        table[list(CORNERS)].to_numpy(np.float64),
-        labels,
+        columns_of["edges"][at],
+        columns_of["label"][at],
         content.classes,
         (rows, columns),
-        scores=table["score"].to_numpy(np.float64),
-        ignore=table["ignore"].to_numpy(np.bool_),
-        readers=tuple(table["reader"]),
+        scores=columns_of["score"][at],
+        ignore=columns_of["ignore"][at],
+        readers=tuple(columns_of["reader"][at]),
         image=image,
         state=state,
-        flags=tuple(dict.fromkeys(f for text in table["flags"] for f in text.split(";") if f)),
+        flags=tuple(
+            dict.fromkeys(f for text in columns_of["flags"][at] for f in text.split(";") if f)
+        ),
     )
 
 
@@ -75,8 +87,12 @@ def write_boxes(
 
 
 class _Content(NamedTuple):
+    """columns: edges (boxes, 4), label, score, ignore, reader and flags of all boxes. positions:
+    image -> the numbers of its boxes.
+    """
+
     classes: tuple[str, ...]
-    boxes: pd.DataFrame
+    columns: dict[str, np.ndarray]
     positions: dict[str, list[int]]
     images: dict[str, tuple[BoxState, int, int]]
 
@@ -111,7 +127,17 @@ def _read(folder: str, _: int) -> _Content:
         boxes, index = (pd.read_parquet(io.BytesIO(each)) for each in data)
         positions = {str(k): list(v) for k, v in boxes.groupby("image").indices.items()}
         images = {name: (state, rows, cols) for name, state, rows, cols in index.values.tolist()}
-        return _Content(tuple(content["classes"]), boxes, positions, images)
+        classes = tuple(content["classes"])
+        number = {name: label for label, name in enumerate(classes)}
+        columns = {
+            "edges": boxes[list(CORNERS)].to_numpy(np.float64),
+            "label": np.array([number[name] for name in boxes["class"]], np.int32),
+            "score": boxes["score"].to_numpy(np.float64),
+            "ignore": boxes["ignore"].to_numpy(np.bool_),
+            "reader": boxes["reader"].to_numpy(np.object_),
+            "flags": boxes["flags"].to_numpy(np.object_),
+        }
+        return _Content(classes, columns, positions, images)
     except _READ_ERRORS as error:
         raise ManifestError(
             f"{folder} cannot be read ({type(error).__name__}): run medres ingest again.",

@@ -4,6 +4,7 @@ from the file: the file's graph must then be equal to the built one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from medres.tasks import task_named
 if TYPE_CHECKING:
     import keras
 
+_STAGE = re.compile(r"stage(\d+)(?:_|$)")
 _FAULTS = (MedresError, SpecError, KeyError, TypeError, ValueError, AttributeError)
 #: Keys that Keras versions write or omit without a meaning.
 _SILENT = {SHARED, "build_config", "compile_config"}
@@ -53,7 +55,12 @@ def check_settings(card: Card, graph: dict[str, Any]) -> None:
                 f"and the graph has others",
                 code="golden_shape",
             )
-        is_same = all(sizes.get(name) == size for name, size in _expected_sizes(card))
+        last = _last_stage(sizes) if card.detection is not None else None
+        is_same = all(
+            sizes.get(name) == size
+            for name, size in _expected_sizes(card)
+            if last is None or _stage(name) <= last
+        )
     except ArtefactError:
         raise
     except _FAULTS as error:
@@ -71,6 +78,19 @@ def _sizes(graph: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield layer["name"], options.get("filters", options.get("units"))
         if layer["class_name"] == "InputLayer":
             yield layer["name"], options["batch_shape"]
+
+
+def _last_stage(sizes: dict[str, Any]) -> int:
+    """The last stage of a detector's backbone in its graph: those that are coarser than its levels
+    are not in it.
+    """
+    return max(map(_stage, sizes))
+
+
+def _stage(name: str) -> int:
+    """The number of the stage of a layer; 0 for others."""
+    match = _STAGE.match(name)
+    return int(match[1]) if match else 0
 
 
 def _expected_sizes(card: Card) -> Iterator[tuple[str, Any]]:
@@ -93,12 +113,23 @@ def logit_model(card: Card) -> keras.Model:
     """
     import keras
 
-    from medres.models import classifier, segmenter, with_views
+    from medres.models import classifier, detector, segmenter, with_views
+    from medres.models.detection import head_options
 
     config, network = card.training["config"], card.training["config"]["model"]
     policy = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy("float32")
+        if card.detection is not None:
+            return detector(
+                network["variant"],
+                card.input_shape,
+                list(card.names),
+                windows=network["windows"],
+                scaling=network.get("image_scaling"),
+                **head_options(network),
+                **network_options(network),
+            )
         if card.segmentation is not None:
             return segmenter(
                 network["variant"],

@@ -93,6 +93,7 @@ def evaluate_boxes(
     hit: str = "center",
     unit: str = "image",
     thresholds: Mapping[str | None, float] | float | None = None,
+    frozen: Mapping[str, float] | None = None,
     tune: tuple[Source, Source] | None = None,
     fp_per_image: float = EXPLORATORY_RATE,
     compare: Mapping[str, Source] | None = None,
@@ -111,6 +112,7 @@ def evaluate_boxes(
     patient, which the report warns of. hit: center (the center of the prediction lies in the
     reference) or iou (an overlap of .5), for everything but average precision. unit: of the
     case-level ROC, image or patient. thresholds: declared, one for all classes or by class.
+    frozen: those of the model, by class.
     tune: (predictions, reference) of the tuning split, on which the lowest threshold with at most
     `fp_per_image` false positives per image is frozen. compare: predictions of other models on the
     same images, by name. images: folder with the files that the reference names, for the worst
@@ -138,7 +140,7 @@ def evaluate_boxes(
     predicted = read_predictions(predictions, known)
     n = replicates or replicates_for(len(predicted) * FIGURES_PER_CLASS, 1)
     by_class = _matched(known, predicted, hit)
-    points = _thresholds(known, by_class, thresholds, tune, hit, fp_per_image)
+    points = _thresholds(known, by_class, thresholds, tune, hit, fp_per_image, frozen or {})
     draws = {name: matched.draws(n) for name, matched in by_class.items()}
     findings = {
         name: evaluate_class(
@@ -201,6 +203,7 @@ def _thresholds(
     tune: tuple[Source, Source] | None,
     hit: str,
     rate: float,
+    frozen: Mapping[str, float],
 ) -> dict[str, list[Threshold]]:
     """By class: declared ones, the one frozen on the tuning split, or else an exploratory one."""
     if not 0.0 < rate < np.inf:
@@ -232,6 +235,8 @@ def _thresholds(
     for label in by_class:
         value = stated.get(label, stated.get(None))
         points = [] if value is None else [Threshold("declared", float(value), "declared")]
+        if label in frozen:
+            points.append(Threshold("default", float(frozen[label]), "frozen"))
         if tune is not None or not points:
             points.append(Threshold(name, chosen[label].marks.threshold_at(rate), origin))
         out[label] = points

@@ -150,7 +150,6 @@ def _units(
         )
     if has_patient:
         patient = pd.factorize(rows["patient"], sort=True)[0]
-        release_memory()
     elif unit in rows.columns:
         patient = pd.factorize(rows[unit], sort=True)[0]
     else:
@@ -161,6 +160,7 @@ def _units(
         if splits
         else np.zeros(len(rows), dtype=np.int64)
     )
+    release_memory()
     return AnalysisUnits(
         table.task, unit, table.names, label, score, refused, patient.astype(np.int64), has_patient,
         fold.astype(np.int64), rows, table.n_rows, pooled,

@@ -39,17 +39,38 @@ def write_masks(
     NUMBER_overlay.png. objects: writes the DICOM objects of a study into `out`, and returns
     further fields of its entry. Raises InputError (output_exists).
     """
+
+    def files_of(prediction: Prediction, number: int, folder: Path) -> list[str]:
+        parts = len(prediction.masks)
+        return [
+            written
+            for n, mask in enumerate(prediction.masks)
+            for written in _write_mask(mask, card, folder, part_name(number, n, parts))
+        ]
+
+    return write_studies(predictions, card, out, files_of, objects=objects)
+
+
+def write_studies(
+    predictions: Iterable[Prediction],
+    card: Card,
+    out: Path | str,
+    files_of: Callable[[Prediction, int, Path], list[str]],
+    facts: Mapping[str, Any] | None = None,
+    *,
+    objects: Callable[[Prediction], Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Write predictions.json, and what `files_of` writes for a prediction with its number (from 1)
+    into the new folder `out`. facts: further entries. objects: see `write_masks`. Raises
+    InputError (output_exists).
+    """
     out = Path(out)
     require_new(out, what="the predictions")
     out.mkdir(parents=True, exist_ok=True)
     studies = []
     for number, prediction in enumerate(predictions, start=1):
-        files = [
-            written
-            for n, mask in enumerate(prediction.masks)
-            for written in _write_mask(mask, card, out, _name(number, n, len(prediction.masks)))
-        ]
         made = {} if objects is None else objects(prediction)
+        files = files_of(prediction, number, out)
         studies.append({**prediction.as_dict(), "files": files, **made})
     refused = [study for study in studies if study["refused"] is not None]
     summary = {
@@ -59,13 +80,15 @@ def write_masks(
         "given": len(studies),
         "answered": len(studies) - len(refused),
         "refused": dict(sorted(Counter(str(study["code"]) for study in refused).items())),
+        **(facts or {}),
         "studies": studies,
     }
     write_atomic(out / SUMMARY, json.dumps(summary, indent=1, allow_nan=False).encode())
     return summary
 
 
-def _name(number: int, part: int, parts: int) -> str:
+def part_name(number: int, part: int, parts: int) -> str:
+    """The beginning of the names of the files of a part of a study."""
     return f"{number:05d}" if parts == 1 else f"{number:05d}_{part + 1:03d}"
 
 
@@ -111,14 +134,22 @@ def overlay(mask: StudyMask, card: Card) -> np.ndarray:
     if mask.preview is None:
         return np.zeros((1, 1, 3), np.uint8)
     image, labels = mask.preview
-    if card.preprocess.layout == "stack":
+    rgb = displayed(image, card).astype(np.float64)
+    color = np.asarray(mask.colors, np.float64)[labels]
+    painted = np.where((labels > 0)[..., None], (1 - OPACITY) * rgb + OPACITY * color, rgb)
+    return np.rint(painted).astype(np.uint8)
+
+
+def displayed(image: np.ndarray, card: Card, *, stacked: bool = True) -> np.ndarray:
+    """A prepared image as it is displayed, uint8 (rows, columns, 3). stacked: the last axis of a
+    stack is that of its slices.
+    """
+    if stacked and card.preprocess.layout == "stack":
         image = image[..., image.shape[-1] // 2]
     low, high = _span(image, card)
     gray = np.clip((image.astype(np.float64) - low) / max(high - low, 1e-9), 0, 1) * 255
     rgb = gray if gray.ndim == 3 else np.repeat(gray[..., None], 3, axis=2)
-    color = np.asarray(mask.colors, np.float64)[labels]
-    painted = np.where((labels > 0)[..., None], (1 - OPACITY) * rgb + OPACITY * color, rgb)
-    return np.rint(painted).astype(np.uint8)
+    return np.rint(rgb).astype(np.uint8)
 
 
 def _span(image: np.ndarray, card: Card) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -11,21 +10,13 @@ from data_pipelines.preprocessing.study import Study
 from medres.artefact.card import Card
 from medres.artefact.masks import Labels, postprocessed
 from medres.errors import PredictionError, RefusedInput
-from medres.inference.masks.study_mask import StudyMask, study_masks
+from medres.inference.decisions import unlike_training
+from medres.inference.masks.study_mask import study_masks
+from medres.inference.prediction import StudyAnswer
 from medres.inference.sliding_windows import sliding_window
 
 #: float32 images (n, *card.input_shape) -> probabilities (n, *card.output_shape), distances (n,)
 Scored = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
-
-
-class StudyAnswer(NamedTuple):
-    """The label maps of a study, or why it is refused; and the greatest distance of a sample from
-    the training images.
-    """
-
-    masks: tuple[StudyMask, ...]
-    error: RefusedInput | None
-    novelty: float | None
 
 
 def segmented(
@@ -45,19 +36,14 @@ def segmented(
             if error.code != "non_finite":
                 raise
             refusal = RefusedInput("the model gives no number for this image", code="not_finite")
-            return StudyAnswer((), refusal, novelty)
+            return StudyAnswer(refusal, novelty)
         novelty = distance if novelty is None else max(novelty, distance or 0.0)
         labels.append(found)
-    limit = card.novelty_threshold
-    if novelty is not None and limit is not None and not novelty <= limit:
-        refusal = RefusedInput(
-            f"an image is out of distribution: unlike the training images (distance "
-            f"{novelty:.3g}, limit {limit:.3g})",
-            code="out_of_distribution",
-        )
-        return StudyAnswer((), refusal, novelty)
+    refused = unlike_training(novelty, card.novelty_threshold)
+    if refused is not None:
+        return StudyAnswer(refused, novelty)
     masks = study_masks(labels, study.grids, study.slices, card.names, fields, list(study.pixels))
-    return StudyAnswer(masks, None, novelty)
+    return StudyAnswer(None, novelty, masks=masks)
 
 
 def label_map(image: np.ndarray, card: Card, scored: Scored) -> tuple[Labels, float | None]:

@@ -4,7 +4,6 @@ images, as folders that `medres.evaluate.evaluate_masks` compares.
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,21 +16,14 @@ import pandas as pd
 
 from data_pipelines.annotations import read_label_map
 from data_pipelines.annotations.grids import Grid
-from data_pipelines.cache.plan import file_refs
+from data_pipelines.cache.original_samples import OriginalSample, OriginalSamples
 from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.cache.tf_dataset import rows_of
-from data_pipelines.cache.worker import image_reader, planes_of_files
 from data_pipelines.errors import SpecError
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
 from data_pipelines.ingestion.test_access_log import log_test_access
-from data_pipelines.pixels.image import Image
-from data_pipelines.preprocessing.original_grid import (
-    OriginalGrid,
-    original_grid,
-    restored_labels,
-)
+from data_pipelines.preprocessing.original_grid import OriginalGrid, restored_labels
 from data_pipelines.preprocessing.preparation import to_model_units
-from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples
 from data_pipelines.runtime.atomic_files import csv_bytes
 from medres.artefact.archive import load as load_artefact
 from medres.artefact.card import Card
@@ -81,7 +73,7 @@ def evaluate_segmenter(
         )
     with tempfile.TemporaryDirectory(prefix="medres-") as name, Predictor(artefact) as predictor:
         folders = _Folders(Path(name))
-        samples = _SplitSamples(work, manifest.table.set_index("image"), cache)
+        samples = _SplitCases(work, manifest.table.set_index("image"), cache)
         with reporter.task(f"predict {split}") as update:
             for number, case in enumerate(samples.cases(rows), start=1):
                 folders.write(case, predictor)
@@ -110,34 +102,21 @@ def _check_classes(card: Card, cache: Cache) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sample:
-    """One sample of a case: its prepared integers, its grid, and its original images."""
-
-    pixels: np.ndarray
-    grid: OriginalGrid
-    images: list[Image]
-
-
-@dataclass(frozen=True, eq=False)
 class _Case:
     """name: a pseudonym. reference: uint8 ([slices,] rows, columns)."""
 
     name: str
     patient: str
-    samples: list[_Sample]
+    samples: list[OriginalSample]
     reference: np.ndarray
 
 
-class _SplitSamples:
-    """The samples of a cache, read from their files as the cache was."""
+class _SplitCases(OriginalSamples):
+    """The cases of a split."""
 
     def __init__(self, work: Path | str, table: pd.DataFrame, cache: Cache) -> None:
-        self.work, self.table, self.cache = work, table, cache
-        self.spec = cache.spec
-        self.slices = {
-            int(str(record)): rows["image"].tolist()
-            for record, rows in cache.slices.sort_values("slice").groupby("record", sort=False)
-        }
+        super().__init__(table, cache)
+        self.work = work
 
     def cases(self, rows: np.ndarray) -> Iterator[_Case]:
         """The cases of some samples of the cache."""
@@ -148,7 +127,7 @@ class _SplitSamples:
             yield _Case(
                 name,
                 patient,
-                [self._sample(row) for row in group],
+                [self.sample(row) for row in group],
                 read_label_map(self.work, shown).single(),
             )
 
@@ -161,17 +140,6 @@ class _SplitSamples:
         for row, name in zip(rows.tolist(), names.astype(str), strict=True):
             groups.setdefault(name, []).append(row)
         yield from groups.items()
-
-    def _sample(self, row: int) -> _Sample:
-        names = self.slices[row]
-        refs = file_refs(self.table.loc[names].reset_index())
-        read = functools.lru_cache(maxsize=None)(image_reader(refs))
-        planes = planes_of_files(refs)
-        sample = SampleSlices(tuple(range(len(refs))))
-        (pixels,) = prepare_samples([sample], planes, read, self.spec)
-        grid = original_grid(sample, planes, read(sample.middle), self.spec)
-        shown = range(len(refs)) if self.spec.layout == "volume" else [sample.middle]
-        return _Sample(pixels, grid, [read(n) for n in shown])
 
 
 @dataclass

@@ -73,7 +73,7 @@ def _written(
         [source.header for source in sources],
         model_identity(card, prediction.model_sha256, name=_model_name(card)),
         contents=[source.content for source in sources],
-        boxes=getattr(prediction, "boxes", ()),
+        boxes=prediction.positive_boxes,
     )
     masks = [mask for mask in prediction.masks if mask.slices]
     fields = card.segmentation

@@ -139,6 +139,23 @@ def _size(size: Mapping[str, Any]) -> str:
     return f"{size['mm2']:.1f} mm²" if size.get("mm2") is not None else "without a spacing"
 
 
+def objects_text(objects: Sequence[Mapping[str, Any]], *, has_pacs: bool) -> str:
+    """What became of the DICOM objects of a result.
+
+    >>> objects_text([{"role": "report", "is_sent": True}], has_pacs=True)
+    'report: delivered to the PACS'
+    """
+    if not objects:
+        return "none"
+    roles = ", ".join(dict.fromkeys(one["role"] or "object" for one in objects))
+    if not has_pacs:
+        return f"{roles}: made, and sent nowhere, since this server was started without a PACS"
+    n_sent = sum(bool(one["is_sent"]) for one in objects)
+    if n_sent == len(objects):
+        return f"{roles}: delivered to the PACS"
+    return f"{roles}: {n_sent} of {len(objects)} delivered to the PACS"
+
+
 def images_in_order(job: sqlite3.Row, predictions: Sequence[Mapping[str, Any]]) -> list[str]:
     """The SOP Instance UIDs of the job: first those that were scored, in the order of the model
     (CT: of their positions), then the others.

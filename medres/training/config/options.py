@@ -25,19 +25,21 @@ from medres.backbones.weights.cached_files import WeightsFile, weights_file
 from medres.backbones.weights.table import is_named
 from medres.errors import EvaluationError, TrainingError
 from medres.evaluate.metrics.thresholds import criterion
-from medres.tasks import TaskOption, is_dense
+from medres.tasks import TASKS, Task, TaskOption, annotated_task
 from medres.training.config.recipe import Recipe
 from medres.training.config.recipe import recipe as recipe_of
 from medres.training.config.suggestions import unknown_setting
 
 DEFAULT_WINDOWS = ["lung", "mediastinum", "bone"]
 SMALL_SIDE = 64  # px, up to which the stem is "small"
+LATER_FIELD = "norm"  # of recipes; earlier runs have its default
 MAX_DIFFERENCES = 6  # named in a message
 OPTIONAL = (
     "monitor",
     "metrics",
     "task",
     "segmentation",
+    "detection",
 )  # in config.json only where they are not the default
 
 
@@ -62,13 +64,15 @@ class RunOptions(BaseModel):
         medres.evaluate.metrics.thresholds.
     alpha: error rate of the conformal sets; 0: no conformal sets.
     monitor: chooses the epoch that is saved, on the tuning (validation) split: "loss" (lowest),
-        "auc" (highest), "dice" (highest, of a segmenter), or the name of a metric of `metrics` in
+        "auc" (highest), "dice" (highest, of a segmenter), "ap50" (highest, of a detector and its
+        default) or "froc", or the name of a metric of `metrics` in
         medres.train; NAME:min or NAME:max gives the direction where it is not known. Early stopping
         counts by it too.
     views: 5 adds test-time augmentation with four shifted copies of the image to the saved model
         (see medres.models.test_time_augmentation).
     task: "classification", or "segmentation", which learns the label maps of a work folder that was
-        ingested with masks. The next four settings are for segmentation.
+        ingested with masks, or "detection", which learns its boxes. The next four settings are for
+        segmentation, those after them for detection.
     decoder: "unet" (default), "fpn" or, in 2D, "deeplabv3+".
     loss: "dice_crossentropy" (default), "tversky" or "focal"; see medres.losses.
     patch: (rows, columns) or (slices, rows, columns), if the network is to see a part of each image
@@ -76,6 +80,9 @@ class RunOptions(BaseModel):
     foreground: share of the patches that hold foreground; the others are anywhere.
     deep_supervision: the loss also counts at coarser maps, in training alone; the saved model has
         one output. For segmentation.
+    levels, channels, head_depth: of `medres.detector`; None: its defaults.
+    fp_per_image: false positives per image of the tuning split at the threshold of each class that
+        is frozen in the card.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -102,6 +109,10 @@ class RunOptions(BaseModel):
     patch: tuple[int, ...] | None = None
     foreground: float = Field(1 / 3, ge=0, le=1)
     deep_supervision: bool = False
+    levels: tuple[int, ...] | None = None
+    channels: int | None = Field(None, ge=1)
+    head_depth: int | None = Field(None, ge=0)
+    fp_per_image: float = Field(1.0, gt=0, allow_inf_nan=False)
 
 
 def resolve_settings(
@@ -120,6 +131,9 @@ def resolve_settings(
     merged = read_config(config) | {
         key: value for key, value in overrides.items() if value is not None
     }
+    task = annotated_task(str(merged.get("task")))
+    if task is not None:
+        merged = {"recipe": task.recipe, "monitor": task.monitor} | merged
     names = [name for name in [*RunOptions.model_fields, *Recipe.model_fields] if name != "name"]
     for key in merged:
         if key not in names:
@@ -227,11 +241,14 @@ def configuration(
     )
     if kind.input_scaling is not SIGNED:
         network["image_scaling"] = kind.input_scaling.name
+    if chosen.norm != Recipe.model_fields["norm"].default:
+        network["norm"] = _own_norm(chosen.norm, backbone)
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
-    if is_dense(options.task):
-        network |= {"decoder": options.decoder, "patch": options.patch and list(options.patch)}
-    augment = spec.default_augmentation if chosen.augment == "auto" else chosen.augment
+    task = annotated_task(options.task)
+    network |= _network_settings(options, task)
+    usual = (task and task.augmentation) or spec.default_augmentation
+    augment = usual if chosen.augment == "auto" else chosen.augment
     augment_spec(chosen.model_copy(update={"augment": augment}), spec)
     start = initial_weights(options, backbone)
     if start is not None and start.input_scaling not in (None, network.get("image_scaling")):
@@ -246,37 +263,50 @@ def configuration(
         **({} if start is None else {"weights_source": start.source}),
         "scaling": options.scaling,
         "after": options.model_dump(include={"calibration", "operating_points", "alpha", "views"}),
-        **_task_settings(options),
+        **_task_settings(options, task),
     }
 
 
-#: options of a task, which are in config.json for this task alone
-DENSE_OPTIONS = ("decoder", "loss", "patch", "foreground", "deep_supervision")
-
-
-def _task_settings(options: RunOptions) -> dict[str, Any]:
-    """Raises TrainingError (code other_task) for a setting of the other task."""
-    dense = is_dense(options.task)
-    foreign = [] if dense else list(DENSE_OPTIONS)
-    if dense:
-        foreign = ["calibration", "operating_points", "views"]
-    changed = [
-        name for name in foreign if getattr(options, name) != RunOptions.model_fields[name].default
-    ]
-    if changed:
-        other = "classification" if dense else "segmentation"
+def _own_norm(norm: str, backbone: str | None) -> str:
+    """Raises TrainingError (code bad_setting) where the user's backbone has its own norms."""
+    if backbone is not None:
         raise TrainingError(
-            f"setting {changed[0]}: it is for {other}, and this run has the task {options.task}; "
-            f"remove the setting, or choose --task {other}",
-            code="other_task",
+            f"recipe, field norm: {norm!r} is for networks that medres builds, and this run has a "
+            f"backbone of its own with its own normalization; remove the field",
+            code="bad_setting",
         )
-    if not dense:
+    return norm
+
+
+#: options of annotated tasks that are part of the network, with `model` of config.json
+_OF_NETWORK = ("decoder", "patch", "levels", "channels", "head_depth")
+
+
+def _network_settings(options: RunOptions, task: Task | None) -> dict[str, Any]:
+    names = [name for name in _OF_NETWORK if task is not None and name in task.options]
+    values = {name: getattr(options, name) for name in names}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def _task_settings(options: RunOptions, task: Task | None) -> dict[str, Any]:
+    """Raises TrainingError (code other_task) for a setting of another task."""
+    for other in TASKS.values():
+        title = other.name if other.is_annotated else "classification"
+        if title == options.task:
+            continue
+        for name in other.options:
+            if getattr(options, name) != RunOptions.model_fields[name].default:
+                raise TrainingError(
+                    f"setting {name}: it is for {title}, and this run has the task "
+                    f"{options.task}; remove the setting, or choose --task {title}",
+                    code="other_task",
+                )
+    if task is None:
         return {}
-    deep = {"deep_supervision": True} if options.deep_supervision else {}
-    return {
-        "task": options.task,
-        "segmentation": options.model_dump(include={"loss", "foreground"}) | deep,
-    }
+    own = {name for name in task.options if name not in _OF_NETWORK}
+    if not options.deep_supervision:  # older runs do not have it in their config.json
+        own -= {"deep_supervision"}
+    return {"task": options.task, task.name: options.model_dump(include=own)}
 
 
 def initial_weights(options: RunOptions, backbone: str | None) -> WeightsFile | None:
@@ -317,7 +347,16 @@ def augment_spec(chosen: Recipe, spec: PreprocessSpec) -> AugmentSpec:
 def existing_config(out: Path) -> dict[str, Any]:
     """The configuration of the run in `out`, or {}."""
     file = out / "config.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    config = json.loads(file.read_text()) if file.is_file() else {}
+    if "recipe" in config:
+        config["recipe"].setdefault(LATER_FIELD, Recipe.model_fields[LATER_FIELD].default)
+    return config
+
+
+def before_later_field(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as it was written before recipes had the field norm."""
+    recipe = {name: value for name, value in config["recipe"].items() if name != LATER_FIELD}
+    return {**config, "recipe": recipe}
 
 
 def claim_run_folder(out: Path, config: dict[str, Any]) -> None:

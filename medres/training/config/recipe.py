@@ -48,6 +48,9 @@ class Recipe(BaseModel):
     uncertain: the meaning of a label of -1 in training, by finding ("*": all other findings):
         ignore, zero, one, soft (1/2), or a number 0 to 1. These are the policies of CheXpert
         (Irvin et al. 2019). Tuning and test never use uncertain labels.
+    norm: of a network that medres builds: "batch" normalization, "group" (Wu and He 2018), which
+        does not depend on the batch, or "sync". Where several devices share a batch, "batch" and
+        "sync" both take the statistics of the whole batch.
     freeze_norm: norm layers keep their initial statistics and scales.
     layer_decay: the learning rate of each stage divided by that of the stage after it (the head
         has the full rate).
@@ -82,6 +85,7 @@ class Recipe(BaseModel):
     stochastic_depth: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     uncertain: dict[str, str | float] = {}
+    norm: Literal["batch", "group", "sync"] = "batch"
     freeze_norm: bool = False
     layer_decay: float = Field(1.0, gt=0, le=1)
     unfreeze: int = Field(0, ge=0)
@@ -165,6 +169,16 @@ RECIPES: dict[str, Recipe] = {
         freeze_norm=True,
         layer_decay=0.7,
         unfreeze=2,
+    ),
+    # Detectors: a clipped gradient, since the first batches have few positions that answer for a
+    # box (Tian et al. 2019 warm up for the same reason).
+    "detection": Recipe(
+        name="detection",
+        learning_rate=2e-3,
+        weight_decay=1e-4,
+        batch_size=8,
+        clip=5.0,
+        epochs=24,
     ),
     # For a few hundred images: strong weight decay, many short epochs, early stopping.
     "small": Recipe(

@@ -11,15 +11,19 @@ scores, one ensemble.
     OUT/summary.json             AUC (of segmenters Dice) by seed, its spread and sampling error
     OUT/model.keras              the ensemble; segmenters are not joined
 
+Detectors have no ensemble and no table of scores; instead each run has its report on the held-out
+patients, OUT/fold-0/seed-0/report/.
+
 The test split of the original work folder is not used: it remains for the ensemble.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from data_pipelines.annotations.boxes.store import FOLDER as BOXES
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
 from data_pipelines.runtime.atomic_files import write_atomic
 from data_pipelines.splits.stratified import (
@@ -42,15 +47,21 @@ from medres.evaluate.scores.table import load as load_scores
 from medres.evaluate.scores.units import AnalysisUnits, to_units
 from medres.inference.scoring import score_split
 from medres.progress import Bars, ProgressReporter
-from medres.tasks import is_dense, task_named
+from medres.tasks import annotated_task, task_named
 from medres.training.config.options import existing_config, read_config, resolve_settings
+from medres.training.cross_validation.detectors import (
+    fold_report,
+    require_folds,
+    summary_of_folds,
+)
 from medres.training.cross_validation.ensemble import save_ensemble
 from medres.training.cross_validation.mask_folds import (
     copy_masks,
     held_out_cases,
     out_of_fold_dice,
 )
-from medres.training.monitoring.best_epoch import saved_monitor
+from medres.training.distributed.joining import refuse_workers
+from medres.training.monitoring.best_epoch import HEADLINES, saved_monitor
 from medres.training.tuning_metrics import units_auc
 
 
@@ -70,7 +81,8 @@ class FoldRun:
 @dataclass(frozen=True)
 class CrossValidation:
     """A finished cross-validation: its folder, its runs, the out-of-fold scores (None without
-    folds), the content of summary.json, and the file of the ensemble (None of segmenters).
+    folds, and of a detector), the content of summary.json, and the file of the ensemble (None of a
+    detector and of a segmenter).
     """
 
     out: Path
@@ -104,34 +116,44 @@ def cross_validate(
             f"single run use medres train",
             code="single_run",
         )
+    refuse_workers("a cross-validation")
     options, _ = resolve_settings(config, overrides)
+    task = annotated_task(options.task)
+    if task is not None:
+        require_folds(folds)
     settings = read_config(config) | {
         key: value for key, value in overrides.items() if value is not None
     }
     work, out, reporter = Path(work), Path(out), progress or Bars()
     _claim_folder(out, settings, folds, seeds)
     seed_range = range(options.seed, options.seed + seeds)
-    dense = is_dense(options.task)
     runs = _fold_runs(Manifest.load(work), work, out, folds, seed_range)
-    for fold_run in runs if dense and folds > 1 else ():
-        copy_masks(work, fold_run.work)
     for number, fold_run in enumerate(runs, start=1):
         _run(fold_run, out / "settings.yaml", mlflow, f"run {number} of {len(runs)}", reporter)
-    scores, summary = None, seed_summary(runs)
-    if folds > 1:
-        scores_of = _test_cases if dense else _test_scores
-        scores = pd.concat([scores_of(fold_run) for fold_run in runs], ignore_index=True)
-        write_atomic(out / "scores.csv", scores.to_csv(index=False).encode())
-        if dense:
-            summary |= out_of_fold_dice(scores)
-        else:
+    scores, summary, artefact = None, seed_summary(runs), None
+    if task is None:
+        artefact = out / "model.keras"
+        if folds > 1:
+            scores = _joined_scores(runs, _test_scores, out)
             summary |= out_of_fold(scores, Manifest.load(work).summary["label_level"])
-    artefact = None if dense else out / "model.keras"
-    if artefact is not None:
         models = [(fold_run.out / "model.keras", fold_run.work) for fold_run in runs]
         save_ensemble(artefact, models, folded=folds > 1)
+    elif task.finds_boxes:
+        summary |= summary_of_folds([_fold_report(fold_run) for fold_run in runs])
+    else:
+        scores = _joined_scores(runs, _test_cases, out)
+        summary |= out_of_fold_dice(scores)
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
     return CrossValidation(out, runs, scores, summary, artefact)
+
+
+def _joined_scores(
+    runs: list[FoldRun], scores_of: Callable[[FoldRun], pd.DataFrame], out: Path
+) -> pd.DataFrame:
+    """The scores of all runs, also as scores.csv."""
+    scores = pd.concat([scores_of(fold_run) for fold_run in runs], ignore_index=True)
+    write_atomic(out / "scores.csv", scores.to_csv(index=False).encode())
+    return scores
 
 
 def fold_manifest(manifest: Manifest, folds: np.ndarray, fold: int, seed: int) -> Manifest:
@@ -197,22 +219,23 @@ def standard_error(units: AnalysisUnits) -> float | None:
 
 
 def seed_summary(runs: list[FoldRun]) -> dict[str, Any]:
-    """The tuning loss and AUC (of segmenters Dice) of the saved epoch of every run: a part of
-    summary.json. The epoch was selected by such values, so they are too optimistic for a report.
+    """The tuning loss and the AUC (of a segmenter Dice, of a detector AP50 and FROC) of the saved
+    epoch of every run: a part of summary.json. The epoch was selected by such values, so they are
+    too optimistic for a report.
     """
     rows = []
     for fold_run in runs:
         rows_of_run = pd.read_csv(fold_run.out / "history.csv").to_dict("records")
         monitor = saved_monitor(existing_config(fold_run.out))
         best = rows_of_run[monitor.first_best(rows_of_run)]
-        figure = "tune_dice" if "tune_dice" in best else "tune_auc"
+        figures = [f"tune_{name}" for name in HEADLINES if f"tune_{name}" in best]
         rows.append(
             {
                 "fold": fold_run.fold,
                 "seed": fold_run.seed,
                 "epoch": int(best["epoch"]),
                 "tune_loss": float(best["tune_loss"]),
-                figure: None if pd.isna(best[figure]) else float(best[figure]),
+                **{name: None if pd.isna(best[name]) else float(best[name]) for name in figures},
             }
         )
     return {"runs": rows}
@@ -226,6 +249,12 @@ def _test_scores(fold_run: FoldRun) -> pd.DataFrame:
 def _test_cases(fold_run: FoldRun) -> pd.DataFrame:
     cases = held_out_cases(fold_run.out / "model.keras", fold_run.work)
     return cases.assign(fold=fold_run.fold, seed=fold_run.seed)
+
+
+def _fold_report(fold_run: FoldRun) -> dict[str, Any]:
+    model = fold_run.out / "model.keras"
+    report = fold_report(model, fold_run.work, fold_run.out / "report")
+    return {"fold": fold_run.fold, "seed": fold_run.seed, **report}
 
 
 def _units(scores: pd.DataFrame, unit: str) -> AnalysisUnits:
@@ -247,6 +276,9 @@ def _fold_runs(
         fold_work = out / f"fold-{fold}" / "work"
         if not (fold_work / "ingest.json").exists():
             fold_work.mkdir(parents=True, exist_ok=True)
+            if (work / BOXES).is_dir():
+                shutil.copytree(work / BOXES, fold_work / BOXES, dirs_exist_ok=True)
+            copy_masks(work, fold_work)
             fold_manifest(manifest, fold_of_row, fold, split_seed).save(fold_work)
         runs += [
             FoldRun(fold, seed, fold_work, out / f"fold-{fold}" / f"seed-{seed}") for seed in seeds

@@ -19,9 +19,11 @@ LEVEL = 0.95
 
 
 def copy_masks(work: Path, fold_work: Path) -> None:
-    """The label maps of a work folder into that of a fold, which has some of its images."""
-    if not (fold_work / FOLDER).exists():
-        shutil.copytree(work / FOLDER, fold_work / FOLDER)
+    """The label maps of a work folder, if it has any, into that of a fold, which has some of its
+    images.
+    """
+    if (work / FOLDER).is_dir():
+        shutil.copytree(work / FOLDER, fold_work / FOLDER, dirs_exist_ok=True)
 
 
 def held_out_cases(model: Path, work: Path) -> pd.DataFrame:

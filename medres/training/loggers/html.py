@@ -25,8 +25,9 @@ from medres.svg import Axes
 from medres.tasks import task_named
 from medres.training.data import CompiledModel, TrainingData
 from medres.training.losses import image_losses
+from medres.training.monitoring.best_epoch import HEADLINES
 
-AUC_COLUMN = re.compile(r"tune_(auc|dice)(_low|_high)?$")
+HEADLINE_COLUMN = re.compile(rf"tune_({'|'.join(HEADLINES)})(_low|_high)?$")
 MAX_IMAGES = 12  # per split
 THUMBNAIL_SIDE = 96  # px
 SPLIT_TITLES = {"train": "training", "tune": "tuning (validation)"}
@@ -231,9 +232,13 @@ def gallery(split: str, images: Sequence[WorstImage]) -> str:
 
 
 def _headline(history: pd.DataFrame, best_epoch: int) -> str:
-    """The AUC, or the Dice of a segmenter, with its interval."""
-    column = "tune_dice" if "tune_dice" in history else "tune_auc"
-    title = "Dice" if "tune_dice" in history else "AUC"
+    """The AUC, the Dice of a segmenter, or AP50 and FROC of a detector, with their intervals."""
+    names = [name for name in HEADLINES if f"tune_{name}" in history]
+    return "".join(_headline_of(name, history, best_epoch) for name in names)
+
+
+def _headline_of(name: str, history: pd.DataFrame, best_epoch: int) -> str:
+    column, title = f"tune_{name}", HEADLINES[name]
     defined = history.dropna(subset=[column])
     if defined.empty:
         return ""
@@ -256,7 +261,9 @@ def _metrics(history: pd.DataFrame, best_epoch: int) -> list[str]:
     own = [
         column
         for column in map(str, history)
-        if column.startswith("tune_") and column != "tune_loss" and not AUC_COLUMN.match(column)
+        if column.startswith("tune_")
+        and column != "tune_loss"
+        and not HEADLINE_COLUMN.match(column)
     ]
     return [
         curves(

@@ -14,6 +14,8 @@ BUILT_IN: dict[str, str | None] = {
     "loss": "min",
     "auc": "max",
 }  # of the tuning split, in every history
+#: the figure of a task that curves and lines of text show: the column tune_NAME, and its title
+HEADLINES = {"auc": "AUC", "dice": "Dice", "ap50": "AP50", "froc": "FROC"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Monitor:
         """For people: "lowest tuning (validation) loss"."""
         adjective = "lowest" if self.direction == "min" else "highest"
         name = self.column.removeprefix("tune_")
-        return f"{adjective} tuning (validation) {'AUC' if name == 'auc' else name}"
+        title = name if name == "dice" else HEADLINES.get(name, name)
+        return f"{adjective} tuning (validation) {title}"
 
 
 LOSS = Monitor("tune_loss", "min")
@@ -72,8 +75,8 @@ def monitor_named(
     the columns of history.csv (tune_loss) work too. NAME:min or NAME:max gives the direction.
 
     metrics: "min", "max" or None (unknown) by name. built_in: of the task; for a segmenter "loss"
-        and "dice". Raises TrainingError (codes unknown_monitor,
-        unknown_direction).
+        and "dice", for a detector "loss", "ap50" and "froc". Raises TrainingError (codes
+        unknown_monitor, unknown_direction).
 
     >>> monitor_named("val_auc", {})
     Monitor(column='tune_auc', direction='max')

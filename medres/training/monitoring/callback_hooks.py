@@ -101,6 +101,11 @@ class CallbackHooks:
         """Whether a callback has set model.stop_training."""
         return bool(self.model.stop_training)
 
+    @property
+    def has_batch_hooks(self) -> bool:
+        """Whether a callback has a hook for batches."""
+        return bool(self._with_batches)
+
     def begin(
         self, saved: list[dict[str, Any]] | None, within: int | None, reporter: ProgressReporter
     ) -> None:

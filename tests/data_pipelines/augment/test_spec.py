@@ -49,7 +49,7 @@ def test_presets_by_name_and_units() -> None:
     assert augmentation({"rotation": 5}, "HU") == AugmentSpec(units="HU", rotation=5)
     assert augmentation(HU) is HU
     medical = {"chest_xray", "ct_slice", "ct_volume", "mr_slice", "mr_volume"}
-    assert set(PRESETS) == {"none", "natural", "cifar", "strong"} | medical
+    assert set(PRESETS) == {"none", "natural", "cifar", "detection", "strong"} | medical
     for kinds in PRESETS.values():
         for units, spec in kinds.items():
             assert (
@@ -65,7 +65,7 @@ def test_presets_by_name_and_units() -> None:
     [
         ("wild", None, "unknown_augmentation", "none, chest_xray, ct_slice, ct_volume, natural"),
         ("strong", None, "units_required", "display and HU and rgb and zscore"),
-        ("chest_xray", "HU", "wrong_units", "none, ct_slice, ct_volume, strong"),
+        ("chest_xray", "HU", "wrong_units", "none, ct_slice, ct_volume, detection, strong"),
         (DISPLAY, "HU", "wrong_units", "HU"),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from helpers import raises_code
+from PIL import Image
 from scipy.stats import chi2_contingency, ks_2samp
 
 from data_pipelines.errors import DicomError, InputError
@@ -233,4 +234,31 @@ def test_masks_lie_beside_an_unchanged_cohort(tmp_path: Path) -> None:
     assert len(masks) == 30
     assert darker == 30  # lungs are darker than the rest
     with raises_code(InputError, "unknown_task"):
-        make_cohort(tmp_path / "other", patients=6, task="detection")
+        make_cohort(tmp_path / "other", patients=6, task="regression")
+
+
+def test_boxes_of_nodules_are_the_hulls_of_their_masks(tmp_path: Path) -> None:
+    masks, folder = (
+        make_cohort(tmp_path / task, patients=6, seed=3, only="radiograph", task=task)
+        for task in ("segmentation", "detection")
+    )
+    for path in sorted(masks.rglob("*.dcm")):
+        assert path.read_bytes() == (folder / path.relative_to(masks)).read_bytes()
+    with (folder / "boxes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 36  # six images of each patient
+    found = 0
+    for row in rows:
+        labels = np.asarray(Image.open((masks / "masks" / row["path"]).with_suffix(".png")))
+        if row["class"] == "nodule":
+            left, top, right, bottom = (int(row[k]) for k in ("x_min", "y_min", "x_max", "y_max"))
+            inside = np.zeros(labels.shape, bool)
+            inside[top:bottom, left:right] = True
+            assert not (labels[~inside] == 2).any()
+            for edge in (labels[top], labels[bottom - 1], labels[:, left], labels[:, right - 1]):
+                assert (edge == 2).any()
+            found += 1
+        else:
+            assert set(row.values()) == {row["path"], ""}
+            assert not (labels == 2).any()
+    assert found > 5

@@ -136,6 +136,17 @@ def test_models_of_medres_keep_their_graph() -> None:
     assert np.array_equal(logits(IMAGES), model(IMAGES))
 
 
+def test_a_fused_training_copy_gives_the_graph_of_its_model() -> None:
+    model = medres.classifier(10, (16, 16, 1), 1, width=4, stem="small")
+    fast = medres.backbones.fused_training_copy(model)
+    fast.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    fast.train_on_batch(IMAGES, np.ones((len(IMAGES), 1)))
+    logits = graph(fast)
+    kinds = [(type(layer), layer.name) for layer in logits.layers]
+    assert kinds == [(type(layer), layer.name) for layer in model.layers]
+    assert np.array_equal(logits(IMAGES), model(IMAGES))
+
+
 def test_a_model_for_images_of_any_size_and_a_sequential_one() -> None:
     image, x = base((None, None, 1))
     model = keras.Model(image, layers.Dense(1)(x))

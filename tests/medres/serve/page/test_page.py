@@ -14,6 +14,7 @@ import pytest
 from canaries import CANARIES, encodings, with_canaries
 from PIL import Image
 from pydicom import dcmread
+from pydicom.uid import CTImageStorage
 
 from data_pipelines.pixels.image import read_image
 from medres.errors import ServeError
@@ -136,6 +137,7 @@ def test_an_upload_is_complete_at_once_and_its_page_has_the_answer(person: Perso
     assert not [one for one in page.all("meta") if one.get("http-equiv")]
     row = person.see("/page/").text
     assert "positive: nodule" in row
+    assert "DICOM objects None." in page.text
     document = person.ask("GET", f"{address}/result.json").body
     assert document["predictions"][0]["probabilities"] == {"nodule": 0.8125}
 
@@ -192,6 +194,39 @@ def test_images_are_windowed_in_other_processes(person: Person, tmp_path: Path) 
     assert person.ask("GET", f"{address}/images/2.png").status == 404
 
 
+def ct(study: str, number: int) -> bytes:
+    dataset = dcmread(io.BytesIO(image(number, study)))
+    dataset.Modality = "CT"
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = 1, -1024, "HU"
+    for name in ("WindowCenter", "WindowWidth"):
+        dataset.pop(name, None)
+    return dicom(dataset)
+
+
+def test_the_images_of_a_ct_have_windows_and_a_way_from_one_to_the_next(person: Person) -> None:
+    files = [ct("3.20", number) for number in (20, 21, 22)]
+    uids = [dcmread(io.BytesIO(file)).SOPInstanceUID for file in files]
+    person.model.answers = [
+        prediction(
+            images=[{"nodule": p} for p in (0.1, 0.9, 0.2)],
+            slices=[[(uid, 0)] for uid in reversed(uids)],  # the order of the positions
+        )
+    ]
+    reply = person.upload(*((f"{n}.dcm", file) for n, file in enumerate(files)))
+    address = reply.headers["Location"]
+    person.running.ask("GET", f"/v1/results/{job_of(address)}?wait=30")
+    page = person.see(address)
+    assert "Image 2 of 3" in page.text  # the most probable one
+    assert {"?image=1&window=", "?image=3&window="} <= {*page.addresses()}
+    assert "lung (-600 / 1500 HU)" in page.text
+    for name, (center, width) in {"lung": (-600, 1500), "soft tissue": (40, 400)}.items():
+        source = f"{address}/images/1.png?window={name.replace(' ', '+')}"
+        shown = np.asarray(Image.open(io.BytesIO(person.ask("GET", source).body)))
+        values = (read_image(files[2]).pixels - (center - width / 2)) / width
+        np.testing.assert_array_equal(shown, np.rint(255 * np.clip(values, 0, 1)))
+
+
 def test_what_is_no_image_is_said(person: Person) -> None:
     dataset = dcmread(io.BytesIO(image(5, "3.5")))
     del dataset.PixelData
@@ -227,12 +262,16 @@ def test_a_later_image_makes_a_revision_that_the_page_tells(person: Person) -> N
 
 
 def test_a_study_that_waits_reloads_by_itself(person: Person) -> None:
+    several = person.upload(("a", image(30, "3.30")), ("b", image(31, "3.31")))
+    assert several.headers["Location"] == "/page/?new=1"
     address = person.study(image(10, "3.10"))
     database = person.running.server.spool.database
     database.execute("UPDATE job SET model = 'none', state = 'ready' WHERE id = ?", job_of(address))
     page = person.see(address)
     assert "The model has not answered yet." in page.text
-    assert [one["content"] for one in page.all("meta") if one.get("http-equiv")] == ["2"]
+    for shown in (page, person.see("/page/?new=1")):
+        assert [one["content"] for one in shown.all("meta") if one.get("http-equiv")] == ["2"]
+    assert not [one for one in person.see("/page/").all("meta") if one.get("http-equiv")]
     database.execute("UPDATE job SET state = 'sent' WHERE id = ?", job_of(address))
 
 

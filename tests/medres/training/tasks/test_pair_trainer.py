@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from data_pipelines.augment import AugmentSpec
+from data_pipelines.augment.joint import compiled_pair
 from medres.losses import DiceCrossentropy
 from medres.models import segmenter
 from medres.training.config.recipe import Recipe
 from medres.training.optimizers import optimizer
-from medres.training.segmentation.pair_trainer import PairTrainer, PixelLoss
+from medres.training.tasks.pair_trainer import ImageLoss, PairTrainer
 
 
 def trainer(*, jit: bool, crop: tuple[int, int] | None = None) -> PairTrainer:
@@ -19,9 +20,8 @@ def trainer(*, jit: bool, crop: tuple[int, int] | None = None) -> PairTrainer:
     recipe = Recipe(warmup=0, schedule="constant")
     spec = AugmentSpec(rotation=10, flip_left_right=True, crop=crop)
     built = optimizer(recipe, 2, model.trainable_variables, {})
-    made = PairTrainer(
-        model, spec, 0.5, DiceCrossentropy(), built, recipe, shape=(16, 16, 1), jit=jit
-    )
+    pair = compiled_pair(spec, 0.5 if crop else 0.0)
+    made = PairTrainer(model, pair, DiceCrossentropy(), built, recipe, jit=jit)
     made.begin_epoch(0)
     return made
 
@@ -57,7 +57,7 @@ def test_a_batch_without_foreground_is_finite_and_learned_from() -> None:
 
 
 def test_the_loss_is_the_weighted_mean_over_images() -> None:
-    loss = PixelLoss(DiceCrossentropy(batch=False))
+    loss = ImageLoss(DiceCrossentropy(batch=False))
     labels = np.array([[[0, 1]], [[1, 1]]])
     logits = np.random.default_rng(0).normal(size=(2, 1, 2, 2)).astype(np.float32)
     single = [float(loss.mean(labels[i : i + 1], logits[i : i + 1], [1.0])) for i in (0, 1)]
@@ -70,7 +70,7 @@ def test_coarser_outputs_weigh_half_of_the_finer_one_before_them() -> None:
     rng = np.random.default_rng(0)
     labels, weights = rng.integers(0, 3, (2, 8, 8)).astype(np.int32), np.ones(2, np.float32)
     logits = {name: rng.random((2, 8, 8, 3)).astype(np.float32) for name in ("logits", "logits_2")}
-    loss = PixelLoss(DiceCrossentropy())
+    loss = ImageLoss(DiceCrossentropy())
     single = [float(loss.mean(labels, logits[name], weights)) for name in ("logits", "logits_2")]
     both = float(loss.mean(labels, logits, weights))
     assert both == pytest.approx((single[0] + 0.5 * single[1]) / 1.5, rel=1e-6)

@@ -1,21 +1,20 @@
-"""The optimizer step of a segmenter: image and label map are augmented together."""
+"""The optimizer step of a task whose labels move with the images: label maps, or boxes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
-from data_pipelines.augment import AugmentSpec
-from data_pipelines.augment.joint import compiled_pair
-from data_pipelines.augment.spec import check_fits
 from medres.training.config.recipe import Recipe
 from medres.training.train_step import Trainer
 
 
-class PixelLoss:
-    """A Keras loss of label maps as the loss of a step: the weighted mean over the images.
+class ImageLoss:
+    """A Keras loss with one value for each image as the loss of a step: the weighted mean over the
+    images.
 
     With deep supervision, the mean over the outputs, each of which weighs half of the finer one
     before it (as in nnU-Net, Isensee et al. 2021).
@@ -43,27 +42,24 @@ class PixelLoss:
 
 
 class PairTrainer(Trainer):
-    """A `Trainer` whose labels are label maps int32 (batch, [slices,] rows, columns).
+    """A `Trainer` whose labels are label maps int32 (batch, [slices,] rows, columns), or boxes
+    float32 (batch, lines, 5).
 
-    spec: of the augmentation, with `crop` where patches are trained on. foreground: the share of
-    patches that hold foreground.
+    pair: (image, label, key) -> (image, label), the augmentation of both.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        spec: AugmentSpec,
-        foreground: float,
+        pair: Callable[..., tuple[Any, Any]],
         loss: keras.losses.Loss,
         optimizer: Any,
         recipe: Recipe,
         *,
-        shape: tuple[int, ...],
         jit: bool,
     ) -> None:
-        check_fits(spec, (None, *shape))
-        self.pair = compiled_pair(spec, foreground if spec.crop else 0.0)
-        super().__init__(model, self.pair, PixelLoss(loss), optimizer, recipe, jit=jit)
+        self.pair = pair
+        super().__init__(model, pair, ImageLoss(loss), optimizer, recipe, jit=jit)
 
     def _augmented(self, inputs: dict[str, Any], label: Any) -> tuple[Any, Any]:
         return self.pair(inputs["image"], label, inputs["key"])

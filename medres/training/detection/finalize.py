@@ -1,0 +1,90 @@
+"""After training, on the tuning (validation) split: the threshold of each class, and the card with
+them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from medres.artefact.archive import versions, with_probability
+from medres.artefact.boxes import BOX, DetectionFields
+from medres.artefact.card import Card, OperatingPoint
+from medres.artefact.card_fields import ABOVE_ONE
+from medres.models.detection import decoding_settings
+from medres.training.calibration.scaling import identity
+from medres.training.data import CompiledModel, TrainingData
+from medres.training.detection.tuning import SplitBoxes, split_boxes
+
+
+def finalized_detector(
+    logit_model: keras.Model, data: TrainingData, config: dict[str, Any], best_epoch: int
+) -> tuple[keras.Model, Card]:
+    """The served model (images in model units to raw maps) and its card.
+
+    logit_model: float32, with the weights of the best epoch. config: as in config.json.
+    """
+    names = list(data.targets.names)
+    calibration = identity(len(names))
+    served = with_probability(logit_model, calibration, data.task.name)
+    settings = decoding_settings(logit_model)
+    boxes, _ = split_boxes(CompiledModel(served), data, "tune", settings)
+    points, notes = box_thresholds(boxes, config[data.task.name]["fp_per_image"])
+    card = Card(
+        task=data.task.name,
+        names=names,
+        preprocess=data.cache.spec,
+        unit="image",
+        pooling=data.task.pool,
+        calibration=vars(calibration),
+        operating_points=points,
+        detection=DetectionFields.of(settings),
+        training={
+            "config": config,
+            "kept_epoch": best_epoch,
+            "splits": data.manifest.summary["splits"],
+            "left_out": [],
+            "notes": notes,
+        },
+        versions=versions(),
+    )
+    return served, card
+
+
+def box_thresholds(boxes: SplitBoxes, rate: float) -> tuple[list[OperatingPoint], list[str]]:
+    """For each class the lowest score at which the tuning split has at most `rate` false positives
+    per image, and a line of text. Where no score has, the threshold is above every score.
+    """
+    points, notes = [], []
+    patients = len(np.unique(boxes.patient))
+    for label, (name, matched) in enumerate(zip(boxes.names, boxes.matches(), strict=True)):
+        predicted, reference = boxes.of_class(label)
+        marks = matched.marks
+        threshold = marks.threshold_at(rate)
+        values = np.ascontiguousarray([*predicted.score, *predicted.corners.ravel()])
+        points.append(
+            OperatingPoint(
+                finding=name,
+                name="default",
+                threshold=threshold if np.isfinite(threshold) else ABOVE_ONE,
+                criterion=f"at most {rate:g} false positives per image",
+                unit=BOX,
+                split="tune",
+                n_patients=patients,
+                sha256=hashlib.sha256(values.tobytes()).hexdigest(),
+                n_class_patients=len(np.unique(boxes.patient[reference.image[~reference.ignore]])),
+            )
+        )
+        hits = marks.hits(threshold)
+        found = f"{int(hits.sum())} of {hits.size} objects of the tuning split are found"
+        notes.append(
+            f"{name}: threshold {threshold:.3f}, with at most {rate:g} false positives per image; "
+            f"{found}"
+            if np.isfinite(threshold)
+            else f"{name}: no score has at most {rate:g} false positives per image, so that no box "
+            f"is positive"
+        )
+    return points, notes
