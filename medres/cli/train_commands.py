@@ -279,6 +279,10 @@ def tune_lines(epoch: Mapping[Any, Any]) -> list[str]:
 def _fold_lines(summary: dict[str, Any]) -> list[str]:
     from medres.evaluate.reporting.narrative import against_chance
 
+    if "dice_by_class" in summary:
+        from medres.training.cross_validation.mask_folds import fold_lines
+
+        return fold_lines(summary)
     if summary.get("ap50") is not None:
         return [
             f"held-out patients: AP50 {summary['ap50']:.3f}, mean FROC sensitivity "

@@ -129,11 +129,10 @@ class Setup:
             return _trainer(model, self.recipe, self.data, self.options, jit=jit)
 
     def _build_trained(self, policy: str, recipe: Recipe) -> keras.Model:
-        more = {"deep_supervision": True} if self.options.deep_supervision else {}
-        return self._build(policy, recipe, **more)
+        """The model that trains, with the outputs of deep supervision."""
+        return self._build(policy, recipe, deep=self.options.deep_supervision)
 
-    def _build(self, policy: str, recipe: Recipe, **more: Any) -> keras.Model:
-        """more: further arguments of the function that builds the network of a task."""
+    def _build(self, policy: str, recipe: Recipe, *, deep: bool = False) -> keras.Model:
         if (training := self.task_training) is not None:
             return training.build(
                 self.settings["model"],
@@ -141,7 +140,7 @@ class Setup:
                 list(self.data.targets.names),
                 policy=policy,
                 stochastic_depth=recipe.stochastic_depth,
-                **more,
+                **({"deep_supervision": True} if deep else {}),
             )
         return build_classifier(
             self.settings["model"],

@@ -321,11 +321,10 @@ def _task_settings(options: RunOptions, task: Task | None) -> dict[str, Any]:
                 )
     if task is None:
         return {}
-    own = [name for name in task.options if name not in _OF_NETWORK]
-    values = options.model_dump(include=set(own))
-    if not options.deep_supervision:  # runs that are older than this setting go on
-        values.pop("deep_supervision", None)
-    return {"task": options.task, task.name: values}
+    own = {name for name in task.options if name not in _OF_NETWORK}
+    if not options.deep_supervision:  # older runs do not have it in their config.json
+        own -= {"deep_supervision"}
+    return {"task": options.task, task.name: options.model_dump(include=own)}
 
 
 def initial_weights(options: RunOptions, backbone: str | None) -> WeightsFile | None:

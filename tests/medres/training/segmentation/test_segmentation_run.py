@@ -217,14 +217,11 @@ def test_masks_of_other_classes_are_refused(run: Path) -> None:
         _check_classes(card, SimpleNamespace(mask_classes=("dark", "bright")))  # type: ignore[arg-type]
 
 
-def test_what_is_for_classifiers_is_refused(run: Path, mask_work: Path, tmp_path: Path) -> None:
+def test_what_is_for_classifiers_is_refused(run: Path, mask_work: Path) -> None:
     from medres.inference.scoring import score
-    from medres.training.cross_validation.folds import cross_validate
 
     with raises_code(ArtefactError, "segmenter"):
         score(run / "model.keras", mask_work)
-    with raises_code(TrainingError, "other_task"):
-        cross_validate(mask_work, out=tmp_path / "folds", folds=2, **OPTIONS)
 
 
 @pytest.mark.parametrize(
