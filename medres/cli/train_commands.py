@@ -103,6 +103,10 @@ def train(
     version: Annotated[
         str | None, typer.Option(help="1 (keras.applications), 1.5 (torchvision), 2 or d.")
     ] = None,
+    shortcut: Annotated[
+        str | None,
+        typer.Option(help="A (for MedicalNet's resnet18 and resnet34), B or C. Default: B."),
+    ] = None,
     stem: Annotated[
         str | None, typer.Option(help="imagenet or small. Default: small for images up to 64 px.")
     ] = None,
@@ -199,6 +203,7 @@ def train(
         "class_weights": class_weights,
         "augment": augment,
         "version": version,
+        "shortcut": shortcut,
         "stem": stem,
         "width": width,
         "windows": [_window(text) for text in window] if window else None,
@@ -229,10 +234,12 @@ def train(
             mlflow=mlflow,
             **settings,
         )
+        summary = result_of_folds.summary
+        ensemble = [f"model: {result_of_folds.artefact}"] if result_of_folds.artefact else []
         report(
-            {"model": str(result_of_folds.artefact), **result_of_folds.summary},
+            {"model": result_of_folds.artefact and str(result_of_folds.artefact), **summary},
             as_json,
-            [*_fold_lines(result_of_folds.summary), f"model: {result_of_folds.artefact}"],
+            [*_fold_lines(summary), *ensemble],
         )
         return
     from medres.training.run import train as run
@@ -272,6 +279,17 @@ def tune_lines(epoch: Mapping[Any, Any]) -> list[str]:
 def _fold_lines(summary: dict[str, Any]) -> list[str]:
     from medres.evaluate.reporting.narrative import against_chance
 
+    if "dice_by_class" in summary:
+        from medres.training.cross_validation.mask_folds import fold_lines
+
+        return fold_lines(summary)
+    if summary.get("ap50") is not None:
+        return [
+            f"held-out patients: AP50 {summary['ap50']:.3f}, mean FROC sensitivity "
+            f"{summary['froc_mean']:.3f}, means over {len(summary['folds'])} runs (standard "
+            f"deviation between them {summary['ap50_fold_sd']:.3f} and "
+            f"{summary['froc_mean_fold_sd']:.3f})"
+        ]
     if summary.get("auc") is None:
         return []
     lines = [

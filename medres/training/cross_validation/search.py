@@ -161,8 +161,8 @@ def _by_ray(trials: list[Trial], workers: int) -> Iterator[tuple[int, str]]:
     )
     results = tuner.fit()
     for result in (results[index] for index in range(len(results))):
-        fault = str(result.error) if result.error else result.metrics["fault"]
-        yield result.config["trial"], fault
+        config, metrics = result.config or {}, result.metrics or {}
+        yield config["trial"], str(result.error) if result.error else metrics["fault"]
 
 
 def _summary(trial: Trial) -> dict[str, Any]:
