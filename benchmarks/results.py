@@ -67,6 +67,18 @@ JOBS = (
     ),
     Job("segmentation_coverage", 6, "{here}/segmentation_coverage.py", long=True),
     Job("hippocampus", 10, "{here}/hippocampus.py {data}/hippocampus", long=True),
+    Job(
+        "segmentation_hippocampus",
+        20,
+        "{here}/segmentation.py {data}/hippocampus {out}/segmentation_hippocampus",
+        long=True,
+    ),
+    Job(
+        "segmentation_nuclei",
+        25,
+        "{here}/segmentation.py {data}/nuclei {out}/segmentation_nuclei",
+        long=True,
+    ),
     Job("sliding_window", 6, "{here}/sliding_window.py --repeats 3 {torch}", long=True),
     Job("backbones", 10, "{here}/backbones.py --rounds 5 {torch}", long=True),
     Job(

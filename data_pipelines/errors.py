@@ -18,6 +18,7 @@
     ├── AnnotationError         annotation          a mask or box that cannot be used; the
     │                                               raise names the reason (wrong_size, ...)
     ├── BackendError            backend             TensorFlow is missing, or installed twice
+    ├── EngineError             engine              a cluster, or a machine of it, cannot be used
     ├── NetworkError            network             a server that does not answer (unreachable) or
     │                                               says no (refused, not_authorized, bad_answer)
     └── InputError              input
@@ -161,6 +162,13 @@ class BackendError(DicomError):
     """TensorFlow is not installed, or two of its packages are installed together."""
 
     code = "backend"
+
+
+class EngineError(DicomError):
+    """The engine that computes parts cannot be used, or a machine of its cluster differs: other
+    code (other_version), or files that it does not see (source_not_shared, work_not_shared)."""
+
+    code = "engine"
 
 
 class NetworkError(DicomError):

@@ -48,6 +48,7 @@ class Task(LabelTask):
         Hand and Till's AUC (`multiclass` in report.json).
     is_dense: whether each pixel has a class, so that the labels are label maps.
     finds_boxes: whether the labels are boxes, and the outputs raw maps.
+    block: of ingest.json, which a work folder with such annotations has; '' for labels.
     options: settings of a run (`RunOptions`) that are for this task alone.
     monitor, recipe, augmentation: defaults of a run; without an augmentation, that of the preset.
     """
@@ -62,6 +63,7 @@ class Task(LabelTask):
     reports_confusion: bool
     is_dense: bool = False
     finds_boxes: bool = False
+    block: str = ""
     options: tuple[str, ...] = ("calibration", "operating_points", "views")
     monitor: str = "loss"
     recipe: str = "default"
@@ -171,7 +173,8 @@ TASKS: dict[str, Task] = {
             has_thresholds=False,
             reports_confusion=False,
             is_dense=True,
-            options=("decoder", "loss", "patch", "foreground"),
+            block="annotations",
+            options=("decoder", "loss", "patch", "foreground", "deep_supervision"),
         ),
         Task(
             name=DETECTION,
@@ -186,6 +189,7 @@ TASKS: dict[str, Task] = {
             has_thresholds=True,
             reports_confusion=False,
             finds_boxes=True,
+            block="boxes",
             options=("levels", "channels", "head_depth", "fp_per_image"),
             monitor="ap50",
             recipe="detection",

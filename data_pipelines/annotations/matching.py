@@ -107,19 +107,28 @@ class Matcher:
     def of(
         cls, images: pd.DataFrame, targets: Sequence[Target], of_row: Mapping[object, Match]
     ) -> Matcher:
-        """For the rows of `targets_of`."""
+        """For the rows of `targets_of`. A column `copies` has (source, path) of the files with the
+        same pixels that were left out as duplicates: what belongs to them belongs to the row.
+        """
         matcher = cls(targets)
         columns = images[["source", "path", "sop_uid", "series_uid"]]
         for name, source, path, sop, series in columns.itertuples():
-            match, file = of_row[name], (source, path)
+            match = of_row[name]
+            matcher._add_path((source, path), match)
             path = normalise_key("path", path)
-            for table, key in ((matcher.by_path, path), (matcher.by_stem, without_suffix(path))):
-                table.setdefault(key, {}).setdefault(file, []).append(match)
             matcher.by_sop[sop].append(match)
             matcher.by_series[series].append(match)
             for folder in PurePosixPath(path).parents:
                 matcher.by_folder[str(folder)].add(match.target)
+        for name, copies in images.get("copies", pd.Series(dtype=object)).items():
+            for file in copies:
+                matcher._add_path(file, of_row[name])
         return matcher
+
+    def _add_path(self, file: File, match: Match) -> None:
+        path = normalise_key("path", file[1])
+        for table, key in ((self.by_path, path), (self.by_stem, without_suffix(path))):
+            table.setdefault(key, {}).setdefault(file, []).append(match)
 
     def by_references(self, identity: Identity) -> list[Match]:
         """The targets of a SEG or RTSTRUCT: those with images that it refers to, else the largest

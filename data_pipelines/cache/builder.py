@@ -8,6 +8,7 @@ from there. Only one process at a time builds below a WORK.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,9 +35,13 @@ from data_pipelines.cache.worker import FileRef, WorkItem, prepare_files
 from data_pipelines.errors import CacheError, DicomError
 from data_pipelines.preprocessing.samples import SampleSlices
 from data_pipelines.preprocessing.spec import PreprocessSpec
+from data_pipelines.runtime.archives import archive_or_file
 from data_pipelines.runtime.atomic_files import file_sha256, sync_folder, write_atomic
 from data_pipelines.runtime.backend import require_tensorflow
+from data_pipelines.runtime.engines.engine import LOCAL, Engine
+from data_pipelines.runtime.engines.shared import require_files, require_marker, shared_unless
 from data_pipelines.runtime.limits import active_limits
+from data_pipelines.runtime.object_stores import joined
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 
 SAMPLES_PER_TASK = 32  # samples whose slices one worker reads together
@@ -60,6 +65,7 @@ def build(
     *,
     annotations: AnnotationSource | None = None,
     workers: int | None = None,
+    engine: Engine = LOCAL,
     progress: ProgressCallback | None = None,
     log: LogCallback | None = None,
 ) -> None:
@@ -67,8 +73,9 @@ def build(
     is resumed.
 
     progress: called with (done, total): of the headers, where positions of slices are needed, then
-    of the samples. annotations: label maps or boxes of the rows of `table`, to be stored too.
-    index: what cache.json holds besides the shards. log: receives one line of text at a time.
+    of the samples. engine: where the shards are written. annotations: label maps or boxes of the
+    rows of `table`, to be stored too. index: what cache.json holds besides the shards. log:
+    receives one line of text at a time.
     Raises CacheError if a source file changed since ingest (code source_changed), and, before the
     first byte is written, if the disk is too full (code no_space).
     """
@@ -77,14 +84,14 @@ def build(
     with _build_lock(folder, log) as building:
         if folder.exists():
             return
-        plan = plan_samples(table, spec, workers, progress)
+        plan = plan_samples(table, spec, workers, progress, engine)
         plan = plan if annotations is None else with_annotations(plan, annotations)
         building.mkdir(exist_ok=True)
         shards = plan.shards()
         finished = [_finished_shard(building, shard) for shard in shards]
         _require_space(plan, building, sum(entry["bytes"] for entry in finished if entry), log)
         try:
-            entries = _write_missing(plan, building, shards, finished, workers, progress)
+            entries = _write_missing(plan, building, shards, finished, workers, progress, engine)
         except CacheError:  # a source that cannot be used: there is nothing to resume
             shutil.rmtree(building)
             raise
@@ -175,6 +182,13 @@ def _finished_shard(building: Path, shard: Shard) -> ShardEntry | None:
     return entry if same and path.is_file() and file_sha256(path) == entry.get("sha256") else None
 
 
+class ShardWork(NamedTuple):
+    """A shard, and the work that gives its samples in their order."""
+
+    shard: Shard
+    items: list[WorkItem]
+
+
 def _write_missing(
     plan: CachePlan,
     building: Path,
@@ -182,30 +196,72 @@ def _write_missing(
     finished: list[ShardEntry | None],
     workers: int | None,
     progress: ProgressCallback | None,
+    engine: Engine,
 ) -> list[ShardEntry]:
     """Write the shards that are not finished; returns the entries of all."""
-    numbers = [
-        n
+    files = file_refs(plan.table)
+    parts = [
+        ShardWork(shard, _work_items(plan, files, _numbers(shard)))
         for shard, entry in zip(shards, finished, strict=True)
         if entry is None
-        for n in range(shard["first"], shard["first"] + shard["records"])
     ]
-    samples = _with_progress(
-        _prepared(plan, numbers, workers), numbers, len(plan.samples), progress
-    )
-    return [
-        entry or _write_shard(building, shard, samples)
-        for shard, entry in zip(shards, finished, strict=True)
-    ]
+    sizes = [part.shard["records"] for part in parts]
+    total = len(plan.samples)
+
+    def update(done: int, count: int) -> None:
+        if progress is not None:
+            progress(total - count + done, total)
+
+    with shared_unless(engine.is_local, building) as marker:
+        written = engine.run(
+            functools.partial(write_shards, building=building),
+            parts,
+            sizes=sizes,
+            check=functools.partial(check_shard, marker=marker),
+            workers=workers,
+            progress=update,
+        )
+        return [entry or next(written) for entry in finished]
+
+
+def write_shards(
+    parts: Sequence[ShardWork],
+    /,
+    *,
+    building: Path,
+    workers: int | None,
+    progress: ProgressCallback | None,
+) -> Iterator[ShardEntry]:
+    """Write shards into the building folder, except those that are there; yields all entries.
+    progress: called with (done, total) samples.
+    """
+    finished = [_finished_shard(building, part.shard) for part in parts]
+    missing = [part for part, entry in zip(parts, finished, strict=True) if entry is None]
+    total = sum(part.shard["records"] for part in missing)
+    items = [item for part in missing for item in part.items]
+    samples = _with_progress(_prepared(items, workers), total, progress)
+    for part, entry in zip(parts, finished, strict=True):
+        yield entry or _write_shard(building, part.shard, samples)
+
+
+def check_shard(part: ShardWork, marker: str | None) -> None:
+    """Raise EngineError unless this machine sees the building folder (work_not_shared) and the
+    source files (source_not_shared).
+    """
+    if marker is not None:
+        require_marker(marker)
+    files = {(file.source, file.path.partition("#")[0]) for i in part.items for file in i.files}
+    require_files(name for file in sorted(files) for name in archive_or_file(joined(*file)))
+
+
+def _numbers(shard: Shard) -> range:
+    return range(shard["first"], shard["first"] + shard["records"])
 
 
 def _with_progress(
-    samples: Iterator[tuple[np.ndarray, ...]],
-    numbers: Sequence[int],
-    total: int,
-    progress: ProgressCallback | None,
+    samples: Iterator[tuple[np.ndarray, ...]], total: int, progress: ProgressCallback | None
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    for done, sample in enumerate(samples, start=total - len(numbers) + 1):
+    for done, sample in enumerate(samples, start=1):
         if progress is not None:
             progress(done, total)
         yield sample
@@ -216,7 +272,7 @@ def _write_shard(
 ) -> ShardEntry:
     tf = require_tensorflow()
     path = building / shard["file"]
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{uuid.uuid4().hex[:8]}.partial")  # a lost task may still write
     with tf.io.TFRecordWriter(str(partial)) as writer:
         for row in range(shard["first"], shard["first"] + shard["records"]):
             arrays = (np.int32(row), *next(samples))
@@ -246,11 +302,8 @@ def _finish(
         path.unlink(missing_ok=True)
 
 
-def _prepared(
-    plan: CachePlan, numbers: Sequence[int], workers: int | None
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Prepared integers, and annotations, of the samples with these numbers, in their order."""
-    items = _work_items(plan, numbers)
+def _prepared(items: Sequence[WorkItem], workers: int | None) -> Iterator[tuple[np.ndarray, ...]]:
+    """Prepared integers, and annotations, of the samples of the items, in their order."""
     seconds = active_limits().seconds
 
     def limit(item: WorkItem) -> float:
@@ -264,11 +317,12 @@ def _prepared(
         yield from answer
 
 
-def _work_items(plan: CachePlan, numbers: Sequence[int]) -> list[WorkItem]:
+def _work_items(
+    plan: CachePlan, files: Sequence[FileRef], numbers: Sequence[int]
+) -> list[WorkItem]:
     """Work for the decode workers: samples that need the same files go together, at most
-    SAMPLES_PER_TASK of them; each volume is an item of its own.
+    SAMPLES_PER_TASK of them; each volume is an item of its own. files: of the plan's table.
     """
-    files = file_refs(plan.table)
 
     def paths(sample: SampleSlices) -> set[tuple[str, str]]:
         return {(files[n].source, files[n].path) for n in sample.slice_indices}
@@ -288,7 +342,7 @@ def _work_items(plan: CachePlan, numbers: Sequence[int]) -> list[WorkItem]:
     return [_work_item(run, files, plan) for run in runs]
 
 
-def _work_item(run: list[SampleSlices], files: list[FileRef], plan: CachePlan) -> WorkItem:
+def _work_item(run: list[SampleSlices], files: Sequence[FileRef], plan: CachePlan) -> WorkItem:
     rows = sorted({n for sample in run for n in sample.slice_indices})
     index = {row: n for n, row in enumerate(rows)}
     samples = [replace(s, slice_indices=tuple(index[n] for n in s.slice_indices)) for s in run]

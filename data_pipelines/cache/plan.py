@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
@@ -19,7 +18,10 @@ from data_pipelines.ingestion.series_order import STANDARD_COLUMNS
 from data_pipelines.pixels.standardization import Standard
 from data_pipelines.preprocessing.samples import SampleSlices, samples_of
 from data_pipelines.preprocessing.spec import PreprocessSpec
-from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
+from data_pipelines.runtime.archives import archive_or_file
+from data_pipelines.runtime.engines.engine import LOCAL, Engine, map_files
+from data_pipelines.runtime.object_stores import joined
+from data_pipelines.runtime.worker_pool import ProgressCallback
 from data_pipelines.volumes.plane import Plane
 
 SHARD_BYTES = 64 << 20
@@ -124,26 +126,32 @@ def plan_samples(
     spec: PreprocessSpec,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
+    engine: Engine = LOCAL,
 ) -> CachePlan:
     """The samples of the eligible rows. Stacks and volumes need the position of every slice, which
     is read from the headers.
 
-    progress: called with (done, total) files. Raises CacheError if a header can no longer be read
-    (code: that of the reader's error), or if no series makes a volume (code no_volume).
+    progress: called with (done, total) files. engine: where headers are read. Raises CacheError if
+    a header can no longer be read (code: that of the reader's error), or if no series makes a
+    volume (code no_volume).
     """
     if spec.layout == "image":
         return CachePlan(table, spec, [SampleSlices((n,)) for n in range(len(table))], {})
     paths: pd.Series = pd.Series(
-        [
-            os.path.join(source, path)  # noqa: PTH118  a Path per file is slow in large tables
-            for source, path in zip(table["source"], table["path"], strict=True)
-        ]
+        [joined(source, path) for source, path in zip(table["source"], table["path"], strict=True)]
     )
     planes: dict[int, Plane] = {}
     rows_of_file = {
         str(path): rows for path, rows in paths.groupby(paths, sort=False).indices.items()
     }
-    answers = map_isolated(read_planes, list(rows_of_file), workers=workers, progress=progress)
+    answers = map_files(
+        engine,
+        read_planes,
+        list(rows_of_file),
+        paths=archive_or_file,
+        workers=workers,
+        progress=progress,
+    )
     for rows, (_, answer) in zip(rows_of_file.values(), answers, strict=True):
         if isinstance(answer, DicomError):
             raise CacheError(f"{table['path'].iloc[rows[0]]}: {answer}", code=answer.code)

@@ -40,6 +40,8 @@ from data_pipelines.ingestion.series_order import STANDARD_COLUMNS
 from data_pipelines.kinds import FORMATS_WITH_POSITION
 from data_pipelines.preprocessing.spec import PreprocessSpec, spec_from
 from data_pipelines.runtime.atomic_files import file_sha256
+from data_pipelines.runtime.engines.engine import LOCAL, Engine
+from data_pipelines.runtime.object_stores import require_local
 from data_pipelines.runtime.progress import Bars
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
 
@@ -98,6 +100,7 @@ def ensure_cache(
     masks: bool = False,
     boxes: bool = False,
     workers: int | None = None,
+    engine: Engine = LOCAL,
     progress: ProgressCallback | None = None,
     log: LogCallback | None = None,
 ) -> Cache:
@@ -106,9 +109,10 @@ def ensure_cache(
     masks, boxes: a cache of its own, with the label map or the boxes of each sample; samples that
     are not annotated, or whose annotation was rejected, are not in it, and are counted in
     `left_out`. At most one of the two.
-    progress: called with (done, total), see build; without it, a long build shows a progress bar on
-    a terminal, and lines with the time left in a notebook or a log. log: receives lines of text:
-    before the first byte is written how large the cache will be, and how many series make no
+    engine: where headers are read and shards are written, see `opened_engine`; the cache is the
+    same. progress: called with (done, total), see build; without it, a long build shows a progress
+    bar on a terminal, and lines with the time left in a notebook or a log. log: receives lines of
+    text: before the first byte is written how large the cache will be, and how many series make no
     volume. A build that was killed is resumed after its last complete shard; a second process waits
     for the first.
     Raises CacheError with code damaged (an existing cache was altered), source_changed (a source
@@ -117,6 +121,7 @@ def ensure_cache(
     overlapping_classes; ManifestError (no_annotations, no_boxes) if WORK was ingested without them;
     SpecError (several_annotations, volume_boxes).
     """
+    require_local(work, "the work folder")
     manifest, spec = Manifest.load(work), spec_from(preset)
     table = eligible_rows(manifest.table, spec)
     source = _source(work, table, spec, masks=masks, boxes=boxes)
@@ -135,6 +140,7 @@ def ensure_cache(
                 index,
                 annotations=source,
                 workers=workers,
+                engine=engine,
                 progress=progress,
                 log=log,
             )

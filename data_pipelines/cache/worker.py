@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from data_pipelines.pixels.image import Image, image_of
 from data_pipelines.pixels.standardization import Standard, standardized
 from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples
 from data_pipelines.preprocessing.spec import PreprocessSpec
+from data_pipelines.runtime.object_stores import joined
 from data_pipelines.runtime.storage import read_file
 from data_pipelines.sources.image_source import file_format_of, read_row
 from data_pipelines.sources.nifti import nifti_planes
@@ -80,7 +80,7 @@ def prepare_files(item: WorkItem) -> list[tuple[np.ndarray, ...]]:
 def planes_of_files(files: Sequence[FileRef]) -> list[Plane]:
     """The plane of each image, from the headers. Raises DicomError if a header cannot be read."""
     planes_of_file = lru_cache(maxsize=1)(read_planes)
-    return [planes_of_file(str(Path(f.source) / f.path))[f.frame] for f in files]
+    return [planes_of_file(joined(f.source, f.path))[f.frame] for f in files]
 
 
 def image_reader(files: Sequence[FileRef]) -> Callable[[int], Image]:
@@ -93,7 +93,7 @@ def image_reader(files: Sequence[FileRef]) -> Callable[[int], Image]:
     def read(index: int) -> Image:
         file = files[index]
         if file.file_format == "dicom":
-            dataset, header = opened(Path(file.source) / file.path, file.sha256)
+            dataset, header = opened(joined(file.source, file.path), file.sha256)
             image = image_of(dataset, header, file.frame, digest=False, color="luminance")
             return image if file.standard is None else standardized(image, file.standard)
         return read_row(
@@ -109,7 +109,7 @@ def image_reader(files: Sequence[FileRef]) -> Callable[[int], Image]:
     return read
 
 
-def _opened(path: Path, digest: str) -> tuple[Dataset, Header]:
+def _opened(path: str, digest: str) -> tuple[Dataset, Header]:
     data = read_file(path)
     if hashlib.sha256(data).hexdigest() != digest:
         raise CacheError(

@@ -7,7 +7,7 @@ the decoders differ are quarantined.
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,7 +29,10 @@ from data_pipelines.pixels.stored_values import (
     pixel_format,
     sample_values,
 )
-from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
+from data_pipelines.runtime.archives import archive_or_file
+from data_pipelines.runtime.engines.engine import LOCAL, Engine, map_files
+from data_pipelines.runtime.object_stores import joined
+from data_pipelines.runtime.worker_pool import ProgressCallback
 
 #: lossless syntaxes for which more than one decoder may be installed
 CHECKED = frozenset(
@@ -44,21 +47,25 @@ _MESSAGE = (
 
 
 def cross_checked(
-    index: FileIndex, workers: int | None = None, progress: ProgressCallback | None = None
+    index: FileIndex,
+    workers: int | None = None,
+    progress: ProgressCallback | None = None,
+    engine: Engine = LOCAL,
 ) -> FileIndex:
     """Return the index without the files on which two decoders differ; their reason is
-    `decoders_disagree`.
+    `decoders_disagree`. engine: where files are decoded.
     """
     if index.rows.empty:
         return index
     checked = index.rows[index.rows["transfer_syntax"].isin(CHECKED)].drop_duplicates(_FILE)
     first_files = checked.drop_duplicates(_SCANNER)
-    disagreeing = _disagreeing(first_files, workers, progress)
+    run = functools.partial(_disagreeing, workers=workers, progress=progress, engine=engine)
+    disagreeing = run(first_files)
     if disagreeing.empty:
         return index
     same_scanner = checked[_among(checked, disagreeing, _SCANNER)]
     others = same_scanner.drop(index=first_files.index, errors="ignore")
-    disagreeing = pd.concat([disagreeing, _disagreeing(others, workers, progress)])
+    disagreeing = pd.concat([disagreeing, run(others)])
     rejected = [
         RejectedFile(
             row["source"],
@@ -90,14 +97,23 @@ def second_opinion(path: str) -> None:
 
 
 def _disagreeing(
-    files: pd.DataFrame, workers: int | None, progress: ProgressCallback | None
+    files: pd.DataFrame,
+    workers: int | None,
+    progress: ProgressCallback | None,
+    engine: Engine,
 ) -> pd.DataFrame:
     """The files on which two decoders differ."""
     paths = [
-        os.path.join(source, path)  # noqa: PTH118
-        for source, path in zip(files["source"], files["path"], strict=True)
+        joined(source, path) for source, path in zip(files["source"], files["path"], strict=True)
     ]
-    answers = map_isolated(second_opinion, paths, workers=workers, progress=progress)
+    answers = map_files(
+        engine,
+        second_opinion,
+        paths,
+        paths=archive_or_file,
+        workers=workers,
+        progress=progress,
+    )
     results = [result for _, result in answers]
     codes = [result.code if isinstance(result, DicomError) else "" for result in results]
     return files[np.array(codes, dtype=object) == "decoders_disagree"]

@@ -156,6 +156,27 @@ def find_duplicates(rows: pd.DataFrame) -> pd.Series:
     return reason
 
 
+def copies_of_kept(rows: pd.DataFrame) -> pd.Series:
+    """For each row that stays, the (source, path) of its copies that were left out as duplicates: a
+    mask that belongs to a copy belongs to it. Columns read: those of `find_duplicates`, reason.
+    """
+    alike = rows[rows["reason"].isin(["", "duplicate", "duplicate_pixels"])]
+    kept: dict[tuple[str, str], object] = {}
+    copies: dict[object, list[tuple[str, str]]] = {}
+    table = alike.assign(content=_content(alike))
+    for name, content, patient in table.loc[
+        table["reason"] == "", ["content", "patient"]
+    ].itertuples():
+        kept[patient, content] = name
+    left_out = table[table["reason"] == "duplicate"]
+    for _, content, patient, source, path in left_out[
+        ["content", "patient", "source", "path"]
+    ].itertuples():
+        if (patient, content) in kept:
+            copies.setdefault(kept[patient, content], []).append((source, path))
+    return pd.Series({name: tuple(copies.get(name, ())) for name in rows.index}, dtype=object)
+
+
 def reused_uids(rows: pd.DataFrame) -> pd.Series:
     """Whether each row's SOP Instance UID also stands for other pixels or another position."""
     n_contents = contents(rows).groupby([rows["sop_uid"], rows["frame"]]).transform("nunique")

@@ -28,7 +28,12 @@ from data_pipelines.annotations.joining import (
 )
 from data_pipelines.errors import CodedError, InputError, LabelError, ManifestError
 from data_pipelines.ingestion.decoder_agreement import cross_checked
-from data_pipelines.ingestion.exclusions import excluded_files, exclusion_reasons, with_rejected
+from data_pipelines.ingestion.exclusions import (
+    copies_of_kept,
+    excluded_files,
+    exclusion_reasons,
+    with_rejected,
+)
 from data_pipelines.ingestion.hierarchy_audit import identity_notes
 from data_pipelines.ingestion.index.entries import FileIndex, RejectedFile
 from data_pipelines.ingestion.index.files import index_sources
@@ -74,6 +79,8 @@ from data_pipelines.labels.raters import Readers
 from data_pipelines.labels.table import Labels
 from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
+from data_pipelines.runtime.engines.engine import LOCAL, Engine
+from data_pipelines.runtime.object_stores import is_url, local_path, require_local
 from data_pipelines.runtime.progress import Bars
 from data_pipelines.runtime.worker_pool import ProgressCallback, StageCallback, stage
 from data_pipelines.sources.image_source import RASTER_FORMATS
@@ -135,12 +142,14 @@ def ingest(
     box_classes: Mapping[str, str] | None = None,
     mask_objects: MaskObjects | None = None,
     workers: int | None = None,
+    engine: Engine = LOCAL,
     progress: ProgressCallback | None = None,
     stages: StageCallback | None = None,
 ) -> Manifest:
     """Index the DICOM files below `source` and write the manifest to the new folder `out`.
 
-    source: a folder or file, or several. out: None keeps the manifest in memory.
+    source: a folder or file, or several; also URLs of object stores (s3://, gs://). out: None
+        keeps the manifest in memory.
     labels: a CSV, see read_labels, or several; with masks or boxes it needs no finding and may give
         only patients and splits. findings: their finding columns. drop_classes,
         merge_classes (old name -> new name): see with_classes. readers: how several rows of one
@@ -178,6 +187,8 @@ def ingest(
         annotations.csv. box_classes: label -> class, as mask_classes; the class "" is left out.
         mask_objects: where `boxes` are masks, what one object is: "labels" (each label) or
         "components" (each connected component of a label).
+    workers: decode workers, or tasks at the same time. engine: where the files are inspected, see
+        `opened_engine`; the manifest is the same.
     progress: called with (done, total) files. stages: called with the name of each long step,
         returns a context manager with a progress callback for it. Without both, long steps show
         progress bars on a terminal, and lines with the time left in a notebook or a log.
@@ -196,7 +207,8 @@ def ingest(
     stages = stages or (Bars().task if progress is None else None)
     sources = [source] if isinstance(source, Path | str) else list(source)
     work = None if out is None else Path(out)
-    if work is not None:
+    if out is not None and work is not None:
+        require_local(out, "the work folder")
         clear_refusal(work)
         require_new(work, what="a manifest")
     if max_bad is not None and not 0 <= max_bad <= 1:
@@ -244,9 +256,10 @@ def ingest(
                 follow_links=follow_links,
                 color=color,
                 parts=parts,
+                engine=engine,
             )
         with stage(stages, "cross-check decoders") as update:
-            index = cross_checked(index, workers, update)
+            index = cross_checked(index, workers, update, engine)
         more_tables = None
         if not tables:
             tables = _embedded_labels(index.rows, findings, class_folders=class_folders)
@@ -378,6 +391,8 @@ def build(
     }
     if split_record["splits_assigned"] == "after_exclusion":
         content["warnings"].append(AFTER_EXCLUSION)
+    if annotators:
+        images = images.assign(copies=copies_of_kept(rows).reindex(images.index))
     for block, run in (annotators or {}).items():
         annotations = run(images)
         images = images.join(annotations.columns)
@@ -617,7 +632,7 @@ def _annotators(
     """
     not_images: list[Path] = []
     annotators: dict[str, Annotator] = {}
-    paths = [Path(source) for source in sources]
+    paths = [Path(source) for source in map(local_path, sources) if not is_url(source)]
     if masks is not None:
         with stage(stages, "find masks") as update:
             found = find_masks(masks, paths, workers, update)

@@ -5,7 +5,6 @@ combined by a stated policy.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -16,6 +15,8 @@ from data_pipelines.errors import LabelError
 
 Readers = Literal["error", "majority", "any", "uncertain"]
 Vote = float | str  # the value of a finding, or the name of a class
+
+_RANKS = (0.0, -1.0, 1.0)  # of `any`: a later value overrules an earlier one
 
 #: what each policy does, as written to ingest.json
 POLICIES: dict[str, str] = {
@@ -52,19 +53,22 @@ def reconcile(
             code="policy_not_for_classes",
         )
     several = rows[rows["key"].duplicated(keep=False)]
+    _require_equal(several, voted, path)
     combined = rows.drop_duplicates("key").copy()
-    disagreements = dict.fromkeys(voted, 0)
-    for _, group in several.groupby("key", sort=False):
-        first = group.index[0]
-        for name in map(str, group):
-            if name in voted:
-                votes = _votes(group[name])
-                disagreements[name] += len(set(votes)) > 1
-                missing: Vote = "" if name == "class" else math.nan
-                combined.loc[first, name] = _combined(votes, policy, missing)
-            elif group[name].nunique(dropna=False) > 1:
-                _require_metadata(name, group, path)
-                combined.loc[first, name] = ""
+    first = several.drop_duplicates("key")["key"]  # row -> key
+    disagreements = {}
+    for name in map(str, rows):
+        if name in voted:
+            missing: Vote = "" if name == "class" else math.nan
+            votes = _Votes(several["key"], several[name])
+            disagreements[name] = votes.disagreements
+            values = votes.combined(policy, missing).reindex(first)
+            combined.loc[first.index, name] = (
+                values.fillna(missing).astype(rows[name].dtype).to_numpy()
+            )
+        elif name != "key":
+            differs = _differing(several, name)
+            combined.loc[first.index[first.isin(differs)], name] = ""
     return combined, {
         "policy": policy,
         "rule": POLICIES[policy],
@@ -73,26 +77,60 @@ def reconcile(
     }
 
 
-def _votes(cells: pd.Series) -> list[Vote]:
-    """The values that are neither '' nor NaN."""
-    return [cell for cell in cells if cell != "" and not pd.isna(cell)]
+class _Votes:
+    """The votes on one column: cells that are neither '' nor NaN. counts: how often each value was
+    given, by key and value.
+    """
 
+    def __init__(self, keys: pd.Series, cells: pd.Series) -> None:
+        is_vote = (cells != "") & cells.notna()
+        self.counts = cells[is_vote].groupby([keys[is_vote], cells[is_vote]], sort=False).size()
+        self._by_key = self.counts.groupby(level=0, sort=False)
 
-def _combined(votes: Sequence[Vote], policy: Readers, missing: Vote) -> Vote:
-    if not votes:
-        return missing
-    undecided: Vote = missing if isinstance(votes[0], str) else -1.0
-    if policy == "any":
-        return next(value for value in (1.0, -1.0, 0.0) if value in votes)
-    value, count = Counter(votes).most_common(1)[0]
-    needed = len(votes) if policy == "uncertain" else len(votes) // 2 + 1
-    return value if count >= needed else undecided
+    @property
+    def disagreements(self) -> int:
+        """Number of keys with different votes."""
+        return int((self._by_key.size() > 1).sum())
 
-
-def _require_metadata(name: str, group: pd.DataFrame, path: Path) -> None:
-    if not name.startswith("meta:"):
-        raise LabelError(
-            f"{path}, column {name}, row {group.index[1]}: rows of one key differ in this column, "
-            f"and votes cannot settle that. Correct the table.",
-            code="raters_differ",
+    def combined(self, policy: Readers, missing: Vote) -> pd.Series:
+        """The value of each key that has a vote."""
+        if policy == "any":
+            values = self.counts.index.get_level_values(1)
+            ranks = pd.Series([_RANKS.index(value) for value in values], self.counts.index, int)
+            return ranks.groupby(level=0, sort=False).max().map(dict(enumerate(_RANKS)))
+        total = self._by_key.sum()
+        needed = total if policy == "uncertain" else total // 2 + 1
+        keys = self.counts.index.get_level_values(0)
+        agreed = self.counts[self.counts.to_numpy() >= needed.reindex(keys).to_numpy()]
+        winners = pd.Series(
+            agreed.index.get_level_values(1), agreed.index.get_level_values(0), dtype=object
         )
+        undecided: Vote = missing if isinstance(missing, str) else -1.0
+        return winners.reindex(total.index, fill_value=undecided)
+
+
+def _differing(several: pd.DataFrame, name: str) -> pd.Index:
+    """The keys whose rows differ in a column."""
+    different = several.groupby("key", sort=False)[name].nunique(dropna=False) > 1
+    return different.index[different]
+
+
+def _require_equal(several: pd.DataFrame, voted: Sequence[str], path: Path) -> None:
+    """Raise LabelError (raters_differ) for the first key whose rows differ in a column that is
+    neither voted on nor meta:*.
+    """
+    names = [
+        name for name in map(str, several) if name not in voted and not name.startswith("meta:")
+    ]
+    differing = {name: set(_differing(several, name)) for name in names if name != "key"}
+    every = set().union(*differing.values())
+    if not every:
+        return
+    group = several[several["key"] == next(key for key in several["key"] if key in every)]
+    key = group["key"].iloc[0]
+    name = next(name for name in names if key in differing.get(name, ()))
+    raise LabelError(
+        f"{path}, column {name}, row {group.index[1]}: rows of one key differ in this column, "
+        f"and votes cannot settle that. Correct the table.",
+        code="raters_differ",
+    )

@@ -94,6 +94,11 @@ def is_member(path: str | Path) -> bool:
     return bool(mark) and is_archive(archive_path) and Path(archive_path).is_file()
 
 
+def archive_or_file(path: str) -> list[str]:
+    """The file that must exist so that a path can be read: of a member, its archive."""
+    return [path.partition(MARK)[0] if MARK in path else path]
+
+
 def source_bytes(path: str | Path) -> bytes | None:
     """Return the bytes of a member, None where the path is no path of a member. Raises Unreadable
     (archive_unreadable, archive_member) and LimitExceeded.

@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol
 from data_pipelines.errors import LimitExceeded, Unreadable
 from data_pipelines.runtime.archives import is_member, source_bytes
 from data_pipelines.runtime.limits import active_limits
+from data_pipelines.runtime.object_stores import is_url, opened_url
 
 _CHUNK = 4 << 20  # bytes: each of them may take as long as the limit `stall`
 _BUFFER = 1 << 16
@@ -91,10 +92,13 @@ def limit_file(seconds: float) -> None:
 
 
 def open_file(path: str | Path) -> BinaryIO:
-    """Open a file to read its bytes; each read counts as waiting for storage. A member of an
-    archive is read at once, see `source_bytes`. Raises OSError; for a member also Unreadable and
-    LimitExceeded.
+    """Open a file, or an object by its URL, to read its bytes; each read counts as waiting for
+    storage. A member of an archive is read at once, see `source_bytes`. Raises OSError; for a
+    member also Unreadable and LimitExceeded.
     """
+    if is_url(path):
+        with _clock.waiting():
+            return io.BufferedReader(_TimedObject(opened_url(str(path))), _BUFFER)
     if is_member(path):
         with _clock.waiting():
             return io.BytesIO(source_bytes(path) or b"")
@@ -127,6 +131,38 @@ def read_source(path: str | Path) -> bytes:
             f"The file cannot be opened ({type(error).__name__}). Check the path and its "
             f"permissions."
         ) from None
+
+
+class _TimedObject(io.RawIOBase):
+    """An object of a store whose reads count as waiting, in chunks of _CHUNK bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+        with _clock.waiting():
+            try:
+                data = self._file.read(min(len(buffer), _CHUNK))
+            except Exception as error:  # noqa: BLE001  each store has its own
+                raise OSError(type(error).__name__) from None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _TimedFile(io.FileIO):

@@ -43,6 +43,7 @@ from data_pipelines.pixels.grayscale import Integers, min_max, pixel_sha256, win
 from data_pipelines.pixels.image import Image, read_image
 from data_pipelines.pixels.standardization import Standard, standardized
 from data_pipelines.runtime.limits import active_limits
+from data_pipelines.runtime.object_stores import joined
 from data_pipelines.runtime.storage import open_file, read_file
 from data_pipelines.sources.array_files import NpzImage, is_cifar_name, parse_cifar
 from data_pipelines.sources.nifti import (
@@ -234,11 +235,11 @@ def _stored_image(
     try:
         if file_format in ARRAY_FORMATS:
             file, _, name = path.rpartition("#")
-            images = npz_images(Path(source) / file, sha256, channels=channels)
+            images = npz_images(joined(source, file), sha256, channels=channels)
             return npz_image(images[name], units)
         if file_format == "nifti":
-            return nifti_image(_read_nifti(str(Path(source) / path), sha256), frame, units)
-        data = read_file(Path(source) / path)
+            return nifti_image(_read_nifti(joined(source, path), sha256), frame, units)
+        data = read_file(joined(source, path))
     except OSError as error:
         raise CacheError(
             f"a source file cannot be read ({type(error).__name__}): put it back where it was "

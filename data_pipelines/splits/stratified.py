@@ -68,12 +68,14 @@ def row_strata(table: pd.DataFrame) -> list[str]:
     """Return the label by which each row of a manifest is stratified: its kind and its class.
 
     Without classes, the second part is the rarest of its findings that is 1; else 'absent' if one
-    is 0; else '' (uncertain or not assessed).
+    is 0; else '' (uncertain or not assessed). Without findings, classes of boxes count like them.
     """
     if "class" in table:
         labels = table["class"].astype(object)
     else:
-        values = table[[name for name in table if str(name).startswith("label:")]]
+        findings = [name for name in table if str(name).startswith("label:")]
+        boxes = [name for name in table if str(name).startswith("boxes:")]
+        values = table[findings] if findings or not boxes else table[boxes].clip(upper=1)
         labels = pd.Series(
             np.where((values == 0).any(axis=1), "absent", ""), index=table.index, dtype=object
         )

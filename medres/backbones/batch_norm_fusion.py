@@ -122,8 +122,8 @@ def fused_training_copy(model: keras.Model) -> keras.Model:
     layers only. Outputs, gradients and moving statistics agree to
     rounding, in training and in inference; mixed policies keep their statistics in float32. Layers
     keep their names; a layer that is frozen in `model`, before or after, is frozen in the copy. A
-    layer that the kernel cannot compute (float64, renorm, another axis, no gamma or beta) is the
-    layer of `model` itself. A layer that is called several times, such as a head that
+    layer that the kernel cannot compute (synchronized, float64, renorm, another axis, no gamma or
+    beta) is the layer of `model` itself. A layer that is called several times, such as a head that
     several feature maps share, is one layer in the copy. Raises ModelError for a nested model.
     """
     return _rebuild(
@@ -149,7 +149,7 @@ def _fusible(layer: keras.Layer) -> bool:
         and layer.compute_dtype in KERNEL_TYPES
         and layer.center
         and layer.scale
-        and not layer.renorm
+        and not (layer.synchronized or layer.renorm)
     )
 
 

@@ -93,6 +93,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     train_commands.plan,
     inspect_commands.weights,
     train_commands.train,
+    experiments_commands.search,
     evaluate_commands.evaluate,
     serve_commands.verify,
     serve_commands.predict,

@@ -8,7 +8,7 @@ import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -45,6 +45,26 @@ Limit = Annotated[
     typer.Option(
         help="Limit per file: seconds=10 (of decoding), stall=300 (seconds without data from "
         "storage), memory=2GiB, file=1GiB, inflated=512MiB or depth=64. Repeatable."
+    ),
+]
+EngineOption = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        help="Where the files are read: by workers of this machine, or by tasks on a Ray cluster. "
+        'The results are the same. Ray needs: pip install "medres[ray]".'
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="For --engine ray: a running cluster, or auto. Without it, one is started here.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Number of files that are read at the same time; by default one a processor."
     ),
 ]
 Work = Annotated[Path, typer.Argument(help="Work folder made by medres ingest.")]

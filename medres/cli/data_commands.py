@@ -10,7 +10,7 @@ import typer
 
 from data_pipelines.kinds import ColorRule, DeclaredUnitName, KindName, NiftiUnitName
 from data_pipelines.labels.task import LABEL_TASKS
-from medres.cli.console import Json, Limit, Work, report
+from medres.cli.console import Address, EngineOption, Json, Limit, Work, Workers, report
 
 _RECORDS = {"image": "images", "stack": "stacks of slices", "volume": "volumes"}
 
@@ -19,8 +19,9 @@ def ingest(
     source: Annotated[
         list[str],
         typer.Argument(
-            help="Folders or files: DICOM; with --units also PNG, JPEG and .npz, with "
-            "--nifti-units also NIfTI. Or a DICOMweb server: dicomweb://HOST/PATH?ATTRIBUTE=VALUE."
+            help="Folders, files or URLs (s3://, gs://): DICOM; with --units also PNG, JPEG and "
+            ".npz, with --nifti-units also NIfTI. Or a DICOMweb server: "
+            "dicomweb://HOST/PATH?ATTRIBUTE=VALUE."
         ),
     ],
     out: Annotated[Path, typer.Option(help="New work folder.")],
@@ -205,16 +206,20 @@ def ingest(
             "from train, then from tune."
         ),
     ] = "error",
+    engine: EngineOption = "local",
+    address: Address = None,
+    workers: Workers = None,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Index, check and group images, and split them by patient, into a new work folder."""
     from data_pipelines.ingestion.pipeline import ingest as run
+    from data_pipelines.runtime.engines.opening import opened_engine
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.progress import Bars
 
     folder = download or out.with_name(f"{out.name}-dicom")
-    with limited(**parse_limits(limit or [])):
+    with limited(**parse_limits(limit or [])), opened_engine(engine, address) as opened:
         manifest = run(
             _downloaded(source, folder),
             labels,
@@ -249,20 +254,23 @@ def ingest(
             boxes=boxes,
             box_classes=_class_names(box_classes, "--box-classes"),
             mask_objects=mask_objects,
+            engine=opened,
+            workers=workers,
             stages=Bars().task,
         )
     report(manifest.summary, as_json, _ingest_lines(manifest.summary, out))
 
 
-def _downloaded(sources: list[str], folder: Path) -> list[Path]:
-    """The sources as paths; what DICOMweb servers give is below the folder."""
+def _downloaded(sources: list[str], folder: Path) -> list[Path | str]:
+    """The sources as paths or URLs; what DICOMweb servers give is below the folder."""
     from data_pipelines.dicomweb.download import download, is_address
+    from data_pipelines.runtime.object_stores import is_url
     from medres.progress import Bars
 
-    paths = []
+    paths: list[Path | str] = []
     for source in sources:
         if not is_address(source):
-            paths.append(Path(source))
+            paths.append(source if is_url(source) else Path(source))
             continue
         with Bars().task("download") as update:
             files = download(source, folder, progress=update)
@@ -396,6 +404,9 @@ def cache(
             "--verify", help="Check every byte of the existing caches of WORK; build nothing."
         ),
     ] = False,
+    engine: EngineOption = "local",
+    address: Address = None,
+    workers: Workers = None,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
@@ -407,12 +418,19 @@ def cache(
         return
     from data_pipelines.cache.store import ensure_cache
     from data_pipelines.preprocessing.spec import spec_from
+    from data_pipelines.runtime.engines.opening import opened_engine
     from data_pipelines.runtime.limits import limited, parse_limits
     from medres.progress import Bars
 
     chosen, bars = spec_from(preset if preset is not None else _read_json(spec)), Bars()
-    with limited(**parse_limits(limit or [])), bars.task(f"cache {chosen.name}") as update:
-        made = ensure_cache(work, chosen, progress=update, log=bars.line)
+    with (
+        limited(**parse_limits(limit or [])),
+        opened_engine(engine, address) as opened,
+        bars.task(f"cache {chosen.name}") as update,
+    ):
+        made = ensure_cache(
+            work, chosen, engine=opened, workers=workers, progress=update, log=bars.line
+        )
     counts = {name: int((made.images["split"] == name).sum()) for name in made.shards}
     result = {
         "cache": str(made.folder),

@@ -1,4 +1,4 @@
-"""The verbs of `medres study`: experiments on your own images."""
+"""The verbs of `medres study`, experiments on your own images; and the search of settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from medres.cli.console import Json, report
+from data_pipelines.runtime.backend import require_tensorflow
+from medres.cli.console import Json, Work, report
+from medres.cli.train_commands import name_value_pairs
 
 Images = Annotated[
     Path,
@@ -123,3 +125,56 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(
             f"give whole numbers separated by commas, received {text!r}"
         ) from None
+
+
+def search(
+    work: Work,
+    out: Annotated[Path, typer.Option(help="New folder, or the folder of an interrupted search.")],
+    space: Annotated[
+        list[str],
+        typer.Option(
+            help="Fields of the recipe: NAME=VALUE,VALUE or NAME=LOW..HIGH (repeatable), or one "
+            "YAML file with them."
+        ),
+    ],
+    trials: Annotated[int, typer.Option(help="Settings to try; the first are those given.")] = 10,
+    folds: Annotated[int, typer.Option(help="Folds by patient of each trial.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of the draws, the folds and the training.")] = 0,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML or JSON file with the settings of all trials.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of all trials as NAME=VALUE. Repeatable."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray (Ray Tune).")] = "local",
+    workers: Annotated[int, typer.Option(help="Trials at a time.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Search settings of the training at random, each judged by a cross-validation by patient. The
+    test split is not used.
+    """
+    require_tensorflow()
+    from medres.training.cross_validation.search import search as run
+
+    found = run(
+        work,
+        out=out,
+        space=space,
+        trials=trials,
+        folds=folds,
+        seed=seed,
+        engine=engine,
+        workers=workers,
+        config=config,
+        **name_value_pairs(setting, "--set"),
+    )
+    summary = found.summary
+    chosen = ", ".join(f"{name}={value}" for name, value in summary["settings"].items())
+    lines = [
+        f"best: trial {summary['best_trial']} ({chosen or 'the given settings'}), out-of-fold AUC "
+        f"{summary['auc']:.3f}",
+        f"optimistic: {summary['why']}",
+        f"model: {found.artefact}",
+    ]
+    report({"model": str(found.artefact), **summary}, as_json, lines)

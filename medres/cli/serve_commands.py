@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_pipelines.runtime.atomic_files import require_new
-from medres.cli.console import Json, Limit, Work, report
+from medres.cli.console import Address, Json, Limit, Work, Workers, report
 
 if TYPE_CHECKING:
+    from data_pipelines.runtime.engines.opening import EngineName
     from medres.artefact.card import Card
     from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
@@ -85,12 +87,15 @@ def predict(
         ),
     ] = False,
     engine: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="tensorflow, onnx or openvino. The last two convert the model once (see medres "
-            "doctor) and draw no saliency."
+            help="What computes: tensorflow (default), onnx or openvino; the last two convert the "
+            "model once (see medres doctor) and draw no saliency. Where: local (default) or ray, "
+            "with --out. Repeatable."
         ),
-    ] = "tensorflow",
+    ] = None,
+    address: Address = None,
+    workers: Workers = None,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
@@ -102,9 +107,14 @@ def predict(
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(missing[0]))
     if out is not None and saliency is not None:
         raise typer.BadParameter("give either --out or --saliency")
-    if saliency is not None and engine != "tensorflow":
+    runtime, where = _engines(engine or [])
+    if saliency is not None and runtime != "tensorflow":
         raise typer.BadParameter("--saliency needs --engine tensorflow")
+    if out is None and (where != "local" or workers is not None):
+        raise typer.BadParameter("--engine ray and --workers need --out")
+    from data_pipelines.runtime.engines.opening import opened_engine
     from data_pipelines.runtime.limits import limited, parse_limits
+    from medres.inference.batch import predict_all
     from medres.inference.loading import load
     from medres.tasks import task_named
 
@@ -112,19 +122,28 @@ def predict(
         "allow_name_mismatch": allow_name_mismatch,
         "allow_unknown_patient": allow_unknown_patient,
     }
-    opened = load(model, engine=engine)  # type: ignore[arg-type]
-    with opened as predictor, limited(**parse_limits(limit or [])):
+    reopen = functools.partial(load, model.absolute(), engine=runtime)  # type: ignore[arg-type]
+    with (
+        reopen() as predictor,
+        limited(**parse_limits(limit or [])),
+        opened_engine(where, address) as cluster,
+    ):
         task = task_named(predictor.card.task)
         if task.is_annotated and saliency is not None:
             raise typer.BadParameter(
                 "--saliency is for classifiers: other models show masks or boxes"
             )
+        if task.is_annotated and where != "local":
+            raise typer.BadParameter("--engine ray is for classifiers")
         if out is not None and task.is_annotated:
             write = _boxes_into if task.finds_boxes else _masks_into
             write(predictor, path, out, as_json, allowed, dicom=dicom)
             return
         if out is not None:
-            _predict_into(predictor, path, out, as_json, allowed, dicom=dicom)
+            run = functools.partial(
+                predict_all, engine=cluster, reopen=reopen, workers=workers, objects=dicom
+            )
+            _predict_into(run, predictor, path, out, as_json, allowed)
             return
         if saliency is not None:
             require_new(saliency, what="the overlays")
@@ -132,20 +151,32 @@ def predict(
     report(found, as_json, [prediction_line(one, predictor.card) for one in found])
 
 
+def _engines(names: list[str]) -> tuple[str, EngineName]:
+    """What computes, and where."""
+    where = [name for name in names if name in ("local", "ray")]
+    runtime = [name for name in names if name not in where]
+    if len(where) > 1 or len(runtime) > 1:
+        raise typer.BadParameter(
+            "--engine takes one of tensorflow, onnx and openvino, and one of local and ray"
+        )
+    place: EngineName = "ray" if where == ["ray"] else "local"
+    return (runtime or ["tensorflow"])[0], place
+
+
 def _predict_into(
+    run: Callable[..., dict[str, Any]],
     predictor: Predictor,
     paths: list[Path],
     out: Path,
     as_json: bool,
     allowed: dict[str, bool],
-    *,
-    dicom: bool,
 ) -> None:
-    from medres.inference.batch import DOCUMENT, predict_all
+    """run: `predict_all` with its options."""
+    from medres.inference.batch import DOCUMENT
     from medres.inference.objects.study_objects import object_lines
     from medres.progress import Bars
 
-    summary = predict_all(predictor, paths, out, objects=dicom, progress=Bars(), **allowed)
+    summary = run(predictor, paths, out, progress=Bars(), **allowed)
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items())
     counts = (
         f"{summary['given']} studies: {summary['answered']} predicted, {summary['quarantined']} "
@@ -343,14 +374,14 @@ def _boxes_text(one: dict[str, Any], card: Card) -> str:
 
 
 def _mask_text(mask: dict[str, Any]) -> str:
-    """A label map in its JSON form: "tumor 12.3 ml (9.8 to 14.8)", or pixels without a spacing."""
+    """A label map in its JSON form: "tumor: 12.3 ml (9.8 to 14.8)", or pixels without a spacing."""
     parts = []
     for name, voxels in mask["voxels"].items():
         size = mask["volumes"].get(name, {})
         if "ml" not in size:
             amount = f"{size['mm2']:.1f} mm2" if "mm2" in size else f"{voxels} pixels"
-            parts.append(f"{name} {amount}")
+            parts.append(f"{name}: {amount}")
             continue
         interval = f" ({size['ml_low']:.2f} to {size['ml_high']:.2f})" if "ml_low" in size else ""
-        parts.append(f"{name} {size['ml']:.2f} ml{interval}")
+        parts.append(f"{name}: {size['ml']:.2f} ml{interval}")
     return ", ".join(parts)

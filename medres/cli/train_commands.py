@@ -103,6 +103,10 @@ def train(
     version: Annotated[
         str | None, typer.Option(help="1 (keras.applications), 1.5 (torchvision), 2 or d.")
     ] = None,
+    shortcut: Annotated[
+        str | None,
+        typer.Option(help="A (for MedicalNet's resnet18 and resnet34), B or C. Default: B."),
+    ] = None,
     stem: Annotated[
         str | None, typer.Option(help="imagenet or small. Default: small for images up to 64 px.")
     ] = None,
@@ -199,17 +203,20 @@ def train(
         "class_weights": class_weights,
         "augment": augment,
         "version": version,
+        "shortcut": shortcut,
         "stem": stem,
         "width": width,
         "windows": [_window(text) for text in window] if window else None,
         "weights": weights,
         "monitor": monitor,
-        "uncertain": _pairs([t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain")
+        "uncertain": name_value_pairs(
+            [t if "=" in t else f"*={t}" for t in uncertain or ()], "--uncertain"
+        )
         or None,
         "operating_points": dict(_pair(text, "--operating-point") for text in operating_point or ())
         or None,
     }
-    settings = _pairs(setting, "--set") | {
+    settings = name_value_pairs(setting, "--set") | {
         key: value for key, value in named.items() if value is not None
     }
     if folds * seeds > 1:
@@ -227,10 +234,12 @@ def train(
             mlflow=mlflow,
             **settings,
         )
+        summary = result_of_folds.summary
+        ensemble = [f"model: {result_of_folds.artefact}"] if result_of_folds.artefact else []
         report(
-            {"model": str(result_of_folds.artefact), **result_of_folds.summary},
+            {"model": result_of_folds.artefact and str(result_of_folds.artefact), **summary},
             as_json,
-            [*_fold_lines(result_of_folds.summary), f"model: {result_of_folds.artefact}"],
+            [*_fold_lines(summary), *ensemble],
         )
         return
     from medres.training.run import train as run
@@ -270,6 +279,17 @@ def tune_lines(epoch: Mapping[Any, Any]) -> list[str]:
 def _fold_lines(summary: dict[str, Any]) -> list[str]:
     from medres.evaluate.reporting.narrative import against_chance
 
+    if "dice_by_class" in summary:
+        from medres.training.cross_validation.mask_folds import fold_lines
+
+        return fold_lines(summary)
+    if summary.get("ap50") is not None:
+        return [
+            f"held-out patients: AP50 {summary['ap50']:.3f}, mean FROC sensitivity "
+            f"{summary['froc_mean']:.3f}, means over {len(summary['folds'])} runs (standard "
+            f"deviation between them {summary['ap50_fold_sd']:.3f} and "
+            f"{summary['froc_mean_fold_sd']:.3f})"
+        ]
     if summary.get("auc") is None:
         return []
     lines = [
@@ -306,26 +326,29 @@ def plan(
     task: Annotated[
         str | None,
         typer.Option(
-            help="classification or segmentation. Default: segmentation of a folder with masks "
-            "and without labels."
+            help="classification, segmentation or detection. Default: of a folder without labels, "
+            "what it has: masks or boxes."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Propose preset, model, recipe, batch size and epochs for a work folder, with reasons. For
-    masks: spacing, size, patch and 2D or 3D by the rules of nnU-Net.
+    masks: spacing, size, patch and 2D or 3D by the rules of nnU-Net. For boxes: the size of the
+    image and the levels by the smallest objects.
     """
     require_tensorflow()
     from data_pipelines.ingestion.manifest import Manifest
     from data_pipelines.runtime.atomic_files import require_new, write_atomic
+    from medres.training.config.box_planner import plan_boxes
     from medres.training.config.mask_planner import plan_masks
     from medres.training.config.planner import plan as propose
 
     manifest = Manifest.load(work)
-    if _plans_masks(manifest, task):
+    annotated = _planned_task(manifest, task)
+    if annotated is not None:
         if model is not None or find_learning_rate:
             raise typer.BadParameter("--model and --find-learning-rate are for classifiers")
-        proposal = plan_masks(work, kind=kind)
+        proposal = (plan_boxes if annotated.finds_boxes else plan_masks)(work, kind=kind)
     else:
         proposal = propose(manifest, kind=kind, model=model)
     if find_learning_rate:
@@ -347,15 +370,18 @@ def plan(
     report(result, as_json, [head, *str(proposal).split("\n"), *saved])
 
 
-def _plans_masks(manifest: Manifest, task: str | None) -> bool:
+def _planned_task(manifest: Manifest, option: str | None) -> Task | None:
+    """The task of masks or boxes that is planned for; None for classification."""
     from medres.tasks import TASKS, annotated_task
 
-    if task not in (None, "classification", "segmentation"):
-        raise typer.BadParameter("--task takes classification or segmentation")
-    if task is None:
-        return "annotations" in manifest.summary and manifest.summary["task"] not in TASKS
-    annotated = annotated_task(task)
-    return annotated is not None and annotated.is_dense
+    annotated = [task for task in TASKS.values() if task.is_annotated]
+    if option not in (None, "classification", *(task.name for task in annotated)):
+        raise typer.BadParameter("--task takes classification, segmentation or detection")
+    if option is not None:
+        return annotated_task(option)
+    if manifest.summary["task"] in TASKS:
+        return None
+    return next((task for task in annotated if task.block in manifest.summary), None)
 
 
 def _propose_rate(work: Path, proposal: TrainingProposal) -> None:
@@ -373,7 +399,7 @@ def _propose_rate(work: Path, proposal: TrainingProposal) -> None:
     )
 
 
-def _pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
+def name_value_pairs(texts: list[str] | None, option: str) -> dict[str, Any]:
     """NAME=VALUE texts as a dict; the values are read as YAML (numbers, lists, true)."""
     import yaml
 

@@ -45,6 +45,7 @@ from medres.evaluate.schema import (
     Pooling,
     Report,
 )
+from medres.evaluate.scores.io import release_memory
 from medres.evaluate.scores.scored import Scored
 from medres.evaluate.scores.table import BINARY_FINDING, LABEL_COLUMN, Table, load
 from medres.evaluate.scores.units import AnalysisUnits, to_units
@@ -291,6 +292,7 @@ def _findings(
     for number, name in enumerate(names, start=1):
         other = others.get(name)
         finding = finding_report(units, name, thresholds[name], options)
+        release_memory()
         findings[name] = replace(
             finding,
             other_unit=other and replace(other, summary=summary(other, other.unit)),

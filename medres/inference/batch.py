@@ -19,17 +19,26 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.errors import DicomError, InputError
+from data_pipelines.errors import DicomError, EngineError, InputError
+from data_pipelines.runtime.archives import archive_or_file
 from data_pipelines.runtime.atomic_files import csv_bytes, require_new, write_atomic
 from data_pipelines.runtime.csv_cells import escape_formula
+from data_pipelines.runtime.engines.engine import LOCAL, Engine, map_files
+from data_pipelines.runtime.engines.shared import (
+    require_files,
+    require_marker,
+    shared_unless,
+    this_machine,
+)
 from data_pipelines.runtime.limits import active_limits
+from data_pipelines.runtime.object_stores import require_local
 from data_pipelines.runtime.walk import Walk, walk_files
-from data_pipelines.runtime.worker_pool import map_isolated
-from medres.errors import RefusedInput
+from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
+from medres.errors import ArtefactError, RefusedInput
 from medres.inference.objects.study_objects import write_objects
 from medres.inference.predictor import Predictor
 from medres.inference.request_files import NOT_OPENED, paths_of
@@ -49,6 +58,9 @@ def predict_all(
     *,
     allow_name_mismatch: bool = False,
     allow_unknown_patient: bool = False,
+    engine: Engine = LOCAL,
+    reopen: Callable[[], Predictor] | None = None,
+    workers: int | None = None,
     objects: bool = False,
     progress: ProgressReporter | None = None,
 ) -> dict[str, Any]:
@@ -59,20 +71,37 @@ def predict_all(
         worker, not the run. allow_name_mismatch, allow_unknown_patient: as for `Predictor.predict`.
     objects: also write the objects of `medres.results` of each study, or note in its record why
         there are none.
-    Raises InputError if `out` holds anything else (output_exists) or a path does not exist.
+    engine: where studies are read and predicted, see `opened_engine`. reopen: for an engine of
+        several machines, a function importable by name that opens the same model there. workers:
+        decode workers, or tasks at the same time.
+    Raises InputError if `out` holds anything else (output_exists) or a path does not exist;
+    EngineError (no_reopen) without `reopen`, and those of `predict_studies`.
     """
+    require_local(out, "the folder of the results")
     out, reporter = Path(out), progress or ProgressReporter()
+    opened = _opener(predictor, engine, reopen)
     records = _claim_folder(out, predictor.artefact.sha256)
     paths = paths_of(paths)
     walks = [walk_files(path) for path in paths]
     not_files = [(str(walk.root / path), reason) for walk in walks for path, reason in walk.others]
     by_series = predictor.card.preprocess.image_kind.has_series
-    studies = list(_studies(paths, walks, by_series, reporter))
+    studies = list(_studies(paths, walks, by_series, reporter, engine, workers))
     rules = IdentityRules(allow_name_mismatch, allow_unknown_patient)
     keys = [_key(study, rules) for study in studies]
     pending = {key: study for key, study in zip(keys, studies, strict=True) if key not in records}
-    with (out / LINES).open("a", encoding="utf-8") as lines, reporter.task("predict") as update:
-        predictions = _predictions(predictor, pending, rules, out if objects else None)
+    objects_in = out if objects else None
+    with (
+        (out / LINES).open("a", encoding="utf-8") as lines,
+        reporter.task("predict") as update,
+        shared_unless(objects_in is None or engine.is_local, out) as marker,
+    ):
+        predictions = engine.run(
+            functools.partial(predict_studies, opened=opened, rules=rules, objects_in=objects_in),
+            list(pending.items()),
+            sizes=[len(study.files) for study in pending.values()],
+            check=functools.partial(_check_study, marker=marker),
+            workers=workers,
+        )
         for count, record in enumerate(predictions, start=1):
             records[record["key"]] = record
             lines.write(json.dumps(record, allow_nan=False) + "\n")
@@ -114,35 +143,51 @@ def _studies(
     walks: Sequence[Walk],
     by_series: bool,
     reporter: ProgressReporter,
+    engine: Engine,
+    workers: int | None,
 ) -> Iterator[StudyFiles]:
     """The studies of the regular files below each path. Links, pipes and devices are not opened."""
     files_per_path = [[walk.root / file for file in walk.files] for walk in walks]
     with reporter.task("index") as update:
         every_file = [str(file) for files in files_per_path for file in files]
         group = functools.partial(group_of_file, by_series=by_series)
-        groups = iter([found for _, found in map_isolated(group, every_file, progress=update)])
+        answers = map_files(
+            engine,
+            group,
+            every_file,
+            paths=archive_or_file,
+            workers=workers,
+            progress=update,
+        )
+        groups = iter([group for _, group in answers])
     for path, files in zip(paths, files_per_path, strict=True):
         yield from group_files(path, files, list(itertools.islice(groups, len(files))))
 
 
-def _predictions(
-    predictor: Predictor,
-    studies: Mapping[str, StudyFiles],
+def predict_studies(
+    parts: Sequence[tuple[str, StudyFiles]],
+    /,
+    *,
+    opened: Callable[[], Predictor],
     rules: IdentityRules,
     objects_in: Path | None,
+    workers: int | None,
+    progress: ProgressCallback | None,
 ) -> Iterator[dict[str, Any]]:
     """One line of predictions.jsonl per study, by its key. Its reason is the code of a DicomError,
     or `refused` for any other refusal; `code` names each. objects_in: folder for the objects of the
-    studies; None: none are made.
+    studies; None: none are made. Raises EngineError (model_not_shared, model_differs) on a machine
+    that does not see the model file.
     """
-    items = [request_of(study.files, predictor.card, rules) for study in studies.values()]
+    predictor = opened()
+    items = [request_of(study.files, predictor.card, rules) for _, study in parts]
     seconds = active_limits().seconds
 
     def limit(request: ReadRequest) -> float:
         return seconds * len(request.files)
 
-    answers = map_isolated(read_request, items, timeout_s=limit)
-    for (key, study), (_, answer) in zip(studies.items(), answers, strict=True):
+    answers = map_isolated(read_request, items, workers=workers, timeout_s=limit, progress=progress)
+    for (key, study), (_, answer) in zip(parts, answers, strict=True):
         reading = StudyReading(None, answer) if isinstance(answer, DicomError) else answer
         prediction = predictor.decide_reading(reading, study.path)
         is_file_error = isinstance(reading.error, DicomError)
@@ -158,6 +203,54 @@ def _predictions(
             **prediction.as_dict(),
             **made,
         }
+
+
+def _opener(
+    predictor: Predictor, engine: Engine, reopen: Callable[[], Predictor] | None
+) -> Callable[[], Predictor]:
+    """What gives the predictor on the machine that computes."""
+    if engine.is_local:
+        return lambda: predictor
+    if reopen is None:
+        raise EngineError(
+            "Several machines predict, and each must open the model: give predict_all a function "
+            "`reopen`, such as functools.partial(medres.load, path).",
+            code="no_reopen",
+        )
+    return functools.partial(_reopened, reopen, predictor.artefact.sha256)
+
+
+_open_predictors: dict[str, Predictor] = {}
+
+
+def _reopened(reopen: Callable[[], Predictor], sha256: str) -> Predictor:
+    """The model with this hash, opened once per process."""
+    if sha256 in _open_predictors:
+        return _open_predictors[sha256]
+    try:
+        predictor = reopen()
+    except ArtefactError as error:
+        if error.code not in ("no_such_file", "not_readable"):
+            raise
+        raise EngineError(
+            f"The model file cannot be read on {this_machine()} ({error.code}). Put it on "
+            f"storage that every machine mounts at the same path.",
+            code="model_not_shared",
+        ) from None
+    if predictor.artefact.sha256 != sha256:
+        raise EngineError(
+            f"{this_machine()} has another model file at this path. Put the file on storage that "
+            f"every machine mounts at the same path.",
+            code="model_differs",
+        )
+    _open_predictors[sha256] = predictor
+    return predictor
+
+
+def _check_study(part: tuple[str, StudyFiles], marker: str | None) -> None:
+    if marker is not None:
+        require_marker(marker)
+    require_files([str(file) for file in part[1].files])
 
 
 def _key(study: StudyFiles, rules: IdentityRules) -> str:

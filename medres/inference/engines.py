@@ -27,7 +27,7 @@ from medres.errors import ArtefactError, ExportError
 from medres.inference.exporting import compare, export
 from medres.runtimes.formats import Format, GraphRunner, check_format, open_graph
 from medres.runtimes.golden_folder import read_golden_folder
-from medres.runtimes.served_graph import NOVELTY, PROBABILITY
+from medres.runtimes.served_graph import NOVELTY, main_output
 from medres.runtimes.serving_file import read_serving_file
 
 Engine = Literal["tensorflow", "onnx", "openvino"]
@@ -70,7 +70,7 @@ def open_engine(
         orientation_model=contents.orientation_model,
         golden_difference=_golden_difference(run, contents),
     )
-    return artefact, _one_by_one(run)
+    return artefact, _one_by_one(run, main_output(contents.card))
 
 
 def _graph_of(
@@ -166,7 +166,7 @@ def _checked(folder: Path, engine: Format, contents: ArtefactContents, sha256: s
     try:
         _golden_difference(run, contents)
         for prepared, outputs in read_golden_folder(folder, spec):
-            images = to_model_units(prepared, spec)
+            images = contents.card.first_patch(to_model_units(prepared, spec))
             rows = [run(image[np.newaxis]) for image in images]
             joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
             compare(joined, outputs, contents.card, engine)
@@ -178,11 +178,12 @@ def _checked(folder: Path, engine: Format, contents: ArtefactContents, sha256: s
 
 def _golden_difference(run: GraphRunner, contents: ArtefactContents) -> float:
     images = to_model_units(contents.inputs, contents.card.preprocess)
-    outputs = np.concatenate([run(image[np.newaxis])[PROBABILITY] for image in images])
+    name = main_output(contents.card)
+    outputs = np.concatenate([run(image[np.newaxis])[name] for image in images])
     return golden_vectors.compare(outputs, contents.outputs, contents.card)
 
 
-def _one_by_one(run: GraphRunner) -> Scorer:
+def _one_by_one(run: GraphRunner, predicted: str) -> Scorer:
     """Each image alone, so that its digits do not depend on the others (decision 34)."""
 
     def scored(images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -190,6 +191,6 @@ def _one_by_one(run: GraphRunner) -> Scorer:
         novelty = None
         if NOVELTY in rows[0]:
             novelty = np.concatenate([row[NOVELTY] for row in rows]).astype(np.float64)
-        return np.concatenate([row[PROBABILITY] for row in rows]), novelty
+        return np.concatenate([row[predicted] for row in rows]), novelty
 
     return scored

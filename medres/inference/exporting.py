@@ -1,6 +1,9 @@
 """Export a model to other runtimes: ONNX, OpenVINO, SavedModel. An exported model is run after it
 is written, and kept only if its outputs agree with those of the original.
 
+A segmenter that sees patches is exported as it is: what moves it over an image is not in its graph,
+and `serving.json` says how that is done.
+
 Beside the model lie `serving.json`, which says how it is served, and `golden`, DICOM files with
 their prepared integers and outputs. The card is exported too: in ONNX as the metadata property
 `medres.json`, else as a file of that name.
@@ -22,6 +25,7 @@ from data_pipelines.preprocessing.preparation import to_model_units
 from data_pipelines.runtime.atomic_files import file_sha256, sync_folder
 from medres.artefact import golden_vectors
 from medres.artefact.archive import Artefact
+from medres.artefact.boxes import boxes_of_outputs, comparable
 from medres.artefact.card import Card
 from medres.artefact.validation import CARD
 from medres.errors import ExportError
@@ -35,8 +39,9 @@ from medres.runtimes.formats import (
 )
 from medres.runtimes.golden_folder import dicom_vectors, write_golden_folder
 from medres.runtimes.served_graph import (
-    PROBABILITY,
+    MAIN,
     Outputs,
+    main_output,
     reference_outputs,
     served_graph,
 )
@@ -45,6 +50,7 @@ from medres.tasks import task_named
 
 TOLERANCE = 1e-5
 DISTANCE_TOLERANCE = 1e-3  # relative, of distances: the graph computes them in float32
+SAME_PIXEL = 0.01  # of the corners of a box, in pixels of the input
 IMAGES = 16
 # float32 images (n, *spec.shape) in model units -> probabilities (n, outputs)
 ExportRunner = Callable[[np.ndarray], np.ndarray]
@@ -65,18 +71,6 @@ class Exported:
     folder: Path
 
 
-def require_whole_images(card: Card) -> None:
-    """Raise ExportError (patch_model) for a segmenter that sees patches: what moves it over an
-    image is not part of its graph.
-    """
-    if card.input_shape != tuple(card.preprocess.shape):
-        raise ExportError(
-            f"the model sees patches of {card.sides}, and what moves them over an image is not in "
-            f"its graph: use it with medres.load, or train without --patch",
-            code="patch_model",
-        )
-
-
 def export(
     artefact: Artefact, format: Format, out: Path | str, *, optimise: bool = False
 ) -> Exported:
@@ -90,11 +84,10 @@ def export(
 
     On 16 check images (see `check_inputs`) and all golden vectors the probabilities may differ by
     at most 1e-5, distances by a thousandth, and all decisions must be equal. Raises ExportError
-    (unknown_format, package_missing, patch_model, export_shape, export_differs, decision_differs)
+    (unknown_format, package_missing, export_shape, export_differs, decision_differs)
     and leaves nothing behind; InputError (output_exists) if `out` exists.
     """
     check_format(format, writing=True)
-    require_whole_images(artefact.card)
     out = Path(out)
     named = out if out.suffix == _SUFFIX.get(format) else None
     folder = out if named is None else out.with_suffix(".serving")
@@ -110,6 +103,7 @@ def export(
         stage = Path(temporary) / "export"
         stage.mkdir()
         images = to_model_units(check_inputs(artefact.card), artefact.card.preprocess)
+        images = artefact.card.first_patch(images)
         graph(images[:1])  # Keras exports only a model that has been called
         write_graph(graph, names, format, stage, artefact.card.model_dump_json(indent=1))
         with without_warnings():
@@ -120,7 +114,8 @@ def export(
             vectors = dicom_vectors(artefact)
             for vector in vectors:
                 prepared = to_model_units(vector.prepared, artefact.card.preprocess)
-                golden = compare(run(prepared), vector.outputs, artefact.card, format)
+                outputs = run(artefact.card.first_patch(prepared))
+                golden = compare(outputs, vector.outputs, artefact.card, format)
                 difference = max(difference, golden)
         write_golden_folder(vectors, artefact, stage)
         file = MODEL_FILE[format] if named is None else f"../{named.name}"
@@ -139,11 +134,17 @@ def export(
 
 
 def runtime(format: Format, path: Path, *, hints: dict[str, Any] | None = None) -> ExportRunner:
-    """The exported model at `path` as a function that gives the probabilities. hints: see
+    """The exported model at `path` as a function that gives the probabilities (of a detector the
+    raw maps). hints: see
     `open_graph`.
     """
     run = open_graph(format, path, hints=hints)
-    return lambda images: run(images)[PROBABILITY]
+
+    def runner(images: np.ndarray) -> np.ndarray:
+        outputs = run(images)
+        return next(outputs[name] for name in MAIN if name in outputs)
+
+    return runner
 
 
 def check_inputs(card: Card) -> np.ndarray:
@@ -180,8 +181,9 @@ def compare(
             f"{', '.join(sorted(reference))}; the export was discarded",
             code="export_shape",
         )
-    difference = agree(outputs[PROBABILITY], reference[PROBABILITY], card, name, tolerance)
-    for key in {*reference} - {PROBABILITY}:
+    main = main_output(card)
+    difference = agree(outputs[main], reference[main], card, name, tolerance)
+    for key in {*reference} - {main}:
         if not np.allclose(outputs[key], reference[key], rtol=DISTANCE_TOLERANCE, atol=1e-6):
             raise ExportError(
                 f"{name}: the output {key} differs by more than {DISTANCE_TOLERANCE:.0e} of its "
@@ -208,7 +210,7 @@ def agree(
             f"{reference.shape}; the export was discarded",
             code="export_shape",
         )
-    difference = float(np.abs(outputs.astype(np.float64) - reference).max())
+    difference = _difference(outputs, reference, card)
     if not difference <= tolerance:
         raise ExportError(
             f"{name}: probabilities differ by {difference:.1e} (limit {tolerance:.0e}); the export "
@@ -223,10 +225,21 @@ def agree(
     return difference
 
 
+def _difference(outputs: np.ndarray, reference: np.ndarray, card: Card) -> float:
+    """The greatest one, of raw maps as `comparable` makes them."""
+    pair = outputs.astype(np.float64), reference.astype(np.float64)
+    if card.detection is not None:
+        pair = comparable(pair[0], card.decoding), comparable(pair[1], card.decoding)
+    return float(np.abs(pair[0] - pair[1]).max())
+
+
 def same_decisions(outputs: np.ndarray, reference: np.ndarray, card: Card) -> bool:
     """Whether two arrays of probabilities (images, outputs) lead to the same decisions: at every
-    frozen threshold, or the most probable of exclusive classes.
+    frozen threshold, or the most probable of exclusive classes; of a detector to the same positive
+    boxes, to a hundredth of a pixel.
     """
+    if card.detection is not None:
+        return _same_boxes(outputs, reference, card)
     if task_named(card.task).exclusive:
         return bool((outputs.argmax(axis=1) == reference.argmax(axis=1)).all())
     return all(
@@ -235,6 +248,20 @@ def same_decisions(outputs: np.ndarray, reference: np.ndarray, card: Card) -> bo
         for p in card.operating_points
         if p.finding == name
     )
+
+
+def _same_boxes(outputs: np.ndarray, reference: np.ndarray, card: Card) -> bool:
+    """Boxes whose score is a rounding error from the threshold count as positive in both."""
+    tables = [boxes_of_outputs(raw, card.decoding) for raw in (outputs, reference)]
+    limits = np.array([card.box_thresholds[name] for name in card.names])
+    for ours, theirs in (tables, tables[::-1]):
+        clear = ours[:, 5] >= limits[ours[:, 6].astype(int)] + TOLERANCE
+        for box in ours[clear]:
+            same = (theirs[:, 0] == box[0]) & (theirs[:, 6] == box[6])
+            near = np.abs(theirs[:, 1:5] - box[1:5]).max(axis=1) <= SAME_PIXEL
+            if not (same & near & (np.abs(theirs[:, 5] - box[5]) <= SAME_PIXEL)).any():
+                return False
+    return True
 
 
 def _with_folded_norm(model: Any) -> Any:

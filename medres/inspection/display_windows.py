@@ -75,7 +75,7 @@ def chosen_window(kind: str, body_part: str, requested: Window | None = None) ->
     return Window(center, width, f"{name.replace('_', ' ')}, by its body part")
 
 
-def window_of_image(image: Image, file: Path | None) -> Window | None:
+def window_of_image(image: Image, file: Path | str | None) -> Window | None:
     """The window of an image for which none was chosen: the first usable one in its file, else the
     preview window of its kind; None where its units have bounds, or nothing is known of them.
     """
@@ -108,7 +108,7 @@ def caption(image: Image, window: Window | None) -> str:
     return "display values" if UNITS[image.units].bounds else "minimum to maximum"
 
 
-def _stored_window(file: Path | None) -> Window | None:
+def _stored_window(file: Path | str | None) -> Window | None:
     if file is None:
         return None
     try:

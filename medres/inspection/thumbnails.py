@@ -8,7 +8,6 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from data_pipelines.cache.worker import FileRef
 from data_pipelines.errors import DicomError
 from data_pipelines.kinds import DISPLAY, HU, kind_in_units
 from data_pipelines.pixels.image import Image, read_image
+from data_pipelines.runtime.object_stores import joined
 from data_pipelines.runtime.storage import read_source
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 from data_pipelines.sources.image_source import (
@@ -116,7 +116,7 @@ def thumbnail_of_row(item: TileItem) -> Thumbnail:
         sha256=sha256,
         standard=standard,
     )
-    stored = Path(source) / path if file_format == "dicom" else None
+    stored = joined(source, path) if file_format == "dicom" else None
     return _thumbnail(image, item.window or window_of_image(image, stored))
 
 
@@ -126,7 +126,7 @@ def thumbnail_of_file(location: tuple[str, str]) -> Thumbnail:
     """
     source, path = location
     file, _, name = path.rpartition("#") if ".npz#" in path else (path, "", "")
-    whole = Path(source) / file
+    whole = joined(source, file)
     form, stored = file_format_of(whole), None
     if form == "npz":
         member = parse_npz(read_source(whole))[name]

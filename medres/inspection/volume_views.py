@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from data_pipelines.errors import DicomError
 from data_pipelines.kinds import UNITS
 from data_pipelines.pixels.image import Image
 from data_pipelines.runtime.limits import active_limits
+from data_pipelines.runtime.object_stores import joined
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 from data_pipelines.volumes.plane import Plane
 from data_pipelines.volumes.resampling import to_regular_grid
@@ -141,7 +141,7 @@ def views_of_series(item: SeriesItem) -> VolumeViews:
     images = {n: read(group.planes[n].source_index) for n in levels}
     first = images[levels[1]]
     file = item.files[group.planes[levels[1]].source_index]
-    window = item.window or window_of_image(first, Path(file.source) / file.path)
+    window = item.window or window_of_image(first, joined(file.source, file.path))
     for number, image in images.items():
         title = f"{_plane_name(group.planes[0], 2)} slice {number + 1} of {count}"
         views.append(View(title, _resized(to_gray(image, window), image.aspect)))

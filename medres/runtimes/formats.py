@@ -18,7 +18,7 @@ import numpy as np
 from data_pipelines.runtime.backend import require_tensorflow
 from medres.artefact.validation import CARD
 from medres.errors import ExportError
-from medres.runtimes.served_graph import INPUT, PROBABILITY, Outputs
+from medres.runtimes.served_graph import INPUT, Outputs
 
 if TYPE_CHECKING:
     import keras
@@ -161,7 +161,7 @@ def _write_onnx(model: keras.Model, names: list[str], path: Path, card: str) -> 
 
 
 def _write_saved_model(model: keras.Model, names: list[str], folder: Path) -> None:
-    """The signature `serving_default` gives all outputs by name; `serve` the probabilities."""
+    """The signature `serving_default` gives all outputs by name; `serve` the first one."""
     import keras
 
     tf = require_tensorflow()
@@ -174,7 +174,7 @@ def _write_saved_model(model: keras.Model, names: list[str], folder: Path) -> No
         return {name: tf.identity(each) for name, each in zip(names, outputs, strict=True)}
 
     module.named = tf.function(named, input_signature=signature)
-    module.serve = tf.function(lambda image: named(image)[PROBABILITY], input_signature=signature)
+    module.serve = tf.function(lambda image: named(image)[names[0]], input_signature=signature)
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.named})
 
 

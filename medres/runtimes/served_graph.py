@@ -2,7 +2,9 @@
 images that are unlike the training images, or rotated.
 
 image        float32 (batch, *spec.shape), in model units
-probability  float32 (batch, outputs)
+probability  float32 (batch, outputs); of a segmenter for each pixel
+raw          float32 (batch, positions, ...): of a detector, instead of probability; medres.decode
+             makes boxes of it
 novelty      float32 (batch,): the distance from the training images; only if the model file holds
              their distribution
 orientation  float32 (batch,): the distance from the upright training images divided by that of the
@@ -22,12 +24,19 @@ if TYPE_CHECKING:
     import keras
 
     from medres.artefact.archive import Artefact
+    from medres.artefact.card import Card
 
 INPUT = "image"
-PROBABILITY, NOVELTY, ORIENTATION = "probability", "novelty", "orientation"
+PROBABILITY, RAW, NOVELTY, ORIENTATION = "probability", "raw", "novelty", "orientation"
+MAIN = (PROBABILITY, RAW)  # a graph has one of them
 
 # output -> its values: (images, outputs), or (images,)
 Outputs = dict[str, np.ndarray]
+
+
+def main_output(card: Card) -> str:
+    """The name of what a model predicts."""
+    return PROBABILITY if card.detection is None else RAW
 
 
 def served_graph(artefact: Artefact, model: keras.Model) -> tuple[keras.Model, list[str]]:
@@ -36,7 +45,7 @@ def served_graph(artefact: Artefact, model: keras.Model) -> tuple[keras.Model, l
     """
     import keras
 
-    outputs = {PROBABILITY: model.output}
+    outputs = {main_output(artefact.card): model.output}
     if artefact.novelty is not None:
         features = feature_tensors(model)
         joined = keras.ops.concatenate(features, axis=1) if len(features) > 1 else features[0]
@@ -56,10 +65,10 @@ def reference_outputs(artefact: Artefact, images: np.ndarray) -> Outputs:
     tensors = [model.output, *(feature_tensors(model) if gaussian is not None else ())]
     graph = keras.Model(model.input, tensors)
     rows = [keras.tree.flatten(graph(image[np.newaxis], training=False)) for image in images]
-    probability, *features = (
+    predicted, *features = (
         np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*rows, strict=True)
     )
-    outputs = {PROBABILITY: probability}
+    outputs = {main_output(artefact.card): predicted}
     if gaussian is not None:
         outputs[NOVELTY] = gaussian.scores(np.concatenate(features, axis=1))
     if artefact.orientation_model is not None:

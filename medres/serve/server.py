@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import shutil
 import signal
 import socket
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Server:
         telemetry: Telemetry | None = None,
     ) -> None:
         """Raises ServeError (spool_in_use, needs_signature, same_model ...), ArtefactError,
-        InputError, and OSError if an address cannot be used.
+        InputError (address_in_use ...), and OSError if an address cannot be used.
         """
         silence_libraries()
         self.settings, self.telemetry = settings, telemetry or Telemetry()
@@ -173,8 +174,8 @@ class Server:
     def _open_doors(self) -> None:
         settings = self.settings
         if settings.dicom is not None:
-            self._doors.append(
-                DicomDoor(
+            with _free(settings.dicom, "--dicom"):
+                door = DicomDoor(
                     settings.dicom,
                     settings.aet,
                     settings.peers,
@@ -182,12 +183,13 @@ class Server:
                     self.telemetry,
                     tls=settings.dimse_tls(),
                 )
-            )
+            self._doors.append(door)
         if settings.watch is not None:
             self._doors.append(WatchedFolder(settings.watch, self.spool, self.telemetry))
         if settings.http is not None:
             family = socket.AF_INET6 if ":" in settings.http.host else socket.AF_INET
-            self._socket = socket.create_server(settings.http, family=family, backlog=128)
+            with _free(settings.http, "--http"):
+                self._socket = socket.create_server(settings.http, family=family, backlog=128)
 
     def _http_config(self, tls: Any) -> uvicorn.Config:
         http = self.settings.http
@@ -242,6 +244,21 @@ def sender_of(settings: Settings) -> Send | None:
     if settings.pacs is not None:
         return StoreSender(settings.pacs, settings.aet, context=context)
     return None
+
+
+@contextlib.contextmanager
+def _free(address: Address, option: str) -> Iterator[None]:
+    """Raises InputError (address_in_use) if another program listens on the address."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise InputError(
+            f"another program listens on {address}: stop it, or choose another port with "
+            f"{option} {Address(address.host, address.port + 1)}",
+            code="address_in_use",
+        ) from None
 
 
 def silence_libraries() -> None:

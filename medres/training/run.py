@@ -85,6 +85,9 @@ def train(
     an unfinished run with the same configuration, training resumes there, and the result is
     bit-equal to that of an uninterrupted run. A higher number of epochs continues a run.
 
+    Where TF_CONFIG or srun name several processes, and each makes the same call, they share each
+    batch; the first of them (the chief) decides and writes. An error of one is raised by all.
+
     model: a variant ("resnet18"), a .keras file, or a functional Keras model of your own:
         (batch, H, W, C) in -1..1 -> feature map or vector.
     preset: of preprocessing, for instance "xray-224" or "ct-256". recipe: "default", "paper",
@@ -109,7 +112,9 @@ def train(
     Raises TrainingError, before the first step, where the settings are not allowed or the data
     cannot be trained on. Codes of the last three arguments: bad_callbacks, backup_and_restore,
     swap_ema_weights, restore_best_weights, schedule_not_constant; bad_metrics, metric_failed,
-    metric_missing_labels, unknown_monitor, unknown_direction; bad_setting.
+    metric_missing_labels, unknown_monitor, unknown_direction; bad_setting. Codes of several
+    processes: bad_cluster, missing_worker, duplicate_rank, port_in_use, other_version, other_data,
+    other_settings, strategy_too_late, and while it trains worker_lost, worker_failed.
     """
     settings = {"preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed, **overrides}
     with membership() as member:

@@ -7,8 +7,8 @@ import itertools
 import os
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -17,14 +17,17 @@ from data_pipelines.ingestion.file_inspection import inspect_path
 from data_pipelines.ingestion.index.entries import FileIndex, RejectedFile
 from data_pipelines.ingestion.index.parts import (
     PartIndex,
+    check_part,
     compute_parts,
     cut_into_parts,
     remove_other_parts,
 )
 from data_pipelines.kinds import ColorRule, KindName, UnitName
 from data_pipelines.runtime.archives import MARK, is_archive, members_of
-from data_pipelines.runtime.engines import Engine, in_this_process
-from data_pipelines.runtime.walk import Walk, walk_files
+from data_pipelines.runtime.engines.engine import LOCAL, Engine
+from data_pipelines.runtime.engines.shared import shared_unless
+from data_pipelines.runtime.object_stores import is_url, joined, list_url, local_path
+from data_pipelines.runtime.walk import walk_files
 from data_pipelines.runtime.worker_pool import ProgressCallback
 
 
@@ -41,7 +44,7 @@ def index_sources(
     color: ColorRule = "refuse",
     declared: KindName | None = None,
     parts: Path | None = None,
-    engine: Engine = in_this_process,
+    engine: Engine = LOCAL,
 ) -> FileIndex:
     """Inspect every file below `sources`, except those in `exclude`.
 
@@ -56,16 +59,10 @@ def index_sources(
     path FILE.zip!/NAME. Raises InputError when a source is missing, or lies inside another one
     (code sources).
     """
-    walks = [walk_files(source, follow_links=follow_links) for source in sources]
-    roots = [
-        walk.root / walk.files[0] if walk.files == (Path(source).name,) else walk.root
-        for source, walk in zip(sources, walks, strict=True)
-    ]
-    _require_disjoint(roots)
+    walks = [_walk(source, follow_links) for source in sources]
+    _require_disjoint([walk.top for walk in walks])
     rejected = [
-        RejectedFile(
-            str(walk.root), path, reason, "Not a regular file: it is not opened.", skipped=True
-        )
+        RejectedFile(walk.root, path, reason, "Not a regular file: it is not opened.", skipped=True)
         for walk in walks
         for path, reason in walk.others
     ]
@@ -77,35 +74,59 @@ def index_sources(
         "color": color,
         "declared": declared,
     }
-    cuts = cut_into_parts(files, options, named=parts is not None)
+    cuts = cut_into_parts(files, options, named=parts is not None or not engine.is_local)
     if parts is not None:
         remove_other_parts(cuts, parts)
     compute = functools.partial(
-        compute_parts,
-        inspect=functools.partial(inspect_path, **options),
-        folder=parts,
-        workers=workers,
-        progress=progress,
+        compute_parts, inspect=functools.partial(inspect_path, **options), folder=parts
     )
-    index = _together(sorted(engine(compute, cuts)), [*rejected, *unreadable])
+    with shared_unless(engine.is_local, parts) as marker:
+        results = engine.run(
+            compute,
+            cuts,
+            sizes=[len(part.files) for part in cuts],
+            check=functools.partial(check_part, marker=marker),
+            workers=workers,
+            progress=progress,
+        )
+        index = _together(sorted(results), [*rejected, *unreadable])
     if parts is not None and index.rows.empty:  # there will be no manifest: nothing to resume
         shutil.rmtree(parts, ignore_errors=True)
     return index
 
 
+class _Walk(NamedTuple):
+    """As `Walk`, with a URL or the path of a folder as root. top: what was given as the source."""
+
+    root: str
+    top: str
+    files: tuple[str, ...]
+    others: tuple[tuple[str, str], ...]
+
+
+def _walk(source: Path | str, follow_links: bool) -> _Walk:
+    source = local_path(source)
+    if is_url(source):
+        root, paths = list_url(str(source))
+        return _Walk(root, str(source).rstrip("/"), paths, ())
+    walk = walk_files(source, follow_links=follow_links)
+    is_file = walk.files == (Path(source).name,)
+    top = walk.root / walk.files[0] if is_file else walk.root
+    return _Walk(str(walk.root), str(top), walk.files, walk.others)
+
+
 def _listed_files(
-    walks: Sequence[Walk], exclude: Sequence[Path], parts: Path | None
+    walks: Sequence[_Walk], exclude: Sequence[Path], parts: Path | None
 ) -> list[tuple[str, str]]:
     """(root, path) of the files to inspect."""
     excluded = {str(Path(path).resolve()) for path in exclude}
     inside = None if parts is None else f"{Path(parts).resolve()}{os.sep}"
     files = []
     for walk in walks:
-        root = str(walk.root)
         for path in walk.files:
-            full = os.path.join(root, path)  # noqa: PTH118
+            full = joined(walk.root, path)
             if full not in excluded and not (inside and full.startswith(inside)):
-                files.append((root, path))
+                files.append((walk.root, path))
     return files
 
 
@@ -127,8 +148,12 @@ def _with_members(
         if not is_archive(path):
             readable.append((root, path))
             continue
+        if is_url(root):
+            text = "An archive in an object store is not opened. Unpack it there, or copy it."
+            rejected.append(RejectedFile(root, path, "archive_in_store", text, skipped=False))
+            continue
         try:
-            members = members_of(os.path.join(root, path))  # noqa: PTH118
+            members = members_of(joined(root, path))
         except DicomError as error:
             rejected.append(RejectedFile(root, path, error.code, str(error), skipped=False))
             continue
@@ -145,9 +170,9 @@ def _with_members(
     return readable, rejected
 
 
-def _require_disjoint(roots: Sequence[Path]) -> None:
+def _require_disjoint(roots: Sequence[str]) -> None:
     for a, b in itertools.permutations(roots, 2):
-        if a.is_relative_to(b):
+        if PurePath(a).is_relative_to(PurePath(b)):
             raise InputError(
                 f"SOURCE {a} is given twice or lies inside SOURCE {b}. Give each file once.",
                 code="sources",

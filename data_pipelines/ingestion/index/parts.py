@@ -9,16 +9,14 @@ they are removed when the manifest is written.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_pipelines.errors import EngineError
 from data_pipelines.ingestion.file_inspection import Inspection
 from data_pipelines.ingestion.index.entries import (
     FileAnswer,
@@ -30,7 +28,15 @@ from data_pipelines.ingestion.index.entries import (
 )
 from data_pipelines.runtime.archives import MARK
 from data_pipelines.runtime.atomic_files import write_atomic
+from data_pipelines.runtime.engines.shared import (
+    code_version,
+    not_shared,
+    require_files,
+    require_marker,
+    this_machine,
+)
 from data_pipelines.runtime.limits import active_limits
+from data_pipelines.runtime.object_stores import FileState, is_url, joined, state_of
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 from data_pipelines.sources.image_source import is_array_file
 from data_pipelines.sources.nifti import has_nifti_name
@@ -38,22 +44,17 @@ from data_pipelines.sources.nifti import has_nifti_name
 MAX_FILES = 256  # of a part
 MIN_PARTS = 40  # where there are so many files: what is lost by a kill is less than a part
 
-#: Packages that decide what is in a file
-_READERS = (
-    *("medres", "numpy", "pydicom", "pillow", "nibabel", "imagecodecs"),
-    *("pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"),
-    *("pyjpegls", "python-gdcm"),
-)
 _BYTES_PER_TIME_LIMIT = 1 << 20  # an .npz may take the time of one file for each MiB
 _VOLUME_BYTES_PER_TIME_LIMIT = 16 << 20
 
 
 class Part(NamedTuple):
-    """Files (root, path), and the name of the file of their answers."""
+    """Files (root, path), the name of the file of their answers, and a hash of their states."""
 
     number: int
     files: tuple[tuple[str, str], ...]
     name: str
+    states: str = ""
 
 
 class PartIndex(NamedTuple):
@@ -71,18 +72,46 @@ def cut_into_parts(
     """
     size = max(1, min(MAX_FILES, len(files) // MIN_PARTS))
     cuts = [tuple(files[start : start + size]) for start in range(0, len(files), size)]
-    version = code_version() if named else ""
-    context = [version, dict(options), asdict(active_limits())]
-    return [
-        Part(number, cut, _name(cut, context) if named else "") for number, cut in enumerate(cuts)
-    ]
+    if not named:
+        return [Part(number, cut, "") for number, cut in enumerate(cuts)]
+    context = [code_version(), dict(options), asdict(active_limits())]
+    parts = []
+    for number, cut in enumerate(cuts):
+        states = [_state(root, path) for root, path in cut]
+        parts.append(Part(number, cut, _name(cut, states, context), _hash_of(states)))
+    return parts
+
+
+def check_part(part: Part, marker: str | None) -> None:
+    """Raise EngineError unless this machine sees the files of a part as the machine that cut it
+    (source_not_shared, source_differs), and the folder of the parts (work_not_shared).
+
+    marker: see `shared_marker`; None where no folder is shared.
+    """
+    if marker is not None:
+        require_marker(marker)
+    if is_url(part.files[0][0]):  # a store is the same everywhere; one object shows that it is seen
+        require_files([joined(*part.files[0])])
+        return
+    states = [_state(root, path) for root, path in part.files]
+    for (root, path), state in zip(part.files, states, strict=True):
+        if state is None and part.states:
+            raise not_shared(joined(root, path))
+    if part.states not in ("", _hash_of(states)):
+        raise EngineError(
+            f"Files below {part.files[0][0]} have other sizes or times on {this_machine()}: it has "
+            f"another folder at that path, or the files are being changed. Mount the same storage "
+            f"on every machine, and run again when nothing writes to it.",
+            code="source_differs",
+        )
 
 
 def compute_parts(
     parts: Sequence[Part],
+    /,
+    *,
     inspect: Callable[[str], Inspection],
     folder: Path | None,
-    *,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Iterator[PartIndex]:
@@ -100,7 +129,7 @@ def compute_parts(
         else:
             yield _part_index(part, answers)
     paths = [
-        os.path.join(*file)  # noqa: PTH118
+        joined(*file)
         for part, answers in unfinished
         for file, answer in zip(part.files, answers, strict=True)
         if answer is None
@@ -119,6 +148,7 @@ def compute_parts(
         if folder is not None:
             write_part(part, answers, folder)
         yield _part_index(part, answers)
+        answers.clear()  # rows as dictionaries take four times the memory of the table
     next(results, None)  # the last call of `progress`
     if not paths:
         update(0, 0)
@@ -151,36 +181,25 @@ def remove_other_parts(parts: Sequence[Part], folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@functools.cache
-def code_version() -> str:
-    """A hash of the source code of `data_pipelines` and of the versions of the decoders."""
-    root = Path(__file__).parents[2]  # data_pipelines
-    code = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.py")}
-    digest = hashlib.sha256(repr(sorted(code.items())).encode())
-    for name in _READERS:
-        try:
-            digest.update(f"{name} {metadata.version(name)}\n".encode())
-        except metadata.PackageNotFoundError:
-            continue
-    return digest.hexdigest()
-
-
 def _part_index(part: Part, answers: Sequence[FileAnswer | None]) -> PartIndex:
     return PartIndex(part.number, index_of(answer for answer in answers if answer is not None))
 
 
-def _name(files: Sequence[tuple[str, str]], context: Sequence[Any]) -> str:
-    states = [(root, path, _state(os.path.join(root, path))) for root, path in files]  # noqa: PTH118
-    return f"{_sha256(json.dumps([*context, states]))[:32]}.part"
+def _name(
+    files: Sequence[tuple[str, str]], states: Sequence[FileState | None], context: Sequence[Any]
+) -> str:
+    known = [(*file, state) for file, state in zip(files, states, strict=True)]
+    return f"{_sha256(json.dumps([*context, known]))[:32]}.part"
 
 
-def _state(path: str) -> tuple[int, int, int] | None:
-    """Size, time of change and inode of a file or of the archive that holds it."""
-    try:
-        status = os.stat(path.split(MARK)[0])  # noqa: PTH116
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def _hash_of(states: Sequence[FileState | None]) -> str:
+    """A hash of sizes and times; the number of an inode may differ between machines."""
+    return _sha256(json.dumps([state and state[:2] for state in states]))
+
+
+def _state(root: str, path: str) -> FileState | None:
+    """The state of a file or of the archive that holds it; None where it is not there."""
+    return state_of(joined(root, path).split(MARK)[0])
 
 
 def _seconds(path: str) -> float:
@@ -189,7 +208,8 @@ def _seconds(path: str) -> float:
     if MARK in path or not (is_array_file(path) or has_nifti_name(path)):
         return seconds
     unit = _VOLUME_BYTES_PER_TIME_LIMIT if has_nifti_name(path) else _BYTES_PER_TIME_LIMIT
-    return seconds * max(1.0, Path(path).stat().st_size / unit)
+    state = state_of(path)
+    return seconds * max(1.0, (0 if state is None else state[0]) / unit)
 
 
 def _sha256(text: str) -> str:

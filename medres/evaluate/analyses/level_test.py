@@ -42,16 +42,21 @@ def level_test(sample: Sample, level: NDArray[Any], compared: list[str]) -> Leve
     """Test that the AUC is the same in all levels `compared`; level (n,) is that of each unit."""
     if len(compared) < 2:
         return LevelTest(None, why="fewer than two levels have ten patients of each class")
-    code_of_unit = np.full(level.size, -1)
+    code_of_unit = np.full(level.size, -1, dtype=np.int32)
     for i, name in enumerate(sorted(compared)):
         code_of_unit[level == name] = i
     use = code_of_unit >= 0
-    sample, code = sample.take(use), code_of_unit[use]
-    parts = [sample.take(code == i) for i in range(len(compared))]
-    patients = [part.patients_with(label) for part in parts for label in (True, False)]
-    auc = [placements(part).auc for part in parts]
-    perfect = any(value in (0.0, 1.0) for value in auc)
-    few = min(patients) < FEW_PATIENTS and code.size * len(parts) <= MAX_PERMUTED
+    code = code_of_unit[use]
+    sample = sample if use.all() else sample.take(use)
+    n_patients = int(sample.patient.max()) + 1
+    patients, fitted = [], []
+    for i in range(len(compared)):
+        part = sample.take(code == i)
+        patients += [part.patients_with(label) for label in (True, False)]
+        fitted.append(_auc_and_influence(part, n_patients))
+        del part  # before the next one is taken, since those of a large table are large
+    perfect = any(auc in (0.0, 1.0) for auc, _ in fitted)
+    few = min(patients) < FEW_PATIENTS and code.size * len(compared) <= MAX_PERMUTED
     movable = not _varies(sample.patient, code) and not np.ptp(sample.fold)
     if movable and (few or perfect):
         return LevelTest(permutation_p(sample, code), PERMUTATION)
@@ -62,7 +67,7 @@ def level_test(sample: Sample, level: NDArray[Any], compared: list[str]) -> Leve
             why="an AUC is exactly 0 or 1, which leaves no variance for a Wald test, and patients "
             f"occur in several {where}, so that levels cannot be permuted",
         )
-    p_value = interaction(parts, int(sample.patient.max()) + 1)
+    p_value = _wald_p(fitted)
     if p_value is None:
         return LevelTest(None, why="the estimated variance of the difference is zero")
     return LevelTest(p_value, WALD)
@@ -72,16 +77,20 @@ def interaction(parts: list[Sample], n_patients: int) -> float | None:
     """Wald chi-square that the logit AUCs of the parts are equal, patients shared between parts
     allowed; None if undefined.
     """
-    fitted = [_auc_and_influence(part, n_patients) for part in parts]
+    return _wald_p([_auc_and_influence(part, n_patients) for part in parts])
+
+
+def _wald_p(fitted: list[tuple[float, Float64Array]]) -> float | None:
+    """fitted: the AUC and its influence by patient (g,) for each part."""
     auc = np.array([value for value, _ in fitted])
     if auc.size < 2 or (auc <= 0.0).any() or (auc >= 1.0).any():
         return None
     slope = 1.0 / (auc * (1.0 - auc))
-    phi = np.stack([parts_of_patients for _, parts_of_patients in fitted]) * slope[:, None]
+    products = np.array([[a @ b for _, b in fitted] for _, a in fitted])
     contrast = np.diff(np.eye(auc.size), axis=0)
     difference, covariance = (
         contrast @ np.log(auc / (1.0 - auc)),
-        contrast @ (phi @ phi.T) @ contrast.T,
+        contrast @ (products * np.outer(slope, slope)) @ contrast.T,
     )
     if np.linalg.matrix_rank(covariance) < auc.size - 1:
         return None
@@ -94,7 +103,7 @@ def _auc_and_influence(part: Sample, n_patients: int) -> tuple[float, Float64Arr
     return model.auc, influence(model)
 
 
-def permutation_p(sample: Sample, code: Int64Array, seed: int = SEED) -> float:
+def permutation_p(sample: Sample, code: NDArray[np.signedinteger[Any]], seed: int = SEED) -> float:
     """The share of permutations, the observed one included, in which the AUCs differ at least as
     much. code (n,): the level of each unit, from 0; constant within a patient.
     """
@@ -179,7 +188,7 @@ class _Table:
         return np.asarray((total[:, self.first] + total[:, self.last]) / 2.0)
 
 
-def _varies(patient: Int64Array, code: Int64Array) -> bool:
+def _varies(patient: Int64Array, code: NDArray[np.signedinteger[Any]]) -> bool:
     """Whether any patient has units of several levels."""
     levels, patients = int(code.max()) + 1, np.count_nonzero(np.bincount(patient))
     return bool(np.count_nonzero(np.bincount(patient * levels + code)) > patients)

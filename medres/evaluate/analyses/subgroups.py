@@ -20,7 +20,7 @@ from medres.evaluate.metrics.roc import thin_curve
 from medres.evaluate.metrics.thresholds import Threshold
 from medres.evaluate.options import ReportOptions
 from medres.evaluate.schema import Subgroup
-from medres.evaluate.scores.sample import Sample, rank_counts
+from medres.evaluate.scores.sample import Sample
 from medres.evaluate.scores.table import factorized
 from medres.evaluate.scores.units import AnalysisUnits
 
@@ -45,9 +45,8 @@ def subgroup_report(
         level_of = every[use]
         compared: list[str] = []
         for level in sorted(set(level_of)):
-            part = sample.take(level_of == level)
             context = operating_point_context(units, name, options, every == level)
-            row = _row(part, column, str(level), thresholds, context)
+            row = _row(sample.take(level_of == level), column, str(level), thresholds, context)
             rows.append(row)
             if not row.suppressed and level != UNKNOWN:
                 compared.append(str(level))
@@ -135,7 +134,7 @@ def _row(
         row,
         auc=auc.auc,
         auc_patient_weighted=auc.auc_patient_weighted,
-        counts=thin_curve(rank_counts(part.label, part.score), OVERLAY_POINTS),
+        counts=thin_curve(part.counts, OVERLAY_POINTS),
         operating_points=[
             operating_point_report(part, threshold, context) for threshold in thresholds
         ],

@@ -182,13 +182,17 @@ def _draws(grouped: Grouped, sample: Sample) -> Float64Array:
     out = np.full(min(ICI_REPLICATES, max(MIN_REPLICATES, MAX_WORK // n)), np.nan)
     all_trials, all_successes = _trials(grouped, label, np.ones(n))
     shares = np.concatenate([all_successes, all_trials - all_successes]) / n
+    k = grouped.probability.size
+    cell = grouped.group + k * sample.label
     for i in range(out.size):
         if groups == n and n > LARGE:  # then the counts are multinomial
             drawn = rng.multinomial(n, shares).reshape(2, -1).astype(np.float64)
             trials, successes = drawn.sum(axis=0), drawn[0]
         else:
             multiplicity = np.bincount(rng.integers(0, groups, groups), minlength=groups)
-            trials, successes = _trials(grouped, label, multiplicity[cluster].astype(np.float64))
+            weight = multiplicity.astype(np.float64)[cluster]
+            without, successes = by_group(cell, weight, 2 * k).reshape(2, k)
+            trials = without + successes
         value = _ici(grouped, trials, successes)
         out[i] = np.nan if value is None else value
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import hashlib
 import sys
 from pathlib import Path
@@ -100,7 +101,13 @@ def frame_digest(frame: pd.DataFrame) -> str:
 
 
 def release_memory() -> None:
-    """Give back what Arrow, which holds the texts of pandas, keeps for itself after reading."""
+    """Give back what Arrow, which holds the texts of pandas, and the C library (glibc) keep for
+    themselves after large arrays are gone.
+    """
     arrow = sys.modules.get("pyarrow")
     if arrow is not None:
         arrow.default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

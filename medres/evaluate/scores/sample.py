@@ -80,9 +80,10 @@ class Sample:
     @cached_property
     def unequal(self) -> bool:
         """Whether the patients of a class have different numbers of its units."""
-        return self.clustered and any(
-            np.unique(self.units_per_patient(c)).size > 1 for c in (True, False)
-        )
+        if not self.clustered:
+            return False
+        units = [self.units_per_patient(c) for c in (True, False)]
+        return any(size.size > 0 and np.ptp(size) > 0 for size in units)
 
     def take(self, mask: NDArray[np.bool_]) -> Sample:
         """The units where `mask` (n,) is True."""

@@ -101,7 +101,10 @@ def load(
             f"the {what} table has no rows: give at least one row with a label and a score",
             code="empty_table",
         )
-    return _checked(frame, digest, name, rows, fold_ids)
+    table = _checked(frame, digest, name, rows, fold_ids)
+    del frame
+    release_memory()
+    return table
 
 
 def _named(frame: pd.DataFrame, patient: str | None, what: str) -> pd.DataFrame:
@@ -154,7 +157,6 @@ def _checked(frame: pd.DataFrame, digest: str, name: str, rows: _Rows, fold_ids:
     for column in used:  # frees them in the caller too
         del frame[column]
     _check_ids(columns, rows, fold_ids)
-    release_memory()
     return Table(task.name, names, label, score, status, columns, digest, name)
 
 

@@ -101,7 +101,7 @@ def to_units(table: Table, unit: str | None, pool: str, pool_label: str | None) 
     else:
         key = [unit, *(c for c in ("seed",) if c in columns.columns)]
         code = columns.groupby(key, sort=True).ngroup().to_numpy()
-    if unit == "image" or code.size == np.unique(code).size:
+    if unit == "image" or code.size == code.max(initial=-1) + 1:
         order = slice(None) if unit == "image" else np.argsort(code)
         return _units(
             table,
@@ -150,7 +150,6 @@ def _units(
         )
     if has_patient:
         patient = pd.factorize(rows["patient"], sort=True)[0]
-        release_memory()
     elif unit in rows.columns:
         patient = pd.factorize(rows[unit], sort=True)[0]
     else:
@@ -161,6 +160,7 @@ def _units(
         if splits
         else np.zeros(len(rows), dtype=np.int64)
     )
+    release_memory()
     return AnalysisUnits(
         table.task, unit, table.names, label, score, refused, patient.astype(np.int64), has_patient,
         fold.astype(np.int64), rows, table.n_rows, pooled,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -35,6 +35,9 @@ MAX_ALARMS = 3
 #: a stratum by size needs so many cases
 MIN_PER_STRATUM = 5
 N_STRATA = 3
+#: a share of missed patients that a sample should show, and the 95 % upper limit n times the share
+#: where none of n was missed
+MISSED_SHARE, RULE_OF_THREE = 0.05, 3.0
 
 Getter = Callable[[CaseScore], float]
 
@@ -148,15 +151,33 @@ def overlap(present: ClassScores, n_axes: int, *, has_spacing: bool, level: floa
         }
     )
     return Overlap(
-        dice=present.mean(lambda s: s.dice, level),
-        iou=present.mean(lambda s: s.iou, level),
+        dice=_with_missed(present.mean(lambda s: s.dice, level), present),
+        iou=_with_missed(present.mean(lambda s: s.iou, level), present),
         hd95_mm=_in_mm(present, lambda s: s.hd95, has_spacing, level, no_distance),
-        nsd=_in_mm(present, lambda s: s.nsd, has_spacing, level),
+        nsd=_with_missed(_in_mm(present, lambda s: s.nsd, has_spacing, level), present),
         assd_mm=_in_mm(present, lambda s: s.assd, has_spacing, level, no_distance),
         volume_difference_ml=volume,
         area_difference_mm2=area,
         **pixels,
     )
+
+
+def _with_missed(found: Estimate, present: ClassScores) -> Estimate:
+    """With a flag where the interval of a mean that missed cases pull towards 0 may cover too
+    little: there are so few patients that a share of MISSED_SHARE may not show in the sample.
+    """
+    missed = present.patient[present.flags(lambda s: s.missed)]
+    n, patients = int(np.unique(missed).size), found.n_clusters or 0
+    if found.bounds is None or patients * MISSED_SHARE >= RULE_OF_THREE:
+        return found
+    text = (
+        f"cases of {n} of {patients} patients were missed, and with so few patients the interval "
+        f"may cover too little"
+        if n
+        else f"no case of {patients} patients was missed; up to {RULE_OF_THREE / patients:.0%} of "
+        f"all patients may be, and the mean then lies below the interval"
+    )
+    return replace(found, flag="; ".join(filter(None, (found.flag, text))))
 
 
 #: figures that two models are compared by

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +54,13 @@ def resampled(
     )  # the order of rows must not matter
     score, label = sample.score[order], sample.label[order]
     cluster, groups = _in_order_of_appearance(sample.patient[order])
-    ends = np.flatnonzero(np.append(score[1:] != score[:-1], True))
-    threshold = score[ends]
-    positives = np.flatnonzero(label)
-    ranks = _Ranks(threshold, ends, positives, np.searchsorted(positives, ends, "right"))
+    ranks = _ranks(score, label)
     rng = np.random.default_rng(seed)
     out = {name: np.full(replicates, np.nan) for name in statistics}
     draw = partial(_draw, rng, groups, cluster, ranks)
     if cluster is None and label.size > LARGE:
-        draw = partial(_draw_counts, rng, ranks)
+        ones = np.ones(label.size, dtype=np.int32)
+        draw = partial(_draw_counts, rng, ranks.by_score_and_label(ones), ranks)
     for i in range(replicates):
         counts = draw()
         if counts.n_positive and counts.n_negative:
@@ -141,36 +140,52 @@ def _in_order_of_appearance(patient: Int64Array) -> tuple[Int64Array | None, int
 
 @dataclass(frozen=True)
 class _Ranks:
-    """Units from the highest score down. threshold (k,): the different scores. ends (k,): the
-    position of the last unit of each. positives: positions of the units with the finding; upto
-    (k,): how many of them there are up to each end.
+    """Units from the highest score down, those without the finding first among equal scores.
+    threshold (k,): the different scores. starts (c,): the position of the first unit of each score
+    and label. cells (c,): 2 x the rank of that score, + 1 with the finding.
     """
 
     threshold: Float64Array
-    ends: NDArray[np.intp]
-    positives: NDArray[np.intp]
-    upto: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    cells: Int64Array
+
+    def by_score_and_label(self, weight: NDArray[Any]) -> NDArray[np.int64]:
+        """(k, 2) the sums of the weights (n,) of units without and with the finding."""
+        sums = np.zeros(2 * self.threshold.size, dtype=np.int64)
+        sums[self.cells] = np.add.reduceat(weight, self.starts)
+        return sums.reshape(-1, 2)
+
+
+def _ranks(score: Float64Array, label: NDArray[np.bool_]) -> _Ranks:
+    """score, label (n,): in the order of `_Ranks`."""
+    differs = np.append(True, score[1:] != score[:-1])
+    cell = 2 * (np.cumsum(differs) - 1) + label
+    starts = np.flatnonzero(np.append(True, cell[1:] != cell[:-1]))
+    return _Ranks(score[differs], starts, cell[starts])
+
+
+def _counts(threshold: Float64Array, sums: NDArray[np.int64]) -> Counts:
+    """sums (k, 2): units of each score without and with the finding."""
+    fp, tp = np.cumsum(sums, axis=0).T
+    return Counts(threshold, tp, fp, int(tp[-1]), int(fp[-1]))
 
 
 def _draw(
     rng: np.random.Generator, groups: int, cluster: Int64Array | None, ranks: _Ranks
 ) -> Counts:
     drawn = rng.integers(0, groups, groups, dtype=np.int32)
-    multiplicity = np.bincount(drawn, minlength=groups)
+    multiplicity = np.bincount(drawn, minlength=groups).astype(np.int32)  # small in the cache
     weight = multiplicity if cluster is None else multiplicity[cluster]
-    called = np.cumsum(weight)[ranks.ends]
-    tp = np.append(0, np.cumsum(weight[ranks.positives]))[ranks.upto]
-    return Counts(ranks.threshold, tp, called - tp, int(tp[-1]), int(called[-1] - tp[-1]))
+    return _counts(ranks.threshold, ranks.by_score_and_label(weight))
 
 
-def _draw_counts(rng: np.random.Generator, ranks: _Ranks) -> Counts:
+def _draw_counts(rng: np.random.Generator, units: NDArray[np.int64], ranks: _Ranks) -> Counts:
     """As `_draw` for patients with one unit each: the numbers of units with each score and label
-    are multinomial."""
-    n, k = int(ranks.ends[-1]) + 1, ranks.ends.size
-    tp = np.diff(ranks.upto, prepend=0)
-    sizes = np.concatenate([tp, np.diff(ranks.ends, prepend=-1) - tp])
-    drawn = np.cumsum(rng.multinomial(n, sizes / n).reshape(2, k), axis=1)
-    return Counts(ranks.threshold, drawn[0], drawn[1], int(drawn[0, -1]), int(drawn[1, -1]))
+    are multinomial. units (k, 2): those of the sample.
+    """
+    n = int(units.sum())
+    drawn = rng.multinomial(n, units[:, ::-1].T.ravel() / n).reshape(2, -1)
+    return _counts(ranks.threshold, drawn[::-1].T)
 
 
 def coarsened(sample: Sample) -> Sample:

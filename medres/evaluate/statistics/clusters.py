@@ -68,7 +68,7 @@ class Clusters:
 
     def variance(self, parts: Sequence[Float64Array]) -> ClusteredVariance:
         """Of the sum of the parts, for each class (g,)."""
-        total = np.sum(parts, axis=0)
+        total = sum(parts[1:], start=parts[0])
         factor = self.patients / (self.patients - 1)
         squares = float(total @ total)
         if self.fewest is None:
@@ -76,7 +76,7 @@ class Clusters:
         if self.fewest < MIN_EFFECTIVE:
             return ClusteredVariance(None, 1.0, self.fewest, why=WHY_TOO_FEW)
         own = [
-            float(parts[i] @ (parts[i] * leverage))
+            float((parts[i] * parts[i]) @ leverage)
             for i, leverage in zip(self._used, self._leverage, strict=True)
         ]
         cross = squares - sum(float(part @ part) for part in parts)
@@ -97,7 +97,7 @@ def fewest_effective(sizes: Sequence[NDArray[Any]]) -> float | None:
     >>> fewest_effective([np.array([2, 2, 0]), np.array([3, 1])]), fewest_effective([np.ones(5)])
     (1.6, None)
     """
-    if not any(np.unique(size[size > 0]).size > 1 for size in sizes):
+    if not any(size.any() and np.ptp(size[size > 0]) > 0 for size in sizes):
         return None
     return min(effective_number(size) for size in sizes if size.any())
 

@@ -185,14 +185,18 @@ class Page:
         return dict(parse_qsl(data.decode("utf-8", "replace"), keep_blank_values=True))
 
     def _worklist(self, request: Request) -> Response:
-        number = _number(request.query_params.get("page"))
-        return self._show(request, "worklist.html.j2", list=worklist(self._spool, number))
+        """?new=1, after an upload of several studies: the page reloads until all are answered."""
+        listed = worklist(self._spool, _number(request.query_params.get("page")))
+        is_new = listed.n_waiting > 0 and "new" in request.query_params
+        refresh = REFRESH_SECONDS if is_new else 0
+        return self._show(request, "worklist.html.j2", list=listed, refresh=refresh)
 
     async def _upload(self, request: Request) -> Response:
         outcome = await uploading.upload(request, self._scheduler, self._settings, self._sessions)
         if outcome.jobs and not outcome.left_out:
             one = len(outcome.jobs) == 1
-            return RedirectResponse(f"{PAGE}/studies/{outcome.jobs[0]}" if one else f"{PAGE}/", 303)
+            path = f"studies/{outcome.jobs[0]}" if one else "?new=1"
+            return RedirectResponse(f"{PAGE}/{path}", 303)
         show = lambda: self._show(request, "upload.html.j2", outcome.status, o=outcome)  # noqa: E731
         return await run_in_threadpool(show)
 
@@ -268,13 +272,15 @@ class Page:
             job=job["id"],
             state_text=STATES[job["state"]],
             failure=job["failure"],
+            objects=study.objects_text(document["objects"], has_pacs=self._has_pacs),
             when=clock(job["created"]),
             kind=kind_of(self._spool, job["study"]),
-            shown=study.shown_predictions(predictions, report),
+            shown=study.shown_predictions(predictions, report, order),
             sets=[study.class_set(one) for one in predictions],
             rows=study.image_probabilities(predictions, order),
             report=report,
             model=self._served(job["model"]),
+            colors=study.mask_colors(self._served(job["model"])),
             number=number,
             n_images=len(order),
             frame=frame,
@@ -284,6 +290,10 @@ class Page:
             problem=problem,
             refresh=REFRESH_SECONDS if job["state"] == READY else 0,
         )
+
+    @property
+    def _has_pacs(self) -> bool:
+        return bool(self._settings.pacs or self._settings.pacs_dicomweb)
 
     def _served(self, sha256: str) -> Any:
         """The served model with this hash, None if it is no longer served."""

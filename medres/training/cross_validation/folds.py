@@ -6,9 +6,13 @@ scores, one ensemble.
     OUT/fold-0/work/             the work folder with the splits of this fold (the held-out patients
                                  are its test split)
     OUT/fold-0/seed-0/           a run, as `medres train` writes it; without folds OUT/seed-0/
-    OUT/scores.csv               out-of-fold scores, with the columns fold and seed
-    OUT/summary.json             AUC by seed, spread between seeds and sampling error
-    OUT/model.keras              the ensemble
+    OUT/scores.csv               out-of-fold scores, with the columns fold and seed; of segmenters
+                                 a row for each case and class
+    OUT/summary.json             AUC (of segmenters Dice) by seed, its spread and sampling error
+    OUT/model.keras              the ensemble; segmenters are not joined
+
+Detectors have no ensemble and no table of scores; instead each run has its report on the held-out
+patients, OUT/fold-0/seed-0/report/.
 
 The test split of the original work folder is not used: it remains for the ensemble.
 """
@@ -16,9 +20,10 @@ The test split of the original work folder is not used: it remains for the ensem
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +32,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from data_pipelines.annotations.boxes.store import FOLDER as BOXES
 from data_pipelines.ingestion.manifest import SPLITS, Manifest
 from data_pipelines.runtime.atomic_files import write_atomic
 from data_pipelines.splits.stratified import (
@@ -43,8 +49,19 @@ from medres.inference.scoring import score_split
 from medres.progress import Bars, ProgressReporter
 from medres.tasks import annotated_task, task_named
 from medres.training.config.options import existing_config, read_config, resolve_settings
+from medres.training.cross_validation.detectors import (
+    fold_report,
+    require_folds,
+    summary_of_folds,
+)
 from medres.training.cross_validation.ensemble import save_ensemble
-from medres.training.monitoring.best_epoch import saved_monitor
+from medres.training.cross_validation.mask_folds import (
+    copy_masks,
+    held_out_cases,
+    out_of_fold_dice,
+)
+from medres.training.distributed.joining import refuse_workers
+from medres.training.monitoring.best_epoch import HEADLINES, saved_monitor
 from medres.training.tuning_metrics import units_auc
 
 
@@ -64,14 +81,15 @@ class FoldRun:
 @dataclass(frozen=True)
 class CrossValidation:
     """A finished cross-validation: its folder, its runs, the out-of-fold scores (None without
-    folds), the content of summary.json, and the file of the ensemble.
+    folds, and of a detector), the content of summary.json, and the file of the ensemble (None of a
+    detector and of a segmenter).
     """
 
     out: Path
     runs: list[FoldRun]
     scores: pd.DataFrame | None
     summary: dict[str, Any]
-    artefact: Path
+    artefact: Path | None
 
 
 def cross_validate(
@@ -98,12 +116,11 @@ def cross_validate(
             f"single run use medres train",
             code="single_run",
         )
+    refuse_workers("a cross-validation")
     options, _ = resolve_settings(config, overrides)
-    if annotated_task(options.task) is not None:
-        raise TrainingError(
-            "cross-validation is for classifiers: train a segmenter without folds and seeds",
-            code="other_task",
-        )
+    task = annotated_task(options.task)
+    if task is not None:
+        require_folds(folds)
     settings = read_config(config) | {
         key: value for key, value in overrides.items() if value is not None
     }
@@ -113,15 +130,30 @@ def cross_validate(
     runs = _fold_runs(Manifest.load(work), work, out, folds, seed_range)
     for number, fold_run in enumerate(runs, start=1):
         _run(fold_run, out / "settings.yaml", mlflow, f"run {number} of {len(runs)}", reporter)
-    scores, summary = None, seed_summary(runs)
-    if folds > 1:
-        scores = pd.concat([_test_scores(fold_run) for fold_run in runs], ignore_index=True)
-        write_atomic(out / "scores.csv", scores.to_csv(index=False).encode())
-        summary |= out_of_fold(scores, Manifest.load(work).summary["label_level"])
-    models = [(fold_run.out / "model.keras", fold_run.work) for fold_run in runs]
-    save_ensemble(out / "model.keras", models, folded=folds > 1)
+    scores, summary, artefact = None, seed_summary(runs), None
+    if task is None:
+        artefact = out / "model.keras"
+        if folds > 1:
+            scores = _joined_scores(runs, _test_scores, out)
+            summary |= out_of_fold(scores, Manifest.load(work).summary["label_level"])
+        models = [(fold_run.out / "model.keras", fold_run.work) for fold_run in runs]
+        save_ensemble(artefact, models, folded=folds > 1)
+    elif task.finds_boxes:
+        summary |= summary_of_folds([_fold_report(fold_run) for fold_run in runs])
+    else:
+        scores = _joined_scores(runs, _test_cases, out)
+        summary |= out_of_fold_dice(scores)
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
-    return CrossValidation(out, runs, scores, summary, out / "model.keras")
+    return CrossValidation(out, runs, scores, summary, artefact)
+
+
+def _joined_scores(
+    runs: list[FoldRun], scores_of: Callable[[FoldRun], pd.DataFrame], out: Path
+) -> pd.DataFrame:
+    """The scores of all runs, also as scores.csv."""
+    scores = pd.concat([scores_of(fold_run) for fold_run in runs], ignore_index=True)
+    write_atomic(out / "scores.csv", scores.to_csv(index=False).encode())
+    return scores
 
 
 def fold_manifest(manifest: Manifest, folds: np.ndarray, fold: int, seed: int) -> Manifest:
@@ -187,22 +219,23 @@ def standard_error(units: AnalysisUnits) -> float | None:
 
 
 def seed_summary(runs: list[FoldRun]) -> dict[str, Any]:
-    """The tuning loss and AUC of the saved epoch of every run: a part of summary.json. The epoch
-    was selected by such values, so they are too optimistic for a report.
+    """The tuning loss and the AUC (of a segmenter Dice, of a detector AP50 and FROC) of the saved
+    epoch of every run: a part of summary.json. The epoch was selected by such values, so they are
+    too optimistic for a report.
     """
     rows = []
     for fold_run in runs:
         rows_of_run = pd.read_csv(fold_run.out / "history.csv").to_dict("records")
         monitor = saved_monitor(existing_config(fold_run.out))
         best = rows_of_run[monitor.first_best(rows_of_run)]
-        auc = best["tune_auc"]
+        figures = [f"tune_{name}" for name in HEADLINES if f"tune_{name}" in best]
         rows.append(
             {
                 "fold": fold_run.fold,
                 "seed": fold_run.seed,
                 "epoch": int(best["epoch"]),
                 "tune_loss": float(best["tune_loss"]),
-                "tune_auc": None if pd.isna(auc) else float(auc),
+                **{name: None if pd.isna(best[name]) else float(best[name]) for name in figures},
             }
         )
     return {"runs": rows}
@@ -211,6 +244,17 @@ def seed_summary(runs: list[FoldRun]) -> dict[str, Any]:
 def _test_scores(fold_run: FoldRun) -> pd.DataFrame:
     scores, _ = score_split(fold_run.out / "model.keras", fold_run.work, "test")
     return scores.assign(fold=fold_run.fold, seed=fold_run.seed)
+
+
+def _test_cases(fold_run: FoldRun) -> pd.DataFrame:
+    cases = held_out_cases(fold_run.out / "model.keras", fold_run.work)
+    return cases.assign(fold=fold_run.fold, seed=fold_run.seed)
+
+
+def _fold_report(fold_run: FoldRun) -> dict[str, Any]:
+    model = fold_run.out / "model.keras"
+    report = fold_report(model, fold_run.work, fold_run.out / "report")
+    return {"fold": fold_run.fold, "seed": fold_run.seed, **report}
 
 
 def _units(scores: pd.DataFrame, unit: str) -> AnalysisUnits:
@@ -232,6 +276,9 @@ def _fold_runs(
         fold_work = out / f"fold-{fold}" / "work"
         if not (fold_work / "ingest.json").exists():
             fold_work.mkdir(parents=True, exist_ok=True)
+            if (work / BOXES).is_dir():
+                shutil.copytree(work / BOXES, fold_work / BOXES, dirs_exist_ok=True)
+            copy_masks(work, fold_work)
             fold_manifest(manifest, fold_of_row, fold, split_seed).save(fold_work)
         runs += [
             FoldRun(fold, seed, fold_work, out / f"fold-{fold}" / f"seed-{seed}") for seed in seeds

@@ -27,6 +27,7 @@ from medres.training.distributed.team import (
 JOIN_SECONDS = 50.0  # until all workers are there
 GREETING_BYTES = 1 << 20
 GREETING_SECONDS = 5.0  # for a connected worker to say who it is
+TWIN_SECONDS = 3.0  # for a second process with the same rank to come
 PROTOCOL = "medres.workers/1"
 
 
@@ -80,18 +81,23 @@ def _as_chief(cluster: Cluster, listener: socket.socket, deadline: float) -> Wor
     lines: dict[int, socket.socket] = {}
     strangers: list[socket.socket] = []
     problem: dict[str, str] | None = None
-    while problem is None and len(lines) < cluster.size - 1:
+    suspicion: dict[str, str] | None = None
+    while problem is None and (suspicion or len(lines) < cluster.size - 1):
         listener.settimeout(max(0.0, deadline - time.monotonic()))
         try:
             line, _ = listener.accept()
         except (TimeoutError, BlockingIOError):
-            problem = _missing(cluster, lines)
+            problem = suspicion or _missing(cluster, lines)
             break
         other = _greeting_of(line)
         if other is None:
             line.close()
             continue
         problem = _problem(own, other, lines)
+        if problem is None and not other["port_is_free"]:
+            # Perhaps by a process that is the same worker and has not said so yet.
+            suspicion = suspicion or _port_in_use(cluster, other["rank"])
+            deadline = min(deadline, time.monotonic() + TWIN_SECONDS)
         if problem is None:
             keep_alive(line)
             lines[other["rank"]] = line
@@ -102,10 +108,25 @@ def _as_chief(cluster: Cluster, listener: socket.socket, deadline: float) -> Wor
             send(line, VALUE, b"{}")
         return Workers(0, cluster.size, lines)
     content = json.dumps({"rank": None, **problem}).encode()
-    for line in [*lines.values(), *strangers]:
+    for line in [*lines.values(), *strangers, *_late(listener)]:
         with contextlib.suppress(OSError), line:
             send(line, ERROR, content)
     raise reported_error(content)
+
+
+def _late(listener: socket.socket) -> Iterator[socket.socket]:
+    """Workers that come just after the chief has found a problem."""
+    deadline = time.monotonic() + TWIN_SECONDS
+    while True:
+        listener.settimeout(max(0.0, deadline - time.monotonic()))
+        try:
+            line, _ = listener.accept()
+        except (TimeoutError, BlockingIOError):
+            return
+        if _greeting_of(line) is None:
+            line.close()
+        else:
+            yield line
 
 
 def _greeting_of(line: socket.socket) -> dict[str, Any] | None:
@@ -139,12 +160,6 @@ def _problem(
             "code": "duplicate_rank",
             "text": f"two processes are worker {rank}: give each its own index in TF_CONFIG",
         }
-    if not other["port_is_free"]:
-        return {
-            "code": "port_in_use",
-            "text": f"worker {rank} cannot listen at {addresses[rank]}, since another program "
-            f"does: end it, or choose another port",
-        }
     for name, value in own["versions"].items():
         if other["versions"].get(name) != value:
             return {
@@ -153,6 +168,14 @@ def _problem(
                 f"{value}: install the same environment on all workers",
             }
     return None
+
+
+def _port_in_use(cluster: Cluster, rank: int) -> dict[str, str]:
+    return {
+        "code": "port_in_use",
+        "text": f"worker {rank} cannot listen at {cluster.addresses[rank]}, since another program "
+        f"does: end it, or choose another port",
+    }
 
 
 def _missing(cluster: Cluster, lines: dict[int, socket.socket]) -> dict[str, str]:

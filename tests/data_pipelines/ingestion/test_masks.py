@@ -602,3 +602,31 @@ def test_the_command_says_what_became_of_the_masks(
     assert summary["annotations"]["voxels"] == {"lung": int((flat(0) == 1).sum())}
     for text in ("lung", "1=a,1=b", "=a"):
         fails(medres(*common, "--mask-classes", text, "--out", tmp_path / "x"), code=2)
+
+
+def test_the_mask_of_a_copy_belongs_to_the_image_that_stays(tmp_path: Path, grey, to_bytes) -> None:
+    source, masks = tmp_path / "images", tmp_path / "masks"
+    source.mkdir()
+    masks.mkdir()
+    random = np.random.default_rng(0)
+    for n, name in enumerate(["visit1", "other"]):
+        image = grey(
+            random.integers(0, 999, (8, 9)).astype(np.int16),
+            SOPInstanceUID=f"1.2.8.{n}",
+            RescaleSlope=1,
+            RescaleIntercept=-1024,
+        )
+        data = to_bytes(image)
+        (source / f"{name}.dcm").write_bytes(data)
+        Image.fromarray(np.full((8, 9), n + 1, np.uint8)).save(masks / f"{name}.png")
+    (source / "copy.dcm").write_bytes((source / "visit1.dcm").read_bytes())  # it comes first
+    manifest = run(tmp_path, source, masks)
+    assert dict(zip(manifest.table["path"], manifest.table["mask_state"], strict=True)) == {
+        "copy.dcm": "annotated",
+        "other.dcm": "annotated",
+    }
+    assert reasons_of(manifest) == ["", ""]
+    assert manifest.summary["annotations"]["used"] == 2
+    kept = manifest.table.loc[manifest.table["path"] == "copy.dcm", "image"].iloc[0]
+    assert manifest.work is not None
+    assert read_label_map(manifest.work, kept).counts() == {"1": 72, "2": 0}

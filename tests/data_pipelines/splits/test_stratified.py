@@ -86,6 +86,15 @@ def test_row_strata_of_findings_and_classes() -> None:
     assert row_strata(pd.DataFrame({"kind": ["ct"]})) == ["ct "]
 
 
+def test_row_strata_of_boxes() -> None:
+    boxes = {"boxes:a": [0, 3, 1, np.nan], "boxes:b": [0, 2, 0, np.nan]}
+    table = pd.DataFrame({"kind": ["rgb"] * 4, **boxes})
+    expected = ["rgb absent", "rgb boxes:b", "rgb boxes:a", "rgb "]
+    assert row_strata(table) == expected
+    labeled = row_strata(table.assign(**{"label:x": [1, 0, 0, 1]}))
+    assert labeled == ["rgb label:x", "rgb absent", "rgb absent", "rgb label:x"]
+
+
 @st.composite
 def cohorts(draw: st.DrawFn, least: int = 3) -> Cohort:
     sizes = draw(st.lists(st.integers(1, 4), min_size=least, max_size=60))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 from pathlib import Path
@@ -9,12 +10,14 @@ import numpy as np
 import pydicom
 import pytest
 from conftest import write_cr
+from fake_cluster import FakeCluster
 from helpers import medres as medres_command
 from helpers import raises_code
 
 import medres
-from data_pipelines.errors import InputError
+from data_pipelines.errors import EngineError, InputError
 from data_pipelines.ingestion.manifest import Manifest
+from data_pipelines.runtime.engines.distributed import DistributedEngine
 from medres.inference import batch
 
 
@@ -76,31 +79,55 @@ def test_a_stopped_run_goes_on_after_the_last_whole_line(
     predictor, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = batch.predict_all(predictor, [folder], tmp_path / "whole")
-    predictions = batch._predictions
+    predictions = batch.predict_studies
 
-    def stopped(*arguments):
-        for number, record in enumerate(predictions(*arguments)):
+    def stopped(parts, /, **options):
+        for number, record in enumerate(predictions(parts, **options)):
             if number == 2:
                 raise KeyboardInterrupt
             yield record
 
-    monkeypatch.setattr(batch, "_predictions", stopped)
+    monkeypatch.setattr(batch, "predict_studies", stopped)
     with pytest.raises(KeyboardInterrupt):
         batch.predict_all(predictor, [folder], tmp_path / "out")
     with (tmp_path / "out" / batch.LINES).open("a") as file:
         file.write('{"key": "half a li')
     sizes: list[int] = []
 
-    def counted(predictor, studies, rules, objects_in):
-        sizes.append(len(studies))
-        return predictions(predictor, studies, rules, objects_in)
+    def counted(parts, /, **options):
+        sizes.append(len(parts))
+        return predictions(parts, **options)
 
-    monkeypatch.setattr(batch, "_predictions", counted)
+    monkeypatch.setattr(batch, "predict_studies", counted)
     assert batch.predict_all(predictor, [folder], tmp_path / "out") == whole
     assert sizes == [4]
     for name in ("predictions.csv", "quarantine.csv", "predict.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert len((tmp_path / "out" / batch.LINES).read_text().splitlines()) == 1 + 6
+
+
+def test_another_engine_writes_the_same_tables(
+    predictor, folder: Path, tmp_path: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = batch.predict_all(predictor, [folder], tmp_path / "here")
+    reopen = functools.partial(medres.load, tiny_run / "model.keras")
+    monkeypatch.setattr(batch, "_open_predictors", {predictor.artefact.sha256: predictor})
+    cluster = FakeCluster(lost=[1, 0, 0, 2])
+    engine = DistributedEngine(cluster)
+    there = batch.predict_all(predictor, [folder], tmp_path / "there", engine=engine, reopen=reopen)
+    assert here == there
+    assert len(cluster.submitted) > 6
+    for path in (tmp_path / "here").iterdir():
+        assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes()
+
+
+def test_a_machine_needs_the_same_model_file(predictor, folder: Path, tmp_path: Path) -> None:
+    engine = DistributedEngine(FakeCluster())
+    with raises_code(EngineError, "no_reopen"):
+        batch.predict_all(predictor, [folder], tmp_path / "a", engine=engine)
+    reopen = functools.partial(medres.load, tmp_path / "absent.keras")
+    with raises_code(EngineError, "model_not_shared"):
+        batch.predict_all(predictor, [folder], tmp_path / "b", engine=engine, reopen=reopen)
 
 
 def test_no_earlier_answer_stands_for_a_file_that_was_replaced(

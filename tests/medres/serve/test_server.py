@@ -331,6 +331,15 @@ def test_careless_settings_are_refused(tmp_path: Path) -> None:
         parse_address("8080")
 
 
+def test_an_address_that_is_taken_is_told_with_the_option(tmp_path: Path) -> None:
+    with Running(tmp_path / "a") as running:
+        address = parse_address(running.server.http_address.removeprefix("http://"))
+        for options in ({"http": address}, {"dicom": address, "peers": (Peer("PACS", ""),)}):
+            settings = Settings(models=(), spool=tmp_path / "b", **{"http": LOOPBACK} | options)
+            with raises_code(InputError, "address_in_use", str(address)):
+                Server(settings, models=[Answers()])
+
+
 def test_a_token_file_is_private_and_long(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(TOKEN + "\n")

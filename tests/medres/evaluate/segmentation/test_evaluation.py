@@ -243,3 +243,22 @@ def test_a_label_below_0_is_no_class(save_nifti) -> None:
     below = save_nifti("below", a=np.full((4, 4, 4), -1, np.int16))
     with raises_code(EvaluationError, "unknown_label", "below 0"):
         evaluate_masks(below, below)
+
+
+def test_few_patients_and_missed_cases_are_flagged(save_png) -> None:
+    def flag(n: int, missed: int) -> str | None:
+        truth = {f"c{i:02}": block(8, 1 + i % 3) for i in range(n)}
+        answer = {c: v * (i >= missed) for i, (c, v) in enumerate(truth.items())}
+        answer["c20"] = block(8, 2)
+        folders = save_png(f"a{n}-{missed}", **answer), save_png(f"r{n}", **truth)
+        return evaluate_masks(*folders).report.findings["1"].figures.dice.flag
+
+    assert "cases of 2 of 40 patients were missed" in (flag(40, 2) or "")
+    assert "up to 8% of all patients" in (flag(40, 0) or "")
+    assert flag(60, 2) is None
+
+
+def block(size: int, start: int) -> np.ndarray:
+    values = np.zeros((size, size), np.uint8)
+    values[start : start + 4, 2:6] = 1
+    return values

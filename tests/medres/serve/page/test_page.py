@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from canaries import CANARIES, encodings, with_canaries
 from PIL import Image
 from pydicom import dcmread
+from pydicom.uid import CTImageStorage
 
 from data_pipelines.pixels.image import read_image
 from medres.errors import ServeError
+from medres.inference.boxes.box import Box
 from medres.serve.database import DEAD, MADE, SENT
 from medres.serve.page.routes import POLICY
 
@@ -136,6 +139,7 @@ def test_an_upload_is_complete_at_once_and_its_page_has_the_answer(person: Perso
     assert not [one for one in page.all("meta") if one.get("http-equiv")]
     row = person.see("/page/").text
     assert "positive: nodule" in row
+    assert "DICOM objects None." in page.text
     document = person.ask("GET", f"{address}/result.json").body
     assert document["predictions"][0]["probabilities"] == {"nodule": 0.8125}
 
@@ -177,6 +181,21 @@ def test_classes_masks_and_several_series(person: Person) -> None:
     assert "The model was not trained on images such as these." in page.text
 
 
+def test_boxes_of_a_detector(person: Person) -> None:
+    data = image(40, "3.40")
+    uid = dcmread(io.BytesIO(data)).SOPInstanceUID
+    box = Box("nodule", 0.75, 1, 2, 5, 8, sop_instance_uid=uid)
+    boxes = [box, replace(box, score=0.9, spacing_mm=(0.5, 0.25)), replace(box, is_positive=False)]
+    answer = {"refused": None, "code": None, "probabilities": {}, "n_images": 1}
+    person.model.answers = [answer | {"boxes": [one.as_dict() for one in boxes]}]
+    page = person.see(person.study(data))
+    assert "nodule 0.900 1.0 × 3.0 mm 1 nodule 0.750 4 × 6 pixels 1" in page.text
+    assert "Boxes on an image" in repr(page.all("img"))
+    assert "boxes: 2 nodule" in person.see("/page/").text
+    person.model.answers = [answer | {"boxes": []}]
+    assert "No boxes" in person.see(person.study(image(41, "3.41"))).text
+
+
 def test_images_are_windowed_in_other_processes(person: Person, tmp_path: Path) -> None:
     data = image(4, "3.4")
     address = person.study(data)
@@ -190,6 +209,39 @@ def test_images_are_windowed_in_other_processes(person: Person, tmp_path: Path) 
     assert person.running.server._page._pictures._decoder.isolate
     assert "P1" in page.text  # the patient of this image, for comparison
     assert person.ask("GET", f"{address}/images/2.png").status == 404
+
+
+def ct(study: str, number: int) -> bytes:
+    dataset = dcmread(io.BytesIO(image(number, study)))
+    dataset.Modality = "CT"
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = 1, -1024, "HU"
+    for name in ("WindowCenter", "WindowWidth"):
+        dataset.pop(name, None)
+    return dicom(dataset)
+
+
+def test_the_images_of_a_ct_have_windows_and_a_way_from_one_to_the_next(person: Person) -> None:
+    files = [ct("3.20", number) for number in (20, 21, 22)]
+    uids = [dcmread(io.BytesIO(file)).SOPInstanceUID for file in files]
+    person.model.answers = [
+        prediction(
+            images=[{"nodule": p} for p in (0.1, 0.9, 0.2)],
+            slices=[[(uid, 0)] for uid in reversed(uids)],  # the order of the positions
+        )
+    ]
+    reply = person.upload(*((f"{n}.dcm", file) for n, file in enumerate(files)))
+    address = reply.headers["Location"]
+    person.running.ask("GET", f"/v1/results/{job_of(address)}?wait=30")
+    page = person.see(address)
+    assert "Image 2 of 3" in page.text  # the most probable one
+    assert {"?image=1&window=", "?image=3&window="} <= {*page.addresses()}
+    assert "lung (-600 / 1500 HU)" in page.text
+    for name, (center, width) in {"lung": (-600, 1500), "soft tissue": (40, 400)}.items():
+        source = f"{address}/images/1.png?window={name.replace(' ', '+')}"
+        shown = np.asarray(Image.open(io.BytesIO(person.ask("GET", source).body)))
+        values = (read_image(files[2]).pixels - (center - width / 2)) / width
+        np.testing.assert_array_equal(shown, np.rint(255 * np.clip(values, 0, 1)))
 
 
 def test_what_is_no_image_is_said(person: Person) -> None:
@@ -227,12 +279,16 @@ def test_a_later_image_makes_a_revision_that_the_page_tells(person: Person) -> N
 
 
 def test_a_study_that_waits_reloads_by_itself(person: Person) -> None:
+    several = person.upload(("a", image(30, "3.30")), ("b", image(31, "3.31")))
+    assert several.headers["Location"] == "/page/?new=1"
     address = person.study(image(10, "3.10"))
     database = person.running.server.spool.database
     database.execute("UPDATE job SET model = 'none', state = 'ready' WHERE id = ?", job_of(address))
     page = person.see(address)
     assert "The model has not answered yet." in page.text
-    assert [one["content"] for one in page.all("meta") if one.get("http-equiv")] == ["2"]
+    for shown in (page, person.see("/page/?new=1")):
+        assert [one["content"] for one in shown.all("meta") if one.get("http-equiv")] == ["2"]
+    assert not [one for one in person.see("/page/").all("meta") if one.get("http-equiv")]
     database.execute("UPDATE job SET state = 'sent' WHERE id = ?", job_of(address))
 
 
@@ -344,9 +400,11 @@ def test_no_identifier_in_addresses_and_file_names_of_an_upload_stay_private(
 def test_text_of_files_and_models_is_escaped(person: Person) -> None:
     dataset = dcmread(io.BytesIO(image(18, "3.18")))
     dataset.PatientName = "<script>alert(1)</script>"
+    dataset.StudyDate = "20260131"
     person.model.answers = [prediction(probabilities={"<img src=x onerror=alert(1)>": 0.5})]
     page = person.see(person.study(dicom(dataset)))
     assert "<script>alert(1)</script>" in page.text
+    assert "Study date 2026-01-31" in page.text
     assert "<img src=x onerror=alert(1)>" in page.text
 
 
@@ -430,5 +488,16 @@ def test_the_report_beside_the_model_is_believed_if_it_is_of_this_model(
         report["provenance"]["model_sha256"] = "n" * 64
         place.write_text(json.dumps(report))
         assert "No report of this model was found." in person.see(address).text
+        masks = {
+            "title": "Segmentation: test split",
+            "n_cases": 53,
+            "n_patients": 9,
+            "findings": {"lung": {"title": "lung", "dice": AUC}, "heart": {"dice": AUC}},
+            "provenance": {"model_sha256": "m" * 64},
+        }
+        place.write_text(json.dumps(masks))
+        text = person.see("/page/models").text
+        assert "Dice 0.831 (95% interval 0.554 to 0.946)" in text
+        assert "53 cases of 9 patients" in text
         place.write_text("{")
         assert "No report of this model was found." in person.see("/page/models").text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from distributed_ports import free_ports
 
 from medres.errors import TrainingError
 from medres.training.distributed import meeting
@@ -22,12 +24,9 @@ from medres.training.distributed.team import Team, Workers, described
 from medres.training.distributed.worker_log import WorkerLog
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "TWIN_SECONDS", 0.3)
 
 
 def in_threads(jobs: list[Callable[[], Any]]) -> list[Any]:
@@ -104,6 +103,9 @@ def test_the_text_of_an_error_without_a_code_stays_where_it_is() -> None:
         "code": "worker_failed",
         "text": "internal error (ValueError)",
     }
+    full = described(OSError(errno.ENOSPC, "No space left on device", "/home/jane/run"))
+    assert full["code"] == "no_space"
+    assert "jane" not in full["text"]
 
 
 def test_a_worker_that_is_gone_is_named(team: list[Workers]) -> None:
@@ -146,8 +148,9 @@ def test_workers_that_do_not_fit_together_all_end_with_the_same_code(
     assert in_threads(jobs) == ["bad_cluster"] * 2
 
 
-def test_two_processes_with_the_same_rank_are_refused() -> None:
+def test_two_processes_with_the_same_rank_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker 2 of three was started as worker 1; or two are the chief."""
+    monkeypatch.setattr(meeting, "TWIN_SECONDS", 2.0)
     addresses = tuple(f"127.0.0.1:{port}" for port in free_ports(3))
     for ranks in ([0, 1, 1], [0, 0, 1]):
         jobs = [lambda r=r: meet(Cluster(addresses, r), 8) for r in ranks]
