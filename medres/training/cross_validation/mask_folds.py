@@ -72,7 +72,7 @@ def fold_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def _mean(rows: pd.DataFrame) -> dict[str, Any]:
-    values = rows["dice"].astype(float).to_numpy()  # NaN where the reference lacks the class
+    values = rows["dice"].to_numpy(np.float64)  # NaN where the reference lacks the class
     found = mean_over_patients(values, rows["patient"].astype(str).to_numpy(), LEVEL)
     return {
         "estimate": found.estimate,
