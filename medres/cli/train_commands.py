@@ -103,6 +103,10 @@ def train(
     version: Annotated[
         str | None, typer.Option(help="1 (keras.applications), 1.5 (torchvision), 2 or d.")
     ] = None,
+    shortcut: Annotated[
+        str | None,
+        typer.Option(help="A (for MedicalNet's resnet18 and resnet34), B or C. Default: B."),
+    ] = None,
     stem: Annotated[
         str | None, typer.Option(help="imagenet or small. Default: small for images up to 64 px.")
     ] = None,
@@ -199,6 +203,7 @@ def train(
         "class_weights": class_weights,
         "augment": augment,
         "version": version,
+        "shortcut": shortcut,
         "stem": stem,
         "width": width,
         "windows": [_window(text) for text in window] if window else None,

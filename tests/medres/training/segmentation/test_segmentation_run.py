@@ -3,6 +3,7 @@ tests."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -193,6 +194,9 @@ def test_evaluation_has_one_case_for_each_annotated_test_image(
     table = Manifest.load(work).table
     test = table[(table["split"] == "test") & (table["mask_state"] == "annotated")]
     assert found.report.n_cases == len(test)
+    provenance = found.numbers["provenance"]
+    model = hashlib.sha256((run / "model.keras").read_bytes()).hexdigest()
+    assert (provenance["model_sha256"], provenance["split"]) == (model, "test")
     assert set(found.numbers["findings"]) == {"bright", "dark"}
     # Dice by hand on one case
     with medres.load(run / "model.keras", isolate=False) as predictor:
