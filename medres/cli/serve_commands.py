@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_pipelines.runtime.atomic_files import require_new
+from data_pipelines.runtime.plain_text import counted
 from medres.cli.console import Json, Limit, Work, report
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ def _predict_into(
     summary = predict_all(predictor, paths, out, objects=dicom, progress=Bars(), **allowed)
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items())
     counts = (
-        f"{summary['given']} studies: {summary['answered']} predicted, {summary['quarantined']} "
-        f"quarantined"
+        f"{counted(summary['given'], 'study')}: {summary['answered']} predicted, "
+        f"{summary['quarantined']} quarantined"
     )
     lines = [counts + (f" ({reasons})" if reasons else "")]
     lines += object_lines(json.loads((out / DOCUMENT).read_text())["studies"])
@@ -211,7 +212,7 @@ def _summary_lines(summary: dict[str, Any], predictor: Predictor, answered: str)
 
     lines = [prediction_line(study, predictor.card) for study in summary["studies"]]
     reasons = ", ".join(f"{code} {count}" for code, count in summary["refused"].items())
-    counts = f"{summary['given']} studies: {summary['answered']} {answered}"
+    counts = f"{counted(summary['given'], 'study')}: {summary['answered']} {answered}"
     lines.append(counts + (f", refused: {reasons}" if reasons else ""))
     return lines + object_lines(summary["studies"])
 
