@@ -269,7 +269,7 @@ def _downloaded(sources: list[str], folder: Path) -> list[Path]:
             files = download(source, folder, progress=update)
         typer.echo(
             f"{counted(files.studies, 'study')}: {counted(files.new, 'file')} downloaded to "
-            f"{folder}, already there: {files.known}",
+            f"{folder}, {files.known} were there",
             err=True,
         )
         if folder not in paths:

@@ -103,7 +103,7 @@ def _auc_and_influence(part: Sample, n_patients: int) -> tuple[float, Float64Arr
     return model.auc, influence(model)
 
 
-def permutation_p(sample: Sample, code: Int64Array, seed: int = SEED) -> float:
+def permutation_p(sample: Sample, code: NDArray[Any], seed: int = SEED) -> float:
     """The share of permutations, the observed one included, in which the AUCs differ at least as
     much. code (n,): the level of each unit, from 0; constant within a patient.
     """
@@ -188,7 +188,7 @@ class _Table:
         return np.asarray((total[:, self.first] + total[:, self.last]) / 2.0)
 
 
-def _varies(patient: Int64Array, code: Int64Array) -> bool:
+def _varies(patient: Int64Array, code: NDArray[Any]) -> bool:
     """Whether any patient has units of several levels."""
     levels, patients = int(code.max()) + 1, np.count_nonzero(np.bincount(patient))
     return bool(np.count_nonzero(np.bincount(patient * levels + code)) > patients)
