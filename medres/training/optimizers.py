@@ -86,7 +86,7 @@ class _ByVariable:
         if self.updates is None:
             super()._backend_apply_gradients(grads, trainable_variables)  # type: ignore[misc]
             return
-        steps, all_sums = self.gradient_accumulation_steps, self._accumulated_gradients  # type: ignore[attr-defined, has-type]
+        steps, all_sums = self.gradient_accumulation_steps, self._accumulated_gradients  # type: ignore[attr-defined]
         sums = [all_sums[self._get_variable_index(v)] for v in trainable_variables]  # type: ignore[attr-defined]
         if not self.updates:
             self._backend_increment_gradient_accumulators(grads, sums)  # type: ignore[attr-defined]
