@@ -17,7 +17,7 @@ UNWANTED = re.compile(
 MOST_BYTES = 400_000
 
 # The default suite runs the first notebook on fewer patients and epochs.
-SMALLER = {"patients=100": "patients=40", "epochs=10": "epochs=2"}
+SMALLER = {"patients=100": "patients=24", "epochs=10": "epochs=1"}
 
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

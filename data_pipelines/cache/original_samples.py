@@ -13,9 +13,11 @@ import pandas as pd
 from data_pipelines.cache.plan import file_refs
 from data_pipelines.cache.store import Cache
 from data_pipelines.cache.worker import image_reader, planes_of_files
+from data_pipelines.kinds import FORMATS_WITH_POSITION
 from data_pipelines.pixels.image import Image
 from data_pipelines.preprocessing.original_grid import OriginalGrid, original_grid
 from data_pipelines.preprocessing.samples import SampleSlices, prepare_samples
+from data_pipelines.volumes.plane import plane_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,12 @@ class OriginalSamples:
         names = self.slices[row]
         refs = file_refs(self.table.loc[names].reset_index())
         read = functools.lru_cache(maxsize=None)(image_reader(refs))
-        planes = planes_of_files(refs)
+        has_position = refs[0].file_format in FORMATS_WITH_POSITION
+        planes = (
+            planes_of_files(refs)
+            if has_position
+            else [plane_of(read(n).header, 0) for n in range(len(refs))]
+        )
         sample = SampleSlices(tuple(range(len(refs))))
         (pixels,) = prepare_samples([sample], planes, read, self.spec)
         grid = original_grid(sample, planes, read(sample.middle), self.spec)

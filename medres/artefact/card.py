@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -46,6 +46,9 @@ from medres.artefact.validation import CARD, SCHEMA, parse_json
 from medres.detection import DecodingSettings
 from medres.errors import ArtefactError, ModelError
 from medres.tasks import task_named
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MAX_POSITIONS = 1 << 20
 SERVED = "study"  # the unit for which `Predictor` gives one prediction
@@ -240,6 +243,12 @@ class Card(BaseModel):
         """The shape of an input of the network, with its channels."""
         shape = self.preprocess.shape
         return shape if self.segmentation is None else (*self.sides, shape[-1])
+
+    def first_patch(self, images: np.ndarray) -> np.ndarray:
+        """Images (n, *spec.shape), of a network that sees patches their part from the first pixel
+        on: (n, *input_shape).
+        """
+        return images[(slice(None), *map(slice, self.input_shape))]
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from data_pipelines.dicom.standard_terms import sop_class_name
 from data_pipelines.kinds import UNITS
 from data_pipelines.runtime.plain_text import escaped
 from medres.artefact.archive import Artefact
+from medres.artefact.boxes import DetectionFields
 from medres.artefact.card import Card, intended_use_text
 from medres.artefact.golden_vectors import TOLERANCE
 from medres.artefact.validation import UPRIGHT
@@ -96,12 +97,31 @@ def _input(card: Card) -> Iterator[tuple[str, str]]:
         yield "window", f"center {center:g} HU, width {width:g} HU (inside the model)"
 
 
+def _decoding(fields: DetectionFields) -> Iterator[tuple[str, str]]:
+    """How the raw maps of a detector become boxes."""
+    yield "unit", "boxes in each image"
+    yield "levels", f"one position for {', '.join(map(str, fields.strides))} pixels along a side"
+    yield (
+        "decoding",
+        f"scores from {fields.score_threshold:g} on; of boxes of one class with an overlap above "
+        f"{fields.nms_iou:g} the best; at most {fields.most} in an image",
+    )
+    yield "scores", "not calibrated"
+
+
 def _prediction(card: Card) -> Iterator[tuple[str, str]]:
-    yield "unit", "one study (CT: one series)"
-    yield "pooling", f"{card.pooling} over the images of the study"
+    if card.detection is not None:
+        yield from _decoding(card.detection)
+    else:
+        yield "unit", "one study (CT: one series)"
+        yield "pooling", f"{card.pooling} over the images of the study"
     if card.training.get("config", {}).get("after", {}).get("views", 1) > 1:
         yield "test time", "mean of the logits of the image and of four shifted copies"
-    yield "calibration", f"{card.calibration.get('method', 'none')}, on the tune (validation) split"
+    if card.detection is None:
+        yield (
+            "calibration",
+            f"{card.calibration.get('method', 'none')}, on the tune (validation) split",
+        )
     for point in card.operating_points:
         yield (
             f"threshold {point.name}",

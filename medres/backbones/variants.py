@@ -98,10 +98,11 @@ def variant_name(variant: int | str) -> str:
 
 def network_options(network: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `network_spec` in the network of a config.json. Only the networks of runs that
-    began from weights with an input scaling, or that have another norm than the default, have these
-    fields.
+    began from weights with an input scaling, or that have another norm or shortcut than the
+    default, have these fields.
     """
-    optional = [key for key in ("input_scaling", "norm") if key in network]
+    fields = ("input_scaling", "norm", "shortcut", "channel_padding")
+    optional = [key for key in fields if key in network]
     return {key: network[key] for key in ["version", "stem", "width", *optional]}
 
 

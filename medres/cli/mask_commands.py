@@ -108,7 +108,7 @@ def evaluate_mask_folders(
 
 def task_of_model(model: Path) -> Task | None:
     """The task of a model file, without TensorFlow; None where it cannot be read: opening it says
-    why.
+    why. Raises ArtefactError where there is no such file.
     """
     from medres.artefact.archive import read_contents
     from medres.errors import ArtefactError
@@ -117,6 +117,8 @@ def task_of_model(model: Path) -> Task | None:
     try:
         return task_named(read_contents(model).card.task)
     except (ArtefactError, OSError):
+        if not model.is_file():
+            raise
         return None
 
 

@@ -103,6 +103,10 @@ def train(
     version: Annotated[
         str | None, typer.Option(help="1 (keras.applications), 1.5 (torchvision), 2 or d.")
     ] = None,
+    shortcut: Annotated[
+        str | None,
+        typer.Option(help="A (for MedicalNet's resnet18 and resnet34), B or C. Default: B."),
+    ] = None,
     stem: Annotated[
         str | None, typer.Option(help="imagenet or small. Default: small for images up to 64 px.")
     ] = None,
@@ -199,6 +203,7 @@ def train(
         "class_weights": class_weights,
         "augment": augment,
         "version": version,
+        "shortcut": shortcut,
         "stem": stem,
         "width": width,
         "windows": [_window(text) for text in window] if window else None,
@@ -274,6 +279,10 @@ def tune_lines(epoch: Mapping[Any, Any]) -> list[str]:
 def _fold_lines(summary: dict[str, Any]) -> list[str]:
     from medres.evaluate.reporting.narrative import against_chance
 
+    if "dice_by_class" in summary:
+        from medres.training.cross_validation.mask_folds import fold_lines
+
+        return fold_lines(summary)
     if summary.get("ap50") is not None:
         return [
             f"held-out patients: AP50 {summary['ap50']:.3f}, mean FROC sensitivity "

@@ -220,7 +220,8 @@ class Noninferiority:
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Two models on their common units, or (unpaired: n_common 0, with n_a and n_b) each on its own
-    patients. `p_adjusted`: after Holm, over the whole report."""
+    patients. `p_adjusted`: after Holm, over the whole report. rates: at the first threshold that
+    was declared; other_rates: at the others."""
 
     finding: str
     a: str
@@ -238,8 +239,14 @@ class Comparison:
     b_counts: Curve | None = field(default=None, metadata=ABSENT)
     n_positive: int | None = field(default=None, metadata=ABSENT)
     rates: PairedRates | None = field(default=None, metadata=INLINE)
+    other_rates: list[PairedRates] | None = field(default=None, metadata=ABSENT)
     noninferiority: Noninferiority | None = field(default=None, metadata=INLINE)
     p_adjusted: float | None = None
+
+    @property
+    def all_rates(self) -> list[PairedRates]:
+        """At every declared threshold."""
+        return [] if self.rates is None else [self.rates, *(self.other_rates or [])]
 
     @property
     def unpaired(self) -> bool:

@@ -1,6 +1,9 @@
 """Export a model to other runtimes: ONNX, OpenVINO, SavedModel. An exported model is run after it
 is written, and kept only if its outputs agree with those of the original.
 
+A segmenter that sees patches is exported as it is: what moves it over an image is not in its graph,
+and `serving.json` says how that is done.
+
 Beside the model lie `serving.json`, which says how it is served, and `golden`, DICOM files with
 their prepared integers and outputs. The card is exported too: in ONNX as the metadata property
 `medres.json`, else as a file of that name.
@@ -68,18 +71,6 @@ class Exported:
     folder: Path
 
 
-def require_whole_images(card: Card) -> None:
-    """Raise ExportError (patch_model) for a segmenter that sees patches: what moves it over an
-    image is not part of its graph.
-    """
-    if card.input_shape != tuple(card.preprocess.shape):
-        raise ExportError(
-            f"the model sees patches of {card.sides}, and what moves them over an image is not in "
-            f"its graph: use it with medres.load, or train without --patch",
-            code="patch_model",
-        )
-
-
 def export(
     artefact: Artefact, format: Format, out: Path | str, *, optimise: bool = False
 ) -> Exported:
@@ -93,11 +84,10 @@ def export(
 
     On 16 check images (see `check_inputs`) and all golden vectors the probabilities may differ by
     at most 1e-5, distances by a thousandth, and all decisions must be equal. Raises ExportError
-    (unknown_format, package_missing, patch_model, export_shape, export_differs, decision_differs)
+    (unknown_format, package_missing, export_shape, export_differs, decision_differs)
     and leaves nothing behind; InputError (output_exists) if `out` exists.
     """
     check_format(format, writing=True)
-    require_whole_images(artefact.card)
     out = Path(out)
     named = out if out.suffix == _SUFFIX.get(format) else None
     folder = out if named is None else out.with_suffix(".serving")
@@ -113,6 +103,7 @@ def export(
         stage = Path(temporary) / "export"
         stage.mkdir()
         images = to_model_units(check_inputs(artefact.card), artefact.card.preprocess)
+        images = artefact.card.first_patch(images)
         graph(images[:1])  # Keras exports only a model that has been called
         write_graph(graph, names, format, stage, artefact.card.model_dump_json(indent=1))
         with without_warnings():
@@ -123,7 +114,8 @@ def export(
             vectors = dicom_vectors(artefact)
             for vector in vectors:
                 prepared = to_model_units(vector.prepared, artefact.card.preprocess)
-                golden = compare(run(prepared), vector.outputs, artefact.card, format)
+                outputs = run(artefact.card.first_patch(prepared))
+                golden = compare(outputs, vector.outputs, artefact.card, format)
                 difference = max(difference, golden)
         write_golden_folder(vectors, artefact, stage)
         file = MODEL_FILE[format] if named is None else f"../{named.name}"

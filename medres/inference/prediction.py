@@ -136,10 +136,15 @@ class Prediction:
 
         finding: by default the most probable one. method: one of `medres.explain.METHODS`.
 
-        Raises RefusedInput: nothing_to_explain for a refused study, or for one predicted from
-        pixels without files; source_changed if a file, or a pydicom Dataset, has changed since.
-        Raises DicomError if a file can no longer be read.
+        Raises RefusedInput: no_saliency_of_masks for a segmenter; nothing_to_explain for a refused
+        study, or for one predicted from pixels without files; source_changed if a file, or a
+        pydicom Dataset, has changed since. Raises DicomError if a file can no longer be read.
         """
+        if self.masks:
+            raise RefusedInput(
+                "no saliency map: a segmenter answers for each pixel, which its masks show",
+                code="no_saliency_of_masks",
+            )
         if self.refused is not None or self._explain is None:
             raise RefusedInput(
                 "no saliency map: the study was refused, or predicted without its files",

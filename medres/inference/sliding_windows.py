@@ -97,6 +97,23 @@ def sliding_window(
     return np.moveaxis(slab.result(), 0, first)
 
 
+def windows_of(
+    volume: np.ndarray, patch: Sequence[int], overlap: float = 0.5
+) -> Iterator[np.ndarray]:
+    """The windows (*patch, channels) that `sliding_window` gives to the network, one by one.
+
+    >>> len(list(windows_of(np.zeros((8, 8, 1)), (4, 4))))
+    9
+    """
+    patch = _checked_patch(patch, volume)
+    _check_options(overlap, 1, (), len(patch))
+    image = volume if volume.ndim > len(patch) else volume[..., None]
+    sizes = image.shape[: len(patch)]
+    axes = [_Axis.of(n, side, overlap) for n, side in zip(sizes, patch, strict=True)]
+    for _, windows in _Windows(image, axes, None).batches(1):
+        yield windows[0]
+
+
 def _scores(
     predict: Callable[[np.ndarray], Any], x: np.ndarray, flips: Sequence[Sequence[int]]
 ) -> np.ndarray:

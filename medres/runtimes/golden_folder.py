@@ -30,7 +30,7 @@ SCHEMA = "medres.golden/1"
 @dataclass(frozen=True)
 class GoldenVector:
     """A made-up study, its prepared integers (n, *spec.prepared_shape), and the outputs of the
-    model for them.
+    model for them; of a model that sees patches, for their first patch (`Card.first_patch`).
     """
 
     study: GoldenStudy
@@ -49,7 +49,8 @@ def dicom_vectors(artefact: Artefact) -> list[GoldenVector]:
     vectors = []
     for study in studies:
         prepared = prepared_study(study.files, spec).pixels
-        outputs = reference_outputs(artefact, to_model_units(prepared, spec))
+        images = artefact.card.first_patch(to_model_units(prepared, spec))
+        outputs = reference_outputs(artefact, images)
         vectors.append(GoldenVector(study, prepared, outputs))
     return vectors
 
@@ -84,6 +85,8 @@ def write_golden_folder(vectors: list[GoldenVector], artefact: Artefact, folder:
         "exported_from_sha256": artefact.sha256,
         "preprocess_sha256": artefact.card.preprocess.sha256,
         "names": artefact.card.names,
+        "outputs_of": "the part of each image that begins at its first pixel and has the shape "
+        "of the input",
         "vectors": entries,
     }
     (target / "index.json").write_text(json.dumps(index, indent=1, allow_nan=False) + "\n")

@@ -13,7 +13,7 @@ from data_pipelines.preprocessing.spec import PreprocessSpec
 from data_pipelines.runtime.atomic_files import file_sha256
 from medres.artefact.archive import Artefact
 from medres.artefact.boxes import BOX
-from medres.artefact.card import SERVED
+from medres.artefact.card import SERVED, Card
 from medres.artefact.orientation import MAX_RATIO
 from medres.errors import ExportError
 from medres.runtimes.served_graph import INPUT, NOVELTY, ORIENTATION, main_output
@@ -40,7 +40,7 @@ def write_serving_file(
         "input": {
             "name": INPUT,
             "dtype": "float32",
-            "shape": [None, *card.preprocess.shape],
+            "shape": [None, *card.input_shape],
             "units": card.preprocess.image_kind.units.name,
         },
         "outputs": output_facts(artefact),
@@ -57,6 +57,7 @@ def write_serving_file(
         **({} if card.detection is None else {"detection": card.detection.model_dump()}),
         "operating_points": [point.model_dump(mode="json") for point in card.operating_points],
         "conformal": [quantile.model_dump(mode="json") for quantile in card.conformal],
+        **segmentation_facts(card),
         "domain": None if card.domain is None else card.domain.model_dump(mode="json"),
         "golden": "golden/index.json",
         "intended_use": card.intended_use,
@@ -74,6 +75,29 @@ def output_facts(artefact: Artefact) -> dict[str, Any]:
     if artefact.orientation_model is not None:
         outputs[ORIENTATION] = {"shape": [None], "refused_above": MAX_RATIO}
     return outputs
+
+
+def segmentation_facts(card: Card) -> dict[str, Any]:
+    """`segmentation` of a segmenter: colors, post-processing, and how a patch is moved over an
+    image (`medres.inference.sliding_windows`).
+    """
+    fields = card.segmentation
+    if fields is None:
+        return {}
+    facts = fields.model_dump(mode="json")
+    if card.input_shape != tuple(card.preprocess.shape):
+        facts["windows"] = {
+            "sides": list(card.sides),
+            "overlap": fields.overlap,
+            "starts": "round(i * (size - side) / n) for i = 0 ... n, with n = ceil((size - side) / "
+            "max(1, floor(side * (1 - overlap))))",
+            "weights": "product over the axes of exp(-((x - (side - 1) / 2) / (side / 8))^2 / 2), "
+            "divided at each pixel by the sum over the windows that cover it",
+            "label": "the class with the largest weighted mean of the probabilities, then the "
+            "post-processing",
+            "novelty": "the mean over the windows",
+        }
+    return {"segmentation": facts}
 
 
 def preprocess_facts(spec: PreprocessSpec) -> dict[str, Any]:

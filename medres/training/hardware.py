@@ -65,10 +65,10 @@ def check_devices(count: int, previous: ComputeSettings | None, recipe: Recipe) 
             f"would change the result: train into a new folder",
             code="other_devices",
         )
-    if count > 1 and (recipe.batch_size % count or recipe.accumulate > 1):
+    if recipe.batch_size % count:
         raise TrainingError(
             f"{count} devices share each batch: batch_size must be divisible by {count} (received "
-            f"{recipe.batch_size}) and accumulate must be 1 (received {recipe.accumulate})",
+            f"{recipe.batch_size})",
             code="indivisible_batch",
         )
 

@@ -55,6 +55,9 @@ class _ByVariable:
     """
 
     coupled = False  # whether the decay is added to the gradient, instead of to the update
+    #: of accumulated gradients: whether the step that is traced updates the weights; None: it
+    #: decides when it runs, which a step of several devices cannot do (tf.distribute)
+    updates: bool | None = None
 
     @property
     def learning_rate(self) -> Any:
@@ -78,6 +81,20 @@ class _ByVariable:
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         # The gradients arrive summed over the devices, so that clipping sees the whole gradient.
         return grads_and_vars
+
+    def _backend_apply_gradients(self, grads: Any, trainable_variables: Any) -> None:
+        if self.updates is None:
+            super()._backend_apply_gradients(grads, trainable_variables)  # type: ignore[misc]
+            return
+        steps, all_sums = self.gradient_accumulation_steps, self._accumulated_gradients  # type: ignore[attr-defined]
+        sums = [all_sums[self._get_variable_index(v)] for v in trainable_variables]  # type: ignore[attr-defined]
+        if not self.updates:
+            self._backend_increment_gradient_accumulators(grads, sums)  # type: ignore[attr-defined]
+            return
+        means = [(grad + total) / steps for grad, total in zip(grads, sums, strict=True)]
+        clipped = self._clip_gradients(means)  # type: ignore[attr-defined]
+        self._backend_update_step(clipped, trainable_variables, self.learning_rate)  # type: ignore[attr-defined]
+        self._backend_reset_gradient_accumulators()  # type: ignore[attr-defined]
 
     def set_factors(self, decay: float, factors: Mapping[str, float]) -> None:
         """decay: of kernels. factors: of the learning rate, by layer name; 1 for other layers."""

@@ -58,6 +58,7 @@ from medres.training.network import (
     load_backbone,
     rate_factors,
     require_backbone,
+    weights_of,
 )
 from medres.training.optimizers import optimizer
 from medres.training.segmentation.row import SEGMENTATION_TRAINING
@@ -106,7 +107,7 @@ class Setup:
         """The model that trains and its float32 copy, both with the initial weights of the run."""
         keras.utils.set_random_seed(self.options.seed)
         with self.strategy.scope():
-            logit_model = self._build(self.settings["compute"]["precision"], self.recipe)
+            logit_model = self._build_trained(self.settings["compute"]["precision"], self.recipe)
             served_model = self._build(
                 "float32", self.recipe.model_copy(update={"stochastic_depth": 0.0})
             )
@@ -115,7 +116,8 @@ class Setup:
         if start is not None:
             report = load_pretrained(served_model, start.path, scaling=self.options.scaling)
             self.reporter.line(str(report))
-            copy_weights(served_model, logit_model)
+            heads = weights_of(logit_model)  # of deep supervision, which are not served
+            copy_weights(served_model, logit_model, heads | weights_of(served_model))
         if self.backbone is not None:
             _check_servable(served_model, self.data, self.settings)
         return logit_model, served_model
@@ -126,7 +128,11 @@ class Setup:
             jit = self.settings["compute"]["jit"]
             return _trainer(model, self.recipe, self.data, self.options, jit=jit)
 
-    def _build(self, policy: str, recipe: Recipe) -> keras.Model:
+    def _build_trained(self, policy: str, recipe: Recipe) -> keras.Model:
+        """The model that trains, with the outputs of deep supervision."""
+        return self._build(policy, recipe, deep=self.options.deep_supervision)
+
+    def _build(self, policy: str, recipe: Recipe, *, deep: bool = False) -> keras.Model:
         if (training := self.task_training) is not None:
             return training.build(
                 self.settings["model"],
@@ -134,6 +140,7 @@ class Setup:
                 list(self.data.targets.names),
                 policy=policy,
                 stochastic_depth=recipe.stochastic_depth,
+                **({"deep_supervision": True} if deep else {}),
             )
         return build_classifier(
             self.settings["model"],
@@ -155,7 +162,7 @@ class Setup:
 
         def make_step(policy: str, recipe: Recipe) -> Callable[[], object]:
             with self.strategy.scope():
-                model = self._build(policy, recipe)
+                model = self._build_trained(policy, recipe)
                 trainer = _trainer(model, recipe, data, self.options, jit=uses_xla(replicas))
             trainer.begin_epoch(recipe.epochs)
             (batch,) = trainer.distribute(

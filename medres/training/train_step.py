@@ -72,7 +72,8 @@ class Trainer:
             keras.Variable(v.numpy(), dtype="float32", name="average", **options)
             for v in (named_variables(model).values() if recipe.ema else [])
         ]
-        self._step: Any = None
+        self._steps: list[Any] = []
+        self._batches = 0  # of the run, as the optimizer counts them
 
     def variables(self) -> dict[str, list[Any]]:
         """Everything that changes in training, by group, in a fixed order."""
@@ -96,11 +97,28 @@ class Trainer:
     def begin_epoch(self, epoch: int) -> None:
         """Freeze and unfreeze layers as in the recipe for an epoch (counted from 0)."""
         changed = set_trainable(self.model, epoch, self.recipe.unfreeze, self.recipe.freeze_norm)
-        if changed or self._step is None:
-            step = self._replica_step if self.replicas == 1 else self._distributed_step
-            self._step = tf.function(
-                step, jit_compile=self.jit, autograph=False, reduce_retracing=True
-            )
+        self._batches = int(self.optimizer._iterations.numpy())
+        if changed or not self._steps:
+            kinds = self._kinds_of_step()
+            compiled = {updates: self._compiled(updates) for updates in dict.fromkeys(kinds)}
+            self._steps = [compiled[updates] for updates in kinds]
+
+    def _kinds_of_step(self) -> list[bool | None]:
+        """Several devices that accumulate gradients have a step that adds, and one that updates."""
+        count = self.recipe.accumulate
+        if self.replicas == 1 or count == 1:
+            return [None]
+        return [*[False] * (count - 1), True]
+
+    def _compiled(self, updates: bool | None) -> Any:
+        def step(batch: Batch, number: Any) -> None:
+            self.optimizer.updates = updates
+            if self.replicas == 1:
+                self._replica_step(batch, number)
+            else:
+                self.strategy.run(self._replica_step, args=(batch, number))
+
+        return tf.function(step, jit_compile=self.jit, autograph=False, reduce_retracing=True)
 
     def reset_means(self) -> None:
         """Start new means."""
@@ -109,7 +127,9 @@ class Trainer:
 
     def step(self, batch: Batch, number: int) -> None:
         """Train on one batch, with its index in the epoch (from 0)."""
-        self._step(batch, tf.constant(number, tf.int32))
+        step = self._steps[self._batches % len(self._steps)]
+        step(batch, tf.constant(number, tf.int32))
+        self._batches += 1
 
     def means(self) -> dict[str, float]:
         """Means over the batches since `reset_means`: the loss, and the gradient norm of each stage
@@ -128,9 +148,6 @@ class Trainer:
         if self.replicas == 1:
             return batches(None)
         return self.strategy.distribute_datasets_from_function(batches)
-
-    def _distributed_step(self, batch: Batch, number: Any) -> None:
-        self.strategy.run(self._replica_step, args=(batch, number))
 
     def _replica_step(self, batch: Batch, number: Any) -> None:
         """The part of one device in a step. The loss is the mean over the labels of the whole

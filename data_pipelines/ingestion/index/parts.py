@@ -148,6 +148,7 @@ def compute_parts(
         if folder is not None:
             write_part(part, answers, folder)
         yield _part_index(part, answers)
+        answers.clear()  # rows as dictionaries take four times the memory of the table
     next(results, None)  # the last call of `progress`
     if not paths:
         update(0, 0)

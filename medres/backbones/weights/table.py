@@ -89,7 +89,7 @@ def _medicalnet(variant: str, file: str, note: str = "") -> NamedWeights:
     )
 
 
-_SHORTCUT_A = 'needs shortcut="A", channel_padding="end"; '
+_SHORTCUT_A = 'needs shortcut="A" (--shortcut A), channel_padding="end"; '
 
 WEIGHTS: tuple[NamedWeights, ...] = (
     _imagenet("resnet18-f37072fd.pth", 44.661),

@@ -42,7 +42,7 @@ def level_test(sample: Sample, level: NDArray[Any], compared: list[str]) -> Leve
     """Test that the AUC is the same in all levels `compared`; level (n,) is that of each unit."""
     if len(compared) < 2:
         return LevelTest(None, why="fewer than two levels have ten patients of each class")
-    code_of_unit = np.full(level.size, -1, dtype=np.int8)
+    code_of_unit = np.full(level.size, -1, dtype=np.int32)
     for i, name in enumerate(sorted(compared)):
         code_of_unit[level == name] = i
     use = code_of_unit >= 0
@@ -103,7 +103,7 @@ def _auc_and_influence(part: Sample, n_patients: int) -> tuple[float, Float64Arr
     return model.auc, influence(model)
 
 
-def permutation_p(sample: Sample, code: Int64Array, seed: int = SEED) -> float:
+def permutation_p(sample: Sample, code: NDArray[np.signedinteger[Any]], seed: int = SEED) -> float:
     """The share of permutations, the observed one included, in which the AUCs differ at least as
     much. code (n,): the level of each unit, from 0; constant within a patient.
     """
@@ -188,7 +188,7 @@ class _Table:
         return np.asarray((total[:, self.first] + total[:, self.last]) / 2.0)
 
 
-def _varies(patient: Int64Array, code: Int64Array) -> bool:
+def _varies(patient: Int64Array, code: NDArray[np.signedinteger[Any]]) -> bool:
     """Whether any patient has units of several levels."""
     levels, patients = int(code.max()) + 1, np.count_nonzero(np.bincount(patient))
     return bool(np.count_nonzero(np.bincount(patient * levels + code)) > patients)

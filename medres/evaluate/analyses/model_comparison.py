@@ -111,9 +111,9 @@ def comparison_report(
     options: ReportOptions,
     headline: Headline = "image",
 ) -> list[Comparison]:
-    """One comparison per finding. Sensitivity and specificity are compared at a declared threshold,
-    which holds for both models (a frozen one belongs to its own model). `adjust` fills in
-    p_adjusted at the end.
+    """One comparison per finding. Sensitivity and specificity are compared at each declared
+    threshold, which holds for both models (a frozen one belongs to its own model). `adjust` fills
+    in p_adjusted at the end.
     """
     comparisons = []
     for finding in a.names:
@@ -126,12 +126,14 @@ def comparison_report(
         weighted: tuple[Estimate | None, float | None] = None, None
         if pair[0].clustered:
             weighted = paired_difference(pair[0], pair[1], options.level, patient_weighted=True)
-        b_curve = rates = noninferiority = None
+        b_curve = noninferiority = None
         if pair[1].label.size:
             b_curve = thin_curve(rank_counts(pair[1].label, pair[1].score), OVERLAY_POINTS)
-        declared = [t for t in thresholds[finding] if t.origin == "declared"]
-        if declared:
-            rates = paired_rates(pair[0], pair[1], declared[0], options.level)
+        rates = [
+            paired_rates(pair[0], pair[1], threshold, options.level)
+            for threshold in thresholds[finding]
+            if threshold.origin == "declared"
+        ]
         if options.margin is not None:
             noninferiority = Noninferiority(
                 options.margin,
@@ -152,7 +154,8 @@ def comparison_report(
                 method="paired Obuchowski" if pair[0].clustered else "paired DeLong",
                 b_counts=b_curve,
                 n_positive=None if b_curve is None else pair[1].n_positive,
-                rates=rates,
+                rates=rates[0] if rates else None,
+                other_rates=rates[1:] or None,
                 noninferiority=noninferiority,
             )
         )

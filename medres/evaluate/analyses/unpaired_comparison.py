@@ -5,14 +5,17 @@ and of sensitivity and specificity at a threshold that was declared for both.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import brentq
 
 from medres.errors import EvaluationError
 from medres.evaluate.analyses.model_comparison import check_comparable
 from medres.evaluate.analyses.subgroups import OVERLAY_POINTS
+from medres.evaluate.metrics.auc import newcombe_estimate, newcombe_limits
 from medres.evaluate.metrics.roc import (
     Placements,
     class_parts,
@@ -30,12 +33,14 @@ from medres.evaluate.scores.table import Table
 from medres.evaluate.scores.units import AnalysisUnits
 from medres.evaluate.statistics.clusters import degrees, few_effective, t_quantile
 from medres.evaluate.statistics.estimate import Estimate, undefined
-from medres.evaluate.statistics.intervals import proportion_estimate
+from medres.evaluate.statistics.intervals import normal_quantile, proportion_estimate
 
 INDEPENDENT = "unpaired DeLong"
 CLUSTERED = "unpaired Obuchowski"
 HYBRID = "Newcombe 1998, method 10"
+HYBRID_AUC = "Newcombe 2006, method 5 for each AUC, combined by Newcombe 1998, method 10"
 NO_VARIANCE = 1e-24
+SMALLEST_P = 1e-12
 FEW_EXPECTED = 5.0  # units in a cell of a 2 x 2 table; below it, Fisher's exact test
 
 
@@ -107,7 +112,11 @@ def _comparison(
     weighted: tuple[Estimate | None, float | None] = None, None
     if clustered:
         weighted = unpaired_difference(*pair, options.level, patient_weighted=True)
-    declared = [t for t in thresholds if t.origin == "declared"]
+    rates = [
+        unpaired_rates(*pair, threshold, options.level)
+        for threshold in thresholds
+        if threshold.origin == "declared"
+    ]
     noninferiority = None
     if options.margin is not None:
         limits, _ = unpaired_difference(*pair, 0.95, patient_weighted=headline == "patient")
@@ -132,7 +141,8 @@ def _comparison(
         method=CLUSTERED if clustered else INDEPENDENT,
         b_counts=thin_curve(other.counts, OVERLAY_POINTS) if other.label.size else None,
         n_positive=other.n_positive if other.label.size else None,
-        rates=unpaired_rates(*pair, declared[0], options.level) if declared else None,
+        rates=rates[0] if rates else None,
+        other_rates=rates[1:] or None,
         noninferiority=noninferiority,
     )
 
@@ -144,8 +154,10 @@ def unpaired_difference(
 
     The variance is the sum of the two variances (DeLong 1988; Obuchowski 1997 for several units
     per patient). Student's t has Satterthwaite's degrees of freedom, with (effective) patients - 1
-    in each class of each model. An AUC of exactly 0 or 1 has the variance of half a pair of
-    patients that is ranked wrongly. Fewer than ten (effective) patients in a class are flagged.
+    in each class of each model. If an AUC has no variance, as at exactly 0 or 1, the limits come
+    from those of the two AUCs (Newcombe 2006, method 5) as in `difference_of_rates`, and the
+    p-value from the level at which they reach 0. Fewer than ten (effective) patients in a class are
+    flagged.
     """
     n = a.label.size + b.label.size
     for sample, name in ((a, "A"), (b, "B")):
@@ -153,20 +165,27 @@ def unpaired_difference(
             return undefined(f"one class only among the units of {name}", n=n), None
     try:
         models = [placements(s, patient_weighted=patient_weighted) for s in (a, b)]
-        variance = sum(_variance(model) for model in models)
+        variances = [float(leverage_covariance([model])[0, 0]) for model in models]
     except ValueError as error:
         return undefined(str(error), n=n), None
     difference = models[0].auc - models[1].auc
-    df = satterthwaite([part for model in models for part in _parts(model)])
-    error_size, clustered = math.sqrt(variance), a.clustered or b.clustered
-    half = t_quantile(level, df) * error_size
+    clustered = a.clustered or b.clustered
     method = f"{CLUSTERED if clustered else INDEPENDENT}, Wald, t"
+    if min(variances) > NO_VARIANCE:
+        df = satterthwaite([part for model in models for part in class_parts([model])])
+        error_size = math.sqrt(sum(variances))
+        below = above = t_quantile(level, df) * error_size
+        p_value = float(2.0 * stats.t.sf(abs(difference) / error_size, df))
+    else:
+        limits = _AucLimits((a, b), models, patient_weighted)
+        below, above = limits.distances(level)
+        p_value, method = limits.p_value(), HYBRID_AUC
     method += ", equal weight per patient" if patient_weighted else ""
     fewest = min(s.effective_patients(label) for s in (a, b) for label in (True, False))
     estimate = Estimate(
         difference,
-        max(-1.0, difference - half),
-        min(1.0, difference + half),
+        max(-1.0, difference - below),
+        min(1.0, difference + above),
         level,
         "two",
         method,
@@ -174,26 +193,44 @@ def unpaired_difference(
         n_clusters=a.n_patients + b.n_patients if clustered else None,
         flag=few_effective(fewest),
     )
-    return estimate, float(2.0 * stats.t.sf(abs(difference) / error_size, df))
+    return estimate, p_value
 
 
-def _variance(model: Placements) -> float:
-    variance = float(leverage_covariance([model])[0, 0])
-    return variance if variance > NO_VARIANCE else _floor(model)
+@dataclass(frozen=True)
+class _AucLimits:
+    """Two AUCs of which one has no variance: Newcombe's method 5 for each of them, combined as in
+    his method 10 for proportions."""
 
+    pair: tuple[Sample, Sample]
+    models: list[Placements]
+    patient_weighted: bool
 
-def _parts(model: Placements) -> list[tuple[float, float]]:
-    """The variances from the two classes with their degrees of freedom."""
-    parts = class_parts([model])
-    if any(part > NO_VARIANCE for part, _ in parts):
-        return parts
-    return [(_floor(model), min(df for _, df in parts))]
+    def distances(self, level: float) -> tuple[float, float]:
+        """(below, above): how far the limits of the difference are from it."""
+        (a, low_a, high_a), (b, low_b, high_b) = (
+            (model.auc, *self._limits(sample, model, level))
+            for sample, model in zip(self.pair, self.models, strict=True)
+        )
+        return math.hypot(a - low_a, high_b - b), math.hypot(high_a - a, b - low_b)
 
+    def _limits(self, sample: Sample, model: Placements, level: float) -> tuple[float, float]:
+        if not self.patient_weighted:
+            return newcombe_estimate(model, sample, level).bounds or (0.0, 1.0)
+        patients = model.n_clusters_positive, model.n_clusters_negative
+        return newcombe_limits(model.auc, *patients, normal_quantile(level))
 
-def _floor(model: Placements) -> float:
-    """The variance of an AUC that has none: as if half a pair of patients were ranked wrongly."""
-    wrong = 0.5 / (model.n_clusters_positive * model.n_clusters_negative + 1.0)
-    return wrong * (1.0 - wrong) / min(model.n_clusters_positive, model.n_clusters_negative)
+    def p_value(self) -> float:
+        """1 - the greatest level whose interval leaves 0 out."""
+        difference = self.models[0].auc - self.models[1].auc
+        side = 0 if difference > 0.0 else 1
+
+        def room(p: float) -> float:
+            return abs(difference) - self.distances(1.0 - p)[side]
+
+        if room(SMALLEST_P) >= 0.0:
+            return SMALLEST_P
+        largest = 1.0 - 1e-9
+        return 1.0 if room(largest) <= 0.0 else float(brentq(room, SMALLEST_P, largest))
 
 
 def unpaired_rates(a: Sample, b: Sample, threshold: Threshold, level: float) -> PairedRates:

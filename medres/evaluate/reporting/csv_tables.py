@@ -46,7 +46,7 @@ Row = dict[str, Cell]
 
 def tables(report: Report) -> dict[str, list[Row]]:
     """Rows by table: figures, operating_points, curves, decision_curves, subgroups, readers,
-    comparisons, confusion. A table without rows is left out.
+    comparisons, comparison_rates, confusion. A table without rows is left out.
     """
     findings = report.findings.values()
     rows = {
@@ -59,6 +59,11 @@ def tables(report: Report) -> dict[str, list[Row]]:
         "comparisons": [
             _comparison(comparison, report.title_of(comparison.finding))
             for comparison in report.comparisons
+        ],
+        "comparison_rates": [
+            row
+            for comparison in report.comparisons
+            for row in _compared_rates(comparison, report.title_of(comparison.finding))
         ],
         "confusion": [] if report.multiclass is None else list(_confusion(report.multiclass)),
     }
@@ -231,6 +236,19 @@ def _comparison(comparison: Comparison, title: str) -> Row:
         row |= _columns(comparison.rates.sensitivity_difference, "sensitivity_difference_")
         row |= _columns(comparison.rates.specificity_difference, "specificity_difference_")
     return row
+
+
+def _compared_rates(comparison: Comparison, title: str) -> Iterator[Row]:
+    """At each threshold that was declared for both models."""
+    for rates in comparison.all_rates:
+        yield {
+            "finding": title,
+            "a": comparison.a,
+            "b": comparison.b,
+            **_scalars(rates),
+            **_columns(rates.sensitivity_difference, "sensitivity_difference_"),
+            **_columns(rates.specificity_difference, "specificity_difference_"),
+        }
 
 
 def _confusion(multiclass: Multiclass) -> Iterator[Row]:

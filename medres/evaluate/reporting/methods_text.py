@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medres.evaluate.analyses.unpaired_comparison import HYBRID_AUC
 from medres.evaluate.metrics.auc import SMALL_CLASS
 from medres.evaluate.options import ReportOptions
 from medres.evaluate.schema import Finding, Report
@@ -185,6 +186,12 @@ def _several(report: Report) -> list[str]:
             "(clustered by patient if patients contributed several units), by Student's t with "
             "Satterthwaite's degrees of freedom (1946)"
             + (", with Holm's adjustment over all comparisons." if not paired else ".")
+        )
+    if any(HYBRID_AUC in (row.auc_difference.method or "") for row in unpaired):
+        sentences.append(
+            "Where an AUC was exactly 0 or 1, so that it had no variance, the interval and the "
+            "p-value came from the intervals of the two AUCs (Newcombe 2006, method 5), combined "
+            "as for two proportions (Newcombe 1998, method 10)."
         )
     if any(row.rates is not None for row in unpaired):
         sentences.append(

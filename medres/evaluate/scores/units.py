@@ -101,7 +101,7 @@ def to_units(table: Table, unit: str | None, pool: str, pool_label: str | None) 
     else:
         key = [unit, *(c for c in ("seed",) if c in columns.columns)]
         code = columns.groupby(key, sort=True).ngroup().to_numpy()
-    if unit == "image" or code.size == np.unique(code).size:
+    if unit == "image" or code.size == code.max(initial=-1) + 1:
         order = slice(None) if unit == "image" else np.argsort(code)
         return _units(
             table,

@@ -76,7 +76,7 @@ class Clusters:
         if self.fewest < MIN_EFFECTIVE:
             return ClusteredVariance(None, 1.0, self.fewest, why=WHY_TOO_FEW)
         own = [
-            float(np.einsum("i,i,i", parts[i], parts[i], leverage))
+            float((parts[i] * parts[i]) @ leverage)
             for i, leverage in zip(self._used, self._leverage, strict=True)
         ]
         cross = squares - sum(float(part @ part) for part in parts)

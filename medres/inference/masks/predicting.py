@@ -50,8 +50,8 @@ def label_map(image: np.ndarray, card: Card, scored: Scored) -> tuple[Labels, fl
     """The label map uint8 ([slices,] rows, columns) of one float32 image (*spec.shape) in model
     units, after the post-processing, and its distance from the training images.
 
-    An image that is larger than the patch of the model is covered by overlapping windows, and has
-    no distance. Raises PredictionError (no_masks, non_finite).
+    An image that is larger than the patch of the model is covered by overlapping windows; its
+    distance is the mean of those of the windows. Raises PredictionError (no_masks, non_finite).
     """
     fields, novelty = card.segmentation, None
     if fields is None:
@@ -63,5 +63,13 @@ def label_map(image: np.ndarray, card: Card, scored: Scored) -> tuple[Labels, fl
         labels = scores[0].argmax(axis=-1).astype(np.uint8)
         novelty = None if distances is None else float(distances[0])
     else:
-        labels = sliding_window(lambda x: scored(x)[0], image, card.sides, fields.overlap)
+        of_windows: list[np.ndarray] = []
+
+        def predict(windows: np.ndarray) -> np.ndarray:
+            scores, distances = scored(windows)
+            of_windows.extend([] if distances is None else [distances])
+            return scores
+
+        labels = sliding_window(predict, image, card.sides, fields.overlap)
+        novelty = float(np.concatenate(of_windows).mean()) if of_windows else None
     return postprocessed(labels, fields.postprocess), novelty

@@ -7,7 +7,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,12 @@ def evaluate_segmenter(
             )
         for reason, count in sorted((Counter(cache.left_out) + folders.left_out).items()):
             reporter.line(f"not among the cases: {count} {reason}")
-        return folders.report(card, {"title": f"Segmentation: {split} split", **options})
+        result = folders.report(card, {"title": f"Segmentation: {split} split", **options})
+    facts = {"model_sha256": artefact.sha256, "split": split, "preprocess": card.preprocess.name}
+    return replace(
+        result,
+        report=replace(result.report, provenance={**result.report.provenance, **facts}),
+    )
 
 
 def _check_classes(card: Card, cache: Cache) -> None:

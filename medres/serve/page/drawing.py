@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
 
-MOST_MASKS = 12  # pictures of the masks of one prediction
+MOST_PICTURES = 12  # of the masks or boxes of one prediction
 LONGEST_SIDE = 1024  # pixels of a picture
 
 
@@ -41,6 +41,11 @@ def drawings(predictor: Predictor, folder: str) -> list[Drawing]:
 
 def _drawn(predictor: Predictor, prediction: Prediction) -> list[tuple[str, Any]]:
     """Caption and picture, uint8 (rows, columns, 3)."""
+    if prediction.previews:
+        from medres.inference.boxes.files import picture
+
+        previews = prediction.previews[:MOST_PICTURES]
+        return [("Boxes above the threshold", picture(one, predictor.card)) for one in previews]
     if not prediction.masks:
         saliency = prediction.saliency()
         caption = (
@@ -50,7 +55,7 @@ def _drawn(predictor: Predictor, prediction: Prediction) -> list[tuple[str, Any]
         return [(caption, _with_heat(saliency.picture, saliency.values))]
     from medres.inference.masks.files import overlay
 
-    shown = [mask for mask in prediction.masks if mask.preview is not None][:MOST_MASKS]
+    shown = [mask for mask in prediction.masks if mask.preview is not None][:MOST_PICTURES]
     classes = ", ".join(predictor.card.names[1:])
     return [
         (f"Masks of {classes}, on the image with most of them", overlay(mask, predictor.card))

@@ -61,6 +61,7 @@ def shown_image(order: ImageOrder) -> ShownImage:
     units, pixels = UNITS[image.units], displayed(image, order.window)
     with silence_pydicom():
         values = {label: str(parsed.dataset.get(word) or "") for label, word in _WHOSE.items()}
+    values |= {label: _dashed(values[label]) for label in ("Birth date", "Study date")}
     return ShownImage(
         png=png_bytes(np.rint(255 * pixels).astype(np.uint8), aspect=image.aspect),
         rows=pixels.shape[0],
@@ -69,3 +70,9 @@ def shown_image(order: ImageOrder) -> ShownImage:
         has_window=units.bounds is None and units.air is not None,
         whose={label: escaped(text.strip())[:MAX_TEXT] for label, text in values.items() if text},
     )
+
+
+def _dashed(date: str) -> str:
+    """A DICOM date with dashes; other text as it is."""
+    is_date = len(date) == 8 and date.isdecimal()
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if is_date else date

@@ -84,12 +84,14 @@ def _report(value: Mapping[str, Any]) -> ModelReport:
         str(finding.get("title") or name): [*_figures(finding)]
         for name, finding in value["findings"].items()
     }
+    counts: Mapping[str, Any] = value.get("n") or {}
+    units = counts.get("units") or counts.get("images") or value.get("n_cases") or 0
     return ModelReport(
         title=str(value.get("title", "")),
         split=str(value["provenance"].get("split") or ""),
         unit=str(value.get("analysis_unit") or "case"),
-        n_units=int(value["n"].get("units", value["n"].get("cases", 0))),
-        n_patients=int(value["n"].get("patients", 0)),
+        n_units=int(units),
+        n_patients=int(counts.get("patients") or value.get("n_patients") or 0),
         figures=findings,
         warnings=[str(one["text"]) for one in value.get("warnings", ())][:MAX_WARNINGS],
     )

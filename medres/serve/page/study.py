@@ -7,7 +7,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from medres.serve.page.drawing import MOST_PICTURES
 from medres.serve.page.reports import Figure, ModelReport
+from medres.serve.routing import ServedModel
 
 MOST_IMAGE_ROWS = 200  # of the table of single images
 
@@ -33,9 +35,21 @@ class Volume(NamedTuple):
     voxels: int
 
 
+class ShownBox(NamedTuple):
+    """A box above the threshold of its class. image: its number, 0 where it is not known. size: in
+    words.
+    """
+
+    label: str
+    score: float
+    image: int
+    size: str
+
+
 class Shown(NamedTuple):
     """One prediction. title: what it is about. decision: the class of exclusive classes, else ''.
-    masks: of each mask, its classes. n_drawings: pictures that the model can draw.
+    masks: of each mask, its classes. boxes: of a detector, None for other models. n_drawings:
+    pictures that the model can draw.
     """
 
     title: str
@@ -44,21 +58,24 @@ class Shown(NamedTuple):
     answers: list[Answer]
     decision: str
     masks: list[list[Volume]]
+    boxes: list[ShownBox] | None
     n_drawings: int
 
 
 def shown_predictions(
-    predictions: Sequence[Mapping[str, Any]], report: ModelReport | None
+    predictions: Sequence[Mapping[str, Any]], report: ModelReport | None, order: Sequence[str] = ()
 ) -> list[Shown]:
-    """predictions: of a result document."""
-    several = len(predictions) > 1
+    """predictions: of a result document. order: as `images_in_order`."""
+    count = len(predictions)
     return [
-        _shown(prediction, f"Series {number} of {len(predictions)}" if several else "", report)
+        _shown(prediction, f"Series {number} of {count}" if count > 1 else "", report, order)
         for number, prediction in enumerate(predictions, start=1)
     ]
 
 
-def _shown(prediction: Mapping[str, Any], title: str, report: ModelReport | None) -> Shown:
+def _shown(
+    prediction: Mapping[str, Any], title: str, report: ModelReport | None, order: Sequence[str]
+) -> Shown:
     decisions = prediction.get("decisions") or {}
     conformal = prediction.get("conformal") or {}
     chosen = decisions.get("class")
@@ -74,7 +91,8 @@ def _shown(prediction: Mapping[str, Any], title: str, report: ModelReport | None
         ],
         decision=f"{chosen}{_doubt(conformal, 'class')}" if isinstance(chosen, str) else "",
         masks=masks,
-        n_drawings=(len(masks) or 1) if is_answered else 0,
+        boxes=_boxes(prediction["boxes"], order) if "boxes" in prediction else None,
+        n_drawings=_count_drawings(prediction) if is_answered else 0,
     )
 
 
@@ -93,6 +111,36 @@ def _answer(
         _set_text(conformal, name),
         figures_of(report, name),
     )
+
+
+def _count_drawings(prediction: Mapping[str, Any]) -> int:
+    """How many pictures `drawing.drawings` makes of a prediction."""
+    if "boxes" in prediction:
+        return min(int(prediction.get("n_images") or 0), MOST_PICTURES)
+    return min(len(prediction.get("masks") or (0,)), MOST_PICTURES)
+
+
+def _boxes(boxes: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[ShownBox]:
+    """Those above the threshold of their class, the highest score first."""
+    numbers = {sop: number for number, sop in enumerate(order, start=1)}
+    shown = [box for box in boxes if box["is_positive"]]
+    shown.sort(key=lambda box: -box["score"])
+    return [
+        ShownBox(
+            box["label"],
+            float(box["score"]),
+            numbers.get(box["sop_instance_uid"], 0),
+            _box_size(box),
+        )
+        for box in shown
+    ]
+
+
+def _box_size(box: Mapping[str, Any]) -> str:
+    if box.get("size_mm") is None:
+        return f"{box['x_max'] - box['x_min']:.0f} × {box['y_max'] - box['y_min']:.0f} pixels"
+    width, height = box["size_mm"]
+    return f"{width:.1f} × {height:.1f} mm" + (" at the detector" if box["at_detector"] else "")
 
 
 def figures_of(report: ModelReport | None, finding: str) -> list[Figure]:
@@ -128,6 +176,17 @@ def _volumes(mask: Mapping[str, Any]) -> list[Volume]:
         Volume(name, _size(mask["volumes"].get(name, {})), voxels)
         for name, voxels in mask["voxels"].items()
     ]
+
+
+def mask_colors(model: ServedModel | None) -> dict[str, str]:
+    """The color of each class of a segmenter, as "rgb(230, 46, 46)"; {} for other models."""
+    segmentation = (model.card.get("segmentation") if model else None) or {}
+    names = model.card["names"] if model and segmentation else []
+    colors = segmentation.get("colors") or ()
+    return {
+        name: f"rgb({', '.join(str(int(one)) for one in color)})"
+        for name, color in zip(names, colors, strict=False)
+    }
 
 
 def _size(size: Mapping[str, Any]) -> str:

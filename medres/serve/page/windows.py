@@ -18,10 +18,11 @@ def windows_of(model: ServedModel | None) -> dict[str, Window]:
     """Name -> window, the default first: those that the model looks through, if it has some."""
     own = (model.card.get("windows") if model else None) or []
     named = {f"model {n}": (float(w[0]), float(w[1])) for n, w in enumerate(own, start=1)}
-    return named | _WINDOWS
+    others = {name: window for name, window in _WINDOWS.items() if window not in named.values()}
+    return named | others
 
 
 def window_named(name: str | None, model: ServedModel | None) -> Window:
     """The default one for a name that is not known."""
     windows = windows_of(model)
-    return windows.get(name or "", next(iter(windows.values())))
+    return (_WINDOWS | windows).get(name or "", next(iter(windows.values())))

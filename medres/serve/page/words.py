@@ -21,6 +21,7 @@ STATES: Final = {
 _ADVICE: Final = {
     "no_model": "Serve a model that was trained on such images, or send other images.",
     "several_models": "Start a server of its own for each of these models.",
+    "no_image": "Serve a model for images such as these, or send other images.",
     "files_expired": "Send the whole study again.",
     "model_gone": "Serve the model again, or look at the next revision of the study.",
     "model_crashed": "Look at the log of the server. If it happens again with this study, a file "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -107,6 +108,10 @@ def short_answer(result: str | None) -> tuple[str, str]:
 def _one_answer(prediction: Mapping[str, Any]) -> tuple[str, str]:
     if prediction["refused"] is not None:
         return f"refused ({prediction['code']})", "refused"
+    if "boxes" in prediction:
+        labels = [box["label"] for box in prediction["boxes"] if box["is_positive"]]
+        counts = ", ".join(f"{count} {label}" for label, count in Counter(labels).items())
+        return (f"boxes: {counts}", "positive") if counts else ("no boxes", "negative")
     decisions = prediction.get("decisions") or {}
     if "class" in decisions and not isinstance(decisions["class"], bool):
         return str(decisions["class"]), "none"

@@ -51,6 +51,8 @@ class RunOptions(BaseModel):
         None: xray-224 or ct-256, according to the manifest.
     recipe: the name of the recipe to start from.
     version, width: see medres.backbones.
+    shortcut: "A" (no weights, as MedicalNet's resnet18 and resnet34 need), "B" or "C" of He et al.
+        2016; None: "B". Of a ResNet only.
     stem: None: "small" for images up to 64 px, otherwise "imagenet".
     windows: for CT only, names or (center, width) in HU; None: lung, mediastinum and bone.
     weights: "imagenet" or another name of `medres weights`, or a file with initial weights
@@ -81,6 +83,8 @@ class RunOptions(BaseModel):
     levels, channels, head_depth: of `medres.detector`; None: its defaults.
     fp_per_image: false positives per image of the tuning split at the threshold of each class that
         is frozen in the card.
+    deep_supervision: the loss also counts at coarser maps, in training alone; the saved model has
+        one output. For segmentation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -90,6 +94,7 @@ class RunOptions(BaseModel):
     recipe: str | Recipe = "default"
     seed: int = Field(0, ge=0)
     version: str = "1.5"
+    shortcut: Literal["A", "B", "C"] | None = None
     stem: str | None = None
     width: int | None = None
     windows: list[str | tuple[float, float]] | None = None
@@ -110,6 +115,7 @@ class RunOptions(BaseModel):
     channels: int | None = Field(None, ge=1)
     head_depth: int | None = Field(None, ge=0)
     fp_per_image: float = Field(1.0, gt=0, allow_inf_nan=False)
+    deep_supervision: bool = False
 
 
 def resolve_settings(
@@ -240,6 +246,8 @@ def configuration(
         network["image_scaling"] = kind.input_scaling.name
     if chosen.norm != Recipe.model_fields["norm"].default:
         network["norm"] = _own_norm(chosen.norm, backbone)
+    if options.shortcut is not None:
+        network |= _shortcut(options.shortcut, options.model, backbone)
     if backbone is not None:
         network |= {"variant": "backbone", "backbone_sha256": backbone}
     task = annotated_task(options.task)
@@ -262,6 +270,19 @@ def configuration(
         "after": options.model_dump(include={"calibration", "operating_points", "alpha", "views"}),
         **_task_settings(options, task),
     }
+
+
+def _shortcut(shortcut: str, model: str, backbone: str | None) -> dict[str, str]:
+    """Options of the backbone. The zeros of shortcut A stand at the end, as in MedicalNet. Raises
+    TrainingError (code bad_setting) if the network is no ResNet of medres.
+    """
+    if backbone is not None or variant_name(model).startswith("densenet"):
+        raise TrainingError(
+            f"setting shortcut: {shortcut!r} is for a ResNet that medres builds, and the model is "
+            f"{'a backbone of your own' if backbone is not None else model}: leave it out",
+            code="bad_setting",
+        )
+    return {"shortcut": shortcut} | ({"channel_padding": "end"} if shortcut == "A" else {})
 
 
 def _own_norm(norm: str, backbone: str | None) -> str:
@@ -300,8 +321,10 @@ def _task_settings(options: RunOptions, task: Task | None) -> dict[str, Any]:
                 )
     if task is None:
         return {}
-    own = [name for name in task.options if name not in _OF_NETWORK]
-    return {"task": options.task, task.name: options.model_dump(include=set(own))}
+    own = {name for name in task.options if name not in _OF_NETWORK}
+    if not options.deep_supervision:  # older runs do not have it in their config.json
+        own -= {"deep_supervision"}
+    return {"task": options.task, task.name: options.model_dump(include=own)}
 
 
 def initial_weights(options: RunOptions, backbone: str | None) -> WeightsFile | None:

@@ -23,7 +23,7 @@ def require_folds(folds: int) -> None:
     """Raise TrainingError (no_ensemble) for seeds without folds."""
     if folds < 2:
         raise TrainingError(
-            "the boxes of several detectors have no mean, so seeds make no ensemble: give --folds",
+            "segmenters and detectors are not joined, so seeds make no ensemble: give --folds",
             code="no_ensemble",
         )
 

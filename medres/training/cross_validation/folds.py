@@ -6,9 +6,10 @@ scores, one ensemble.
     OUT/fold-0/work/             the work folder with the splits of this fold (the held-out patients
                                  are its test split)
     OUT/fold-0/seed-0/           a run, as `medres train` writes it; without folds OUT/seed-0/
-    OUT/scores.csv               out-of-fold scores, with the columns fold and seed
-    OUT/summary.json             AUC by seed, spread between seeds and sampling error
-    OUT/model.keras              the ensemble
+    OUT/scores.csv               out-of-fold scores, with the columns fold and seed; of segmenters
+                                 a row for each case and class
+    OUT/summary.json             AUC (of segmenters Dice) by seed, its spread and sampling error
+    OUT/model.keras              the ensemble; segmenters are not joined
 
 Detectors have no ensemble and no table of scores; instead each run has its report on the held-out
 patients, OUT/fold-0/seed-0/report/.
@@ -22,7 +23,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ from medres.training.cross_validation.detectors import (
     summary_of_folds,
 )
 from medres.training.cross_validation.ensemble import save_ensemble
+from medres.training.cross_validation.mask_folds import (
+    copy_masks,
+    held_out_cases,
+    out_of_fold_dice,
+)
 from medres.training.distributed.joining import refuse_workers
 from medres.training.monitoring.best_epoch import HEADLINES, saved_monitor
 from medres.training.tuning_metrics import units_auc
@@ -76,7 +82,7 @@ class FoldRun:
 class CrossValidation:
     """A finished cross-validation: its folder, its runs, the out-of-fold scores (None without
     folds, and of a detector), the content of summary.json, and the file of the ensemble (None of a
-    detector).
+    detector and of a segmenter).
     """
 
     out: Path
@@ -113,12 +119,6 @@ def cross_validate(
     refuse_workers("a cross-validation")
     options, _ = resolve_settings(config, overrides)
     task = annotated_task(options.task)
-    if task is not None and not task.finds_boxes:
-        raise TrainingError(
-            "cross-validation is for classifiers and detectors: train a segmenter without folds "
-            "and seeds",
-            code="other_task",
-        )
     if task is not None:
         require_folds(folds)
     settings = read_config(config) | {
@@ -130,20 +130,30 @@ def cross_validate(
     runs = _fold_runs(Manifest.load(work), work, out, folds, seed_range)
     for number, fold_run in enumerate(runs, start=1):
         _run(fold_run, out / "settings.yaml", mlflow, f"run {number} of {len(runs)}", reporter)
-    scores, summary = None, seed_summary(runs)
-    if task is not None:
-        reports = [_fold_report(fold_run) for fold_run in runs]
-        summary |= summary_of_folds(reports)
-        write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
-        return CrossValidation(out, runs, None, summary, None)
-    if folds > 1:
-        scores = pd.concat([_test_scores(fold_run) for fold_run in runs], ignore_index=True)
-        write_atomic(out / "scores.csv", scores.to_csv(index=False).encode())
-        summary |= out_of_fold(scores, Manifest.load(work).summary["label_level"])
-    models = [(fold_run.out / "model.keras", fold_run.work) for fold_run in runs]
-    save_ensemble(out / "model.keras", models, folded=folds > 1)
+    scores, summary, artefact = None, seed_summary(runs), None
+    if task is None:
+        artefact = out / "model.keras"
+        if folds > 1:
+            scores = _joined_scores(runs, _test_scores, out)
+            summary |= out_of_fold(scores, Manifest.load(work).summary["label_level"])
+        models = [(fold_run.out / "model.keras", fold_run.work) for fold_run in runs]
+        save_ensemble(artefact, models, folded=folds > 1)
+    elif task.finds_boxes:
+        summary |= summary_of_folds([_fold_report(fold_run) for fold_run in runs])
+    else:
+        scores = _joined_scores(runs, _test_cases, out)
+        summary |= out_of_fold_dice(scores)
     write_atomic(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False).encode())
-    return CrossValidation(out, runs, scores, summary, out / "model.keras")
+    return CrossValidation(out, runs, scores, summary, artefact)
+
+
+def _joined_scores(
+    runs: list[FoldRun], scores_of: Callable[[FoldRun], pd.DataFrame], out: Path
+) -> pd.DataFrame:
+    """The scores of all runs, also as scores.csv."""
+    scores = pd.concat([scores_of(fold_run) for fold_run in runs], ignore_index=True)
+    write_atomic(out / "scores.csv", scores.to_csv(index=False).encode())
+    return scores
 
 
 def fold_manifest(manifest: Manifest, folds: np.ndarray, fold: int, seed: int) -> Manifest:
@@ -209,9 +219,9 @@ def standard_error(units: AnalysisUnits) -> float | None:
 
 
 def seed_summary(runs: list[FoldRun]) -> dict[str, Any]:
-    """The tuning loss and the AUC (of a detector AP50 and FROC) of the saved epoch of every run: a
-    part of summary.json. The epoch was selected by such values, so they are too optimistic for a
-    report.
+    """The tuning loss and the AUC (of a segmenter Dice, of a detector AP50 and FROC) of the saved
+    epoch of every run: a part of summary.json. The epoch was selected by such values, so they are
+    too optimistic for a report.
     """
     rows = []
     for fold_run in runs:
@@ -234,6 +244,11 @@ def seed_summary(runs: list[FoldRun]) -> dict[str, Any]:
 def _test_scores(fold_run: FoldRun) -> pd.DataFrame:
     scores, _ = score_split(fold_run.out / "model.keras", fold_run.work, "test")
     return scores.assign(fold=fold_run.fold, seed=fold_run.seed)
+
+
+def _test_cases(fold_run: FoldRun) -> pd.DataFrame:
+    cases = held_out_cases(fold_run.out / "model.keras", fold_run.work)
+    return cases.assign(fold=fold_run.fold, seed=fold_run.seed)
 
 
 def _fold_report(fold_run: FoldRun) -> dict[str, Any]:
@@ -263,6 +278,7 @@ def _fold_runs(
             fold_work.mkdir(parents=True, exist_ok=True)
             if (work / BOXES).is_dir():
                 shutil.copytree(work / BOXES, fold_work / BOXES, dirs_exist_ok=True)
+            copy_masks(work, fold_work)
             fold_manifest(manifest, fold_of_row, fold, split_seed).save(fold_work)
         runs += [
             FoldRun(fold, seed, fold_work, out / f"fold-{fold}" / f"seed-{seed}") for seed in seeds

@@ -161,8 +161,8 @@ def _by_ray(trials: list[Trial], workers: int) -> Iterator[tuple[int, str]]:
     )
     results = tuner.fit()
     for result in (results[index] for index in range(len(results))):
-        settings, metrics = result.config or {}, result.metrics or {}
-        yield settings["trial"], str(result.error) if result.error else metrics["fault"]
+        config, metrics = result.config or {}, result.metrics or {}
+        yield config["trial"], str(result.error) if result.error else metrics["fault"]
 
 
 def _summary(trial: Trial) -> dict[str, Any]:

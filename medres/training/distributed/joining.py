@@ -75,13 +75,13 @@ def _of_another(team: Team, error: BaseException) -> Reported | None:
 
 def join(environment: Mapping[str, str]) -> Membership:
     """Meet the other workers at the first call of a process; see `membership`."""
+    if environment.get("TF_CONFIG"):
+        os.environ.pop(LEGACY, None)  # Ray Train sets it; medres needs Keras 3
     cluster = cluster_of(environment)
     if cluster is None:
         return ALONE
     key = f"{cluster.rank} of {','.join(cluster.addresses)}"
     if key not in _joined:
-        # Ray Train sets it; medres needs Keras 3.
-        os.environ.pop(LEGACY, None)
         if _joined or _has_started():
             raise TrainingError(
                 "TensorFlow has started in this process before it could join the other workers: "

@@ -9,6 +9,7 @@ its next message, so that every worker ends with the same code.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import socket
 import struct
@@ -188,6 +189,8 @@ def described(error: BaseException) -> dict[str, str]:
     """
     if isinstance(error, MedresError | DicomError):
         return {"code": error.code, "text": str(error)}
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return {"code": "no_space", "text": "the disk is full: free some space, and start again"}
     return {"code": "worker_failed", "text": f"internal error ({type(error).__name__})"}
 
 

@@ -42,10 +42,12 @@ def build_segmenter(
     *,
     policy: str = "float32",
     stochastic_depth: float = 0.0,
+    deep_supervision: bool = False,
 ) -> keras.Model:
     """A model from images in model units to the logits of each pixel, under a dtype policy.
 
-    network: as in config.json. names: of the classes, the background first.
+    network: as in config.json. names: of the classes, the background first. deep_supervision: of
+    the model that trains; see `medres.segmenter`.
     """
     options: dict[str, Any] = network_options(network)
     options |= {"stochastic_depth": stochastic_depth} if stochastic_depth else {}
@@ -57,6 +59,7 @@ def build_segmenter(
             decoder=network["decoder"],
             windows=network["windows"],
             scaling=network.get("image_scaling"),
+            deep_supervision=deep_supervision,
             **options,
         )
 

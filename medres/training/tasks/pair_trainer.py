@@ -15,6 +15,9 @@ from medres.training.train_step import Trainer
 class ImageLoss:
     """A Keras loss with one value for each image as the loss of a step: the weighted mean over the
     images.
+
+    With deep supervision, the mean over the outputs, each of which weighs half of the finer one
+    before it (as in nnU-Net, Isensee et al. 2021).
     """
 
     def __init__(self, loss: keras.losses.Loss) -> None:
@@ -24,8 +27,18 @@ class ImageLoss:
         """See `medres.training.losses.Loss.mean`. weights: (batch,)."""
         weights = ops.cast(weights, "float32")
         total = ops.sum(weights) if total is None else total
-        images = self.loss.call(labels, logits)
+        images = self._of_images(labels, logits)
         return ops.sum(images * weights) / ops.where(total > 0, total, 1.0)
+
+    def _of_images(self, labels: Any, logits: Any) -> Any:
+        if not isinstance(logits, dict):
+            return self.loss.call(labels, logits)
+        shares = [0.5**n for n in range(len(logits))]
+        losses = [
+            share * self.loss.call(labels, logits[name])
+            for share, name in zip(shares, sorted(logits), strict=True)  # logits, logits_2, ...
+        ]
+        return sum(losses[1:], losses[0]) / sum(shares)
 
 
 class PairTrainer(Trainer):

@@ -256,30 +256,24 @@ def test_a_card_of_which_any_value_was_changed_is_refused(members, tmp_path: Pat
 def test_a_fresh_process_with_plain_keras_gives_the_same_probabilities(
     tiny_run: Path, tmp_path: Path
 ) -> None:
-    """As `save` does; the fixture that replaces it in all other tests is not used here."""
+    """As `save` does; the fixture that replaces it in all other tests is not used here. The code of
+    a process that fails is in graph/test_rebuild.
+    """
     script = f"""
 from pathlib import Path
 import numpy as np
 from medres.artefact import golden_vectors
 from medres.artefact.archive import read_contents
-from medres.errors import ArtefactError
-from medres.artefact.validation import read_members
 path = Path({str(tiny_run / "model.keras")!r})
 contents = read_contents(path)
 inputs, spec = contents.inputs, contents.card.preprocess
 outputs = golden_vectors.outputs_in_plain_keras(path, inputs, spec)
 print(golden_vectors.compare(outputs, contents.outputs))
-try:
-    golden_vectors.outputs_in_plain_keras(Path("absent.keras"), inputs, spec)
-except ArtefactError as error:
-    print(error.code)
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ
     )
-    difference, code = done.stdout.splitlines()
-    assert float(difference) <= 1e-6
-    assert code == "keras_cannot_open"
+    assert float(done.stdout) <= 1e-6
 
 
 def test_save_leaves_the_old_file_where_plain_keras_disagrees(

@@ -167,6 +167,7 @@ def test_the_twin_holds_the_models_variables_in_its_order_and_computes_with_the_
     assert len(kernels) == len(norms) == 12
 
 
+@pytest.mark.long  # a fresh TensorFlow; by default its weights are those of the model (above)
 def test_what_the_twin_learned_is_in_an_artefact_that_plain_keras_opens(tmp_path: Path) -> None:
     model = classifier(10, (32, 32, 1), 1, width=4)
     twin = fused_training_copy(model)

@@ -67,6 +67,7 @@ def images(tiny_work: Path) -> Iterator[np.ndarray]:
     return np.concatenate([image for image, _, _ in test])
 
 
+@pytest.mark.long  # a fresh TensorFlow; by default test_run opens such a file without medres
 def test_plain_keras_opens_the_file_in_a_fresh_process(
     saved: Path, images: np.ndarray, tmp_path: Path
 ) -> None:

@@ -23,6 +23,10 @@ from medres.runtimes import formats
 from medres.runtimes.formats import FORMATS, without_warnings
 
 NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "saved_model": "tensorflow"}
+# OpenVINO takes longest; by default test_formats and test_engines compare its numbers.
+FORMATS_HERE = [
+    pytest.param(name, marks=[pytest.mark.long] if name == "openvino" else []) for name in FORMATS
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def test_the_check_images_are_many_and_unlike(artefact: Artefact) -> None:
     assert len(np.unique(outputs)) >= 12
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FORMATS_HERE)
 def test_an_exported_model_gives_the_same_probabilities_and_carries_its_card(
     artefact: Artefact, tmp_path: Path, format
 ) -> None:
@@ -154,6 +158,7 @@ def test_no_single_file_is_predicted_for_a_stack_or_a_volume() -> None:
         assert (indices, outputs.shape) == ([], (0, 2))
 
 
+@pytest.mark.long  # a fresh TensorFlow; test_formats opens a SavedModel with TensorFlow alone
 def test_the_saved_model_runs_where_medres_and_keras_are_not_imported(
     artefact: Artefact, tmp_path: Path
 ) -> None:

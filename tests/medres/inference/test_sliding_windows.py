@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medres.errors import PredictionError
-from medres.inference.sliding_windows import largest_class, sliding_window
+from medres.inference.sliding_windows import largest_class, sliding_window, windows_of
 
 CLASSES = 3
 CASES = [
@@ -166,3 +166,15 @@ def test_what_cannot_be_computed_is_refused(code: str, options: dict[str, Any]) 
     arguments = {"predict": by_position, "volume": np.zeros((6, 6)), "patch": (4, 4)} | options
     with raises_code(PredictionError, code):
         sliding_window(**arguments)
+
+
+def test_windows_are_those_that_the_network_sees() -> None:
+    image = np.random.default_rng(0).random((7, 12, 9, 1)).astype(np.float32)
+    seen = []
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        seen.extend(each.tobytes() for each in x)
+        return np.repeat(x, 2, axis=-1)
+
+    sliding_window(predict, image, (4, 5, 4))
+    assert sorted(seen) == sorted(each.tobytes() for each in windows_of(image, (4, 5, 4)))

@@ -129,6 +129,7 @@ def test_a_plain_keras_opens_the_saved_models_and_gives_the_same(tmp_path: Path)
         np.testing.assert_array_equal(np.load(tmp_path / f"{version}-out.npy"), logits)
 
 
+@pytest.mark.long  # by default test_network compiles a step of such a network with XLA
 def test_compiled_with_xla_it_gives_the_same_and_learns() -> None:
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)

@@ -139,6 +139,70 @@ def test_two_devices_train_as_one(tiny_work: Path, tmp_path: Path) -> None:
     assert config["compute"]["devices"] == 2
 
 
+ACCUMULATED = """
+import json
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from medres.models.classification import classifier
+from medres.training.config.recipe import recipe
+from medres.training.losses import Loss
+from medres.training.network import named_variables
+from medres.training.optimizers import optimizer
+from medres.training.train_step import Trainer
+rng = np.random.default_rng(0)
+images = rng.random((3, 8, 12, 12, 1)).astype("f4")
+labels = rng.integers(0, 2, (3, 8, 1)).astype("f4")
+
+def trained(strategy, accumulate):
+    settings = dict(optimizer="sgd", clip=0.5, learning_rate=1e-2, warmup=0, ema=0.5)
+    chosen = recipe(batch_size=8, accumulate=accumulate, **settings)
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        model = classifier("resnet8", (12, 12, 1), ["a"], stem="cifar", width=4)
+        built = optimizer(chosen, 3, model.trainable_variables)
+        augment = lambda image, key, training: image
+        trainer = Trainer(model, augment, Loss("binary", 0.0, 0.0, ()), built, chosen, jit=False)
+    for epoch in range(2):
+        trainer.begin_epoch(epoch)
+        for number in range(3):
+            def batches(context):
+                inputs = {"image": images[number], "key": np.zeros((8, 2), "i4")}
+                whole = tf.data.Dataset.from_tensor_slices(
+                    (inputs, labels[number], np.ones((8, 1), "f4"))
+                )
+                return whole.batch(8 if context is None else 8 // context.num_replicas_in_sync)
+            for batch in trainer.distribute(batches):
+                trainer.step(batch, number)
+    return {name: v.numpy() for name, v in named_variables(model).items()}
+
+one = tf.distribute.get_strategy()
+first, second, other = (
+    trained(strategy, accumulate)
+    for strategy, accumulate in (
+        (one, 2), (tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), 2), (one, 1)
+    )
+)
+print(json.dumps([
+    max(float(abs(first[name] - arrays[name]).max()) for name in first)
+    for arrays in (second, other)
+]))
+"""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.long  # a process of its own, which needs two virtual CPUs
+def test_two_devices_accumulate_gradients_as_one() -> None:
+    """With default batch normalization, over epochs of an odd number of batches."""
+    done = subprocess.run(
+        [sys.executable, "-c", ACCUMULATED], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    difference, without = json.loads(done.stdout.splitlines()[-1])
+    assert difference < 1e-6
+    assert without > 1e-3
+
+
 def test_devices_that_cannot_share_a_batch_or_differ_from_before() -> None:
     compute_settings: ComputeSettings = {
         "precision": "float32",
@@ -153,5 +217,4 @@ def test_devices_that_cannot_share_a_batch_or_differ_from_before() -> None:
         check_devices(1, compute_settings, recipe())
     with raises_code(TrainingError, "indivisible_batch", "32"):
         check_devices(3, None, recipe())
-    with raises_code(TrainingError, "indivisible_batch", "accumulate"):
-        check_devices(2, None, recipe(accumulate=2))
+    check_devices(2, None, recipe(accumulate=2))

@@ -289,7 +289,13 @@ def test_a_whole_classifier_is_no_backbone_and_the_message_says_what_to_write(
         with raises_code(TrainingError, "whole_classifier", "resnet18", "weights"):
             medres.train(tiny_work, model=model, preset="xray-32", epochs=1, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    run = medres.train(  # the way out that the message names
+
+
+@pytest.mark.long  # by default test_run starts from the weights of an earlier run
+def test_a_whole_classifier_gives_its_weights(tiny_work: Path, tmp_path: Path) -> None:
+    """The way out that the message of `whole_classifier` names."""
+    medres.classifier(10, (32, 32, 1), 1, width=8).save(tmp_path / "whole.keras")
+    run = medres.train(
         tiny_work, model="resnet10", stem="imagenet", width=8, preset="xray-32", epochs=1,
         weights=str(tmp_path / "whole.keras"), batch_size=8, out=tmp_path / "run",
     )  # fmt: skip

@@ -390,7 +390,7 @@ class TestRefusals:
 @pytest.mark.parametrize(
     ("variant", "file", "accuracy"),
     [
-        (20, "resnet20-12fca82f.th", 0.998),
+        pytest.param(20, "resnet20-12fca82f.th", 0.998, marks=pytest.mark.long),
         pytest.param(56, "resnet56-4bfd9763.th", 1.0, marks=pytest.mark.long),
     ],
 )

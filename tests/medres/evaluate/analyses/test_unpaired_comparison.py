@@ -16,6 +16,7 @@ from medres.evaluate.analyses.unpaired_comparison import (
     rates_p_value,
     unpaired_difference,
 )
+from medres.evaluate.metrics.auc import auc_estimates
 from medres.evaluate.scores.sample import Sample
 from medres.evaluate.statistics.estimate import Estimate
 from medres.evaluate.statistics.intervals import proportion_estimate
@@ -167,19 +168,61 @@ def test_several_units_per_patient_are_clusters(hospitals) -> None:
     assert row["auc_difference_patient_weighted"]["method"].endswith("equal weight per patient")
 
 
-def test_there_is_a_test_at_an_auc_of_one() -> None:
+def test_the_limits_at_an_auc_of_one_are_those_of_the_two_aucs() -> None:
     perfect = drawn(np.random.default_rng(1), 12, 12)
-    perfect = perfect.assign(score=0.9 * perfect.label)
-    poor = drawn(np.random.default_rng(2), 15, 15, 0.45, "b")
-    estimate, p_value = unpaired_difference(sample_of(perfect), sample_of(poor), 0.95)
+    perfect = sample_of(perfect.assign(score=0.9 * perfect.label))
+    poor = sample_of(drawn(np.random.default_rng(2), 15, 15, 0.45, "b"))
+    estimate, p_value = unpaired_difference(perfect, poor, 0.95)
+    a, b = (auc_estimates(sample, 0.95).auc_newcombe for sample in (perfect, poor))
+    below = np.hypot(1.0 - a.ci_low, b.ci_high - b.estimate)
+    assert estimate.ci_low == pytest.approx(1.0 - b.estimate - below)
+    assert estimate.ci_high == pytest.approx(1.0 - b.estimate + b.estimate - b.ci_low)
     assert p_value is not None
-    assert p_value < 0.001 < (estimate.ci_low or 0)
-    twin, p_value = unpaired_difference(sample_of(perfect), sample_of(perfect), 0.95)
+    assert p_value < 0.05
+    edge, _ = unpaired_difference(perfect, poor, 1.0 - p_value)
+    assert edge.ci_low == pytest.approx(0.0, abs=1e-6)
+    swapped, same = unpaired_difference(poor, perfect, 0.95)
+    assert same == pytest.approx(p_value)
+    assert swapped.bounds == pytest.approx((-estimate.ci_high, -estimate.ci_low))
+    twin, p_value = unpaired_difference(perfect, perfect, 0.95)
     assert p_value == 1.0
-    assert twin.ci_low < 0.0 < twin.ci_high
-    wrong = 0.5 / 145
-    half = stats.t.ppf(0.975, 22) * np.sqrt(2 * wrong * (1 - wrong) / 12)
-    assert twin.ci_high == pytest.approx(half)
+    assert twin.bounds == pytest.approx((a.ci_low - 1.0, 1.0 - a.ci_low))
+    copies = perfect.take(np.ones(24, bool))
+    double = Sample(*(np.repeat(part, 2) for part in vars_of(copies)))
+    for weighted in (True, False):  # copies of the same patients tell nothing new
+        again, _ = unpaired_difference(double, double, 0.95, patient_weighted=weighted)
+        assert again.bounds == pytest.approx(twin.bounds)
+
+
+def vars_of(sample: Sample) -> tuple[np.ndarray, ...]:
+    return sample.label, sample.score, sample.patient, sample.fold
+
+
+def test_an_auc_of_one_half_without_variance_has_an_interval_too() -> None:
+    a = sample_of(drawn(np.random.default_rng(1), 12, 12).assign(score=0.5))
+    estimate, p_value = unpaired_difference(a, a, 0.95)
+    assert p_value == 1.0
+    assert estimate.ci_low < -0.2
+    assert estimate.ci_high > 0.2
+
+
+def test_rates_are_compared_at_every_declared_threshold(hospitals, tmp_path: Path) -> None:
+    a, b = hospitals
+    several = {"positive": {"low": 0.3, "high": 0.7}}
+    report = evaluate(
+        a, compare=a.assign(score=1 - a.score), compare_unpaired=b, thresholds=several
+    )
+    for row in report.numbers["comparisons"]:
+        assert row["operating_point"] == "low"
+        assert [rates["operating_point"] for rates in row["other_rates"]] == ["high"]
+    (other,) = report.numbers["comparisons"][1]["other_rates"]
+    hits = [(f.score >= 0.7)[f.label == 1].mean() for f in (a, b)]
+    assert other["sensitivity_difference"]["estimate"] == pytest.approx(hits[0] - hits[1])
+    assert report.to_html().count("for both models: difference in sensitivity") == 4
+    rows = pd.read_csv(report.save(tmp_path / "r") / "tables" / "comparison_rates.csv")
+    assert rows.operating_point.tolist() == ["low", "high"] * 2
+    (one,) = evaluate(a, compare_unpaired=b, thresholds=0.5).numbers["comparisons"]
+    assert "other_rates" not in one
 
 
 def test_few_patients_and_missing_classes_say_so() -> None:

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from medres.inference.boxes.box import Box, BoxPreview
+from medres.inference.boxes.files import picture
 from medres.inference.masks.files import overlay
 from medres.inference.masks.study_mask import StudyMask
 from medres.serve.page.drawing import LONGEST_SIDE, drawings, png_bytes
 from medres.serve.page.reports import Figure
-from medres.serve.page.study import objects_text
+from medres.serve.page.study import mask_colors, objects_text
 from medres.serve.page.words import advice, figure, size
+from medres.serve.routing import ServedModel
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -39,7 +42,7 @@ def test_each_mask_of_an_answered_study_is_drawn() -> None:
     )
     answers = [
         SimpleNamespace(refused="no", masks=()),
-        SimpleNamespace(refused=None, masks=(mask(1), mask(2))),
+        SimpleNamespace(refused=None, previews=(), masks=(mask(1), mask(2))),
     ]
     predictor: Any = SimpleNamespace(card=card, predict_many=lambda folder: iter(answers))
     drawn = drawings(predictor, "folder")
@@ -48,6 +51,27 @@ def test_each_mask_of_an_answered_study_is_drawn() -> None:
     for one, value in zip(drawn, (1, 2), strict=True):
         shown = pixels(base64.b64decode(one["png"]))
         np.testing.assert_array_equal(shown, overlay(mask(value), card))
+
+
+def test_each_image_of_a_detector_is_drawn() -> None:
+    card: Any = SimpleNamespace(
+        names=["nodule"], windows=None, preprocess=SimpleNamespace(layout="image")
+    )
+    boxes = (Box("nodule", 0.9, 2, 2, 5, 5),)
+    preview = BoxPreview(np.arange(64, dtype=np.uint16).reshape(8, 8), boxes, (8, 8))
+    answer = SimpleNamespace(refused=None, previews=(preview, preview), masks=())
+    predictor: Any = SimpleNamespace(card=card, predict_many=lambda folder: [answer])
+    drawn = drawings(predictor, "folder")
+    assert [(one["prediction"], one["part"]) for one in drawn] == [(0, 0), (0, 1)]
+    shown = pixels(base64.b64decode(drawn[0]["png"]))
+    np.testing.assert_array_equal(shown, picture(preview, card))
+
+
+def test_the_colors_of_masks_are_those_of_the_card() -> None:
+    card = {"names": ["background", "lung"], "segmentation": {"colors": [[0, 0, 0], [230, 46, 46]]}}
+    model = ServedModel("m", "p", None, card)
+    assert mask_colors(model)["lung"] == "rgb(230, 46, 46)"
+    assert mask_colors(None) == mask_colors(ServedModel("m", "p", None, {})) == {}
 
 
 def test_large_pictures_are_made_smaller_and_pixels_keep_their_shape() -> None:

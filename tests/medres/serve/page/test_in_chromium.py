@@ -151,7 +151,7 @@ def test_logging_in_lasts_and_scripts_cannot_read_the_cookie(
         browser.wait_for("location.pathname == '/page/login'")
         browser.type(TOKEN)  # the field has the focus
         browser.press("Enter")
-        browser.wait_for("location.pathname == '/page/'")
+        browser.wait_for("location.pathname == '/page/' && document.readyState == 'complete'")
         assert browser.run("document.cookie") == ""
         browser.drop("#upload", *files(tmp_path, 7, study="1.7"))
         browser.wait_for(ANSWERED)

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pydicom.uid import CTImageStorage
 
 from data_pipelines.pixels.image import read_image
 from medres.errors import ServeError
+from medres.inference.boxes.box import Box
 from medres.serve.database import DEAD, MADE, SENT
 from medres.serve.page.routes import POLICY
 
@@ -177,6 +179,21 @@ def test_classes_masks_and_several_series(person: Person) -> None:
     assert "cat (uncertain) conformal set: cat or dog" in page.text
     assert "12.30 ml (9.80 to 14.80)" in page.text
     assert "The model was not trained on images such as these." in page.text
+
+
+def test_boxes_of_a_detector(person: Person) -> None:
+    data = image(40, "3.40")
+    uid = dcmread(io.BytesIO(data)).SOPInstanceUID
+    box = Box("nodule", 0.75, 1, 2, 5, 8, sop_instance_uid=uid)
+    boxes = [box, replace(box, score=0.9, spacing_mm=(0.5, 0.25)), replace(box, is_positive=False)]
+    answer = {"refused": None, "code": None, "probabilities": {}, "n_images": 1}
+    person.model.answers = [answer | {"boxes": [one.as_dict() for one in boxes]}]
+    page = person.see(person.study(data))
+    assert "nodule 0.900 1.0 × 3.0 mm 1 nodule 0.750 4 × 6 pixels 1" in page.text
+    assert "Boxes on an image" in repr(page.all("img"))
+    assert "boxes: 2 nodule" in person.see("/page/").text
+    person.model.answers = [answer | {"boxes": []}]
+    assert "No boxes" in person.see(person.study(image(41, "3.41"))).text
 
 
 def test_images_are_windowed_in_other_processes(person: Person, tmp_path: Path) -> None:
@@ -383,9 +400,11 @@ def test_no_identifier_in_addresses_and_file_names_of_an_upload_stay_private(
 def test_text_of_files_and_models_is_escaped(person: Person) -> None:
     dataset = dcmread(io.BytesIO(image(18, "3.18")))
     dataset.PatientName = "<script>alert(1)</script>"
+    dataset.StudyDate = "20260131"
     person.model.answers = [prediction(probabilities={"<img src=x onerror=alert(1)>": 0.5})]
     page = person.see(person.study(dicom(dataset)))
     assert "<script>alert(1)</script>" in page.text
+    assert "Study date 2026-01-31" in page.text
     assert "<img src=x onerror=alert(1)>" in page.text
 
 
@@ -469,5 +488,16 @@ def test_the_report_beside_the_model_is_believed_if_it_is_of_this_model(
         report["provenance"]["model_sha256"] = "n" * 64
         place.write_text(json.dumps(report))
         assert "No report of this model was found." in person.see(address).text
+        masks = {
+            "title": "Segmentation: test split",
+            "n_cases": 53,
+            "n_patients": 9,
+            "findings": {"lung": {"title": "lung", "dice": AUC}, "heart": {"dice": AUC}},
+            "provenance": {"model_sha256": "m" * 64},
+        }
+        place.write_text(json.dumps(masks))
+        text = person.see("/page/models").text
+        assert "Dice 0.831 (95% interval 0.554 to 0.946)" in text
+        assert "53 cases of 9 patients" in text
         place.write_text("{")
         assert "No report of this model was found." in person.see("/page/models").text

@@ -15,9 +15,15 @@ from typer.testing import CliRunner
 import medres
 from data_pipelines.ingestion.manifest import Manifest
 from data_pipelines.preprocessing.spec import spec_from
+from medres.backbones.variants import network_options, network_spec
 from medres.cli.app import app
 from medres.errors import TrainingError
-from medres.training.config.options import augment_spec, resolve_settings
+from medres.training.config.options import (
+    augment_spec,
+    configuration,
+    preprocessing,
+    resolve_settings,
+)
 
 BASE = {"model": "resnet10", "preset": "xray-32", "width": 8, "batch_size": 8, "epochs": 1}
 
@@ -58,6 +64,24 @@ def test_files_that_are_refused(tmp_path: Path, text: str, code: str, value: str
     (tmp_path / "a.yaml").write_text(text)
     with raises_code(TrainingError, code, value):
         resolve_settings(tmp_path / "a.yaml", {})
+
+
+def test_the_shortcut_of_medicalnet_is_a_setting(tiny_work: Path) -> None:
+    manifest = Manifest.load(tiny_work)
+
+    def network(**more: object) -> dict:
+        settings = {"model": "resnet18", "preset": "xray-32", "width": 4, "stem": "imagenet"} | more
+        options, chosen = resolve_settings(None, settings)
+        spec = preprocessing(options.preset, manifest)
+        return configuration(options, chosen, spec)["model"]
+
+    built = network_spec("resnet18", **network_options(network(shortcut="A")))
+    assert (built.shortcut, built.channel_padding) == ("A", "end")
+    assert "shortcut" not in network()
+    assert network_spec("resnet18", **network_options(network(shortcut="C"))).shortcut == "C"
+    for more in ({"shortcut": "D"}, {"shortcut": "A", "model": "densenet121"}):
+        with raises_code(TrainingError, "bad_setting", "shortcut"):
+            network(**more)
 
 
 def changed(work: Path, to: Path, **columns: object) -> Path:

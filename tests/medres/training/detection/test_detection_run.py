@@ -20,6 +20,7 @@ from PIL import Image
 import medres
 from data_pipelines.annotations.boxes import read_boxes
 from data_pipelines.ingestion.manifest import Manifest
+from medres.artefact import summary
 from medres.artefact.archive import load, read_contents
 from medres.artefact.boxes import boxes_of_outputs
 from medres.errors import ArtefactError, RefusedInput, TrainingError
@@ -90,6 +91,10 @@ def test_the_file_opens_in_plain_keras_and_has_golden_boxes(run: Path, tmp_path:
     images = np.random.default_rng(0).random((2, 20, 20, 1)).astype("float32")
     raw = np.asarray(plain(images))
     np.testing.assert_array_equal(np.asarray(artefact.model(images)), raw)
+    shown = "\n".join(summary.lines(artefact))
+    assert "boxes in each image" in shown
+    assert f"bright >= {artefact.card.box_thresholds['bright']:.4g} per box" in shown
+    assert "pooling" not in shown
     first, second = medres.decode(raw, artefact.card.decoding)
     assert len(first) + len(second) == len(boxes_of_outputs(raw, artefact.card.decoding))
     contents = read_contents(run / "model.keras")
@@ -259,19 +264,30 @@ def test_it_learns_the_squares(box_work: Path, tmp_path: Path) -> None:
     assert run.history["tune_ap50"].max() > 0.6
 
 
-@pytest.mark.long  # two runs in processes of their own
-def test_folds_have_a_report_of_their_held_out_patients(box_work: Path, tmp_path: Path) -> None:
-    from medres.training.cross_validation.folds import cross_validate
+@pytest.mark.long  # builds the network twice
+def test_folds_have_a_report_of_their_held_out_patients(
+    run: Path, box_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medres.training.cross_validation import folds
+    from medres.training.cross_validation.folds import FoldRun, cross_validate
 
+    def trained(fold_run: FoldRun, *_: object) -> None:
+        shutil.copytree(run, fold_run.out)
+
+    monkeypatch.setattr(folds, "_run", trained)  # which takes minutes
     with raises_code(TrainingError, "no_ensemble"):
         cross_validate(box_work, out=tmp_path / "seeds", seeds=2, **OPTIONS)
-    options = OPTIONS | {"epochs": 1}
-    found = cross_validate(box_work, out=tmp_path / "folds", folds=2, progress=Lines(), **options)
+    found = cross_validate(box_work, out=tmp_path / "folds", folds=2, progress=Lines(), **OPTIONS)
     assert found.artefact is None
-    assert found.summary["ap50"] is not None
-    first, second = (Manifest.load(run.work).table for run in found.runs)
+    estimates = [one["macro"]["ap50"]["estimate"] for one in found.summary["folds"]]
+    assert found.summary["ap50"] == pytest.approx(np.mean(estimates))
+    assert [one["fold"] for one in found.summary["folds"]] == [0, 1]
+    first, second = (Manifest.load(one.work).table for one in found.runs)
     held_out = [set(table.loc[table["split"] == "test", "patient"]) for table in (first, second)]
     assert not held_out[0] & held_out[1]
+    for table in (first, second):  # each split has images with boxes
+        assert (table.groupby("split")["boxes:bright"].sum() > 0).all()
     assert {"tune_ap50", "tune_froc", "tune_loss"} <= {*found.summary["runs"][0]}
-    for run in found.runs:
-        assert (run.out / "report" / "report.html").is_file()
+    for one in found.runs:
+        assert (one.out / "report" / "report.html").is_file()
+    assert json.loads((found.out / "summary.json").read_text()) == found.summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -102,6 +103,9 @@ def test_the_text_of_an_error_without_a_code_stays_where_it_is() -> None:
         "code": "worker_failed",
         "text": "internal error (ValueError)",
     }
+    full = described(OSError(errno.ENOSPC, "No space left on device", "/home/jane/run"))
+    assert full["code"] == "no_space"
+    assert "jane" not in full["text"]
 
 
 def test_a_worker_that_is_gone_is_named(team: list[Workers]) -> None:

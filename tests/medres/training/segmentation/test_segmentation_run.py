@@ -3,6 +3,7 @@ tests."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import write_cr
 from helpers import Lines, raises_code, work_in_process
 from helpers import medres as medres_command
 from PIL import Image
@@ -27,7 +29,8 @@ from data_pipelines.ingestion.manifest import Manifest
 from medres.artefact.archive import load, read_contents
 from medres.artefact.golden_vectors import read_golden
 from medres.artefact.masks import postprocessed
-from medres.errors import ArtefactError, TrainingError
+from medres.errors import ArtefactError, RefusedInput, TrainingError
+from medres.inference.exporting import export
 from medres.inference.masks.files import write_masks
 from medres.inference.masks.scoring import _check_classes, evaluate_segmenter
 from medres.inference.predictor import Predictor
@@ -191,6 +194,9 @@ def test_evaluation_has_one_case_for_each_annotated_test_image(
     table = Manifest.load(work).table
     test = table[(table["split"] == "test") & (table["mask_state"] == "annotated")]
     assert found.report.n_cases == len(test)
+    provenance = found.numbers["provenance"]
+    model = hashlib.sha256((run / "model.keras").read_bytes()).hexdigest()
+    assert (provenance["model_sha256"], provenance["split"]) == (model, "test")
     assert set(found.numbers["findings"]) == {"bright", "dark"}
     # Dice by hand on one case
     with medres.load(run / "model.keras", isolate=False) as predictor:
@@ -211,14 +217,11 @@ def test_masks_of_other_classes_are_refused(run: Path) -> None:
         _check_classes(card, SimpleNamespace(mask_classes=("dark", "bright")))  # type: ignore[arg-type]
 
 
-def test_what_is_for_classifiers_is_refused(run: Path, mask_work: Path, tmp_path: Path) -> None:
+def test_what_is_for_classifiers_is_refused(run: Path, mask_work: Path) -> None:
     from medres.inference.scoring import score
-    from medres.training.cross_validation.folds import cross_validate
 
     with raises_code(ArtefactError, "segmenter"):
         score(run / "model.keras", mask_work)
-    with raises_code(TrainingError, "other_task"):
-        cross_validate(mask_work, out=tmp_path / "folds", folds=2, **OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +244,43 @@ def test_settings_that_do_not_fit_the_task(
     base = {name: value for name, value in OPTIONS.items() if name != "task"}
     with raises_code(TrainingError, code):
         medres.train(mask_work, out=tmp_path / "run", progress=Lines(), **{**base, **options})
+
+
+@pytest.mark.long  # one more run, and an export to ONNX
+def test_a_network_that_sees_patches(mask_work: Path, tmp_path: Path) -> None:
+    options = OPTIONS | {"patch": (16, 16), "deep_supervision": True, "epochs": 1}
+    run = medres.train(mask_work, **options, out=tmp_path / "run", progress=Lines())
+    artefact = load(run.artefact)
+    assert len(artefact.model.outputs) == 1
+    assert artefact.card.novelty_threshold is not None
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["segmentation"]["deep_supervision"] is True
+    table = Manifest.load(mask_work).table
+    row = table[table["split"] == "tune"].iloc[0]
+    path = Path(row["source"]) / row["path"]
+    exported = export(artefact, "onnx", tmp_path / "onnx")
+    assert exported.difference <= 1e-5
+    serving = json.loads((exported.folder / "serving.json").read_text())
+    assert serving["input"]["shape"] == [None, 16, 16, 1]
+    assert serving["segmentation"]["windows"]["sides"] == [16, 16]
+    answers = []
+    for engine, folder in (("tensorflow", None), ("onnx", exported.folder)):
+        with medres.load(run.artefact, engine=engine, exported=folder, isolate=False) as predictor:
+            answers.append(predictor.predict(path))
+    assert [answer.refused for answer in answers] == [None, None]
+    assert answers[0].mask is not None
+    assert answers[1].mask is not None
+    np.testing.assert_array_equal(answers[0].mask.labels, answers[1].mask.labels)
+    assert answers[0].novelty == pytest.approx(answers[1].novelty, rel=1e-3)
+    with raises_code(RefusedInput, "no_saliency_of_masks"):
+        answers[0].saliency()
+    stripes = np.zeros((40, 40))
+    stripes[::2] = 4000
+    write_cr(tmp_path / "odd.dcm", stripes, patient="ODD", study="9")
+    assert Predictor(artefact, isolate=False).predict(tmp_path / "odd.dcm").code in (
+        "out_of_distribution",
+        "rotated",
+    )
 
 
 @pytest.mark.long  # three runs, two of them compiled from scratch

@@ -64,3 +64,13 @@ def test_the_loss_is_the_weighted_mean_over_images() -> None:
     weighted = float(loss.mean(labels, logits, [3.0, 1.0]))
     assert weighted == pytest.approx((3 * single[0] + single[1]) / 4, rel=1e-2)
     assert float(loss.mean(labels, logits, [0.0, 0.0])) == 0.0
+
+
+def test_coarser_outputs_weigh_half_of_the_finer_one_before_them() -> None:
+    rng = np.random.default_rng(0)
+    labels, weights = rng.integers(0, 3, (2, 8, 8)).astype(np.int32), np.ones(2, np.float32)
+    logits = {name: rng.random((2, 8, 8, 3)).astype(np.float32) for name in ("logits", "logits_2")}
+    loss = ImageLoss(DiceCrossentropy())
+    single = [float(loss.mean(labels, logits[name], weights)) for name in ("logits", "logits_2")]
+    both = float(loss.mean(labels, logits, weights))
+    assert both == pytest.approx((single[0] + 0.5 * single[1]) / 1.5, rel=1e-6)
