@@ -120,11 +120,23 @@ def table(results: dict[str, dict[int, dict[str, float]]]) -> str:
 def plot(results: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     """Seconds over items, both in powers of ten: a line of slope 1 is linear growth."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
-    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes = Figure(figsize=(7, 4.5), layout="constrained").subplots()
     for step, by_size in results.items():
-        axes.plot(list(by_size), [cost["seconds"] for cost in by_size.values()], "o-", label=step)
+        name = step.replace("_", " ")
+        axes.plot(list(by_size), [cost["seconds"] for cost in by_size.values()], "o-", label=name)
+    sizes = sorted({size for by_size in results.values() for size in by_size})
+    first = max(by_size[sizes[0]]["seconds"] for by_size in results.values() if sizes[0] in by_size)
+    linear = [first * size / sizes[0] for size in sizes]
+    axes.plot(sizes, linear, ":", color="gray", label="linear growth")
     axes.set(xscale="log", yscale="log", xlabel="files", ylabel="processor time (s)")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.xaxis.set_minor_locator(LogLocator(subs=[]))
+    axes.yaxis.set_major_locator(LogLocator(subs=[1, 2, 5]))
+    axes.yaxis.set_minor_locator(LogLocator(subs=[]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+    axes.grid(alpha=0.3)
     axes.legend()
     axes.figure.savefig(path)
 

@@ -1,13 +1,16 @@
 """Measure `medres serve` on loopback with mixed requests, and check every answer.
 
     python benchmarks/serve.py MODEL.keras FOLDER [--requests 1000] [--clients 4] [--bad 0.2]
+                               [--objects]
 
 FOLDER holds DICOM files that the model accepts. Each request is a study made of one of them, with
 UIDs of its own. A share of the requests is bad: cut off, damaged inside, no DICOM at all, another
 patient under a study UID that is held, other bytes under a SOP UID that is held, or a study sent
-again. Prints one JSON object: requests per second, latency (p50, p99), growth of the resident
-memory between the first and the last tenth, wrong answers (another probability than the
-predictor's for these pixels, or another study's), answers that are missing, and refusals by code.
+again. With --objects the server also makes the DICOM objects of each result.
+
+Prints one JSON object: requests per second, latency (p50, p99), growth of the resident memory
+between the first and the last tenth, wrong answers (another probability than the predictor's for
+these pixels, or another study's), answers that are missing, and refusals by code.
 """
 
 from __future__ import annotations
@@ -176,7 +179,14 @@ def start(model: Path, spool: Path, *options: str) -> tuple[subprocess.Popen[str
 
 
 def measure(
-    model: Path, files: list[Path], *, n: int, clients: int, bad: float, seed: int = 0
+    model: Path,
+    files: list[Path],
+    *,
+    n: int,
+    clients: int,
+    bad: float,
+    seed: int = 0,
+    objects: bool = False,
 ) -> dict[str, Any]:
     """See the docstring of the module."""
     import medres
@@ -187,7 +197,9 @@ def measure(
     requests = requests_of(sources, n, bad, seed)
     memory: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        server, port = start(model, Path(folder) / "spool")
+        server, port = start(
+            model, Path(folder) / "spool", "--objects" if objects else "--no-objects"
+        )
         try:
             for source in sources[:4]:
                 send(port, Request(study_of(source), "good", "", 0))
@@ -234,10 +246,16 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--bad", type=float, default=0.2)
+    parser.add_argument("--objects", action="store_true")
     options = parser.parse_args()
     files = sorted(path for path in options.folder.rglob("*") if path.is_file())[:50]
     result = measure(
-        options.model, files, n=options.requests, clients=options.clients, bad=options.bad
+        options.model,
+        files,
+        n=options.requests,
+        clients=options.clients,
+        bad=options.bad,
+        objects=options.objects,
     )
     print(json.dumps(result, indent=1))
 

@@ -12,6 +12,7 @@ import pandas as pd
 from data_pipelines.dicom.identity import is_unique_uid, name_key
 from data_pipelines.ingestion.exclusions import contents, reused_uids
 from data_pipelines.ingestion.patient_identity import patients_per_uid
+from data_pipelines.runtime.plain_text import counted
 
 
 class GroupCounts(TypedDict):
@@ -78,10 +79,10 @@ def identity_notes(rows: pd.DataFrame, max_patients: int) -> tuple[list[str], li
     if rows["by_study"].any():
         n_images, n_studies = int(rows["by_study"].sum()), rows["study"][rows["by_study"]].nunique()
         warnings.append(
-            f"{n_images} images have an empty PatientID or one that stands for nobody (a "
-            f"placeholder, or the same for all files): each of their {n_studies} studies is "
-            f"treated as a patient. That no patient lies in two splits cannot be attested; a "
-            f"column patient of the labels table names the patients"
+            f"{counted(n_images, 'image')} with an empty PatientID or one that stands for nobody "
+            f"(a placeholder, or the same for all files), in {counted(n_studies, 'study')}: each "
+            f"study is treated as a patient. That no patient lies in two splits cannot be "
+            f"attested; a column patient of the labels table names the patients"
         )
         codes.append("patient_by_study")
     if ((rows["form"] != "dicom") & (rows["person"] == "")).any():
@@ -130,6 +131,6 @@ def _issuer_warnings(rows: pd.DataFrame) -> list[str]:
     if not without:
         return []
     return [
-        f"{without} images have no IssuerOfPatientID and the others have one: an ID with and "
-        f"without issuer counts as two patients of one split"
+        f"{counted(without, 'image')} without IssuerOfPatientID, and the others have one: an ID "
+        f"with and without issuer counts as two patients of one split"
     ]

@@ -16,6 +16,7 @@ from data_pipelines.ingestion.hierarchy_audit import (
 )
 from data_pipelines.ingestion.manifest import AUDIT_COLUMNS
 from data_pipelines.ingestion.near_duplicates import near_duplicates
+from data_pipelines.runtime.plain_text import counted
 from data_pipelines.runtime.worker_pool import ProgressCallback
 
 MAX_PAIRS = 1000  # near-duplicate pairs that are listed; all are counted
@@ -98,15 +99,6 @@ def audit_warnings(counts: AuditCounts) -> list[str]:
         )
     warnings += hierarchy_warnings(counts["hierarchy"])
     return warnings
-
-
-def counted(count: int, noun: str) -> str:
-    """The count and the noun in the right number.
-
-    >>> counted(1, "image"), counted(3, "image")
-    ('1 image', '3 images')
-    """
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _groups(what: str, rows: pd.DataFrame, shared: str, different: str) -> pd.DataFrame:

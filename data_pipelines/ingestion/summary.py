@@ -11,7 +11,6 @@ import pandas as pd
 
 from data_pipelines.errors import LabelError
 from data_pipelines.ingestion.index.entries import RejectedFile
-from data_pipelines.ingestion.leakage_audit import counted
 from data_pipelines.kinds import has_patients
 from data_pipelines.labels.exclusion_bias import (
     NO_LOSS,
@@ -21,6 +20,7 @@ from data_pipelines.labels.exclusion_bias import (
 )
 from data_pipelines.labels.table import Labels, canonical_column, normalise_key
 from data_pipelines.labels.task import LABEL_TASKS, TRAINING_SPLITS, untrainable_classes
+from data_pipelines.runtime.plain_text import counted
 from data_pipelines.sources.image_source import RASTER_SUFFIXES
 from data_pipelines.splits.stratified import SPLITS
 

@@ -54,3 +54,13 @@ def _is_safe(character: str) -> bool:
 def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+def counted(count: int, noun: str) -> str:
+    """The count and the noun in the right number.
+
+    >>> counted(1, "image"), counted(3, "image"), counted(2, "study")
+    ('1 image', '3 images', '2 studies')
+    """
+    plural = {"study": "studies", "series": "series"}.get(noun, f"{noun}s")
+    return f"{count} {noun if count == 1 else plural}"

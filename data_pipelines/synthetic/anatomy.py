@@ -7,9 +7,12 @@ They resemble anatomy only roughly. They are for testing software, not for train
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+
+from data_pipelines.synthetic.vessels import Branch, cross_sections, draw_tree, tree
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,18 @@ def radiograph(
         cx, cy, wx, wy = _lung(anatomy, side)
         lungs = np.maximum(lungs, _inside(((x - cx) / wx) ** 2 + ((y - cy) / wy) ** 2, 0.1))
     heart = _inside(((x - 0.10) / anatomy.heart) ** 2 + ((y - 0.28) / 0.30) ** 2, 0.15)
-    spine = np.exp(-((x / 0.07) ** 2))
-    density = body * (0.68 - 0.42 * lungs * (1 - 0.75 * heart) + 0.10 * heart + 0.10 * spine)
-    density += 0.05 * body * _ribs(x, y, anatomy.ribs)
-    vessels = gaussian_filter(rng.standard_normal(x.shape), cols / 60) * cols / 60 * 3.5
-    density += 0.028 * anatomy.caliber * lungs * vessels
+    density = body * (0.62 - 0.40 * lungs * (1 - 0.75 * heart) + 0.10 * heart)
+    density += body * (_mediastinum(x, y) + 0.065 * _ribs(x, y, anatomy))
+    texture = gaussian_filter(rng.standard_normal(x.shape), cols / 60) * cols / 60 * 3.5
+    seen = lungs * (1 - 0.8 * heart)
+    density += anatomy.caliber * seen * (0.018 * texture + _vessels(anatomy, x, y))
     if nodule is not None:
         cx, cy, wx, wy = _lung(anatomy, nodule.side)
         d2 = (x - cx - nodule.u * wx) ** 2 + (y - cy - nodule.v * wy) ** 2
         density += 0.35 * nodule.contrast * np.exp(-d2 / (2 * (0.6 * nodule.radius) ** 2))
-    return np.clip(0.04 + density + rng.normal(0, 0.015, x.shape), 0.0, 1.0)
+    # Less dose arrives behind dense tissue, so that its noise is stronger.
+    noise = rng.normal(0, 0.015, x.shape) * np.exp(1.5 * (density - 0.45))
+    return np.clip(0.04 + density + noise, 0.0, 1.0)
 
 
 def radiograph_labels(
@@ -120,15 +125,20 @@ def ct_slice(
     z: from -1 (feet) to 1 (head). The nodule's `v` is its z; it is visible where the slice cuts it.
     """
     x, y = _grid(size, size, 0.0, 0.0)
-    body = (x / anatomy.girth) ** 2 + (y / (0.7 * anatomy.girth)) ** 2 < 1
-    hu = np.where(body, 45.0, -1000.0)
-    hu[body & ((x / anatomy.girth) ** 2 + (y / (0.7 * anatomy.girth)) ** 2 > 0.86)] = -90.0  # fat
+    depth = 1 - (np.abs(x) / anatomy.girth) ** 2.4 - (np.abs(y) / (0.7 * anatomy.girth)) ** 2.4
+    hu = np.where(depth > 0, 45.0, -1000.0)
+    hu[(depth > 0) & (depth < 0.14)] = -90.0  # fat
+    hu[_rib_sections(x, y, anatomy, z) & (depth > 0.1)] = 420.0
     width = anatomy.lung * (1.0 - 0.35 * z**2)
-    for side in (-1, 1):
-        lung = ((x - side * 0.42) / width) ** 2 + (y / (1.35 * width)) ** 2 < 1
-        hu[lung] = -860.0
+    lungs = [(side * 0.42, width, 1.35 * width) for side in (-1, 1)]
+    vessels = cross_sections(_own_rng(anatomy), x, z, lungs)
+    for cx, wx, wy in lungs:
+        lung = ((x - cx) / wx) ** 2 + (y / wy) ** 2 < 1
+        hu[lung] = -860.0 + 60.0 * y[lung] + 560.0 * anatomy.caliber * vessels[lung]
     hu[((x - 0.1) / anatomy.heart) ** 2 + ((y + 0.1) / 0.2) ** 2 < max(0.0, 0.9 - z)] = 40.0
-    hu[(x / 0.1) ** 2 + ((y - 0.42) / 0.1) ** 2 < 1] = 600.0  # vertebra
+    hu[(x - 0.03) ** 2 + (y - 0.18) ** 2 < 0.04**2 * max(0.0, z)] = -990.0  # trachea
+    hu[(x / 0.1) ** 2 + ((y - 0.42) / 0.1) ** 2 < 1] = 350.0  # vertebra
+    hu[(x / 0.035) ** 2 + ((y - 0.46) / 0.03) ** 2 < 1] = 30.0  # spinal canal
     if nodule is not None:
         d2 = (
             (x - nodule.side * 0.42 - 0.5 * nodule.u * width) ** 2
@@ -136,7 +146,9 @@ def ct_slice(
             + (0.5 * (z - nodule.v)) ** 2
         )
         hu = np.where(d2 < nodule.radius**2, np.maximum(hu, -860.0 + 900.0 * nodule.contrast), hu)
-    return gaussian_filter(hu, 0.6) + rng.normal(0, 22.0, hu.shape)
+    # Fewer photons pass through the middle of the body, so that its noise is stronger.
+    noise = rng.normal(0, 22.0, hu.shape) * (0.6 + 0.6 * np.clip(depth, 0, 1))
+    return gaussian_filter(hu, 0.6) + noise
 
 
 def _grid(rows: int, cols: int, dx: float, dy: float) -> tuple[np.ndarray, np.ndarray]:
@@ -154,9 +166,64 @@ def _inside(level: np.ndarray, softness: float) -> np.ndarray:
     return 1 / (1 + np.exp(np.clip((level - 1) / softness, -40, 40)))
 
 
-def _ribs(x: np.ndarray, y: np.ndarray, phase: float) -> np.ndarray:
-    """Eight pairs of arcs that slope down towards the side."""
-    height = (y + 0.9 - phase - 0.45 * x**2) / 0.2
-    return np.where(
-        (height > -0.5) & (height < 7.5), np.exp(-(((height - np.round(height)) / 0.16) ** 2)), 0.0
-    )
+def _mediastinum(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What lies between the lungs: the vertebrae with gaps between them, the arch of the aorta, and
+    the trachea, which holds air.
+    """
+    vertebrae = np.exp(-((x / 0.075) ** 4)) * (0.075 + 0.025 * np.cos(2 * np.pi * y / 0.17))
+    width = 0.11 + 0.04 * np.tanh((y + 0.1) / 0.2)
+    shadow = 0.08 * _inside((x / width) ** 2 + 0.0 * y, 0.35) * _inside((y / 0.9) ** 2, 0.2)
+    arch = 0.07 * _inside(((x - 0.10) / 0.075) ** 2 + ((y + 0.34) / 0.09) ** 2, 0.2)
+    end = -0.24
+    trachea = 0.12 * np.exp(-(((x - 0.01) / 0.035) ** 4)) * _inside(1 + 4 * (y - end), 0.08)
+    return vertebrae + shadow + arch - trachea
+
+
+def _ribs(x: np.ndarray, y: np.ndarray, anatomy: Anatomy) -> np.ndarray:
+    """Eight pairs of ribs that slope down towards the side, and two clavicles: brighter at their
+    edges, where the X-rays pass through more of the hard bone.
+    """
+    height = (y + 0.9 - anatomy.ribs - 0.45 * x**2) / 0.2
+    ribs = np.where((height > -0.5) & (height < 7.5), _bone(height - np.round(height), 0.2), 0.0)
+    ribs *= _inside((x / (0.9 * anatomy.girth)) ** 2, 0.05) * (1 - 0.6 * np.exp(-((x / 0.12) ** 2)))
+    clavicles = _bone((y + 0.70 + 0.22 * np.abs(x)) / 0.2, 0.22)
+    clavicles *= _inside(((np.abs(x) - 0.4) / 0.3) ** 2, 0.15)
+    return ribs + 1.2 * clavicles
+
+
+def _bone(distance: np.ndarray, half: float) -> np.ndarray:
+    """A bar with bright edges. distance: from its middle; half: half of its width."""
+    bar = _inside((distance / half) ** 2, 0.25)
+    return bar * (0.55 + 0.6 * (distance / half) ** 2)
+
+
+def _rib_sections(x: np.ndarray, y: np.ndarray, anatomy: Anatomy, z: float) -> np.ndarray:
+    """Where a CT slice cuts ribs, breastbone and the arch of the vertebra."""
+    cut = np.zeros(x.shape, bool)
+    for number in range(5):
+        angle = -1.0 + 0.5 * number + 0.25 * z + anatomy.ribs
+        for side in (-1, 1):
+            cx = side * 0.87 * anatomy.girth * np.cos(angle)
+            cy = 0.87 * 0.7 * anatomy.girth * np.sin(angle)
+            along = (x - cx) * -side * np.sin(angle) + (y - cy) * np.cos(angle)
+            across = (x - cx) * side * np.cos(angle) + (y - cy) * np.sin(angle)
+            cut |= (along / 0.07) ** 2 + (across / 0.025) ** 2 < 1
+    front = -0.7 * anatomy.girth * 0.88
+    cut |= (x / 0.1) ** 2 + ((y - front) / 0.03) ** 2 < 1
+    return cut | ((np.abs(x) < 0.03) & (np.abs(y - 0.53) < 0.05))
+
+
+def _vessels(anatomy: Anatomy, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The trees of both lungs in a radiograph."""
+    return draw_tree(_trees(anatomy), x, y, strength=0.11)
+
+
+@lru_cache(maxsize=4)  # the images of a patient are drawn one after the other
+def _trees(anatomy: Anatomy) -> list[Branch]:
+    rng = _own_rng(anatomy)
+    return [branch for side in (-1, 1) for branch in tree(rng, side, side * 0.2, 0.0)]
+
+
+def _own_rng(anatomy: Anatomy) -> np.random.Generator:
+    """Random numbers that are the same for every image of a patient."""
+    return np.random.default_rng([int(value * 1e9) for value in (anatomy.caliber, anatomy.girth)])

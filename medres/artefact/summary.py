@@ -10,7 +10,7 @@ from typing import Any
 
 from data_pipelines.dicom.standard_terms import sop_class_name
 from data_pipelines.kinds import UNITS
-from data_pipelines.runtime.plain_text import escaped
+from data_pipelines.runtime.plain_text import counted, escaped
 from medres.artefact.archive import Artefact
 from medres.artefact.boxes import DetectionFields
 from medres.artefact.card import Card, intended_use_text
@@ -68,11 +68,6 @@ def lines(artefact: Artefact) -> list[str]:
     return [escaped(line) for line in out]
 
 
-def _counted(count: int, noun: str) -> str:
-    plural = {"study": "studies"}.get(noun, f"{noun}s")
-    return f"{count} {noun if count == 1 else plural}"
-
-
 def _section(title: str, facts: Sequence[tuple[str, str]] | Iterator[tuple[str, str]]) -> list[str]:
     return [title.upper(), *(f"  {name:<{WIDTH}}{value}" for name, value in facts), ""]
 
@@ -126,13 +121,13 @@ def _prediction(card: Card) -> Iterator[tuple[str, str]]:
         yield (
             f"threshold {point.name}",
             f"{point.finding} >= {point.threshold:.4g} per {point.unit} "
-            f"({point.criterion}, {point.split} split, {_counted(point.n_patients, 'patient')})",
+            f"({point.criterion}, {point.split} split, {counted(point.n_patients, 'patient')})",
         )
     for entry in card.conformal:
         yield (
             "conformal",
             f"{entry.finding} = {entry.label}: quantile {entry.quantile:.4g} at alpha "
-            f"{entry.alpha:g} ({_counted(entry.n_patients, 'patient')})",
+            f"{entry.alpha:g} ({counted(entry.n_patients, 'patient')})",
         )
     for note in card.training.get("notes", ()):
         yield "note", str(note)
@@ -150,7 +145,7 @@ def _training(card: Card) -> Iterator[tuple[str, str]]:
         yield (
             name,
             ", ".join(
-                _counted(counts[key], noun)
+                counted(counts[key], noun)
                 for key, noun in (
                     ("patients", "patient"),
                     ("studies", "study"),

@@ -64,7 +64,7 @@ DEMOS: dict[str, AnnotatedDemo] = {
         write=write_masks,
     ),
     DETECTION: AnnotatedDemo(
-        patients=80,
+        patients=120,
         annotations="boxes",
         source="boxes.csv",
         options={},
@@ -76,7 +76,7 @@ DEMOS: dict[str, AnnotatedDemo] = {
             "levels": (2, 3, 4),
             "channels": 32,
             "head_depth": 1,
-            "epochs": 16,
+            "epochs": 8,
         },
         shown=("ap50", "froc_mean"),
         evaluate=evaluate_detector,

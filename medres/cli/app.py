@@ -108,6 +108,7 @@ for function in VERBS:
 app.add_typer(server, name="serve")
 server.command("run")(verb(server_commands.serve))
 server.command("audit")(verb(server_commands.serve_audit))
+server.command("doctor")(verb(server_commands.server_doctor))
 server.command()(verb(server_commands.pull))
 server.command()(verb(server_commands.retry))
 app.add_typer(study, name="study")

@@ -10,6 +10,7 @@ import typer
 
 from data_pipelines.kinds import ColorRule, DeclaredUnitName, KindName, NiftiUnitName
 from data_pipelines.labels.task import LABEL_TASKS
+from data_pipelines.runtime.plain_text import counted
 from medres.cli.console import Address, EngineOption, Json, Limit, Work, Workers, report
 
 _RECORDS = {"image": "images", "stack": "stacks of slices", "volume": "volumes"}
@@ -275,8 +276,8 @@ def _downloaded(sources: list[str], folder: Path) -> list[Path | str]:
         with Bars().task("download") as update:
             files = download(source, folder, progress=update)
         typer.echo(
-            f"{files.studies} studies: {files.new} files downloaded to {folder}, "
-            f"{files.known} were there",
+            f"{counted(files.studies, 'study')}: {counted(files.new, 'file')} downloaded to "
+            f"{folder}, {files.known} were there",
             err=True,
         )
         if folder not in paths:
@@ -331,14 +332,14 @@ def _ingest_lines(summary: dict[str, Any], out: Path) -> list[str]:
 
     reasons = ", ".join(f"{code} {count}" for code, count in summary["reasons"].items())
     lines = [
-        f"{summary['given']} files: {summary['ok']} ok, {summary['repaired']} repaired, "
+        f"{counted(summary['given'], 'file')}: {summary['ok']} ok, {summary['repaired']} repaired, "
         f"{summary['quarantined']} quarantined, {summary['skipped']} skipped"
         + (f" ({reasons})" if reasons else "")
     ]
     for name, split in summary["splits"].items():
         lines.append(
-            f"{name:5s} {split['patients']} patients, {split['studies']} studies, "
-            f"{split['images']} images"
+            f"{name:5s} {counted(split['patients'], 'patient')}, "
+            f"{counted(split['studies'], 'study')}, {counted(split['images'], 'image')}"
         )
     if summary["task"] != "none":
         lines.append(_labels_line(summary))

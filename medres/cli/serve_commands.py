@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_pipelines.runtime.atomic_files import require_new
+from data_pipelines.runtime.plain_text import counted
 from medres.cli.console import Address, Json, Limit, Work, Workers, report
 
 if TYPE_CHECKING:
@@ -179,8 +180,8 @@ def _predict_into(
     summary = run(predictor, paths, out, progress=Bars(), **allowed)
     reasons = ", ".join(f"{reason} {count}" for reason, count in summary["reasons"].items())
     counts = (
-        f"{summary['given']} studies: {summary['answered']} predicted, {summary['quarantined']} "
-        f"quarantined"
+        f"{counted(summary['given'], 'study')}: {summary['answered']} predicted, "
+        f"{summary['quarantined']} quarantined"
     )
     lines = [counts + (f" ({reasons})" if reasons else "")]
     lines += object_lines(json.loads((out / DOCUMENT).read_text())["studies"])
@@ -242,7 +243,7 @@ def _summary_lines(summary: dict[str, Any], predictor: Predictor, answered: str)
 
     lines = [prediction_line(study, predictor.card) for study in summary["studies"]]
     reasons = ", ".join(f"{code} {count}" for code, count in summary["refused"].items())
-    counts = f"{summary['given']} studies: {summary['answered']} {answered}"
+    counts = f"{counted(summary['given'], 'study')}: {summary['answered']} {answered}"
     lines.append(counts + (f", refused: {reasons}" if reasons else ""))
     return lines + object_lines(summary["studies"])
 

@@ -1,4 +1,4 @@
-"""The verbs about a server: serve, with audit, pull and retry."""
+"""The verbs about a server: serve, with audit, doctor, pull and retry."""
 
 from __future__ import annotations
 
@@ -251,6 +251,38 @@ def pull(
     with Bars().task("pull") as update:
         results = pulling.pulled(settings, study, client, wait=wait, progress=update)
     report(results, as_json, [_result_line(result) for result in results])
+
+
+def server_doctor(
+    spool: Spool = None,
+    pacs_dicomweb: PacsWeb = None,
+    pacs: PacsDimse = None,
+    pacs_auth_file: PacsAuthorization = None,
+    pacs_ca: PacsAuthority = None,
+    aet: Annotated[str, typer.Option(help="AE title of this server.")] = "MEDRES",
+    as_json: Json = False,
+) -> None:
+    """Check what the server needs: packages, spool, audit log, free space, and the PACS, if one is
+    given. Also while the server runs. The exit code is 1 if a check fails.
+    """
+    _require_packages()
+    from medres.serve.doctor import diagnose
+    from medres.serve.settings import Settings, parse_pacs, read_secret
+
+    settings = Settings(
+        models=(),
+        spool=spool or default_spool(),
+        aet=aet,
+        pacs=parse_pacs(pacs) if pacs else None,
+        pacs_dicomweb=pacs_dicomweb,
+        pacs_authorization=read_secret(pacs_auth_file) if pacs_auth_file else None,
+        pacs_ca=pacs_ca,
+    )
+    checks = diagnose(settings)
+    lines = [f"{'ok  ' if one.is_ok else 'FAIL'} {one.name}: {one.text}" for one in checks]
+    report([one._asdict() for one in checks], as_json, lines)
+    if not all(one.is_ok for one in checks):
+        raise typer.Exit(1)
 
 
 def retry(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_pipelines.runtime.backend import require_tensorflow
+from data_pipelines.runtime.plain_text import counted
 from medres.cli.console import Json, Work, report
 from medres.cli.serve_commands import prediction_line
 
@@ -363,8 +364,9 @@ def plan(
     }
     facts = proposal.fingerprint
     head = (
-        f"{facts.images} {facts.kind} training images of {facts.patients} patients, "
-        f"{facts.tune_patients} patients to tune (validate) on"
+        f"{counted(facts.images, f'{facts.kind} training image')} of "
+        f"{counted(facts.patients, 'patient')}, {counted(facts.tune_patients, 'patient')} to tune "
+        f"(validate) on"
     )
     saved = [f"settings: {out}"] if out else []
     report(result, as_json, [head, *str(proposal).split("\n"), *saved])

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data_pipelines.runtime.plain_text import json_text
 from medres.errors import EvaluationError
 from medres.evaluate.analyses.finding import finding_report
 from medres.evaluate.analyses.model_comparison import (
@@ -32,12 +30,12 @@ from medres.evaluate.metrics.multiclass import detailed_classes, multiclass_repo
 from medres.evaluate.metrics.thresholds import Threshold, check_tune, choose_thresholds
 from medres.evaluate.options import ReportOptions, make_options
 from medres.evaluate.reporting.checklists import crosswalks
-from medres.evaluate.reporting.csv_tables import tables
+from medres.evaluate.reporting.csv_tables import Row, tables
 from medres.evaluate.reporting.html import embedded, page
 from medres.evaluate.reporting.methods_text import methods
 from medres.evaluate.reporting.model_card import model_card_markdown
 from medres.evaluate.reporting.narrative import report_warnings, summary
-from medres.evaluate.reporting.save import save_report
+from medres.evaluate.reporting.saved_report import SavedReport
 from medres.evaluate.schema import (
     Comparison,
     Design,
@@ -51,7 +49,7 @@ from medres.evaluate.scores.io import release_memory
 from medres.evaluate.scores.scored import Scored
 from medres.evaluate.scores.table import BINARY_FINDING, LABEL_COLUMN, Table, load
 from medres.evaluate.scores.units import AnalysisUnits, to_units
-from medres.evaluate.serialization import JsonObject, to_plain
+from medres.evaluate.serialization import to_plain
 from medres.tasks import task_named
 
 ScoresSource = pd.DataFrame | str | Path
@@ -60,7 +58,7 @@ EXPLANATION = "Saliency of the worst errors is shown; whether it is useful is no
 
 
 @dataclass(frozen=True)
-class DiagnosticReport:
+class DiagnosticReport(SavedReport):
     """All results of an evaluation.
 
     report: typed objects, see medres.evaluate.schema.
@@ -71,20 +69,11 @@ class DiagnosticReport:
     report: Report
     pictures: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
-    @cached_property
-    def numbers(self) -> JsonObject:
-        """What report.json holds: plain dicts, lists, numbers and texts."""
-        return self.report.to_json()
-
     def __repr__(self) -> str:
         return (
             f"DiagnosticReport({self.report.title!r}, {self.report.task}: "
             f"{', '.join(finding.title for finding in self.report.findings.values())})"
         )
-
-    def to_json(self) -> str:
-        """report.json as text; never NaN or infinity."""
-        return json_text(self.numbers, indent=1, ensure_ascii=False) + "\n"
 
     def to_html(self) -> str:
         """The self-contained page."""
@@ -94,19 +83,11 @@ class DiagnosticReport:
         """A model card in Markdown."""
         return model_card_markdown(self.report)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write report.html, report.json, model_card.md and tables/*.csv into a new folder: all of
-        them, or after a failure none. Returns the folder.
+    def _texts(self) -> dict[str, str]:
+        return {**super()._texts(), "model_card.md": self.to_card()}
 
-        Raises EvaluationError if the folder exists and is not empty. `overwrite` replaces an
-        earlier report, and nothing else.
-        """
-        texts = {
-            "report.json": self.to_json(),
-            "model_card.md": self.to_card(),
-            "report.html": self.to_html(),
-        }
-        return save_report(texts, tables(self.report), Path(folder), overwrite=overwrite)
+    def _tables(self) -> dict[str, list[Row]]:
+        return tables(self.report)
 
     def _repr_html_(self) -> str:
         return embedded(self.report, self.pictures)

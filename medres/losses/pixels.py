@@ -158,12 +158,9 @@ class Tversky(_PixelLoss):
         errors = self.alpha * (predicted - hits) + self.beta * (size - hits)
         present = ops.cast(ops.logical_not(size == 0), "float32")  # NaN stays NaN
         whole = ops.maximum(hits + errors + self.smooth, TINY)
-        # without the floor, the slope of a power is infinite where the overlap is perfect
-        miss = (
-            ops.maximum(1.0 - (hits + self.smooth) / whole, TINY)
-            if self.exponent != 1
-            else (1.0 - (hits + self.smooth) / whole)
-        )
+        miss = 1.0 - (hits + self.smooth) / whole
+        if self.exponent != 1:  # the slope of a power is infinite where the overlap is perfect
+            miss = ops.maximum(miss, TINY)
         weights = present * self._weights(batch.truth.shape[-1])
         if not self.background:
             weights = weights * ops.cast(ops.arange(batch.truth.shape[-1]) > 0, "float32")

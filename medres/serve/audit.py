@@ -33,18 +33,18 @@ class AuditLog:
     """Appends events, and checks the chain. secret: the key of the spool."""
 
     def __init__(self, database: Database, secret: bytes) -> None:
-        self._database, self._secret = database, secret
+        self.database, self._secret = database, secret
 
     def add(self, event: str, **fields: str | int | float | None) -> None:
         """Append one event; in the transaction of the caller, if there is one. fields: no
         identifiers, no free text of a file.
         """
-        with self._database.transaction():
-            row = self._database.row("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")
-            last = self._database.value("SELECT seq FROM sqlite_sequence WHERE name = 'audit'")
+        with self.database.transaction():
+            row = self.database.row("SELECT number, hash FROM audit ORDER BY number DESC LIMIT 1")
+            last = self.database.value("SELECT seq FROM sqlite_sequence WHERE name = 'audit'")
             number, previous = (last or 0) + 1, row["hash"] if row else _FIRST
             at, text = time.time(), json.dumps(fields, sort_keys=True, allow_nan=False)
-            self._database.execute(
+            self.database.execute(
                 "INSERT INTO audit (number, at, event, fields, hash) VALUES (?, ?, ?, ?, ?)",
                 number,
                 at,
@@ -58,9 +58,9 @@ class AuditLog:
         or altered.
         """
         head, expected = _FIRST, 1
-        with self._database.transaction():
-            rows = self._database.rows("SELECT * FROM audit ORDER BY number")
-            last = self._database.value("SELECT seq FROM sqlite_sequence WHERE name = 'audit'") or 0
+        with self.database.transaction():
+            rows = self.database.rows("SELECT * FROM audit ORDER BY number")
+            last = self.database.value("SELECT seq FROM sqlite_sequence WHERE name = 'audit'") or 0
         for row in rows:
             computed = self._hash(head, row["number"], row["at"], row["event"], row["fields"])
             if row["number"] != expected or not hmac.compare_digest(computed, row["hash"]):
@@ -72,7 +72,7 @@ class AuditLog:
 
     def events(self) -> list[dict[str, Any]]:
         """Every row: number, at, event, fields, hash."""
-        rows = self._database.rows("SELECT * FROM audit ORDER BY number")
+        rows = self.database.rows("SELECT * FROM audit ORDER BY number")
         return [dict(row) | {"fields": json.loads(row["fields"])} for row in rows]
 
     def _hash(self, previous: str, number: int, at: float, event: str, fields: str) -> str:

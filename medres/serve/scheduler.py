@@ -30,6 +30,8 @@ from medres.serve.telemetry import Telemetry
 
 TICK_SECONDS = 0.5  # how often quiet times, retries and retention are looked at
 MAX_CRASHES, MAX_STARTS = 3, 20
+#: answers come before the objects of earlier ones, which wait no longer than this for their turn
+OBJECT_SECONDS = 2.0
 FULL_SECONDS = 5.0  # between two attempts to write objects to a full disk
 FINAL = frozenset({TIME_LIMIT, FILES_EXPIRED})  # another attempt would end in the same way
 
@@ -138,10 +140,11 @@ class Scheduler:
     def _next_job(self, model: str, *states: str) -> sqlite3.Row | None:
         return self.spool.database.row(
             f"SELECT * FROM job WHERE model = ? AND state IN ({', '.join('?' * len(states))})"
-            " ORDER BY state = ? DESC, created LIMIT 1",  # answers first, then their objects
+            " ORDER BY (state = ? OR changed <= ?) DESC, created LIMIT 1",
             model,
             *states,
             READY,
+            time.time() - OBJECT_SECONDS,
         )
 
     def _answer_all(self, model: Model) -> None:

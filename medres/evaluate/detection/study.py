@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data_pipelines.runtime.plain_text import json_text
 from medres.errors import EvaluationError
 from medres.evaluate.analyses.provenance import made_now
 from medres.evaluate.detection.coco import (
@@ -38,8 +36,8 @@ from medres.evaluate.detection.outcome import BoxComparison, BoxMacro, Detection
 from medres.evaluate.detection.reporting import detection_methods, detection_page, detection_tables
 from medres.evaluate.detection.worst import worst_images
 from medres.evaluate.options import check_level_and_margin
-from medres.evaluate.reporting.save import save_report
-from medres.evaluate.serialization import JsonObject
+from medres.evaluate.reporting.csv_tables import Row
+from medres.evaluate.reporting.saved_report import SavedReport
 from medres.evaluate.statistics.bca import Draws, bca_estimate
 from medres.evaluate.statistics.bootstrap import SEED, replicates_for
 
@@ -49,40 +47,21 @@ EXPLORATORY_RATE = 1.0  # false positives per image
 
 
 @dataclass(frozen=True)
-class DetectionResult:
+class DetectionResult(SavedReport):
     """All results. report: typed objects, see medres.evaluate.detection.outcome."""
 
     report: DetectionReport
-
-    @cached_property
-    def numbers(self) -> JsonObject:
-        """What report.json holds: plain dicts, lists, numbers and texts."""
-        return self.report.to_json()
 
     def __repr__(self) -> str:
         n = self.report.n
         return f"DetectionResult({self.report.title!r}, {n['images']} images, {n['boxes']} boxes)"
 
-    def to_json(self) -> str:
-        """report.json as text; never NaN or infinity."""
-        return json_text(self.numbers, indent=1, ensure_ascii=False) + "\n"
-
     def to_html(self) -> str:
         """The self-contained page."""
         return detection_page(self.report)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write report.html, report.json and tables/*.csv into a new folder: all of them, or after
-        a failure none. Returns the folder.
-
-        Raises EvaluationError if the folder exists and is not empty. `overwrite` replaces an
-        earlier report, and nothing else.
-        """
-        texts = {"report.json": self.to_json(), "report.html": self.to_html()}
-        return save_report(texts, detection_tables(self.report), Path(folder), overwrite=overwrite)
-
-    def _repr_html_(self) -> str:
-        return self.to_html()
+    def _tables(self) -> dict[str, list[Row]]:
+        return detection_tables(self.report)
 
 
 def evaluate_boxes(

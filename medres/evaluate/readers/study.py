@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 
-from data_pipelines.runtime.plain_text import json_text
 from medres.evaluate.analyses.provenance import made_now
 from medres.evaluate.readers.comparison import compare
 from medres.evaluate.readers.figures import Figure, RateFigure, default_figure, make_figure
@@ -29,20 +26,15 @@ from medres.evaluate.readers.reporting.methods import study_methods
 from medres.evaluate.readers.reporting.page import study_page, study_tables
 from medres.evaluate.readers.standalone import split_off
 from medres.evaluate.readers.table import Source, load_ratings, source_of
-from medres.evaluate.reporting.save import save_report
-from medres.evaluate.serialization import JsonObject
+from medres.evaluate.reporting.csv_tables import Row
+from medres.evaluate.reporting.saved_report import SavedReport
 
 
 @dataclass(frozen=True)
-class ReaderStudyReport:
+class ReaderStudyReport(SavedReport):
     """All results of a reader study. report: typed objects, see medres.evaluate.readers.outcome."""
 
     report: ReaderStudyResult
-
-    @cached_property
-    def numbers(self) -> JsonObject:
-        """What report.json holds: plain dicts, lists, numbers and texts."""
-        return self.report.to_json()
 
     def __repr__(self) -> str:
         study = self.report.reader_study
@@ -51,27 +43,12 @@ class ReaderStudyReport:
             f"{study.n.modalities} modalities, {study.n.cases} cases)"
         )
 
-    def to_json(self) -> str:
-        """report.json as text; never NaN or infinity."""
-        return json_text(self.numbers, indent=1, ensure_ascii=False) + "\n"
-
     def to_html(self) -> str:
         """The self-contained page."""
         return study_page(self.report)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write report.html, report.json and tables/*.csv into a new folder: all of them, or after
-        a failure none. Returns the folder.
-
-        Raises EvaluationError if the folder exists and is not empty. `overwrite` replaces an
-        earlier report, and nothing else.
-        """
-        texts = {"report.json": self.to_json(), "report.html": self.to_html()}
-        tables = study_tables(self.report.reader_study)
-        return save_report(texts, tables, Path(folder), overwrite=overwrite)
-
-    def _repr_html_(self) -> str:
-        return self.to_html()
+    def _tables(self) -> dict[str, list[Row]]:
+        return study_tables(self.report.reader_study)
 
 
 def reader_study(

@@ -213,7 +213,7 @@ def forest(name: str, rows: list[ForestRow], low: float) -> str:
     if low < 0.5:
         axes.segment(0.5, 0, 0.5, bottom, "chance")
     for i, row in enumerate(rows):
-        axes.raw_text(6, axes.y(i + 0.5) + 4, row.label[:30], "row")
+        axes.raw_text(6, axes.y(i + 0.5) + 4, shortened(row.label, 30), "row")
         axes.raw_text(543, axes.y(i + 0.5) + 4, _auc_text(row), "row" if row.is_known else "note")
         _interval(axes, row, i + 0.5, low)
     return axes.render("wide")
@@ -238,10 +238,23 @@ def forest_narrow(name: str, rows: list[ForestRow], low: float) -> str:
         if low < 0.5:  # only beside the interval: the text is above it
             axes.segment(0.5, i + 0.58, 0.5, i + 0.92, "chance")
         css = "row" if row.is_known else "note"
-        axes.raw_text(4, axes.y(i + 0.35) + 4, row.label[:26], "row")
+        axes.raw_text(4, axes.y(i + 0.35) + 4, shortened(row.label, 26), "row")
         axes.raw_text(356, axes.y(i + 0.35) + 4, _auc_text(row), css, "end")
         _interval(axes, row, i + 0.75, low)
     return axes.render("narrow")
+
+
+def shortened(label: str, most: int) -> str:
+    """A label of at most so many characters; what stands in parentheses at its end stays.
+
+    >>> shortened("site: North hospital (45 / 97)", 24), shortened("sex: F", 24)
+    ('site: North h… (45 / 97)', 'sex: F')
+    """
+    if len(label) <= most:
+        return label
+    start = label.rfind(" (") if label.endswith(")") else -1
+    end = label[start:] if start >= 0 and len(label) - start < most - 1 else ""
+    return label[: most - len(end) - 1] + "…" + end
 
 
 def _shares(counts: list[int]) -> list[float]:

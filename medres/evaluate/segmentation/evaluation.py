@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.runtime.plain_text import json_text
 from medres.errors import EvaluationError
 from medres.evaluate.analyses.provenance import made_now
 from medres.evaluate.analyses.worst_errors import MAX_BYTES, hashed
 from medres.evaluate.options import check_level_and_margin, read_design
-from medres.evaluate.reporting.save import save_report
+from medres.evaluate.reporting.csv_tables import Row
+from medres.evaluate.reporting.saved_report import SavedReport
 from medres.evaluate.segmentation.aggregation import ClassScores, class_result, compare_models
 from medres.evaluate.segmentation.case_scores import Rules
 from medres.evaluate.segmentation.cases import Case, Classes, find_cases, read_classes
@@ -32,14 +31,13 @@ from medres.evaluate.segmentation.reporting import (
 )
 from medres.evaluate.segmentation.scoring import ScoredCases
 from medres.evaluate.segmentation.surfaces import CONVENTIONS
-from medres.evaluate.serialization import JsonObject
 
 DEFAULT_TOLERANCE = 1.0  # mm
 Pictures = dict[tuple[str, str], str]  # (class, hashed case) -> data URI
 
 
 @dataclass(frozen=True)
-class SegmentationReport:
+class SegmentationReport(SavedReport):
     """All results of an evaluation of masks. report: typed objects, see
     medres.evaluate.segmentation.outcome. cases: a row for each case and class. pictures: data URIs
     of the worst cases by (class, hashed case).
@@ -49,11 +47,6 @@ class SegmentationReport:
     cases: list[dict[str, Any]] = field(repr=False)
     pictures: Pictures = field(default_factory=dict, repr=False)
 
-    @cached_property
-    def numbers(self) -> JsonObject:
-        """What report.json holds: plain dicts, lists, numbers and texts."""
-        return self.report.to_json()
-
     def __repr__(self) -> str:
         found = self.report
         return (
@@ -61,27 +54,12 @@ class SegmentationReport:
             f"{found.n_cases} cases, {found.n_patients} patients)"
         )
 
-    def to_json(self) -> str:
-        """report.json as text; never NaN or infinity."""
-        return json_text(self.numbers, indent=1, ensure_ascii=False) + "\n"
-
     def to_html(self) -> str:
         """The self-contained page."""
         return masks_page(self.report, self.cases, self.pictures)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write report.html, report.json and tables/*.csv into a new folder: all of them, or after
-        a failure none. Returns the folder.
-
-        Raises EvaluationError if the folder exists and is not empty. `overwrite` replaces an
-        earlier report, and nothing else.
-        """
-        texts = {"report.json": self.to_json(), "report.html": self.to_html()}
-        tables = masks_tables(self.report, self.cases)
-        return save_report(texts, tables, Path(folder), overwrite=overwrite)
-
-    def _repr_html_(self) -> str:
-        return self.to_html()
+    def _tables(self) -> dict[str, list[Row]]:
+        return masks_tables(self.report, self.cases)
 
 
 def evaluate_masks(

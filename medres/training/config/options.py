@@ -81,8 +81,8 @@ class RunOptions(BaseModel):
         at a time; prediction then slides it over the image. None: whole images.
     foreground: share of the patches that hold foreground; the others are anywhere.
     levels, channels, head_depth: of `medres.detector`; None: its defaults.
-    fp_per_image: false positives per image of the tuning split at the threshold of each class that
-        is frozen in the card.
+    fp_per_image: most false positives per image of the tuning split at the threshold of each class
+        that is frozen in the card.
     deep_supervision: the loss also counts at coarser maps, in training alone; the saved model has
         one output. For segmentation.
     """

@@ -14,6 +14,7 @@ from medres.artefact.archive import versions, with_probability
 from medres.artefact.boxes import BOX, DetectionFields
 from medres.artefact.card import Card, OperatingPoint
 from medres.artefact.card_fields import ABOVE_ONE
+from medres.evaluate.detection.froc import Marks
 from medres.models.detection import decoding_settings
 from medres.training.calibration.scaling import identity
 from medres.training.data import CompiledModel, TrainingData
@@ -55,22 +56,23 @@ def finalized_detector(
 
 
 def box_thresholds(boxes: SplitBoxes, rate: float) -> tuple[list[OperatingPoint], list[str]]:
-    """For each class the lowest score at which the tuning split has at most `rate` false positives
-    per image, and a line of text. Where no score has, the threshold is above every score.
+    """For each class the highest score that finds as many objects of the tuning split as can be
+    found with at most `rate` false positives per image, and a line of text. Where none can, the
+    threshold is above every score.
     """
     points, notes = [], []
     patients = len(np.unique(boxes.patient))
     for label, (name, matched) in enumerate(zip(boxes.names, boxes.matches(), strict=True)):
         predicted, reference = boxes.of_class(label)
         marks = matched.marks
-        threshold = marks.threshold_at(rate)
+        threshold = best_threshold(marks, rate)
         values = np.ascontiguousarray([*predicted.score, *predicted.corners.ravel()])
         points.append(
             OperatingPoint(
                 finding=name,
                 name="default",
                 threshold=threshold if np.isfinite(threshold) else ABOVE_ONE,
-                criterion=f"at most {rate:g} false positives per image",
+                criterion=f"most objects with at most {rate:g} false positives per image",
                 unit=BOX,
                 split="tune",
                 n_patients=patients,
@@ -84,7 +86,15 @@ def box_thresholds(boxes: SplitBoxes, rate: float) -> tuple[list[OperatingPoint]
             f"{name}: threshold {threshold:.3f}, with at most {rate:g} false positives per image; "
             f"{found}"
             if np.isfinite(threshold)
-            else f"{name}: no score has at most {rate:g} false positives per image, so that no box "
-            f"is positive"
+            else f"{name}: no object is found with at most {rate:g} false positives per image, so "
+            f"that no box is positive"
         )
     return points, notes
+
+
+def best_threshold(marks: Marks, rate: float) -> float:
+    """The highest score with the sensitivity that is reached at `rate` false positives per image: a
+    lower one would add false positives and no object. Infinite where no object is found.
+    """
+    hits = marks.score[(marks.lesion >= 0) & (marks.score >= marks.threshold_at(rate))]
+    return float(hits.min()) if hits.size else float("inf")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pydicom
 import pytest
 from helpers import raises_code
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from scipy.stats import chi2_contingency, ks_2samp
 
 from data_pipelines.errors import DicomError, InputError
@@ -198,6 +200,56 @@ def test_a_nodule_adds_a_ball_of_its_contrast_at_its_place() -> None:
     assert col == pytest.approx(49.5 + 50 * (0.43 + 0.2 * 0.3 + dx), abs=1)
     assert row == pytest.approx(59.5 + 60 * (-0.08 - 0.3 * 0.6 + dy), abs=1)
     assert extra[0, 0] == 0
+
+
+def test_vessels_belong_to_the_patient_and_lie_in_the_lungs() -> None:
+    """The mean of images with other noise shows the same tree; another patient has another."""
+    other = replace(ANATOMY, caliber=0.71)
+
+    def tree(anatomy: Anatomy, seeds: range) -> np.ndarray:
+        """What is finer than the organs, in a lung, without the shift of each image."""
+        images = [radiograph(anatomy, Centered(seed), 160, 144) for seed in seeds]
+        mean = np.mean(images, axis=0)
+        return (mean - gaussian_filter(mean, 4))[50:110, 92:120].ravel()
+
+    first, again, third = (
+        tree(ANATOMY, range(20)),
+        tree(ANATOMY, range(20, 40)),
+        tree(other, range(20)),
+    )
+    assert np.corrcoef(first, again)[0, 1] > 0.9
+    assert np.corrcoef(first, third)[0, 1] < 0.85  # the same ribs
+
+
+def test_noise_is_stronger_where_less_dose_arrives() -> None:
+    images = [radiograph(ANATOMY, Centered(seed), 160, 144) for seed in range(40)]
+    deviation = np.std(images, axis=0)
+    assert deviation[100:130, 70:74].mean() > 1.3 * deviation[:20, :4].mean()  # spine, air
+    slices = [ct_slice(ANATOMY, np.random.default_rng(seed), 128, 0.0) for seed in range(40)]
+    deviation = np.std(slices, axis=0)
+    assert deviation[60:68, 60:68].mean() > 1.3 * deviation[:8].mean()
+    assert 20 < deviation[60:68, 60:68].mean() < 30  # HU
+
+
+def test_bones_are_the_brightest_of_a_slice_and_ribs_of_a_radiograph_repeat() -> None:
+    image = radiograph(ANATOMY, Centered(0), 160, 144)
+    side = image[50:146, 12:18].mean(axis=1)  # beside the lung
+    power = np.abs(np.fft.rfft(side - gaussian_filter(side, 12)))
+    assert np.argmax(power) == 6  # in 96 rows: the ribs are 16 apart
+    hu = ct_slice(ANATOMY, np.random.default_rng(0), 128, 0.0)
+    assert hu[88:92, 60:68].mean() > 250  # vertebra
+    assert abs(hu[93, 64] - 30) < 150  # its canal
+    assert (hu > 250).sum() > 100
+
+
+class Centered(np.random.Generator):
+    """Random numbers of a seed, with a patient who stands in the middle of each image."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(np.random.PCG64(seed))
+
+    def uniform(self, low: float = 0.0, high: float = 1.0, size: None = None) -> float:
+        return (low + high) / 2
 
 
 def test_a_ct_nodule_is_seen_near_its_height_alone() -> None:

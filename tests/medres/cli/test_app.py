@@ -37,8 +37,8 @@ def test_verbs_stand_in_the_order_of_the_work() -> None:
     done = medres("--help")
     rows = re.findall(r"^\W*([a-z]+)  ", done.output.split("Commands")[1], re.MULTILINE)
     assert rows == [
-        *("doctor", "ingest", "inspect", "cache", "plan", "weights", "train", "evaluate", "verify"),
-        *("predict", "export", "parity", "serve", "wrap", "demo", "study"),
+        *("doctor", "ingest", "inspect", "cache", "plan", "weights", "train", "search", "evaluate"),
+        *("verify", "predict", "export", "parity", "serve", "wrap", "demo", "study"),
     ]
 
 

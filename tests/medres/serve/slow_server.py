@@ -1,16 +1,19 @@
-"""A server whose steps take a moment, for test_crashes: python slow_server.py SPOOL OUTBOX. The
-model counts files, makes one object per job and 'sends' it to the folder OUTBOX.
+"""A server whose steps take a moment, for test_crashes: python slow_server.py SPOOL URL. The model
+counts files and makes one object per job, which goes to the PACS at the URL by STOW-RS.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from pydicom.uid import ExplicitVRLittleEndian
+
+from data_pipelines.dicom.writer import new_dataset
 from medres.results.identity import result_uid
+from medres.serve.delivery.stow import StowSender
 from medres.serve.model_process import MadeObject, MakeOrder
 from medres.serve.routing import ServedModel
 from medres.serve.server import Server
@@ -33,20 +36,24 @@ class SlowModel:
         time.sleep(STEP_SECONDS)
         out, sop = Path(order["out"]), result_uid(order["key"], "report")
         out.mkdir(exist_ok=True)
-        (out / "0.dcm").write_text(f"{sop} {order['revision']}")
+        dataset = new_dataset(
+            "CR", ExplicitVRLittleEndian, patient_id="P1", patient="P", study="1.2", series="1.3",
+            sop=sop,
+        )  # fmt: skip
+        dataset.save_as(out / "0.dcm", enforce_file_format=True)
         return [MadeObject(sop=sop, file="0.dcm", role="report")]
 
     def close(self) -> None:
         pass
 
 
-def main(spool: Path, outbox: Path) -> None:
+def main(spool: Path, url: str) -> None:
+    deliver = StowSender(url)
+
     def send(path: Path) -> None:
         time.sleep(STEP_SECONDS)
-        text = path.read_text()
-        partial = outbox / f"{os.getpid()}.partial"
-        partial.write_text(text)
-        partial.rename(outbox / text.split()[0])  # a PACS: the same UID is the same object
+        deliver(path)
+        time.sleep(STEP_SECONDS)
 
     settings = Settings(
         models=(),
@@ -66,4 +73,4 @@ def main(spool: Path, outbox: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2])

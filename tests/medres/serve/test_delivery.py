@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from canaries import CANARIES, encodings, with_canaries
 from fake_pacs import DicomWebPacs, DimsePacs
 from helpers import raises_code
 from pydicom import dcmread
@@ -18,7 +20,7 @@ from data_pipelines.errors import InputError
 from medres.errors import ServeError
 from medres.serve.database import DEAD, MADE, SENT
 from medres.serve.delivery.c_store import StoreSender
-from medres.serve.delivery.outbox import MAX_REFUSALS, Outbox
+from medres.serve.delivery.outbox import MAX_REFUSALS, Outbox, bury
 from medres.serve.delivery.stow import StowSender
 from medres.serve.model_process import MadeObject, MakeOrder
 from medres.serve.server import Server, sender_of
@@ -28,7 +30,7 @@ from medres.serve.telemetry import Telemetry
 
 from .test_scheduler import Answers, job_of, scheduler_of, wait_for
 from .test_server import Running, self_signed
-from .test_spool import image
+from .test_spool import dicom, image
 
 
 class Makers(Answers):
@@ -172,6 +174,28 @@ def test_a_server_sends_what_it_made_and_takes_none_of_it_in(tmp_path: Path) -> 
             assert (back.status, back.body["code"]) == (409, "own_output")
             metrics = running.ask("GET", "/metrics").body.decode()
             assert 'medres_deliveries_total{outcome="delivered"} 2.0' in metrics
+
+
+def test_no_identifier_of_an_object_that_is_not_delivered(tmp_path: Path) -> None:
+    with DicomWebPacs() as pacs:
+        pacs.failures += [400] * 50
+        options = {"maker": "fake", "pacs_dicomweb": pacs.url}
+        with Running(tmp_path, model=Makers(), **options) as running:
+            job = running.post(dicom(with_canaries(1))).body["results"][0]["id"]
+            spool = running.server.spool
+            wait_for(spool, job, MADE)
+            until = time.monotonic() + 20
+            while not spool.database.value("SELECT attempts FROM job"):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            bury(spool, job, "refused_by_pacs")
+            replies = [running.ask("GET", path) for path in ("/v1/dead-letters", "/metrics")]
+            text = repr([reply.body for reply in replies]) + running.log.getvalue()
+            text += repr(spool.audit.events())
+            text += repr([path.name for path in spool.folder.rglob("*")])
+            assert "refused_by_pacs" in text
+            for canary in CANARIES:
+                assert not any(form in text.encode() for form in encodings(canary)), canary
 
 
 def test_dicom_over_tls_in_and_out(tmp_path: Path) -> None:

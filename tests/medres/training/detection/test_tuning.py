@@ -69,17 +69,22 @@ def test_the_columns_are_the_figures_of_the_report(boxes: SplitBoxes) -> None:
     assert 0 < low < row["tune_ap50"] < high < 1
 
 
-def test_the_threshold_is_the_lowest_with_so_few_false_positives(boxes: SplitBoxes) -> None:
+def test_the_threshold_finds_most_objects_with_so_few_false_positives(boxes: SplitBoxes) -> None:
     points, notes = box_thresholds(boxes, 0.25)
     assert [point.finding for point in points] == [*NAMES]
     for label, point in enumerate(points):
-        matched = boxes.matches()[label]
-        assert matched.marks.false_marks(point.threshold).sum() <= 0.25 * len(PATIENT)
-        predicted, _ = boxes.of_class(label)
-        lower = predicted.score[predicted.score < point.threshold].max()
-        assert matched.marks.false_marks(lower).sum() > 0.25 * len(PATIENT)
+        marks = boxes.matches()[label].marks
+        found = marks.hits(point.threshold).sum()
+        assert marks.false_marks(point.threshold).sum() <= 0.25 * len(PATIENT)
+        for score in boxes.of_class(label)[0].score:
+            few = marks.false_marks(score).sum() <= 0.25 * len(PATIENT)
+            if score > point.threshold:
+                assert marks.hits(score).sum() < found
+            elif few:
+                assert marks.hits(score).sum() == found
         assert (point.unit, point.n_patients) == ("box", 8)
         assert f"{point.threshold:.3f}" in notes[label]
+        assert f"{found} of {marks.hits(0.0).size} objects" in notes[label]
 
 
 def test_a_class_without_any_box_has_no_figure_and_one_without_prediction_no_positive() -> None:
