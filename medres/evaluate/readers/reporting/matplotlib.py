@@ -107,7 +107,7 @@ def plot_sample_size(study: ReaderStudy | JsonObject, ax: Axes | None = None) ->
     known = [(row.readers, row.cases) for row in sizes.rows if row.cases is not None]
     ax.plot([r for r, _ in known], [c for _, c in known], "o-", color=BLUE, ms=3)
     ax.set_ylim(bottom=0)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.locator_params(axis="x", integer=True)
     return ax
 
 
