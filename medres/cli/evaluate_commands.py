@@ -279,7 +279,7 @@ def evaluate(
             as_json=as_json,
         )
         return
-    task = None if model is None or work is None else task_of_model(model)
+    task = None if model is None or work is None or scores else task_of_model(model)
     if model is not None and work is not None and task is not None and task.finds_boxes:
         check_options(context, DETECTOR)
         evaluate_detector_on(

@@ -90,7 +90,9 @@ def test_the_terminal_says_that_a_model_is_no_better_than_chance() -> None:
 
 
 def fake_scoring(monkeypatch: pytest.MonkeyPatch, scored: Scored) -> list[tuple[str, str, str]]:
-    """Replace medres.inference.scoring, which starts TensorFlow; returns the calls of score."""
+    """Replace medres.inference.scoring, which starts TensorFlow, and the look into the model file;
+    returns the calls of score.
+    """
     calls = []
 
     def score(model: str, work: str, split: str, check, progress) -> Scored:
@@ -101,6 +103,7 @@ def fake_scoring(monkeypatch: pytest.MonkeyPatch, scored: Scored) -> list[tuple[
     module = types.ModuleType("medres.inference.scoring")
     module.score = score
     monkeypatch.setitem(sys.modules, "medres.inference.scoring", module)
+    monkeypatch.setattr("medres.cli.evaluate_commands.task_of_model", lambda model: None)
     return calls
 
 

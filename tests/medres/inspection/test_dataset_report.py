@@ -80,7 +80,9 @@ def test_the_page_shows_counts_sheets_quarantine_and_nothing_from_elsewhere(
     )
     views = 5 * text.count("REGULAR, ")  # of each volume
     assert views == 5 * manifest.summary["verdicts"]["REGULAR"]
-    assert len(images_of(text)) == expected + views + 2  # a localizer and a copy, from quarantine
+    alike = int((pd.read_csv(work / "audit.csv")["what"] == "near_duplicate").sum())
+    # the others: a localizer and a copy, from quarantine
+    assert len(images_of(text)) == expected + views + alike + 2
     assert text.count("<details") == text.count("<summary") == len(images_of(text))
     assert not re.search(r'<img(?![^>]*alt="[^"])', text)
     assert "Not recorded: this work folder was made by an earlier version" in text or (

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from result_objects import Box, ct_slice, radiograph, validation_errors
+from result_objects import ct_slice, radiograph, validation_errors
 
 import medres
+from medres.inference.boxes.box import Box
 from medres.inference.masks.study_mask import StudyMask
 from medres.inference.prediction import Prediction
 from medres.results.identity import result_uid
@@ -153,8 +154,7 @@ def test_boxes_become_regions_and_the_image_with_the_surest_one_is_shown(tmp_pat
     images = [radiograph(number) for number in range(2)]
     uids = tuple(str(one.SOPInstanceUID) for one in images)
     boxes = [Box("nodule", 0.4, 1, 2, 9, 8, uids[0]), Box("nodule", 0.9, 3, 3, 9, 9, uids[1])]
-    prediction = Prediction({}, {}, sop_instance_uids=uids)
-    object.__setattr__(prediction, "boxes", boxes)
+    prediction = Prediction({}, {}, sop_instance_uids=uids, boxes=boxes)
     report, overlay = made_of(prediction, images, tmp_path)
     groups = hd.sr.Comprehensive3DSR.from_dataset(report).content
     assert len(groups.get_planar_roi_measurement_groups()) == 2

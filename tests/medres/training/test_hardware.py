@@ -92,7 +92,7 @@ work, folder, epochs = sys.argv[1:]
 hardware.has_bfloat16, hardware.MIN_BATCHES, hardware.MIN_SPEEDUP = lambda: True, 0, 1e9
 options = dict(
     preset="xray-32", batch_size=8, epochs=int(epochs), seed=1, ema=0.9, clip=0.5,
-    optimizer="sgd", stochastic_depth=0.0,
+    optimizer="sgd", learning_rate=1e-4, stochastic_depth=0.0,
 )
 step = train_step.Trainer._replica_step
 for name, names in (("one", ["CPU:0"]), ("two", ["CPU:0", "CPU:1"])):
@@ -116,8 +116,8 @@ for name, names in (("one", ["CPU:0"]), ("two", ["CPU:0", "CPU:1"])):
 @pytest.mark.timeout(1800)
 @pytest.mark.long  # two training runs in a process of their own, which needs two virtual CPUs
 def test_two_devices_train_as_one(tiny_work: Path, tmp_path: Path) -> None:
-    """After at most ten updates with group norm: the same losses and weights but for rounding. Each
-    device gets half of a batch, in the benchmark of bfloat16 too.
+    """After at most ten small updates with group norm: the same losses and weights but for
+    rounding. Each device gets half of a batch, in the benchmark of bfloat16 too.
     """
     n_train = int((Manifest.load(tiny_work).table["split"] == "train").sum())
     epochs = max(1, 10 // (n_train // 8))
