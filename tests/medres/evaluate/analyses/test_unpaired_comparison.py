@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -245,6 +246,8 @@ def test_few_patients_and_missing_classes_say_so() -> None:
 def test_difference_of_rates_is_method_10_of_newcombe(hits, limits) -> None:
     a, b = rate(hits[0], hits[1]), rate(hits[2], hits[3])
     assert difference_of_rates(a, b).bounds == pytest.approx(limits, abs=5e-5)
+    assert difference_of_rates(replace(a, flag="few"), b).flag == "few"
+    assert difference_of_rates(a, replace(b, flag="few")).flag == "few"
 
 
 def rate(k: int, n: int, repeat: int = 1) -> Estimate:
@@ -256,7 +259,7 @@ def test_p_values_of_rates() -> None:
     assert rates_p_value(rate(9, 10), rate(3, 10)) == pytest.approx(
         stats.fisher_exact([[9, 1], [3, 7]]).pvalue
     )
-    assert rates_p_value(rate(7, 7), rate(9, 9)) == 1.0
+    assert rates_p_value(rate(7, 7), rate(9, 9)) == rates_p_value(rate(0, 7), rate(0, 9)) == 1.0
     assert rates_p_value(rate(0, 0), rate(9, 9)) is None
     assert difference_of_rates(rate(0, 0), rate(9, 9)).why == "no unit in the denominator"
     pooled = (20 + 35) / 90

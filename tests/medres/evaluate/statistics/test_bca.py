@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medres.evaluate.statistics.bca import FEW_PATIENTS, bca_estimate, draw
+from medres.evaluate.statistics.bca import FEW_PATIENTS, bca_estimate, bca_limits, draw
 
 
 def weighted_mean(values: np.ndarray):
@@ -21,6 +21,31 @@ def test_close_to_scipy() -> None:
     ).confidence_interval
     assert found.bounds == pytest.approx((theirs.low, theirs.high), abs=0.04)
     assert found.estimate == pytest.approx(values.mean())
+
+
+@pytest.mark.parametrize(
+    "outlier", [0.0, 9.0]
+)  # with one, the kurtosis sets the degrees of freedom
+def test_limits_equal_a_slow_version(outlier: float) -> None:
+    rng = np.random.default_rng(3)
+    replicates, influence = np.round(rng.exponential(1.0, 400), 1), rng.exponential(1.0, 8)
+    influence[0] += outlier
+    influence -= influence.mean()
+    value, n = 0.9, 8
+    below = sum(one < value - 1e-12 for one in replicates)
+    equal = sum(abs(one - value) <= 1e-12 for one in replicates)
+    assert equal > 5  # ties count one half
+    bias = stats.norm.ppf((below + 0.5 * equal) / 400)
+    squares = sum(d * d for d in influence)
+    acceleration = sum(d * d * d for d in influence) / (6 * squares * squares**0.5)
+    kurtosis = n * sum(d**4 for d in influence) / squares / squares
+    df = min(n - 1, 2 * n / (kurtosis - 1))
+    assert (df < n - 1) == (outlier > 0)
+    limits = []
+    for level in (0.05, 0.95):
+        z = bias + stats.t.ppf(level, df) * (n / (n - 1)) ** 0.5
+        limits.append(np.quantile(replicates, stats.norm.cdf(bias + z / (1 - acceleration * z))))
+    assert bca_limits(value, replicates, influence, 0.9) == pytest.approx(limits, rel=1e-9)
 
 
 def test_few_patients_are_flagged_and_equal_ones_have_no_interval() -> None:
