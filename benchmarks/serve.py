@@ -16,6 +16,7 @@ these pixels, or another study's), answers that are missing, and refusals by cod
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import itertools
 import json
@@ -155,10 +156,10 @@ def is_missing(answer: Answer) -> bool:
 
 
 def resident_mib(pid: int) -> float:
-    """Of a process and all that it has started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    """Of a process and all that it has started; a thread that ends meanwhile has no children."""
+    children: list[str] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
-        if task.name != str(pid):
+        with contextlib.suppress(FileNotFoundError):
             children += (task / "children").read_text().split()
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * 4096 / 2**20 + sum(resident_mib(int(child)) for child in children)
