@@ -137,8 +137,7 @@ def predict(
         if task.is_annotated and where != "local":
             raise typer.BadParameter("--engine ray is for classifiers")
         if out is not None and task.is_annotated:
-            write = _boxes_into if task.finds_boxes else _masks_into
-            write(predictor, path, out, as_json, allowed, dicom=dicom)
+            _annotations_into(predictor, path, out, as_json, allowed, dicom=dicom)
             return
         if out is not None:
             run = functools.partial(
@@ -188,7 +187,7 @@ def _predict_into(
     report(summary, as_json, [*lines, f"tables: {out}"])
 
 
-def _masks_into(
+def _annotations_into(
     predictor: Predictor,
     paths: list[Path],
     out: Path,
@@ -197,31 +196,21 @@ def _masks_into(
     *,
     dicom: bool,
 ) -> None:
+    """Write the masks or the boxes of studies."""
+    from medres.inference.boxes.files import COCO, write_boxes
     from medres.inference.masks.files import SUMMARY, write_masks
     from medres.progress import Bars
+    from medres.tasks import task_named
 
     predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
-    summary = write_masks(predictions, predictor.card, out, objects=_objects(predictor, out, dicom))
-    lines = _summary_lines(summary, predictor, "with masks")
-    report(summary, as_json, [*lines, f"masks: {out / SUMMARY}"])
-
-
-def _boxes_into(
-    predictor: Predictor,
-    paths: list[Path],
-    out: Path,
-    as_json: bool,
-    allowed: dict[str, bool],
-    *,
-    dicom: bool,
-) -> None:
-    from medres.inference.boxes.files import COCO, write_boxes
-    from medres.progress import Bars
-
-    predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
-    summary = write_boxes(predictions, predictor.card, out, objects=_objects(predictor, out, dicom))
-    lines = _summary_lines(summary, predictor, "looked at")
-    report(summary, as_json, [*lines, f"boxes: {out / COCO}"])
+    objects = _objects(predictor, out, dicom)
+    if task_named(predictor.card.task).finds_boxes:
+        summary = write_boxes(predictions, predictor.card, out, objects=objects)
+        answered, found = "looked at", f"boxes: {out / COCO}"
+    else:
+        summary = write_masks(predictions, predictor.card, out, objects=objects)
+        answered, found = "with masks", f"masks: {out / SUMMARY}"
+    report(summary, as_json, [*_summary_lines(summary, predictor, answered), found])
 
 
 def _objects(

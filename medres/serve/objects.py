@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from data_pipelines.annotations.label_map import LabelMap
 from data_pipelines.errors import CodedError
 from data_pipelines.kinds import image_kind
 from medres.errors import ResultError
 from medres.results.capture import secondary_capture
-from medres.results.drawing import SOFT_TISSUE, BoxLike, Overlay, display_picture
+from medres.results.drawing import SOFT_TISSUE, Overlay, display_picture
 from medres.results.report import structured_report
 from medres.results.result import Result, model_identity
 from medres.results.segmentation import segmentation_object
@@ -61,7 +60,7 @@ def make_objects(
         model=model_identity(artefact.card, artefact.sha256),
         sources=source_study(images),
         created=dt.datetime.fromtimestamp(created, dt.UTC),
-        boxes=_boxes(prediction),
+        boxes=tuple(prediction.positive_boxes),
         notes=_notes(artefact.signer, revision),
         predecessor=predecessor,
     )
@@ -90,10 +89,6 @@ def _notes(signer: str | None, revision: int) -> tuple[str, ...]:
     return notes if revision == 1 else (*notes, f"Revision {revision}: the study has grown.")
 
 
-def _boxes(prediction: Prediction) -> tuple[BoxLike, ...]:
-    return tuple(prediction.positive_boxes)
-
-
 def _score_overlay(
     prediction: Prediction, predictor: Predictor, files: Mapping[str, Path]
 ) -> Overlay | None:
@@ -101,8 +96,7 @@ def _score_overlay(
     model has none on the pixels of the image (a volume, another engine). An image with boxes comes
     before others. None where the image cannot be shown.
     """
-    boxes = _boxes(prediction)
-    if boxes:
+    if boxes := prediction.positive_boxes:
         best = max(boxes, key=lambda box: box.score)
         return _plain(best.sop_instance_uid, best.frame, predictor, files)
     if prediction.probabilities and predictor.card.preprocess.form != "volume":
@@ -133,7 +127,7 @@ def _mask_overlay(
     mask: StudyMask, predictor: Predictor, files: Mapping[str, Path]
 ) -> Overlay | None:
     """The slice with most foreground, and the outlines of the classes on it."""
-    volume = mask.labels if mask.labels.ndim == 3 else mask.labels[np.newaxis]
+    volume = mask.label_map.layers[0]
     at = int((volume > 0).sum(axis=(1, 2)).argmax())
     uid, frame = mask.slices[at]
     picture = _picture(uid, frame, predictor, files)
@@ -166,12 +160,10 @@ def _segmentations(result: Result, masks: Sequence[StudyMask]) -> list[Dataset]:
     for number, mask in enumerate(masks, start=1):
         if not mask.slices:
             continue
-        layers = mask.labels.reshape(1, len(mask.slices), *mask.labels.shape[-2:])
-        label_map = LabelMap(layers, tuple(mask.names[1:]), mask.affine)
         try:
             made.append(
                 segmentation_object(
-                    result, label_map, mask.slices, colors=dict(_colors(mask)), number=number
+                    result, mask.label_map, mask.slices, colors=dict(_colors(mask)), number=number
                 )
             )
         except ResultError as error:

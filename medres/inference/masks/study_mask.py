@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.annotations.grids import Grid
+from data_pipelines.annotations.label_map import LabelMap
 from data_pipelines.preprocessing.original_grid import OriginalGrid, restored_labels
 from medres.artefact.masks import SegmentationFields
 
@@ -72,6 +73,12 @@ class StudyMask:
                     "alpha": alpha,
                 }
         return found
+
+    @property
+    def label_map(self) -> LabelMap:
+        """With one layer, and an axis of slices also for one image."""
+        labels = self.labels if self.labels.ndim == 3 else self.labels[np.newaxis]
+        return LabelMap(labels[np.newaxis], self.names[1:], self.affine)
 
     def as_dict(self) -> dict[str, Any]:
         """What JSON has of it: everything but the pixels."""

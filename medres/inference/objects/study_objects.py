@@ -9,14 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from data_pipelines.annotations.label_map import LabelMap
 from data_pipelines.errors import CodedError
 from medres.artefact.card import Card
 from medres.errors import ResultError
 from medres.inference.decoder import Decoder
-from medres.inference.masks.study_mask import StudyMask
 from medres.inference.objects.source_files import SourceRequest, read_sources
 from medres.inference.prediction import Prediction
 from medres.inference.request_files import portable
@@ -78,7 +74,8 @@ def _written(
     masks = [mask for mask in prediction.masks if mask.slices]
     fields = card.segmentation
     colors = {} if fields is None else dict(zip(card.names, fields.colors, strict=True))
-    written = write_results(out, result, masks=list(map(_with_frames, masks)), colors=colors)
+    layers = [Masks(mask.label_map, mask.slices) for mask in masks]
+    written = write_results(out, result, masks=layers, colors=colors)
     refused = list(json.loads(written["result"].read_text())["refused_objects"])
     if len(masks) < len(prediction.masks):
         error = ResultError(
@@ -88,11 +85,6 @@ def _written(
         )
         refused.append(_refusal("segmentation", error))
     return StudyObjects(tuple(file.name for file in written.values()), tuple(refused))
-
-
-def _with_frames(mask: StudyMask) -> Masks:
-    labels = mask.labels if mask.labels.ndim == 3 else mask.labels[np.newaxis]
-    return Masks(LabelMap(labels[np.newaxis], mask.names[1:], mask.affine), mask.slices)
 
 
 def _model_name(card: Card) -> str:
