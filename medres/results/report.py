@@ -132,6 +132,9 @@ def _groups(result: Result, boxes: Sequence[BoxLike]) -> Iterable[Group]:
         )
     if CLASS in prediction.decisions:
         yield _study_group(result, CLASS, evaluations=_answers(result, CLASS))
+    for name in prediction.decisions:  # of a detector, whether it found the class or not
+        if name != CLASS and name not in prediction.probabilities:
+            yield _study_group(result, name, finding=name, evaluations=_answers(result, name))
     slices = prediction.slices or [()] * len(prediction.images)
     for n in _listed_images(result):
         yield _image_group(result, n + 1, prediction.images[n], slices[n])

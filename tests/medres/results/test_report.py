@@ -258,6 +258,17 @@ def test_boxes_are_planar_regions_in_edges(tmp_path: Path) -> None:
     assert group.finding_type.meaning == "nodule"
 
 
+def test_a_detector_that_found_nothing_has_a_report_that_says_so(tmp_path: Path) -> None:
+    nothing = prediction(
+        probabilities={}, decisions={"nodule": 0}, thresholds={}, sets={}, images=(), slices=()
+    )
+    report = reopened(structured_report(result(radiograph(), prediction=nothing)), tmp_path)
+    assert [*groups(report)] == ["nodule"]
+    group = groups(report)["nodule"]
+    assert evaluations(group) == [("decision", "Negative")]
+    assert group.finding_type.meaning == "nodule"
+
+
 @pytest.mark.parametrize(
     ("corners", "code"),
     [
