@@ -26,6 +26,7 @@ _WHY = {
     "the whole study again",
     "time_limit": "the model did not answer within the time limit",
     "model_crashed": "the model process ended while it read this study",
+    "spool_full": "the disk was full for so long that the study could not be read",
 }
 
 
@@ -55,7 +56,8 @@ def result_document(spool: Spool, job: str) -> dict[str, Any] | None:
 
     predictions: as `medres predict --json`, null until the study was read. refused, code: the
     reason, if no image of the study was answered. objects: the DICOM objects made of the result.
-    failure: why they were not made or not sent at the last attempt, a code.
+    refused_objects: role and code of each that the images do not allow. failure: the code of the
+    last attempt to read the study, or to make or send its objects, if it failed.
     """
     row = spool.database.row("SELECT * FROM job WHERE id = ?", job)
     return None if row is None else _document(spool, row)
@@ -80,6 +82,7 @@ def _document(spool: Spool, row: sqlite3.Row) -> dict[str, Any]:
         "successor": successor,
         "result_key": row["result_key"],
         "objects": _objects(spool, row["id"]),
+        "refused_objects": json.loads(row["refused_objects"] or "[]"),
         "failure": row["failure"],
         "refused": refusal.get("refused"),
         "code": refusal.get("code"),

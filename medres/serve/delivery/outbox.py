@@ -91,10 +91,19 @@ class Outbox:
         if attempts >= (MAX_SENDINGS if code == UNREACHABLE else MAX_REFUSALS):
             bury(self._spool, job["id"], code)
             return
-        wait = min(FIRST_WAIT * 2 ** (attempts - 1), LONGEST_WAIT) * self._jitter()
+        wait = wait_seconds(attempts) * self._jitter()
         self._spool.database.move(
             job["id"], MADE, attempts=attempts, next_try=time.time() + wait, failure=code
         )
+
+
+def wait_seconds(attempts: int) -> float:
+    """The pause after so many tries that failed.
+
+    >>> [wait_seconds(n) for n in (1, 2, 3, 100)]
+    [2.0, 4.0, 8.0, 600.0]
+    """
+    return min(FIRST_WAIT * 2 ** min(attempts - 1, 16), LONGEST_WAIT)
 
 
 def failure_code(error: Exception) -> str:

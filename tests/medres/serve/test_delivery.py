@@ -22,7 +22,7 @@ from medres.serve.database import DEAD, MADE, SENT
 from medres.serve.delivery.c_store import StoreSender
 from medres.serve.delivery.outbox import MAX_REFUSALS, Outbox, bury
 from medres.serve.delivery.stow import StowSender
-from medres.serve.model_process import MadeObject, MakeOrder
+from medres.serve.parts import MadeObject, MakeOrder
 from medres.serve.server import Server, sender_of
 from medres.serve.settings import Address, Pacs, Peer, Settings, parse_pacs
 from medres.serve.spool import Capacity, Spool
