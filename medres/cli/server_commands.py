@@ -105,6 +105,10 @@ def serve(
         bool,
         typer.Option(help="Make DICOM objects of each result: report, overlay, segmentation."),
     ] = True,
+    fhir: Annotated[
+        bool,
+        typer.Option("--fhir", help="Also make a FHIR R4 DiagnosticReport with Observations."),
+    ] = False,
     max_spool: Annotated[
         str, typer.Option(help="Bytes of received files that are held, such as 20GiB.")
     ] = "20GiB",
@@ -159,6 +163,7 @@ def serve(
         dicom_tls=dicom_tls,
         dicom_ca=dicom_ca,
         maker=MAKER if objects else None,
+        fhir=fhir,
         capacity=Capacity(queue, int(parse_limits([f"bytes={max_spool}"])["bytes"])),
     )
     server = Server(settings)

@@ -40,13 +40,15 @@ INTERNAL = "internal"  # a fault of our own
 class ModelOptions:
     """What a model process is started with. signature, public_key: paths, to verify the file.
     maker: 'module:function' that makes DICOM objects of a prediction, called as
-    `medres.serve.objects.make_objects`; None makes none.
+    `medres.serve.objects.make_objects`; None makes none. fhir: whether a FHIR bundle is written
+    beside the objects.
     """
 
     path: str
     signature: str | None = None
     public_key: str | None = None
     maker: str | None = None
+    fhir: bool = False
 
 
 class ModelProcess:
@@ -189,7 +191,8 @@ def _outcome(predictor: Predictor, options: ModelOptions, request: dict[str, Any
         if verb == "make":
             from medres.serve.objects import make_all
 
-            return {"result": make_all(predictor, options.maker, cast(MakeOrder, request))}
+            order = cast(MakeOrder, request)
+            return {"result": make_all(predictor, options.maker, order, fhir=options.fhir)}
         if verb == "draw":
             return {"result": drawings(predictor, request["folder"])}
         predictions = predictor.predict_many(request["folder"])

@@ -1,5 +1,5 @@
-"""The objects of a result: a structured report, an overlay, and segmentations of masks. They are
-made in the process of the model; the same study gives the same objects again.
+"""The objects of a result: a structured report, an overlay, segmentations of masks, and FHIR. They
+are made in the process of the model; the same study gives the same objects again.
 """
 
 from __future__ import annotations
@@ -7,16 +7,18 @@ from __future__ import annotations
 import datetime as dt
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_pipelines.errors import CodedError
 from data_pipelines.runtime.atomic_files import sync_folder
+from data_pipelines.runtime.plain_text import json_text
 from medres.inference.objects.study_objects import NO_DICOM_IMAGE, Edition, assemble
 from medres.results.fhir import fhir_bundle
 from medres.results.writing import file_bytes
 from medres.serve.parts import (
+    FHIR,
     ROLES,
     EarlierResult,
     MadeObject,
@@ -30,15 +32,15 @@ from medres.serve.results import UNSIGNED
 from medres.serve.spool import UNFINISHED
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
     from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
 
 
-def make_all(predictor: Predictor, maker: str | None, order: MakeOrder) -> list[MadeObject]:
+def make_all(
+    predictor: Predictor, maker: str | None, order: MakeOrder, *, fhir: bool = False
+) -> list[MadeObject]:
     """Write the objects of all predictions of a job to a folder: all of them, or nothing. maker:
-    'module:function', called as `make_objects`.
+    'module:function', called as `make_objects`. fhir: also one FHIR bundle of all predictions.
     """
     module, _, name = (maker or "").partition(":")
     make = getattr(__import__(module, fromlist=[name]), name)
@@ -47,15 +49,22 @@ def make_all(predictor: Predictor, maker: str | None, order: MakeOrder) -> list[
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     made: list[MadeObject] = []
+    bundles = []
     try:
         for number, prediction in enumerate(_predictions(predictor, order)):
             objects: Objects = make(prediction, predictor, _part(order, number, prediction))
             for dataset in objects.datasets:
-                made.append(_written(dataset, folder, f"{len(made):04d}.dcm"))
+                file = f"{len(made):04d}.dcm"
+                _write(folder / file, file_bytes(dataset))
+                role = ROLES.get(str(dataset.SOPClassUID), "")
+                made.append(MadeObject(sop=str(dataset.SOPInstanceUID), file=file, role=role))
             made += [
                 MadeObject(sop="", file="", role=one["role"], code=one["code"])
                 for one in objects.refused
             ]
+            bundles += [objects.fhir] if fhir and objects.fhir else []
+        if bundles:
+            _write(folder / FHIR, json_text(_joined(bundles), ensure_ascii=False).encode())
         sync_folder(folder)
         shutil.rmtree(out, ignore_errors=True)
         folder.rename(out)
@@ -88,14 +97,17 @@ def _part(order: MakeOrder, number: int, prediction: Prediction) -> Part:
     )
 
 
-def _written(dataset: Dataset, folder: Path, file: str) -> MadeObject:
-    """Write one object, and wait until it is on the disk."""
-    with (folder / file).open("wb") as opened:
-        opened.write(file_bytes(dataset))
-        opened.flush()
-        os.fsync(opened.fileno())
-    role = ROLES.get(str(dataset.SOPClassUID), "")
-    return MadeObject(sop=str(dataset.SOPInstanceUID), file=file, role=role)
+def _joined(bundles: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One Bundle with the entries of all; their ids follow from the keys of the parts."""
+    return {**bundles[0], "entry": [entry for bundle in bundles for entry in bundle["entry"]]}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file, and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def make_objects(prediction: Prediction, predictor: Predictor, part: Part) -> Objects:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAKER = "medres.serve.objects:make_objects"
+FHIR = "fhir.json"  # name of the FHIR bundle among the objects of a job
 #: role of an object by its SOP class (PS3.4 B.5)
 ROLES = {
     "1.2.840.10008.5.1.4.1.1.88.34": "report",

@@ -24,7 +24,6 @@ from medres.serve.delivery.outbox import (
     Outbox,
     Send,
     bury,
-    objects_folder,
     wait_seconds,
 )
 from medres.serve.model_process import CRASHED, INTERNAL, SPOOL_FULL, TIME_LIMIT
@@ -32,7 +31,7 @@ from medres.serve.page.drawing import Drawing
 from medres.serve.parts import EarlierResult, MadeObject, MakeOrder
 from medres.serve.results import FILES_EXPIRED, MODEL_GONE, refusal_of, stored_result
 from medres.serve.routing import ServedModel
-from medres.serve.spool import Spool, is_disk_full
+from medres.serve.spool import Spool, is_disk_full, objects_folder
 from medres.serve.telemetry import Telemetry
 
 TICK_SECONDS = 0.5  # how often quiet times, retries and retention are looked at

@@ -320,6 +320,11 @@ def full_disk_refused() -> Iterator[None]:
         raise
 
 
+def objects_folder(spool: Spool, job: str) -> Path:
+    """Where the objects of a job are."""
+    return spool.folder / "objects" / job
+
+
 def is_disk_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_pipelines.errors import CodedError
 from medres.serve.database import DEAD, MADE, SCORED, SENT
-from medres.serve.spool import Spool
+from medres.serve.spool import Spool, objects_folder
 from medres.serve.telemetry import Telemetry
 
 #: tries while nobody answers (about a day), and while the destination says no (about 40 minutes)
@@ -109,11 +109,6 @@ def wait_seconds(attempts: int) -> float:
 def failure_code(error: Exception) -> str:
     """The code of an error, or the name of its class; its text could hold a patient's data."""
     return error.code if isinstance(error, CodedError) and error.code else type(error).__name__
-
-
-def objects_folder(spool: Spool, job: str) -> Path:
-    """Where the DICOM objects of a job are."""
-    return spool.folder / "objects" / job
 
 
 def bury(spool: Spool, job: str, failure: str) -> None:
