@@ -52,7 +52,10 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 def serve(
-    model: Annotated[list[Path], typer.Argument(help="Model files: model.keras of runs.")],
+    model: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL.keras", help="Model files: model.keras of runs."),
+    ],
     http: Annotated[str, typer.Option(help="HOST:PORT of HTTP; off = none.")] = "127.0.0.1:8080",
     dicom: Annotated[
         str | None, typer.Option(help="HOST:PORT of DICOM (C-STORE, C-ECHO); needs --allow-aet.")
