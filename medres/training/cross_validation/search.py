@@ -218,14 +218,21 @@ def _by_ray(trials: list[Trial], workers: int, halving: int) -> Iterator[tuple[i
         fault = climb(own, run_trial, auc_of, goes_on)
         return {"fault": fault, "auc": float("nan"), "budget": halving ** len(own)}
 
-    most = halving ** (len(trials[0].rungs) - 1)
-    asha = {"time_attr": "budget", "metric": "auc", "mode": "max", "reduction_factor": halving}
+    scheduler = None
+    if halving:
+        scheduler = ASHAScheduler(
+            time_attr="budget",
+            metric="auc",
+            mode="max",
+            max_t=halving ** (len(trials[0].rungs) - 1),
+            reduction_factor=halving,
+        )
     tuner = tune.Tuner(
         trainable,
         param_space={"trial": tune.grid_search(sorted(rungs))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=workers if workers > 1 else None,
-            scheduler=ASHAScheduler(**asha, max_t=most) if halving else None,
+            scheduler=scheduler,
         ),
     )
     results = tuner.fit()
