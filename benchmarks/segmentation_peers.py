@@ -235,7 +235,15 @@ class _Peer:
             import segmentation_models_pytorch as smp
 
             self.net = smp.Unet("resnet18", encoder_weights=None, in_channels=1, classes=classes)
-        self.loss = DiceCELoss(to_onehot_y=True, softmax=True, batch=True)
+        # the constants of medres.losses.DiceCrossentropy, so that both losses are the same number
+        self.loss = DiceCELoss(
+            include_background=False,
+            to_onehot_y=True,
+            softmax=True,
+            batch=True,
+            smooth_nr=1.0,
+            smooth_dr=1.0,
+        )
         self.optimizer = torch.optim.AdamW(self.net.parameters(), RATE, weight_decay=DECAY)
         steps = given.epochs * -(-len(arrays["train_x"]) // self.batch)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)

@@ -9,14 +9,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 from annotated_cluster import check_on_a_cluster
-from conftest import write_cr
+from conftest import rewrite, write_cr
 from helpers import Lines, raises_code, work_in_process
 from helpers import medres as medres_command
 from PIL import Image
@@ -197,7 +197,11 @@ def test_evaluation_has_one_case_for_each_annotated_test_image(
 ) -> None:
     work = tmp_path / "work"
     shutil.copytree(mask_work, work)
-    found = evaluate_segmenter(run / "model.keras", work)
+    table = Manifest.load(work).table
+    rewrite(work, table.assign(sex=["FM"[i % 2] for i in range(len(table))]))
+    other = tmp_path / "other.keras"  # the same model
+    shutil.copy(run / "model.keras", other)
+    found = evaluate_segmenter(run / "model.keras", work, compare=[other], subgroups=["sex"])
     table = Manifest.load(work).table
     test = table[(table["split"] == "test") & (table["mask_state"] == "annotated")]
     assert found.report.n_cases == len(test)
@@ -215,7 +219,14 @@ def test_evaluation_has_one_case_for_each_annotated_test_image(
             answer = mask.labels == 1
             dice.append(2 * (truth & answer).sum() / (truth.sum() + answer.sum()))
     assert found.numbers["findings"]["bright"]["dice"]["estimate"] == pytest.approx(np.mean(dice))
-    assert (work / "test_openings.csv").read_text().count("\n") == 2
+    rows = [row for row in found.numbers["comparisons"] if row["metric"] == "dice"]
+    assert [(row["a"], row["b"]) for row in rows] == [("model", "other")] * 2
+    assert [row["difference"]["estimate"] for row in rows] == [0, 0]
+    assert provenance["compared_sha256"] == [model]
+    subgroups = found.numbers["findings"]["bright"]["subgroups"]
+    counts = {row["level"]: row["n_cases"] for row in subgroups}
+    assert counts == test["sex"].value_counts().to_dict()
+    assert (work / "test_openings.csv").read_text().count("\n") == 3  # each model opens it
 
 
 def test_masks_of_other_classes_are_refused(run: Path) -> None:
@@ -253,7 +264,7 @@ def test_settings_that_do_not_fit_the_task(
         medres.train(mask_work, out=tmp_path / "run", progress=Lines(), **{**base, **options})
 
 
-@pytest.mark.long  # one more run, and an export to ONNX
+@pytest.mark.long  # one more run, and exports to ONNX and OpenVINO
 def test_a_network_that_sees_patches(mask_work: Path, tmp_path: Path) -> None:
     options = OPTIONS | {"patch": (16, 16), "deep_supervision": True, "epochs": 1}
     run = medres.train(mask_work, **options, out=tmp_path / "run", progress=Lines())
@@ -265,22 +276,25 @@ def test_a_network_that_sees_patches(mask_work: Path, tmp_path: Path) -> None:
     table = Manifest.load(mask_work).table
     row = table[table["split"] == "tune"].iloc[0]
     path = Path(row["source"]) / row["path"]
-    exported = export(artefact, "onnx", tmp_path / "onnx")
-    assert exported.difference <= 1e-5
-    serving = json.loads((exported.folder / "serving.json").read_text())
-    assert serving["input"]["shape"] == [None, 16, 16, 1]
-    assert serving["segmentation"]["windows"]["sides"] == [16, 16]
-    answers = []
-    for engine, folder in (("tensorflow", None), ("onnx", exported.folder)):
-        with medres.load(run.artefact, engine=engine, exported=folder, isolate=False) as predictor:
-            answers.append(predictor.predict(path))
-    assert [answer.refused for answer in answers] == [None, None]
-    assert answers[0].mask is not None
-    assert answers[1].mask is not None
-    np.testing.assert_array_equal(answers[0].mask.labels, answers[1].mask.labels)
-    assert answers[0].novelty == pytest.approx(answers[1].novelty, rel=1e-3)
+    with medres.load(run.artefact, isolate=False) as predictor:
+        expected = predictor.predict(path)
+    assert expected.mask is not None
+    formats: tuple[Literal["onnx", "openvino"], ...] = ("onnx", "openvino")
+    for engine in formats:
+        exported = export(artefact, engine, tmp_path / engine)
+        assert exported.difference <= 1e-5
+        serving = json.loads((exported.folder / "serving.json").read_text())
+        assert serving["input"]["shape"] == [None, 16, 16, 1]
+        assert serving["segmentation"]["windows"]["sides"] == [16, 16]
+        opened = {"engine": engine, "exported": exported.folder, "isolate": False}
+        with medres.load(run.artefact, **opened) as predictor:
+            answer = predictor.predict(path)
+        assert answer.refused is None
+        assert answer.mask is not None
+        np.testing.assert_array_equal(answer.mask.labels, expected.mask.labels)
+        assert answer.novelty == pytest.approx(expected.novelty, rel=1e-3)
     with raises_code(RefusedInput, "no_saliency_of_masks"):
-        answers[0].saliency()
+        expected.saliency()
     stripes = np.zeros((40, 40))
     stripes[::2] = 4000
     write_cr(tmp_path / "odd.dcm", stripes, patient="ODD", study="9")
