@@ -56,14 +56,10 @@ class RecordReader:
             offset = int(position - self.starts[shard]) * self.frame
             frame = os.pread(self._file(int(shard)), self.frame, offset)
             content = frame[HEADER:-FOOTER]
-            if len(frame) != self.frame or frame != self._framed(content):
+            if frame[:HEADER] != self._head or frame[-FOOTER:] != _checksum(content):
                 raise _damaged(self.files[shard])
             record[:] = np.frombuffer(content, np.uint8)
         return records
-
-    def _framed(self, content: bytes) -> bytes:
-        """A record as TFRecord stores it: the length, its checksum, the data, their checksum."""
-        return self._head + content + _checksum(content)
 
     def by_shards(self, order: np.ndarray) -> np.ndarray:
         """All positions, int64, with the shards in another order."""
