@@ -27,11 +27,12 @@ SECRET = "yellow-feathers"
 SHORT = (
     "how-to/evaluate.md",
     "how-to/evaluate-boxes.md",
-    "how-to/reader-studies.md",
     "how-to/evaluate-masks.md",
-    "explanation/residual-learning.md",
 )
 LONG = (
+    # 10 s; by default tests/medres/cli/test_reader_commands.py runs the same commands
+    "how-to/reader-studies.md",
+    "explanation/residual-learning.md",  # trains; by default tests/medres/experiments does so
     "how-to/augment.md",
     *("tutorial.md", "how-to/serve.md", "how-to/ct.md", "coming-from.md"),
     *("how-to/keras-fit.md", "how-to/train-in-python.md", "explanation/dense-connections.md"),

@@ -14,9 +14,18 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import chi2_contingency, ks_2samp
 
 from data_pipelines.errors import DicomError, InputError
+from data_pipelines.ingestion.near_duplicates import near_duplicates
+from data_pipelines.ingestion.perceptual_hash import perceptual_hash
 from data_pipelines.pixels.image import read_image
 from data_pipelines.synthetic import cohort as phantom
-from data_pipelines.synthetic.anatomy import Anatomy, Nodule, ct_slice, radiograph
+from data_pipelines.synthetic.anatomy import (
+    Anatomy,
+    Nodule,
+    ct_slice,
+    draw_anatomy,
+    radiograph,
+    radiograph_labels,
+)
 from data_pipelines.synthetic.cohort import make_cohort
 
 ANATOMY = Anatomy(girth=0.9, lung=0.3, heart=0.25, ribs=0.1, lean=0.0, caliber=0.7)
@@ -200,6 +209,27 @@ def test_a_nodule_adds_a_ball_of_its_contrast_at_its_place() -> None:
     assert col == pytest.approx(49.5 + 50 * (0.43 + 0.2 * 0.3 + dx), abs=1)
     assert row == pytest.approx(59.5 + 60 * (-0.08 - 0.3 * 0.6 + dy), abs=1)
     assert extra[0, 0] == 0
+
+
+def test_patients_do_not_resemble_each_other() -> None:
+    """With equal ribs, clavicles, diaphragm and heart there were 85 such pairs."""
+    hashes = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        hashes.append(perceptual_hash(4000 * radiograph(draw_anatomy(rng), rng, 96, 96)))
+    assert near_duplicates(hashes, np.arange(60), show=0, limit=0.25).pairs <= 5
+    assert near_duplicates(hashes, np.arange(60), show=0).pairs == 0
+
+
+def test_a_lung_ends_at_its_diaphragm_in_the_image_and_in_its_labels() -> None:
+    high = replace(ANATOMY, diaphragm=0.2)
+    labels, low = (radiograph_labels(anatomy, Centered(0), 160, 144) for anatomy in (high, ANATOMY))
+    row, column = 80 + int(0.3 * 80), 72 - int(0.43 * 72)
+    assert (labels[row, column], low[row, column]) == (0, 1)
+    assert labels[80, column] == low[80, column] == 1
+    image, other = (radiograph(anatomy, Centered(0), 160, 144) for anatomy in (high, ANATOMY))
+    around = slice(row - 3, row + 4), slice(column - 3, column + 4)
+    assert image[around].mean() > other[around].mean() + 0.2
 
 
 def test_vessels_belong_to_the_patient_and_lie_in_the_lungs() -> None:

@@ -119,7 +119,7 @@ NETS: list[tuple[tuple, dict[str, Any]]] = [
     [
         (*NETS[0], False),
         *(pytest.param(*net, False, marks=pytest.mark.long) for net in NETS[1:]),
-        (*NETS[0], True),
+        pytest.param(*NETS[0], True, marks=pytest.mark.long),  # XLA compiles both nets
     ],
 )
 def test_training_the_twin_is_training_the_model(

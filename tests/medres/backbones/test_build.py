@@ -27,7 +27,7 @@ def head(model: keras.Model, classes: int) -> int:
         (18, {}, 11_689_512),
         (34, {}, 21_797_672),
         (50, {}, 25_557_032),
-        (101, {}, 44_549_160),
+        pytest.param(101, {}, 44_549_160, marks=pytest.mark.long),
         pytest.param(152, {}, 60_192_808, marks=pytest.mark.long),
         (50, {"version": "1"}, 25_557_032),
         (18, {"residual": False}, 11_515_688),

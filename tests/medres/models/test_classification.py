@@ -95,6 +95,7 @@ assert not any(name.split(".")[0] == "medres" for name in sys.modules)
 """
 
 
+@pytest.mark.long  # three nets in a fresh process; by default test_run opens one of a run
 def test_a_plain_keras_opens_the_saved_models_and_gives_the_same(tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(0, 500, (2, 32, 32, 1)).astype("float32")
     np.save(tmp_path / "image.npy", image)

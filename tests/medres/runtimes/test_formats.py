@@ -14,7 +14,11 @@ NEEDS = {"onnx": "onnxruntime", "openvino": "openvino", "saved_model": "tensorfl
 NAMES = ["probability", "novelty", "orientation"]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+# OpenVINO takes 12 s; by default test_engines opens such an export by the names of its tensors
+@pytest.mark.parametrize(
+    "format",
+    [pytest.param(f, marks=pytest.mark.long if f == "openvino" else ()) for f in FORMATS],
+)
 def test_tensors_have_the_same_names_in_every_format(
     upright_artefact: Artefact, tmp_path: Path, format: Format
 ) -> None:

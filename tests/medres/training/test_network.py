@@ -229,7 +229,8 @@ def test_mixed_pairs_have_the_loss_of_both_labels() -> None:
     assert trainer.means()["loss"] == pytest.approx(want, rel=1e-4)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+# XLA takes 10 s; by default the loss of boxes and the augmentation are compiled by it
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_step_compiles_with_and_without_xla(jit: bool) -> None:
     core, chosen = net(stochastic_depth=0.2), recipe(ema=0.9, clip=1.0, optimizer="lamb")
     made = optimizer(chosen, 4, core.trainable_variables)
@@ -291,7 +292,7 @@ def test_a_whole_classifier_is_no_backbone_and_the_message_says_what_to_write(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.long  # by default test_run starts from the weights of an earlier run
+@pytest.mark.long  # by default a recipe that freezes starts from them (below)
 def test_a_whole_classifier_gives_its_weights(tiny_work: Path, tmp_path: Path) -> None:
     """The way out that the message of `whole_classifier` names."""
     medres.classifier(10, (32, 32, 1), 1, width=8).save(tmp_path / "whole.keras")

@@ -144,6 +144,7 @@ def test_multiclass_trains(tiny_work: Path, tmp_path: Path) -> None:
     assert found.decisions["class"] == max(found.probabilities, key=found.probabilities.__getitem__)
 
 
+@pytest.mark.long  # by default a recipe that freezes starts from such weights: test_network
 def test_weights_of_an_earlier_run_are_the_start(
     tiny_run: Path, tiny_work: Path, tmp_path: Path
 ) -> None:

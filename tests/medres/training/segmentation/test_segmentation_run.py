@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from annotated_cluster import check_on_a_cluster
 from conftest import rewrite, write_cr
 from helpers import Lines, raises_code, work_in_process
 from helpers import medres as medres_command
@@ -163,6 +164,12 @@ def test_the_command_writes_a_segmentation_that_equals_the_mask(
         np.testing.assert_array_equal(stored, labels == value)
     done = medres_command("predict", run / "model.keras", image, "--no-dicom", "--out", out / "no")
     assert sorted(each.suffix for each in (out / "no").iterdir()) == [".json", ".png", ".png"]
+
+
+def test_a_cluster_writes_the_same_masks(
+    run: Path, mask_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_on_a_cluster(run, mask_work, tmp_path, monkeypatch)
 
 
 def test_training_and_serving_see_the_same_pixels(run: Path, mask_work: Path) -> None:
