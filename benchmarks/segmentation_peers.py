@@ -3,7 +3,7 @@
     python -m venv PEERS && PEERS/bin/pip install torch monai segmentation-models-pytorch
     python benchmarks/segmentation_peers.py DATA/hippocampus --torch-python PEERS/bin/python
     python benchmarks/segmentation_peers.py DATA/nuclei --torch-python PEERS/bin/python
-        [--epochs 10] [--seed 0] [--width 64] [--limit N]
+        [--epochs 10] [--seed 0] [--width 64] [--limit N] [--sides 32,64,32]
 
 hippocampus: `medres.segmenter(10)` and MONAI's FlexibleUNet("resnet10", spatial_dims=3), volumes of
 64 x 64 x 64 at 1 mm. nuclei: `medres.segmenter(18)` and segmentation_models_pytorch's U-Net on
@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-SIDES = {"hippocampus": (64, 64, 64), "nuclei": (256, 256)}
+SIDES = {"hippocampus": (64, 64, 64), "nuclei": (256, 256)}  # by default; multiples of 32
 CLASSES = {"hippocampus": ("anterior", "posterior"), "nuclei": ("nucleus",)}
 BATCH = {"hippocampus": 2, "nuclei": 8}
 RATE, DECAY = 3e-4, 1e-4
@@ -48,8 +48,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--width", type=int, default=64, help="of medres; the peers have 64")
     parser.add_argument("--limit", type=int, help="use this number of images, to try the script")
+    parser.add_argument("--sides", help="of the middle of each image that is used")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.sides:
+        SIDES[given.data.name] = tuple(map(int, given.sides.split(",")))
     if given.worker:
         _work(given)
         return
@@ -99,6 +102,7 @@ class _Worker:
         command = [python, __file__, str(given.data), "--worker", f"{name}:{arrays}"]
         for option in ("epochs", "seed", "width"):
             command += [f"--{option}", str(getattr(given, option))]
+        command += ["--sides", ",".join(map(str, SIDES[given.data.name]))]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -130,7 +134,7 @@ def _cases(data: Path, task: str, limit: int | None) -> Iterator[tuple[np.ndarra
     for path in sorted((data / "images").iterdir())[:limit]:
         image, label = _read(path), _read(data / "labels" / path.name)
         if task == "nuclei":
-            if image.shape != sides:
+            if image.shape != (256, 256):
                 continue
             label = label > 0
         image = (image - image.mean()) / (2 * max(float(image.std()), 1e-6)) + 0.5
