@@ -24,6 +24,7 @@ APPLICATIONS = {
     ("layer", 48): "DenseNet201",
 }
 UNIT = re.compile(r"stage3_(block|layer)\d+_conv1/kernel")
+PADDING = "pad"  # the layer that makes the sides multiples of the stride
 SIDE = 64  # pixels of the random image, where the size of the model is not fixed
 
 
@@ -61,11 +62,11 @@ def probe(
 
 
 def trunk(model: keras.Model) -> keras.Model:
-    """The part of `model` from the input of the stem (after windows and scaling) to its last
-    stage.
+    """The part of `model` from the input of the stem (after windows, scaling and padding, which a
+    segmenter and a detector do differently) to its last stage.
     """
     names = [layer.name for layer in model.layers]
-    scaling = next((name for name in (INPUT_SCALING, "scale") if name in names), None)
+    scaling = next((name for name in (PADDING, INPUT_SCALING, "scale") if name in names), None)
     start = model.inputs[0] if scaling is None else model.get_layer(scaling).output
     last = max(name for name in names if name.startswith("stage") and name[5:].isdigit())
     return functional(start, model.get_layer(last).output)

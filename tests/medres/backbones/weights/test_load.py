@@ -16,6 +16,8 @@ from medres.backbones.build import resnet
 from medres.backbones.weights.load import load_pretrained
 from medres.errors import WeightsError
 from medres.models.classification import classifier
+from medres.models.detection import detector
+from medres.models.segmentation import segmenter
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:You are saving your model as an HDF5 file:UserWarning"
@@ -213,6 +215,15 @@ def test_another_head_is_skipped_and_said(tmp_path: Path) -> None:
 
 
 RGB_STEM = np.random.default_rng(5).normal(size=(3, 3, 3, 4)).astype("float32")
+
+
+def test_a_segmenter_takes_the_backbone_of_a_detector_that_pads_otherwise(tmp_path: Path) -> None:
+    source = detector("resnet10", (40, 72, 3), 2, channels=8, head_depth=1, width=8)
+    source.save(tmp_path / "detector.keras")
+    model = segmenter("resnet10", (40, 72, 3), 3, width=8)
+    report = load_pretrained(model, tmp_path / "detector.keras")
+    assert report.probe_difference is not None
+    assert report.probe_difference < 1e-4
 
 
 @pytest.mark.parametrize(
