@@ -36,8 +36,7 @@ from medres.serve.telemetry import Telemetry
 
 TICK_SECONDS = 0.5  # how often quiet times, retries and retention are looked at
 MAX_CRASHES, MAX_STARTS = 3, 20  # attempts at one step; starts of a step that ended the server
-#: answers come before the objects of earlier ones, which wait no longer than this for their turn
-OBJECT_SECONDS = 2.0
+OBJECT_SECONDS = 2.0  # objects that have waited so long take turns with studies
 LONGEST_PAUSE = 30.0  # seconds after a fault that cannot even be noted in the database
 FINAL = frozenset({TIME_LIMIT, FILES_EXPIRED})  # another attempt would end in the same way
 
@@ -144,16 +143,22 @@ class Scheduler:
             if not self._stopping:
                 self._news.wait(seconds)
 
-    def _next_job(self, model: str, *states: str) -> sqlite3.Row | None:
+    def _next_job(self, model: str, *, after: str = SCORED) -> sqlite3.Row | None:
+        """The next step of a model; `after` is the state of the job before. Studies come before
+        objects, but after a study it is the turn of objects that have waited long: so neither
+        waits for all of the others.
+        """
+        overdue = time.time() - OBJECT_SECONDS if after == READY else 0.0
         return self.spool.database.row(
-            "SELECT * FROM job WHERE model = ? AND next_try <= ?"
-            f" AND state IN ({', '.join('?' * len(states))})"
-            " ORDER BY (state = ? OR changed <= ?) DESC, created LIMIT 1",
+            "SELECT * FROM job WHERE model = ? AND next_try <= ? AND state IN (?, ?)"
+            " ORDER BY (state = ? AND changed <= ?) DESC, state = ? DESC, created LIMIT 1",
             model,
             time.time(),
-            *states,
             READY,
-            time.time() - OBJECT_SECONDS,
+            SCORED,
+            SCORED,
+            overdue,
+            READY,
         )
 
     def _has(self, model: str) -> bool:
@@ -163,15 +168,16 @@ class Scheduler:
 
     def _answer_all(self, model: Model) -> None:
         """The thread of one model."""
-        sha256 = model.facts.sha256
+        sha256, last = model.facts.sha256, SCORED
         while not self._stopping:
-            job = self._next_job(sha256, READY, SCORED)
+            job = self._next_job(sha256, after=last)
             if job is None and self._models.get(sha256) is not model and not self._has(sha256):
                 break
             if job is None:
                 self._pause(TICK_SECONDS)
             else:
-                self._guarded(self.answer if job["state"] == READY else self.make, model, job)
+                last = job["state"]
+                self._guarded(self.answer if last == READY else self.make, model, job)
         model.close()
 
     def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
@@ -319,7 +325,7 @@ class Scheduler:
         if close_due_studies(self.spool, self.served, self._quiet_seconds):
             self.wake()
         with self.spool.database.transaction():
-            while job := self._next_job("", SCORED):
+            while job := self._next_job(""):
                 self.spool.database.move(job["id"], SENT)
         remove_expired(self.spool, self._keep_seconds)
 

@@ -268,7 +268,7 @@ def test_a_fault_without_a_code_leaves_a_dead_letter_and_holds_up_nobody(spool: 
         scheduler.make(model, row(spool, job))
         assert (row(spool, job)["state"], row(spool, job)["attempts"]) == (SCORED, attempt)
         assert result_document(spool, job)["failure"] == "internal"
-        assert scheduler._next_job(MODEL.sha256, SCORED) is None  # others have their turn
+        assert scheduler._next_job(MODEL.sha256) is None  # others have their turn
     scheduler.make(model, row(spool, job))
     (letter,) = dead_letters(spool)
     assert (row(spool, job)["state"], letter["failure"], letter["n_objects"]) == (
@@ -283,6 +283,25 @@ def test_a_fault_without_a_code_leaves_a_dead_letter_and_holds_up_nobody(spool: 
 
 
 FULL = OSError(errno.ENOSPC, "full")
+
+
+def test_studies_and_objects_that_have_waited_take_turns(spool: Spool) -> None:
+    model, order = Answers(), []
+    scheduler = scheduler_of(spool, model, makes_objects=True)
+    jobs = [job_of(spool, image(n, f"1.9.{n}")) for n in range(6)]
+    for job in jobs[:3]:
+        scheduler.answer(model, row(spool, job))
+    last = SCORED
+    while job := scheduler._next_job(MODEL.sha256, after=last):
+        last = job["state"]
+        order.append(last)
+        (scheduler.answer if last == READY else scheduler.make)(model, job)
+        spool.database.execute("UPDATE job SET changed = changed - 10 WHERE state = ?", SCORED)
+    assert order == [READY, SCORED] * 3 + [SCORED] * 3
+    later = job_of(spool, image(7, "1.9.7"))
+    scheduler.answer(model, row(spool, later))
+    newest = job_of(spool, image(8, "1.9.8"))
+    assert scheduler._next_job(MODEL.sha256, after=READY)["id"] == newest  # it has not waited
 
 
 def test_objects_wait_for_space_with_growing_pauses_and_not_for_ever(spool: Spool) -> None:

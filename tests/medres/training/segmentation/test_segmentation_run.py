@@ -251,6 +251,8 @@ def test_what_is_for_classifiers_is_refused(run: Path, mask_work: Path) -> None:
         ({"task": "segmentation", "class_weights": "balanced"}, "other_task"),
         ({"task": "segmentation", "class_weights": {"lung": 2.0}}, "unknown_finding"),
         ({"task": "segmentation", "patch": (64, 64)}, "bad_patch"),
+        ({"task": "segmentation", "flips": ((2,),)}, "bad_flips"),
+        ({"flips": ((1,),)}, "other_task"),
         ({"task": "segmentation", "monitor": "auc"}, "unknown_monitor"),
         ({"task": "segmentation", "metrics": ["accuracy"]}, "bad_metrics"),
         ({"task": "segmentation", "loss": "focal", "smoothing": 0.1}, "other_task"),
@@ -267,10 +269,13 @@ def test_settings_that_do_not_fit_the_task(
 @pytest.mark.long  # one more run, and exports to ONNX and OpenVINO
 def test_a_network_that_sees_patches(mask_work: Path, tmp_path: Path) -> None:
     options = OPTIONS | {"patch": (16, 16), "deep_supervision": True, "epochs": 1}
+    options |= {"flips": ((1,), (0, 1))}
     run = medres.train(mask_work, **options, out=tmp_path / "run", progress=Lines())
     artefact = load(run.artefact)
     assert len(artefact.model.outputs) == 1
     assert artefact.card.novelty_threshold is not None
+    assert artefact.card.segmentation is not None
+    assert artefact.card.segmentation.flips == [[1], [0, 1]]
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["segmentation"]["deep_supervision"] is True
     table = Manifest.load(mask_work).table
@@ -286,6 +291,7 @@ def test_a_network_that_sees_patches(mask_work: Path, tmp_path: Path) -> None:
         serving = json.loads((exported.folder / "serving.json").read_text())
         assert serving["input"]["shape"] == [None, 16, 16, 1]
         assert serving["segmentation"]["windows"]["sides"] == [16, 16]
+        assert serving["segmentation"]["flips"] == [[1], [0, 1]]
         opened = {"engine": engine, "exported": exported.folder, "isolate": False}
         with medres.load(run.artefact, **opened) as predictor:
             answer = predictor.predict(path)
