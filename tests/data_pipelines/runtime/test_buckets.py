@@ -33,7 +33,7 @@ def store(request: pytest.FixtureRequest) -> tuple[str, Any]:
 
 
 @pytest.fixture
-def gs_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+def gs_bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
     gcsfs = pytest.importorskip("gcsfs", reason="gcsfs (extra stores) is not installed")
     emulator = pytest.importorskip(
         "gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed"
@@ -47,9 +47,9 @@ def gs_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator:
     # each connection stays open, and workers have their own
     monkeypatch.setattr(http.server, "HTTPServer", http.server.ThreadingHTTPServer)
     server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    server._api.daemon = True  # it ends with this process: to stop it would wait for connections
     server.start()
-    yield gcsfs.GCSFileSystem(token="anon")
-    server.stop()
+    return gcsfs.GCSFileSystem(token="anon")
 
 
 @pytest.fixture
