@@ -26,6 +26,21 @@ File = tuple[str, str]
 _SUFFIXES = (".nii.gz", ".nii", ".dcm", ".dicom", ".ima", ".png", ".jpg", ".jpeg")
 
 
+class ImageCopy(NamedTuple):
+    """A file that was left out of the cohort as a duplicate of an image that stays, by all keys
+    that an annotation can name it with (columns of the index).
+    """
+
+    source: str
+    path: str
+    frame: int
+    sop_uid: str
+    series_uid: str
+    study_uid: str
+    accession_number: str
+    patient_id: str
+
+
 class Match(NamedTuple):
     """A target, and the slice of it; None for all of its slices."""
 
@@ -107,8 +122,8 @@ class Matcher:
     def of(
         cls, images: pd.DataFrame, targets: Sequence[Target], of_row: Mapping[object, Match]
     ) -> Matcher:
-        """For the rows of `targets_of`. A column `copies` has (source, path) of the files with the
-        same pixels that were left out as duplicates: what belongs to them belongs to the row.
+        """For the rows of `targets_of`. A column `copies` has each row's `ImageCopy`: what
+        belongs to them belongs to the row.
         """
         matcher = cls(targets)
         columns = images[["source", "path", "sop_uid", "series_uid"]]
@@ -121,8 +136,8 @@ class Matcher:
             for folder in PurePosixPath(path).parents:
                 matcher.by_folder[str(folder)].add(match.target)
         for name, copies in images.get("copies", pd.Series(dtype=object)).items():
-            for file in copies:
-                matcher._add_path(file, of_row[name])
+            for copy in copies:
+                matcher._add_path((copy.source, copy.path), of_row[name])
         return matcher
 
     def _add_path(self, file: File, match: Match) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
+from data_pipelines.annotations.matching import ImageCopy
 from data_pipelines.errors import LabelError
 from data_pipelines.ingestion.file_inspection import blank_columns
 from data_pipelines.ingestion.index.entries import RejectedFile
@@ -157,24 +159,26 @@ def find_duplicates(rows: pd.DataFrame) -> pd.Series:
 
 
 def copies_of_kept(rows: pd.DataFrame) -> pd.Series:
-    """For each row that stays, the (source, path) of its copies that were left out as duplicates: a
-    mask that belongs to a copy belongs to it. Columns read: those of `find_duplicates`, reason.
+    """For each row that stays, its copies that were left out as duplicates: an annotation that
+    belongs to a copy belongs to it. Columns read: those of `find_duplicates` and of `ImageCopy`,
+    reason.
     """
     alike = rows[rows["reason"].isin(["", "duplicate", "duplicate_pixels"])]
-    kept: dict[tuple[str, str], object] = {}
-    copies: dict[object, list[tuple[str, str]]] = {}
     table = alike.assign(content=_content(alike))
-    for name, content, patient in table.loc[
-        table["reason"] == "", ["content", "patient"]
-    ].itertuples():
-        kept[patient, content] = name
-    left_out = table[table["reason"] == "duplicate"]
-    for _, content, patient, source, path in left_out[
-        ["content", "patient", "source", "path"]
-    ].itertuples():
-        if (patient, content) in kept:
-            copies.setdefault(kept[patient, content], []).append((source, path))
+    kept, left_out = (table[table["reason"] == reason] for reason in ("", "duplicate"))
+    origin = ["patient", "content"]
+    name_of = dict(zip(_lines(kept, origin), kept.index, strict=True))
+    copies: dict[object, list[ImageCopy]] = {}
+    for image, copy in zip(
+        _lines(left_out, origin), _lines(left_out, ImageCopy._fields), strict=True
+    ):
+        if image in name_of:
+            copies.setdefault(name_of[image], []).append(ImageCopy(*copy))
     return pd.Series({name: tuple(copies.get(name, ())) for name in rows.index}, dtype=object)
+
+
+def _lines(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    return table[list(columns)].itertuples(index=False, name=None)
 
 
 def reused_uids(rows: pd.DataFrame) -> pd.Series:

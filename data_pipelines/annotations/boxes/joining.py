@@ -13,11 +13,12 @@ import pandas as pd
 
 from data_pipelines.annotations.boxes.checks import (
     MESSAGES,
+    CheckedBox,
     checked_boxes,
     rejection_of,
 )
 from data_pipelines.annotations.boxes.finding import BoxOptions, FoundBoxes
-from data_pipelines.annotations.boxes.matching import ImageFinder
+from data_pipelines.annotations.boxes.matching import ImageFinder, NamedImage
 from data_pipelines.annotations.boxes.origin import origin_warnings, require_pixels
 from data_pipelines.annotations.boxes.outcome import ImageBoxes
 from data_pipelines.annotations.boxes.readers.raw_boxes import ListedImage
@@ -27,6 +28,8 @@ from data_pipelines.annotations.joining import Annotations
 from data_pipelines.annotations.label_map import ClassNames
 from data_pipelines.errors import AnnotationError, InputError
 
+#: an entry of a file of boxes, and the image that it lists, by the name that it has there
+Entry = tuple[NamedImage, ListedImage]
 #: prefix of the columns of the manifest with the number of boxes of a class
 BOXES = "boxes:"
 
@@ -68,16 +71,17 @@ def annotate_boxes(
 
 def _matched(
     images: pd.DataFrame, found: FoundBoxes
-) -> tuple[dict[int, list[ListedImage]], list[ListedImage]]:
+) -> tuple[dict[int, list[Entry]], list[ListedImage]]:
     """The entries of each image by its position, and those of no image, each with its code."""
     finder = ImageFinder(images)
-    matches: dict[int, list[ListedImage]] = defaultdict(list)
+    matches: dict[int, list[Entry]] = defaultdict(list)
     unmatched: list[ListedImage] = []
     for listed in found.listed:
         try:
             if listed.code and not listed.values:
                 raise AnnotationError(listed.message, code=listed.code)
-            matches[finder.find(listed)].append(listed)
+            image = finder.find(listed)
+            matches[image.row].append((image, listed))
         except AnnotationError as error:
             is_own = listed.code and error.code == "image_unmatched"
             code, text = (listed.code, listed.message) if is_own else (error.code, str(error))
@@ -97,22 +101,33 @@ def _matched(
 def _joined(
     images: pd.DataFrame,
     n: int,
-    entries: Sequence[ListedImage],
+    matches: Sequence[Entry],
     found: FoundBoxes,
     names: ClassNames,
 ) -> ImageBoxes:
-    """The boxes of one image, checked."""
+    """The boxes of one image, checked. Its copies may be listed too, with the same boxes."""
     size = int(images["rows"].iloc[n]), int(images["cols"].iloc[n])
-    each = ImageBoxes(list(entries))
-    for entry in entries:
-        each.boxes += checked_boxes(entry.boxes, size, names, relative=entry.relative)
+    matches = sorted(matches, key=lambda match: match[0].is_copy)
+    entries = [entry for _, entry in matches]
+    of_files: dict[str, list[CheckedBox]] = {}
+    for image, entry in matches:
+        boxes = checked_boxes(entry.boxes, size, names, relative=entry.relative)
+        of_files[image.path] = [*of_files.get(image.path, []), *boxes]
+    several = found.file_format != "report"  # reports add to each other
+    differ = several and _differ(list(of_files.values()))
+    if several and not differ:
+        _leave_out_repeated(list(of_files.values())[1:])
+    each = ImageBoxes(entries, [box for boxes in of_files.values() for box in boxes])
     refused = next((entry for entry in entries if entry.code), None)
     other_size = next((e.size for e in entries if e.size not in (None, size)), None)
     if refused is not None:
         each.code, each.message = refused.code, refused.message
-    elif len(entries) > 1 and found.file_format != "report":
+    elif several and len(entries) > len(of_files):
         each.code = "listed_twice"
         each.message = f"{len(entries)} files or entries list this image."
+    elif differ:
+        each.code = "duplicate_conflict"
+        each.message = f"{len(of_files)} copies of this image are listed with different boxes."
     elif other_size is not None:
         each.code = "wrong_size"
         each.message = (
@@ -123,6 +138,22 @@ def _joined(
         each.code = rejection_of(each.boxes)
         each.message = MESSAGES.get(each.code, "")
     return each
+
+
+def _differ(of_copies: Sequence[Sequence[CheckedBox]]) -> bool:
+    """Whether the copies of an image have different boxes."""
+    contents = {
+        frozenset((box.class_name, box.edges, box.raw.ignore, box.code) for box in boxes)
+        for boxes in of_copies
+    }
+    return len(contents) > 1
+
+
+def _leave_out_repeated(of_copies: Sequence[Sequence[CheckedBox]]) -> None:
+    """Give the usable boxes of further copies the code duplicate_box."""
+    for boxes in of_copies:
+        for box in boxes:
+            box.code = box.code or "duplicate_box"
 
 
 def _classes(result: Mapping[int, ImageBoxes], options: BoxOptions) -> list[str]:

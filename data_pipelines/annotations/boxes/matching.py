@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from data_pipelines.annotations.boxes.readers.raw_boxes import NAME, ListedImage
@@ -19,28 +19,42 @@ from data_pipelines.labels.join import INDEX_COLUMN
 from data_pipelines.labels.table import normalise_key
 
 
+class NamedImage(NamedTuple):
+    """A row of the index (its position) by one of the names that it has: its own, or that of a copy
+    which was left out as a duplicate.
+    """
+
+    row: int
+    path: str
+    frame: int
+    is_copy: bool
+
+
 @dataclass
 class ImageFinder:
-    """Looks up the rows of the index (by their position) that a listed image may mean."""
+    """Looks up the rows of the index (by their position) that a listed image may mean.
+
+    A column `copies` has each row's `ImageCopy`: what is listed for them belongs to the row.
+    """
 
     images: pd.DataFrame
-    by_key: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-    by_name: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    by_key: dict[str, dict[str, list[NamedImage]]] = field(default_factory=dict)
+    by_name: dict[str, list[NamedImage]] = field(default_factory=lambda: defaultdict(list))
 
     def __post_init__(self) -> None:
-        for n, path in enumerate(self.images["path"]):
-            for name in _ends(normalise_key("path", path)):
-                self.by_name[name].append(n)
+        for image, keys in self._named_images():
+            for name in _ends(normalise_key("path", keys["path"])):
+                self.by_name[name].append(image)
         self._is_slice = self.images["kind"].isin(kinds_with_series()).to_numpy()
-        self._frames = self.images["frame"].to_numpy()
 
-    def find(self, listed: ListedImage) -> int:
-        """The position of the image. Raises AnnotationError: image_unmatched (no accepted image),
-        ambiguous_image (several), volume_boxes (the slices of a volume), wrong_patient.
+    def find(self, listed: ListedImage) -> NamedImage:
+        """The image. Raises AnnotationError: image_unmatched (no accepted image), ambiguous_image
+        (several), volume_boxes (the slices of a volume), wrong_patient.
         """
-        rows = self._rows(listed)
+        named = self._of(listed)
         if listed.frame is not None:
-            rows = [n for n in rows if self._frames[n] == listed.frame]
+            named = [image for image in named if image.frame == listed.frame]
+        rows = {image.row for image in named}
         if not rows:
             raise AnnotationError("No accepted image has this name.", code="image_unmatched")
         if len(rows) > 1 and all(self._is_slice[n] for n in rows):
@@ -55,44 +69,50 @@ class ImageFinder:
                 f"sop_instance_uid, or by frame.",
                 code="ambiguous_image",
             )
-        self._require_same_patient(rows[0], listed)
-        return rows[0]
+        self._require_same_patient(named[0].row, listed)
+        return named[0]
 
-    def _rows(self, listed: ListedImage) -> list[int]:
+    def _named_images(self) -> Iterator[tuple[NamedImage, Mapping[str, str]]]:
+        """All names of all rows, each with its keys (columns of the index)."""
+        columns = list(dict.fromkeys(INDEX_COLUMN.values()))
+        lines = self.images[columns].to_dict("records")
+        for n, (line, frame) in enumerate(zip(lines, self.images["frame"], strict=True)):
+            yield NamedImage(n, line["path"], frame, is_copy=False), line
+        for n, copies in enumerate(self.images.get("copies", ())):
+            for copy in copies:
+                yield NamedImage(n, copy.path, copy.frame, is_copy=True), copy._asdict()
+
+    def _of(self, listed: ListedImage) -> list[NamedImage]:
         if listed.key != NAME:
             table = self._table(listed.key)
             return next((table[value] for value in listed.values if value in table), [])
         for value in listed.values:
-            rows = self._named(normalise_key("path", value))
-            if rows:
-                return rows
+            named = self._named(normalise_key("path", value))
+            if named:
+                return named
         return []
 
-    def _table(self, key: str) -> dict[str, list[int]]:
+    def _table(self, key: str) -> dict[str, list[NamedImage]]:
         if key not in self.by_key:
-            table: dict[str, list[int]] = defaultdict(list)
-            for n, value in enumerate(self.images[INDEX_COLUMN[key]]):
-                table[normalise_key(key, value)].append(n)
+            table: dict[str, list[NamedImage]] = defaultdict(list)
+            for image, keys in self._named_images():
+                table[normalise_key(key, keys[INDEX_COLUMN[key]])].append(image)
             self.by_key[key] = dict(table)
         return self.by_key[key]
 
-    def _named(self, name: str) -> list[int]:
+    def _named(self, name: str) -> list[NamedImage]:
         """The images whose path ends with the name, or whose whole path ends the name; with its
         extension, else without. The longest match wins.
         """
         for path in dict.fromkeys((name, without_suffix(name))):
-            rows = self.by_name.get(path)
-            if rows:
-                return _whole(rows, self.images, path)
+            named = self.by_name.get(path)
+            if named:
+                return _whole(named, path)
             for end in _ends(path):
-                rows = [n for n in self.by_name.get(end, ()) if end in self._whole_names(n)]
-                if rows:
-                    return rows
+                named = [one for one in self.by_name.get(end, ()) if end in _whole_names(one)]
+                if named:
+                    return named
         return []
-
-    def _whole_names(self, n: int) -> tuple[str, str]:
-        path = normalise_key("path", self.images["path"].iloc[n])
-        return path, without_suffix(path)
 
     def _require_same_patient(self, n: int, listed: ListedImage) -> None:
         row = self.images.iloc[n]
@@ -112,10 +132,11 @@ def _ends(path: str) -> Iterator[str]:
         yield from dict.fromkeys((end, without_suffix(end)))
 
 
-def _whole(rows: list[int], images: pd.DataFrame, path: str) -> list[int]:
+def _whole(named: list[NamedImage], path: str) -> list[NamedImage]:
     """Of several images whose path ends with the name, those that have exactly this path."""
-    if len(rows) == 1:
-        return rows
-    paths = [normalise_key("path", images["path"].iloc[n]) for n in rows]
-    exact = np.flatnonzero([path in (whole, without_suffix(whole)) for whole in paths])
-    return [rows[n] for n in exact] or rows
+    return [image for image in named if path in _whole_names(image)] or named
+
+
+def _whole_names(image: NamedImage) -> tuple[str, str]:
+    path = normalise_key("path", image.path)
+    return path, without_suffix(path)

@@ -208,6 +208,72 @@ def test_a_name_that_two_images_have(tmp_path: Path, films: Path) -> None:
     assert manifest.summary["boxes"]["reasons"]["listed_twice"] == 2
 
 
+@pytest.fixture
+def copied(tmp_path: Path, grey, to_bytes) -> Path:
+    """other.dcm, and visit1.dcm with a copy of it: an export with other UIDs, that comes first."""
+    (tmp_path / "dicom").mkdir()
+    rng = np.random.default_rng(0)
+    pixels = [rng.integers(0, 999, (ROWS, COLUMNS)).astype(np.int16) for _ in range(2)]
+    for uid, (name, n) in enumerate([("visit1", 0), ("other", 1), ("copy", 0)]):
+        dataset = grey(
+            pixels[n],
+            SOPInstanceUID=f"1.2.8.{uid}",
+            SeriesInstanceUID=f"1.2.9.{uid}",
+            RescaleSlope=1,
+            RescaleIntercept=-1024,
+        )
+        (tmp_path / f"dicom/{name}.dcm").write_bytes(to_bytes(dataset))
+    return tmp_path / "dicom"
+
+
+OTHER = "other.dcm,1,1,9,9,cyst\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "other"),
+    [("path", "visit1.dcm", "other.dcm"), ("sop_instance_uid", "1.2.8.0", "1.2.8.1")],
+)
+def test_boxes_of_a_copy_belong_to_the_image_that_stays(
+    tmp_path: Path, copied: Path, key: str, name: str, other: str
+) -> None:
+    rows = f"{name},3,2,6,4,cyst\n{other},1,1,9,9,cyst\n"
+    header = CORNERS.replace("path", key)
+    manifest = run(tmp_path, copied, table(tmp_path, rows, header), units=None)
+    assert states_of(manifest) == {"copy.dcm": "annotated", "other.dcm": "annotated"}
+    assert boxes_of(manifest, "copy.dcm").edges.tolist() == [[3, 2, 6, 4]]
+    assert manifest.summary["boxes"]["reasons"] == {}
+
+
+def test_a_file_named_after_a_copy_belongs_to_the_image_that_stays(
+    tmp_path: Path, copied: Path
+) -> None:
+    write_voc(tmp_path / "voc/visit1.xml", (4, 3, 6, 4))
+    write_voc(tmp_path / "voc/other.xml", (4, 3, 6, 4))
+    manifest = run(tmp_path, copied, tmp_path / "voc", units=None)
+    assert boxes_of(manifest, "copy.dcm").edges.tolist() == [[3, 2, 6, 4]]
+    assert manifest.summary["boxes"]["images"]["annotated"] == 2
+
+
+@pytest.mark.parametrize(
+    ("of_copy", "state", "reasons"),
+    [
+        ("copy.dcm,3,2,6,4,cyst\n", "annotated", {"duplicate_box": 1}),
+        ("copy.dcm,3,2,6,5,cyst\n", "rejected", {"duplicate_conflict": 2}),
+        ("copy.dcm,,,,,\n", "rejected", {"duplicate_conflict": 2}),
+    ],
+)
+def test_an_image_and_its_copy_that_are_both_listed(
+    tmp_path: Path, copied: Path, of_copy: str, state: str, reasons: dict
+) -> None:
+    rows = table(tmp_path, f"visit1.dcm,3,2,6,4,cyst\n{of_copy}{OTHER}")
+    manifest = run(tmp_path, copied, rows, units=None)
+    assert states_of(manifest) == {"copy.dcm": state, "other.dcm": "annotated"}
+    assert {
+        code: n for code, n in manifest.summary["boxes"]["reasons"].items() if code in reasons
+    } == reasons
+    assert len(boxes_of(manifest, "copy.dcm")) == (state == "annotated")
+
+
 def test_boxes_that_were_drawn_on_another_size(tmp_path: Path, films: Path) -> None:
     image = {"id": 1, "file_name": "a/0.png", "width": 2 * COLUMNS, "height": 2 * ROWS}
     box = {"image_id": 1, "category_id": 1, "bbox": [3, 2, 3, 2]}
