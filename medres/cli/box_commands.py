@@ -4,12 +4,13 @@ TensorFlow.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medres.cli.console import report
+from medres.cli.evaluate_modes import TaskReport
 
 if TYPE_CHECKING:
     from medres.evaluate import DetectionResult
@@ -83,44 +84,7 @@ def evaluate_box_files(
     check_target(out, overwrite=overwrite)
     pair = None if tune is None or tune_reference is None else (tune, tune_reference)
     result = evaluate_boxes(boxes, reference, tune=pair, **options)
-    _print_boxes_report(result, out, overwrite=overwrite, as_json=as_json)
-
-
-def evaluate_detector_on(
-    model: Path,
-    work: Path,
-    split: str,
-    out: Path,
-    *,
-    overwrite: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Write the report of a detector on a split of its work folder."""
-    from medres.evaluate.reporting.save import check_target
-    from medres.inference.boxes.scoring import evaluate_detector
-    from medres.progress import Bars
-
-    check_target(out, overwrite=overwrite)
-    given = {name: value for name, value in options.items() if value is not None}
-    result = evaluate_detector(model, work, split, progress=Bars(), **given)
-    _print_boxes_report(result, out, overwrite=overwrite, as_json=as_json)
-
-
-def _print_boxes_report(
-    result: DetectionResult, out: Path, *, overwrite: bool, as_json: bool
-) -> None:
-    result.save(out, overwrite=overwrite)
-    numbers = result.numbers
-    shown = {
-        "out": str(out),
-        "findings": {
-            name: {key: finding[key] for key in ("ap", "ap50", "froc_mean")}
-            for name, finding in numbers["findings"].items()
-        },
-        "comparisons": numbers["comparisons"],
-    }
-    report(shown, as_json, [*class_lines(result), f"report: {out / 'report.html'}"])
+    BOX_REPORT.write(result, out, overwrite=overwrite, as_json=as_json)
 
 
 def class_lines(result: DetectionResult) -> list[str]:
@@ -144,3 +108,12 @@ def class_lines(result: DetectionResult) -> list[str]:
                 f"({interval(row.difference, 4)})"
             )
     return lines
+
+
+def _evaluator() -> Callable[..., Any]:
+    from medres.inference.boxes.scoring import evaluate_detector
+
+    return evaluate_detector
+
+
+BOX_REPORT = TaskReport(_evaluator, ("ap", "ap50", "froc_mean"), class_lines)

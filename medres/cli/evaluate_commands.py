@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from medres.cli.box_commands import (
+    BOX_REPORT,
     BoxFile,
     FpPerImage,
     Hit,
     TuneReference,
     compared_files,
     evaluate_box_files,
-    evaluate_detector_on,
     parse_box_thresholds,
 )
 from medres.cli.console import Json, report
@@ -32,6 +32,7 @@ from medres.cli.evaluate_modes import (
     check_options,
 )
 from medres.cli.mask_commands import (
+    MASK_REPORT,
     Classes,
     ConventionName,
     HitIou,
@@ -42,7 +43,6 @@ from medres.cli.mask_commands import (
     Spacing,
     Tolerance,
     evaluate_mask_folders,
-    evaluate_segmenter_on,
     parse_spacing,
     task_of_model,
 )
@@ -282,7 +282,7 @@ def evaluate(
     task = None if model is None or work is None or scores else task_of_model(model)
     if model is not None and work is not None and task is not None and task.finds_boxes:
         check_options(context, DETECTOR)
-        evaluate_detector_on(
+        BOX_REPORT.of_model(
             model,
             work,
             split or "test",
@@ -298,7 +298,7 @@ def evaluate(
         return
     if model is not None and work is not None and task is not None and task.is_dense:
         check_options(context, SEGMENTER)
-        evaluate_segmenter_on(
+        MASK_REPORT.of_model(
             model,
             work,
             split or "test",

@@ -4,9 +4,14 @@ have no effect is wrong usage.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import typer
+
+from medres.cli.console import report
 
 ALWAYS = frozenset({"out", "level", "title", "overwrite", "as_json", "debug"})
 
@@ -96,3 +101,47 @@ def _takes(mode: Mode, name: str) -> bool:
     if mode is SCORES:
         return name not in SHARED_BY_FOLDERS and not any(name in other.own for other in MODES)
     return name in mode.own | mode.takes
+
+
+class TaskReport(NamedTuple):
+    """How the report of a task is made and printed. evaluator: the function that evaluates a model
+    on a split of a work folder, imported when it is needed. keys: figures of each class that --json
+    prints. lines: what is printed for people.
+    """
+
+    evaluator: Callable[[], Callable[..., Any]]
+    keys: tuple[str, ...]
+    lines: Callable[[Any], list[str]]
+
+    def of_model(
+        self,
+        model: Path,
+        work: Path,
+        split: str,
+        out: Path,
+        *,
+        overwrite: bool,
+        as_json: bool,
+        **options: Any,
+    ) -> None:
+        """Write the report of a model on a split of its work folder, and print it."""
+        from medres.evaluate.reporting.save import check_target
+        from medres.progress import Bars
+
+        check_target(out, overwrite=overwrite)
+        given = {name: value for name, value in options.items() if value is not None}
+        found = self.evaluator()(model, work, split, progress=Bars(), **given)
+        self.write(found, out, overwrite=overwrite, as_json=as_json)
+
+    def write(self, found: Any, out: Path, *, overwrite: bool, as_json: bool) -> None:
+        """Save a report and print it."""
+        found.save(out, overwrite=overwrite)
+        result = {
+            "out": str(out),
+            "findings": {
+                name: {key: finding[key] for key in self.keys}
+                for name, finding in found.numbers["findings"].items()
+            },
+            "comparisons": found.numbers["comparisons"],
+        }
+        report(result, as_json, [*self.lines(found), f"report: {out / 'report.html'}"])

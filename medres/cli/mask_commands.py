@@ -4,12 +4,13 @@ TensorFlow.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from medres.cli.console import report
+from medres.cli.evaluate_modes import TaskReport
 
 if TYPE_CHECKING:
     from medres.evaluate import SegmentationReport
@@ -103,7 +104,7 @@ def evaluate_mask_folders(
     check_target(out, overwrite=overwrite)
     with Bars().task("evaluate") as update:
         found = evaluate_masks(masks, reference, progress=update, **options)
-    _print_masks_report(found, out, overwrite=overwrite, as_json=as_json)
+    MASK_REPORT.write(found, out, overwrite=overwrite, as_json=as_json)
 
 
 def task_of_model(model: Path) -> Task | None:
@@ -120,43 +121,6 @@ def task_of_model(model: Path) -> Task | None:
         if not model.is_file():
             raise
         return None
-
-
-def evaluate_segmenter_on(
-    model: Path,
-    work: Path,
-    split: str,
-    out: Path,
-    *,
-    overwrite: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Write the report of a segmenter on a split of its work folder."""
-    from medres.evaluate.reporting.save import check_target
-    from medres.inference.masks.scoring import evaluate_segmenter
-    from medres.progress import Bars
-
-    check_target(out, overwrite=overwrite)
-    given = {name: value for name, value in options.items() if value is not None}
-    found = evaluate_segmenter(model, work, split, progress=Bars(), **given)
-    _print_masks_report(found, out, overwrite=overwrite, as_json=as_json)
-
-
-def _print_masks_report(
-    found: SegmentationReport, out: Path, *, overwrite: bool, as_json: bool
-) -> None:
-    found.save(out, overwrite=overwrite)
-    findings = found.numbers["findings"]
-    result = {
-        "out": str(out),
-        "findings": {
-            name: {key: finding[key] for key in ("dice", "hd95_mm", "nsd", "n_missed")}
-            for name, finding in findings.items()
-        },
-        "comparisons": found.numbers["comparisons"],
-    }
-    report(result, as_json, [*class_lines(found), f"report: {out / 'report.html'}"])
 
 
 def class_lines(found: SegmentationReport) -> list[str]:
@@ -178,3 +142,12 @@ def class_lines(found: SegmentationReport) -> list[str]:
                 f"({interval(row.difference, 4)})"
             )
     return lines
+
+
+def _evaluator() -> Callable[..., Any]:
+    from medres.inference.masks.scoring import evaluate_segmenter
+
+    return evaluate_segmenter
+
+
+MASK_REPORT = TaskReport(_evaluator, ("dice", "hd95_mm", "nsd", "n_missed"), class_lines)

@@ -482,12 +482,13 @@ def demo(
 
 def _annotated_demo(task: Task, out: Path, seed: int, as_json: bool) -> None:
     from medres.artefact.archive import read_contents
-    from medres.cli import box_commands, mask_commands
     from medres.cli.annotated_demo import run_annotated
+    from medres.cli.box_commands import BOX_REPORT
+    from medres.cli.mask_commands import MASK_REPORT
     from medres.progress import Bars
 
     result, found = run_annotated(task.name, out, seed=seed, progress=Bars())
-    class_lines = (box_commands if task.finds_boxes else mask_commands).class_lines
+    class_lines = (BOX_REPORT if task.finds_boxes else MASK_REPORT).lines
     example = prediction_line(result["example"], read_contents(result["model"]).card)
     lines = [
         *class_lines(found),

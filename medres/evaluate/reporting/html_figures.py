@@ -96,8 +96,10 @@ def precision_recall(finding: Finding, counts: Curve) -> str:
     if finding.average_precision.estimate is not None:
         value = finding.average_precision.estimate
         text = f"average precision {value:.3f}"
-        # away from the curve: it runs along the top if the average precision is high
-        x, y, anchor = (0.98, 0.93, "end") if value < 0.6 else (0.02, 0.52, "start")
+        # away from the curve, which runs along the top if the average precision is high, and from
+        # the line of the prevalence with its label
+        beside = 0.52 if abs(share - 0.5) > 0.12 else 0.24
+        x, y, anchor = (0.98, 0.93, "end") if value < 0.6 else (0.02, beside, "start")
         axes.text(x, y, text, "big", anchor)
         if finding.average_precision.bounds is not None:
             axes.text(x, y - 0.04, interval(finding.average_precision), "note", anchor)

@@ -75,3 +75,14 @@ def test_slices_of_a_gap_are_found_one_by_one() -> None:
     whole = part.whole_steps()
     assert whole is not None
     assert whole.tolist() == [0, 1, 4]
+
+
+def test_two_slices_have_an_affine_and_one_has_a_unit_normal_only() -> None:
+    affine = oblique_affine()
+    two = Grid.from_affine(affine, (2, 4, 5))
+    np.testing.assert_allclose(two.affine, affine, atol=1e-12)
+    assert Grid.from_affine(affine, (1, 4, 5)).affine is None
+    assert np.linalg.norm(two.normal) == pytest.approx(1.0)
+    np.testing.assert_allclose(
+        two.normal @ np.stack([two.row_step, two.column_step]).T, 0, atol=1e-12
+    )

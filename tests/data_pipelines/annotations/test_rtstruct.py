@@ -114,3 +114,17 @@ def test_names_choose_regions() -> None:
     raw = read(regions, ClassNames({"Liver": "liver", "*": ""}))
     assert raw.label_map.classes == ("liver",)
     assert raw.label_map.counts() == {"liver": 4}
+
+
+def test_contours_side_by_side_do_not_overlap_and_the_rest_is_background() -> None:
+    raw = read({"organ": [contour(square(0.5, 0.5, 2), 2), contour(square(4.5, 0.5, 2), 2)]})
+    assert raw.label_map.plane("organ").sum() == 8
+    assert (raw.flags, raw.sparse) == ((), True)
+
+
+@pytest.mark.parametrize(("left", "top"), [(8.6, 3), (3, 7.6), (-2.6, 3), (3, -2.6)])
+def test_a_contour_beyond_an_edge_of_the_image_is_refused(left: float, top: float) -> None:
+    with raises_code(AnnotationError, "off_image"):
+        read({"organ": [contour(square(left, top, 2), 2)]})
+    inward = [left - np.sign(left - 3) * 0.2, top - np.sign(top - 3) * 0.2]  # reaches a pixel
+    assert read({"organ": [contour(square(*inward, 2), 2)]}).flags == ()

@@ -82,20 +82,26 @@ def forest(study: ReaderStudy, a: str, b: str) -> str:
 
 
 def difference_forest(rows: list[DifferenceRow], label: str, margin: float | None) -> str:
-    """Differences with intervals around zero; margin: drawn on both sides of zero."""
+    """Differences with intervals around zero; margin: drawn on both sides of zero. For a wide and
+    for a narrow screen."""
+    return "".join(_differences(rows, label, margin, wide=wide) for wide in (True, False))
+
+
+def _differences(rows: list[DifferenceRow], label: str, margin: float | None, *, wide: bool) -> str:
+    """wide: the texts stand beside the interval, else above it."""
     limits = [limit for row in rows for limit in (row.difference.bounds or ())]
     values = [row.difference.estimate or 0.0 for row in rows]
     ends = [*limits, *values, 0.0, *((margin, -margin) if margin else ())]
     pad = 0.05 * (max(ends) - min(ends)) or 0.1
     low, high = min(ends) - pad, max(ends) + pad
     axes = Axes(
-        700,
-        26 * len(rows) + 52,
+        700 if wide else 360,
+        (26 if wide else 48) * len(rows) + 52,
         (low, high),
         (float(len(rows)), 0.0),
         name=f"Difference {label} of each reader and on average",
-        left=180,
-        right=190,
+        left=180 if wide else 12,
+        right=190 if wide else 12,
         top=6,
         bottom=40,
     )
@@ -104,14 +110,14 @@ def difference_forest(rows: list[DifferenceRow], label: str, margin: float | Non
     for edge in (margin, -margin) if margin else ():
         axes.segment(edge, 0, edge, len(rows), "threshold")
     for i, row in enumerate(rows):
-        at = i + 0.5
-        axes.raw_text(6, axes.y(at) + 4, row.label[:24], "row")
-        axes.raw_text(518, axes.y(at) + 4, _text(row.difference), "row")
+        at, words = (i + 0.5, i + 0.5) if wide else (i + 0.75, i + 0.35)
+        axes.raw_text(6, axes.y(words) + 4, row.label[:24], "row")
+        axes.raw_text(694 if wide else 356, axes.y(words) + 4, _text(row.difference), "row", "end")
         if row.difference.bounds is not None:
             axes.segment(row.difference.bounds[0], at, row.difference.bounds[1], at, "whisker")
         css = "point frozen" if i == len(rows) - 1 else "point"
         axes.mark(row.difference.estimate or 0.0, at, css)
-    return axes.render()
+    return axes.render("wide" if wide else "narrow")
 
 
 def sample_size(sizes: SampleSizes) -> str:

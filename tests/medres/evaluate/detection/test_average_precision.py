@@ -107,3 +107,20 @@ def test_only_a_hundred_predictions_of_an_image_count() -> None:
 
 def test_no_reference_is_not_a_number() -> None:
     assert np.isnan(ours(reference_of([]), [])).all()
+
+
+def test_an_overlap_and_an_area_exactly_at_the_limit_count() -> None:
+    """As COCO does: an overlap of .5 is a hit at .5, and 32 x 32 is small and medium."""
+    reference = reference_of(one_class([[0, 0, 32, 32]]))
+    half = [one_class([[0, 0, 32, 16]])[0] | {"score": 0.9}]
+    assert ours(reference, half)[0].tolist() == [1.0] + [0.0] * 9
+    whole = [one_class([[0, 0, 32, 32]])[0] | {"score": 0.9}]
+    for size, value in (("small", 1.0), ("medium", 1.0), ("large", np.nan)):
+        np.testing.assert_equal(ours(reference, whole, size)[0], np.full(10, value))
+
+
+def test_the_curve_of_one_reference_ends_at_a_recall_of_one() -> None:
+    known = read_reference(reference_of(one_class([[0, 0, 10, 10]])))
+    boxes = read_predictions([one_class([[0, 0, 10, 10]])[0] | {"score": 0.9}], known)
+    recall, precision = match_precision(boxes, known.boxes, 1).curve()
+    assert (recall.tolist(), precision.tolist()) == ([1.0], [1.0])

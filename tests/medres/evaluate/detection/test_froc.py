@@ -120,3 +120,11 @@ def test_without_predictions() -> None:
     marks = marks_of(reference_of(one_class([[0, 0, 10, 10]])), [])
     assert marks.sensitivities(RATES).tolist() == [0.0] * 7
     assert marks.threshold_at(1.0) == np.inf
+
+
+def test_an_overlap_of_exactly_one_half_is_a_hit_by_overlap() -> None:
+    reference = reference_of(one_class([[0, 0, 10, 10]]))
+    for height, hits in ((5, 1), (4, 0)):
+        mark = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, height], "score": 0.9}
+        marks = marks_of(reference, [mark], "iou")
+        assert (marks.hits(0.5).sum(), marks.false_marks(0.5).sum()) == (hits, 1 - hits)

@@ -63,19 +63,21 @@ def test_an_interval_to_be_read_with_care_says_so_beside_its_figure() -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"image": np.arange(patient.size), "patient": patient, "label": label})
     table["score"] = 1 / (1 + np.exp(-rng.normal(size=patient.size) - label))
-    rows = _rows(evaluate(table, thresholds={"positive": {"rule": 0.6}}).to_html())
-    flagged = {name for name, cells in rows.items() if "very unequal patients" in cells}
-    assert flagged == {"LR+ at “rule”", "LR− at “rule”", "Calibration slope"}
-    assert not any("very unequal" in row for row in _rows(evaluate(frame()).to_html()).values())
-    few = _rows(evaluate(table[(patient % 100) < 12]).to_html())
-    assert "fewer than 10 effective patients" in few["AUC, logit"]
+    flagged = _flagged(evaluate(table, thresholds={"positive": {"rule": 0.6}}).to_html())
+    ratios = {"Positive likelihood ratio (LR+)", "Negative likelihood ratio (LR−)"}
+    assert flagged["very unequal patients"] == ratios | {"Calibration slope"}
+    assert not _flagged(evaluate(frame()).to_html())
+    few = _flagged(evaluate(table[(patient % 100) < 12]).to_html())
+    assert "AUC, logit" in few["fewer than 10 effective patients"]
 
 
-def _rows(page: str) -> dict[str, str]:
-    """The rows of “All estimates”: measure -> the rest."""
-    table = page.split("All estimates</summary>")[1].split("</table>")[0]
-    found = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', table, re.DOTALL)
-    return dict(found)
+def _flagged(page: str) -> dict[str, set[str]]:
+    """Start of a flag -> the measures beside whose interval it stands."""
+    found: dict[str, set[str]] = {}
+    for name, cells in re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', page, re.DOTALL):
+        for flag in re.findall(r'<span class="flag">(.*?)</span>', cells):
+            found.setdefault(flag.split(":")[0], set()).add(name)
+    return found
 
 
 def test_nothing_is_requested_and_the_policy_names_the_style_by_hash() -> None:

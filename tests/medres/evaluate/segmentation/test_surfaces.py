@@ -9,7 +9,12 @@ import pytest
 from scipy import ndimage
 
 from medres.evaluate.segmentation.surface_elements import corners, element_sizes
-from medres.evaluate.segmentation.surfaces import CONVENTIONS, bounding_box, surface_distances
+from medres.evaluate.segmentation.surfaces import (
+    CONVENTIONS,
+    Directed,
+    bounding_box,
+    surface_distances,
+)
 
 
 def blobs(seed: int, axes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -152,3 +157,24 @@ def test_place_in_the_image_does_not_matter() -> None:
         assert there.average() == pytest.approx(here.average())
     box = bounding_box(moved[0] | moved[1], margin=100)
     assert box == tuple(slice(0, n) for n in moved[0].shape)
+
+
+def test_corners_inside_that_touch_at_an_edge_only_are_cut_off_one_by_one() -> None:
+    sizes, places = element_sizes((1.0, 2.0, 3.0)), corners(3)
+    one = sizes[1 << places.index((0, 0, 0))]
+    two = sizes[1 << places.index((0, 0, 0)) | 1 << places.index((0, 1, 1))]
+    assert two == pytest.approx(2 * one)
+
+
+def test_the_percentile_of_few_pieces_may_be_the_last() -> None:
+    few = Directed(np.array([0.0, 0.0, 7.0]), np.ones(3))
+    assert few.weighted_percentile(95.0) == 7.0
+    tenths = Directed(np.arange(10.0), np.full(10, 0.1))  # their shares do not quite add up to 1
+    assert tenths.weighted_percentile(100.0) == 9.0
+
+
+def test_the_bounding_box_is_as_tight_as_it_can_be() -> None:
+    mask = np.zeros((9, 9), bool)
+    mask[3:5, 2] = True
+    assert bounding_box(mask) == (slice(3, 5), slice(2, 3))
+    assert bounding_box(mask, 3) == (slice(0, 8), slice(0, 6))
