@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -186,8 +187,6 @@ def train(
     Repeat the command to resume an interrupted run; a higher --epochs continues a finished one.
     """
     require_tensorflow()
-    from medres.progress import Bars
-
     named: dict[str, Any] = {
         "model": model,
         "task": task,
@@ -223,6 +222,7 @@ def train(
     if folds * seeds > 1:
         if time_budget is not None:
             raise typer.BadParameter("--time-budget is for one run, without --folds and --seeds")
+        from medres.progress import Bars
         from medres.training.cross_validation.folds import cross_validate
 
         result_of_folds = cross_validate(
@@ -243,18 +243,21 @@ def train(
             [*_fold_lines(summary), *ensemble],
         )
         return
+    from medres.training.distributed.cluster import cluster_of
     from medres.training.run import train as run
 
     trained_run = run(
         work,
         out=out,
         config=config,
-        progress=Bars(),
         checkpoint_steps=checkpoint_steps,
         mlflow=mlflow,
         time_budget=time_budget,
         **settings,
     )
+    cluster = cluster_of(os.environ)
+    if cluster is not None and cluster.rank > 0:
+        return  # only the chief reports
     rows = [
         {key: None if value != value else value for key, value in row.items()}  # NaN is no JSON
         for row in trained_run.history.to_dict("records")

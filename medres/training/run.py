@@ -113,8 +113,8 @@ def train(
     cannot be trained on. Codes of the last three arguments: bad_callbacks, backup_and_restore,
     swap_ema_weights, restore_best_weights, schedule_not_constant; bad_metrics, metric_failed,
     metric_missing_labels, unknown_monitor, unknown_direction; bad_setting. Codes of several
-    processes: bad_cluster, missing_worker, duplicate_rank, port_in_use, other_version, other_data,
-    other_settings, strategy_too_late, and while it trains worker_lost, worker_failed.
+    processes: bad_cluster, missing_worker, duplicate_rank, port_in_use, other_version, other_clock,
+    other_data, other_settings, strategy_too_late, and while it trains worker_lost, worker_failed.
     """
     settings = {"preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed, **overrides}
     with membership() as member:

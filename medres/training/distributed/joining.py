@@ -48,7 +48,7 @@ def membership(environment: Mapping[str, str] | None = None) -> Iterator[Members
     Where this process fails, the others are told; where another one fails or is lost, this one
     raises its error (Reported). A shard that TensorFlow finds damaged is CacheError (code damaged).
     Raises TrainingError with codes bad_cluster, missing_worker,
-    duplicate_rank, port_in_use, other_version and strategy_too_late.
+    duplicate_rank, port_in_use, other_version, other_clock and strategy_too_late.
     """
     member = join(os.environ if environment is None else environment)
     team = member.team

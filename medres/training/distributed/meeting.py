@@ -28,6 +28,7 @@ JOIN_SECONDS = 50.0  # until all workers are there
 GREETING_BYTES = 1 << 20
 GREETING_SECONDS = 5.0  # for a connected worker to say who it is
 TWIN_SECONDS = 3.0  # for a second process with the same rank to come
+CLOCK_SECONDS = 60.0  # by which the clocks of a worker and the chief may differ
 PROTOCOL = "medres.workers/1"
 
 
@@ -35,7 +36,7 @@ def meet(cluster: Cluster, seconds: float = JOIN_SECONDS) -> Workers:
     """Wait until all workers are there and agree on addresses and versions.
 
     Raises TrainingError on every worker, with code missing_worker, duplicate_rank, port_in_use,
-    other_version or bad_cluster (other addresses).
+    other_version, other_clock or bad_cluster (other addresses).
     """
     deadline = time.monotonic() + seconds
     with _own_port(cluster) as listener:
@@ -52,6 +53,7 @@ def greeting(cluster: Cluster, port_is_free: bool = True) -> dict[str, Any]:
         "addresses": list(cluster.addresses),
         "versions": versions(),
         "port_is_free": port_is_free,
+        "time": time.time(),
     }
 
 
@@ -167,6 +169,16 @@ def _problem(
                 "text": f"worker {rank} has {name} {other['versions'].get(name)} and the chief "
                 f"{value}: install the same environment on all workers",
             }
+    now = time.time()
+    ahead = float(other.get("time", now)) - now
+    if abs(ahead) > CLOCK_SECONDS:
+        return {
+            "code": "other_clock",
+            "text": f"the clock of worker {rank} is {abs(ahead):.0f} seconds "
+            f"{'ahead of' if ahead > 0 else 'behind'} that of the chief, so that the "
+            f"times in their logs do not fit together: set both by a time server (NTP). At most "
+            f"{CLOCK_SECONDS:.0f} seconds are allowed",
+        }
     return None
 
 

@@ -148,6 +148,24 @@ def test_workers_that_do_not_fit_together_all_end_with_the_same_code(
     assert in_threads(jobs) == ["bad_cluster"] * 2
 
 
+@pytest.mark.parametrize(("ahead", "code"), [(50, None), (70, "other_clock"), (-70, "other_clock")])
+def test_clocks_may_differ_by_a_minute(
+    ahead: int, code: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = meeting.greeting
+
+    def greeting(cluster: Cluster, port_is_free: bool = True) -> dict[str, Any]:
+        told = own(cluster, port_is_free)
+        return told | {"time": told["time"] + ahead * cluster.rank}
+
+    monkeypatch.setattr(meeting, "greeting", greeting)
+    ended = joined(2)
+    for worker in ended:
+        for line in worker.lines.values() if isinstance(worker, Workers) else ():
+            line.close()
+    assert [end if isinstance(end, str) else None for end in ended] == [code] * 2
+
+
 def test_two_processes_with_the_same_rank_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker 2 of three was started as worker 1; or two are the chief."""
     monkeypatch.setattr(meeting, "TWIN_SECONDS", 2.0)
@@ -241,5 +259,5 @@ def test_each_worker_has_a_log(tmp_path: Path) -> None:
 
 def test_a_greeting_holds_no_name_of_a_user_or_of_a_file() -> None:
     told = meeting.greeting(Cluster(("a:1", "b:1"), 1))
-    assert set(told) == {"protocol", "rank", "addresses", "versions", "port_is_free"}
+    assert set(told) == {"protocol", "rank", "addresses", "versions", "port_is_free", "time"}
     assert len(json.dumps(told)) < 1000
