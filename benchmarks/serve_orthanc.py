@@ -39,7 +39,7 @@ from data_pipelines.dicomweb.client import DicomWeb, parse_endpoint, value_of
 TEMPLATE = Path(__file__).parent.parent / "examples" / "orthanc" / "orthanc.json.in"
 PLUGINS = Path("/usr/share/orthanc/plugins")
 MODALITY = "00080060"
-PATIENCE = 180.0  # seconds
+PATIENCE = 600.0  # seconds
 
 
 def what_is_missing() -> str:

@@ -27,7 +27,7 @@ def benchmark() -> ModuleType:
 MISSING = benchmark().what_is_missing()
 pytestmark = [
     pytest.mark.long,  # trains two models, starts Orthanc and the server
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING}"),
 ]
 

@@ -24,7 +24,7 @@ from .browser import CHROMIUM, DESKTOP, PHONE, Browser
 
 pytestmark = [
     pytest.mark.long,  # trains a detector, starts the server and a browser
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
 ]
 #: edges of the image and of each box as they are shown, in pixels of the screen
@@ -58,7 +58,7 @@ def running(box_work: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     run = medres.train(
         box_work, task="detection", model="resnet10", width=8, stem="small", preset="xray-20",
         levels=(3, 4), channels=16, head_depth=1, batch_size=4, augment="none",
-        precision="float32", epochs=40, seed=1, out=tmp_path_factory.mktemp("runs") / "run",
+        precision="float32", epochs=25, seed=1, out=tmp_path_factory.mktemp("runs") / "run",
     )  # fmt: skip
     with RunningModel(tmp_path_factory.mktemp("server"), run.artefact) as running:
         yield running
