@@ -1,15 +1,16 @@
 """Check `medres serve` beside a real PACS: Orthanc from Debian, and the programs of DCMTK.
 
-    python benchmarks/serve_orthanc.py MODEL.keras FOLDER [--down 60]
+    python benchmarks/serve_orthanc.py MODEL.keras FOLDER [--down 60] [--studies 5]
 
 FOLDER holds the DICOM files of one study that the model accepts. storescu sends them to Orthanc,
 Orthanc sends them to medres, and medres sends its results back. Then Orthanc is stopped for a
-while, a second study (the same images with other UIDs) comes, and Orthanc starts again.
+while, further studies (the same images with other UIDs) come, and Orthanc starts again.
 
 Prints one JSON object: what Orthanc holds (found by QIDO-RS, by modality), whether the text of
 dsrdump has the numbers of the JSON to the digit, whether `medres predict` gives the same numbers,
-how many objects a study that is sent again adds, and the seconds until everything was delivered
-after Orthanc had been down. Needs: apt install orthanc orthanc-dicomweb dcmtk.
+how many objects a study that is sent again adds, the seconds until everything was delivered after
+Orthanc had been down, whether each study has the same objects there, and how many objects were sent
+more than once. Needs: apt install orthanc orthanc-dicomweb dcmtk.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from data_pipelines.dicomweb.client import DicomWeb, parse_endpoint, value_of
 TEMPLATE = Path(__file__).parent.parent / "examples" / "orthanc" / "orthanc.json.in"
 PLUGINS = Path("/usr/share/orthanc/plugins")
 MODALITY = "00080060"
-PATIENCE = 180.0  # seconds
+PATIENCE = 600.0  # seconds
 
 
 def what_is_missing() -> str:
@@ -192,7 +193,15 @@ def storescu(port: int, called: str, folder: Path) -> None:
     subprocess.run([*command, str(folder)], check=True, capture_output=True)
 
 
-def measure(model: Path, files: list[Path], *, down: float) -> dict[str, Any]:
+def deliveries(port: int) -> int:
+    """How many objects the server has sent."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
+        text = response.read().decode()
+    match = re.search(r'medres_deliveries_total\{outcome="delivered"\} ([\d.]+)', text)
+    return int(float(match[1])) if match else 0
+
+
+def measure(model: Path, files: list[Path], *, down: float, studies: int = 1) -> dict[str, Any]:
     """See the docstring of the module."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -213,15 +222,18 @@ def measure(model: Path, files: list[Path], *, down: float) -> dict[str, Any]:
         time.sleep(5)
         again = result_of(port, first)
         added = sum(orthanc.modalities(first).values()) - sum(held.values())
-        second = with_new_uids(files, folder / "second")
         orthanc.stop()
-        storescu(medres_dicom, "MEDRES", folder / "second")
-        result_of(port, second, "made")
+        late = [with_new_uids(files, folder / f"late{number}") for number in range(studies)]
+        for number, study in enumerate(late):
+            storescu(medres_dicom, "MEDRES", folder / f"late{number}")
+            result_of(port, study, "made")
         time.sleep(down)
         orthanc.start()
         since = time.monotonic()
-        result_of(port, second)
+        results = [result_of(port, study) for study in late]
         delivered = time.monotonic() - since
+        held_late = [orthanc.modalities(study) for study in late]
+        n_objects = sum(len(one["objects"]) for one in [result, *results])
         return {
             "images": len(files),
             "seconds_from_pacs_to_pacs": round(seconds, 1),
@@ -234,7 +246,11 @@ def measure(model: Path, files: list[Path], *, down: float) -> dict[str, Any]:
             "added_by_sending_again": added,
             "down_seconds": down,
             "seconds_until_delivered": round(delivered, 1),
-            "held_after_down": orthanc.modalities(second),
+            "studies_while_down": studies,
+            "states_after_down": Counter(one["state"] for one in results),
+            "held_after_down": held_late[0],
+            "all_hold_the_same": all(one == held_late[0] for one in held_late),
+            "objects_sent_twice": deliveries(port) - n_objects,
         }
 
 
@@ -270,11 +286,13 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--down", type=float, default=60.0)
+    parser.add_argument("--studies", type=int, default=5)
     options = parser.parse_args()
     if missing := what_is_missing():
         raise SystemExit(f"not installed: {missing}")
     files = sorted(path for path in options.folder.rglob("*") if path.is_file())
-    print(json.dumps(measure(options.model, files, down=options.down), indent=1))
+    result = measure(options.model, files, down=options.down, studies=options.studies)
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

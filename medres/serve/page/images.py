@@ -42,7 +42,8 @@ class ImageOrder(NamedTuple):
 @dataclass(frozen=True)
 class ShownImage:
     """An image as people see it. frames: how many the file has. has_window: whether the window had
-    an effect. whose: label -> value, what the file says of the patient and the study.
+    an effect. aspect: height of a pixel divided by its width. whose: label -> value, what the file
+    says of the patient and the study.
     """
 
     png: bytes = field(repr=False)
@@ -50,6 +51,7 @@ class ShownImage:
     columns: int
     frames: int
     has_window: bool
+    aspect: float
     whose: dict[str, str] = field(repr=False)
 
 
@@ -68,6 +70,7 @@ def shown_image(order: ImageOrder) -> ShownImage:
         columns=pixels.shape[1],
         frames=header.frames,
         has_window=units.bounds is None and units.air is not None,
+        aspect=float(image.aspect),
         whose={label: escaped(text.strip())[:MAX_TEXT] for label, text in values.items() if text},
     )
 

@@ -272,6 +272,7 @@ class Page:
             request.query_params.get("window"),
         )
         image, problem = self._image_or_problem(job, order[number - 1], frame, window)
+        shown = study.shown_predictions(predictions, report, order)
         return self._show(
             request,
             "study.html.j2",
@@ -282,7 +283,8 @@ class Page:
             objects=study.objects_text(document["objects"], has_pacs=self._has_pacs),
             when=clock(job["created"]),
             kind=kind_of(self._spool, job["study"]),
-            shown=study.shown_predictions(predictions, report, order),
+            shown=shown,
+            boxes=study.boxes_on(shown, number, frame),
             sets=[study.class_set(one) for one in predictions],
             rows=study.image_probabilities(predictions, order),
             report=report,

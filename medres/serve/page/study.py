@@ -37,13 +37,18 @@ class Volume(NamedTuple):
 
 class ShownBox(NamedTuple):
     """A box above the threshold of its class. image: its number, 0 where it is not known. size: in
-    words.
+    words. frame: from 1 on. x, y, width, height: in pixels of the original image.
     """
 
     label: str
     score: float
     image: int
     size: str
+    frame: int
+    x: float
+    y: float
+    width: float
+    height: float
 
 
 class Shown(NamedTuple):
@@ -131,9 +136,20 @@ def _boxes(boxes: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[Sho
             float(box["score"]),
             numbers.get(box["sop_instance_uid"], 0),
             _box_size(box),
+            int(box.get("frame") or 0) + 1,
+            float(box["x_min"]),
+            float(box["y_min"]),
+            float(box["x_max"] - box["x_min"]),
+            float(box["y_max"] - box["y_min"]),
         )
         for box in shown
     ]
+
+
+def boxes_on(shown: Sequence[Shown], number: int, frame: int) -> list[ShownBox]:
+    """Those on one frame of one image, the highest score last: it is drawn on top."""
+    boxes = [box for one in shown for box in one.boxes or ()]
+    return [box for box in boxes if (box.image, box.frame) == (number, frame)][::-1]
 
 
 def _box_size(box: Mapping[str, Any]) -> str:
@@ -230,7 +246,17 @@ def images_in_order(job: sqlite3.Row, predictions: Sequence[Mapping[str, Any]]) 
 
 
 def first_image(predictions: Sequence[Mapping[str, Any]], order: Sequence[str]) -> int:
-    """The number, from 1 on, of the image with the highest probability; 1 where none has one."""
+    """The number, from 1 on, of the image with the surest box or the highest probability; 1 where
+    none has one.
+    """
+    boxes = [
+        (box["score"], order.index(box["sop_instance_uid"]) + 1)
+        for prediction in predictions
+        for box in prediction.get("boxes") or ()
+        if box["is_positive"] and box["sop_instance_uid"] in order
+    ]
+    if boxes:
+        return max(boxes)[1]
     best, number = -1.0, 1
     for prediction in predictions:
         images = zip(prediction.get("images") or (), prediction.get("slices") or (), strict=False)

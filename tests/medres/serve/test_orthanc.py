@@ -27,7 +27,7 @@ def benchmark() -> ModuleType:
 MISSING = benchmark().what_is_missing()
 pytestmark = [
     pytest.mark.long,  # trains two models, starts Orthanc and the server
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING}"),
 ]
 
@@ -65,10 +65,13 @@ def test_a_ct_comes_from_orthanc_and_its_report_and_overlay_go_back(
     cohort: Path, tmp_path: Path
 ) -> None:
     model, files = model_of(cohort, tmp_path)
-    result = benchmark().measure(model, files, down=3)
+    result = benchmark().measure(model, files, down=60, studies=3)
     assert result["held"] == {"CT": len(files), "OT": 1, "SR": 1}
     check(result)
     assert result["held_after_down"] == {"OT": 1, "SR": 1}
+    assert result["states_after_down"] == {"sent": 3}
+    assert result["all_hold_the_same"]
+    assert result["objects_sent_twice"] == 0
 
 
 def test_masks_go_back_as_a_segmentation(cohort: Path, tmp_path: Path) -> None:

@@ -191,6 +191,11 @@ def test_boxes_of_a_detector(person: Person) -> None:
     page = person.see(person.study(data))
     assert "nodule 0.900 1.0 × 3.0 mm 1 nodule 0.750 4 × 6 pixels 1" in page.text
     assert "Boxes on an image" in repr(page.all("img"))
+    rects = [
+        [float(one[name]) for name in ("x", "y", "width", "height")] for one in page.all("rect")
+    ]
+    assert rects == [[1, 2, 4, 6]] * 2
+    assert "nodule, score 0.90; nodule, score 0.75" in repr(page.all("svg"))
     assert "boxes: 2 nodule" in person.see("/page/").text
     person.model.answers = [answer | {"boxes": []}]
     assert "No boxes" in person.see(person.study(image(41, "3.41"))).text
