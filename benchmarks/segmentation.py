@@ -48,10 +48,11 @@ def main() -> None:
         for name, finding in found.items():
             dice, nsd, hd95 = (finding[key]["estimate"] for key in ("dice", "nsd", "hd95_mm"))
             low, high = finding["dice"]["ci_low"], finding["dice"]["ci_high"]
+            bounds = "no interval" if low is None else f"{low:.3f} to {high:.3f}"
             distances = (
                 "" if nsd is None or hd95 is None else f", NSD {nsd:.3f}, HD95 {hd95:.2f} mm"
             )
-            print(f"seed {seed}, {name}: Dice {dice:.3f} ({low:.3f} to {high:.3f}){distances}")
+            print(f"seed {seed}, {name}: Dice {dice:.3f} ({bounds}){distances}", flush=True)
     masks = options.out / "predicted"
     _step(masks, "predict", model, first, "--out", masks)
 
@@ -62,7 +63,7 @@ def _step(result: Path, verb: str, *arguments: object) -> None:
         return
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "medres", verb, *map(str, arguments)], check=True)
-    print(f"{verb}: {time.perf_counter() - start:.0f} s")
+    print(f"{verb}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipelines.errors import InputError
+from data_pipelines.runtime.atomic_files import write_atomic
 
 ENVIRONMENT = "MEDRES_KEY"
 KEY_NAME = "pseudonym.key"
@@ -65,6 +66,21 @@ def find_key(key_file: Path | None = None) -> PseudonymKey:
             "environment",
         )
     return PseudonymKey(secrets.token_hex(32).encode(), "made")
+
+
+def key_of_parts(key: PseudonymKey, parts: Path | None) -> PseudonymKey:
+    """The key that an interrupted ingest made, else a new one, which is written beside its finished
+    parts: what they hold by pseudonym is then known again. Any other key stays.
+    """
+    if key.origin != "made" or parts is None:
+        return key
+    path = parts / KEY_NAME
+    try:
+        return PseudonymKey(_secret(path.read_text(encoding="utf-8"), str(path)), "made")
+    except (OSError, UnicodeDecodeError, InputError):
+        parts.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(path, key.secret, mode=0o600)
+        return key
 
 
 def normalise_patient_id(text: str) -> str:

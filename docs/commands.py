@@ -28,7 +28,8 @@ def _verbs(command: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield name, command
         return
     for verb, inner in command.commands.items():
-        yield from _verbs(inner, f"{name} {verb}")
+        is_default = verb == getattr(command, "default_verb", None)
+        yield from _verbs(inner, name if is_default else f"{name} {verb}")
 
 
 def _parameters(command: Any) -> list[str]:

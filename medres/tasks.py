@@ -174,7 +174,7 @@ TASKS: dict[str, Task] = {
             reports_confusion=False,
             is_dense=True,
             block="annotations",
-            options=("decoder", "loss", "patch", "foreground", "deep_supervision"),
+            options=("decoder", "loss", "patch", "foreground", "deep_supervision", "flips"),
         ),
         Task(
             name=DETECTION,

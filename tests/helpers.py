@@ -59,8 +59,6 @@ def work_in_process(patch: pytest.MonkeyPatch) -> None:
                 yield item, error
 
     for module in (
-        "data_pipelines.annotations.joining",
-        "data_pipelines.annotations.boxes.finding",
         "data_pipelines.ingestion.index.parts",
         "data_pipelines.runtime.engines.engine",
         "data_pipelines.cache.builder",

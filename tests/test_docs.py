@@ -257,7 +257,11 @@ def options_without_a_row(page: str) -> list[str]:
     while waiting:
         name, command = waiting.pop()
         if hasattr(command, "commands"):
-            waiting += [(f"{name} {inner}", one) for inner, one in command.commands.items()]
+            default = getattr(command, "default_verb", None)
+            waiting += [
+                (name if inner == default else f"{name} {inner}", one)
+                for inner, one in command.commands.items()
+            ]
             continue
         _, heading, rest = page.partition(f">medres {name}<")
         section = rest.partition("<h2")[0]

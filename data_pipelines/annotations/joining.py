@@ -18,15 +18,17 @@ from data_pipelines.annotations.label_map import MAX_CLASSES, ClassNames
 from data_pipelines.annotations.masks_table import TABLE_NAME, MaskRow, read_masks_table
 from data_pipelines.annotations.matching import Match, Matcher, targets_of
 from data_pipelines.annotations.placement import Job, Made, MaskSource, Outcome, make_label_map
-from data_pipelines.annotations.raw_mask import Target
+from data_pipelines.annotations.raw_mask import Identity, Target
 from data_pipelines.annotations.references import WITH_REFERENCES, MaskFile, inspect_mask
 from data_pipelines.annotations.store import FOLDER, write_index
 from data_pipelines.errors import AnnotationError, DicomError, InputError
 from data_pipelines.runtime.atomic_files import csv_bytes, write_atomic
 from data_pipelines.runtime.csv_cells import escape_formula
+from data_pipelines.runtime.engines.engine import LOCAL, Engine, map_files
+from data_pipelines.runtime.engines.saved_answers import SavedAnswers
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.walk import walk_files
-from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
+from data_pipelines.runtime.worker_pool import ProgressCallback
 
 #: columns of annotations.csv, one row per file below MASKS and per row of masks.csv
 REPORT_COLUMNS = (
@@ -85,9 +87,13 @@ def find_masks(
     sources: Sequence[Path],
     workers: int | None = None,
     progress: ProgressCallback | None = None,
+    *,
+    engine: Engine = LOCAL,
+    parts: Path | None = None,
 ) -> FoundMasks:
-    """Look at every file below MASKS. Raises InputError (no_source, no_masks, masks_table) and
-    LabelError for a masks.csv that is no table.
+    """Look at every file below MASKS. parts: a folder for what is known of the files, so that the
+    same call after a crash does not read them again. Raises InputError (no_source, no_masks,
+    masks_table) and LabelError for a masks.csv that is no table.
     """
     walk = walk_files(options.folder)
     is_table = options.folder.is_file() and options.folder.suffix.lower() == ".csv"
@@ -97,12 +103,16 @@ def find_masks(
     names = [name for name in walk.files if name not in listed and walk.root / name != table]
     names = [] if is_table else names
     names += sorted(name for name in listed if (walk.root / name).is_file())
-    answers = map_isolated(
+    types = (MaskFile, Identity)
+    answers = map_files(
+        engine,
         inspect_mask,
         [str(walk.root / name) for name in names],
+        paths=_itself,
         workers=workers,
         timeout_s=_seconds,
         progress=progress,
+        saved=None if parts is None else SavedAnswers(parts, ("inspect_mask",), types),
     )
     holds_source = any(Path(s).resolve().is_relative_to(walk.root) for s in sources)
     files: dict[str, MaskFile | DicomError] = {}
@@ -130,9 +140,12 @@ def annotate(
     folder: Path,
     workers: int | None = None,
     progress: ProgressCallback | None = None,
+    *,
+    engine: Engine = LOCAL,
+    parts: Path | None = None,
 ) -> Annotations:
     """Match the masks with the accepted rows of the index and write `annotations/` and
-    annotations.csv into `folder`.
+    annotations.csv into `folder`. parts: as for `find_masks`.
 
     An image is `annotated` where all its masks were used, also where they are empty; `rejected`
     where one of them was not, so that nobody trains on half of an annotation; and else
@@ -157,8 +170,18 @@ def annotate(
     maps.mkdir()
     made: dict[int, Made] = {}
     digests: dict[int, str] = {}
-    answers = map_isolated(
-        make_label_map, jobs, workers=workers, timeout_s=_job_seconds, progress=progress
+    types = (Made, Outcome)
+    answers = map_files(
+        engine,
+        make_label_map,
+        jobs,
+        paths=_files_of,
+        workers=workers,
+        timeout_s=_job_seconds,
+        progress=progress,
+        saved=None
+        if parts is None
+        else SavedAnswers(parts, ("make_label_map",), types, lasting=_is_made),
     )
     for n, (job, answer) in zip(sorted(sources), answers, strict=True):
         if isinstance(answer, DicomError):
@@ -182,6 +205,20 @@ def annotate(
 def _seconds(path: str) -> float:
     size = Path(path).stat().st_size
     return active_limits().seconds * max(1.0, size / _BYTES_PER_TIME_LIMIT)
+
+
+def _itself(path: str) -> list[str]:
+    return [path]
+
+
+def _files_of(job: Job) -> list[str]:
+    """The files of a job; one that masks.csv names in vain is no reason to blame a machine."""
+    return [source.path for source in job.sources if source.path and source.file_format != "none"]
+
+
+def _is_made(made: Made) -> bool:
+    """Whether every mask could be read: a file that could not may be there again."""
+    return made.data is not None
 
 
 def _job_seconds(job: Job) -> float:

@@ -7,6 +7,7 @@ reading those before it. A position counts the records of one split, through its
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 HEADER, FOOTER = 12, 4  # bytes of a TFRecord: length with its checksum, and checksum of the data
+DAMAGED = (
+    "is damaged: delete its folder and run the command again; it is rebuilt from the source files"
+)
 PARALLEL = 4  # batches that are read ahead, each on its own thread
 
 
@@ -38,18 +42,21 @@ class RecordReader:
             if size % self.frame:
                 raise _damaged(file)
         self.starts = np.cumsum([0, *(size // self.frame for size in sizes)])
+        length = record_bytes.to_bytes(8, "little")
+        self._head = length + _checksum(length)
         self._opened: dict[int, int] = {}
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """The records at these positions, uint8 (n, record_bytes). Raises CacheError (code damaged)
-        where a file ends before a record does.
+        where a file ends before a record does, or where a byte of a record has changed.
         """
         records = np.empty((len(positions), self.record_bytes), np.uint8)
         shards = np.searchsorted(self.starts, positions, side="right") - 1
         for record, shard, position in zip(records, shards, positions, strict=True):
-            offset = int(position - self.starts[shard]) * self.frame + HEADER
-            content = os.pread(self._file(int(shard)), self.record_bytes, offset)
-            if len(content) != self.record_bytes:
+            offset = int(position - self.starts[shard]) * self.frame
+            frame = os.pread(self._file(int(shard)), self.frame, offset)
+            content = frame[HEADER:-FOOTER]
+            if frame[:HEADER] != self._head or frame[-FOOTER:] != _checksum(content):
                 raise _damaged(self.files[shard])
             record[:] = np.frombuffer(content, np.uint8)
         return records
@@ -97,9 +104,27 @@ def shares_of_batches(
     return batches.map(unconverted).unbatch()
 
 
+def damage_of(error: BaseException) -> CacheError | None:
+    """The CacheError (code damaged) that TensorFlow reports in words of its own: of a shard that is
+    read by position, or from end to end, which TensorFlow checks itself. None for another error.
+    """
+    tf = require_tensorflow()
+    if isinstance(error, tf.errors.DataLossError):
+        return CacheError(f"a file of the cache {DAMAGED}", code="damaged")
+    if not isinstance(error, tf.errors.OpError):
+        return None
+    found = re.search(rf"CacheError: the cache file (.+?) {re.escape(DAMAGED)}", str(error))
+    return None if found is None else _damaged(found[1])
+
+
+def _checksum(content: bytes) -> bytes:
+    """The masked CRC-32C of TFRecord, little-endian."""
+    import google_crc32c
+
+    crc = google_crc32c.value(content)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return masked.to_bytes(4, "little")
+
+
 def _damaged(file: str) -> CacheError:
-    return CacheError(
-        f"the cache file {file} is cut: delete its folder and run the command again; it is rebuilt "
-        f"from the source files",
-        code="damaged",
-    )
+    return CacheError(f"the cache file {file} {DAMAGED}", code="damaged")

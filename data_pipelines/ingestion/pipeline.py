@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -77,7 +77,13 @@ from data_pipelines.labels.exclusion_bias import NO_LOSS
 from data_pipelines.labels.join import Joined, join_labels
 from data_pipelines.labels.raters import Readers
 from data_pipelines.labels.table import Labels
-from data_pipelines.pseudonyms import ENVIRONMENT, KEY_NAME, PseudonymKey, find_key
+from data_pipelines.pseudonyms import (
+    ENVIRONMENT,
+    KEY_NAME,
+    PseudonymKey,
+    find_key,
+    key_of_parts,
+)
 from data_pipelines.runtime.atomic_files import require_new, staged_folder, write_atomic
 from data_pipelines.runtime.engines.engine import LOCAL, Engine
 from data_pipelines.runtime.object_stores import is_url, local_path, require_local
@@ -104,6 +110,15 @@ AFTER_EXCLUSION = (
     "so many images are excluded that the splits were assigned among the images that are left: "
     "they depend on what was excluded"
 )
+
+
+class _Reading(NamedTuple):
+    """How many files are read at the same time, where, and the folder of the finished parts."""
+
+    workers: int | None
+    stages: StageCallback | None
+    engine: Engine
+    parts: Path | None
 
 
 def ingest(
@@ -187,15 +202,15 @@ def ingest(
         annotations.csv. box_classes: label -> class, as mask_classes; the class "" is left out.
         mask_objects: where `boxes` are masks, what one object is: "labels" (each label) or
         "components" (each connected component of a label).
-    workers: decode workers, or tasks at the same time. engine: where the files are inspected, see
-        `opened_engine`; the manifest is the same.
+    workers: decode workers, or tasks at the same time. engine: where the files, masks and boxes are
+        read, see `opened_engine`; the manifest is the same.
     progress: called with (done, total) files. stages: called with the name of each long step,
         returns a context manager with a progress callback for it. Without both, long steps show
         progress bars on a terminal, and lines with the time left in a notebook or a log.
 
-    The same call after a crash reads only the files that are not in a finished part of the index.
-    Parts are kept beside `out`, in .<out>.parts, until `out` is complete; they hold identifiers of
-    patients, and only their owner may read them.
+    The same call after a crash reads only the files that are not in a finished part of the index;
+    so it is with masks and boxes. Parts are kept beside `out`, in .<out>.parts, until `out` is
+    complete; they hold identifiers of patients and a new key, and only their owner may read them.
 
     Where no image is left, patients are too few for the splits, or there is one class only (codes
     no_image_left, too_few_patients and one_class), `out` has ingest.json and quarantine.csv alone.
@@ -237,8 +252,11 @@ def ingest(
     key = find_key(_key_file(key_file, splits_from))
     mask_options = _mask_options(masks, resample_masks, label_order, mask_classes)
     box_options = _box_options(boxes, box_classes, mask_objects)
-    not_images, annotators = _annotators(mask_options, box_options, sources, workers, stages)
     with _parts(work) as parts:
+        key = key_of_parts(key, parts)
+        not_images, annotators = _annotators(
+            mask_options, box_options, sources, _Reading(workers, stages, engine, parts)
+        )
         with stage(stages, "ingest") as update:
             index = index_sources(
                 sources,
@@ -624,28 +642,30 @@ def _annotators(
     masks: MaskOptions | None,
     boxes: BoxOptions | None,
     sources: Sequence[Path | str],
-    workers: int | None,
-    stages: StageCallback | None,
+    reading: _Reading,
 ) -> tuple[list[Path], dict[str, Annotator]]:
     """The files that are annotations and no images, and what reads them for the accepted images,
     by the block of ingest.json.
     """
+    workers, stages, engine, parts = reading
     not_images: list[Path] = []
     annotators: dict[str, Annotator] = {}
     paths = [Path(source) for source in map(local_path, sources) if not is_url(source)]
     if masks is not None:
         with stage(stages, "find masks") as update:
-            found = find_masks(masks, paths, workers, update)
+            found = find_masks(masks, paths, workers, update, engine=engine, parts=parts)
         not_images += found.paths()
 
         def run(images: pd.DataFrame, folder: Path) -> Annotations:
             with stage(stages, "masks") as update:
-                return annotate(images, found, masks, folder, workers, update)
+                return annotate(
+                    images, found, masks, folder, workers, update, engine=engine, parts=parts
+                )
 
         annotators["annotations"] = run
     if boxes is not None:
         with stage(stages, "read boxes") as update:
-            found_boxes = find_boxes(boxes, paths, workers, update)
+            found_boxes = find_boxes(boxes, paths, workers, update, engine=engine, parts=parts)
         not_images += found_boxes.paths()
         annotators["boxes"] = functools.partial(annotate_boxes, found=found_boxes, options=boxes)
     return not_images, annotators

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import tempfile
@@ -69,6 +70,7 @@ def _without_startup_lines() -> Iterator[None]:
         os.close(stderr)
 
 
+@functools.cache  # a look into the file system, for each prediction
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

@@ -203,6 +203,7 @@ class Card(BaseModel):
             side > whole for side, whole in zip(sides, shape, strict=True)
         ):
             raise ValueError("segmentation.patch does not fit into the prepared images")
+        self.segmentation.check_flips(len(shape))
 
     def _check_detection(self) -> None:
         if task_named(self.task).finds_boxes != (self.detection is not None):

@@ -19,6 +19,9 @@ _Color = Annotated[int, Field(ge=0, le=255)]
 _Side = Annotated[int, Field(ge=1, le=2048)]
 _Share = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 MAX_CLASSES = 255
+MAX_FLIPS = 7  # of the three axes of a volume
+#: axes of ([slices,] rows, columns), each once, in ascending order
+Flip = Annotated[list[Annotated[int, Field(ge=0, le=2)]], Field(min_length=1, max_length=3)]
 
 
 class ComponentRule(BaseModel):
@@ -52,7 +55,9 @@ class SegmentationFields(BaseModel):
     """The part `segmentation` of a card.
 
     patch: the sides of what the network sees, None for whole samples. overlap: of the windows with
-    which it is moved over a sample, in sides. colors: red, green, blue of each name of the card.
+    which it is moved over a sample, in sides. flips: the outputs are the mean over a sample and its
+    flips along each of these sets of axes ([slices,] rows, columns), flipped back.
+    colors: red, green, blue of each name of the card.
     postprocess: a rule for each name but the background.
     """
 
@@ -60,6 +65,7 @@ class SegmentationFields(BaseModel):
 
     patch: Annotated[list[_Side], Field(min_length=2, max_length=3)] | None = None
     overlap: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.5
+    flips: Annotated[list[Flip], Field(max_length=MAX_FLIPS)] = []
     colors: Annotated[list[tuple[_Color, _Color, _Color]], Field(max_length=MAX_CLASSES)]
     postprocess: Annotated[list[ComponentRule], Field(max_length=MAX_CLASSES)]
 
@@ -69,6 +75,23 @@ class SegmentationFields(BaseModel):
             raise ValueError("segmentation.colors does not have one color per name")
         if [rule.name for rule in self.postprocess] != list(names[1:]):
             raise ValueError("segmentation.postprocess does not have one rule per class")
+
+    def check_flips(self, rank: int) -> None:
+        """Raise ValueError unless all flips are along axes of images of this rank, and differ."""
+        if not flips_fit(self.flips, rank):
+            raise ValueError(f"segmentation.flips are not sets of axes from 0 to {rank - 1}")
+
+
+def flips_fit(flips: Sequence[Sequence[int]], rank: int) -> bool:
+    """Whether flips are along axes below the rank, each axis once and in ascending order, and no
+    flip is there twice.
+
+    >>> flips_fit([(1,), (0, 1)], 2), flips_fit([(2,)], 2), flips_fit([(1,), (1,)], 2)
+    (True, False, False)
+    """
+    sets = {tuple(flip) for flip in flips}
+    ordered = all(flip and list(flip) == sorted({*flip} & {*range(rank)}) for flip in sets)
+    return ordered and len(sets) == len(flips) <= MAX_FLIPS
 
 
 def class_colors(count: int) -> list[tuple[int, int, int]]:

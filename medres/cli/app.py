@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import medres
 from medres.cli import (
@@ -44,11 +44,24 @@ study = typer.Typer(no_args_is_help=True)
 
 
 class _Serve(TyperGroup):
-    """`medres serve MODEL...` is `medres serve run MODEL...`."""
+    """`medres serve MODEL...` is `medres serve run MODEL...`, and shown without `run`."""
+
+    default_verb = "run"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         is_named = args and args[0] in self.commands
-        return super().parse_args(ctx, args if is_named else ["run", *args])
+        return super().parse_args(ctx, args if is_named else [self.default_verb, *args])
+
+
+class _DefaultVerb(TyperCommand):
+    """The verb of a group that is shown under the name of the group."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        if parent is not None and parent.parent is not None:
+            info_name, parent = parent.info_name, parent.parent
+        return super().make_context(info_name, args, parent, **extra)
 
 
 server = typer.Typer(cls=_Serve)
@@ -106,7 +119,7 @@ VERBS: tuple[Callable[..., None], ...] = (
 for function in VERBS:
     app.command()(verb(function))
 app.add_typer(server, name="serve")
-server.command("run")(verb(server_commands.serve))
+server.command("run", cls=_DefaultVerb)(verb(server_commands.serve))
 server.command("audit")(verb(server_commands.serve_audit))
 server.command("doctor")(verb(server_commands.server_doctor))
 server.command()(verb(server_commands.pull))

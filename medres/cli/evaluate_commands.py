@@ -119,8 +119,8 @@ def evaluate(
         list[Path] | None,
         typer.Option(
             metavar="TABLE",
-            help="Scores (with --masks: the folder of masks) of another model on the same images. "
-            "Repeatable.",
+            help="Scores of another model on the same images; with --masks its folder of masks, "
+            "with a segmenter MODEL another model file. Repeatable.",
         ),
     ] = None,
     compare_unpaired: Annotated[
@@ -303,6 +303,8 @@ def evaluate(
             work,
             split or "test",
             out,
+            compare=compare or (),
+            subgroups=subgroup or (),
             tolerance_mm=tolerance_mm,
             convention=convention,
             hit_iou=hit_iou,

@@ -52,7 +52,19 @@ SEGMENTER = Mode(
     "a segmentation model",
     "MODEL and WORK",
     frozenset(),
-    frozenset({"model", "work", "split", "tolerance_mm", "convention", "hit_iou", "design"}),
+    frozenset(
+        {
+            "model",
+            "work",
+            "split",
+            "compare",
+            "subgroup",
+            "tolerance_mm",
+            "convention",
+            "hit_iou",
+            "design",
+        }
+    ),
 )
 DETECTOR = Mode(
     "a detection model",

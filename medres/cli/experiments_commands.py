@@ -149,6 +149,13 @@ def search(
     ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray (Ray Tune).")] = "local",
     workers: Annotated[int, typer.Option(help="Trials at a time.")] = 1,
+    halving: Annotated[
+        int,
+        typer.Option(
+            help="Factor of asynchronous successive halving (ASHA), usually 3: stop trials early "
+            "that are not among the best third; 0: train all to the end."
+        ),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Search settings of the training at random, each judged by a cross-validation by patient. The
@@ -166,6 +173,7 @@ def search(
         seed=seed,
         engine=engine,
         workers=workers,
+        halving=halving,
         config=config,
         **name_value_pairs(setting, "--set"),
     )

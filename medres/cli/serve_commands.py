@@ -19,7 +19,6 @@ from medres.cli.console import Address, Json, Limit, Work, Workers, report
 if TYPE_CHECKING:
     from data_pipelines.runtime.engines.opening import EngineName
     from medres.artefact.card import Card
-    from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
 
 Model = Annotated[Path, typer.Argument(help="Model file: model.keras of a run.")]
@@ -115,6 +114,7 @@ def predict(
         raise typer.BadParameter("--engine ray and --workers need --out")
     from data_pipelines.runtime.engines.opening import opened_engine
     from data_pipelines.runtime.limits import limited, parse_limits
+    from medres.inference.annotated_batch import predict_annotated
     from medres.inference.batch import predict_all
     from medres.inference.loading import load
     from medres.tasks import task_named
@@ -134,16 +134,16 @@ def predict(
             raise typer.BadParameter(
                 "--saliency is for classifiers: other models show masks or boxes"
             )
-        if task.is_annotated and where != "local":
-            raise typer.BadParameter("--engine ray is for classifiers")
-        if out is not None and task.is_annotated:
-            _annotations_into(predictor, path, out, as_json, allowed, dicom=dicom)
-            return
         if out is not None:
+            write = _annotations_into if task.is_annotated else _predict_into
             run = functools.partial(
-                predict_all, engine=cluster, reopen=reopen, workers=workers, objects=dicom
+                predict_annotated if task.is_annotated else predict_all,
+                engine=cluster,
+                reopen=reopen,
+                workers=workers,
+                objects=dicom,
             )
-            _predict_into(run, predictor, path, out, as_json, allowed)
+            write(run, predictor, path, out, as_json, allowed)
             return
         if saliency is not None:
             require_new(saliency, what="the overlays")
@@ -188,42 +188,25 @@ def _predict_into(
 
 
 def _annotations_into(
+    run: Callable[..., dict[str, Any]],
     predictor: Predictor,
     paths: list[Path],
     out: Path,
     as_json: bool,
     allowed: dict[str, bool],
-    *,
-    dicom: bool,
 ) -> None:
-    """Write the masks or the boxes of studies."""
-    from medres.inference.boxes.files import COCO, write_boxes
-    from medres.inference.masks.files import SUMMARY, write_masks
+    """Write the masks or the boxes of studies. run: `predict_annotated` with its options."""
+    from medres.inference.boxes.files import COCO
+    from medres.inference.masks.files import SUMMARY
     from medres.progress import Bars
     from medres.tasks import task_named
 
-    predictions = predictor.predict_many(paths, progress=Bars(), **allowed)
-    objects = _objects(predictor, out, dicom)
+    summary = run(predictor, paths, out, progress=Bars(), **allowed)
     if task_named(predictor.card.task).finds_boxes:
-        summary = write_boxes(predictions, predictor.card, out, objects=objects)
         answered, found = "looked at", f"boxes: {out / COCO}"
     else:
-        summary = write_masks(predictions, predictor.card, out, objects=objects)
         answered, found = "with masks", f"masks: {out / SUMMARY}"
     report(summary, as_json, [*_summary_lines(summary, predictor, answered), found])
-
-
-def _objects(
-    predictor: Predictor, out: Path, dicom: bool
-) -> Callable[[Prediction], dict[str, Any]] | None:
-    """Writes the objects of a prediction into `out`; None where none are wanted."""
-    from medres.inference.objects.study_objects import write_objects
-
-    def write(prediction: Prediction) -> dict[str, Any]:
-        card, decoder = predictor.card, predictor.decoder
-        return write_objects(prediction, prediction.files, card, out, decoder).as_dict()
-
-    return write if dicom else None
 
 
 def _summary_lines(summary: dict[str, Any], predictor: Predictor, answered: str) -> list[str]:

@@ -52,7 +52,10 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 def serve(
-    model: Annotated[list[Path], typer.Argument(help="Model files: model.keras of runs.")],
+    model: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL.keras", help="Model files: model.keras of runs."),
+    ],
     http: Annotated[str, typer.Option(help="HOST:PORT of HTTP; off = none.")] = "127.0.0.1:8080",
     dicom: Annotated[
         str | None, typer.Option(help="HOST:PORT of DICOM (C-STORE, C-ECHO); needs --allow-aet.")
@@ -105,6 +108,10 @@ def serve(
         bool,
         typer.Option(help="Make DICOM objects of each result: report, overlay, segmentation."),
     ] = True,
+    fhir: Annotated[
+        bool,
+        typer.Option("--fhir", help="Also make a FHIR R4 DiagnosticReport with Observations."),
+    ] = False,
     max_spool: Annotated[
         str, typer.Option(help="Bytes of received files that are held, such as 20GiB.")
     ] = "20GiB",
@@ -159,6 +166,7 @@ def serve(
         dicom_tls=dicom_tls,
         dicom_ca=dicom_ca,
         maker=MAKER if objects else None,
+        fhir=fhir,
         capacity=Capacity(queue, int(parse_limits([f"bytes={max_spool}"])["bytes"])),
     )
     server = Server(settings)

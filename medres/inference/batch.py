@@ -79,7 +79,7 @@ def predict_all(
     """
     require_local(out, "the folder of the results")
     out, reporter = Path(out), progress or ProgressReporter()
-    opened = _opener(predictor, engine, reopen)
+    opened = opener(predictor, engine, reopen)
     records = _claim_folder(out, predictor.artefact.sha256)
     paths = paths_of(paths)
     walks = [walk_files(path) for path in paths]
@@ -99,7 +99,7 @@ def predict_all(
             functools.partial(predict_studies, opened=opened, rules=rules, objects_in=objects_in),
             list(pending.items()),
             sizes=[len(study.files) for study in pending.values()],
-            check=functools.partial(_check_study, marker=marker),
+            check=functools.partial(check_study, marker=marker),
             workers=workers,
         )
         for count, record in enumerate(predictions, start=1):
@@ -205,10 +205,10 @@ def predict_studies(
         }
 
 
-def _opener(
+def opener(
     predictor: Predictor, engine: Engine, reopen: Callable[[], Predictor] | None
 ) -> Callable[[], Predictor]:
-    """What gives the predictor on the machine that computes."""
+    """What gives the predictor on the machine that computes. Raises EngineError (no_reopen)."""
     if engine.is_local:
         return lambda: predictor
     if reopen is None:
@@ -247,7 +247,10 @@ def _reopened(reopen: Callable[[], Predictor], sha256: str) -> Predictor:
     return predictor
 
 
-def _check_study(part: tuple[str, StudyFiles], marker: str | None) -> None:
+def check_study(part: tuple[Any, StudyFiles], marker: str | None) -> None:
+    """Raise EngineError (source_not_shared, work_not_shared) unless this machine sees the files of
+    a study and the folder of the results.
+    """
     if marker is not None:
         require_marker(marker)
     require_files([str(file) for file in part[1].files])

@@ -32,7 +32,12 @@ from medres.inference.decoder import Decoder
 from medres.inference.masks.predicting import segmented
 from medres.inference.prediction import Prediction
 from medres.inference.request_files import files_below, files_of, paths_of
-from medres.inference.study_identity import IdentityRules, StudyFiles, group_files, group_of_file
+from medres.inference.study_identity import (
+    IdentityRules,
+    StudyFiles,
+    group_of_file,
+    requests_below,
+)
 from medres.inference.study_reader import StudyReading, read_request, request_of
 from medres.progress import ProgressReporter
 from medres.tasks import task_named
@@ -146,31 +151,29 @@ class Predictor:
         rules = IdentityRules(allow_name_mismatch, allow_unknown_patient)
         with (progress or ProgressReporter()).task("predict") as update:
             studies = [study for path in paths_of(paths) for study in self._studies(path)]
-            readings = self.decoder.ahead(
-                lambda study: (
-                    StudyReading(None, study.error)
-                    if study.error
-                    else self.read(study.files, rules)
-                ),
-                studies,
-            )
-            for done, (study, reading) in enumerate(zip(studies, readings, strict=True), start=1):
-                yield self._conclude(study.files, study.path, rules, reading)
+            for done, prediction in enumerate(self.predict_studies(studies, rules), start=1):
+                yield prediction
                 update(done, len(studies))
 
-    def _studies(self, path: str | Path) -> list[StudyFiles]:
-        """The requests below a path, and what was not opened there. A path without files gives a
-        request without files.
-        """
-        files, not_opened = files_below(path)
-        others = [StudyFiles(str(other), error=error) for other, error in not_opened]
-        if not files:
-            return others or [StudyFiles(str(path))]
-        group = functools.partial(
-            group_of_file, by_series=self.card.preprocess.image_kind.has_series
+    def predict_studies(
+        self, studies: Sequence[StudyFiles], rules: IdentityRules
+    ) -> Iterator[Prediction]:
+        """One prediction per study, in their order; the next ones are decoded meanwhile."""
+        readings = self.decoder.ahead(
+            lambda study: (
+                StudyReading(None, study.error) if study.error else self.read(study.files, rules)
+            ),
+            studies,
         )
-        groups = self.decoder.ahead(lambda file: self.decoder.call(group, str(file)), files)
-        return group_files(path, files, groups) + others
+        for study, reading in zip(studies, readings, strict=True):
+            yield self._conclude(study.files, study.path, rules, reading)
+
+    def _studies(self, path: str | Path) -> list[StudyFiles]:
+        below = files_below(path)
+        by_series = self.card.preprocess.image_kind.has_series
+        group = functools.partial(group_of_file, by_series=by_series)
+        groups = self.decoder.ahead(lambda file: self.decoder.call(group, str(file)), below.files)
+        return requests_below(path, below, groups)
 
     def read(self, files: Sequence[DicomSource], rules: IdentityRules) -> StudyReading:
         """What the files of one study hold for this model, or why they are refused."""

@@ -99,10 +99,15 @@ def score_split(
     return _scores_table(table, np.concatenate(scores), targets), context
 
 
+def is_subgroup(column: str) -> bool:
+    """Whether a column of the manifest is one for subgroups."""
+    return column in SUBGROUPS or column.startswith("meta:")
+
+
 def _scores_table(table: pd.DataFrame, scores: np.ndarray, targets: Targets) -> pd.DataFrame:
     """One row per image: ids, subgroup columns, status, labels and scores (images, outputs)."""
     task = task_named(targets.task)
-    metadata = [c for c in table.columns if c in SUBGROUPS or c.startswith("meta:")]
+    metadata = [c for c in table.columns if is_subgroup(c)]
     out = table[["image", "series", "study", "patient", *metadata]].assign(status="scored")
     names = targets.names
     for column, source in zip(task.score_labels(names), task.manifest_labels(names), strict=True):

@@ -18,6 +18,7 @@ from data_pipelines.sources.image_source import file_format_of
 from data_pipelines.volumes.plane import plane_of
 from data_pipelines.volumes.study_identity import MIN_STUDIES
 from medres.errors import RefusedInput
+from medres.inference.request_files import FilesBelow
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,18 @@ def group_files(
         group = FileGroup(key.study, key.series or first_series.get(key.study, ""))
         requests.setdefault(group, StudyFiles(str(file))).files.append(file)
     return [StudyFiles(str(path), list(files))] if len(requests) == 1 else [*requests.values()]
+
+
+def requests_below(
+    path: str | Path, below: FilesBelow, groups: Iterable[FileGroup | DicomError]
+) -> list[StudyFiles]:
+    """As `group_files`, with a request for each entry that was not opened, which carries the error.
+    A path without files gives a request without files.
+    """
+    others = [StudyFiles(str(other), error=error) for other, error in below.not_opened]
+    if below.files:
+        return group_files(path, below.files, groups) + others
+    return others or [StudyFiles(str(path))]
 
 
 def _with_studies_of_series(groups: Sequence[FileGroup]) -> list[FileGroup]:

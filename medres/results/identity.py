@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from io import BytesIO
+from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
@@ -21,6 +22,7 @@ from medres.errors import ResultError
 #: the Manufacturer (0008,0070) of the objects that medres writes
 MANUFACTURER = "medres"
 _META_START = 144  # bytes: preamble, DICM, and the element with the length of the meta header
+_BLOCK = 1 << 20
 Content = tuple[str, str]
 
 
@@ -44,9 +46,8 @@ def result_uid(key: str, role: str) -> str:
 
 
 def content_of(source: DicomSource) -> Content:
-    """(SOP Instance UID, SHA-256 of the data set and its transfer syntax) of one image: without the
-    preamble and the meta header, which name the program that sent the file. A data set is encoded
-    again, which gives the bytes of its file unless these were malformed.
+    """(SOP Instance UID, `content_sha256`) of one image. A data set is encoded again, which gives
+    the bytes of its file unless these were malformed.
 
     Raises DicomError; ResultError: missing_attribute where there is no SOP Instance UID.
     """
@@ -54,9 +55,19 @@ def content_of(source: DicomSource) -> Content:
     uid = Elements(dataset).text("SOPInstanceUID")
     if not uid:
         raise ResultError("an image has no SOPInstanceUID (0008,0018)", code="missing_attribute")
-    digest = hashlib.sha256(f"{transfer_syntax_of(dataset)}\n".encode())
-    digest.update(_without_meta(_file_bytes(source)))
-    return uid, digest.hexdigest()
+    return uid, content_sha256(BytesIO(_file_bytes(source)), transfer_syntax_of(dataset))
+
+
+def content_sha256(file: BinaryIO, transfer_syntax: str) -> str:
+    """SHA-256 of the data set of an opened file and of its transfer syntax, without the preamble
+    and the meta header: these name the program that sent the file, and differ between STOW and
+    C-STORE.
+    """
+    digest = hashlib.sha256(f"{transfer_syntax}\n".encode())
+    file.seek(_dataset_offset(file))
+    while block := file.read(_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def is_own_result(source: DicomSource) -> bool:
@@ -76,9 +87,11 @@ def _file_bytes(source: DicomSource) -> bytes:
     return buffer.getvalue()
 
 
-def _without_meta(data: bytes) -> bytes:
-    """From where the data set begins; all where the meta header does not state its length."""
-    if data[128:140] != b"DICM\x02\x00\x00\x00UL\x04\x00":
-        return data
-    end = _META_START + int.from_bytes(data[140:_META_START], "little")
-    return data if data[end : end + 2] in (b"", b"\x02\x00") else data[end:]
+def _dataset_offset(file: BinaryIO) -> int:
+    """Where the data set begins; 0 where the meta header does not state its length."""
+    head = file.read(_META_START)
+    if head[128:140] != b"DICM\x02\x00\x00\x00UL\x04\x00":
+        return 0
+    end = _META_START + int.from_bytes(head[140:_META_START], "little")
+    file.seek(end)
+    return 0 if file.read(2) in (b"", b"\x02\x00") else end

@@ -151,6 +151,7 @@ def results_of(
     model: ModelIdentity,
     *,
     contents: Iterable[Content] | None = None,
+    key: str | None = None,
     created: dt.datetime | None = None,
     boxes: Sequence[BoxLike] = (),
     notes: Sequence[str] = (),
@@ -160,14 +161,15 @@ def results_of(
 
     datasets: the images; their pixels are not needed where `contents` is given, which is
         `content_of` each file. None encodes the data sets again, which then must be complete.
+    key: of the result, where it is known; None is the `result_key` of the contents.
     created: None is now. The other arguments: see `Result`.
 
     Raises ResultError as `source_study` does.
     """
     sources = source_study(datasets)
-    if contents is None:
-        contents = map(content_of, datasets)
-    key = result_key(model.sha256, model.preprocessing_sha256, contents)
+    if key is None:
+        contents = map(content_of, datasets) if contents is None else contents
+        key = result_key(model.sha256, model.preprocessing_sha256, contents)
     return Result(
         key,
         prediction,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
@@ -43,6 +43,43 @@ class Masks:
     kind: SegmentationKind = "BINARY"
 
 
+class ResultObjects(NamedTuple):
+    """datasets: role -> DICOM object; roles are `report`, `overlay 1` ..., `segmentation 1` ...
+    refusals: role -> why an object was left out.
+    """
+
+    datasets: dict[str, Dataset]
+    refusals: dict[str, ResultError]
+
+
+def result_objects(
+    result: Result,
+    *,
+    overlays: Sequence[Overlay] = (),
+    masks: Sequence[Masks] = (),
+    colors: Mapping[str, Rgb] | None = None,
+) -> ResultObjects:
+    """The DICOM objects of a result, the report first. A segmentation that the images do not allow
+    (NO_SEGMENTATION, such as CT slices without a frame of reference) is left out.
+
+    Raises ResultError as the functions that make the objects do.
+    """
+    datasets, refusals = {"report": structured_report(result)}, {}
+    for n, overlay in enumerate(overlays, start=1):
+        datasets[f"overlay {n}"] = secondary_capture(result, overlay, n)
+    for n, entry in enumerate(masks, start=1):
+        role = f"segmentation {n}"
+        try:
+            datasets[role] = segmentation_object(
+                result, entry.label_map, entry.frames, kind=entry.kind, colors=colors, number=n
+            )
+        except ResultError as error:
+            if error.code not in NO_SEGMENTATION:
+                raise
+            refusals[role] = error
+    return ResultObjects(datasets, refusals)
+
+
 def write_results(
     folder: Path | str,
     result: Result,
@@ -56,30 +93,14 @@ def write_results(
     """Write a result, and return role -> file: `report`, `overlay 1` ..., `segmentation 1` ...
     (all DICOM), `coco` where there are boxes or categories, `fhir`, and `result` (JSON), which is
     written last. All objects are made before the first file is written. The same result replaces
-    its files.
-
-    A segmentation that the images do not allow (NO_SEGMENTATION, such as CT slices without a frame
-    of reference) is left out, with its code in `refused_objects` of the JSON.
+    its files. What `result_objects` leaves out is in `refused_objects` of the JSON with its code.
 
     categories: the classes of a detector, whose COCO ids are 1, 2 ... in this order; the ids of
     images are 1, 2 ... in the order of the images (and their frames).
 
     Raises ResultError as the functions that make the objects do, and OSError.
     """
-    datasets = {"report": structured_report(result)}
-    for n, overlay in enumerate(overlays, start=1):
-        datasets[f"overlay {n}"] = secondary_capture(result, overlay, n)
-    refusals = {}
-    for n, entry in enumerate(masks, start=1):
-        role = f"segmentation {n}"
-        try:
-            datasets[role] = segmentation_object(
-                result, entry.label_map, entry.frames, kind=entry.kind, colors=colors, number=n
-            )
-        except ResultError as error:
-            if error.code not in NO_SEGMENTATION:
-                raise
-            refusals[role] = error
+    datasets, refusals = result_objects(result, overlays=overlays, masks=masks, colors=colors)
     contents = {role: (".dcm", file_bytes(dataset)) for role, dataset in datasets.items()}
     if result.boxes or categories:
         contents["coco"] = (".json", _json(_coco(result, categories)))

@@ -97,6 +97,11 @@ def segmentation_facts(card: Card) -> dict[str, Any]:
             "post-processing",
             "novelty": "the mean over the windows",
         }
+    if fields.flips:
+        facts["flipped"] = (
+            "the probabilities of an image or a window are the mean over it and its flips along "
+            "each set of axes in flips, flipped back"
+        )
     return {"segmentation": facts}
 
 

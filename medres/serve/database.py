@@ -54,7 +54,8 @@ CREATE TABLE IF NOT EXISTS job (
     next_try REAL NOT NULL DEFAULT 0,
     created REAL NOT NULL,
     changed REAL NOT NULL,
-    failure TEXT,                   -- code of the last attempt to make or send objects that failed
+    failure TEXT,                   -- code of the last attempt at a step that failed
+    refused_objects TEXT,           -- JSON, role and code of each object that could not be made
     UNIQUE (study, revision)
 );
 CREATE INDEX IF NOT EXISTS job_state ON job (state, next_try);
@@ -78,6 +79,7 @@ CREATE TABLE IF NOT EXISTS audit (
 _ADDED: Final = (
     ("study", "expected", "INTEGER"),
     ("job", "failure", "TEXT"),
+    ("job", "refused_objects", "TEXT"),
     ("made_object", "role", "TEXT NOT NULL DEFAULT ''"),
 )
 
@@ -134,7 +136,10 @@ class Database:
         return None if row is None else row[0]
 
     def move(self, job: str, state: str, **columns: str | float | None) -> None:
-        """Give a job another state, and new values in other columns."""
+        """Give a job another state, and new values in other columns. It is due at once, unless
+        next_try is one of them.
+        """
+        columns = {"next_try": 0, **columns}
         names = "".join(f", {name} = ?" for name in columns)
         self.execute(
             f"UPDATE job SET state = ?, changed = ?{names} WHERE id = ?",

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from data_pipelines.dicom.header import read_header
 from data_pipelines.pseudonyms import patient_key
 from data_pipelines.runtime.limits import limited
 from medres.errors import ServeError
-from medres.results.identity import MANUFACTURER
+from medres.results.identity import MANUFACTURER, content_sha256
 
 MAX_HEADER = 64 << 20  # bytes of a deflated data set that are inflated to read its header
 _MAX_UID = 64  # characters (PS3.5 section 9.1)
-_META_START = 144  # bytes: preamble, DICM, and the element with the length of the meta header
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -51,12 +47,14 @@ def read_instance(path: Path) -> Instance:
         )
     if header.manufacturer == MANUFACTURER:
         raise own_output()
+    with path.open("rb") as file:
+        sha256 = content_sha256(file, header.transfer_syntax)
     return Instance(
         sop=sop,
         sop_class=header.sop_class_uid,
         study=study,
         patient=patient_key(ids.issuer_of_patient_id, ids.patient_id),
-        sha256=content_sha256(path, header.transfer_syntax),
+        sha256=sha256,
         n_bytes=path.stat().st_size,
         modality=header.modality,
         body_part=header.body_part,
@@ -68,25 +66,3 @@ def own_output() -> ServeError:
     return ServeError(
         "the object was made by medres: its own output is not taken in again", code="own_output"
     )
-
-
-def content_sha256(path: Path, transfer_syntax: str) -> str:
-    """SHA-256 of the data set and its transfer syntax, without the preamble and the meta header:
-    these name the program that sent the file, and differ between STOW and C-STORE.
-    """
-    digest = hashlib.sha256(f"{transfer_syntax}\n".encode())
-    with path.open("rb") as file:
-        file.seek(_dataset_offset(file))
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _dataset_offset(file: BinaryIO) -> int:
-    """Where the data set begins; 0 where the meta header does not state its length."""
-    head = file.read(_META_START)
-    if head[128:140] != b"DICM\x02\x00\x00\x00UL\x04\x00":
-        return 0
-    end = _META_START + int.from_bytes(head[140:_META_START], "little")
-    file.seek(end)
-    return 0 if file.read(2) in (b"", b"\x02\x00") else end

@@ -8,7 +8,6 @@ does not outlive a killed server. Its decode workers are processes of their own 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import queue
@@ -19,62 +18,37 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NotRequired, TypedDict, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from data_pipelines.errors import CodedError
 from medres.errors import ArtefactError, ServeError
 from medres.serve.page.drawing import Drawing, drawings
-from medres.serve.parts import ROLES, EarlierResult, part_key, predecessor_key
+from medres.serve.parts import MadeObject, MakeOrder
 from medres.serve.routing import ServedModel
+from medres.serve.spool import is_disk_full
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
-    from medres.inference.prediction import Prediction
     from medres.inference.predictor import Predictor
 
 START_SECONDS = 300.0  # loading TensorFlow, and the reference outputs of the model
 COMMAND = (sys.executable, "-m", "medres.serve.model_process")
 TIME_LIMIT, CRASHED, SPOOL_FULL = "time_limit", "model_crashed", "spool_full"
+INTERNAL = "internal"  # a fault of our own
 
 
 @dataclass(frozen=True)
 class ModelOptions:
     """What a model process is started with. signature, public_key: paths, to verify the file.
     maker: 'module:function' that makes DICOM objects of a prediction, called as
-    `medres.serve.objects.make_objects`; None makes none.
+    `medres.serve.objects.make_objects`; None makes none. fhir: whether a FHIR bundle is written
+    beside the objects.
     """
 
     path: str
     signature: str | None = None
     public_key: str | None = None
     maker: str | None = None
-
-
-class MakeOrder(TypedDict):
-    """What objects are made for. folder: with the files of the study. out: where objects go. key:
-    of the result. predecessor: the result of the revision before. created: when the result was
-    made, seconds since 1970. refusal: the reason and its code, where the server refused the study
-    itself, which the model then is not asked about.
-    """
-
-    folder: str
-    out: str
-    key: str
-    revision: int
-    predecessor: EarlierResult | None
-    created: NotRequired[float]
-    refusal: NotRequired[tuple[str, str] | None]
-
-
-class MadeObject(TypedDict):
-    """sop: SOP Instance UID. file: its name in the folder. role: report, overlay, segmentation or
-    ''.
-    """
-
-    sop: str
-    file: str
-    role: str
+    fhir: bool = False
 
 
 class ModelProcess:
@@ -215,7 +189,10 @@ def _outcome(predictor: Predictor, options: ModelOptions, request: dict[str, Any
     try:
         verb = request.pop("verb")
         if verb == "make":
-            return {"result": _make(predictor, options, cast(MakeOrder, request))}
+            from medres.serve.objects import make_all
+
+            order = cast(MakeOrder, request)
+            return {"result": make_all(predictor, options.maker, order, fhir=options.fhir)}
         if verb == "draw":
             return {"result": drawings(predictor, request["folder"])}
         predictions = predictor.predict_many(request["folder"])
@@ -223,76 +200,10 @@ def _outcome(predictor: Predictor, options: ModelOptions, request: dict[str, Any
     except CodedError as error:
         return {"error": str(error), "code": error.code}
     except OSError as error:
-        code = SPOOL_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else "internal"
+        code = SPOOL_FULL if is_disk_full(error) else INTERNAL
         return {"error": f"internal error ({type(error).__name__})", "code": code}
     except Exception as error:  # noqa: BLE001  one study fails, not the model
-        return {"error": f"internal error ({type(error).__name__})", "code": "internal"}
-
-
-def _make(predictor: Predictor, options: ModelOptions, order: MakeOrder) -> list[MadeObject]:
-    from data_pipelines.dicom.reader import silence_pydicom
-    from data_pipelines.runtime.atomic_files import sync_folder
-
-    module, _, name = (options.maker or "").partition(":")
-    make = getattr(__import__(module, fromlist=[name]), name)
-    out = Path(order["out"])
-    made: list[MadeObject] = []
-    out.mkdir(mode=0o700, exist_ok=True)
-    with silence_pydicom():
-        headers = _headers(Path(order["folder"]))
-        earlier = order["predecessor"]
-        for number, prediction in enumerate(_predictions(predictor, order)):
-            objects = make(
-                prediction,
-                [*headers.values()],
-                key=part_key(order["key"], number),
-                revision=order["revision"],
-                predecessor=predecessor_key(
-                    None if earlier is None else EarlierResult(*earlier), prediction.series_uids
-                ),
-                created=order.get("created", 0.0),
-                predictor=predictor,
-                files={str(h.get("SOPInstanceUID", "")): path for path, h in headers.items()},
-            )
-            made += [
-                _written(one, out, f"{len(made) + n:04d}.dcm") for n, one in enumerate(objects)
-            ]
-    sync_folder(out)
-    sync_folder(out.parent)
-    return made
-
-
-def _headers(folder: Path) -> dict[Path, Dataset]:
-    from pydicom import dcmread
-
-    return {
-        path: dcmread(path, stop_before_pixels=True, force=True)
-        for path in sorted(folder.iterdir())
-    }
-
-
-def _predictions(predictor: Predictor, order: MakeOrder) -> Iterable[Prediction]:
-    """Of the study, as they were answered: the refusal of the server, else what the model says."""
-    from medres.inference.prediction import Prediction
-
-    refusal = order.get("refusal")
-    if not refusal:
-        return predictor.predict_many(order["folder"])
-    return [
-        Prediction(
-            {}, {}, refused=refusal[0], code=refusal[1], model_sha256=predictor.artefact.sha256
-        )
-    ]
-
-
-def _written(dataset: Dataset, out: Path, file: str) -> MadeObject:
-    """Write one object, and wait until it is on the disk."""
-    with (out / file).open("wb") as opened:
-        dataset.save_as(opened, enforce_file_format=True)
-        opened.flush()
-        os.fsync(opened.fileno())
-    role = ROLES.get(str(dataset.SOPClassUID), "")
-    return MadeObject(sop=str(dataset.SOPInstanceUID), file=file, role=role)
+        return {"error": f"internal error ({type(error).__name__})", "code": INTERNAL}
 
 
 def _main() -> None:

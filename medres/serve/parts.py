@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 MAKER = "medres.serve.objects:make_objects"
+FHIR = "fhir.json"  # name of the FHIR bundle among the objects of a job
 #: role of an object by its SOP class (PS3.4 B.5)
 ROLES = {
     "1.2.840.10008.5.1.4.1.1.88.34": "report",
@@ -24,6 +29,55 @@ class EarlierResult(NamedTuple):
 
     key: str
     series: list[list[str]]
+
+
+class MakeOrder(TypedDict):
+    """What objects are made for. folder: with the files of the study. out: where objects go. key:
+    of the result. predecessor: the result of the revision before. created: when the result was
+    made, seconds since 1970. refusal: the reason and its code, where the server refused the study
+    itself, which the model then is not asked about.
+    """
+
+    folder: str
+    out: str
+    key: str
+    revision: int
+    predecessor: EarlierResult | None
+    created: NotRequired[float]
+    refusal: NotRequired[tuple[str, str] | None]
+
+
+class MadeObject(TypedDict):
+    """sop: SOP Instance UID. file: its name in the folder. role: report, overlay, segmentation or
+    ''. code: why it could not be made; then it has neither UID nor file.
+    """
+
+    sop: str
+    file: str
+    role: str
+    code: NotRequired[str]
+
+
+class Part(NamedTuple):
+    """One prediction of a job. files: of the study. key, predecessor: see `part_key`. created: when
+    the result was made, seconds since 1970.
+    """
+
+    files: list[Path]
+    key: str
+    revision: int
+    predecessor: str
+    created: float
+
+
+class Objects(NamedTuple):
+    """What was made of a part. refused: role and code of each object that could not be made. fhir:
+    a Bundle as JSON; None without images.
+    """
+
+    datasets: list[Dataset]
+    refused: list[dict[str, str]]
+    fhir: dict[str, Any] | None = None
 
 
 def part_key(key: str, number: int) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from data_pipelines.runtime.plain_text import json_text
 from medres.artefact.card import INTENDED_USE
 from medres.serve.database import SCORED, STATES
+from medres.serve.parts import FHIR
 from medres.serve.routing import NO_MODEL, SEVERAL_MODELS, ServedModel
-from medres.serve.spool import Spool
+from medres.serve.spool import Spool, objects_folder
 
 SCHEMA = "medres.result/1"
 UNSIGNED = "UNSIGNED: nobody has shown who wrote this model file"
@@ -26,6 +28,7 @@ _WHY = {
     "the whole study again",
     "time_limit": "the model did not answer within the time limit",
     "model_crashed": "the model process ended while it read this study",
+    "spool_full": "the disk was full for so long that the study could not be read",
 }
 
 
@@ -55,7 +58,9 @@ def result_document(spool: Spool, job: str) -> dict[str, Any] | None:
 
     predictions: as `medres predict --json`, null until the study was read. refused, code: the
     reason, if no image of the study was answered. objects: the DICOM objects made of the result.
-    failure: why they were not made or not sent at the last attempt, a code.
+    refused_objects: role and code of each that the images do not allow. fhir: the address of the
+    FHIR bundle, null where there is none. failure: the code of the last attempt to read the study,
+    or to make or send its objects, if it failed.
     """
     row = spool.database.row("SELECT * FROM job WHERE id = ?", job)
     return None if row is None else _document(spool, row)
@@ -80,6 +85,8 @@ def _document(spool: Spool, row: sqlite3.Row) -> dict[str, Any]:
         "successor": successor,
         "result_key": row["result_key"],
         "objects": _objects(spool, row["id"]),
+        "fhir": fhir_address(row["id"]) if fhir_file(spool, row["id"]) else None,
+        "refused_objects": json.loads(row["refused_objects"] or "[]"),
         "failure": row["failure"],
         "refused": refusal.get("refused"),
         "code": refusal.get("code"),
@@ -93,6 +100,20 @@ def _objects(spool: Spool, job: str) -> list[dict[str, Any]]:
         {"role": row["role"], "sop_instance_uid": row["sop"], "is_sent": bool(row["is_sent"])}
         for row in rows
     ]
+
+
+def fhir_address(job: str) -> str:
+    return f"/v1/results/{job}/fhir"
+
+
+def fhir_file(spool: Spool, job: str) -> Path | None:
+    """The FHIR bundle of a job; None where none was made, after the retention time, and for an
+    unknown id.
+    """
+    if not spool.database.row("SELECT 1 FROM job WHERE id = ?", job):
+        return None
+    path = objects_folder(spool, job) / FHIR
+    return path if path.is_file() else None
 
 
 def document_bytes(value: Any) -> bytes:

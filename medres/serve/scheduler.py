@@ -19,20 +19,25 @@ from data_pipelines.errors import CodedError
 from medres.errors import ServeError
 from medres.serve.completion import close_due_studies, work_folder
 from medres.serve.database import MADE, READY, SCORED, SENT
-from medres.serve.delivery.outbox import Outbox, Send, bury, objects_folder
-from medres.serve.model_process import CRASHED, SPOOL_FULL, TIME_LIMIT, MadeObject, MakeOrder
+from medres.serve.delivery.outbox import (
+    MAX_SENDINGS,
+    Outbox,
+    Send,
+    bury,
+    wait_seconds,
+)
+from medres.serve.model_process import CRASHED, INTERNAL, SPOOL_FULL, TIME_LIMIT
 from medres.serve.page.drawing import Drawing
-from medres.serve.parts import EarlierResult
+from medres.serve.parts import EarlierResult, MadeObject, MakeOrder
 from medres.serve.results import FILES_EXPIRED, MODEL_GONE, refusal_of, stored_result
 from medres.serve.routing import ServedModel
-from medres.serve.spool import Spool
+from medres.serve.spool import Spool, is_disk_full, objects_folder
 from medres.serve.telemetry import Telemetry
 
 TICK_SECONDS = 0.5  # how often quiet times, retries and retention are looked at
-MAX_CRASHES, MAX_STARTS = 3, 20
-#: answers come before the objects of earlier ones, which wait no longer than this for their turn
-OBJECT_SECONDS = 2.0
-FULL_SECONDS = 5.0  # between two attempts to write objects to a full disk
+MAX_CRASHES, MAX_STARTS = 3, 20  # attempts at one step; starts of a step that ended the server
+OBJECT_SECONDS = 2.0  # objects that have waited so long take turns with studies
+LONGEST_PAUSE = 30.0  # seconds after a fault that cannot even be noted in the database
 FINAL = frozenset({TIME_LIMIT, FILES_EXPIRED})  # another attempt would end in the same way
 
 
@@ -78,7 +83,8 @@ class Scheduler:
         self._news, self._stopping = threading.Condition(), False
         self.listeners: list[Callable[[str], None]] = []  # are told the id of each answered job
         self._threads: list[threading.Thread] = []
-        self._failures: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()  # of a job that is answered
+        self._faults: Counter[str] = Counter()
 
     @property
     def models(self) -> list[Model]:
@@ -137,87 +143,132 @@ class Scheduler:
             if not self._stopping:
                 self._news.wait(seconds)
 
-    def _next_job(self, model: str, *states: str) -> sqlite3.Row | None:
+    def _next_job(self, model: str, *, after: str = SCORED) -> sqlite3.Row | None:
+        """The next step of a model; `after` is the state of the job before. Studies come before
+        objects, but after a study it is the turn of objects that have waited long: so neither
+        waits for all of the others.
+        """
+        overdue = time.time() - OBJECT_SECONDS if after == READY else 0.0
         return self.spool.database.row(
-            f"SELECT * FROM job WHERE model = ? AND state IN ({', '.join('?' * len(states))})"
-            " ORDER BY (state = ? OR changed <= ?) DESC, created LIMIT 1",
+            "SELECT * FROM job WHERE model = ? AND next_try <= ? AND state IN (?, ?)"
+            " ORDER BY (state = ? AND changed <= ?) DESC, state = ? DESC, created LIMIT 1",
             model,
-            *states,
+            time.time(),
             READY,
-            time.time() - OBJECT_SECONDS,
+            SCORED,
+            SCORED,
+            overdue,
+            READY,
         )
+
+    def _has(self, model: str) -> bool:
+        """Whether a model has jobs, also such as wait for another attempt."""
+        query = "SELECT 1 FROM job WHERE model = ? AND state IN (?, ?) LIMIT 1"
+        return self.spool.database.row(query, model, READY, SCORED) is not None
 
     def _answer_all(self, model: Model) -> None:
         """The thread of one model."""
-        sha256 = model.facts.sha256
+        sha256, last = model.facts.sha256, SCORED
         while not self._stopping:
-            job = self._next_job(sha256, READY, SCORED)
-            if job is None and self._models.get(sha256) is not model:
+            job = self._next_job(sha256, after=last)
+            if job is None and self._models.get(sha256) is not model and not self._has(sha256):
                 break
             if job is None:
                 self._pause(TICK_SECONDS)
             else:
-                self._guarded(self.answer if job["state"] == READY else self.make, model, job)
+                last = job["state"]
+                self._guarded(self.answer if last == READY else self.make, model, job)
         model.close()
 
     def _guarded(self, step: Callable[..., None], *arguments: Any) -> None:
-        """A fault of our own in one job must not end the thread."""
+        """A fault of our own must not end the thread: the longer it lasts, the longer the pause."""
         try:
             step(*arguments)
         except Exception as error:  # noqa: BLE001
             self.telemetry.log("internal_error", kind=type(error).__name__)
-            self._pause(TICK_SECONDS)
+            self._faults[step.__name__] += 1
+            pause = TICK_SECONDS * 2 ** min(self._faults[step.__name__], 10)
+            self._pause(min(pause, LONGEST_PAUSE))
+        else:
+            self._faults[step.__name__] = 0
 
     def answer(self, model: Model, job: sqlite3.Row) -> None:
-        """ready -> scored; sent, where no objects are made."""
+        """ready -> scored; sent, where no objects are made. A step that fails is done again after
+        a pause, and is a refusal at last.
+        """
         database, since = self.spool.database, time.monotonic()
-        database.execute("UPDATE job SET attempts = attempts + 1 WHERE id = ?", job["id"])
         try:
+            database.execute("UPDATE job SET attempts = attempts + 1 WHERE id = ?", job["id"])
             if job["attempts"] >= MAX_STARTS:
                 raise ServeError("the study was begun too often", code=CRASHED)
             with work_folder(self.spool, job) as folder:
                 predictions = model.predict(folder, self._predict_seconds)
-        except CodedError as error:
-            if self._may_retry(job, error):
+        except Exception as error:  # noqa: BLE001  of this study, not of the others
+            code = self._code(error)
+            self._failures[job["id"]] += 1
+            if self._waits(job, code, self._failures[job["id"]], job["attempts"]):
                 return
-            predictions = [refusal_of(error.code)]
-        codes = [one["code"] for one in predictions if one["code"]]
-        code = codes[0] if codes else None
+            predictions = [refusal_of(code)]
+        self._failures.pop(job["id"], None)
+        answered = next((one["code"] for one in predictions if one["code"]), None)
         with database.transaction():
             # without objects there is nothing to send, and none are made of files that are gone
-            makes_objects = self._makes_objects and code != FILES_EXPIRED
+            makes_objects = self._makes_objects and answered != FILES_EXPIRED
             state = SCORED if makes_objects else SENT
             result = stored_result(predictions, model.facts)
-            database.move(job["id"], state, attempts=0, result=result)
-            self.spool.audit.add("answered", job=job["id"], model=model.facts.sha256, code=code)
-        self.telemetry.answered(code, time.monotonic() - since, job["id"])
+            database.move(job["id"], state, attempts=0, failure=None, result=result)
+            self.spool.audit.add("answered", job=job["id"], model=model.facts.sha256, code=answered)
+        self.telemetry.answered(answered, time.monotonic() - since, job["id"])
         for listener in self.listeners:
             listener(job["id"])
 
-    def _may_retry(self, job: sqlite3.Row, error: CodedError) -> bool:
-        """Whether another attempt may help. Counted here, not in the database: a crash of the
-        server is no fault of the study.
+    def _code(self, error: Exception) -> str:
+        """The code of a failed step; its text could hold a patient's data."""
+        if isinstance(error, CodedError):
+            return error.code
+        self.telemetry.log("internal_error", kind=type(error).__name__)
+        return SPOOL_FULL if is_disk_full(error) else INTERNAL
+
+    def _waits(self, job: sqlite3.Row, code: str, failures: int, attempts: int) -> bool:
+        """Whether a step that failed so often is tried again, which then waits for its time. A full
+        disk is waited for about a day. attempts: of the job, to be noted; a full disk, or a crash
+        of the server, is no fault of the study.
         """
-        if error.code in FINAL or job["attempts"] >= MAX_STARTS:
+        most = MAX_SENDINGS if code == SPOOL_FULL else MAX_CRASHES
+        is_begun_too_often = code != SPOOL_FULL and job["attempts"] >= MAX_STARTS
+        if code in FINAL or is_begun_too_often or failures >= most:
             return False
-        self._failures[job["id"]] += 1
-        return self._failures[job["id"]] < MAX_CRASHES
+        self.spool.database.execute(
+            "UPDATE job SET attempts = ?, next_try = ?, failure = ? WHERE id = ?",
+            attempts,
+            time.time() + wait_seconds(failures),
+            code,
+            job["id"],
+        )
+        return True
 
     def make(self, model: Model, job: sqlite3.Row) -> None:
-        """scored -> made: the DICOM objects of the result."""
+        """scored -> made: the DICOM objects of the result. A step that fails is done again after a
+        pause, and leaves a dead letter at last.
+        """
         try:
             with work_folder(self.spool, job) as folder:
                 made = model.make(self._order(job, folder), self._predict_seconds)
-        except CodedError as error:
-            if error.code == SPOOL_FULL:
-                self.telemetry.log("not_made", job=job["id"], code=error.code)
-                self._pause(FULL_SECONDS)
-            elif not self._may_retry(job, error):
-                bury(self.spool, job["id"], error.code)
+            self._note_made(job, made)
+        except Exception as error:  # noqa: BLE001  of this study, not of the others
+            code, failures = self._code(error), job["attempts"] + 1
+            self.telemetry.log("not_made", job=job["id"], code=code, attempts=failures)
+            if not self._waits(job, code, failures, failures):
+                bury(self.spool, job["id"], code)
             return
+        self.wake()
+
+    def _note_made(self, job: sqlite3.Row, made: Sequence[MadeObject]) -> None:
         database = self.spool.database
+        objects = [one for one in made if not one.get("code")]
+        left_out = [{"role": one["role"], "code": one["code"]} for one in made if one.get("code")]
         with database.transaction():
-            for one in made:
+            for one in objects:
                 database.execute(
                     "INSERT OR REPLACE INTO made_object (sop, job, file, role) VALUES (?, ?, ?, ?)",
                     one["sop"],
@@ -225,10 +276,10 @@ class Scheduler:
                     one["file"],
                     one["role"],
                 )
-            database.move(job["id"], MADE, attempts=0)
-            self.spool.audit.add("made", job=job["id"], objects=len(made))
-        self._failures.pop(job["id"], None)
-        self.wake()
+            database.move(
+                job["id"], MADE, attempts=0, failure=None, refused_objects=json.dumps(left_out)
+            )
+            self.spool.audit.add("made", job=job["id"], objects=len(objects))
 
     def _order(self, job: sqlite3.Row, folder: Path) -> MakeOrder:
         predictions = json.loads(job["result"])["predictions"]
@@ -274,7 +325,7 @@ class Scheduler:
         if close_due_studies(self.spool, self.served, self._quiet_seconds):
             self.wake()
         with self.spool.database.transaction():
-            while job := self._next_job("", SCORED):
+            while job := self._next_job(""):
                 self.spool.database.move(job["id"], SENT)
         remove_expired(self.spool, self._keep_seconds)
 

@@ -169,6 +169,7 @@ class Server:
                 signature=copy_of(signature) if has_signature else None,
                 public_key=copy_of(public_key) if has_signature else None,
                 maker=self.settings.maker,
+                fhir=self.settings.fhir,
             )
         )
 
@@ -265,7 +266,14 @@ def _free(address: Address, option: str) -> Iterator[None]:
 def silence_libraries() -> None:
     """Their messages and tracebacks could hold a patient's data."""
     warnings.filterwarnings("ignore", module="pydicom|pynetdicom")
-    for name in ("uvicorn", "uvicorn.error", "pydicom", "pynetdicom", "asyncio"):
+    for name in (
+        "uvicorn",
+        "uvicorn.error",
+        "pydicom",
+        "pynetdicom",
+        "asyncio",
+        "python_multipart",
+    ):
         logger = logging.getLogger(name)
         logger.propagate = False
         logger.handlers = [logging.NullHandler()]

@@ -59,7 +59,8 @@ class Settings:
     """models: model files; a signature lies beside each as NAME.sig. http, dicom: addresses; None
     = not served. peers: who may send by DICOM. roots: folders below which a client may name a path.
     max_upload: bytes of one request. requests_per_second: of one client address. maker: see
-    `ModelOptions`. pacs, pacs_dicomweb: where objects are sent, at most one of them.
+    `ModelOptions`. fhir: whether a FHIR bundle is made beside the DICOM objects. pacs,
+    pacs_dicomweb: where objects are sent, at most one of them.
     pacs_authorization: value of the header Authorization. pacs_ca: PEM file with the authority of
     the certificate of the PACS; with `pacs` it asks for TLS. dicom_tls: DICOM over TLS with the
     certificate of HTTP. dicom_ca: PEM file with the authority of the certificates that peers must
@@ -86,6 +87,7 @@ class Settings:
     keep_hours: float = 24.0
     requests_per_second: float = 200.0
     maker: str | None = None
+    fhir: bool = False
     pacs: Pacs | None = None
     pacs_dicomweb: str | None = None
     pacs_authorization: str | None = field(default=None, repr=False)
@@ -95,7 +97,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises InputError: no_intake, needs_tls_and_token, needs_peers, bad_aet, two_pacs,
-        bad_certificate.
+        bad_certificate, fhir_without_objects.
         """
         if not (self.http or self.dicom or self.watch):
             raise InputError("nothing to serve: give --http, --dicom or --watch", code="no_intake")
@@ -110,6 +112,11 @@ class Settings:
         if self.pacs is not None and self.pacs_dicomweb is not None:
             raise InputError(
                 "give --pacs or --pacs-dicomweb: results are sent to one PACS", code="two_pacs"
+            )
+        if self.fhir and self.maker is None:
+            raise InputError(
+                "--fhir needs the DICOM objects, to which it refers: leave out --no-objects",
+                code="fhir_without_objects",
             )
         if self.dicom_tls and not has_tls:
             raise InputError("--dicom-tls needs --tls-cert and --tls-key", code="bad_certificate")

@@ -31,6 +31,7 @@ from medres.serve.audit import AuditLog
 from medres.serve.database import READY, Database
 from medres.serve.instances import Instance, own_output, read_instance
 
+UNFINISHED = ".new"  # the end of the name of a folder of objects that is being written
 #: refusals that end by themselves: the sender should try again
 TEMPORARY = frozenset({"queue_full", "spool_full"})
 
@@ -88,6 +89,8 @@ class Spool:
         for name in ("incoming", "work", "models"):
             shutil.rmtree(self.folder / name)
             (self.folder / name).mkdir(mode=0o700)
+        for folder in (self.folder / "objects").glob(f"*{UNFINISHED}"):
+            shutil.rmtree(folder)
         rows = self.database.rows("SELECT file FROM instance WHERE file != ''")
         held = {row["file"] for row in rows}
         present = {path.name for path in (self.folder / "files").iterdir()}
@@ -315,6 +318,11 @@ def full_disk_refused() -> Iterator[None]:
         if is_disk_full(error):
             raise spool_full() from None
         raise
+
+
+def objects_folder(spool: Spool, job: str) -> Path:
+    """Where the objects of a job are."""
+    return spool.folder / "objects" / job
 
 
 def is_disk_full(error: Exception) -> bool:

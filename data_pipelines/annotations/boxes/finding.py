@@ -15,17 +15,25 @@ from pathlib import Path, PurePosixPath
 from data_pipelines.annotations.boxes.readers.boxes_table import TABLE_NAME, read_boxes_table
 from data_pipelines.annotations.boxes.readers.coco import read_coco
 from data_pipelines.annotations.boxes.readers.mask_boxes import OBJECT, MaskObjects, read_mask_boxes
-from data_pipelines.annotations.boxes.readers.raw_boxes import NAME, BoxFormat, ListedImage
+from data_pipelines.annotations.boxes.readers.raw_boxes import (
+    NAME,
+    BoxFormat,
+    ListedImage,
+    RawBox,
+)
 from data_pipelines.annotations.boxes.readers.structured_report import REPORTS, read_report
 from data_pipelines.annotations.boxes.readers.voc import read_voc
 from data_pipelines.annotations.boxes.readers.yolo import NAMES_FILES, class_names, read_yolo
+from data_pipelines.annotations.raw_mask import Identity
 from data_pipelines.dicom.elements import Elements
 from data_pipelines.dicom.reader import parse
 from data_pipelines.errors import AnnotationError, DicomError, InputError, NotDicom
+from data_pipelines.runtime.engines.engine import LOCAL, Engine, map_files
+from data_pipelines.runtime.engines.saved_answers import SavedAnswers
 from data_pipelines.runtime.limits import active_limits
 from data_pipelines.runtime.storage import read_source
 from data_pipelines.runtime.walk import Walk, walk_files
-from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
+from data_pipelines.runtime.worker_pool import ProgressCallback
 
 _FORMAT_OF_SUFFIX: dict[str, BoxFormat] = {
     ".json": "coco",
@@ -77,8 +85,12 @@ def find_boxes(
     sources: Sequence[Path],
     workers: int | None = None,
     progress: ProgressCallback | None = None,
+    *,
+    engine: Engine = LOCAL,
+    parts: Path | None = None,
 ) -> FoundBoxes:
-    """Read every file below BOXES that has boxes.
+    """Read every file below BOXES that has boxes. parts: a folder for what they list, so that the
+    same call after a crash does not read them again.
 
     Raises InputError: no_source, no_boxes, several_formats, mask_objects (masks, and no word about
     what one object is), boxes_table, volume_boxes, table_too_large; LabelError for a boxes.csv that
@@ -87,7 +99,24 @@ def find_boxes(
     walk = walk_files(options.path)
     holds_source = any(Path(s).resolve().is_relative_to(walk.root) for s in sources)
     files = _candidates(walk, is_file=options.path.is_file(), holds_source=holds_source)
-    contents = _read(walk.root, files, options, workers, progress)
+    contents = _read_here(walk.root, files)
+    others = [name for name, form in files.items() if not _is_read_here(form)]
+    read = functools.partial(read_boxes_file, root=str(walk.root), objects=options.objects)
+    saved = None
+    if parts is not None:
+        context = ("read_boxes_file", str(walk.root), options.objects)
+        saved = SavedAnswers(parts, context, (ListedImage, RawBox, Identity))
+    answers = map_files(
+        engine,
+        read,
+        [str(walk.root / name) for name in others],
+        paths=_itself,
+        workers=workers,
+        timeout_s=_seconds,
+        progress=progress,
+        saved=saved,
+    )
+    contents |= _listed(others, [answer for _, answer in answers])
     contents = _without_strangers(contents, files, holds_source=holds_source)
     formats = Counter(files[name] for name in contents)
     file_format = _only_format(options.path, formats, len(walk.files))
@@ -152,29 +181,27 @@ def _candidates(walk: Walk, *, is_file: bool, holds_source: bool) -> dict[str, B
     return files
 
 
-def _read(
-    root: Path,
-    files: Mapping[str, BoxFormat],
-    options: BoxOptions,
-    workers: int | None,
-    progress: ProgressCallback | None,
-) -> dict[str, list[ListedImage]]:
-    """What each file lists, without files that have no boxes."""
+def _is_read_here(file_format: BoxFormat) -> bool:
+    """Tables and COCO files are few, and each lists many images."""
+    return file_format in ("table", "coco")
+
+
+def _read_here(root: Path, files: Mapping[str, BoxFormat]) -> dict[str, list[ListedImage]]:
+    """What the files list that this process reads, without those that have no boxes."""
     contents = {}
     for name, file_format in files.items():
-        if file_format in ("table", "coco"):
-            listed = _read_here(root / name, file_format)
-            if listed is not None:
-                contents[name] = listed
-    others = [name for name, form in files.items() if form not in ("table", "coco")]
-    answers = map_isolated(
-        functools.partial(read_boxes_file, root=str(root), objects=options.objects),
-        [str(root / name) for name in others],
-        workers=workers,
-        timeout_s=_seconds,
-        progress=progress,
-    )
-    for name, (_, answer) in zip(others, answers, strict=True):
+        listed = _listed_here(root / name, file_format) if _is_read_here(file_format) else None
+        if listed is not None:
+            contents[name] = listed
+    return contents
+
+
+def _listed(
+    names: Sequence[str], answers: Sequence[list[ListedImage] | DicomError | None]
+) -> dict[str, list[ListedImage]]:
+    """What the other files list, without those that have no boxes."""
+    contents = {}
+    for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, DicomError):
             stem = str(PurePosixPath(name).with_suffix(""))
             contents[name] = [ListedImage(name, NAME, (stem,)).refused(answer.code, str(answer))]
@@ -207,7 +234,7 @@ def _without_strangers(
     return dict(contents)
 
 
-def _read_here(path: Path, file_format: BoxFormat) -> list[ListedImage] | None:
+def _listed_here(path: Path, file_format: BoxFormat) -> list[ListedImage] | None:
     if file_format == "table":
         return read_boxes_table(path)
     if path.stat().st_size > _MAX_BYTES:
@@ -216,6 +243,10 @@ def _read_here(path: Path, file_format: BoxFormat) -> list[ListedImage] | None:
         return read_coco(path.read_bytes(), path.name)
     except AnnotationError as error:
         raise InputError(f"{path}: {error}", code=error.code) from None
+
+
+def _itself(path: str) -> list[str]:
+    return [path]
 
 
 def _seconds(path: str) -> float:

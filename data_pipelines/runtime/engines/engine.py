@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from data_pipelines.errors import DicomError
-from data_pipelines.runtime.engines.shared import require_files
+from data_pipelines.runtime.engines.saved_answers import SavedAnswers
+from data_pipelines.runtime.engines.shared import require_files, require_marker, shared_unless
 from data_pipelines.runtime.worker_pool import ProgressCallback, map_isolated
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-#: Items of one part of `map_files`
+#: Items of one part of `map_files`, at most
 ITEMS_PER_PART = 256
+MIN_PARTS = 40  # where answers are saved and items are many: a kill loses less than a part
 
 
 class ComputeParts(Protocol):
@@ -83,6 +85,13 @@ class LocalEngine:
 LOCAL = LocalEngine()
 
 
+class FilePart(NamedTuple):
+    """Items of `map_files`, and the name of the file of their answers ('': they are not saved)."""
+
+    items: tuple[Any, ...]
+    name: str = ""
+
+
 def map_files(
     engine: Engine,
     function: Callable[[Item], Result],
@@ -90,39 +99,88 @@ def map_files(
     *,
     paths: Callable[[Item], Sequence[str]],
     workers: int | None = None,
+    timeout_s: Callable[[Item], float] | None = None,
     progress: ProgressCallback | None = None,
+    saved: SavedAnswers | None = None,
 ) -> Iterator[tuple[Item, Result | DicomError]]:
-    """As `map_isolated`, on an engine. function and paths: importable by name. paths: the
-    files that an item needs; each machine must see them.
+    """As `map_isolated`, on an engine. function, paths and timeout_s: importable by name. paths:
+    the files that an item needs; each machine must see them. saved: where answers are written when
+    a part is finished, so that the same call after a crash computes only the others; the caller
+    removes the files.
     """
-    parts = [
-        tuple(items[start : start + ITEMS_PER_PART])
-        for start in range(0, len(items), ITEMS_PER_PART)
-    ]
+    size = ITEMS_PER_PART if saved is None else parts_size(len(items))
+    cuts = [tuple(items[start : start + size]) for start in range(0, len(items), size)]
+    parts = [FilePart(cut, "" if saved is None else saved.name(cut, paths)) for cut in cuts]
+    with shared_unless(engine.is_local, None if saved is None else saved.folder) as marker:
+        results = engine.run(
+            functools.partial(_map_parts, function=function, timeout_s=timeout_s, saved=saved),
+            parts,
+            sizes=[len(part.items) for part in parts],
+            check=functools.partial(_check_part, paths=paths, marker=marker),
+            workers=workers,
+            progress=progress,
+        )
+        yield from zip(items, results, strict=True)
 
-    results = engine.run(
-        functools.partial(_map_parts, function=function),
-        parts,
-        sizes=[len(part) for part in parts],
-        check=functools.partial(_check_part, paths=paths),
-        workers=workers,
-        progress=progress,
-    )
-    return zip(items, results, strict=True)
+
+def parts_size(count: int) -> int:
+    """How many of so many items one part has."""
+    return max(1, min(ITEMS_PER_PART, count // MIN_PARTS))
 
 
-def _check_part(part: Sequence[Item], paths: Callable[[Item], Sequence[str]]) -> None:
-    require_files([path for item in part for path in paths(item)])
+def _check_part(part: FilePart, paths: Callable[[Any], Sequence[str]], marker: str | None) -> None:
+    if marker is not None:
+        require_marker(marker)
+    require_files([path for item in part.items for path in paths(item)])
 
 
 def _map_parts(
-    parts: Sequence[Sequence[Item]],
+    parts: Sequence[FilePart],
     /,
     *,
-    function: Callable[[Item], Result],
+    function: Callable[[Any], Any],
+    timeout_s: Callable[[Any], float] | None,
+    saved: SavedAnswers | None,
     workers: int | None,
     progress: ProgressCallback | None,
-) -> Iterator[Result | DicomError]:
-    items = [item for part in parts for item in part]
-    answers = map_isolated(function, items, workers=workers, progress=progress)
-    return (answer for _, answer in answers)
+) -> Iterator[Any]:
+    def known(part: FilePart) -> list[tuple[Any] | None]:
+        count = len(part.items)
+        return [None] * count if saved is None else saved.read(part.name, count)
+
+    absent = [
+        [item for item, answer in zip(part.items, known(part), strict=True) if answer is None]
+        for part in parts
+    ]
+    items = [item for each in absent for item in each]
+    total = sum(len(part.items) for part in parts)
+
+    def update(done: int, count: int) -> None:
+        if progress is not None:
+            progress(total - count + done, total)
+
+    computed = map_isolated(function, items, workers=workers, timeout_s=timeout_s, progress=update)
+    for part, to_compute in zip(parts, absent, strict=True):
+        if not to_compute:
+            yield from (answer[0] for answer in known(part) if answer is not None)
+        else:
+            yield from _finished(part, known(part), computed, saved)
+    next(computed, None)  # the last call of `progress`
+    if not items:
+        update(0, 0)
+
+
+def _finished(
+    part: FilePart,
+    known: Sequence[tuple[Any] | None],
+    computed: Iterator[tuple[Any, Any]],
+    saved: SavedAnswers | None,
+) -> Iterator[Any]:
+    """The answers of a part that is not saved yet. Without `saved` each is yielded at once."""
+    answers = (next(computed)[1] if answer is None else answer[0] for answer in known)
+    if saved is None:
+        yield from answers
+        return
+    whole = list(answers)
+    saved.write(part.name, whole)
+    yield from whole

@@ -172,8 +172,11 @@ class _Table:
         positive = a * (self._below(b) / n0 - auc) / n1
         negative = b * (1.0 - self._below(a) / n1 - auc) / n0
         parts = [np.add.reduceat(v, self.starts, axis=1) for v in (positive, negative)]
-        groups = [np.count_nonzero(np.add.reduceat(v, self.starts, axis=1), axis=1) for v in (a, b)]
-        variance = 2.0 * np.sum(parts[0] * parts[1], axis=1)
+        groups, every = (
+            [np.count_nonzero(np.add.reduceat(v, self.starts, axis=1), axis=1) for v in of]
+            for of in ((a, b), (a + b,))
+        )
+        variance = 2.0 * np.sum(parts[0] * parts[1], axis=1) * every[0] / (every[0] - 1.0)
         for part, g in zip(parts, groups, strict=True):
             variance += np.sum(part**2, axis=1) * g / (g - 1.0)
         pairs = np.multiply(*groups)

@@ -13,6 +13,7 @@ from scipy import stats
 from medres.evaluate.scores.sample import Float64Array, Int64Array, effective_number
 
 FEW_EFFECTIVE = 10  # patients; below it, an interval from unequal clusters is flagged
+UNEQUAL_SHARE = 1 / 3  # effective patients / patients of a class; below it, some are flagged too
 MIN_DF = 0.1  # of Student's t; below it the quantile overflows
 MIN_EFFECTIVE = 1.5  # patients of a class; below it there is no interval from unequal patients
 WHY_TOO_FEW = "one patient holds nearly all units of a class: no interval"
@@ -22,16 +23,28 @@ WHY_TOO_FEW = "one patient holds nearly all units of a class: no interval"
 class ClusteredVariance:
     """variance: None with the reason in `why`. df: degrees of freedom of Student's t.
     effective_patients: Kish's number of the smaller class, if patients have different numbers of
-    units. flag: why the interval is to be read with care."""
+    units. effective_share: the smallest ratio of that number to the patients of a class; 1 where
+    all are equal. flag: why the interval is to be read with care."""
 
     variance: float | None
     df: float
     effective_patients: float | None = None
     flag: str | None = None
     why: str | None = None
+    effective_share: float = 1.0
 
     def quantile(self, level: float) -> float:
         return t_quantile(level, self.df)
+
+    def flag_if_unequal(self, coverage: int | None) -> str | None:
+        """`flag`, or that of a figure whose 95% intervals covered as little as `coverage` percent
+        in simulations of very unequal patients; None: they covered as often as stated."""
+        if self.flag or coverage is None or self.effective_share >= UNEQUAL_SHARE:
+            return self.flag
+        return (
+            f"very unequal patients: in simulations of such data, as few as {coverage}% of the "
+            "95% intervals of this figure held the true value"
+        )
 
 
 def clustered_variance(
@@ -63,6 +76,7 @@ class Clusters:
             self.fewest = None
         if self.fewest is not None and self.fewest >= MIN_EFFECTIVE:
             self._used = [i for i, size in enumerate(sizes) if size.any()]
+            self._share = min(effective_share(sizes[i]) for i in self._used)
             self._degrees = [degrees(effective_number(sizes[i])) for i in self._used]
             self._leverage = [1.0 / (1.0 - sizes[i] / sizes[i].sum()) for i in self._used]
 
@@ -87,6 +101,7 @@ class Clusters:
             min(df, self.patients - 1.0),
             self.fewest,
             few_effective(self.fewest),
+            effective_share=self._share,
         )
 
 
@@ -100,6 +115,11 @@ def fewest_effective(sizes: Sequence[NDArray[Any]]) -> float | None:
     if not any(size.any() and np.ptp(size[size > 0]) > 0 for size in sizes):
         return None
     return min(effective_number(size) for size in sizes if size.any())
+
+
+def effective_share(size: NDArray[Any]) -> float:
+    """Kish's effective number of patients divided by their number. size: the units of each."""
+    return effective_number(size) / int(np.count_nonzero(size))
 
 
 def by_class_and_patient(

@@ -22,6 +22,9 @@ from medres.evaluate.statistics.clusters import (
 )
 from medres.evaluate.statistics.estimate import Estimate, undefined
 
+RATIO_COVERAGE = (
+    92  # %: the lowest of likelihood ratios (not few patients) in benchmarks/RESULTS.md
+)
 MAX_LOG_HALF_WIDTH = 50.0  # of a ratio; above it an interval says nothing
 
 
@@ -171,7 +174,11 @@ def likelihood_ratio(
         found = log_ratio_variance(hit, label, cluster)
         variance, quantile = found.variance, found.quantile(level)
         method = "log method, patients as clusters"
-        estimate = partial(estimate, effective_patients=found.effective_patients, flag=found.flag)
+        estimate = partial(
+            estimate,
+            effective_patients=found.effective_patients,
+            flag=found.flag_if_unequal(RATIO_COVERAGE),
+        )
         if variance is None:
             return estimate(why=found.why)
     if variance is None or variance <= 0.0:

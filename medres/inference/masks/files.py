@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,53 +25,63 @@ SUMMARY = "predictions.json"
 OPACITY = 0.45  # of the colors in a picture
 
 
-def write_masks(
-    predictions: Iterable[Prediction],
-    card: Card,
-    out: Path | str,
-    *,
-    objects: Callable[[Prediction], Mapping[str, Any]] | None = None,
-) -> dict[str, Any]:
+class StudyRecord(NamedTuple):
+    """What the files of a run have of one study. study: its entry of predictions.json. images,
+    results: of a detector, those of the study, whose ids count from 1.
+    """
+
+    study: dict[str, Any]
+    images: tuple[dict[str, Any], ...] = ()
+    results: tuple[dict[str, Any], ...] = ()
+
+
+def write_masks(predictions: Iterable[Prediction], card: Card, out: Path | str) -> dict[str, Any]:
     """Write the label maps of studies into the new folder `out`; returns the content of
     predictions.json.
 
     A volume becomes NUMBER.nii.gz, an image NUMBER.png (the label is the pixel value); both have
-    NUMBER_overlay.png. objects: writes the DICOM objects of a study into `out`, and returns
-    further fields of its entry. Raises InputError (output_exists).
+    NUMBER_overlay.png. Raises InputError (output_exists).
     """
-
-    def files_of(prediction: Prediction, number: int, folder: Path) -> list[str]:
-        parts = len(prediction.masks)
-        return [
-            written
-            for n, mask in enumerate(prediction.masks)
-            for written in _write_mask(mask, card, folder, part_name(number, n, parts))
-        ]
-
-    return write_studies(predictions, card, out, files_of, objects=objects)
+    out = new_folder(out)
+    records = (
+        mask_record(prediction, number, card, out)
+        for number, prediction in enumerate(predictions, start=1)
+    )
+    return write_summary(records, card, out)
 
 
-def write_studies(
-    predictions: Iterable[Prediction],
-    card: Card,
-    out: Path | str,
-    files_of: Callable[[Prediction, int, Path], list[str]],
-    facts: Mapping[str, Any] | None = None,
-    *,
-    objects: Callable[[Prediction], Mapping[str, Any]] | None = None,
-) -> dict[str, Any]:
-    """Write predictions.json, and what `files_of` writes for a prediction with its number (from 1)
-    into the new folder `out`. facts: further entries. objects: see `write_masks`. Raises
-    InputError (output_exists).
-    """
+def new_folder(out: Path | str) -> Path:
+    """Make the folder of the predictions. Raises InputError (output_exists)."""
     out = Path(out)
     require_new(out, what="the predictions")
     out.mkdir(parents=True, exist_ok=True)
-    studies = []
-    for number, prediction in enumerate(predictions, start=1):
-        made = {} if objects is None else objects(prediction)
-        files = files_of(prediction, number, out)
-        studies.append({**prediction.as_dict(), "files": files, **made})
+    return out
+
+
+def mask_record(
+    prediction: Prediction,
+    number: int,
+    card: Card,
+    out: Path,
+    more: Mapping[str, Any] | None = None,
+) -> StudyRecord:
+    """Write the files of one study into `out`; doing so twice changes nothing. number: of the
+    study, from 1. more: further entries of the record.
+    """
+    parts = len(prediction.masks)
+    files = [
+        file
+        for n, mask in enumerate(prediction.masks)
+        for file in _write_mask(mask, card, out, part_name(number, n, parts))
+    ]
+    return StudyRecord({**prediction.as_dict(), "files": files, **(more or {})})
+
+
+def write_summary(
+    records: Iterable[StudyRecord], card: Card, out: Path, facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write predictions.json from the records of all studies. facts: further entries."""
+    studies = [record.study for record in records]
     refused = [study for study in studies if study["refused"] is not None]
     summary = {
         "task": task_named(card.task).name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -51,12 +52,13 @@ def label_map(image: np.ndarray, card: Card, scored: Scored) -> tuple[Labels, fl
     units, after the post-processing, and its distance from the training images.
 
     An image that is larger than the patch of the model is covered by overlapping windows; its
-    distance is the mean of those of the windows. Raises PredictionError (no_masks, non_finite).
+    distance is the mean of those of the windows. Test-time flips count for the labels alone.
+    Raises PredictionError (no_masks, non_finite).
     """
     fields, novelty = card.segmentation, None
     if fields is None:
         raise PredictionError("the model is no segmenter", code="no_masks")
-    if card.sides == image.shape[:-1]:
+    if card.sides == image.shape[:-1] and not fields.flips:
         scores, distances = scored(image[np.newaxis])
         if not np.isfinite(scores).all():
             raise PredictionError("the outputs are not finite", code="non_finite")
@@ -64,12 +66,14 @@ def label_map(image: np.ndarray, card: Card, scored: Scored) -> tuple[Labels, fl
         novelty = None if distances is None else float(distances[0])
     else:
         of_windows: list[np.ndarray] = []
+        turn = itertools.cycle(range(1 + len(fields.flips)))  # 0: the windows as they are
 
         def predict(windows: np.ndarray) -> np.ndarray:
             scores, distances = scored(windows)
-            of_windows.extend([] if distances is None else [distances])
+            if next(turn) == 0 and distances is not None:
+                of_windows.append(distances)
             return scores
 
-        labels = sliding_window(predict, image, card.sides, fields.overlap)
+        labels = sliding_window(predict, image, card.sides, fields.overlap, flips=fields.flips)
         novelty = float(np.concatenate(of_windows).mean()) if of_windows else None
     return postprocessed(labels, fields.postprocess), novelty

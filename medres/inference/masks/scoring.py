@@ -25,6 +25,7 @@ from data_pipelines.ingestion.test_access_log import log_test_access
 from data_pipelines.preprocessing.original_grid import OriginalGrid, restored_labels
 from data_pipelines.preprocessing.preparation import to_model_units
 from data_pipelines.runtime.atomic_files import csv_bytes
+from medres.artefact.archive import Artefact
 from medres.artefact.archive import load as load_artefact
 from medres.artefact.card import Card
 from medres.errors import ArtefactError
@@ -32,6 +33,7 @@ from medres.evaluate.segmentation.evaluation import SegmentationReport, evaluate
 from medres.inference.masks.files import nifti_bytes, png_bytes
 from medres.inference.masks.predicting import label_map
 from medres.inference.predictor import Predictor
+from medres.inference.scoring import is_subgroup
 from medres.progress import ProgressReporter
 
 
@@ -40,6 +42,7 @@ def evaluate_segmenter(
     work: Path | str,
     split: str = "test",
     *,
+    compare: Sequence[Path | str] = (),
     progress: ProgressReporter | None = None,
     **options: Any,
 ) -> SegmentationReport:
@@ -50,48 +53,92 @@ def evaluate_segmenter(
     which the model sees on a grid of its own, are not among the cases, and are counted in a line of
     text.
     Each access to the test split is logged in the work folder.
-    options: of `medres.evaluate.evaluate_masks`, such as tolerance_mm.
+    compare: model files of further segmenters with the same classes, whose masks of the same cases
+        are compared within patients. Models are named by their files, or where these have one name
+        by their folders.
+    options: of `medres.evaluate.evaluate_masks`, such as tolerance_mm and subgroups (columns of the
+        manifest: sex, age, view, site, manufacturer, model, meta:...).
 
     Raises SpecError (unknown_split, empty_split), ArtefactError (other_labels: the classes of the
-    work folder are not those of the model; no_masks: a classifier), and the errors of the options.
+    work folder are not those of the model; no_masks: a classifier), EvaluationError
+    (missing_prediction: a model to compare does not predict all cases), and the errors of the
+    options.
     """
     if split not in SPLITS:
         raise SpecError(
             f"unknown split {split!r}: choose one of {', '.join(SPLITS)}", code="unknown_split"
         )
-    reporter = progress or ProgressReporter()
-    artefact, manifest = load_artefact(model), Manifest.load(work)
-    card = artefact.card
+    reporter, manifest = progress or ProgressReporter(), Manifest.load(work)
+    models = [Path(model), *map(Path, compare)]
+    with tempfile.TemporaryDirectory(prefix="medres-") as name:
+        folders = _Folders(Path(name), model_names(models))
+        opened = []
+        for number, path in enumerate(models):
+            artefact = load_artefact(path)
+            left_out = _predict_split(artefact, work, manifest, split, folders, number, reporter)
+            opened.append((artefact.card, artefact.sha256, left_out))
+        card, sha256, left_out = opened[0]
+        for reason, count in sorted((left_out + folders.left_out).items()):
+            reporter.line(f"not among the cases: {count} {reason}")
+        result = folders.report(card, {"title": f"Segmentation: {split} split", **options})
+    facts: dict[str, Any] = {
+        "model_sha256": sha256,
+        "split": split,
+        "preprocess": card.preprocess.name,
+    }
+    if compare:
+        facts["compared_sha256"] = [of_other for _, of_other, _ in opened[1:]]
+    return replace(
+        result,
+        report=replace(result.report, provenance={**result.report.provenance, **facts}),
+    )
+
+
+def model_names(models: Sequence[Path]) -> list[str]:
+    """A name for each model file: that of the file, or where files have one name, of its folder.
+
+    >>> model_names([Path("a/model.keras"), Path("b/model.keras")])
+    ['a', 'b']
+    """
+    names = [path.stem for path in models]
+    if len(set(names)) < len(names):
+        names = [path.absolute().parent.name or path.stem for path in models]
+    return names
+
+
+def _predict_split(
+    artefact: Artefact,
+    work: Path | str,
+    manifest: Manifest,
+    split: str,
+    folders: _Folders,
+    number: int,
+    reporter: ProgressReporter,
+) -> Counter[str]:
+    """Write the masks of the model `number`, and log the access to the test split. The samples
+    that its preset leaves out, by reason. Raises SpecError (empty_split) and ArtefactError.
+    """
     with reporter.task("cache with masks") as update:
-        cache = ensure_cache(work, card.preprocess, masks=True, progress=update)
-    _check_classes(card, cache)
+        cache = ensure_cache(work, artefact.card.preprocess, masks=True, progress=update)
+    _check_classes(artefact.card, cache)
     rows = rows_of(cache, split)
     if not len(rows):
         raise SpecError(
             f"the {split} split has no image with a usable mask: choose another --split",
             code="empty_split",
         )
-    with tempfile.TemporaryDirectory(prefix="medres-") as name, Predictor(artefact) as predictor:
-        folders = _Folders(Path(name))
-        samples = _SplitCases(work, manifest.table.set_index("image"), cache)
-        with reporter.task(f"predict {split}") as update:
-            for number, case in enumerate(samples.cases(rows), start=1):
-                folders.write(case, predictor)
-                update(number, 0)
-        if split == "test":
-            log_test_access(
-                work,
-                model_sha256=artefact.sha256,
-                manifest_sha256=str(manifest.summary["manifest_sha256"]),
-            )
-        for reason, count in sorted((Counter(cache.left_out) + folders.left_out).items()):
-            reporter.line(f"not among the cases: {count} {reason}")
-        result = folders.report(card, {"title": f"Segmentation: {split} split", **options})
-    facts = {"model_sha256": artefact.sha256, "split": split, "preprocess": card.preprocess.name}
-    return replace(
-        result,
-        report=replace(result.report, provenance={**result.report.provenance, **facts}),
-    )
+    samples = _SplitCases(work, manifest.table.set_index("image"), cache)
+    with Predictor(artefact) as predictor, reporter.task(f"predict {split}") as update:
+        for done, case in enumerate(samples.cases(rows), start=1):
+            folders.write(case, predictor, number)
+            update(done, 0)
+    if split == "test":
+        log_test_access(
+            work,
+            model_sha256=artefact.sha256,
+            manifest_sha256=str(manifest.summary["manifest_sha256"]),
+        )
+    return Counter(cache.left_out)
 
 
 def _check_classes(card: Card, cache: Cache) -> None:
@@ -108,10 +155,12 @@ def _check_classes(card: Card, cache: Cache) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """name: a pseudonym. reference: uint8 ([slices,] rows, columns)."""
+    """name: a pseudonym. columns: patient, and those of subgroups. reference: uint8
+    ([slices,] rows, columns).
+    """
 
     name: str
-    patient: str
+    columns: dict[str, Any]
     samples: list[OriginalSample]
     reference: np.ndarray
 
@@ -128,10 +177,12 @@ class _SplitCases(OriginalSamples):
         for name, group in self._groups(rows):
             middle = [str(self.cache.images["image"].iloc[row]) for row in group]
             shown = self.slices[group[0]] if self.spec.layout == "volume" else middle
-            patient = str(self.table.loc[middle[0], "patient"])
+            row = self.table.loc[middle[0]]
+            columns = {"patient": str(row["patient"])}
+            columns |= {str(key): row[key] for key in row.index if is_subgroup(str(key))}
             yield _Case(
                 name,
-                patient,
+                columns,
                 [self.sample(row) for row in group],
                 read_label_map(self.work, shown).single(),
             )
@@ -149,18 +200,30 @@ class _SplitCases(OriginalSamples):
 
 @dataclass
 class _Folders:
-    """Folders of predictions, references and images, and the table of the patients."""
+    """Folders of predictions, references and images, and the table of the patients.
+
+    models: a name for each model; the first one decides which cases there are.
+    """
 
     root: Path
-    patients: list[dict[str, str]] = field(default_factory=list)
+    models: list[str]
+    patients: dict[str, dict[str, Any]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def write(self, case: _Case, predictor: Predictor) -> None:
-        """Predict a case and write its files."""
+    def predictions(self, number: int) -> Path:
+        """The folder of a model, with its name."""
+        return self.root / str(number) / self.models[number]
+
+    def write(self, case: _Case, predictor: Predictor, number: int) -> None:
+        """Predict a case with the model `number`, and write its files; those of the reference
+        with the first model. Cases that the first model does not have are passed over.
+        """
+        if number and case.name not in self.patients:
+            return
         grids = [sample.grid for sample in case.samples]
         affine = _affine_of(grids, case.reference)
         if any(grid.is_resampled for grid in grids) or affine is False:
-            self.left_out["series without a constant step"] += 1
+            self.left_out["series without a constant step"] += not number
             return
         card = predictor.card
         predicted = []
@@ -169,16 +232,17 @@ class _Folders:
             labels, _ = label_map(image, card, predictor.scored)
             predicted.append(restored_labels(labels, sample.grid.axes))
         labels = predicted[0] if case.reference.ndim == predicted[0].ndim else np.stack(predicted)
+        self._write(self.predictions(number), case.name, labels, affine)
+        if number:
+            return
         pixels = np.stack([image.pixels for sample in case.samples for image in sample.images])
         image = pixels if case.reference.ndim == 3 else pixels[0]
-        arrays = {"prediction": labels, "reference": case.reference, "image": image}
-        for kind, values in arrays.items():
-            self._write(kind, case.name, values, affine)
-        self.patients.append({"case": case.name, "patient": case.patient})
+        self._write(self.root / "reference", case.name, case.reference, affine)
+        self._write(self.root / "image", case.name, image, affine)
+        self.patients[case.name] = {"case": case.name, **case.columns}
 
-    def _write(self, kind: str, name: str, values: np.ndarray, affine: Any) -> None:
-        folder = self.root / kind
-        folder.mkdir(exist_ok=True)
+    def _write(self, folder: Path, name: str, values: np.ndarray, affine: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         is_image = values.dtype != np.uint8
         if is_image and (affine is None or values.ndim > 3):
             low, high = float(values.min()), float(values.max())
@@ -195,10 +259,12 @@ class _Folders:
         if not self.patients:
             raise SpecError("no case of the split can be compared", code="empty_split")
         table = self.root / "patients.csv"
-        table.write_bytes(csv_bytes(self.patients, ["case", "patient"]))
+        rows = list(self.patients.values())
+        table.write_bytes(csv_bytes(rows, list(rows[0])))
         return evaluate_masks(
-            self.root / "prediction",
+            self.predictions(0),
             self.root / "reference",
+            compare=[self.predictions(number) for number in range(1, len(self.models))],
             patients=table,
             classes={value: name for value, name in enumerate(card.names) if value},
             **{"images": self.root / "image", **options},

@@ -47,6 +47,11 @@ class StudyMask:
     preview: tuple[np.ndarray, Labels] | None = field(default=None, repr=False)
 
     @property
+    def class_colors(self) -> dict[str, tuple[int, int, int]]:
+        """Name -> color, without the background."""
+        return dict(zip(self.names[1:], self.colors[1:], strict=True))
+
+    @property
     def counts(self) -> dict[str, int]:
         """Name -> pixels or voxels, without the background."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.names))

@@ -18,17 +18,23 @@ from medres.results.source_study import source_study
 
 
 class SourceFile(NamedTuple):
-    """One image: its identity (see `content_of`), and its header with what objects take over."""
+    """One image: its number in the request, its identity (see `content_of`; None where it was not
+    asked for), and its header with what objects take over.
+    """
 
-    content: Content
+    number: int
+    content: Content | None
     header: Dataset
 
 
 class SourceRequest(NamedTuple):
-    """Paths or bytes of files, and the SOP Instance UIDs of the images that are wanted."""
+    """Paths or bytes of files, and the SOP Instance UIDs of the images that are wanted; None: of
+    all files that can be read and are images. has_contents: whether their identity is computed.
+    """
 
     files: tuple[str | bytes, ...]
-    sop_instance_uids: frozenset[str]
+    sop_instance_uids: frozenset[str] | None
+    has_contents: bool = True
 
 
 def read_sources(request: SourceRequest) -> list[SourceFile] | ResultError:
@@ -44,16 +50,32 @@ def read_sources(request: SourceRequest) -> list[SourceFile] | ResultError:
 
 def _sources(request: SourceRequest) -> list[SourceFile]:
     sources = []
-    for file in request.files:
-        data = file if isinstance(file, bytes) else read_source(file)
-        if file_format_of(data) != "dicom":
+    for number, file in enumerate(request.files):
+        try:
+            source = _source(request, number, file)
+        except DicomError:
+            if request.sop_instance_uids is not None:
+                raise
             continue
-        dataset = parse(data, pixels=False).dataset
-        if str(dataset.get("SOPInstanceUID", "")) not in request.sop_instance_uids:
-            continue
-        content = content_of(data)
-        header = source_study([dataset]).header(content[0])
-        sources.append(SourceFile(content, header))
+        if source is not None:
+            sources.append(source)
     if not sources:
         raise DicomError("none of the images is a DICOM file", code="no_dicom_image")
     return sources
+
+
+def _source(request: SourceRequest, number: int, file: str | bytes) -> SourceFile | None:
+    data = file if isinstance(file, bytes) else read_source(file)
+    if file_format_of(data) != "dicom":
+        return None
+    dataset = parse(data, pixels=False).dataset
+    uid, wanted = str(dataset.get("SOPInstanceUID", "")), request.sop_instance_uids
+    is_wanted = uid in wanted if wanted is not None else _is_image(dataset)
+    if not is_wanted:
+        return None
+    header = source_study([dataset]).header(uid)
+    return SourceFile(number, content_of(data) if request.has_contents else None, header)
+
+
+def _is_image(dataset: Dataset) -> bool:
+    return bool(dataset.get("Rows") and dataset.get("Columns"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data_pipelines.errors import CodedError
 from medres.serve.database import DEAD, MADE, SCORED, SENT
-from medres.serve.spool import Spool
+from medres.serve.spool import Spool, objects_folder
 from medres.serve.telemetry import Telemetry
 
 #: tries while nobody answers (about a day), and while the destination says no (about 40 minutes)
@@ -91,20 +91,24 @@ class Outbox:
         if attempts >= (MAX_SENDINGS if code == UNREACHABLE else MAX_REFUSALS):
             bury(self._spool, job["id"], code)
             return
-        wait = min(FIRST_WAIT * 2 ** (attempts - 1), LONGEST_WAIT) * self._jitter()
+        wait = wait_seconds(attempts) * self._jitter()
         self._spool.database.move(
             job["id"], MADE, attempts=attempts, next_try=time.time() + wait, failure=code
         )
 
 
+def wait_seconds(attempts: int) -> float:
+    """The pause after so many tries that failed.
+
+    >>> [wait_seconds(n) for n in (1, 2, 3, 100)]
+    [2.0, 4.0, 8.0, 600.0]
+    """
+    return min(FIRST_WAIT * 2 ** min(attempts - 1, 16), LONGEST_WAIT)
+
+
 def failure_code(error: Exception) -> str:
     """The code of an error, or the name of its class; its text could hold a patient's data."""
     return error.code if isinstance(error, CodedError) and error.code else type(error).__name__
-
-
-def objects_folder(spool: Spool, job: str) -> Path:
-    """Where the DICOM objects of a job are."""
-    return spool.folder / "objects" / job
 
 
 def bury(spool: Spool, job: str, failure: str) -> None:

@@ -18,8 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from medres.serve.audit import AuditLog
 from medres.serve.telemetry import Telemetry
 
-#: what a supervisor asks without a token, and what sends a browser to the page
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/", "/favicon.ico"})
+#: what a supervisor asks without a token, what anybody may know, and what sends a browser to the
+#: page
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json", "/", "/favicon.ico"})
 PAGE = "/page"  # asks people to log in by itself
 MAX_CLIENTS = 10_000  # whose rates are remembered
 FAILURES_PER_SECOND, FAILURES_AT_ONCE = 0.1, 5  # wrong tokens of one client

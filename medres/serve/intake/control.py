@@ -16,12 +16,12 @@ from medres.errors import ServeError
 from medres.serve.completion import announce_count, close_study, latest_job
 from medres.serve.delivery.outbox import dead_letters, retry_dead_letter
 from medres.serve.intake.access import error_response
+from medres.serve.intake.openapi import MAX_IMAGES
 from medres.serve.intake.uploads import counted
 from medres.serve.results import document_bytes, result_document
 from medres.serve.scheduler import Scheduler
 
 MAX_JSON = 1 << 16  # bytes of a request
-MAX_IMAGES = 1_000_000
 
 
 def control_routes(scheduler: Scheduler) -> list[Route]:

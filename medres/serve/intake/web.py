@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
+from importlib import metadata
 from typing import Any
 
 from starlette.applications import Starlette
@@ -25,17 +26,16 @@ from medres.serve.database import READY
 from medres.serve.intake.access import error_response
 from medres.serve.intake.control import control_routes
 from medres.serve.intake.folders import copy_below_roots
+from medres.serve.intake.openapi import DICOM_JSON, FHIR_JSON, JSON_TYPE, MAX_WAIT, openapi
 from medres.serve.intake.statuses import RETRY_SECONDS, status_of, worst
 from medres.serve.intake.uploads import RELATED, counted, received_files
-from medres.serve.results import UNSIGNED, document_bytes, result_document
+from medres.serve.results import UNSIGNED, document_bytes, fhir_file, result_document
 from medres.serve.scheduler import Scheduler
 from medres.serve.settings import Settings
 from medres.serve.spool import TEMPORARY, Receipt
 from medres.serve.telemetry import CONTENT_TYPE
 
 MAX_JSON = 1 << 16  # bytes of a request that names a path
-MAX_WAIT = 60.0  # seconds that a client may wait for an answer in one request
-JSON_TYPE, DICOM_JSON = "application/json", "application/dicom+json"
 SOURCE = "http"
 
 
@@ -49,9 +49,11 @@ def application(
             Route("/livez", api.live, methods=["GET"]),
             Route("/readyz", api.ready, methods=["GET"]),
             Route("/metrics", api.metrics, methods=["GET"]),
+            Route("/openapi.json", api.describe, methods=["GET"]),
             Route("/v1/models", api.models, methods=["GET"]),
             Route("/v1/studies", api.post_study, methods=["POST"]),
             Route("/v1/results/{job}", api.result, methods=["GET"]),
+            Route("/v1/results/{job}/fhir", api.fhir, methods=["GET"]),
             Route("/dicom-web/studies", api.store, methods=["POST"]),
             *control_routes(scheduler),
             *more,
@@ -101,6 +103,9 @@ class _Api:
         text = await run_in_threadpool(self._telemetry.metrics, self._spool)
         return Response(text, media_type=CONTENT_TYPE)
 
+    async def describe(self, request: Request) -> Response:
+        return _json(openapi(metadata.version("medres")))
+
     async def models(self, request: Request) -> Response:
         return _json(
             [
@@ -120,6 +125,7 @@ class _Api:
         """One or more complete studies: DICOM files, or the path of a folder below a root. All
         files are taken, or none. ?wait=SECONDS waits for the answers.
         """
+        seconds = _wait_seconds(request)
         with self._spool.incoming() as incoming:
             if request.headers.get("content-type", "").partition(";")[0].strip() == JSON_TYPE:
                 path = await self._path_of(request)
@@ -137,7 +143,6 @@ class _Api:
         if not receipts or any(receipt.code for receipt in receipts):
             return _refusal(receipts)
         jobs = await run_in_threadpool(self._close, receipts)
-        seconds = _wait_seconds(request)
         await self._wait(jobs, seconds)
         documents = [await run_in_threadpool(result_document, self._spool, job) for job in jobs]
         is_done = all(document and document["state"] != READY for document in documents)
@@ -185,14 +190,21 @@ class _Api:
 
     async def result(self, request: Request) -> Response:
         """The result of an opaque id; ?wait=SECONDS waits until it is answered."""
-        job = request.path_params["job"]
+        job, seconds = request.path_params["job"], _wait_seconds(request)
         document = await run_in_threadpool(result_document, self._spool, job)
         if document is not None and document["state"] == READY:
-            await self._wait([job], _wait_seconds(request))
+            await self._wait([job], seconds)
             document = await run_in_threadpool(result_document, self._spool, job)
         if document is None:
             return error_response(404, "unknown_result", "there is no result with this id")
         return _json(document, 202 if document["state"] == READY else 200)
+
+    async def fhir(self, request: Request) -> Response:
+        """The FHIR R4 bundle of a result."""
+        path = await run_in_threadpool(fhir_file, self._spool, request.path_params["job"])
+        if path is None:
+            return error_response(404, "no_fhir", "there is no FHIR bundle of such a result")
+        return Response(await run_in_threadpool(path.read_bytes), media_type=FHIR_JSON)
 
     async def store(self, request: Request) -> Response:
         """STOW-RS (PS3.18 section 10.5): the study is complete after the quiet time."""
@@ -206,8 +218,11 @@ class _Api:
 
 
 def _wait_seconds(request: Request) -> float:
+    """Raises ServeError (bad_wait). More than MAX_WAIT is MAX_WAIT."""
     text = request.query_params.get("wait", "0")
-    return min(float(text), MAX_WAIT) if text.isdecimal() and len(text) < 9 else 0.0
+    if not (text.isascii() and text.isdecimal()):
+        raise ServeError(f"wait is a number of seconds from 0 to {MAX_WAIT}", code="bad_wait")
+    return float(text) if len(text) < 3 and int(text) <= MAX_WAIT else float(MAX_WAIT)
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -262,7 +277,9 @@ async def _coded_error(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
-    return error_response(status, f"http_{status}", str(getattr(error, "detail", "")))
+    response = error_response(status, f"http_{status}", str(getattr(error, "detail", "")))
+    response.headers.update(getattr(error, "headers", None) or {})  # such as Allow
+    return response
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:

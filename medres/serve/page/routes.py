@@ -32,7 +32,7 @@ from medres.serve.page.sessions import Sessions
 from medres.serve.page.windows import window_named, windows_of
 from medres.serve.page.words import STATES, advice, clock
 from medres.serve.page.worklist import kind_of, worklist
-from medres.serve.results import MODEL_GONE, UNSIGNED, document_bytes, result_document
+from medres.serve.results import MODEL_GONE, UNSIGNED, document_bytes, fhir_file, result_document
 from medres.serve.scheduler import Scheduler
 from medres.serve.settings import Settings
 
@@ -88,6 +88,7 @@ class Page:
             self._route(f"{PAGE}/health", self._health),
             self._route(job, self._study),
             self._route(f"{job}/result.json", self._result),
+            self._route(f"{job}/fhir.json", self._fhir),
             self._route(f"{job}/images/{{number:int}}.png", self._image),
             self._route(f"{job}/drawings/{{prediction:int}}-{{part:int}}.png", self._drawing),
             self._route(f"{job}/retry", self._retry, "POST"),
@@ -252,6 +253,12 @@ class Page:
     def _result(self, request: Request) -> Response:
         document = result_document(self._spool, self._job(request)["id"])
         return Response(document_bytes(document), media_type="application/json")
+
+    def _fhir(self, request: Request) -> Response:
+        path = fhir_file(self._spool, self._job(request)["id"])
+        if path is None:
+            raise _no_page()
+        return Response(path.read_bytes(), media_type="application/fhir+json")
 
     def _study(self, request: Request) -> Response:
         job = self._job(request)

@@ -26,6 +26,10 @@ _ADVICE: Final = {
     "model_gone": "Serve the model again, or look at the next revision of the study.",
     "model_crashed": "Look at the log of the server. If it happens again with this study, a file "
     "of it is probably damaged.",
+    "internal": "This is a fault of the server. Look at its log, and report the line.",
+    "missing_attribute": "The images lack what such an object must have. Correct them at their "
+    "source.",
+    "not_made": "The images lack what such an object must have. Correct them at their source.",
     "time_limit": "Send fewer images, or look whether the machine is overloaded.",
     "not_dicom": "Choose DICOM files. Pictures such as PNG or JPEG are not accepted here.",
     "no_file": "Choose at least one DICOM file.",

@@ -73,13 +73,16 @@ class RunOptions(BaseModel):
     views: 5 adds test-time augmentation with four shifted copies of the image to the saved model
         (see medres.models.test_time_augmentation).
     task: "classification", or "segmentation", which learns the label maps of a work folder that was
-        ingested with masks, or "detection", which learns its boxes. The next four settings are for
+        ingested with masks, or "detection", which learns its boxes. The next five settings are for
         segmentation, those after them for detection.
     decoder: "unet" (default), "fpn" or, in 2D, "deeplabv3+".
     loss: "dice_crossentropy" (default), "tversky" or "focal"; see medres.losses.
     patch: (rows, columns) or (slices, rows, columns), if the network is to see a part of each image
         at a time; prediction then slides it over the image. None: whole images.
     foreground: share of the patches that hold foreground; the others are anywhere.
+    flips: test-time flips, each the axes along which an image ([slices,] rows, columns) is flipped
+        once more, such as [[1], [0, 1]]; the model answers with the mean. Not along the axis of
+        left and right where these are classes of their own.
     levels, channels, head_depth: of `medres.detector`; None: its defaults.
     fp_per_image: most false positives per image of the tuning split at the threshold of each class
         that is frozen in the card.
@@ -111,6 +114,7 @@ class RunOptions(BaseModel):
     loss: Literal["dice_crossentropy", "tversky", "focal"] = "dice_crossentropy"
     patch: tuple[int, ...] | None = None
     foreground: float = Field(1 / 3, ge=0, le=1)
+    flips: tuple[tuple[int, ...], ...] = ()
     levels: tuple[int, ...] | None = None
     channels: int | None = Field(None, ge=1)
     head_depth: int | None = Field(None, ge=0)
@@ -322,8 +326,8 @@ def _task_settings(options: RunOptions, task: Task | None) -> dict[str, Any]:
     if task is None:
         return {}
     own = {name for name in task.options if name not in _OF_NETWORK}
-    if not options.deep_supervision:  # older runs do not have it in their config.json
-        own -= {"deep_supervision"}
+    for later in ("deep_supervision", "flips"):  # older runs do not have them in config.json
+        own -= set() if getattr(options, later) else {later}
     return {"task": options.task, task.name: options.model_dump(include=own)}
 
 

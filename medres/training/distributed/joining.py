@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from data_pipelines.cache.positions import damage_of
 from medres.errors import TrainingError
 from medres.training.distributed.cluster import Cluster, cluster_of
 from medres.training.distributed.meeting import JOIN_SECONDS, meet
@@ -45,7 +46,8 @@ def membership(environment: Mapping[str, str] | None = None) -> Iterator[Members
     """The workers that the environment names (see `cluster_of`), or this process alone.
 
     Where this process fails, the others are told; where another one fails or is lost, this one
-    raises its error (Reported). Raises TrainingError with codes bad_cluster, missing_worker,
+    raises its error (Reported). A shard that TensorFlow finds damaged is CacheError (code damaged).
+    Raises TrainingError with codes bad_cluster, missing_worker,
     duplicate_rank, port_in_use, other_version and strategy_too_late.
     """
     member = join(os.environ if environment is None else environment)
@@ -54,7 +56,7 @@ def membership(environment: Mapping[str, str] | None = None) -> Iterator[Members
     try:
         yield member
     except BaseException as error:
-        failure = _of_another(team, error)
+        failure = damage_of(error) or _of_another(team, error)
         team.failed(failure or error)
         if failure is None or failure is error:
             raise

@@ -4,6 +4,7 @@ far its volume may be off, and the card with both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -46,7 +47,8 @@ def finalized_segmenter(
     names = list(data.targets.names)
     calibration = identity(len(names))
     served = with_probability(logit_model, calibration, data.task.name)
-    rules = component_rules(CompiledModel(logit_model), data, config["after"]["alpha"])
+    flips = [list(axes) for axes in config["segmentation"].get("flips", ())]
+    rules = component_rules(CompiledModel(served), data, config["after"]["alpha"], flips)
     card = Card(
         task=data.task.name,
         names=names,
@@ -58,6 +60,7 @@ def finalized_segmenter(
         segmentation=SegmentationFields(
             patch=config["model"]["patch"],
             overlap=OVERLAP,
+            flips=flips,
             colors=class_colors(len(names)),
             postprocess=rules,
         ),
@@ -73,15 +76,17 @@ def finalized_segmenter(
     return served, card
 
 
-def component_rules(model: CompiledModel, data: TrainingData, alpha: float) -> list[ComponentRule]:
+def component_rules(
+    model: CompiledModel, data: TrainingData, alpha: float, flips: Sequence[Sequence[int]] = ()
+) -> list[ComponentRule]:
     """The rule of each class with the highest mean Dice over the tuning patients; a rule that gains
-    less than MIN_GAIN over a simpler one is not taken.
+    less than MIN_GAIN over a simpler one is not taken. model: gives probabilities, as it is served.
     """
     names = data.targets.names[1:]
     trials = [ComponentRule(name="trial", **candidate) for candidate in CANDIDATES]
     sizes = np.zeros((len(names), len(data.rows("tune")), 1 + 2 * len(trials)))
     case = 0
-    for batch in mask_batches(model, data, "tune"):
+    for batch in mask_batches(model, data, "tune", flips):
         for label, logits in zip(batch.label, batch.logits, strict=True):
             predicted = logits.argmax(axis=-1)
             for i in range(len(names)):

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from data_pipelines.preprocessing.spec import PreprocessSpec
+from medres.artefact.masks import flips_fit
 from medres.backbones.variants import network_options
 from medres.errors import TrainingError
 from medres.losses import DiceCrossentropy, FocalCrossentropy, Tversky
@@ -87,9 +88,14 @@ def pixel_loss(name: str, recipe: Recipe, names: tuple[str, ...], **options: Any
     return kind(**chosen)
 
 
-def check_segmentation(data: TrainingData, recipe: Recipe, patch: tuple[int, ...] | None) -> None:
+def check_segmentation(
+    data: TrainingData,
+    recipe: Recipe,
+    patch: tuple[int, ...] | None,
+    flips: tuple[tuple[int, ...], ...] = (),
+) -> None:
     """Raise TrainingError unless a segmenter can be trained: empty_split, too_many_classes,
-    other_task (a field of the recipe that has no meaning here), bad_patch.
+    other_task (a field of the recipe that has no meaning here), bad_patch, bad_flips.
     """
     for split in ("train", "tune"):
         if not len(data.rows(split)):
@@ -119,6 +125,12 @@ def check_segmentation(data: TrainingData, recipe: Recipe, patch: tuple[int, ...
             f"setting patch: {patch} does not fit into the prepared images {shape}: give "
             f"{len(shape)} sizes, none larger",
             code="bad_patch",
+        )
+    if not flips_fit(flips, len(shape)):
+        raise TrainingError(
+            f"setting flips: {[list(axes) for axes in flips]}: give different sets of axes from 0 "
+            f"to {len(shape) - 1}, each in ascending order, such as [[{len(shape) - 1}]]",
+            code="bad_flips",
         )
 
 

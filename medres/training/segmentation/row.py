@@ -62,7 +62,9 @@ def _parts(data: TrainingData, recipe: Recipe, options: RunOptions) -> RunParts:
 
 SEGMENTATION_TRAINING = TaskTraining(
     load=load_masks,
-    check=lambda data, recipe, options: check_segmentation(data, recipe, options.patch),
+    check=lambda data, recipe, options: check_segmentation(
+        data, recipe, options.patch, options.flips
+    ),
     build=build_segmenter,
     trainer=_trainer,
     parts=_parts,

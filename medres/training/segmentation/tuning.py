@@ -4,7 +4,7 @@ its loss, and Dice by patient with an interval.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import keras
@@ -33,22 +33,28 @@ class MaskBatch(NamedTuple):
     logits: np.ndarray
 
 
-def mask_batches(model: CompiledModel, data: TrainingData, split: str) -> Iterator[MaskBatch]:
-    """The samples of a split in cache order, with the logits (or probabilities) of a model."""
+def mask_batches(
+    model: CompiledModel, data: TrainingData, split: str, flips: Sequence[Sequence[int]] = ()
+) -> Iterator[MaskBatch]:
+    """The samples of a split in cache order, with the logits (or probabilities) of a model.
+    flips: see `medres.inference.sliding_windows.sliding_window`.
+    """
     for inputs, label, _ in eval_batches(data.cache, data.targets, BATCH, split):
         image = inputs["image"].numpy()
-        whole = tuple(model.model.inputs[0].shape[1:]) == image.shape[1:]
+        whole = not flips and tuple(model.model.inputs[0].shape[1:]) == image.shape[1:]
         logits = (
             model.logits(inputs["image"])
             if whole
-            else np.stack([windowed_output(model, one) for one in image])
+            else np.stack([windowed_output(model, one, flips) for one in image])
         )
         yield MaskBatch(inputs["key"].numpy()[:, 1], image, label.numpy(), logits)
 
 
-def windowed_output(model: CompiledModel, image: np.ndarray) -> np.ndarray:
-    """The mean output of overlapping windows of a model for one image (*sizes, channels), float32
-    (*sizes, classes).
+def windowed_output(
+    model: CompiledModel, image: np.ndarray, flips: Sequence[Sequence[int]] = ()
+) -> np.ndarray:
+    """The mean output of overlapping windows of a model, and of their flips, for one image
+    (*sizes, channels), float32 (*sizes, classes).
     """
     side = tuple(model.model.inputs[0].shape[1:-1])
     classes = int(model.model.output.shape[-1])
@@ -59,7 +65,7 @@ def windowed_output(model: CompiledModel, image: np.ndarray) -> np.ndarray:
         return last.view(packed)[..., 0]
 
     windows = sliding_window(
-        lambda x: model.logits(tf.constant(x)), image, side, OVERLAP, reduce=pack
+        lambda x: model.logits(tf.constant(x)), image, side, OVERLAP, flips=flips, reduce=pack
     )
     return windows["all"]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from data_pipelines.cache.store import Cache, ensure_cache
 from data_pipelines.cache.tf_dataset import eval_batches, join_masks, join_targets, train_batches
 from data_pipelines.errors import CacheError
 from data_pipelines.ingestion.manifest import Manifest
+from medres.training.distributed.joining import membership
 
 
 @pytest.fixture
@@ -52,6 +55,40 @@ def test_a_cut_shard_is_refused(tmp_path: Path) -> None:
         read(np.array([2]))
     with raises_code(CacheError, "damaged"):
         RecordReader(files, 5)
+
+
+@pytest.mark.parametrize("at", [0, 9, 12, 16, 17, 20], ids=lambda at: f"byte {at}")
+def test_a_changed_byte_is_an_error_and_no_wrong_image(tmp_path: Path, at: int) -> None:
+    """Of the length, of its checksum, of the data, or of theirs."""
+    files, records = write_shards(tmp_path, [3, 2])
+    read = RecordReader(files, 5)
+    data = bytearray(Path(files[0]).read_bytes())
+    data[21 + at] ^= 4
+    Path(files[0]).write_bytes(data)
+    with raises_code(CacheError, "damaged", files[0]):
+        read(np.array([0, 1]))
+    assert (read(np.array([0, 2, 3])) == records[[0, 2, 3]]).all()
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_byte_that_changes_in_training_has_a_code(
+    cache: Cache, tiny_work: Path, tmp_path: Path, several: bool
+) -> None:
+    """The cache was whole when it was opened: by position, and from end to end."""
+    import tensorflow as tf
+
+    folder = tmp_path / cache.folder.name
+    shutil.copytree(cache.folder, folder)
+    copy = dataclasses.replace(cache, folder=folder)
+    _, targets = join_targets(Manifest.load(tiny_work), copy)
+    for name in copy.files("train"):
+        data = np.fromfile(folder / name, np.uint8)
+        data[100 :: RecordReader([str(folder / name)], copy.sample_bytes).frame] ^= 1
+        data.tofile(folder / name)
+    context = tf.distribute.InputContext(2, 0, 2) if several else None
+    with raises_code(CacheError, "damaged"), membership({}):
+        for _ in train_batches(copy, targets, 8, 5, context=context):
+            pass
 
 
 @pytest.mark.parametrize("sampling", ["shuffled", "balanced"])

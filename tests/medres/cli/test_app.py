@@ -42,6 +42,15 @@ def test_verbs_stand_in_the_order_of_the_work() -> None:
     ]
 
 
+def test_serve_is_shown_as_people_type_it() -> None:
+    usage = re.search(r"Usage: (.+)", medres("serve", "--help").output)[1]
+    assert usage.split()[1:3] == ["serve", "[OPTIONS]"]
+    assert "model.keras" in usage.lower()
+    usage = re.search(r"Usage: (.+)", medres("serve", "pull", "--help").output)[1]
+    assert usage.split()[1:] == ["serve", "pull", "[OPTIONS]"]
+    assert "medres serve run" not in medres("serve").output
+
+
 def test_the_version_is_printed() -> None:
     done = medres("--version")
     assert (done.exit_code, done.output) == (0, f"medres {version('medres')}\n")

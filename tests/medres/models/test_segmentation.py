@@ -29,6 +29,7 @@ NETS: list[tuple[int | str, tuple[int, ...], str, Options]] = [
     ("densenet10", (18, 21, 1), "fpn", {"stem": "cifar", "growth": 4}),
     (10, (8, 11, 9, 1), "unet", {"stem": "small"}),
     (10, (8, 33, 20, 2), "fpn", {}),
+    (8, (9, 7, 10, 1), "unet", {"stem": "cifar", "residual": False}),
 ]
 
 
@@ -66,6 +67,18 @@ def test_the_backbone_sees_the_padded_image_and_the_logits_are_cropped_back() ->
     padded = np.pad(image, ((0, 0), (1, 2), (1, 1), (0, 0)), constant_values=0.5)  # scaled: 0
     expected = np.asarray(whole(padded))[:, 1:14, 1:23]
     np.testing.assert_allclose(np.asarray(model(image)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(13, 22, 1), (5, 9, 12, 1)])
+@pytest.mark.parametrize("decoder", list(DECODERS))
+def test_the_plain_twin_has_the_same_parameters(decoder: str, shape: tuple[int, ...]) -> None:
+    if len(shape) - 1 not in DECODERS[decoder].ranks:
+        pytest.skip("2D alone")
+    options = {"decoder": decoder, "stem": "cifar", "width": 4, "shortcut": "A"}
+    model, twin = (segmenter(8, shape, 2, residual=on, **options) for on in (True, False))
+    assert [v.shape for v in twin.weights] == [v.shape for v in model.weights]
+    assert any("add" in layer.name for layer in model.layers)
+    assert twin.output.shape == (None, *shape[:-1], 2)
 
 
 @pytest.mark.parametrize("decoder", list(DECODERS))

@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from data_pipelines.dicom.writer import new_dataset
 from medres.results.identity import result_uid
 from medres.serve.delivery.stow import StowSender
-from medres.serve.model_process import MadeObject, MakeOrder
+from medres.serve.parts import MadeObject, MakeOrder
 from medres.serve.routing import ServedModel
 from medres.serve.server import Server
 from medres.serve.settings import Address, Peer, Settings

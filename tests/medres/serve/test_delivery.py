@@ -16,13 +16,14 @@ from fake_pacs import DicomWebPacs, DimsePacs
 from helpers import raises_code
 from pydicom import dcmread
 
+from data_pipelines.dicom.reader import silence_pydicom
 from data_pipelines.errors import InputError
 from medres.errors import ServeError
 from medres.serve.database import DEAD, MADE, SENT
 from medres.serve.delivery.c_store import StoreSender
 from medres.serve.delivery.outbox import MAX_REFUSALS, Outbox, bury
 from medres.serve.delivery.stow import StowSender
-from medres.serve.model_process import MadeObject, MakeOrder
+from medres.serve.parts import MadeObject, MakeOrder
 from medres.serve.server import Server, sender_of
 from medres.serve.settings import Address, Pacs, Peer, Settings, parse_pacs
 from medres.serve.spool import Capacity, Spool
@@ -117,6 +118,26 @@ def test_an_object_that_arrived_unseen_is_sent_again_and_held_once(spool: Spool,
         assert outbox.send_next()
         assert (len(pacs.arrivals), len(pacs.objects)) == (4, 2)
     assert states(spool) == [(SENT, None)]
+
+
+@pytest.mark.parametrize("kind", ["stow", "c-store"])
+def test_files_are_read_while_an_object_is_sent(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = {"stow": DicomWebPacs, "c-store": DimsePacs}[kind]._store
+    read: list[str] = []
+
+    def reading(pacs: Any, *arguments: Any) -> Any:
+        with silence_pydicom():  # as whoever receives files does, in another thread
+            read.append("a file")
+        return store(pacs, *arguments)
+
+    monkeypatch.setattr({"stow": DicomWebPacs, "c-store": DimsePacs}[kind], "_store", reading)
+    (tmp_path / "a.dcm").write_bytes(image(1))
+    with pacs_of(kind) as pacs:
+        sender(kind, pacs.port)(tmp_path / "a.dcm")
+        assert len(pacs.arrivals) == 1
+    assert read == ["a file"]
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from helpers import raises_code
 from PIL import Image
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 import medres
 from medres.errors import ArtefactError, ServeError
 from medres.results.identity import result_uid
 from medres.serve.model_process import ModelOptions, ModelProcess, run_model
+from medres.serve.parts import Objects, Part
 
 FAKE = """
 import json, os, sys, time
@@ -59,15 +61,15 @@ def test_a_refused_model_file_is_told_with_its_code() -> None:
         process("refused.keras")
 
 
-def mark(prediction: Any, datasets: list[Dataset], **identity: Any) -> list[Dataset]:
+def mark(prediction: Any, predictor: Any, part: Part) -> Objects:
     """A maker: one object per prediction."""
-    made = Dataset()
-    made.file_meta = datasets[0].file_meta
-    made.SOPClassUID = datasets[0].SOPClassUID
-    made.SOPInstanceUID = result_uid(identity["key"], "report")
-    made.StudyInstanceUID = datasets[0].StudyInstanceUID
-    made.TextValue = json.dumps([prediction.probabilities, identity["revision"], len(datasets)])
-    return [made]
+    made, source = Dataset(), dcmread(part.files[0])
+    made.file_meta = source.file_meta
+    made.SOPClassUID = source.SOPClassUID
+    made.SOPInstanceUID = result_uid(part.key, "report")
+    made.StudyInstanceUID = source.StudyInstanceUID
+    made.TextValue = json.dumps([prediction.probabilities, part.revision, len(part.files)])
+    return Objects([made], [])
 
 
 def test_the_process_answers_as_the_predictor_does(

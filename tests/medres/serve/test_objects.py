@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +18,16 @@ from result_objects import ct_slice, radiograph, validation_errors
 
 import medres
 from medres.inference.boxes.box import Box
+from medres.inference.decoder import Decoder
 from medres.inference.masks.study_mask import StudyMask
+from medres.inference.objects.study_objects import write_objects
 from medres.inference.prediction import Prediction
 from medres.results.identity import result_uid
 from medres.results.result import results_of
+from medres.results.writing import file_bytes
 from medres.serve.model_process import ModelOptions, run_model
-from medres.serve.objects import make_objects
-from medres.serve.parts import MAKER, EarlierResult, part_key, predecessor_key
+from medres.serve.objects import make_all, make_objects
+from medres.serve.parts import FHIR, MAKER, EarlierResult, Objects, Part, part_key, predecessor_key
 
 hd = pytest.importorskip("highdicom", reason="the extra medres[results] is not installed")
 KEY = "ab" * 32
@@ -91,6 +96,42 @@ def test_objects_state_what_the_answer_says_and_are_the_same_again(
     assert "square" not in text
 
 
+def two(prediction: Prediction, predictor: Any, part: Part) -> Objects:
+    """A maker of two objects."""
+    return Objects(
+        [radiograph(0), radiograph(1)], [{"role": "overlay", "code": "truncated"}], {"entry": [1]}
+    )
+
+
+def test_a_full_disk_leaves_no_half_of_the_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [file_bytes] * 3
+
+    def full(dataset: Dataset) -> bytes:
+        if not files:
+            raise OSError(errno.ENOSPC, "full")
+        return files.pop()(dataset)
+
+    monkeypatch.setattr("medres.serve.objects.file_bytes", full)
+    sys.modules.setdefault(__name__, sys.modules[two.__module__])
+    (tmp_path / "study").mkdir()
+    out = tmp_path / "objects"
+    order: Any = order_of(tmp_path / "study", out / "first", refusal=("too slow", "time_limit"))
+    out.mkdir()
+    (out / "first.new").mkdir()  # of a process that was killed
+    made = make_all(SimpleNamespace(), f"{__name__}:two", order, fhir=True)
+    assert json.loads((out / "first" / FHIR).read_text()) == {"entry": [1]}
+    assert [(one["file"], one.get("code")) for one in made] == [
+        ("0000.dcm", None),
+        ("0001.dcm", None),
+        ("", "truncated"),
+    ]
+    with pytest.raises(OSError, match="full"):
+        make_all(SimpleNamespace(), f"{__name__}:two", order | {"out": str(out / "second")})
+    assert [path.name for path in out.iterdir()] == ["first"]
+
+
 def test_parts_of_a_study_have_keys_of_their_own_and_know_what_they_replace() -> None:
     keys = [part_key(KEY, number) for number in range(3)]
     assert (keys[0], len({*keys})) == (KEY, 3)
@@ -101,28 +142,32 @@ def test_parts_of_a_study_have_keys_of_their_own_and_know_what_they_replace() ->
     assert predecessor_key(None, ["1.1"]) == ""
 
 
-def predictor_of(tmp_path: Path, datasets: list[Dataset]) -> tuple[Any, dict[str, Path]]:
-    """What `make_objects` needs of a predictor, and the files of the data sets."""
-    files = {}
-    for number, dataset in enumerate(datasets):
-        files[str(dataset.SOPInstanceUID)] = tmp_path / f"{number}.dcm"
-        dataset.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
-    kind = "ct" if datasets[0].Modality == "CT" else "radiograph"
+def predictor_like(image: Dataset) -> Any:
+    """What `make_objects` needs of the predictor of such images."""
+    kind = "ct" if image.Modality == "CT" else "radiograph"
     card = SimpleNamespace(
         windows=[(40.0, 400.0)],
         preprocess=SimpleNamespace(kind=kind, form="image", sha256="cd" * 32),
+        task="segmentation",
+        training={},
     )
-    decoder = SimpleNamespace(call=lambda function, item: function(item))
-    artefact = SimpleNamespace(card=card, sha256="ab" * 32, signer=None)
-    return SimpleNamespace(card=card, artefact=artefact, decoder=decoder), files
+    return SimpleNamespace(
+        card=card,
+        artefact=SimpleNamespace(card=card, sha256="ab" * 32, signer=None),
+        decoder=Decoder(isolate=False),
+    )
 
 
 def made_of(prediction: Prediction, datasets: list[Dataset], folder: Path) -> list[Dataset]:
-    predictor, files = predictor_of(folder, datasets)
-    made = make_objects(
-        prediction, datasets, key=KEY, revision=1, predecessor="", created=1.8e9,
-        predictor=predictor, files=files,
-    )  # fmt: skip
+    files = []
+    for number, dataset in enumerate(datasets):
+        files.append(folder / f"{number}.dcm")
+        dataset.save_as(files[-1], enforce_file_format=True)
+    part = Part(files, KEY, revision=1, predecessor="", created=1.8e9)
+    objects = make_objects(prediction, predictor_like(datasets[0]), part)
+    made = objects.datasets
+    assert objects.refused == []
+    assert (objects.fhir is not None) == bool(made)
     for number, one in enumerate(made):
         one.save_as(folder / f"made{number}.dcm", enforce_file_format=True)
         assert validation_errors(folder / f"made{number}.dcm") == []
@@ -159,6 +204,30 @@ def test_boxes_become_regions_and_the_image_with_the_surest_one_is_shown(tmp_pat
     groups = hd.sr.Comprehensive3DSR.from_dataset(report).content
     assert len(groups.get_planar_roi_measurement_groups()) == 2
     assert overlay.SourceImageSequence[0].ReferencedSOPInstanceUID == uids[1]
+
+
+def test_the_fhir_bundle_is_that_of_the_command_line(tmp_path: Path) -> None:
+    image = radiograph()
+    image.save_as(tmp_path / "0.dcm", enforce_file_format=True)
+    uid = str(image.SOPInstanceUID)
+    prediction = Prediction(
+        {"nodule": 0.7}, {"nodule": True}, sop_instance_uids=(uid,), slices=(((uid, 0),),),
+        model_sha256="ab" * 32, thresholds={"nodule": 0.5},
+    )  # fmt: skip
+    predictor: Any = predictor_like(image)
+    written = write_objects(
+        prediction, [tmp_path / "0.dcm"], predictor.card, tmp_path / "out", predictor.decoder
+    )
+    (name,) = [file for file in written.files if "fhir" in file]
+    line = json.loads((tmp_path / "out" / name).read_text())
+    key = json.loads(next((tmp_path / "out").glob("*_result.json")).read_text())["result_key"]
+    part = Part([tmp_path / "0.dcm"], key, revision=1, predecessor="", created=1.8e9)
+    served = make_objects(prediction, predictor, part).fhir
+    for bundle in (line, served):
+        for entry in [bundle, *(entry["resource"] for entry in bundle["entry"])]:
+            for varying in ("timestamp", "issued", "note", "conclusion"):  # the time, and UNSIGNED
+                entry.pop(varying, None)
+    assert served == line
 
 
 def test_a_study_without_images_has_no_object(tmp_path: Path) -> None:

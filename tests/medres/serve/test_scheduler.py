@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import time
@@ -13,9 +14,9 @@ import pytest
 
 from medres.errors import ServeError
 from medres.serve.completion import close_due_studies
-from medres.serve.database import DEAD, MADE, READY, SENT
+from medres.serve.database import DEAD, MADE, READY, SCORED, SENT
 from medres.serve.delivery.outbox import MAX_SENDINGS, Outbox, dead_letters, retry_dead_letter
-from medres.serve.model_process import MadeObject, MakeOrder
+from medres.serve.parts import MadeObject, MakeOrder
 from medres.serve.results import result_document
 from medres.serve.routing import ServedModel, choose_model
 from medres.serve.scheduler import MAX_CRASHES, Scheduler, remove_expired
@@ -239,3 +240,121 @@ def test_results_are_json_without_nan(spool: Spool) -> None:
     scheduler_of(spool, model).answer(model, row(spool, job))
     assert json.loads(json.dumps(result_document(spool, job), allow_nan=False))["id"] == job
     assert codes(receive(spool, image(1))) == [None]
+
+
+class Failing(Answers):
+    """A model whose objects cannot be made. faults: raised while they are made, in turn."""
+
+    def __init__(self, *faults: Exception) -> None:
+        super().__init__()
+        self.faults = list(faults)
+
+    def make(self, order: MakeOrder, seconds: float) -> list[MadeObject]:
+        if self.faults:
+            raise self.faults.pop(0)
+        return super().make(order, seconds)
+
+
+def answered(spool: Spool, model: Answers, *files: bytes) -> tuple[Scheduler, str]:
+    scheduler, job = scheduler_of(spool, model, makes_objects=True), job_of(spool, *files)
+    scheduler.answer(model, row(spool, job))
+    return scheduler, job
+
+
+def test_a_fault_without_a_code_leaves_a_dead_letter_and_holds_up_nobody(spool: Spool) -> None:
+    model = Failing(*[KeyError("a name") for _ in range(MAX_CRASHES)])
+    scheduler, job = answered(spool, model)
+    for attempt in range(1, MAX_CRASHES):
+        scheduler.make(model, row(spool, job))
+        assert (row(spool, job)["state"], row(spool, job)["attempts"]) == (SCORED, attempt)
+        assert result_document(spool, job)["failure"] == "internal"
+        assert scheduler._next_job(MODEL.sha256) is None  # others have their turn
+    scheduler.make(model, row(spool, job))
+    (letter,) = dead_letters(spool)
+    assert (row(spool, job)["state"], letter["failure"], letter["n_objects"]) == (
+        DEAD,
+        "internal",
+        0,
+    )
+    assert "a name" not in scheduler.telemetry._stream.getvalue()
+    assert retry_dead_letter(spool, job)
+    scheduler.make(model, row(spool, job))
+    assert (row(spool, job)["state"], row(spool, job)["failure"]) == (MADE, None)
+
+
+FULL = OSError(errno.ENOSPC, "full")
+
+
+def test_studies_and_objects_that_have_waited_take_turns(spool: Spool) -> None:
+    model, order = Answers(), []
+    scheduler = scheduler_of(spool, model, makes_objects=True)
+    jobs = [job_of(spool, image(n, f"1.9.{n}")) for n in range(6)]
+    for job in jobs[:3]:
+        scheduler.answer(model, row(spool, job))
+    last = SCORED
+    while job := scheduler._next_job(MODEL.sha256, after=last):
+        last = job["state"]
+        order.append(last)
+        (scheduler.answer if last == READY else scheduler.make)(model, job)
+        spool.database.execute("UPDATE job SET changed = changed - 10 WHERE state = ?", SCORED)
+    assert order == [READY, SCORED] * 3 + [SCORED] * 3
+    later = job_of(spool, image(7, "1.9.7"))
+    scheduler.answer(model, row(spool, later))
+    newest = job_of(spool, image(8, "1.9.8"))
+    assert scheduler._next_job(MODEL.sha256, after=READY)["id"] == newest  # it has not waited
+
+
+def test_objects_wait_for_space_with_growing_pauses_and_not_for_ever(spool: Spool) -> None:
+    model = Failing(*[FULL] * (MAX_SENDINGS + 1))
+    scheduler, job = answered(spool, model)
+    waits = []
+    for _ in range(MAX_SENDINGS - 1):
+        scheduler.make(model, row(spool, job))
+        waits.append(round(row(spool, job)["next_try"] - time.time()))
+    assert (waits[:4], waits[-1]) == ([2, 4, 8, 16], 600)
+    assert (row(spool, job)["state"], row(spool, job)["failure"]) == (SCORED, "spool_full")
+    scheduler.make(model, row(spool, job))
+    assert (row(spool, job)["state"], row(spool, job)["failure"]) == (DEAD, "spool_full")
+
+
+def test_a_study_waits_for_space_as_well_and_this_is_not_its_fault(spool: Spool) -> None:
+    model, job = Answers(FULL, FULL, ServeError("x", code="spool_full")), job_of(spool)
+    scheduler = scheduler_of(spool, model)
+    for _ in range(3):
+        scheduler.answer(model, row(spool, job))
+        assert (row(spool, job)["state"], row(spool, job)["attempts"]) == (READY, 0)
+        assert row(spool, job)["next_try"] > time.time()
+    scheduler.answer(model, row(spool, job))
+    assert result_document(spool, job)["refused"] is None
+    assert result_document(spool, job)["failure"] is None
+    later = job_of(spool, image(2, "1.2.9"))
+    scheduler.answer(Answers(*[FULL] * MAX_SENDINGS), row(spool, later))
+    scheduler._failures[later] = MAX_SENDINGS - 1
+    scheduler.answer(Answers(FULL), row(spool, later))
+    assert result_document(spool, later)["code"] == "spool_full"
+
+
+def test_a_model_that_was_replaced_ends_jobs_that_wait_first(spool: Spool) -> None:
+    model = Answers()
+    scheduler, job = scheduler_of(spool, model), job_of(spool)
+    spool.database.execute("UPDATE job SET next_try = ?", time.time() + 0.3)
+    new = Answers(facts=ServedModel("n" * 64, "p" * 64, None, MODEL.card))
+    scheduler.start()
+    scheduler.replace_model(MODEL.sha256, new)
+    assert wait_for(spool, job, SENT)["model"]["sha256"] == MODEL.sha256
+    scheduler.stop()
+    assert model.is_closed
+
+
+def test_objects_that_the_images_do_not_allow_are_named(spool: Spool) -> None:
+    class Partly(Answers):
+        def make(self, order: MakeOrder, seconds: float) -> list[MadeObject]:
+            refusal = MadeObject(sop="", file="", role="segmentation 1", code="same_position")
+            return [*super().make(order, seconds), refusal]
+
+    model = Partly()
+    scheduler, job = answered(spool, model)
+    scheduler.make(model, row(spool, job))
+    document = result_document(spool, job)
+    assert [one["role"] for one in document["objects"]] == ["report"]
+    assert document["refused_objects"] == [{"role": "segmentation 1", "code": "same_position"}]

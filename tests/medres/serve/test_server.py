@@ -26,15 +26,17 @@ from pydicom import dcmread
 
 from data_pipelines.errors import InputError
 from medres.errors import ArtefactError, ServeError
+from medres.serve.database import SENT
 from medres.serve.intake.folders import WatchedFolder
 from medres.serve.model_process import ModelOptions
+from medres.serve.parts import FHIR, MadeObject, MakeOrder
 from medres.serve.routing import ServedModel
 from medres.serve.server import Server
 from medres.serve.settings import Address, Peer, Settings, parse_address, read_token
 from medres.serve.spool import Capacity
 from medres.serve.telemetry import Telemetry
 
-from .test_scheduler import Answers
+from .test_scheduler import Answers, wait_for
 from .test_spool import MODEL, dicom, image
 
 LOOPBACK = Address("127.0.0.1", 0)
@@ -465,3 +467,29 @@ def test_careless_commands_are_refused(tmp_path: Path) -> None:
     assert "--token-file" in fails(medres(*arguments, "--http", "0.0.0.0:8080"))
     assert "--allow-aet" in fails(medres(*arguments, "--dicom", "127.0.0.1:0"))
     assert "model.keras" in fails(medres(*arguments, "--http", "127.0.0.1:0"))
+
+
+class Fhir(Answers):
+    """A model that makes a FHIR bundle and no object."""
+
+    def make(self, order: MakeOrder, seconds: float) -> list[MadeObject]:
+        super().make(order, seconds)
+        (Path(order["out"]) / FHIR).write_text('{"resourceType": "Bundle"}')
+        return []
+
+
+def test_the_fhir_bundle_of_a_result_is_fetched_from_the_api_and_the_page(tmp_path: Path) -> None:
+    with Running(tmp_path, model=Fhir(), maker="fake", fhir=True) as running:
+        job = running.post(image(1, "1.1")).body["results"][0]["id"]
+        document = wait_for(running.server.spool, job, SENT)
+        reply = running.ask("GET", document["fhir"])
+        assert reply.body == {"resourceType": "Bundle"}
+        assert reply.headers["Content-Type"] == "application/fhir+json"
+        page = running.ask("GET", f"/page/studies/{job}").body.decode()
+        (link,) = [part.split('"')[0] for part in page.split('href="') if "fhir.json" in part]
+        assert running.ask("GET", link).body == reply.body
+        for missing in ("0" * 32, ".."):
+            reply = running.ask("GET", f"/v1/results/{missing}/fhir")
+            assert (reply.status, reply.body["code"]) == (404, "no_fhir")
+    with raises_code(InputError, "fhir_without_objects"):
+        Settings(models=(), spool=tmp_path, fhir=True)

@@ -51,6 +51,45 @@ def test_the_statistic_is_that_of_the_slow_way(images: int) -> None:
     assert found == pytest.approx(slow_q(sample, level))
 
 
+def test_the_statistic_of_patients_with_both_labels_is_that_of_the_slow_way() -> None:
+    sample, level = drawn({"a": 1.0, "b": 0.2}, 6, 6, images=2)
+    patient = sample.patient % 6 + 6 * (level == "b")  # each with and without the finding
+    sample = Sample(sample.label, sample.score, patient, sample.fold)
+    table = tests._Table(sample)
+    assert table.heterogeneity(np.repeat([0, 1], 6)[None], 2)[0] == pytest.approx(
+        slow_q(sample, level)
+    )
+
+
+def test_levels_that_are_not_compared_are_left_out() -> None:
+    sample, level = drawn({"a": 1.0, "b": 3.0, "c": 0.0, "d": 1.0})
+    use = level != "c"
+    assert len(set(level[use])) == 3
+    expected = level_test(sample.take(use), level[use], ["a", "b", "d"])
+    assert level_test(sample, level, ["a", "b", "d"]) == expected
+    code = np.searchsorted(["a", "b", "d"], level[use])
+    assert expected.p_value == permutation_p(sample.take(use), code)
+
+
+def test_the_more_units_the_fewer_permutations(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, level = drawn({"a": 20.0, "b": 0.0})
+    code = (level == "b").astype(np.int64)
+    monkeypatch.setattr(tests, "MIN_DRAWS", 20)
+    for work, draws in ((30, 30), (5, 20), (1000, 400)):
+        monkeypatch.setattr(tests, "WORK", work * code.size * 2)
+        assert permutation_p(sample, code) == 1 / (1 + draws)
+
+
+def test_without_a_variance_there_is_no_wald_test() -> None:
+    sample, level = drawn({"a": 20.0, "b": 0.5, "c": -20.0}, 100, 100)
+    parts = {name: sample.take(level == name) for name in "abc"}
+    assert [placements(parts[name]).auc for name in "ac"] == [1.0, 0.0]
+    for name in "ac":
+        assert interaction([parts["b"], parts[name]], 600) is None
+    assert interaction([parts["b"]], 600) is None
+    assert level_test(sample, level, ["a", "b"]).method == tests.PERMUTATION
+
+
 def test_the_p_value_is_that_of_all_permutations() -> None:
     sample, level = drawn({"a": 2.0, "b": -0.5}, 3, 3, seed=3)
     code = (level == "b").astype(np.int64)

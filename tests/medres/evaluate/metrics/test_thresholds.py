@@ -208,6 +208,12 @@ def test_calling_everyone_lies_half_way_to_zero() -> None:
     assert threshold(sample, criterion("sensitivity:1")) == 0.2
 
 
+def test_scores_of_exactly_zero_or_one_are_still_probabilities() -> None:
+    assert threshold(sample([1, 0], [0.0, 0.8]), criterion("specificity:1")) == 0.9
+    assert threshold(sample([1, 0], [0.4, 1.0]), criterion("sensitivity:1")) == 0.2
+    assert threshold(sample([1, 0], [0.4, 1.5]), criterion("sensitivity:1")) == -0.6
+
+
 def test_one_patient_alone_reaches_no_lower_limit() -> None:
     label, score = np.array([True, True, False, False]), np.array([0.9, 0.8, 0.2, 0.1])
     sample = Sample(label, score, np.array([0, 0, 1, 2]), np.zeros(4, int))

@@ -55,6 +55,29 @@ def test_the_page_holds_the_headline_and_the_cross_table() -> None:
     assert report.numbers["methods"][:80] in page
 
 
+def test_an_interval_to_be_read_with_care_says_so_beside_its_figure() -> None:
+    """Likelihood ratios and the calibration slope of very unequal patients."""
+    sizes = np.maximum(1, np.round(20 / np.tile(np.arange(1, 101), 2))).astype(int)
+    patient = np.repeat(np.arange(200), sizes)
+    label = (patient < 100).astype(int)
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"image": np.arange(patient.size), "patient": patient, "label": label})
+    table["score"] = 1 / (1 + np.exp(-rng.normal(size=patient.size) - label))
+    rows = _rows(evaluate(table, thresholds={"positive": {"rule": 0.6}}).to_html())
+    flagged = {name for name, cells in rows.items() if "very unequal patients" in cells}
+    assert flagged == {"LR+ at “rule”", "LR− at “rule”", "Calibration slope"}
+    assert not any("very unequal" in row for row in _rows(evaluate(frame()).to_html()).values())
+    few = _rows(evaluate(table[(patient % 100) < 12]).to_html())
+    assert "fewer than 10 effective patients" in few["AUC, logit"]
+
+
+def _rows(page: str) -> dict[str, str]:
+    """The rows of “All estimates”: measure -> the rest."""
+    table = page.split("All estimates</summary>")[1].split("</table>")[0]
+    found = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', table, re.DOTALL)
+    return dict(found)
+
+
 def test_nothing_is_requested_and_the_policy_names_the_style_by_hash() -> None:
     page = evaluate(frame(), subgroups=["site"], compare=frame()).to_html()
     parsed = Page(page)

@@ -245,17 +245,22 @@ def test_a_label_below_0_is_no_class(save_nifti) -> None:
         evaluate_masks(below, below)
 
 
-def test_few_patients_and_missed_cases_are_flagged(save_png) -> None:
-    def flag(n: int, missed: int) -> str | None:
+def test_few_patients_and_missed_cases_are_flagged_on_the_first_screen(save_png) -> None:
+    def evaluated(n: int, missed: int) -> tuple[str | None, str]:
         truth = {f"c{i:02}": block(8, 1 + i % 3) for i in range(n)}
         answer = {c: v * (i >= missed) for i, (c, v) in enumerate(truth.items())}
         answer["c20"] = block(8, 2)
         folders = save_png(f"a{n}-{missed}", **answer), save_png(f"r{n}", **truth)
-        return evaluate_masks(*folders).report.findings["1"].figures.dice.flag
+        found = evaluate_masks(*folders, classes={1: "lung"})
+        return found.report.findings["lung"].figures.dice.flag, found.to_html().partition("<h2>")[0]
 
-    assert "cases of 2 of 40 patients were missed" in (flag(40, 2) or "")
-    assert "up to 8% of all patients" in (flag(40, 0) or "")
-    assert flag(60, 2) is None
+    for missed, words in ((2, "cases of 2 of 40 patients were missed"), (0, "up to 8% of all")):
+        flag, first_screen = evaluated(40, missed)
+        assert words in (flag or "")
+        assert f"<li>Dice of lung: {flag}.</li>" in first_screen
+    flag, first_screen = evaluated(60, 2)
+    assert flag is None
+    assert "Dice of lung" not in first_screen
 
 
 def block(size: int, start: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from medres.evaluate.statistics.clusters import (
     WHY_TOO_FEW,
     by_class_and_patient,
     clustered_variance,
+    effective_share,
 )
 from medres.evaluate.statistics.estimate import Estimate
 from medres.evaluate.statistics.intervals import likelihood_ratio
@@ -119,6 +120,30 @@ def test_every_figure_of_unequal_patients_says_how_many_count() -> None:
         assert e.flag == "fewer than 10 effective patients", name
     for name, e in figures(giant(1)).items():
         assert (e.effective_patients, e.flag) == (None, None), name
+
+
+def long_tailed(patients: int = 100, most: int = 20) -> Sample:
+    """Patients of either class of whom the one of rank r has most / r images."""
+    sizes = np.maximum(1, np.round(most / np.tile(np.arange(1, patients + 1), 2))).astype(int)
+    patient = np.repeat(np.arange(2 * patients), sizes)
+    label = patient < patients
+    rng = np.random.default_rng(4)
+    latent = rng.normal(size=2 * patients)[patient] + rng.normal(size=patient.size) + label
+    return Sample(label, 1 / (1 + np.exp(-latent)), patient, np.zeros_like(patient))
+
+
+def test_figures_that_cover_too_little_from_very_unequal_patients_are_flagged() -> None:
+    s = long_tailed()
+    assert 10 < s.effective_patients(True) < 100 / 3
+    flags = {name: e.flag for name, e in figures(s).items() if e.flag}
+    assert set(flags) == {"slope", "lr"}
+    assert "92% of the 95% intervals" in flags["lr"]
+    assert "88% of the 95% intervals" in flags["slope"]
+    assert calibration_estimates(s, 0.95).intercept.flag is None
+    milder = long_tailed(100, 12)
+    assert 100 / 3 < milder.effective_patients(True) < 60
+    assert not any(e.flag for e in figures(milder).values())
+    assert effective_share(np.array([3, 1, 0])) == pytest.approx(1.6 / 2)
 
 
 def test_no_interval_where_one_patient_is_nearly_everything() -> None:

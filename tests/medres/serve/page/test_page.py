@@ -340,10 +340,11 @@ def test_dead_letters_are_shown_and_sent_again(person: Person) -> None:
     database.move(job, DEAD, failure="unreachable")
     page = person.see("/page/undelivered")
     assert "unreachable The PACS does not answer." in page.text
+    assert "The objects of this result were not made" in person.see(address).text
+    database.execute("INSERT INTO made_object (sop, job, file) VALUES ('9.16', ?, 'x')", job)
     assert "The objects of this result were not delivered" in person.see(address).text
     assert person.post(f"{address}/retry").status == 400
     assert database.value("SELECT state FROM job WHERE id = ?", job) == DEAD
-    database.execute("INSERT INTO made_object (sop, job, file) VALUES ('9.16', ?, 'x')", job)
     assert person.post(f"{address}/retry", csrf=page.csrf()).status == 303
     assert database.value("SELECT state FROM job WHERE id = ?", job) in (MADE, SENT)
     assert person.running.server.spool.audit.events()[-1]["event"] in ("retried", "sent")

@@ -7,13 +7,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from helpers import raises_code
+from sklearn.metrics import roc_auc_score
 
+from data_pipelines.ingestion import Manifest
 from medres.errors import TrainingError
 from medres.progress import ProgressReporter
 from medres.training.cross_validation import search as module
+from medres.training.cross_validation.halving import Halving, Rung
 from medres.training.cross_validation.search import search
 from medres.training.cross_validation.space import drawn, space_of
 
@@ -145,12 +150,93 @@ def test_a_trial_that_fails_says_why() -> None:
     assert module.run_trial([sys.executable, "-c", ""]) == ""
 
 
+def test_halving_trains_the_better_trials_to_the_end(
+    ran: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    space = {"learning_rate": "1e-4..1e-2"}
+    found = run(tmp_path, space=space, epochs=9, halving=3, seed=3)
+    rates = [1e-3, *(drawn(space, 3, trial)["learning_rate"] for trial in range(1, 12))]
+    passed: dict[int, list[float]] = {1: [], 3: [], 9: []}
+    expected = []  # the last rung of each trial, by the definition
+    for rate in rates:
+        for epochs, earlier in passed.items():
+            expected_last = epochs
+            goes_on = not earlier or rate >= np.percentile(earlier, 200 / 3)
+            earlier.append(rate)
+            if not goes_on:
+                break
+        expected.append(expected_last)
+    assert found.trials["epochs"].tolist() == expected
+    assert len({*expected}) == 3
+    whole = found.trials["epochs"] == 9
+    assert found.trials["state"].tolist() == ["ok" if each else "stopped" for each in whole]
+    assert found.summary["stopped"] == (~whole).sum()
+    assert found.summary["auc"] == pytest.approx(found.trials["auc"][whole].max())
+    computed = len(ran)
+    assert computed == sum({1: 1, 3: 2, 9: 3}[last] for last in expected)
+    assert {call["epochs"] for call in ran} == {1, 3, 9}
+
+    again = run(tmp_path, space=space, epochs=9, halving=3, seed=3)
+    assert len(ran) == computed
+    assert again.trials.equals(found.trials)
+    with raises_code(TrainingError, "other_run"):
+        run(tmp_path, space=space, epochs=9, halving=2, seed=3)
+
+
+def test_halving_counts_failed_and_undefined_trials_out() -> None:
+    rule = Halving(2)
+    values = [0.6, float("nan"), 0.5, 0.55, 0.7]
+    assert [rule.goes_on(0, value) for value in values] == [True, True, False, True, True]
+    with raises_code(TrainingError, "bad_setting"):
+        search("work", out="out", space=SPACE, halving=1)
+    with raises_code(TrainingError, "bad_space", "epochs"):
+        search("work", out="out", space={"epochs": [3, 9]}, halving=3)
+
+
 @pytest.mark.long  # Ray starts its own processes
 @pytest.mark.timeout(600)
 def test_ray_tune_runs_the_same_commands(tmp_path: Path) -> None:
     pytest.importorskip("ray.tune")
-    trials = [
-        module.Trial(n, {}, tmp_path, (sys.executable, "-c", f"import sys; sys.exit('x{n}' * {n})"))
-        for n in range(3)
-    ]
-    assert dict(module._by_ray(trials, 2)) == {0: "", 1: "x1", 2: "x2x2"}
+    lines = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('{\"auc\": 0.5}')"
+    trials = []
+    for n in range(3):
+        out = tmp_path / str(n)
+        out.mkdir()
+        code = f"import sys; sys.exit('x{n}' * {n})" if n else lines
+        command = (sys.executable, "-c", code, str(out / "summary.json"))
+        trials.append(module.Trial(n, {}, (Rung(1, out, command),)))
+    assert dict(module._by_ray(trials, 2, 0)) == {0: "", 1: "x1", 2: "x2x2"}
+
+
+@pytest.mark.long  # six to eight trainings in processes of their own
+@pytest.mark.timeout(6000)
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_search_on_images_leaves_the_test_split_alone(
+    engine: str, tiny_work: Path, tmp_path: Path
+) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray.tune")
+    settings = {"model": "resnet10", "preset": "xray-32", "width": 8, "batch_size": 8, "epochs": 2}
+    out = tmp_path / "out"
+    found = search(
+        tiny_work,
+        out=out,
+        space={"learning_rate": [8e-3]},
+        trials=2,
+        folds=2,
+        halving=2,
+        engine=engine,
+        progress=ProgressReporter(),
+        **settings,
+    )
+    assert not set(found.trials["state"]) - {"ok", "stopped"}
+    assert found.trials["auc"].between(0, 1).all()
+    best = out / f"trial-{found.summary['best_trial']:03d}"
+    scores = pd.read_csv(best / "scores.csv")
+    table = Manifest.load(tiny_work).table
+    assert {*scores["image"]} == {*table.loc[table["split"] != "test", "image"]}
+    assert not scores["image"].duplicated().any()
+    patients = scores.groupby(["fold", "patient"])[["label", "score"]].max()
+    aucs = [roc_auc_score(fold["label"], fold["score"]) for _, fold in patients.groupby("fold")]
+    assert found.summary["auc"] == pytest.approx(np.mean(aucs))
+    assert found.artefact.read_bytes() == (best / "model.keras").read_bytes()

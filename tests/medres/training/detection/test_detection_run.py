@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from annotated_cluster import check_on_a_cluster
 from helpers import Lines, raises_code, work_in_process
 from PIL import Image
 
@@ -156,6 +157,12 @@ def test_boxes_are_in_the_pixels_of_the_original_image(
     assert np.array(Image.open(out / "00001_overlay.png")).shape[1] >= 384
     written = json.loads((out / "predictions.json").read_text())
     assert len(written["studies"][0]["boxes"]) == len(coco)
+
+
+def test_a_cluster_writes_the_same_boxes(
+    run: Path, box_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_on_a_cluster(run, box_work, tmp_path, monkeypatch)
 
 
 def test_evaluation_has_the_boxes_of_the_predictor(

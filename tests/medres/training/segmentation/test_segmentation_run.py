@@ -9,13 +9,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import write_cr
+from annotated_cluster import check_on_a_cluster
+from conftest import rewrite, write_cr
 from helpers import Lines, raises_code, work_in_process
 from helpers import medres as medres_command
 from PIL import Image
@@ -165,6 +166,12 @@ def test_the_command_writes_a_segmentation_that_equals_the_mask(
     assert sorted(each.suffix for each in (out / "no").iterdir()) == [".json", ".png", ".png"]
 
 
+def test_a_cluster_writes_the_same_masks(
+    run: Path, mask_work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_on_a_cluster(run, mask_work, tmp_path, monkeypatch)
+
+
 def test_training_and_serving_see_the_same_pixels(run: Path, mask_work: Path) -> None:
     """The label map of the predictor is that of the cached image, post-processed."""
     from data_pipelines.cache.tf_dataset import eval_batches, join_masks
@@ -190,7 +197,11 @@ def test_evaluation_has_one_case_for_each_annotated_test_image(
 ) -> None:
     work = tmp_path / "work"
     shutil.copytree(mask_work, work)
-    found = evaluate_segmenter(run / "model.keras", work)
+    table = Manifest.load(work).table
+    rewrite(work, table.assign(sex=["FM"[i % 2] for i in range(len(table))]))
+    other = tmp_path / "other.keras"  # the same model
+    shutil.copy(run / "model.keras", other)
+    found = evaluate_segmenter(run / "model.keras", work, compare=[other], subgroups=["sex"])
     table = Manifest.load(work).table
     test = table[(table["split"] == "test") & (table["mask_state"] == "annotated")]
     assert found.report.n_cases == len(test)
@@ -208,7 +219,14 @@ def test_evaluation_has_one_case_for_each_annotated_test_image(
             answer = mask.labels == 1
             dice.append(2 * (truth & answer).sum() / (truth.sum() + answer.sum()))
     assert found.numbers["findings"]["bright"]["dice"]["estimate"] == pytest.approx(np.mean(dice))
-    assert (work / "test_openings.csv").read_text().count("\n") == 2
+    rows = [row for row in found.numbers["comparisons"] if row["metric"] == "dice"]
+    assert [(row["a"], row["b"]) for row in rows] == [("model", "other")] * 2
+    assert [row["difference"]["estimate"] for row in rows] == [0, 0]
+    assert provenance["compared_sha256"] == [model]
+    subgroups = found.numbers["findings"]["bright"]["subgroups"]
+    counts = {row["level"]: row["n_cases"] for row in subgroups}
+    assert counts == test["sex"].value_counts().to_dict()
+    assert (work / "test_openings.csv").read_text().count("\n") == 3  # each model opens it
 
 
 def test_masks_of_other_classes_are_refused(run: Path) -> None:
@@ -233,6 +251,8 @@ def test_what_is_for_classifiers_is_refused(run: Path, mask_work: Path) -> None:
         ({"task": "segmentation", "class_weights": "balanced"}, "other_task"),
         ({"task": "segmentation", "class_weights": {"lung": 2.0}}, "unknown_finding"),
         ({"task": "segmentation", "patch": (64, 64)}, "bad_patch"),
+        ({"task": "segmentation", "flips": ((2,),)}, "bad_flips"),
+        ({"flips": ((1,),)}, "other_task"),
         ({"task": "segmentation", "monitor": "auc"}, "unknown_monitor"),
         ({"task": "segmentation", "metrics": ["accuracy"]}, "bad_metrics"),
         ({"task": "segmentation", "loss": "focal", "smoothing": 0.1}, "other_task"),
@@ -246,34 +266,41 @@ def test_settings_that_do_not_fit_the_task(
         medres.train(mask_work, out=tmp_path / "run", progress=Lines(), **{**base, **options})
 
 
-@pytest.mark.long  # one more run, and an export to ONNX
+@pytest.mark.long  # one more run, and exports to ONNX and OpenVINO
 def test_a_network_that_sees_patches(mask_work: Path, tmp_path: Path) -> None:
     options = OPTIONS | {"patch": (16, 16), "deep_supervision": True, "epochs": 1}
+    options |= {"flips": ((1,), (0, 1))}
     run = medres.train(mask_work, **options, out=tmp_path / "run", progress=Lines())
     artefact = load(run.artefact)
     assert len(artefact.model.outputs) == 1
     assert artefact.card.novelty_threshold is not None
+    assert artefact.card.segmentation is not None
+    assert artefact.card.segmentation.flips == [[1], [0, 1]]
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["segmentation"]["deep_supervision"] is True
     table = Manifest.load(mask_work).table
     row = table[table["split"] == "tune"].iloc[0]
     path = Path(row["source"]) / row["path"]
-    exported = export(artefact, "onnx", tmp_path / "onnx")
-    assert exported.difference <= 1e-5
-    serving = json.loads((exported.folder / "serving.json").read_text())
-    assert serving["input"]["shape"] == [None, 16, 16, 1]
-    assert serving["segmentation"]["windows"]["sides"] == [16, 16]
-    answers = []
-    for engine, folder in (("tensorflow", None), ("onnx", exported.folder)):
-        with medres.load(run.artefact, engine=engine, exported=folder, isolate=False) as predictor:
-            answers.append(predictor.predict(path))
-    assert [answer.refused for answer in answers] == [None, None]
-    assert answers[0].mask is not None
-    assert answers[1].mask is not None
-    np.testing.assert_array_equal(answers[0].mask.labels, answers[1].mask.labels)
-    assert answers[0].novelty == pytest.approx(answers[1].novelty, rel=1e-3)
+    with medres.load(run.artefact, isolate=False) as predictor:
+        expected = predictor.predict(path)
+    assert expected.mask is not None
+    formats: tuple[Literal["onnx", "openvino"], ...] = ("onnx", "openvino")
+    for engine in formats:
+        exported = export(artefact, engine, tmp_path / engine)
+        assert exported.difference <= 1e-5
+        serving = json.loads((exported.folder / "serving.json").read_text())
+        assert serving["input"]["shape"] == [None, 16, 16, 1]
+        assert serving["segmentation"]["windows"]["sides"] == [16, 16]
+        assert serving["segmentation"]["flips"] == [[1], [0, 1]]
+        opened = {"engine": engine, "exported": exported.folder, "isolate": False}
+        with medres.load(run.artefact, **opened) as predictor:
+            answer = predictor.predict(path)
+        assert answer.refused is None
+        assert answer.mask is not None
+        np.testing.assert_array_equal(answer.mask.labels, expected.mask.labels)
+        assert answer.novelty == pytest.approx(expected.novelty, rel=1e-3)
     with raises_code(RefusedInput, "no_saliency_of_masks"):
-        answers[0].saliency()
+        expected.saliency()
     stripes = np.zeros((40, 40))
     stripes[::2] = 4000
     write_cr(tmp_path / "odd.dcm", stripes, patient="ODD", study="9")
