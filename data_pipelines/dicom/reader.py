@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
@@ -197,8 +197,8 @@ def _read(file: BinaryIO, head: bytes, pixels: bool, tags: frozenset[int] | None
         return scan_file(data, pixels or len(data) < _HEADER_BYTES, pixels, tags)
     except NonCanonicalEncoding:
         file.seek(0)
-    keep = None if tags is None else [BaseTag(tag) for tag in tags]
-    dataset = read_partial(file, _StopAtPixels(pixels), force=True, specific_tags=keep)  # type: ignore[arg-type]
+    stop, keep = _StopAtPixels(pixels), _tags_to_keep(tags)
+    dataset = read_partial(file, stop, force=True, specific_tags=keep)
     _refuse_deep(dataset)
     return dataset
 
@@ -218,13 +218,17 @@ def _read_deflated(data: bytes, pixels: bool, tags: frozenset[int] | None) -> Da
     try:
         dataset = scan_dataset(inflated, 0, False, pixels, tags)
     except NonCanonicalEncoding:
-        stop = _StopAtPixels(pixels)
-        keep = None if tags is None else [BaseTag(tag) for tag in tags]
-        dataset = read_dataset(BytesIO(inflated), False, True, stop_when=stop, specific_tags=keep)  # type: ignore[arg-type]
+        stop, keep = _StopAtPixels(pixels), _tags_to_keep(tags)
+        dataset = read_dataset(BytesIO(inflated), False, True, stop_when=stop, specific_tags=keep)
         dataset.set_original_encoding(False, True)
         _refuse_deep(dataset)
     dataset.file_meta = meta
     return dataset
+
+
+def _tags_to_keep(tags: frozenset[int] | None) -> Any:
+    """As pydicom's `specific_tags`."""
+    return None if tags is None else [BaseTag(tag) for tag in tags]
 
 
 def _refuse_deep(dataset: Dataset) -> None:
@@ -233,7 +237,8 @@ def _refuse_deep(dataset: Dataset) -> None:
     """
     level = [dataset]
     for _ in range(active_limits().depth + 1):
-        elements = (item.get_item(tag) for item in level for tag in item.keys())  # noqa: SIM118  get_item parses nothing
+        # get_item, unlike iteration over the elements, parses nothing
+        elements = (item.get_item(tag) for item in level for tag in item.keys())  # noqa: SIM118
         level = [
             item
             for element in elements

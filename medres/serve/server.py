@@ -82,7 +82,8 @@ class Server:
             self._close()
             raise
         self._http = uvicorn.Server(self._http_config(tls))
-        self._http.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+        http: Any = self._http
+        http.capture_signals = contextlib.nullcontext
 
     @property
     def http_address(self) -> str:

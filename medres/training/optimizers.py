@@ -65,7 +65,9 @@ class _ByVariable:
         of the next batch. Setting it raises TrainingError (code schedule_not_constant).
         """
         schedule = self._learning_rate  # type: ignore[attr-defined]
-        return self._get_current_learning_rate() if schedule.rate is None else schedule.rate  # type: ignore[attr-defined]
+        if schedule.rate is None:
+            return self._get_current_learning_rate()  # type: ignore[attr-defined]
+        return schedule.rate
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
@@ -86,20 +88,24 @@ class _ByVariable:
         if self.updates is None:
             super()._backend_apply_gradients(grads, trainable_variables)  # type: ignore[misc]
             return
-        steps, all_sums = self.gradient_accumulation_steps, self._accumulated_gradients  # type: ignore[attr-defined]
-        sums = [all_sums[self._get_variable_index(v)] for v in trainable_variables]  # type: ignore[attr-defined]
+        steps = self.gradient_accumulation_steps  # type: ignore[attr-defined]
+        all_sums = self._accumulated_gradients  # type: ignore[attr-defined]
+        index = self._get_variable_index  # type: ignore[attr-defined]
+        sums = [all_sums[index(variable)] for variable in trainable_variables]
         if not self.updates:
             self._backend_increment_gradient_accumulators(grads, sums)  # type: ignore[attr-defined]
             return
         means = [(grad + total) / steps for grad, total in zip(grads, sums, strict=True)]
         clipped = self._clip_gradients(means)  # type: ignore[attr-defined]
-        self._backend_update_step(clipped, trainable_variables, self.learning_rate)  # type: ignore[attr-defined]
+        rate = self.learning_rate
+        self._backend_update_step(clipped, trainable_variables, rate)  # type: ignore[attr-defined]
         self._backend_reset_gradient_accumulators()  # type: ignore[attr-defined]
 
     def set_factors(self, decay: float, factors: Mapping[str, float]) -> None:
         """decay: of kernels. factors: of the learning rate, by layer name; 1 for other layers."""
         self.decay = decay
-        paths = [variable.path.split("/") for variable in self._trainable_variables]  # type: ignore[attr-defined]
+        variables = self._trainable_variables  # type: ignore[attr-defined]
+        paths = [variable.path.split("/") for variable in variables]
         self.decayed = [path[-1] == DECAYED for path in paths]
         self.factors = [
             float(next((factors[part] for part in path if part in factors), 1.0)) for path in paths
@@ -112,7 +118,8 @@ class _ByVariable:
             if self.coupled:
                 gradient = gradient + self.decay * ops.convert_to_tensor(variable)
             else:
-                self.assign_sub(variable, ops.convert_to_tensor(variable) * (rate * self.decay))  # type: ignore[attr-defined]
+                change = ops.convert_to_tensor(variable) * (rate * self.decay)
+                self.assign_sub(variable, change)  # type: ignore[attr-defined]
         super().update_step(gradient, variable, rate)  # type: ignore[misc]
 
 

@@ -30,7 +30,8 @@ from medres.training.config.options import (
 from medres.training.config.recipe import Recipe
 from medres.training.data import CompiledModel, ScoredImages, TrainingData, tuning_holdout
 from medres.training.distributed.agreement import require_agreement
-from medres.training.distributed.joining import Membership, membership
+from medres.training.distributed.joining import membership
+from medres.training.distributed.team import Team
 from medres.training.distributed.worker_log import WorkerLog
 from medres.training.input_statistics import with_input_statistics
 from medres.training.loggers.html import WorstImage, training_page, worst_images
@@ -117,47 +118,36 @@ def train(
     other_data, other_settings, strategy_too_late, and while it trains worker_lost, worker_failed.
     """
     settings = {"preset": preset, "recipe": recipe, "epochs": epochs, "seed": seed, **overrides}
+    companions = _Companions(checkpoint_steps, mlflow, callbacks, metrics, time_budget)
     with membership() as member:
-        return _train(
-            member,
-            work,
-            Path(out),
-            model,
-            config,
-            settings,
-            progress or (Bars() if member.team.is_chief else ProgressReporter()),
-            checkpoint_steps=checkpoint_steps,
-            mlflow=mlflow,
-            callbacks=callbacks,
-            metrics=metrics,
-            time_budget=time_budget,
-        )
+        start = set_up(work, model, config, settings, _reporter(progress, member.team), member)
+        return _train(start, Path(out), companions)
 
 
-def _train(
-    member: Membership,
-    work: Path | str,
-    out: Path,
-    model: str | Path | keras.Model | None,
-    config: Path | str | Mapping[str, Any] | None,
-    given: dict[str, Any],
-    progress: ProgressReporter,
-    *,
-    checkpoint_steps: int | None,
-    mlflow: str | None,
-    callbacks: Sequence[keras.callbacks.Callback],
-    metrics: Sequence[keras.metrics.Metric | str],
-    time_budget: float | str | None,
-) -> Run:
+@dataclass(frozen=True)
+class _Companions:
+    """The arguments of `train` that accompany a run; they are not settings of it."""
+
+    checkpoint_steps: int | None
+    mlflow: str | None
+    callbacks: Sequence[keras.callbacks.Callback]
+    metrics: Sequence[keras.metrics.Metric | str]
+    time_budget: float | str | None
+
+
+def _reporter(progress: ProgressReporter | None, team: Team) -> ProgressReporter:
+    chosen = progress or (Bars() if team.is_chief else ProgressReporter())
+    return WorkerLog(team.rank, chosen) if team.size > 1 else chosen
+
+
+def _train(start: Setup, out: Path, companions: _Companions) -> Run:
     """See `train`. Of several workers, the chief decides and writes; the others follow it."""
-    team = member.team
-    reporter = WorkerLog(team.rank, progress) if team.size > 1 else progress
-    start = set_up(work, model, config, given, reporter, member)
-    settings, data, options = start.settings, start.data, start.options
+    team, reporter, settings, data = start.team, start.reporter, start.settings, start.data
+    mlflow, time_budget = companions.mlflow, companions.time_budget
     budget = None if time_budget is None else 60.0 * minutes(time_budget)
-    check_callbacks(callbacks, start.recipe.schedule)
-    parts = _parts(start, metrics)
-    monitor = monitor_named(options.monitor, parts.directions, built_in=parts.built_in)
+    check_callbacks(companions.callbacks, start.recipe.schedule)
+    parts = _parts(start, companions.metrics)
+    monitor = monitor_named(start.options.monitor, parts.directions, built_in=parts.built_in)
     settings |= {} if monitor == LOSS else {"monitor": monitor.setting}
     settings |= {"metrics": parts.settings} if parts.settings else {}
     require_agreement(team, settings)
@@ -177,14 +167,14 @@ def _train(
         data=data,
         targets=start.targets,
         tune_mask=parts.tune_mask,
-        seed=options.seed,
+        seed=start.options.seed,
         run_hash=summary_hash(settings),
         out=out,
         reporter=reporter,
-        checkpoint_steps=checkpoint_steps,
+        checkpoint_steps=companions.checkpoint_steps,
         mlflow=MlflowLogger(mlflow, out, settings) if mlflow and team.is_chief else None,
         earlier_runs=_earlier_runs(settings, earlier),
-        callbacks=callbacks if team.is_chief else (),
+        callbacks=companions.callbacks if team.is_chief else (),
         monitor=monitor,
         metrics=parts.metrics,
         time_budget=budget,

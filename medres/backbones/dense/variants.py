@@ -66,7 +66,8 @@ def densenet_spec(
     if width is None and isinstance(row["growth"], int):
         is_plain_cifar = stem == "cifar" and row["compression"] == 1
         width = CIFAR_WIDTH if is_plain_cifar else 2 * row["growth"]
-    return DenseNetSpec(stem=stem, norm=norm, width=width, **row, **spec_fields)  # type: ignore[arg-type]
+    options_by_name: dict[str, Any] = {"width": width, **row, **spec_fields}
+    return DenseNetSpec(stem=stem, norm=norm, **options_by_name)
 
 
 def densenet_name(spec: DenseNetSpec) -> str:

@@ -175,7 +175,8 @@ def _plots(name: str, cases: list[Row], found: ClassResult) -> list[Markup]:
     dices = [float(row["dice"]) for row in rows]  # type: ignore[arg-type]
     plots = [histogram(name, dices, name="Dice", upper=1.0)]
     key = "hd95_mm" if any(row["hd95_mm"] is not None for row in rows) else "hd95_px"
-    distances = [float(row[key]) for row in rows if row.get(key) is not None]  # type: ignore[arg-type]
+    measured = [row for row in rows if row.get(key) is not None]
+    distances = [float(row[key]) for row in measured]  # type: ignore[arg-type]
     if any(distances):
         unit = "mm" if key == "hd95_mm" else "pixels"
         plots.append(histogram(name, distances, name=f"HD95, {unit}"))

@@ -198,8 +198,9 @@ class Page:
             one = len(outcome.jobs) == 1
             path = f"studies/{outcome.jobs[0]}" if one else "?new=1"
             return RedirectResponse(f"{PAGE}/{path}", 303)
-        show = lambda: self._show(request, "upload.html.j2", outcome.status, o=outcome)  # noqa: E731
-        return await run_in_threadpool(show)
+        return await run_in_threadpool(
+            self._show, request, "upload.html.j2", outcome.status, o=outcome
+        )
 
     def _undelivered(self, request: Request) -> Response:
         letters = [
