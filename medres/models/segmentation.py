@@ -69,6 +69,10 @@ def segmenter(
     image = keras.Input(shape, name="image", dtype="float32")
     borders = [_borders(size, spec.total_stride) for size in shape[:-1]]
     x = _bordered("ZeroPadding", borders, "pad")(scaled(image, windows, scaling))
+    if len(borders) == 3 and any(map(any, borders)):
+        # TensorFlow's optimizer takes a padding before a 3D convolution as all of its padding,
+        # and so drops that of the convolution; a layer that changes nothing keeps them apart
+        x = keras.layers.MaxPooling3D(1, dtype="float32", name="pad_apart")(x)
     net = LayerFactory(spec, len(borders), PREFIX)
     decoded = row.build(net, backbone_levels(spec, x, PREFIX))
     levels = [decoded.level, *(decoded.coarser[:MAX_SUPERVISED] if deep_supervision else [])]

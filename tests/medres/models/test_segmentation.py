@@ -18,7 +18,7 @@ from medres.backbones import fold_batch_norm, fused_training_copy, load_pretrain
 from medres.errors import ModelError
 from medres.models.decoders import DECODERS
 from medres.models.segmentation import segmenter, without_deep_supervision
-from medres.training.network import rate_factors, set_trainable, stages
+from medres.training.network import dtype_policy, rate_factors, set_trainable, stages
 
 Options = dict[str, Any]
 NETS: list[tuple[int | str, tuple[int, ...], str, Options]] = [
@@ -67,6 +67,23 @@ def test_the_backbone_sees_the_padded_image_and_the_logits_are_cropped_back() ->
     padded = np.pad(image, ((0, 0), (1, 2), (1, 1), (0, 0)), constant_values=0.5)  # scaled: 0
     expected = np.asarray(whole(padded))[:, 1:14, 1:23]
     np.testing.assert_allclose(np.asarray(model(image)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("shape", [(13, 22, 1), (7, 10, 12, 1)])
+def test_the_graph_of_a_padded_image_computes_what_its_layers_compute(
+    shape: tuple[int, ...], policy: str
+) -> None:
+    """TensorFlow's optimizer of graphs once dropped the padding of the first convolution in 3D."""
+    with dtype_policy(policy):
+        model = segmenter(10, shape, 2, stem="small", width=4, windows=[(0.5, 1.0)])
+    image = np.random.default_rng(0).random((2, *shape), np.float32)
+    graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(
+        tf.TensorSpec((None, *shape))
+    )
+    expected = np.asarray(model(image, training=False))
+    tolerance = 1e-5 if policy == "float32" else 0.05 * np.abs(expected).max()
+    np.testing.assert_allclose(graph(tf.constant(image)), expected, atol=tolerance)
 
 
 @pytest.mark.parametrize("shape", [(13, 22, 1), (5, 9, 12, 1)])
