@@ -75,6 +75,7 @@ from data_pipelines.labels.combination import read_label_tables, with_classes
 from data_pipelines.labels.embedded import array_labels, folder_labels
 from data_pipelines.labels.exclusion_bias import NO_LOSS
 from data_pipelines.labels.join import Joined, join_labels
+from data_pipelines.labels.path_patients import compiled_pattern, patients_of_paths
 from data_pipelines.labels.raters import Readers
 from data_pipelines.labels.table import Labels
 from data_pipelines.pseudonyms import (
@@ -146,6 +147,7 @@ def ingest(
     nifti_units: NiftiUnitName | None = None,
     kind: KindName | None = None,
     class_folders: bool = False,
+    patient_pattern: str | None = None,
     follow_links: bool = False,
     color: ColorRule = "refuse",
     on_leak: OnLeak = "error",
@@ -188,6 +190,8 @@ def ingest(
     kind: read files of this kind only, in all its formats; units and nifti_units follow from it.
         The kinds rgb (color pictures) and mr are read only where they are declared here.
     class_folders: the folder of each file is its class, see folder_labels.
+    patient_pattern: a regular expression that finds the patient, or another group that one split
+        must hold, in the path of each file, see `patients_of_paths`.
     follow_links: also read what symbolic links out of `source` lead to.
     color: "luminance" also accepts radiographs that are truly in color, as their luminance (repair
         code color_to_luminance). The cache, the model and its predictions then do the same.
@@ -236,6 +240,7 @@ def ingest(
         raise InputError(
             "Both a labels table and class_folders are given: choose one.", code="labels"
         )
+    pattern = None if patient_pattern is None else compiled_pattern(patient_pattern)
     earlier = None if splits_from is None else Manifest.load(splits_from).table
     split_options = SplitOptions(
         seed, fractions, split_mode, earlier, external_site, folds, patients_per_uid, no_split
@@ -292,6 +297,14 @@ def ingest(
             with_classes(with_class_names(table, names), drop_classes, merge_classes or {})
             for table in tables
         )
+        if pattern is not None and not index.rows.empty:
+            quarantined = [file.path for file in index.rejected if not file.skipped]
+            of_rejected = tables if more_tables is None else more_tables
+            tables = (*tables, patients_of_paths(index.rows["path"], pattern))
+            more_tables = (
+                *of_rejected,
+                patients_of_paths([*index.rows["path"], *quarantined], pattern, require_all=False),
+            )
         with _scratch(work) as scratch:
             manifest = build(
                 index,

@@ -143,6 +143,15 @@ def ingest(
             "test where there are such folders. The level that was taken is printed.",
         ),
     ] = False,
+    patient_pattern: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX",
+            help="Find the patient, or another group that must stay in one split, in the path of "
+            "each file: the first group of the pattern, else the whole match. Town[0-9]+ for "
+            "Town01_000060.jpg.",
+        ),
+    ] = None,
     follow_links: Annotated[
         bool,
         typer.Option("--follow-links", help="Also read what links out of SOURCE lead to."),
@@ -245,6 +254,7 @@ def ingest(
             nifti_units=nifti_units,
             kind=kind,
             class_folders=class_folders,
+            patient_pattern=patient_pattern,
             follow_links=follow_links,
             color=color,
             on_leak=leaks,

@@ -92,10 +92,23 @@ def _matched(
         reasons = ", ".join(f"{name} {count}" for name, count in sorted(codes.items()))
         raise InputError(
             f"None of the {len(unmatched)} images that the boxes are given for is one of the "
-            f"{len(images)} accepted images ({reasons}). Names are paths relative to SOURCE.",
+            f"{len(images)} accepted images ({reasons}). Names are paths relative to SOURCE."
+            + _hint(found, codes["duplicate_image_id"]),
             code=code or "boxes_unmatched",
         )
     return dict(matches), unmatched
+
+
+def _hint(found: FoundBoxes, repeated: int) -> str:
+    """What to do about a COCO file whose images share their ids."""
+    if not repeated:
+        return ""
+    return (
+        f" In {', '.join(found.files)} several entries of images have the same id, and their boxes "
+        f"name nothing else: whose they are is unknown. Give every image an id of its own and, "
+        f"as file_name, its path relative to SOURCE; or give the Pascal VOC or YOLO files of these "
+        f"images, which have one file per image."
+    )
 
 
 def _joined(

@@ -180,6 +180,15 @@ def test_all_formats_give_the_same_boxes(tmp_path: Path, films: Path) -> None:
         assert manifest.summary["boxes"]["images_without_objects"] == 1
 
 
+def test_coco_that_repeats_ids_and_names_says_what_to_do(tmp_path: Path, films: Path) -> None:
+    """As of drives whose towns are missing in the names: nothing tells the images apart."""
+    images = [{"id": "7", "file_name": "7.png"}] * 2
+    box = {"image_id": "7", "category_id": 1, "bbox": [3, 2, 3, 2]}
+    write_coco(tmp_path / "c.json", images, [box])
+    with raises_code(InputError, "boxes_unmatched", "duplicate_image_id 3", "c.json"):
+        run(tmp_path, films, tmp_path / "c.json")
+
+
 def test_files_of_boxes_may_lie_among_the_images(tmp_path: Path, films: Path) -> None:
     write_voc(films / "a/0.xml", (4, 3, 6, 4))
     (films / "train.txt").write_text("0\n")

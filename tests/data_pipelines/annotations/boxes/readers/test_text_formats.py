@@ -196,6 +196,47 @@ def test_coco_names_what_is_wrong() -> None:
         read_coco(b'{"images": [', "c.json")
 
 
+BOX = {"category_id": 7, "bbox": [3, 2, 3, 2]}
+
+
+def test_coco_images_of_one_id_are_told_apart_by_file_name() -> None:
+    """Where the boxes themselves name the file; a box with the id alone refuses both images."""
+    towns = [{"id": 7, "file_name": f"Town0{n}_7.jpg"} for n in (1, 2)]
+    named = [{**BOX, "image_id": 7, "file_name": "Town02_7.jpg"}]
+    by_name = [{**BOX, "image_id": "Town02_7"}]
+    for boxes in (named, by_name):
+        listed = read_coco(coco(towns, boxes), "c.json")
+        assert listed is not None
+        assert [(each.code, len(each.boxes)) for each in listed] == [("", 0), ("", 1)]
+    listed = read_coco(coco(towns, [*named, {**BOX, "image_id": 7}]), "c.json")
+    assert listed is not None
+    assert [(each.code, len(each.boxes)) for each in listed] == [
+        *[("duplicate_image_id", 0)] * 2,
+        ("duplicate_image_id", 1),
+    ]
+
+
+def test_coco_names_of_files_are_not_mistaken_for_ids() -> None:
+    images = [{"id": 1, "file_name": "2.jpg"}, {"id": 2, "file_name": "1.jpg"}]
+    listed = read_coco(coco(images, [{**BOX, "image_id": 1}]), "c.json")
+    assert listed is not None
+    assert [len(each.boxes) for each in listed] == [1, 0]
+    images = [{"id": "a", "file_name": "a.jpg"}, {"id": "a", "file_name": "b.jpg"}]
+    listed = read_coco(coco(images, [{**BOX, "image_id": "a"}]), "c.json")
+    assert listed is not None
+    assert {each.code for each in listed} == {"duplicate_image_id"}
+
+
+def test_coco_ids_of_text_tell_images_of_one_file_name_apart() -> None:
+    images = [{"id": f"Town0{n}_7", "file_name": "7.jpg"} for n in (1, 2)]
+    listed = read_coco(coco(images, [{**BOX, "image_id": "Town02_7"}]), "c.json")
+    assert listed is not None
+    assert [(each.values[0], len(each.boxes)) for each in listed] == [
+        ("Town01_7", 0),
+        ("Town02_7", 1),
+    ]
+
+
 def test_voc_counts_pixels_from_1_and_includes_the_last() -> None:
     more = "<difficult>1</difficult><truncated>1</truncated>"
     content = voc(voc_object(4, 3, 6, 4) + voc_object(1, 1, 20, 10, more=more))
