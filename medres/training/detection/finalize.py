@@ -1,9 +1,10 @@
-"""After training, on the tuning (validation) split: the threshold of each class, and the card with
-them.
+"""After training, on the tuning (validation) split: the threshold of each class, the overlap
+that two boxes may have, and the card with them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import Any
 
@@ -18,7 +19,8 @@ from medres.evaluate.detection.froc import Marks
 from medres.models.detection import decoding_settings
 from medres.training.calibration.scaling import identity
 from medres.training.data import CompiledModel, TrainingData
-from medres.training.detection.tuning import SplitBoxes, split_boxes
+from medres.training.detection.suppression import boxes_by_overlap, chosen_overlap
+from medres.training.detection.tuning import SplitBoxes
 
 
 def finalized_detector(
@@ -32,8 +34,10 @@ def finalized_detector(
     calibration = identity(len(names))
     served = with_probability(logit_model, calibration, data.task.name)
     settings = decoding_settings(logit_model)
-    boxes, _ = split_boxes(CompiledModel(served), data, "tune", settings)
-    points, notes = box_thresholds(boxes, config[data.task.name]["fp_per_image"])
+    by_overlap = boxes_by_overlap(CompiledModel(served), data, settings)
+    overlap, note = chosen_overlap(by_overlap)
+    settings = dataclasses.replace(settings, nms_iou=overlap)
+    points, notes = box_thresholds(by_overlap[overlap], config[data.task.name]["fp_per_image"])
     card = Card(
         task=data.task.name,
         names=names,
@@ -48,7 +52,7 @@ def finalized_detector(
             "kept_epoch": best_epoch,
             "splits": data.manifest.summary["splits"],
             "left_out": [],
-            "notes": notes,
+            "notes": [*notes, note],
         },
         versions=versions(),
     )

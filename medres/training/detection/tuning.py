@@ -4,7 +4,7 @@ with intervals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,6 +93,21 @@ def split_boxes(
     """The boxes of a split, and its loss by batch of images (each as often as it has images)."""
     _, patient = np.unique(data.table(split)["patient"], return_inverse=True)
     boxes, losses, number = SplitBoxes(data.targets.names, patient), [], 0
+    for raw, label in raw_batches(model, data, split):
+        if loss is not None:
+            losses += np.asarray(loss.call(label, tf.constant(raw))).tolist()
+        for found, lines in zip(decode(raw, settings), label.numpy(), strict=True):
+            boxes.add(number, found, lines)
+            number += 1
+    return boxes, losses
+
+
+def raw_batches(
+    model: CompiledModel, data: TrainingData, split: str
+) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
+    """The raw maps and the padded boxes of each batch of a split. Raises TrainingError
+    (not_finite).
+    """
     for inputs, label, _ in eval_batches(data.cache, data.targets, BATCH, split):
         raw = model.logits(inputs["image"])
         if not np.isfinite(raw).all():
@@ -101,12 +116,7 @@ def split_boxes(
                 f"valid. Lower the learning rate and train into a new folder",
                 code="not_finite",
             )
-        if loss is not None:
-            losses += np.asarray(loss.call(label, tf.constant(raw))).tolist()
-        for found, lines in zip(decode(raw, settings), label.numpy(), strict=True):
-            boxes.add(number, found, lines)
-            number += 1
-    return boxes, losses
+        yield raw, label
 
 
 def tuning_box_row(

@@ -6,8 +6,10 @@ import pytest
 
 from medres.artefact.card_fields import ABOVE_ONE
 from medres.detection import Detections
+from medres.detection.decoding import suppress
 from medres.evaluate.detection.study import evaluate_boxes
 from medres.training.detection.finalize import box_thresholds
+from medres.training.detection.suppression import OVERLAPS, chosen_overlap
 from medres.training.detection.tuning import SplitBoxes, figures_row
 
 NAMES = ("cyst", "mass")
@@ -100,6 +102,50 @@ def test_a_class_without_any_box_has_no_figure_and_one_without_prediction_no_pos
     points, notes = box_thresholds(made, 1.0)
     assert [point.threshold for point in points] == [ABOVE_ONE] * 2
     assert "no box is positive" in notes[0]
+
+
+def by_overlap(objects: list, predicted: list) -> dict[float, SplitBoxes]:
+    """predicted: corners from the highest score down, the same in each of 6 images."""
+    corners = np.array(predicted, np.float32)
+    labels = np.zeros(len(corners), np.int64)
+    scores = np.linspace(0.9, 0.5, len(corners), dtype=np.float32)
+    lines = np.column_stack([np.array(objects, np.float32), np.zeros(len(objects))])
+    boxes = {}
+    for overlap in OVERLAPS:
+        kept = suppress(corners, labels, overlap, 100)
+        boxes[overlap] = SplitBoxes(("cyst",), np.arange(6))
+        for image in range(6):
+            found = Detections(corners[kept], scores[kept], labels[kept])
+            boxes[overlap].add(image, found, lines)
+    return boxes
+
+
+@pytest.mark.parametrize(
+    ("objects", "predicted", "overlap"),
+    [
+        # objects apart, a second box on the first one (intersection over union 1/3)
+        ([[0, 0, 10, 10], [30, 0, 40, 10]], [[0, 0, 10, 10], [5, 0, 15, 10], [30, 0, 40, 10]], 0.1),
+        # two objects that overlap by 1/3
+        ([[0, 0, 10, 10], [5, 0, 15, 10]], [[0, 0, 10, 10], [5, 0, 15, 10]], 0.4),
+        # all overlaps are equally good
+        ([[0, 0, 10, 10]], [[0, 0, 10, 10]], 0.1),
+    ],
+)
+def test_boxes_may_overlap_as_far_as_the_objects_do(
+    objects: list, predicted: list, overlap: float
+) -> None:
+    chosen, note = chosen_overlap(by_overlap(objects, predicted))
+    assert chosen == overlap
+    assert f"above {overlap:g}, " in note
+    assert all(f"{value:g}: " in note for value in OVERLAPS)
+
+
+def test_without_any_object_the_overlap_stays() -> None:
+    none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    boxes = {overlap: SplitBoxes(("cyst",), np.arange(1)) for overlap in OVERLAPS}
+    for split in boxes.values():
+        split.add(0, none, np.full((1, 5), -1, np.float32))
+    assert chosen_overlap(boxes)[0] == max(OVERLAPS)
 
 
 def test_marks_on_a_region_to_ignore_are_dropped() -> None:
