@@ -77,7 +77,8 @@ class ImageFinder:
         columns = list(dict.fromkeys(INDEX_COLUMN.values()))
         lines = self.images[columns].to_dict("records")
         for n, (line, frame) in enumerate(zip(lines, self.images["frame"], strict=True)):
-            yield NamedImage(n, line["path"], frame, is_copy=False), line
+            keys = {str(column): value for column, value in line.items()}
+            yield NamedImage(n, keys["path"], frame, is_copy=False), keys
         for n, copies in enumerate(self.images.get("copies", ())):
             for copy in copies:
                 yield NamedImage(n, copy.path, copy.frame, is_copy=True), copy._asdict()
