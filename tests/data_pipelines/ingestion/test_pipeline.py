@@ -31,6 +31,8 @@ from data_pipelines.synthetic.cohort import make_cohort
 
 KEY = PseudonymKey(b"k" * 64, "file")
 
+PARTS = {".part", ".key"}  # of an ingest that goes on: what was read, and its key
+
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -447,7 +449,7 @@ def test_only_finished_parts_are_left_when_the_disk_fills(
     with pytest.raises(OSError, match="No space left"):
         ingest(sources, out=tmp_path / "out", workers=1)
     assert [path.name for path in tmp_path.iterdir()] == [".out.parts"]
-    assert {path.suffix for path in (tmp_path / ".out.parts").iterdir()} == {".part"}
+    assert {path.suffix for path in (tmp_path / ".out.parts").iterdir()} == PARTS
 
 
 def test_ctrl_c_leaves_only_finished_parts(cohort: Path, tmp_path: Path) -> None:
@@ -478,7 +480,7 @@ ingest({str(cohort)!r}, out={str(tmp_path / "out")!r}, workers=2, progress=slow)
     else:
         pytest.fail("a worker is left")
     assert {path.name for path in tmp_path.iterdir()} <= {".out.parts"}
-    assert {path.suffix for path in tmp_path.glob(".out.parts/*")} <= {".part"}
+    assert {path.suffix for path in tmp_path.glob(".out.parts/*")} <= PARTS
 
 
 # ---- patients without a name, with two issuers

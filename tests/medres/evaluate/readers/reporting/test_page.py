@@ -40,7 +40,7 @@ def test_the_made_up_study_shows_every_part(report) -> None:
         "What this study can claim, and what not",
     ):
         assert f"<h2>{title}" in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4  # the forest has a narrow form for phones
     assert not re.search(r"\bnan\b|\bNone\b", page)
     assert "http" not in re.sub("http-equiv|http://www.w3.org/2000/svg", "", page)
     svg = page[page.index("<svg") :]
