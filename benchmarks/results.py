@@ -97,7 +97,14 @@ SEGMENTATION = (
 DETECTION = (
     Job("detection_demo", None, "-m medres demo --task detection --out {out}/boxes_demo"),
     Job("detection_coverage", None, "{here}/detection_coverage.py"),
-    Job("bccd_detector", 41, "{here}/bccd_detector.py {data}/bccd {out}/bccd"),
+    Job("bccd_detector", 10, "{here}/bccd_detector.py {data}/bccd {out}/bccd"),
+    Job("detection_peers", 9, "{here}/detection_peers.py {data}/bccd {torch} --epochs 20"),
+    Job(
+        "street_scenes",
+        8,
+        "{here}/../examples/driving/street_scenes.py {out}/streets --carla {data}/carla "
+        "--epochs 10",
+    ),
     Job("decoding", None, "{here}/decoding.py"),
 )
 READERS = (
