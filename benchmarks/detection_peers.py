@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from peer_process import PeerProcess
 
 CLASSES = ("RBC", "WBC", "Platelets")
 LEVELS, STRIDES = (2, 3, 4, 5), (4, 8, 16, 32)
@@ -61,7 +61,7 @@ def main() -> None:
         with np.load(path) as file:
             truth = file["test_boxes"]
         names = ["medres", *(["peer"] if given.torch_python else [])]
-        workers = {name: _Worker(name, given, path) for name in names}
+        workers = {name: _started(name, given, path) for name in names}
         seconds: dict[str, list[list[float]]] = {name: [] for name in names}
         for epoch in range(given.epochs):
             for name, worker in workers.items():
@@ -138,25 +138,14 @@ def _boxes(lines: np.ndarray) -> Any:
     return Boxes(image, label, corners, score, area, np.zeros(len(lines), bool))
 
 
-class _Worker:
-    """A process that trains one net; it answers each line with a line of JSON."""
-
-    def __init__(self, name: str, given: argparse.Namespace, arrays: Path) -> None:
-        python = sys.executable if name == "medres" else given.torch_python
-        command = [python, __file__, str(given.data), "--worker", f"{name}:{arrays}"]
-        for option in ("epochs", "rate", "seed"):
-            command += [f"--{option}", str(getattr(given, option))]
-        command += ["--size", *map(str, given.size)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def ask(self, what: str) -> Any:
-        assert self.process.stdin is not None  # noqa: S101
-        assert self.process.stdout is not None  # noqa: S101
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+def _started(name: str, given: argparse.Namespace, arrays: Path) -> PeerProcess:
+    """The process that trains one net."""
+    python = sys.executable if name == "medres" else given.torch_python
+    command = [python, __file__, str(given.data), "--worker", f"{name}:{arrays}"]
+    for option in ("epochs", "rate", "seed"):
+        command += [f"--{option}", str(getattr(given, option))]
+    command += ["--size", *map(str, given.size)]
+    return PeerProcess(command)
 
 
 def _prepare(given: argparse.Namespace, path: Path) -> None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from peer_process import PeerProcess
 
 SIDES = {"hippocampus": (64, 64, 64), "nuclei": (256, 256)}  # by default; multiples of 32
 CLASSES = {"hippocampus": ("anterior", "posterior"), "nuclei": ("nucleus",)}
@@ -60,7 +60,7 @@ def main() -> None:
         path = Path(folder) / "arrays.npz"
         _prepare(given, path)
         names = ["medres", *(["peer"] if given.torch_python else [])]
-        workers = {name: _Worker(name, given, path) for name in names}
+        workers = {name: _started(name, given, path) for name in names}
         seconds: dict[str, list[list[float]]] = {name: [] for name in names}
         for epoch in range(given.epochs):
             for name, worker in workers.items():
@@ -94,25 +94,14 @@ def _compare(task: str, dice: dict[str, Any], seconds: dict[str, list[list[float
         print(f"seconds per epoch {what}: {ours:.1f} / {theirs:.1f} = {ours / theirs:.2f}")
 
 
-class _Worker:
-    """A process that trains one net; it answers each line with a line of JSON."""
-
-    def __init__(self, name: str, given: argparse.Namespace, arrays: Path) -> None:
-        python = sys.executable if name == "medres" else given.torch_python
-        command = [python, __file__, str(given.data), "--worker", f"{name}:{arrays}"]
-        for option in ("epochs", "seed", "width"):
-            command += [f"--{option}", str(getattr(given, option))]
-        command += ["--sides", ",".join(map(str, SIDES[given.data.name]))]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def ask(self, what: str) -> Any:
-        assert self.process.stdin is not None  # noqa: S101
-        assert self.process.stdout is not None  # noqa: S101
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+def _started(name: str, given: argparse.Namespace, arrays: Path) -> PeerProcess:
+    """The process that trains one net."""
+    python = sys.executable if name == "medres" else given.torch_python
+    command = [python, __file__, str(given.data), "--worker", f"{name}:{arrays}"]
+    for option in ("epochs", "seed", "width"):
+        command += [f"--{option}", str(getattr(given, option))]
+    command += ["--sides", ",".join(map(str, SIDES[given.data.name]))]
+    return PeerProcess(command)
 
 
 def _prepare(given: argparse.Namespace, path: Path) -> None:
