@@ -323,6 +323,26 @@ def test_any_change_of_the_bytes_is_refused_with_a_code_or_changes_nothing(
         }
 
 
+def test_reference_arrays_that_claim_many_members_are_refused_by_name(
+    members: dict[str, bytes], file: Path
+) -> None:
+    golden = bytearray(members["golden.npz"])
+    golden[-14:-10] = b"\xff" * 4
+    refused = outcome(write(file, members | {"golden.npz": bytes(golden)}))
+    assert isinstance(refused, ArtefactError)
+    assert refused.code == "too_many_members"
+    assert "golden.npz" in str(refused)
+
+
+CODES_OF_ARRAYS = (
+    "malformed_arrays",
+    "malformed_gaussian",
+    "golden_shape",
+    "too_many_members",
+    "arrays_too_large",
+)
+
+
 @settings(max_examples=100)
 @given(
     member=st.sampled_from(["golden.npz", "novelty.npz"]),
@@ -338,7 +358,7 @@ def test_any_change_of_the_arrays_with_renewed_checksums_is_refused_with_a_code_
     data[index : index + removed] = new
     opened = outcome(write(file, members | {member: bytes(data)}))
     if isinstance(opened, ArtefactError):
-        assert opened.code in ("malformed_arrays", "malformed_gaussian", "golden_shape")
+        assert opened.code in CODES_OF_ARRAYS
         return
     assert ((opened.outputs >= 0) & (opened.outputs <= 1)).all()
     assert opened.novelty is not None
